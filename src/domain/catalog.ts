@@ -1,0 +1,36 @@
+import type { Scope } from './session.ts'
+
+/** A submit spends money and runs to its end; a read does neither and is cancelled with its caller. */
+export type OperationKind = 'submit' | 'status'
+
+/** One upstream operation that the gateway mirrors. What has no row here can't be reached. */
+export interface Operation {
+  /** As in logs and metrics. */
+  readonly name: 'generateTask' | 'statusTask'
+  readonly kind: OperationKind
+  readonly method: 'GET' | 'POST'
+  /** The route's pattern, the same on both sides. */
+  readonly url: string
+  readonly scope: Scope
+  /** Query names that pass; a repeated or any other name is a 400. */
+  readonly query: readonly string[]
+}
+
+export const operations: readonly Operation[] = [
+  // https://apixo.ai/docs/api-reference/generate-task
+  { name: 'generateTask', kind: 'submit', method: 'POST', url: '/api/v1/generateTask/:model', scope: 'tasks:write', query: [] },
+  // https://apixo.ai/docs/api-reference/status-task
+  { name: 'statusTask', kind: 'status', method: 'GET', url: '/api/v1/statusTask/:model', scope: 'tasks:read', query: ['taskId'] }
+]
+
+/** https://apixo.ai/docs/api-reference/system: the balance of the key, which is also how a key is probed. */
+export const balancePath = '/api/v1/apikeys/current-balance'
+
+/** Capitals and dots exist upstream (`happyHorse`, `gpt-5.4`). A name that matches is its own URL encoding. */
+export const modelPattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
+
+/** The upstream path of an operation, from parts that have been checked. */
+export function upstreamPath (operation: Operation, model: string, taskId?: string): string {
+  const path = operation.url.replace(':model', model)
+  return taskId === undefined ? path : `${path}?taskId=${encodeURIComponent(taskId)}`
+}

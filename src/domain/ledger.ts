@@ -1,0 +1,97 @@
+import type { FinalState } from './envelope.ts'
+import type { Microcredits } from './pricing.ts'
+
+/**
+ * The life of a reservation: `reserved → sent → claimed → settled`.
+ *
+ * reserved: credits set aside, nothing sent; lapses back by its lease · sent: the upstream may have it · claimed: its
+ * task has an owner and runs · settled: its task has ended · unknown: sent, but no task id came, or the task never
+ * ended: charged, its slot free, an operator may release it. A reservation that the upstream refused leaves no trace.
+ *
+ * So per subject, at all times and after any crash: charged ≤ accepted upstream ≤ charged + unknown.
+ */
+export type Stage = 'reserved' | 'sent' | 'claimed' | 'settled' | 'unknown'
+
+/** A submit that wants to be paid for. All instants are Unix ms. */
+export interface Demand {
+  readonly subject: string
+  readonly operation: string
+  readonly model: string
+  readonly keyId: string
+  readonly microcredits: Microcredits
+  readonly refundable: boolean
+  /** Start of the period whose credits are used. */
+  readonly periodStart: number
+  /** Credits of the whole period; `null` is unlimited. */
+  readonly creditLimit: Microcredits | null
+  /** Most unfinished tasks of this subject, this one included. */
+  readonly taskLimit: number
+}
+
+/** A reservation's number in the ledger. */
+export type ReservationId = number
+
+export type Reserved =
+  | { readonly granted: true, readonly id: ReservationId }
+  | { readonly granted: false, readonly lacks: 'credits' | 'slot' }
+
+/** The next step of a reservation's life. */
+export type Step =
+  /** Just before the call, with the key it is made with. Nothing may be sent until this has resolved. */
+  | { readonly to: 'sent', readonly keyId: string }
+  | { readonly to: 'claimed', readonly taskId: string }
+  /** Nothing was accepted: credits and slot are given back, the row goes. */
+  | { readonly to: 'released' }
+  | { readonly to: 'unknown' }
+
+/** A task as the ledger knows it. */
+export interface Task {
+  readonly taskId: string
+  readonly subject: string
+  readonly model: string
+  readonly keyId: string
+  readonly stage: Stage
+  readonly microcredits: Microcredits
+  /** Unix ms of the reservation. */
+  readonly createdAt: number
+  /** The last answer of the upstream, byte for byte, once the task has ended. */
+  readonly finalAnswer: Buffer | null
+}
+
+export interface Ending {
+  readonly taskId: string
+  readonly state: FinalState
+  readonly answer: Buffer
+}
+
+/**
+ * Remembers who created which task, with which key, and what it cost.
+ *
+ * Every method is one atomic step and throws `GW_STORE_DOWN` when the store does not do it; then nothing has changed,
+ * but that a reservation which was to be sent may have been given back.
+ */
+export interface TaskLedger {
+  /**
+   * Sets a slot and credits aside, or says what is lacking. Under N parallel calls with room for one, exactly one is
+   * granted. A grant is on disk no later than its next step is.
+   */
+  reserve (demand: Demand): Promise<Reserved>
+  /**
+   * Takes a reservation one step on; resolves when that is on disk. `false`: that step was not open to it, or the task
+   * id belongs to another reservation. Repeating a step is harmless.
+   */
+  advance (id: ReservationId, step: Step): Promise<boolean>
+  /** Ends a task, once: the first final state wins. `true` for the call that ended it. A failed one may refund. */
+  settle (ending: Ending): Promise<boolean>
+  taskOf (taskId: string): Promise<Task | null>
+  /** Lets go what has overstayed: reserved → released, sent and claimed → unknown. Says how many went each way. */
+  sweep (): Promise<{ readonly released: number, readonly unknown: number }>
+}
+
+/** How long each stage may last, ms, and how many refunds a subject gets in a period. */
+export interface LedgerTerms {
+  readonly reservedMs: number
+  readonly sentMs: number
+  readonly giveUpMs: number
+  readonly refundsPerPeriod: number
+}

@@ -1,0 +1,37 @@
+import { createHash } from 'node:crypto'
+import { inspect } from 'node:util'
+
+/**
+ * A value that must not be seen. It prints as `[secret]` wherever something prints it: template strings, JSON,
+ * `console.log`, a logger, an assertion's diff. Only `reveal()` gives it out, so a search for that word finds every use.
+ */
+export class Secret {
+  readonly #value: string
+
+  constructor (value: string) {
+    this.#value = value
+  }
+
+  reveal (): string {
+    return this.#value
+  }
+
+  /**
+   * Eight hexadecimal digits of the SHA-256: enough to tell two secrets apart in a log, useless to guess one from.
+   */
+  get fingerprint (): string {
+    return createHash('sha256').update(this.#value).digest('hex').slice(0, 8)
+  }
+
+  toString (): string {
+    return '[secret]'
+  }
+
+  toJSON (): string {
+    return '[secret]'
+  }
+
+  [inspect.custom] (): string {
+    return '[secret]'
+  }
+}
