@@ -1,0 +1,140 @@
+import { Secret } from './domain/secret.ts'
+import { environmentRuleProblems, upstreamWarnings } from './settings/environment-rules.ts'
+import {
+  readEnvironment, type Environment, type EnvironmentReading, type EnvironmentValues
+} from './settings/environment-values.ts'
+import { variables } from './settings/environment.ts'
+import { fileRuleProblems } from './settings/file-rules.ts'
+import type { GatewayFile } from './settings/file-schema.ts'
+import { readFileSecrets, type FileSecret } from './settings/file-secrets.ts'
+import { readGatewayFile, type GatewayFileReading } from './settings/gateway-file.ts'
+import { inertWarnings } from './settings/inert.ts'
+import type { StoreSettings } from './settings/parsers.ts'
+import { equalSecretProblems } from './settings/secret-rules.ts'
+import { Refusal, SettingsError } from './settings/settings-error.ts'
+import { readText, reasonOf, type ReadFile } from './settings/text-file.ts'
+
+export { describeSettings } from './settings/description.ts'
+export { readDotEnv } from './settings/dot-env.ts'
+export { environmentVariables, type EnvironmentVariable, type VariableName } from './settings/environment.ts'
+export type { Environment } from './settings/environment-values.ts'
+export type { CapSettings, GatewayFile, IssuerSettings, PlanSettings, PriceSettings } from './settings/file-schema.ts'
+export { gatewayFileSchema, gatewayFileSchemaText } from './settings/json-schema.ts'
+export type { StoreSettings } from './settings/parsers.ts'
+export { SettingsError, type SettingsProblem } from './settings/settings-error.ts'
+export type { ReadFile } from './settings/text-file.ts'
+
+/** Everything that an operator can decide. Frozen, and secrets print as `[secret]`. */
+export interface Settings {
+  /** At least one. */
+  readonly apiKeys: readonly Secret[]
+  /** The file that the keys came from, to be watched; read it again with `loadApiKeys`. */
+  readonly apiKeyFile: string | undefined
+  /** Without `/api/v1` and without a slash at its end: `https://api.apixo.ai`. */
+  readonly tasksBaseUrl: string
+  /** Without `/v1` and without a slash at its end: `https://llm.apixo.ai`. */
+  readonly llmBaseUrl: string
+  readonly insecureUpstream: boolean
+  readonly host: string
+  readonly port: number
+  /** At least one, newest first: sign with the first, verify with all. */
+  readonly sessionSecrets: readonly Secret[]
+  readonly issuerToken: Secret | undefined
+  readonly adminToken: Secret | undefined
+  readonly adminPort: number | undefined
+  readonly store: StoreSettings
+  readonly allowedOrigins: readonly string[]
+  readonly trustProxy: readonly string[]
+  readonly publicUrl: string | undefined
+  /** Absolute. */
+  readonly staticDir: string | undefined
+  /** Absolute. */
+  readonly configPath: string
+  readonly logLevel: EnvironmentValues['LOG_LEVEL']
+  readonly file: GatewayFile
+  /** Secrets shared with issuers, by the issuer's name. */
+  readonly issuerSecrets: ReadonlyMap<string, Secret>
+  readonly turnstileSecret: Secret | undefined
+  /** Sentences for the log, at every start. */
+  readonly warnings: readonly string[]
+  /** For each variable and each value of the file: `default`, `environment`, or the path that it came from. */
+  readonly origins: ReadonlyMap<string, string>
+}
+
+export interface SettingsSources {
+  readonly env: Environment
+  /** Relative paths count from here. */
+  readonly cwd: string
+  readonly readFile?: ReadFile
+}
+
+/**
+ * Brings the settings together: defaults, then the config file, then the environment.
+ * Reads files and nothing else. Throws a `SettingsError` with every problem that there is, none of which holds the
+ * value of a secret.
+ */
+export function loadSettings ({ env, cwd, readFile = readText }: SettingsSources): Settings {
+  const environment = readEnvironment({ env, cwd, readFile })
+  const configPath = environment.values.GATEWAY_CONFIG!
+  const config = readGatewayFile(configPath, readFile)
+  const fileSecrets = readFileSecrets(config, cwd, readFile)
+  const problems = [
+    ...environment.problems,
+    ...environmentRuleProblems(environment, config.file, cwd),
+    ...config.problems,
+    ...fileRuleProblems(config.file, config.broken).map(config.locate),
+    ...fileSecrets.problems,
+    ...equalSecretProblems(environment, config, fileSecrets.secrets)
+  ]
+  if (problems.length > 0) throw new SettingsError(problems)
+  return settingsOf(environment, config, fileSecrets.secrets)
+}
+
+/**
+ * Reads the keys from their file once more, by the rules of the start. Throws a `SettingsError`; the keys in use then
+ * had better stay.
+ */
+export function loadApiKeys (path: string, readFile: ReadFile = readText): readonly Secret[] {
+  try {
+    return variables.APIXO_API_KEY.parse(readFile(path)).map(key => new Secret(key))
+  } catch (error) {
+    const problem = error instanceof Refusal ? error.message : `can not be read (${reasonOf(error)})`
+    const expected = variables.APIXO_API_KEY.expected
+    throw new SettingsError([{ setting: 'APIXO_API_KEY_FILE', source: path, problem, expected }])
+  }
+}
+
+function settingsOf (
+  environment: EnvironmentReading, config: GatewayFileReading, fileSecrets: readonly FileSecret[]
+): Settings {
+  // Without a problem every value is there that is required or has a default.
+  const values = environment.values as EnvironmentValues
+  const wrapped = (value: string | undefined): Secret | undefined => value === undefined ? undefined : new Secret(value)
+  const keySource = environment.origins.get('APIXO_API_KEY')
+  return Object.freeze({
+    apiKeys: values.APIXO_API_KEY.map(key => new Secret(key)),
+    apiKeyFile: keySource === 'environment' ? undefined : keySource,
+    tasksBaseUrl: values.APIXO_BASE_URL.url,
+    llmBaseUrl: values.APIXO_LLM_BASE_URL.url,
+    insecureUpstream: values.GATEWAY_INSECURE_UPSTREAM,
+    host: values.HOST,
+    port: values.PORT,
+    sessionSecrets: values.GATEWAY_SESSION_SECRET.map(key => new Secret(key)),
+    issuerToken: wrapped(values.GATEWAY_ISSUER_TOKEN),
+    adminToken: wrapped(values.GATEWAY_ADMIN_TOKEN),
+    adminPort: values.GATEWAY_ADMIN_PORT,
+    store: values.GATEWAY_STORE,
+    allowedOrigins: values.GATEWAY_ALLOWED_ORIGINS,
+    trustProxy: values.GATEWAY_TRUST_PROXY,
+    publicUrl: values.GATEWAY_PUBLIC_URL,
+    staticDir: values.GATEWAY_STATIC_DIR,
+    configPath: values.GATEWAY_CONFIG,
+    logLevel: values.LOG_LEVEL,
+    file: config.file,
+    issuerSecrets: new Map(fileSecrets.flatMap(({ issuer, value }) =>
+      issuer === undefined ? [] : [[issuer, new Secret(value)] as const])),
+    turnstileSecret: wrapped(fileSecrets.find(({ issuer }) => issuer === undefined)?.value),
+    warnings: [...upstreamWarnings(environment), ...inertWarnings(values, config.file)],
+    origins: new Map([...environment.origins, ...config.origins])
+  })
+}

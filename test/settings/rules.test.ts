@@ -1,0 +1,105 @@
+import { join } from 'node:path'
+import t from 'tap'
+import { load, problemsOf } from './fixture.ts'
+
+t.test('values that do not go together are refused', async t => {
+  const issuer = 'issuer: a, audience: b'
+  const rows: ReadonlyArray<readonly [yaml: string, setting: string, problem: RegExp]> = [
+    ['guests: { enabled: true }', 'guests.plan', /^there is no plan "guest"$/],
+    ['guests: { enabled: true, plan: constructor }', 'guests.plan', /^there is no plan "constructor"$/],
+    ['guests: { enabled: true, plan: rich }', 'plans.rich.credits', /^is unlimited, in the plan of guests$/],
+    ['guests: { enabled: true, plan: default, proof: turnstile }', 'guests.turnstileSecretFile', /^is missing$/],
+    ['sessions: { defaultTtlSeconds: 60, maxTtlSeconds: 59 }', 'sessions.defaultTtlSeconds', /^is 60, longer/],
+    ['limits: { bodyBytesInFlight: 1 }', 'limits.bodyBytesInFlight', /^is 1, which has no room/],
+    ['submit: { fields: [provider, Callback_URL] }', 'submit.fields[1]', /^is "Callback_URL", which is never passed on$/],
+    ['submit: { fields: [webhook_url] }', 'submit.fields[0]', /never passed on/],
+    ['submit: { fields: [request_type] }', 'submit.fields[0]', /never passed on/],
+    ['prices: { a: { credits: 1, default: 8 } }', 'prices.a.default', /^stands without per$/],
+    ['prices: { a: 0.1234567 }', 'prices.a', /^is 0.1234567$/],
+    ['prices: { a: { inputPerMillion: 1, outputPerMillion: 1.1234567 } }', 'prices.a.outputPerMillion', /^is 1.1234567$/],
+    ['caps: { a: { input.n: { min: 3, max: 2 } } }', 'caps.a["input.n"]', /^min 3 is greater than max 2$/],
+    [`issuers: [{ ${issuer} }]`, 'issuers[0]', /^has no keys$/],
+    [`issuers: [{ ${issuer}, jwksUrl: "https://a.example", secretFile: secret }]`, 'issuers[0].secretFile', /beside jwksUrl$/],
+    [`issuers: [{ ${issuer}, jwksUrl: "https://a.example", algorithms: [RS256, HS256] }]`, 'issuers[0].algorithms', /^do not fit the keys$/],
+    [`issuers: [{ ${issuer}, secretFile: secret }]`, 'issuers[0].algorithms', /^do not fit the keys$/],
+    [`issuers: [{ ${issuer}, jwksUrl: "http://a.example" }]`, 'issuers[0].jwksUrl', /^is not an https: URL$/],
+    [`issuers: [{ ${issuer}, jwksUrl: jwks.json }]`, 'issuers[0].jwksUrl', /^is not an https: URL$/],
+    [`issuers: [{ ${issuer}, jwksUrl: "https://me@a.example" }]`, 'issuers[0].jwksUrl', /^has credentials in it$/],
+    [`issuers: [{ ${issuer}, jwksUrl: "https://:x@a.example" }]`, 'issuers[0].jwksUrl', /^has credentials in it$/],
+    [`issuers: [{ ${issuer}, jwksUrl: "https://a.example", plan: gold }]`, 'issuers[0].plan', /^there is no plan "gold"$/],
+    [`issuers: [${`{ ${issuer}, jwksUrl: "https://a.example" },`.repeat(2)}]`, 'issuers[1].issuer', /^is there twice$/],
+    ['issuers: [{ issuer: "app:a", audience: b, jwksUrl: "https://a.example" }]', 'issuers[0].issuer', /^begins like the subjects/],
+    [`issuers: [{ ${issuer}, jwksUrl: "https://a.example", subjectPrefix: guest }]`, 'issuers[0].subjectPrefix', /^begins like the subjects/]
+  ]
+  for (const [yaml, setting, problem] of rows) {
+    const problems = problemsOf(t, {
+      yaml: `plans: { default: {}, rich: { credits: unlimited } }\n${yaml}\n`,
+      files: { secret: 'q7Zc0vT2mLx9RfWk4JbN8sHd1yUeGaPo-issuer' }
+    })
+    t.match(problems, [{ setting, source: /gateway\.yaml:\d$/, problem }], yaml)
+    t.equal(problems.length, 1, 'and nothing else is wrong')
+  }
+})
+
+t.test('credits of a plan have at most six decimals', t => {
+  t.match(problemsOf(t, { yaml: 'plans: { default: { credits: 0.0000001 } }' }), [{ setting: 'plans.default.credits', problem: 'is 1e-7' }])
+  t.equal(load(t, { yaml: 'plans: { default: { credits: 1.123456 } }' }).file.plans['default']?.credits, 1.123456)
+  t.end()
+})
+
+t.test('what goes together is accepted', t => {
+  const { file } = load(t, {
+    yaml: `plans: { default: {}, guest: {} }
+prices: { a: { credits: 1, per: input.n }, b: { inputPerMillion: 1, outputPerMillion: 2 } }
+caps: { a: { input.n: { min: 2, max: 2 }, input.m: { min: 1 } } }
+guests: { enabled: true, proof: none }
+issuers:
+  - { issuer: a, audience: b, jwksUrl: "https://a.example", algorithms: [ES256, EdDSA], subjectPrefix: one }
+  - { issuer: b, audience: b, jwksUrl: "http://127.0.0.1:9000/jwks", subjectPrefix: one, plan: guest }
+`
+  })
+  t.equal(file.guests.enabled, true)
+  t.equal(load(t, { yaml: 'plans: { default: {} }\nguests: { plan: missing }' }).file.guests.enabled, false, 'guests that are off need no plan')
+  t.end()
+})
+
+t.test('a rule is left out while a section that it reads has a problem of its own', t => {
+  const problems = problemsOf(t, { yaml: 'plans: { defautl: { model: [] } }\nguests: { enabled: true }\nlimits: { bodyBytesInFlight: 1 }\n' })
+  t.strictSame(problems.map(({ setting }) => setting), ['plans.defautl.model', 'limits.bodyBytesInFlight'])
+  t.end()
+})
+
+t.test('inbound callbacks need a public https: origin of our own', async t => {
+  const yaml = 'plans: { default: {} }\ncallbacks: { inbound: true }\n'
+  const rows = [
+    [undefined, 'is not set, and callbacks.inbound is true', 'default'],
+    ['http://gateway.example', 'http://gateway.example can not take callbacks', 'environment'],
+    ['https://192.168.1.5', 'https://192.168.1.5 can not take callbacks', 'environment'],
+    ['https://localhost', 'https://localhost can not take callbacks', 'environment'],
+    ['https://gateway.internal', 'https://gateway.internal can not take callbacks', 'environment']
+  ] as const
+  for (const [url, problem, source] of rows) {
+    t.match(problemsOf(t, { yaml, env: { GATEWAY_PUBLIC_URL: url } }), [{ setting: 'GATEWAY_PUBLIC_URL', source, problem }])
+  }
+  t.equal(problemsOf(t, { yaml, env: { GATEWAY_PUBLIC_URL: 'x' } }).length, 1, 'a bad origin is one problem, not two')
+  t.equal(load(t, { yaml, env: { GATEWAY_PUBLIC_URL: 'https://gateway.example' } }).publicUrl, 'https://gateway.example')
+})
+
+t.test('a folder with settings, secrets or the store in it is not served', async t => {
+  const files = { '.env': '', 'run/key': 'ak-one', 'dist/index.html': '', '..dist/index.html': '', 'data/index.html': '' }
+  const rows = [
+    ['.', {}, 'config/gateway.yaml'],
+    ['config', {}, 'config/gateway.yaml'],
+    ['data', {}, 'data/gateway.db'],
+    ['run', { APIXO_API_KEY: undefined, APIXO_API_KEY_FILE: 'run/key' }, 'run/key'],
+    ['.', { GATEWAY_CONFIG: '../elsewhere/config/gateway.yaml', GATEWAY_STORE: 'sqlite::memory:' }, '.env']
+  ] as const
+  for (const [folder, env, path] of rows) {
+    const problem = `${join(t.testdirName, path)} lies in it and would be served`
+    const problems = problemsOf(t, { files, env: { ...env, GATEWAY_STATIC_DIR: folder } })
+    t.match(problems.find(({ setting }) => setting === 'GATEWAY_STATIC_DIR'), { source: 'environment', problem }, folder)
+  }
+  for (const [folder, env] of [['dist', {}], ['..dist', {}], ['data', { GATEWAY_STORE: 'redis://cache' }]] as const) {
+    t.equal(load(t, { files, env: { ...env, GATEWAY_STATIC_DIR: folder } }).staticDir, join(t.testdirName, folder))
+  }
+})

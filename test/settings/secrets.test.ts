@@ -1,0 +1,190 @@
+import { join } from 'node:path'
+import { inspect } from 'node:util'
+import t from 'tap'
+import { loadApiKeys, SettingsError } from '../../src/settings.ts'
+import { apiKey, errorOf, load, problemsOf, sessionSecret } from './fixture.ts'
+
+const reveal = (secrets: ReadonlyArray<{ reveal (): string }>) => secrets.map(secret => secret.reveal())
+
+t.test('several keys and secrets are taken by commas or lines, trimmed and once each', t => {
+  const settings = load(t, {
+    env: { APIXO_API_KEY: ' ak-one,ak-two\n\r\n ak-one ', GATEWAY_SESSION_SECRET: `${sessionSecret}-newest,${sessionSecret}` }
+  })
+  t.strictSame(reveal(settings.apiKeys), ['ak-one', 'ak-two'])
+  t.strictSame(reveal(settings.sessionSecrets), [`${sessionSecret}-newest`, sessionSecret])
+  t.end()
+})
+
+t.test('a secret is read from the file that its _FILE variable names', t => {
+  const settings = load(t, {
+    env: { APIXO_API_KEY: '', APIXO_API_KEY_FILE: 'run/apixo', GATEWAY_ADMIN_TOKEN_FILE: 'run/admin', GATEWAY_ISSUER_TOKEN: 'is-9d2f7c61b0' },
+    files: { 'run/apixo': `\uFEFF${apiKey}\nak-two\n`, 'run/admin': 'ad-71c0e5a94f\n' }
+  })
+  t.strictSame(reveal(settings.apiKeys), [apiKey, 'ak-two'])
+  t.equal(settings.adminToken?.reveal(), 'ad-71c0e5a94f')
+  t.equal(settings.issuerToken?.reveal(), 'is-9d2f7c61b0')
+  t.equal(settings.apiKeyFile, join(t.testdirName, 'run/apixo'))
+  t.equal(settings.origins.get('APIXO_API_KEY'), settings.apiKeyFile)
+  t.end()
+})
+
+t.test('a secret file is refused when it is missing, empty, or beside the variable itself', t => {
+  t.match(problemsOf(t, { env: { APIXO_API_KEY_FILE: 'run/apixo' }, files: { 'run/apixo': 'ak-two' } }), [
+    { setting: 'APIXO_API_KEY', source: 'environment', problem: 'APIXO_API_KEY_FILE is set as well', expected: 'one of the two' }
+  ])
+  t.match(problemsOf(t, { env: { APIXO_API_KEY: '', APIXO_API_KEY_FILE: 'ak-in-the-wrong-place' } }), [
+    {
+      setting: 'APIXO_API_KEY',
+      source: 'environment',
+      problem: `APIXO_API_KEY_FILE names no readable file (ENOENT; a relative path counts from ${t.testdirName})`
+    }
+  ])
+  t.match(problemsOf(t, { env: { APIXO_API_KEY: '', APIXO_API_KEY_FILE: 'run/apixo' }, files: { 'run/apixo': '\n' } }), [
+    { setting: 'APIXO_API_KEY', source: join(t.testdirName, 'run/apixo'), problem: 'holds no value' }
+  ])
+  t.end()
+})
+
+t.test('a weak, sample or default secret is refused', async t => {
+  const strong = sessionSecret.slice(0, 20)
+  const rows: Record<string, ReadonlyArray<readonly [value: string, problem: RegExp]>> = {
+    APIXO_API_KEY: [
+      ...['your-api-key', 'YOUR_APIXO_API_KEY_HERE', 'changeme', 'change_me', 'sk-xxxx', 'xxxxxxxx', '<api key>', 'sk-...', 'sk-****',
+        'replace-me', 'placeholder-key', '123456', 'admin', 'password', 'secret', 'api-key', 'sk-123456789', 'undefined', 'example']
+        .map(value => [value, /^is a sample or a known default$/] as const),
+      ['ключ-ak-1', /other than visible ASCII/],
+      ['ak with spaces', /other than visible ASCII/],
+      ['ak-good,changeme', /^value 2 of 2 is a sample/]
+    ],
+    GATEWAY_SESSION_SECRET: [
+      ['short-71c0e5a94f', /^has 16 bytes, fewer than 32$/],
+      [`${strong}-change-me-${strong}`, /sample/],
+      [`${strong}-please-replace-it-${strong}`, /sample/],
+      [`your-secret-${strong}-${strong}`, /sample/],
+      [`${strong}-placeholder-${strong}`, /sample/],
+      [`an-example-${strong}-${strong}`, /sample/],
+      [`a-sample-${strong}-${strong}`, /sample/],
+      ['12345678901234567890123456789012', /sample/],
+      ['passwordpasswordpasswordpassword', /sample/],
+      ['abcabcabcabcabcabcabcabcabcabcabcabc', /fewer than 8 different/],
+      [`${sessionSecret}-new,short`, /^value 2 of 2 has 5 bytes/]
+    ],
+    GATEWAY_ISSUER_TOKEN: [
+      ['123456', /sample/],
+      ['9d2f7c61b0', /^has 10 bytes/],
+      ['abababababab', /repeats itself/],
+      ['is 9d2f7c61b0', /visible/]
+    ],
+    GATEWAY_ADMIN_TOKEN: [
+      ...['admin', 'password', 'admin-password', 'change-me-9d2f7c61b0'].map(value => [value, /sample/] as const),
+      ['   ', /^has 0 bytes/]
+    ]
+  }
+  for (const [name, values] of Object.entries(rows)) {
+    for (const [value, problem] of values) {
+      const error = errorOf(t, { env: { [name]: value } })
+      t.match(error.problems, [{ setting: name, source: 'environment', problem }], `${name}=${value}`)
+    }
+  }
+})
+
+t.test('no two secrets may be equal, wherever they stand', t => {
+  const shared = `${sessionSecret}-shared`
+  const problems = problemsOf(t, {
+    env: {
+      APIXO_API_KEY: `ak-one,${shared}`,
+      GATEWAY_SESSION_SECRET: `${sessionSecret},${shared}`,
+      GATEWAY_ISSUER_TOKEN: 'is-9d2f7c61b0',
+      GATEWAY_ADMIN_TOKEN: 'is-9d2f7c61b0'
+    },
+    yaml: 'plans: { default: {} }\nissuers:\n  - { issuer: a, audience: b, algorithms: [HS256], secretFile: run/issuer }\n',
+    files: { 'run/issuer': shared }
+  })
+  t.match(problems, [
+    { setting: 'GATEWAY_SESSION_SECRET', source: 'environment', problem: 'has the value of APIXO_API_KEY' },
+    { setting: 'GATEWAY_ADMIN_TOKEN', source: 'environment', problem: 'has the value of GATEWAY_ISSUER_TOKEN' },
+    { setting: 'issuers[0].secretFile', source: /gateway\.yaml:3$/, problem: 'has the value of APIXO_API_KEY' }
+  ])
+  t.equal(problems.length, 3)
+  t.end()
+})
+
+t.test('secrets that the config file names are read from their own files', t => {
+  const yaml = [
+    'plans: { default: {} }',
+    'issuers: [{ issuer: "https://shop.example", audience: app, algorithms: [HS256], secretFile: run/shop }]',
+    'guests: { turnstileSecretFile: run/turnstile }'
+  ].join('\n')
+  const settings = load(t, { yaml, files: { 'run/shop': `${sessionSecret}-shop\n`, 'run/turnstile': '0x4AAAF00D\n' } })
+  t.equal(settings.issuerSecrets.get('https://shop.example')?.reveal(), `${sessionSecret}-shop`)
+  t.equal(settings.turnstileSecret?.reveal(), '0x4AAAF00D')
+  t.equal(settings.issuerSecrets.size, 1)
+  t.match(problemsOf(t, { yaml, files: { 'run/shop': 'short-9d2f' } }), [
+    {
+      setting: 'issuers[0].secretFile',
+      source: /gateway\.yaml:2$/,
+      problem: 'has 10 bytes, fewer than 32',
+      expected: 'a file with a secret of at least 32 bytes'
+    },
+    { setting: 'guests.turnstileSecretFile', source: /gateway\.yaml:3$/, problem: 'names no readable file (ENOENT)' }
+  ])
+  t.end()
+})
+
+t.test('no message holds the value of a secret, whatever is wrong with it or wherever it was put', async t => {
+  const canary = 'canary-71c0e5a94f'
+  const yaml = (text: string) => ({ yaml: `plans: { default: {} }\n${text}` })
+  const rows = [
+    { env: { APIXO_API_KEY: `${canary} ` + canary } },
+    { env: { APIXO_API_KEY: `${canary}-changeme` } },
+    { env: { APIXO_API_KEY: '', APIXO_API_KEY_FILE: canary } },
+    { env: { GATEWAY_SESSION_SECRET: canary } },
+    { env: { GATEWAY_SESSION_SECRET: '', GATEWAY_SESSION_SECRET_FILE: `/${canary}/${canary}` } },
+    { env: { GATEWAY_ISSUER_TOKEN: canary, GATEWAY_ADMIN_TOKEN: canary } },
+    { env: { GATEWAY_STORE: `redis://:${canary}@cache:6379/x` } },
+    { env: { GATEWAY_STORE: `postgres://:${canary}@cache:6379/x` } },
+    { env: { APIXO_BASE_URL: `https://me:${canary}@api.example` } },
+    { env: { APIXO_BASE_URL: `ftp://me:${canary}@api.example` } },
+    { env: { APIXO_BASE_URL: `https://me:${canary}@api example` } },
+    { env: { APIXO_BASE_URL: `https://me:p/${canary}@api.example` } },
+    { env: { APIXO_BASE_URL: `me:${canary}@api.example` } },
+    { env: { APIXO_BASE_URL: `https://api.example?key=${canary}` } },
+    { env: { APIXO_BASE_URL: `api.example?key=${canary}&x=1` } },
+    { env: { GATEWAY_ALLOWED_ORIGINS: `https://a.example/#${canary},ftp://a.example/?${canary}` } },
+    { env: { GATEWAY_PUBLIC_URL: `https://me:${canary}@api.example` } },
+    yaml(`issuers: [{ issuer: a, audience: b, algorithms: [HS256], secretFile: ${canary} }]`),
+    yaml(`issuers: [{ issuer: a, audience: b, algorithms: [HS256], secretFile: [${canary}] }]`),
+    yaml('guests: { turnstileSecretFile: 1234567890 }'),
+    yaml(`issuers: [{ issuer: a, audience: b, jwksUrl: "https://me:${canary}@id.example" }]`),
+    yaml(`apiKey: ${canary}`),
+    { yaml: `APIXO_API_KEY=${canary}\n` },
+    { yaml: `- ${canary}\n` },
+    { yaml: `a: |${canary}\n` },
+    { yaml: `a: "\\q${canary}"\n` },
+    { yaml: `%${canary}\n---\na: 1\n` },
+    { yaml: `a: *${canary}\n` },
+    { yaml: `a: !${canary} 1\n` },
+    { yaml: `a: 1\n}${canary}\n` }
+  ]
+  for (const row of rows) {
+    const error = errorOf(t, row)
+    t.notMatch(inspect(error, { depth: 9 }), /canary|1234567890/, JSON.stringify(row))
+  }
+})
+
+t.test('the keys are read again from their file by the same rules', t => {
+  const cwd = t.testdir({ good: 'ak-one\nak-two\n', sample: 'changeme\n' })
+  t.strictSame(reveal(loadApiKeys(join(cwd, 'good'))), ['ak-one', 'ak-two'])
+  const refusal = (name: string) => {
+    try {
+      return loadApiKeys(join(cwd, name))
+    } catch (error) {
+      return (error as SettingsError).problems
+    }
+  }
+  const expected = 'the key of your APIXO account'
+  for (const [name, problem] of [['sample', 'is a sample or a known default'], ['gone', 'can not be read (ENOENT)']] as const) {
+    t.strictSame(refusal(name), [{ setting: 'APIXO_API_KEY_FILE', source: join(cwd, name), problem, expected }])
+  }
+  t.end()
+})
