@@ -1,0 +1,136 @@
+import type { IncomingMessage } from 'node:http'
+import { envelope, invalid, refusal, send, success, type Answer } from './answers.ts'
+import { casesIn } from './cases.ts'
+import { plainly, type Exchange } from './deliveries.ts'
+import { priceUsd, resultCount } from './models.ts'
+import { newTask, statusData, type SandboxTask, type TaskRequest, type TaskStore } from './tasks.ts'
+
+/** What the sandbox knows, shared by its routes. */
+export interface World {
+  readonly models: ReadonlySet<string>
+  readonly tasks: TaskStore
+  readonly keys: Set<string>
+  /** Models a key may not use, by key. */
+  readonly forbidden: Map<string, Set<string>>
+  /** Unix milliseconds. */
+  readonly now: () => number
+  /** Milliseconds from the submit of a task to its end. */
+  readonly taskMs: number
+  readonly resultUrl: (name: string) => string
+  balanceUsd: number
+}
+
+/** One request to the API, its key not yet looked at. */
+export interface ApiCall extends Exchange {
+  /** The path's last segment. Known model ids need no percent-encoding, so none is undone. */
+  readonly model: string
+  readonly query: URLSearchParams
+  readonly body: Buffer
+}
+
+/**
+ * The key of the request; empty without one. Its format is not documented and not looked at.
+ *
+ * @see https://apixo.ai/docs/concepts/authentication
+ */
+export function bearerKey ({ headers }: IncomingMessage): string {
+  return /^bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1] ?? ''
+}
+
+function objectIn (value: unknown): Readonly<Record<string, unknown>> | null {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : null
+}
+
+function jsonIn (body: Buffer): unknown {
+  try {
+    return JSON.parse(body.toString())
+  } catch {
+    return null
+  }
+}
+
+/** What is wrong with a submit's body, or the parts of it that make a task. */
+function readSubmit (model: string, bytes: Buffer): string | Omit<TaskRequest, 'key' | 'model' | 'plan'> {
+  const body = objectIn(jsonIn(bytes))
+  if (!body) return 'The body is not a JSON object'
+  const input = objectIn(body.input)
+  if (!input) return 'Missing required field: input'
+  const { prompt, num_images: numImages } = input
+  if (typeof prompt !== 'string' || prompt.trim() === '') return 'Missing required field: input.prompt'
+  const results = resultCount(model, numImages)
+  if (results === null) return 'input.num_images must be a whole number from 1 to 4'
+  const { request_type: requestType = 'async', callback_url: callbackUrl } = body
+  if (requestType === 'async') return { input, prompt, results, callbackUrl: null }
+  if (requestType !== 'callback') return 'request_type must be async or callback'
+  if (typeof callbackUrl !== 'string') return 'Missing required field: callback_url'
+  return { input, prompt, results, callbackUrl }
+}
+
+/** Records a task and charges for it, as one step. A failed task is not refunded: the documents say nothing of it. */
+function accept (world: World, request: TaskRequest): SandboxTask {
+  const task = newTask(request, world.now(), world.taskMs)
+  world.tasks.add(task)
+  // Rounded to a hundredth of a cent, or binary fractions would show after a few tasks.
+  world.balanceUsd = Math.round((world.balanceUsd - priceUsd) * 1e4) / 1e4
+  return task
+}
+
+/** The refusal that key and model meet, or `null`. */
+function refusalOf (world: World, { key, model }: ApiCall): Answer | null {
+  if (!world.keys.has(key)) return refusal(401)
+  return world.models.has(model) ? null : envelope(404, `Model not found: ${model}`, null)
+}
+
+/**
+ * Answers `POST /api/v1/generateTask/{model}`. The order of the checks is a guess: key, model, permission, body, money.
+ * A model forbidden to a key is a 401, as the newer page has it; an older one says 403.
+ *
+ * @see https://apixo.ai/docs/api-reference/generate-task
+ */
+export function submit (world: World, call: ApiCall): void {
+  const { key, model, response, body } = call
+  const refused = refusalOf(world, call)
+  if (refused) return send(response, refused)
+  const forbidden = world.forbidden.get(key)?.has(model)
+  if (forbidden) return send(response, envelope(401, `API key may not use the model ${model}`))
+  const read = readSubmit(model, body)
+  if (typeof read === 'string') return send(response, invalid(read))
+  const { cases, unknown } = casesIn(read.prompt)
+  if (unknown.length > 0) return send(response, invalid(`No such sandbox case: ${unknown.join(', ')}`))
+
+  const { makes = 'task', submit: deliver = plainly } = cases.find((row) => row.submit) ?? {}
+  // Cases that make nothing bring their own answer; the one given here is never seen.
+  if (makes === 'nothing') return deliver(call, refusal(500))
+  const earlier = makes === 'duplicate' ? world.tasks.latest() : undefined
+  if (!earlier && world.balanceUsd < priceUsd) return send(response, refusal(402))
+  const plan = Object.assign({}, ...cases.map((row) => row.plan))
+  const { taskId } = earlier ?? accept(world, { ...read, key, model, plan })
+  deliver(call, success({ taskId }))
+}
+
+/**
+ * Answers `GET /api/v1/statusTask/{model}?taskId=`. A task of another key or another model is unknown: the documents do
+ * not say, and the strict reading finds the caller that mixes them up.
+ *
+ * @see https://apixo.ai/docs/api-reference/status-task
+ */
+export function status (world: World, call: ApiCall): void {
+  const { key, model, response, query } = call
+  const refused = refusalOf(world, call)
+  if (refused) return send(response, refused)
+  const taskId = query.get('taskId')
+  if (!taskId) return send(response, invalid('Missing required parameter: taskId'))
+  const task = world.tasks.byId.get(taskId)
+  if (!task || task.key !== key || task.model !== model) return send(response, envelope(404, 'Task not found', null))
+  const deliver = casesIn(task.prompt).cases.find((row) => row.status)?.status ?? plainly
+  deliver(call, success(statusData(task, world.now(), world.resultUrl)))
+}
+
+/**
+ * Answers `GET /api/v1/apikeys/current-balance`: `data` is a bare number, in USD. All keys share one balance.
+ *
+ * @see https://apixo.ai/docs/api-reference/system
+ */
+export function balance (world: World, { key, response }: ApiCall): void {
+  send(response, world.keys.has(key) ? success(world.balanceUsd) : refusal(401))
+}
