@@ -68,7 +68,7 @@ export const errorTable: ReadonlyArray<{ readonly code: ErrorCode, readonly stat
 /** Makes the error of a row. Throw it; the error handler of `http/` renders it once. */
 export function gatewayError (code: ErrorCode, detail: ErrorDetail = {}): GatewayError {
   const Constructor = constructors.get(code)!
-  const args: unknown[] = rows[code][1].includes('%s') ? [detail.about ?? ''] : []
+  const args: unknown[] = rows[code][1].includes('%s') ? [detail.about] : []
   if (detail.cause !== undefined) args.push({ cause: detail.cause })
   return Object.assign(new Constructor(...args), { detail }) as unknown as GatewayError
 }

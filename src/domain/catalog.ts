@@ -23,6 +23,10 @@ export const operations: readonly Operation[] = [
   { name: 'statusTask', kind: 'status', method: 'GET', url: '/api/v1/statusTask/:model', scope: 'tasks:read', query: ['taskId'] }
 ]
 
+export function operationOf (name: Operation['name']): Operation {
+  return operations.find(operation => operation.name === name)!
+}
+
 /** https://apixo.ai/docs/api-reference/system: the balance of the key, which is also how a key is probed. */
 export const balancePath = '/api/v1/apikeys/current-balance'
 

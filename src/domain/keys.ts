@@ -1,4 +1,3 @@
-import { gatewayError } from '../errors.ts'
 import { readEnvelope } from './envelope.ts'
 import { effectiveStatus } from './outcome.ts'
 import type { UpstreamAnswer, UpstreamKey } from './upstream.ts'
@@ -13,8 +12,8 @@ export type Verdict = 'fine' | 'refused' | 'empty' | 'unclear'
 
 /** The upstream keys and which of them may be used. */
 export interface KeyRing {
-  /** The ready key that was chosen longest ago, other than `except`. Throws `GW_NO_KEY` when there is none. */
-  choose (model: string, except?: UpstreamKey): UpstreamKey
+  /** The ready key that was chosen longest ago, other than `except`; `undefined` when there is none. */
+  choose (model: string, except?: UpstreamKey): UpstreamKey | undefined
   /** The key that made a task: it also asks for its status, benched or not. `undefined` when it has left the ring. */
   byId (keyId: string): UpstreamKey | undefined
   /**
@@ -94,9 +93,8 @@ export function keyRing ({ keys, probe, now, onChange }: KeyRingOptions): KeyRin
         else if (entry.key !== except && !isResting(entry, model, now) && entry.chosenAt < (best?.chosenAt ?? Infinity)) best = entry
       }
       if (benched) reconsider()
-      if (best === undefined) throw gatewayError('GW_NO_KEY', { retryAfterSeconds: probeIntervalMs / 1000 })
-      best.chosenAt = ++turn
-      return best.key
+      if (best !== undefined) best.chosenAt = ++turn
+      return best?.key
     },
     byId: keyId => entries.find(entry => entry.key.id === keyId)?.key,
     doubt: key => doubt(entryOf(key)),

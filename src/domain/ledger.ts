@@ -88,6 +88,12 @@ export interface TaskLedger {
   sweep (): Promise<{ readonly released: number, readonly unknown: number }>
 }
 
+/** Finds the tasks that nobody may be polling any more. */
+export interface UnfinishedTasks {
+  /** At most `limit` claimed tasks that were made before `before` (Unix ms), in the order of their reservations. */
+  after (id: ReservationId, before: number, limit: number): Promise<ReadonlyArray<Task & { readonly id: ReservationId }>>
+}
+
 /** How long each stage may last, ms, and how many refunds a subject gets in a period. */
 export interface LedgerTerms {
   readonly reservedMs: number

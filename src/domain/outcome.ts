@@ -1,4 +1,4 @@
-import { type Envelope, readEnvelope } from './envelope.ts'
+import { type Envelope, type FinalState, isFinal, readEnvelope } from './envelope.ts'
 import { type UpstreamAnswer, UpstreamFailure } from './upstream.ts'
 
 /**
@@ -36,6 +36,13 @@ export function readSubmitFailure (failure: unknown): SubmitOutcome {
 /** The HTTP status, or the body's code where HTTP says 200 and the body disagrees. */
 export function effectiveStatus (status: number, envelope: Envelope | null): number {
   return status >= 200 && status < 300 && envelope?.code !== undefined ? envelope.code : status
+}
+
+/** The final state that an answer gives of a task; `null` when it is still running, or the answer is about something else. */
+export function finalState ({ status }: UpstreamAnswer, envelope: Envelope | null, taskId: string): FinalState | null {
+  if (envelope === null || effectiveStatus(status, envelope) !== 200) return null
+  const isAboutIt = (envelope.taskId ?? taskId) === taskId
+  return isAboutIt && isFinal(envelope.state) ? envelope.state : null
 }
 
 function unknown (reason: string): SubmitOutcome {

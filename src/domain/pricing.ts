@@ -52,6 +52,8 @@ function compile ({ credits, per, default: units, onFailed }: Exclude<PriceRule,
     const count = numberAt({ input }, per) ?? units
     if (count === undefined) throw gatewayError('GW_BAD_REQUEST', { about: `Set ${per}: it makes the price.` })
     if (count <= 0 || count > maxUnits) throw gatewayError('GW_BAD_REQUEST', { about: `${per} must be above 0 and at most ${maxUnits}.` })
-    return { microcredits: microcredits(credits * count), refundable }
+    const price = microcredits(credits * count)
+    if (!Number.isSafeInteger(price)) throw gatewayError('GW_BAD_REQUEST', { about: `${per} makes a price beyond all credits.` })
+    return { microcredits: price, refundable }
   }
 }

@@ -1,9 +1,10 @@
-import type { TaskLedger } from './ledger.ts'
+import type { TaskLedger, UnfinishedTasks } from './ledger.ts'
 import type { Revocations } from './session.ts'
 
 /** All that outlives a restart, behind one technology. */
 export interface Store {
   readonly ledger: TaskLedger
+  readonly unfinished: UnfinishedTasks
   readonly revocations: Revocations
   /** Throws `GW_STORE_DOWN` while the store can't serve. */
   ping (): Promise<void>

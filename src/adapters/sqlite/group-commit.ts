@@ -1,0 +1,79 @@
+import type { DatabaseSync } from 'node:sqlite'
+import { gatewayError } from '../../errors.ts'
+
+/** Runs writes in shared transactions: one per turn of the event loop, however many requests write in it. */
+export interface GroupCommit {
+  /**
+   * Runs `work` in the open transaction. What it returns is true for every later reader of this connection, and on disk
+   * when `committed()` resolves. Should the commit fail, all of the turn's work is undone together.
+   */
+  run<T> (work: () => T): T
+  /** Resolves when everything run so far is on disk; rejects with `GW_STORE_DOWN` when it is undone. */
+  committed (): Promise<void>
+  /** Who keeps in memory what `run` changes is told when it was undone. */
+  onUndo (listener: () => void): void
+  /** The latest transaction could not be begun or was undone. */
+  readonly isFailing: boolean
+}
+
+/**
+ * A commit costs the same for one row or for fifty, so the rows of concurrent requests go together and each reply waits
+ * for the commit (measured: two commits of one's own cost as much as the rest of a proxied request).
+ */
+export function groupCommit (db: DatabaseSync): GroupCommit {
+  const begin = db.prepare('BEGIN IMMEDIATE')
+  const commit = db.prepare('COMMIT')
+  const rollback = db.prepare('ROLLBACK')
+  const listeners: Array<() => void> = []
+  let turn: PromiseWithResolvers<void> | null = null
+  let isFailing = false
+
+  const finish = (): void => {
+    const ending = turn
+    if (ending === null) return // undone earlier in this turn
+    turn = null
+    try {
+      commit.run()
+      isFailing = false
+      ending.resolve()
+    } catch (cause) {
+      undo(ending, cause)
+    }
+  }
+
+  const undo = (ending: PromiseWithResolvers<void>, cause: unknown): void => {
+    turn = null
+    isFailing = true
+    try {
+      rollback.run()
+    } catch { /* SQLite has rolled back by itself, as it does when the disk is full */ }
+    for (const listener of listeners) listener()
+    ending.reject(storeDown(cause))
+  }
+
+  return {
+    run (work) {
+      try {
+        if (turn === null) {
+          begin.run()
+          turn = Promise.withResolvers()
+          // Those who do not wait for the commit (a refused reservation) must not turn its failure into a crash.
+          turn.promise.catch(() => {})
+          setImmediate(finish)
+        }
+        return work()
+      } catch (cause) {
+        isFailing = true
+        if (turn !== null) undo(turn, cause)
+        throw storeDown(cause)
+      }
+    },
+    committed: () => turn?.promise ?? Promise.resolve(),
+    onUndo (listener) { listeners.push(listener) },
+    get isFailing () { return isFailing }
+  }
+}
+
+export function storeDown (cause: unknown) {
+  return gatewayError('GW_STORE_DOWN', { retryAfterSeconds: 1, cause })
+}

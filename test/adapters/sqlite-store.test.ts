@@ -1,0 +1,378 @@
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import t, { type Test } from 'tap'
+import { signedSessions } from '../../src/adapters/signed-sessions.ts'
+import { sqliteStore, type SqliteStoreOptions } from '../../src/adapters/sqlite/store.ts'
+import type { ReservationId } from '../../src/domain/ledger.ts'
+import { Secret } from '../../src/domain/secret.ts'
+import type { Store } from '../../src/domain/store.ts'
+import { balance, demandOf } from '../contracts/ledger-balance.ts'
+import { clock } from '../helpers/clock.ts'
+
+const time = clock()
+const terms = { reservedMs: 30_000, sentMs: 140_000, giveUpMs: 86_400_000, refundsPerPeriod: 3 }
+const sent = { to: 'sent', keyId: 'key-1' } as const
+const storeDown = { code: 'GW_STORE_DOWN', detail: { retryAfterSeconds: 1 } }
+const answer = Buffer.from('{"code":200}')
+
+const fileOf = (t: Test): string => join(t.testdir({}), 'gateway.db')
+
+function open (t: Test, path: string, more: Partial<SqliteStoreOptions> = {}): Store {
+  const store = sqliteStore({ path, terms, now: time.now, synchronous: 'normal', ...more })
+  t.teardown(() => store.close())
+  return store
+}
+
+/** Another connection, as the command line has one. */
+function visit (t: Test, path: string): DatabaseSync {
+  const db = new DatabaseSync(path, { timeout: 1000 })
+  t.teardown(() => { if (db.isOpen) db.close() })
+  return db
+}
+
+async function reserve (store: Store, more = {}): Promise<ReservationId> {
+  const reserved = await store.ledger.reserve(demandOf(more))
+  if (!reserved.granted) throw new Error(`no ${reserved.lacks}`)
+  return reserved.id
+}
+
+async function sentOne (store: Store, more = {}): Promise<ReservationId> {
+  const id = await reserve(store, more)
+  await store.ledger.advance(id, sent)
+  return id
+}
+
+async function claimed (store: Store, taskId: string, more = {}): Promise<void> {
+  await store.ledger.advance(await sentOne(store, more), { to: 'claimed', taskId })
+}
+
+t.test('the folder of the file is made, however deep', async t => {
+  const path = join(t.testdir({}), 'a/b/gateway.db')
+  await open(t, path).ping()
+  t.ok(existsSync(path))
+})
+
+t.test('a store that was closed and is opened again knows everything', async t => {
+  const path = fileOf(t)
+  const first = open(t, path)
+  await claimed(first, 'one', { microcredits: 5 })
+  await claimed(first, 'two', { microcredits: 3 })
+  await first.ledger.settle({ taskId: 'two', state: 'success', answer })
+  await first.revocations.revoke('session', time.now() + 1000)
+  await first.close()
+
+  const second = open(t, path)
+  const { creditsUsed, slotsUsed } = balance(second.ledger)
+  t.match(await second.ledger.taskOf('one'), { stage: 'claimed', subject: 'app:alice', finalAnswer: null })
+  t.match(await second.ledger.taskOf('two'), { stage: 'settled' })
+  t.ok((await second.ledger.taskOf('two'))?.finalAnswer?.equals(answer))
+  t.equal(await creditsUsed(), 8)
+  t.equal(await slotsUsed(), 1)
+  t.equal(await second.revocations.isRevoked('session'), true)
+})
+
+t.test('what an earlier server left half done is brought to a safe end', async t => {
+  const path = fileOf(t)
+  const first = open(t, path)
+  await reserve(first, { microcredits: 1 })
+  const lost = await sentOne(first, { microcredits: 2 })
+  await claimed(first, 'one', { microcredits: 4 })
+  await sentOne(first, { microcredits: 8, subject: 'app:bob' })
+  await first.close()
+
+  const second = open(t, path)
+  const { creditsUsed, slotsUsed } = balance(second.ledger)
+  t.equal(await creditsUsed(), 6, 'what was never sent is given back, what may have been accepted is not')
+  t.equal(await slotsUsed(), 1)
+  t.equal(await creditsUsed({ subject: 'app:bob' }), 8)
+  t.equal(await slotsUsed({ subject: 'app:bob' }), 0)
+  t.match(await second.ledger.taskOf('one'), { stage: 'claimed' })
+  t.equal(await second.ledger.advance(lost, { to: 'released' }), false)
+  t.equal(await second.ledger.advance(lost, { to: 'claimed', taskId: 'late' }), true)
+  const stages = visit(t, path).prepare('SELECT stage, count(*) AS count FROM tasks GROUP BY stage ORDER BY stage').all()
+  t.same(stages.map(row => ({ ...row })), [{ stage: 'claimed', count: 2 }, { stage: 'unknown', count: 1 }])
+})
+
+t.test('a number that was given before a restart is not given again to a row that stays', async t => {
+  const path = fileOf(t)
+  const first = open(t, path)
+  const ids = [await sentOne(first), await sentOne(first)]
+  await first.close()
+  t.notOk(ids.includes(await reserve(open(t, path))))
+})
+
+t.test('a file of a newer version is refused with a sentence that says so, and is left alone', async t => {
+  const path = fileOf(t)
+  await open(t, path).close()
+  const db = visit(t, path)
+  const { user_version: version } = db.prepare('PRAGMA user_version').get() as { user_version: number }
+  db.exec('PRAGMA user_version = 999')
+  t.throws(() => open(t, path), { message: `the ledger ${path} can not be opened: it has version 999, this gateway knows ${version}: a newer one wrote it` })
+  db.exec(`PRAGMA user_version = ${version}`)
+  await open(t, path).ping()
+})
+
+t.test('a file that is no ledger is refused', async t => {
+  const path = fileOf(t)
+  writeFileSync(path, 'this is no database, and longer than a header of one would be: '.repeat(20))
+  t.throws(() => open(t, path), { message: `the ledger ${path} can not be opened: file is not a database` })
+})
+
+t.test('a path where no file can be is refused by name', async t => {
+  const path = fileOf(t)
+  mkdirSync(`${path}.lock`)
+  t.throws(() => open(t, path), { message: `the ledger ${path} can not be opened: unable to open database file` })
+  const other = join(path, '..', 'other.db')
+  writeFileSync(`${other}.lock`, 'no database either '.repeat(100))
+  t.throws(() => open(t, other), { message: `the ledger ${other} can not be opened: file is not a database` })
+  const folder = join(path, '..', 'folder')
+  mkdirSync(folder)
+  t.throws(() => open(t, folder), { message: `the ledger ${folder} can not be opened: unable to open database file` })
+})
+
+t.test('a second server on one file is refused, and let in when the first has gone', async t => {
+  const path = fileOf(t)
+  const first = open(t, path)
+  t.throws(() => open(t, path), { message: `the ledger ${path} can not be opened: another gateway is running on it` })
+  t.throws(() => open(t, path), { message: `the ledger ${path} can not be opened: another gateway is running on it` }, 'the first try took nothing away')
+  await claimed(first, 'one')
+  await first.close()
+  t.match(await open(t, path).ledger.taskOf('one'), { stage: 'claimed' })
+})
+
+t.test('any number of servers may have a store in memory', async t => {
+  const [one, other] = [open(t, ':memory:'), open(t, ':memory:')]
+  await claimed(one, 'one')
+  t.equal(await other.ledger.taskOf('one'), null)
+})
+
+t.test('the command line may read and write beside the server', async t => {
+  const path = fileOf(t)
+  const store = open(t, path)
+  await claimed(store, 'one', { microcredits: 5 })
+  const db = visit(t, path)
+  t.match(db.prepare('SELECT task_id, stage FROM tasks').get(), { task_id: 'one', stage: 'claimed' })
+  db.exec('UPDATE credits SET used = 3')
+  t.equal(await balance(store.ledger).creditsUsed(), 3)
+  await claimed(store, 'two')
+  t.match(db.prepare('SELECT count(*) AS count FROM tasks').get(), { count: 2 })
+})
+
+t.test('writes go to a log beside the file; full waits for the disk as well', async t => {
+  for (const [synchronous, level] of [['normal', 1], ['full', 2]] as const) {
+    const { db } = await openWithin(t, join(t.testdirName, synchronous, 'gateway.db'), { synchronous })
+    t.match(db.prepare('PRAGMA journal_mode').get(), { journal_mode: 'wal' })
+    t.match(db.prepare('PRAGMA synchronous').get(), { synchronous: level })
+  }
+})
+
+t.test('many writes of one turn are one transaction', async t => {
+  const path = fileOf(t)
+  const store = open(t, path)
+  const ids = await Promise.all(Array.from({ length: 50 }, () => reserve(store)))
+  const counts = [commitsIn(path)]
+  for (const step of [() => sent, (index: number) => ({ to: 'claimed', taskId: `task ${index}` }) as const]) {
+    t.same(await Promise.all(ids.map((id, index) => store.ledger.advance(id, step(index)))), ids.map(() => true))
+    counts.push(commitsIn(path))
+  }
+  await Promise.all(ids.map((_, index) => store.ledger.settle({ taskId: `task ${index}`, state: 'success', answer })))
+  counts.push(commitsIn(path))
+  t.same(counts, [counts[0]!, counts[0]! + 1, counts[0]! + 2, counts[0]! + 3])
+})
+
+t.test('what has resolved is on disk, what has not is not', async t => {
+  const path = fileOf(t)
+  const store = open(t, path)
+  const db = visit(t, path)
+  const stage = () => (db.prepare('SELECT stage FROM tasks').get() as { stage?: string } | undefined)?.stage
+  const id = await reserve(store)
+  const sending = store.ledger.advance(id, sent)
+  t.equal(stage(), undefined)
+  await sending
+  t.equal(stage(), 'sent')
+  const claiming = store.ledger.advance(id, { to: 'claimed', taskId: 'one' })
+  t.equal(stage(), 'sent')
+  await claiming
+  t.equal(stage(), 'claimed')
+})
+
+t.test('a file that somebody else keeps locked fails each write within its time, and takes them again by itself', async t => {
+  const path = fileOf(t)
+  const store = open(t, path)
+  const { creditsUsed, slotsUsed } = balance(store.ledger)
+  await claimed(store, 'one', { microcredits: 5 })
+  const id = await reserve(store, { microcredits: 3 })
+  const other = visit(t, path)
+  other.exec('BEGIN IMMEDIATE')
+  const start = performance.now()
+  await t.rejects(store.ledger.advance(id, sent), storeDown)
+  t.ok(performance.now() - start < 1000)
+  await t.rejects(store.ledger.settle({ taskId: 'one', state: 'failed', answer }), storeDown)
+  await t.rejects(store.revocations.revoke('session', time.now() + 1000), storeDown)
+  t.equal(await store.revocations.isRevoked('session'), false)
+  t.match(await store.ledger.taskOf('one'), { stage: 'claimed' }, 'what is known is still told')
+  other.exec('ROLLBACK')
+
+  t.equal(await store.ledger.advance(id, sent), true, 'the same step, once more')
+  t.equal(await creditsUsed(), 8)
+  t.equal(await slotsUsed(), 2)
+  t.equal(await store.ledger.settle({ taskId: 'one', state: 'failed', answer }), true)
+  await store.revocations.revoke('session', time.now() + 1000)
+  t.equal(await store.revocations.isRevoked('session'), true)
+})
+
+t.test('a store that can not write is not ready, and is again by itself', async t => {
+  const path = fileOf(t)
+  const store = open(t, path)
+  await store.ping()
+  const id = await sentOne(store)
+  const other = visit(t, path)
+  other.exec('BEGIN IMMEDIATE')
+  await t.rejects(store.ledger.advance(id, { to: 'unknown' }), storeDown)
+  await t.rejects(store.ping(), storeDown)
+  await t.rejects(store.ping(), storeDown)
+  other.exec('ROLLBACK')
+  await store.ping()
+  t.equal(await store.ledger.advance(id, { to: 'unknown' }), true)
+  await store.ping()
+})
+
+t.test('a full disk undoes all of its turn, tells each of its writers, and what was there before stays', async t => {
+  const path = fileOf(t)
+  const store = await smallStore(t, path)
+  const { creditsUsed, slotsUsed } = balance(store.ledger)
+  await claimed(store, 'one', { microcredits: 5 })
+  const small = await sentOne(store, { microcredits: 1 })
+  await claimed(store, 'two', { microcredits: 3 })
+
+  // The long answer does not fit; the two others stand in the same transaction, one before it and one after it.
+  const outcomes = await Promise.allSettled([
+    store.ledger.advance(small, { to: 'claimed', taskId: 'three' }),
+    store.ledger.settle({ taskId: 'two', state: 'success', answer: Buffer.alloc(1024 * 1024, 'x') }),
+    store.revocations.revoke('session', time.now() + 1000)
+  ])
+  t.match(outcomes.slice(0, 2), [{ status: 'rejected', reason: storeDown }, { status: 'rejected', reason: storeDown }])
+  t.equal(outcomes[2].status, 'fulfilled', 'the next transaction is a new one')
+  t.equal(await store.ledger.taskOf('three'), null)
+  t.match(await store.ledger.taskOf('two'), { stage: 'claimed', finalAnswer: null })
+  t.equal(await creditsUsed(), 9)
+  t.equal(await slotsUsed(), 3)
+
+  t.equal(await store.ledger.advance(small, { to: 'claimed', taskId: 'three' }), true)
+  t.equal(await store.ledger.settle({ taskId: 'two', state: 'success', answer }), true)
+  t.match(await store.ledger.taskOf('three'), { stage: 'claimed' })
+  t.equal(await creditsUsed(), 9)
+  t.equal(await slotsUsed(), 2)
+})
+
+t.test('a commit that fails undoes all of its turn, tells each of its writers, and the next one is none the worse', async t => {
+  const path = fileOf(t)
+  const store = open(t, path)
+  const { creditsUsed, slotsUsed } = balance(store.ledger)
+  const ids = await Promise.all(Array.from({ length: 5 }, () => sentOne(store)))
+  // A constraint that is looked at when the transaction ends.
+  visit(t, path).exec(`CREATE TABLE poison (id INTEGER REFERENCES tasks (id) DEFERRABLE INITIALLY DEFERRED);
+    CREATE TRIGGER poison_task AFTER UPDATE ON tasks WHEN new.task_id = 'poison' BEGIN INSERT INTO poison VALUES (-1); END;
+    CREATE TRIGGER poison_session AFTER INSERT ON revocations BEGIN INSERT INTO poison VALUES (-1); END`)
+  await t.rejects(store.revocations.revoke('session', time.now() + 1000), storeDown)
+  t.equal(await store.revocations.isRevoked('session'), false)
+  const claims = ids.map((id, index) => store.ledger.advance(id, { to: 'claimed', taskId: index === 3 ? 'poison' : `task ${index}` }))
+  const dropped = store.ledger.advance(ids[0]!, { to: 'unknown' })
+  t.match(await Promise.allSettled([...claims, dropped]), Array.from({ length: 6 }, () => ({ status: 'rejected', reason: storeDown })))
+
+  const before = commitsIn(path)
+  await store.ping()
+  t.equal(commitsIn(path), before + 1, 'who has failed proves that it can write')
+  await store.ping()
+  t.equal(commitsIn(path), before + 1, 'and who has proved it need not again')
+  for (const index of [0, 1, 2, 4]) t.equal(await store.ledger.taskOf(`task ${index}`), null)
+  t.equal(await creditsUsed(), 5)
+  t.equal(await slotsUsed(), 5)
+  t.same(await Promise.all(ids.map((id, index) => store.ledger.advance(id, { to: 'claimed', taskId: `task ${index}` }))), ids.map(() => true))
+})
+
+t.test('a reservation whose step was undone costs nothing', async t => {
+  const store = await smallStore(t, fileOf(t))
+  const { creditsUsed, slotsUsed } = balance(store.ledger)
+  await claimed(store, 'one')
+  const id = await reserve(store, { subject: 'app:bob', microcredits: 5 })
+  await reserve(store, { subject: 'app:bob', microcredits: 3 })
+  const sending = store.ledger.advance(id, sent)
+  const settling = store.ledger.settle({ taskId: 'one', state: 'success', answer: Buffer.alloc(1024 * 1024, 'x') })
+  t.match(await Promise.allSettled([sending, settling]), [{ reason: storeDown }, { reason: storeDown }])
+  await store.ledger.advance(id, { to: 'released' })
+  t.equal(await creditsUsed({ subject: 'app:bob' }), 3, 'the other one stands')
+  t.equal(await slotsUsed({ subject: 'app:bob' }), 1)
+})
+
+t.test('a store that is closed says so, and closing waits for what is being written', async t => {
+  const path = fileOf(t)
+  const store = open(t, path)
+  const id = await sentOne(store)
+  const claiming = store.ledger.advance(id, { to: 'claimed', taskId: 'one' })
+  await store.close()
+  t.equal(await claiming, true)
+  await t.rejects(store.ping(), storeDown)
+  await t.rejects(store.ledger.taskOf('one'), storeDown)
+  await t.rejects(store.ledger.reserve(demandOf({ creditLimit: 100 })), storeDown)
+  await t.rejects(store.unfinished.after(0, time.now(), 10), storeDown)
+  await t.rejects(store.ledger.advance(id, { to: 'unknown' }), storeDown)
+  await store.close()
+  t.match(await open(t, path).ledger.taskOf('one'), { stage: 'claimed' })
+})
+
+t.test('a revocation is forgotten when its session would have ended by itself', async t => {
+  const path = fileOf(t)
+  const time = clock()
+  const store = open(t, path, { now: time.now })
+  await store.revocations.revoke('short', time.now() + 1000)
+  await store.revocations.revoke('long', time.now() + 10_000)
+  time.advance(1000)
+  await store.revocations.revoke('other', time.now() + 1000)
+  t.same(visit(t, path).prepare('SELECT session_id FROM revocations ORDER BY session_id').all().map(row => row.session_id), ['long', 'other'])
+  t.equal(await store.revocations.isRevoked('short'), false, 'in memory as well')
+  t.equal(await store.revocations.isRevoked('long'), true)
+})
+
+t.test('the file has ids, names and answers, and no token', async t => {
+  const path = fileOf(t)
+  const store = open(t, path)
+  const sessions = signedSessions({ secrets: [new Secret('a-session-secret-of-32-bytes-and-more')], now: time.now })
+  const { token, session } = await sessions.mint({ subject: 'alice', plan: 'default', models: ['*'], scopes: [], ttlSeconds: 60 })
+  await claimed(store, 'one', { subject: session.subject })
+  await store.revocations.revoke(session.id, session.expiresAt)
+  const bytes = Buffer.concat(['', '-wal'].map(end => readFileSync(path + end)))
+  for (const known of [session.id, session.subject, 'one']) t.ok(bytes.includes(known), known)
+  for (const part of token.split('.')) t.notOk(bytes.includes(part))
+})
+
+/** A store and the connection it writes over: what SQLite sets per connection can be seen and set from nowhere else. */
+async function openWithin (t: Test, path: string, more: Partial<SqliteStoreOptions> = {}): Promise<{ store: Store, db: DatabaseSync }> {
+  const { prepare } = DatabaseSync.prototype
+  const opened = new Set<DatabaseSync>()
+  const spy = t.capture(DatabaseSync.prototype, 'prepare', function (this: DatabaseSync, sql: string) {
+    opened.add(this)
+    return prepare.call(this, sql)
+  })
+  const store = open(t, path, more)
+  spy.restore()
+  const [db] = opened
+  return { store, db: db! }
+}
+
+/** A store whose disk is full some pages from here: https://sqlite.org/pragma.html#pragma_max_page_count */
+async function smallStore (t: Test, path: string): Promise<Store> {
+  const { store, db } = await openWithin(t, path)
+  const { page_count: pages } = db.prepare('PRAGMA page_count').get() as { page_count: number }
+  db.exec(`PRAGMA max_page_count = ${pages + 10}`)
+  return store
+}
+
+/** Commits in the log beside a file; a frame that ends one says how long the file is then: https://sqlite.org/fileformat2.html#walformat */
+function commitsIn (path: string): number {
+  const log = readFileSync(`${path}-wal`)
+  const frameBytes = 24 + log.readUInt32BE(8)
+  const frames = Math.floor((log.length - 32) / frameBytes)
+  return Array.from({ length: frames }, (_, index) => log.readUInt32BE(32 + index * frameBytes + 4)).filter(length => length > 0).length
+}

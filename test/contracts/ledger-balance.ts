@@ -1,0 +1,60 @@
+import type { Demand, TaskLedger } from '../../src/domain/ledger.ts'
+
+/** A submit of alice's, for one credit of a hundred. */
+export function demandOf (more: Partial<Demand> = {}): Demand {
+  return {
+    subject: 'app:alice',
+    operation: 'generateTask',
+    model: 'nano-banana',
+    keyId: 'key-0',
+    microcredits: 1,
+    refundable: true,
+    periodStart: Date.UTC(2026, 0, 15),
+    creditLimit: null,
+    taskLimit: 1000,
+    ...more
+  }
+}
+
+type Owner = Partial<Pick<Demand, 'subject' | 'periodStart'>>
+
+/** What a ledger would say if one could ask it: found by trying, so that it works for every implementation. */
+export interface Balance {
+  creditsUsed (owner?: Owner): Promise<number>
+  slotsUsed (owner?: Owner): Promise<number>
+}
+
+/** Set aside while credits are measured, so that a balance below zero would show as one. */
+const ballast = 1_000_000
+
+export function balance (ledger: TaskLedger): Balance {
+  const isGranted = async (demand: Demand): Promise<boolean> => {
+    const reserved = await ledger.reserve(demand)
+    if (reserved.granted) await ledger.advance(reserved.id, { to: 'released' })
+    return reserved.granted
+  }
+
+  return {
+    async creditsUsed (owner = {}) {
+      const held = await ledger.reserve(demandOf({ ...owner, microcredits: ballast }))
+      if (!held.granted) throw new Error(`no ${held.lacks}`)
+      const used = await least(2 ** 45, creditLimit => isGranted(demandOf({ ...owner, microcredits: 0, creditLimit })))
+      await ledger.advance(held.id, { to: 'released' })
+      return used - ballast
+    },
+    slotsUsed: async (owner = {}) =>
+      await least(2000, taskLimit => isGranted(demandOf({ ...owner, microcredits: 0, taskLimit }))) - 1
+  }
+}
+
+/** The smallest number from 0 to `most` that is enough. */
+async function least (most: number, isEnough: (limit: number) => Promise<boolean>): Promise<number> {
+  let low = 0
+  let high = most
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2)
+    if (await isEnough(middle)) high = middle
+    else low = middle + 1
+  }
+  return low
+}
