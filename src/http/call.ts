@@ -1,0 +1,77 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Plan } from '../domain/plan.ts'
+import type { Session } from '../domain/session.ts'
+import type { ErrorCode } from '../errors.ts'
+
+/** The line. Each request stands at one of these words; where it ended is in its access line and metric. */
+export type Stage = 'receive' | 'authenticate' | 'authorize' | 'admit' | 'forward' | 'settle' | 'reply'
+
+/** What the gateway knows of one request while it runs. Nothing in it is a secret, a prompt or a URL of a result. */
+export interface Call {
+  /** `performance.now()` at arrival. */
+  readonly startedAt: number
+  /** Who is throttled: the address, or the /64 it is in. */
+  address: string | undefined
+  stage: Stage
+  /** Passed authenticate, authorize and admit. */
+  granted: boolean
+  code: ErrorCode | 'OK'
+  session: Session | null
+  plan: Plan | null
+  model: string | null
+  taskId: string | null
+  keyId: string | null
+  /** Time spent waiting for the upstream, ms. */
+  upstreamMs: number
+  /** Bytes of request body this call may hold in memory. */
+  heldBytes: number
+  /** The line is at work. It may be so after the caller has gone: a submit runs to its end. */
+  running: boolean
+  /** The response has been sent, or the caller has gone. */
+  closed: boolean
+  /** Called when either of the two changes; the call ends with the later one. */
+  finish: () => void
+}
+
+/** The call of a request whose session has been verified. */
+export interface SessionCall extends Call {
+  session: Session
+  plan: Plan
+}
+
+/** What a stage gets besides its value. */
+export interface Context {
+  readonly request: FastifyRequest
+  readonly reply: FastifyReply
+  readonly call: SessionCall
+}
+
+declare module 'fastify' {
+  interface FastifyRequest { call: Call }
+  interface FastifyContextConfig {
+    /** As in logs and metrics. */
+    operation?: string
+    /** Not throttled, and its errors don't count against an address: health routes. */
+    exempt?: boolean
+  }
+}
+
+export function newCall (): Call {
+  return {
+    startedAt: performance.now(),
+    address: undefined,
+    stage: 'receive',
+    granted: false,
+    code: 'OK',
+    session: null,
+    plan: null,
+    model: null,
+    taskId: null,
+    keyId: null,
+    upstreamMs: 0,
+    heldBytes: 0,
+    running: false,
+    closed: false,
+    finish: () => {}
+  }
+}

@@ -1,0 +1,41 @@
+import { gatewayError } from '../errors.ts'
+
+/**
+ * Finds the caller's token where stock SDKs put their key: `Authorization: Bearer` (RFC 6750 section 2.1), `x-api-key`,
+ * `x-goog-api-key`. `null` when there is none.
+ *
+ * It reads the raw headers: Node keeps only the first of two `Authorization` headers, and which of them counts would
+ * then depend on who looks. Repeated or contradicting ones are a 400, another scheme than Bearer is no session.
+ */
+export function credentialOf (rawHeaders: readonly string[]): string | null {
+  const seen = new Set<string>()
+  let token: string | null = null
+  for (let index = 0; index < rawHeaders.length; index += 2) {
+    const name = credentialHeader(rawHeaders[index]!)
+    if (name === null) continue
+    if (seen.has(name)) throw bad(`the header ${name} is given twice`)
+    seen.add(name)
+    const found = name === 'authorization' ? bearer(rawHeaders[index + 1]!) : rawHeaders[index + 1]!
+    if (token !== null && found !== token) throw bad(`${[...seen].join(' and ')} carry different tokens`)
+    token = found
+  }
+  return token
+}
+
+/** Looked at by length first: most headers are none of these, and lower-casing each would cost more than the search. */
+function credentialHeader (rawName: string): string | null {
+  const length = rawName.length
+  if (length !== 13 && length !== 9 && length !== 14) return null
+  const name = rawName.toLowerCase()
+  return name === 'authorization' || name === 'x-api-key' || name === 'x-goog-api-key' ? name : null
+}
+
+function bearer (value: string): string {
+  const token = /^bearer +([\w.~+/=-]+)$/i.exec(value)?.[1]
+  if (token === undefined) throw gatewayError('GW_BAD_SESSION')
+  return token
+}
+
+function bad (about: string) {
+  return gatewayError('GW_BAD_REQUEST', { about: `Send one session token: ${about}.` })
+}

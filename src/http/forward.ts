@@ -1,0 +1,114 @@
+import { type Operation, upstreamPath } from '../domain/catalog.ts'
+import { type Envelope, readEnvelope } from '../domain/envelope.ts'
+import { castsDoubt, type KeyRing } from '../domain/keys.ts'
+import type { TaskLedger } from '../domain/ledger.ts'
+import { effectiveStatus, readSubmitAnswer, readSubmitFailure, type SubmitOutcome } from '../domain/outcome.ts'
+import { type Exchange, type Upstream, type UpstreamAnswer, UpstreamFailure, type UpstreamKey } from '../domain/upstream.ts'
+import { type ErrorCode, gatewayError } from '../errors.ts'
+import type { AdmittedSubmit } from './admit.ts'
+import type { StatusOrder } from './authorize.ts'
+import type { Call, Context } from './call.ts'
+
+/** What came of a submit, seen from outside: as read, or that it was our key the upstream did not want. */
+export type ForwardedSubmit = SubmitOutcome | { readonly kind: 'our-key', readonly code: ErrorCode }
+
+export type ForwardedStatus =
+  | { readonly kind: 'answered', readonly answer: UpstreamAnswer, readonly envelope: Envelope }
+  | { readonly kind: 'kept', readonly body: Buffer }
+  | { readonly kind: 'failed', readonly code: ErrorCode, readonly cause?: unknown }
+
+interface ForwardOptions {
+  readonly operation: Operation
+  readonly upstream: Upstream
+  readonly keys: KeyRing
+}
+
+/**
+ * *forward* for submits. It runs to its end whether or not the caller waits. It is never repeated, but for one case: a
+ * complete 401 or 402, where nothing was accepted, may be tried once with another key.
+ */
+export function forwardSubmit ({ operation, upstream, keys }: ForwardOptions, ledger: TaskLedger) {
+  const attempt = async (order: AdmittedSubmit, key: UpstreamKey, call: Call): Promise<SubmitOutcome> => {
+    call.keyId = key.id
+    if (!await ledger.advance(order.reservation, { to: 'sent', keyId: key.id })) {
+      throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }) // it lapsed while it waited
+    }
+    const exchange = upstream.send({ method: 'POST', path: upstreamPath(operation, order.model), body: order.body, key })
+    return await timed(call, exchange).then(readSubmitAnswer, readSubmitFailure)
+  }
+
+  return async (order: AdmittedSubmit, { call }: Context): Promise<ForwardedSubmit> => {
+    const first = await attempt(order, order.key, call)
+    const trouble = await keyTrouble(first, order.key, order.model, keys)
+    if (trouble === null) return first
+    const other = trouble.mayTryAnother && order.keyId === undefined ? keys.choose(order.model, order.key) : undefined
+    if (other === undefined) return { kind: 'our-key', code: trouble.code }
+    const second = await attempt(order, other, call)
+    const again = await keyTrouble(second, other, order.model, keys)
+    return again === null ? second : { kind: 'our-key', code: again.code }
+  }
+}
+
+/** *forward* for status calls: from the ledger when the task has ended, else asked, and cancelled with its caller. */
+export function forwardStatus ({ operation, upstream, keys }: ForwardOptions) {
+  return async ({ task }: StatusOrder, { call, reply }: Context): Promise<ForwardedStatus> => {
+    if (task.finalAnswer !== null) return { kind: 'kept', body: task.finalAnswer }
+    const key = keys.byId(task.keyId) // benched or not: only its account knows the task
+    if (key === undefined) return { kind: 'failed', code: 'GW_NO_KEY' }
+    call.keyId = key.id
+    const exchange = upstream.send({ method: 'GET', path: upstreamPath(operation, task.model, task.taskId), key })
+    const hungUp = () => exchange.cancel()
+    reply.raw.once('close', hungUp)
+    try {
+      const answer = await timed(call, exchange)
+      const envelope = readEnvelope(answer.body)
+      if (envelope === null || isRedirect(answer.status)) return { kind: 'failed', code: 'GW_UPSTREAM_INVALID' }
+      const trouble = await keyTrouble({ kind: 'refused', status: effectiveStatus(answer.status, envelope), envelope, answer }, key, task.model, keys)
+      return trouble === null ? { kind: 'answered', answer, envelope } : { kind: 'failed', code: trouble.code }
+    } catch (cause) {
+      return { kind: 'failed', code: codeOfFailure(cause), cause }
+    } finally {
+      reply.raw.off('close', hungUp)
+    }
+  }
+}
+
+interface KeyTrouble { readonly code: ErrorCode, readonly mayTryAnother: boolean }
+
+/**
+ * Our key's trouble is not the caller's, and the caller's is not our key's. A doubtful answer makes the ring probe the
+ * key. `null`: the answer is the caller's own business and passes.
+ */
+async function keyTrouble (outcome: SubmitOutcome, key: UpstreamKey, model: string, keys: KeyRing): Promise<KeyTrouble | null> {
+  if (outcome.kind !== 'refused' || !castsDoubt(outcome.status, outcome.envelope.message)) return null
+  const verdict = await keys.doubt(key)
+  const mayTryAnother = outcome.status === 401 || outcome.status === 402
+  if (verdict === 'empty') return { code: 'GW_NO_KEY', mayTryAnother }
+  if (verdict === 'refused') return { code: 'GW_UPSTREAM_REFUSED_KEY', mayTryAnother }
+  if (!mayTryAnother) return null
+  // The key works, but not for this model (or its money does not reach): never a 401 to a caller, whose SDK would log out.
+  if (verdict === 'fine') keys.rest(key, model)
+  return { code: 'GW_UPSTREAM_REFUSED_KEY', mayTryAnother }
+}
+
+async function timed (call: Call, exchange: Exchange): Promise<UpstreamAnswer> {
+  const start = performance.now()
+  try {
+    return await exchange.answer
+  } finally {
+    call.upstreamMs += performance.now() - start
+  }
+}
+
+function isRedirect (status: number): boolean {
+  return status >= 300 && status < 400
+}
+
+function codeOfFailure (failure: unknown): ErrorCode {
+  if (!(failure instanceof UpstreamFailure)) return 'GW_INTERNAL'
+  switch (failure.reason) {
+    case 'unreachable': return 'GW_UPSTREAM_UNREACHABLE'
+    case 'timeout': return 'GW_UPSTREAM_TIMEOUT'
+    case 'broken': case 'too-long': case 'encoded': case 'cancelled': return 'GW_UPSTREAM_INVALID'
+  }
+}

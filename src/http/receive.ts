@@ -1,0 +1,127 @@
+import cors from '@fastify/cors'
+import rateLimit from '@fastify/rate-limit'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import ipaddr from 'ipaddr.js'
+import { gatewayError } from '../errors.ts'
+import { newCall } from './call.ts'
+import { exposedHeaders, secureHeaders } from './security.ts'
+
+export interface ReceiveOptions {
+  readonly allowedOrigins: readonly string[]
+  /** Per address and minute. */
+  readonly addressRequestsPerMinute: number
+  /** 401 and 404 answers, per address and minute. */
+  readonly addressFailuresPerMinute: number
+  /** Run once for each call, as it arrives. */
+  readonly begun: () => void
+  /** Run once for each call, when its response is out and its work is done. */
+  readonly endings: ReadonlyArray<(request: FastifyRequest, reply: FastifyReply) => void>
+  /** New requests are refused from the moment this says so. */
+  readonly isStopping: () => boolean
+}
+
+declare module 'fastify' {
+  interface FastifyRequest { readonly corsPreflightEnabled: boolean }
+  interface FastifyInstance {
+    /** Counts a 401 or 404 against the request's address. */
+    countFailure (request: FastifyRequest): Promise<void>
+  }
+}
+
+const minuteMs = 60_000
+/** Addresses whose counts are kept; the one seen longest ago is forgotten first. */
+const maxAddresses = 50_000
+/** How long a browser may remember a preflight, seconds: an origin taken off the list is out after that. */
+const preflightSeconds = 600
+
+/** *receive*: for every request, routed or not, an id, CORS headers and a throttle per address. */
+export async function receive (app: FastifyInstance, options: ReceiveOptions): Promise<void> {
+  app.decorateRequest('call', null as never)
+  app.addHook('onRequest', begin(options, proxyWarning(app)))
+
+  const allowed = new Set(options.allowedOrigins)
+  await app.register(cors, {
+    origin: (origin: string | undefined, decide: (error: null, allowed: string | false) => void) =>
+      decide(null, origin !== undefined && allowed.has(origin) ? origin : false),
+    methods: ['GET', 'POST', 'DELETE'],
+    exposedHeaders: [...exposedHeaders],
+    maxAge: preflightSeconds,
+    // A preflight is answered below, after the throttle: it costs nobody's budget, and is no way round it either.
+    preflightContinue: true,
+    strictPreflight: false
+  })
+
+  await app.register(rateLimit, {
+    global: false,
+    keyGenerator: addressOf,
+    cache: maxAddresses,
+    timeWindow: minuteMs,
+    addHeaders: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false, 'retry-after': false },
+    addHeadersOnExceeding: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false },
+    errorResponseBuilder: (_request, { ttl }) => gatewayError('GW_THROTTLED', { retryAfterSeconds: Math.ceil(ttl / 1000) })
+  })
+  const isExempt = (request: FastifyRequest) => request.routeOptions.config?.exempt === true
+  app.addHook('onRequest', app.rateLimit({ max: options.addressRequestsPerMinute, allowList: isExempt }))
+
+  const failures = app.createRateLimit({ max: options.addressFailuresPerMinute, allowList: isExempt })
+  let lastFailureAt = -Infinity
+  app.decorate('countFailure', async request => {
+    lastFailureAt = Date.now()
+    await failures(request)
+  })
+  app.addHook('onRequest', async (request, reply) => {
+    // While nobody has failed for a whole window there is nothing to look up.
+    if (Date.now() - lastFailureAt <= minuteMs) {
+      const seen = await failures(request, { increment: false })
+      if (!seen.isAllowed && seen.remaining === 0) throw gatewayError('GW_THROTTLED', { retryAfterSeconds: seen.ttlInSeconds })
+    }
+    if (request.corsPreflightEnabled) return reply.code(204).send()
+    // Said here and not in the handler, which would read the body first.
+    if (request.is404) throw gatewayError('GW_NOT_FOUND')
+  })
+}
+
+/**
+ * Without `GATEWAY_TRUST_PROXY` all callers behind a proxy share its address, and so one budget. Who sets a forwarding
+ * header from a private address is most likely that proxy: say so, once.
+ */
+function proxyWarning (app: FastifyInstance): (request: FastifyRequest) => void {
+  let warned = false
+  return ({ headers, ip, socket: { remoteAddress } }) => {
+    if (warned || headers['x-forwarded-for'] === undefined || remoteAddress === undefined || ip !== remoteAddress) return
+    if (ipaddr.process(remoteAddress).range() === 'unicast') return
+    warned = true
+    app.log.warn({ proxy: remoteAddress }, 'x-forwarded-for comes from a private address that is not in GATEWAY_TRUST_PROXY: all its callers count as one')
+  }
+}
+
+/** One budget per address, and per /64 in IPv6, where a household has that many addresses to itself. */
+function addressOf ({ call, ip }: FastifyRequest): string {
+  // A request that was still in the pipeline when its socket closed has no address any more, whatever the type says.
+  call.address ??= rateLimit.normalizeIP(ip ?? '')
+  return call.address
+}
+
+function begin ({ begun, endings, isStopping }: ReceiveOptions, warnOfProxy: (request: FastifyRequest) => void) {
+  return (request: FastifyRequest, reply: FastifyReply, next: (error?: Error) => void): void => {
+    const call = newCall()
+    request.call = call
+    begun()
+    call.finish = () => {
+      if (!call.closed || call.running) return
+      for (const end of endings) end(request, reply)
+    }
+    // 'close' comes after a complete response and after a broken one alike; 'onResponse' does not.
+    reply.raw.once('close', () => {
+      call.closed = true
+      call.finish()
+    })
+    reply.headers(secureHeaders).header('x-request-id', request.id)
+    warnOfProxy(request)
+    if (isStopping()) return next(gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }))
+    // A fragment is not part of a request target (RFC 9112 section 3.2); a router that cuts it off would read another
+    // route than the one that was asked for.
+    if (request.raw.url!.includes('#')) return next(gatewayError('GW_BAD_REQUEST', { about: 'Encode # in the path as %23.' }))
+    next()
+  }
+}

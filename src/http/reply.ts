@@ -1,0 +1,36 @@
+import type { FastifyReply } from 'fastify'
+import type { UpstreamAnswer } from '../domain/upstream.ts'
+
+/** An upstream answer as the caller gets it: status and body unchanged, and no header but these. */
+export interface Answer {
+  readonly status: number
+  readonly contentType: string
+  readonly retryAfter: string | undefined
+  readonly body: Buffer
+}
+
+const json = 'application/json; charset=utf-8'
+
+/**
+ * Lets an answer through. A content type that is no JSON is replaced (the body was checked to be JSON, and a browser
+ * shall not take it for a page); a `retry-after` passes when it has a form of RFC 9110 section 10.2.3.
+ */
+export function answerFrom ({ status, contentType, retryAfter, body }: UpstreamAnswer): Answer {
+  return {
+    status,
+    contentType: /^application\/json *(?:; *charset="?utf-8"?)?$/i.test(contentType) ? contentType : json,
+    retryAfter: retryAfter !== undefined && /^(?:\d{1,7}|[A-Z][a-z]{2}, [\w: ]{20,24})$/.test(retryAfter) ? retryAfter : undefined,
+    body
+  }
+}
+
+/** A finished task, from the ledger. */
+export function keptAnswer (body: Buffer): Answer {
+  return { status: 200, contentType: json, retryAfter: undefined, body }
+}
+
+export function replyWith (reply: FastifyReply, { status, contentType, retryAfter, body }: Answer): FastifyReply {
+  reply.code(status).header('content-type', contentType)
+  if (retryAfter !== undefined) reply.header('retry-after', retryAfter)
+  return reply.send(body)
+}

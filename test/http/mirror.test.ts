@@ -1,0 +1,25 @@
+import t from 'tap'
+import { startGateway, taskMs } from '../helpers/gateway.ts'
+
+t.test('a session token becomes a call with the server\'s key, and the answer comes back as it is', async t => {
+  const { submit, mint, sandbox, status, time, lines } = await startGateway(t)
+  const token = await mint('alice')
+  const submitted = await submit(token)
+  t.equal(submitted.status, 200)
+  t.same(submitted.json, { code: 200, message: 'success', data: { taskId: [...sandbox.tasks.keys()][0] } })
+  t.equal(submitted.error, null)
+
+  const { taskId } = submitted.json.data
+  t.equal((await status(token, taskId)).json.data.state, 'pending')
+  time.advance(taskMs)
+  const done = await status(token, taskId)
+  t.equal(done.json.data.state, 'success')
+  t.type(done.json.data.resultJson, 'string')
+
+  const calls = sandbox.calls.length
+  t.equal((await status(token, taskId)).text, done.text, 'a finished task is answered from the ledger, byte for byte')
+  t.equal(sandbox.calls.length, calls, 'and the upstream is not asked again')
+  t.match(lines().find(line => line.operation === 'generateTask'), {
+    stage: 'reply', granted: true, code: 'OK', subject: 'app:alice', model: 'nano-banana', taskId, status: 200
+  })
+})

@@ -1,0 +1,66 @@
+import t from 'tap'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { type Call, newCall } from '../../src/http/call.ts'
+import { uploads } from '../../src/http/uploads.ts'
+
+const reply = {} as FastifyReply
+
+function upload (headers: Record<string, string>): FastifyRequest & { call: Call } {
+  return { headers, call: newCall() } as unknown as FastifyRequest & { call: Call }
+}
+
+/** Whether a promise has resolved by the next turn. */
+async function hasTurn (turn: Promise<void>): Promise<boolean> {
+  return await Promise.race([turn.then(() => true), new Promise<boolean>(resolve => setImmediate(() => resolve(false)))])
+}
+
+t.test('bodies are let in while there is room, and wait in order when there is none', async t => {
+  const it = uploads({ bodyBytes: 100, bodyBytesInFlight: 100 })
+  const [first, second, third] = [upload({ 'content-length': '60' }), upload({ 'content-length': '60' }), upload({ 'content-length': '10' })]
+  t.ok(await hasTurn(it.admit(first, reply)))
+  const [secondTurn, thirdTurn] = [it.admit(second, reply), it.admit(third, reply)]
+  t.notOk(await hasTurn(secondTurn))
+  t.notOk(await hasTurn(thirdTurn), 'nobody overtakes')
+  it.release(first.call)
+  t.ok(await hasTurn(secondTurn))
+  t.ok(await hasTurn(thirdTurn))
+  t.equal(it.inFlight, 70)
+  it.release(second.call)
+  it.release(third.call)
+  it.release(third.call)
+  t.equal(it.inFlight, 0, 'given back once')
+})
+
+t.test('a body counts as announced, at most its limit; one of unknown length counts in full; none counts nothing', async t => {
+  const it = uploads({ bodyBytes: 100, bodyBytesInFlight: 1000 })
+  await it.admit(upload({}), reply)
+  t.equal(it.inFlight, 0)
+  await it.admit(upload({ 'content-length': '5000' }), reply)
+  t.equal(it.inFlight, 100)
+  await it.admit(upload({ 'transfer-encoding': 'chunked' }), reply)
+  t.equal(it.inFlight, 200)
+})
+
+t.test('a body longer than all the room there is goes alone instead of waiting for ever', async t => {
+  const it = uploads({ bodyBytes: 500, bodyBytesInFlight: 100 })
+  t.ok(await hasTurn(it.admit(upload({ 'content-length': '500' }), reply)))
+  t.notOk(await hasTurn(it.admit(upload({ 'content-length': '500' }), reply)))
+})
+
+t.test('who hangs up while waiting is passed over', async t => {
+  const it = uploads({ bodyBytes: 100, bodyBytesInFlight: 100 })
+  const [first, gone, third] = [upload({ 'content-length': '100' }), upload({ 'content-length': '100' }), upload({ 'content-length': '100' })]
+  await it.admit(first, reply)
+  const [goneTurn, thirdTurn] = [it.admit(gone, reply), it.admit(third, reply)]
+  gone.call.closed = true
+  it.release(first.call)
+  t.ok(await hasTurn(thirdTurn))
+  t.notOk(await hasTurn(goneTurn))
+})
+
+t.test('a full queue sends the next one away', async t => {
+  const it = uploads({ bodyBytes: 100, bodyBytesInFlight: 100 })
+  await it.admit(upload({ 'content-length': '100' }), reply)
+  for (let count = 0; count < 1000; count++) it.admit(upload({ 'content-length': '1' }), reply).catch(() => {})
+  await t.rejects(it.admit(upload({ 'content-length': '1' }), reply), { code: 'GW_OVERLOADED', detail: { retryAfterSeconds: 1 } })
+})

@@ -1,0 +1,80 @@
+import { rmSync } from 'node:fs'
+import t from 'tap'
+import { patienceWithCallersMs } from '../../src/domain/reconciler.ts'
+import { startGateway } from '../helpers/gateway.ts'
+
+t.test('a task that nobody polls is ended in the background, and makes room', async t => {
+  const { gateway, mint, submit, sandbox, time } = await startGateway(t, { config: 'plans: { default: { concurrentTasks: 1 } }' })
+  const token = await mint('alice')
+  t.equal((await submit(token)).status, 200)
+  time.advance(patienceWithCallersMs - 1)
+  await gateway.tidy()
+  t.equal(sandbox.calls.length, 1, 'callers come first')
+  t.match(await submit(token), { error: 'GW_TOO_MANY_TASKS' })
+  time.advance(1)
+  await gateway.tidy()
+  t.equal(sandbox.calls.length, 2)
+  t.equal((await submit(token)).status, 200)
+})
+
+t.test('a task that failed unseen gives its credits back', async t => {
+  const { gateway, mint, submit, time } = await startGateway(t, { config: 'plans: { default: { credits: 1 } }' })
+  const token = await mint('alice')
+  t.equal((await submit(token, 'sandbox:failed')).status, 200)
+  t.match(await submit(token), { error: 'GW_CREDITS_EXHAUSTED' })
+  time.advance(patienceWithCallersMs)
+  await gateway.tidy()
+  t.equal((await submit(token)).status, 200)
+})
+
+t.test('a few tasks a round, all of them in turn, and a bad answer ends none', async t => {
+  const { gateway, mint, submit, sandbox, time } = await startGateway(t)
+  const token = await mint('alice')
+  for (let count = 0; count < 6; count++) await submit(token, 'sandbox:forever')
+  await submit(token, 'sandbox:status-drop')
+  await submit(token, 'sandbox:status-html-502')
+  await submit(token, 'sandbox:status-echo-key')
+  time.advance(patienceWithCallersMs)
+  const asked = async () => {
+    const before = sandbox.calls.length
+    await gateway.tidy()
+    return sandbox.calls.length - before
+  }
+  t.equal(await asked(), 5)
+  t.equal(await asked(), 4)
+  t.equal(await asked(), 5, 'and over again')
+})
+
+t.test('rounds do not overlap', async t => {
+  const { gateway } = await startGateway(t)
+  const first = gateway.tidy()
+  t.equal(gateway.tidy(), first)
+  await first
+  t.not(gateway.tidy(), first)
+})
+
+t.test('a task that never ends is given up: charged, its slot free, and the operator told', async t => {
+  const { gateway, mint, submit, status, time, log } = await startGateway(t, {
+    config: 'plans: { default: { concurrentTasks: 1, credits: 2, period: month } }\nsessions: { defaultTtlSeconds: 600000 }'
+  })
+  const token = await mint('alice')
+  const { taskId } = (await submit(token, 'sandbox:forever')).json.data
+  time.advance(86_400_000)
+  await gateway.tidy()
+  t.match(log.find(line => line.alarm === 'unknown-outcome'), { count: 1 })
+  t.equal((await status(token, taskId)).json.data.state, 'pending', 'its owner may still ask')
+  t.equal((await submit(token)).status, 200)
+  t.match(await submit(token), { error: 'GW_TOO_MANY_TASKS' })
+})
+
+t.test('a task of a key that has left the ring is left alone', async t => {
+  const store = `${t.testdirName}-ledger.db`
+  const { gateway, mint, submit, time } = await startGateway(t, { store })
+  await submit(await mint('alice'))
+  await gateway.close()
+  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const other = await startGateway(t, { store, keys: ['another-key-of-the-operator'], time })
+  time.advance(patienceWithCallersMs)
+  await other.gateway.tidy()
+  t.equal(other.sandbox.calls.length, 0)
+})

@@ -1,0 +1,100 @@
+import { globSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { join, posix } from 'node:path'
+import t from 'tap'
+import ts from 'typescript'
+
+const src = join(import.meta.dirname, '../src')
+const files = globSync('**/*.ts', { cwd: src, exclude: name => name.endsWith('.d.ts') }).sort()
+
+/** Each layer, its files, and what it may import beside itself. Inner ones first. */
+const layers = [
+  { name: 'errors', files: /^errors\.ts$/, imports: [] },
+  { name: 'domain', files: /^domain\//, imports: ['errors'] },
+  { name: 'adapters', files: /^adapters\//, imports: ['errors', 'domain'] },
+  { name: 'http', files: /^http\//, imports: ['errors', 'domain'] },
+  { name: 'sandbox', files: /^sandbox\//, imports: ['errors', 'domain'] },
+  { name: 'settings', files: /^settings(?:\/.+)?\.ts$/, imports: ['errors', 'domain'] },
+  { name: 'app', files: /^app\.ts$/, imports: ['errors', 'domain', 'adapters', 'http', 'settings'] },
+  { name: 'demo', files: /^demo\.ts$/, imports: ['app', 'sandbox', 'settings'] },
+  { name: 'main', files: /^main\.ts$/, imports: ['app', 'settings'] },
+  { name: 'cli', files: /^cli\.ts$/, imports: ['main', 'demo', 'settings'] }
+] as const
+
+/** Packages that have one place each: the rest of the program does not know them. */
+const homes = [
+  { names: /^undici$/, home: /^adapters\/undici-/ },
+  { names: /^node:sqlite$/, home: /^adapters\/sqlite\// },
+  { names: /^jose$/, home: /^adapters\/.*-sessions\.ts$/ },
+  { names: /^(?:fastify|@fastify\/(?!error$).+)$/, home: /^(?:http\/|app\.ts$)/ },
+  { names: /^@fastify\/error$/, home: /^errors\.ts$/ }
+]
+
+/** Files, sockets, databases and timers: what rules must not touch. */
+const outside = /^(?:fastify|undici|pino|node:(?:fs|sqlite|net|tls|http|https|dns|child_process|timers|process)(?:\/.+)?)$/
+
+/** They act when they are loaded; processes of their own run them in other tests. */
+const actors = new Set(['main.ts', 'cli.ts', 'sandbox/main.ts'])
+
+interface Import { readonly file: string, readonly name: string, readonly target: string | null }
+
+/** Every import, dynamic ones, re-exports and types included. `target`: the file it leads to, `null` for packages. */
+async function importsOf (file: string): Promise<Import[]> {
+  const { importedFiles } = ts.preProcessFile(await readFile(join(src, file), 'utf8'), true, true)
+  return importedFiles.map(({ fileName: name }) =>
+    ({ file, name, target: name.startsWith('.') ? posix.join(posix.dirname(file), name) : null }))
+}
+
+function layerOf (file: string) {
+  return layers.find(layer => layer.files.test(file))
+}
+
+/** `sqlite` of `adapters/sqlite/store.ts`: a folder of adapters is one adapter, and so is a file by itself. */
+function adapterOf (file: string): string {
+  return file.split('/')[1]!
+}
+
+const imports = (await Promise.all(files.map(importsOf))).flat()
+
+function wrong (list: readonly Import[]): string[] {
+  return list.map(({ file, name }) => `${file} imports ${name}`)
+}
+
+t.test('every file belongs to a layer, and the search for imports finds them', async t => {
+  t.strictSame(files.filter(file => layerOf(file) === undefined), [])
+  t.ok(imports.some(({ file, target }) => file === 'cli.ts' && target === 'main.ts'), 'also dynamic ones')
+  t.ok(imports.some(({ file, target }) => file === 'settings.ts' && target === 'settings/description.ts'), 'also re-exports')
+})
+
+t.test('imports point inward', async t => {
+  const outward = imports.filter(({ file, target }) => {
+    if (target === null) return false
+    const [from, to] = [layerOf(file), layerOf(target)]
+    return from !== to && !from!.imports.some(name => name === to?.name)
+  })
+  t.strictSame(wrong(outward), [])
+})
+
+t.test('adapters do not know each other', async t => {
+  const among = imports.filter(({ file, target }) => target !== null && layerOf(file)!.name === 'adapters' &&
+    layerOf(target)!.name === 'adapters' && adapterOf(file) !== adapterOf(target))
+  t.strictSame(wrong(among), [])
+})
+
+t.test('the rules of the domain know no framework, no file and no socket', async t => {
+  t.strictSame(wrong(imports.filter(({ file, name }) => layerOf(file)!.name === 'domain' && outside.test(name))), [])
+})
+
+t.test('each technology has one place', async t => {
+  for (const { names, home } of homes) {
+    t.strictSame(wrong(imports.filter(({ file, name }) => names.test(name) && !home.test(file))), [], String(names))
+    t.ok(imports.some(({ file, name }) => names.test(name) && home.test(file)), `${names} is there`)
+  }
+})
+
+// Coverage knows the files that were loaded: one that no test imports would be missing from it, and the sum say 100 %.
+t.test('every file can be loaded by itself', async t => {
+  for (const file of files.filter(file => !actors.has(file))) {
+    await t.resolves(import(join(src, file)), file)
+  }
+})
