@@ -1,0 +1,78 @@
+import { randomBytes } from 'node:crypto'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { createGateway } from './app.ts'
+import { startSandbox } from './sandbox/sandbox.ts'
+import { loadSettings } from './settings.ts'
+
+/** A gateway over a stand-in of APIXO, with throw-away store and secrets. */
+export interface Demo {
+  /** What to type into a second terminal. */
+  readonly instructions: string
+  readonly close: () => Promise<void>
+}
+
+const root = join(import.meta.dirname, '..')
+
+/** Starts the whole thing on this machine, with nothing to configure and nothing to pay. */
+export async function startDemo ({ port, logLevel }: { port: number, logLevel: string }): Promise<Demo> {
+  const fresh = () => randomBytes(32).toString('base64url')
+  const [apiKey, issuerToken] = [fresh(), fresh()]
+  const sandbox = await startSandbox({ keys: [apiKey] })
+  const settings = loadSettings({
+    cwd: root,
+    env: {
+      APIXO_API_KEY: apiKey,
+      APIXO_BASE_URL: sandbox.origin,
+      GATEWAY_SESSION_SECRET: fresh(),
+      GATEWAY_ISSUER_TOKEN: issuerToken,
+      GATEWAY_STORE: 'sqlite::memory:',
+      PORT: String(await isFree(port) ? port : 0),
+      LOG_LEVEL: logLevel
+    }
+  })
+  const gateway = await createGateway(settings)
+  const origin = await gateway.listen()
+  return {
+    instructions: instructions(origin, issuerToken),
+    async close () {
+      await gateway.close()
+      await sandbox.close()
+    }
+  }
+}
+
+function isFree (port: number): Promise<boolean> {
+  const probe = createServer()
+  return new Promise(resolve => {
+    probe.once('error', () => resolve(false))
+    probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)))
+  })
+}
+
+/**
+ * Plain `curl`, `sed` and `grep`: nothing that a second terminal may lack. It may be pasted line by line or at once. No
+ * comment has a quote in it: to zsh a pasted comment is a command, and the quote would swallow the next line.
+ */
+function instructions (origin: string, issuerToken: string): string {
+  const json = "-H 'content-type: application/json'"
+  const bearer = '-H "authorization: Bearer $TOKEN"'
+  const status = `curl -s "${origin}/api/v1/statusTask/nano-banana?taskId=$TASK" ${bearer}`
+  return `The gateway listens on ${origin}. A sandbox stands in for APIXO: no key is needed, nothing is charged.
+Paste this into a second terminal.
+
+# 1. Your backend mints a session for one of its users. Only it knows the issuer token.
+TOKEN=$(curl -s ${origin}/gateway/sessions -H 'authorization: Bearer ${issuerToken}' ${json} -d '{"subject":"alice"}' | sed -E 's/.*"token":"([^"]+)".*/\\1/'); echo "$TOKEN"
+
+# 2. The page submits a task, with that token where the APIXO key would be.
+TASK=$(curl -s ${origin}/api/v1/generateTask/nano-banana ${bearer} ${json} -d '{"input":{"mode":"text-to-image","prompt":"a lighthouse at dusk"}}' | sed -E 's/.*"taskId":"([^"]+)".*/\\1/'); echo "$TASK"
+
+# 3. It polls until the task has ended: about six seconds.
+while STATUS=$(${status}); echo "$STATUS"; echo "$STATUS" | grep -qE '"state":"(pending|processing)"'; do sleep 2; done
+
+# 4. And fetches the picture into this folder. Look at it: it shows your prompt.
+curl -s -o picture.png "$(echo "$STATUS" | grep -oE 'http[^"\\]+' | head -n 1)"; ls -l picture.png
+
+Ctrl-C here stops both.
+`
+}

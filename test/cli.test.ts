@@ -1,0 +1,121 @@
+import { createServer } from 'node:http'
+import t, { type Test } from 'tap'
+import { apiKey, sessionSecret } from './helpers/gateway.ts'
+import { gatewayEnvironment, runScript, startProcess } from './helpers/gateway-process.ts'
+import { closedPort, listen } from './helpers/raw-server.ts'
+
+const nowhere = 'http://127.0.0.1:1'
+const config = 'plans: { default: { credits: 100 } }'
+const script = 'src/cli.ts'
+
+async function run (t: Test, cwd: string, args: readonly string[], env: Readonly<Record<string, string>> = {}) {
+  const program = runScript(t, { cwd, script, args, env })
+  return { code: await program.ended, stdout: program.stdout, stderr: program.stderr }
+}
+
+t.test('who asks for help gets it on standard output', async t => {
+  const cwd = t.testdir({})
+  for (const args of [['--help'], ['-h'], ['start', '--help'], ['nonsense', '-h']]) {
+    const { code, stdout, stderr } = await run(t, cwd, args)
+    t.equal(code, 0)
+    t.equal(stderr, '')
+    t.match(stdout, /^Usage: apixo-gateway <command>\n/)
+    for (const command of ['start', 'demo', 'check', 'health']) t.match(stdout, new RegExp(`^ {2}${command} `, 'm'))
+  }
+})
+
+t.test('who gives no command, or one that is none, gets help on standard error and exit code 64', async t => {
+  const cwd = t.testdir({})
+  for (const args of [[], ['nonsense'], ['check', 'more'], ['toString'], ['constructor'], ['--nonsense']]) {
+    const { code, stdout, stderr } = await run(t, cwd, args)
+    t.equal(code, 64, args.join(' '))
+    t.equal(stdout, '')
+    t.match(stderr, /^Usage: apixo-gateway <command>\n/)
+  }
+})
+
+t.test('check prints each setting and where it came from, and secrets as fingerprints', async t => {
+  const cwd = t.testdir({ 'gateway.yaml': config, '.env': 'LOG_LEVEL=warn\n' })
+  const { code, stdout, stderr } = await run(t, cwd, ['check'], gatewayEnvironment(nowhere))
+  t.equal(code, 0)
+  t.equal(stderr, '')
+  t.match(stdout, /^APIXO_API_KEY +sha256:[0-9a-f]{8} +\(from environment\)$/m)
+  t.match(stdout, /^APIXO_BASE_URL +http:\/\/127\.0\.0\.1:1 +\(from environment\)$/m)
+  t.match(stdout, /^LOG_LEVEL +warn +\(from environment\)$/m)
+  t.match(stdout, /^HOST +127\.0\.0\.1 +\(from default\)$/m)
+  t.match(stdout, /^plans\.default\.credits +100 +\(from .*gateway\.yaml\)$/m)
+  for (const secret of [apiKey, sessionSecret]) t.notMatch(stdout, secret)
+})
+
+t.test('check says what is wrong, and exits as a start would', async t => {
+  const cwd = t.testdir({ 'gateway.yaml': config })
+  const { code, stdout, stderr } = await run(t, cwd, ['check'], { ...gatewayEnvironment(nowhere), PORT: 'eighty' })
+  t.equal(code, 78)
+  t.equal(stdout, '')
+  t.match(stderr, /^One setting is wrong:\n- PORT \(environment\): /)
+})
+
+t.test('start is the gateway, which health finds ready, and no more when it has stopped', async t => {
+  const cwd = t.testdir({ 'gateway.yaml': config })
+  const gateway = await startProcess(t, { cwd, script, args: ['start'], env: gatewayEnvironment(nowhere) })
+  const { port } = new URL(gateway.origin)
+  for (const HOST of ['127.0.0.1', '0.0.0.0', '::', 'localhost']) {
+    const { code, stdout } = await run(t, cwd, ['health'], { HOST, PORT: port })
+    t.equal(code, 0, HOST)
+    t.match(JSON.parse(stdout), { status: 'ok' })
+  }
+  gateway.child.kill('SIGTERM')
+  t.equal(await gateway.ended, 0)
+  const { code, stdout, stderr } = await run(t, cwd, ['health'], { HOST: '127.0.0.1', PORT: port })
+  t.equal(code, 1)
+  t.equal(stdout, '')
+  t.match(stderr, new RegExp(`^no gateway answers on port ${port}: `))
+})
+
+t.test('start says what is wrong with the settings', async t => {
+  const { code, stderr } = await run(t, t.testdir({}), ['start'])
+  t.equal(code, 78)
+  t.match(stderr, /^apixo-gateway: 3 settings are wrong:\n/)
+})
+
+t.test('a gateway that is not ready is not healthy', async t => {
+  const server = createServer((_request, response) => response.writeHead(503).end('{"status":"unavailable"}'))
+  const port = await listen(server)
+  t.teardown(() => { server.close() })
+  const { code, stdout } = await run(t, t.testdir({}), ['health'], { HOST: '127.0.0.1', PORT: String(port) })
+  t.equal(code, 1)
+  t.equal(stdout, '{"status":"unavailable"}\n')
+})
+
+t.test('health asks where the settings say, in .env as well, and empty means unset', async t => {
+  const [port, other] = [await closedPort(), await closedPort()]
+  const cwd = t.testdir({ '.env': `PORT=${port}\n` })
+  const asked = async (env: Readonly<Record<string, string>>) => {
+    const { code, stderr } = await run(t, cwd, ['health'], env)
+    t.equal(code, 1)
+    return /on port (\S*): /.exec(stderr)?.[1]
+  }
+  t.equal(await asked({}), String(port))
+  t.equal(await asked({ HOST: '', PORT: String(other) }), String(other))
+  t.equal(await asked({ HOST: '192.0.2.1', PORT: '' }), '8080')
+  t.equal(await asked({ HOST: '::1', PORT: String(other) }), String(other), 'also at an address of version 6')
+})
+
+t.test('demo needs no settings at all, and ends when it is told to', async t => {
+  const cwd = t.testdir({})
+  for (const env of [{}, { PORT: '', LOG_LEVEL: '' }, { PORT: String(await closedPort()), LOG_LEVEL: 'error' }]) {
+    const demo = runScript(t, { cwd, script, args: ['demo'], env })
+    await demo.says(/Ctrl-C here stops both/)
+    demo.child.kill('SIGTERM')
+    t.equal(await demo.ended, 0)
+    if (env.PORT) t.match(demo.stdout, `http://127.0.0.1:${env.PORT}`)
+    t.equal(demo.stderr, '')
+  }
+})
+
+t.test('a command that can not do its work says why in one sentence', async t => {
+  const { code, stdout, stderr } = await run(t, t.testdir({}), ['demo'], { PORT: '123456' })
+  t.equal(code, 1)
+  t.equal(stdout, '')
+  t.match(stderr, /^apixo-gateway: .*123456.*\n$/)
+})
