@@ -1,0 +1,35 @@
+FROM node:24-bookworm-slim AS deps
+WORKDIR /app
+COPY package.json package-lock.json ./
+# No scripts of packages run while the image is built. The optional package is Node itself, which the image has.
+RUN npm ci --omit=dev --omit=optional --ignore-scripts --no-audit --no-fund && npm cache clean --force
+
+FROM node:24-bookworm-slim
+LABEL org.opencontainers.image.title="apixo-gateway" \
+      org.opencontainers.image.description="Keeps the APIXO API key off the client: sessions, ownership, limits and credits in front of the APIXO API" \
+      org.opencontainers.image.licenses="MIT"
+WORKDIR /app
+# The ledger's folder is the only one that is written at run time. A new volume takes over its owner.
+RUN mkdir data && chown node:node data
+ENV NODE_ENV=production \
+    NODE_COMPILE_CACHE=/app/.compile-cache \
+    HOST=0.0.0.0 \
+    PORT=8080 \
+    GATEWAY_STORE=sqlite:/app/data/gateway.db
+# All code belongs to root and the gateway runs as node: it can not change it, also without --read-only.
+COPY --from=deps /app/node_modules node_modules
+COPY package.json LICENSE ./
+COPY config config
+COPY src src
+# Fills the compile cache (code compiled, its types stripped): a start in half the time, with 25 MB less. The health
+# check finds nobody, and the gateway refuses to start without settings (78): all their files are loaded by then.
+# As the user of the run, because Node keeps one cache per user id; then root's, so that Node reads it and can not write.
+RUN mkdir .compile-cache && chown node .compile-cache \
+ && setpriv --reuid=node --regid=node --clear-groups sh -c 'node src/cli.ts health; node src/main.ts; [ $? = 78 ]' \
+ && chown -R root:root .compile-cache && chmod -R a+rX .compile-cache
+USER node
+VOLUME /app/data
+EXPOSE 8080
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["node", "src/cli.ts", "health"]
+# Node is the first process itself, not below npm or a shell, and so gets SIGTERM.
+CMD ["node", "src/main.ts"]
