@@ -25,7 +25,7 @@ const makeOne = 'for example made by `openssl rand -base64 48`'
 export const variables = {
   APIXO_API_KEY: {
     ...requiredSecret,
-    description: 'One APIXO key, or several by commas or lines. The file is watched: keys rotate with no restart.',
+    description: 'One APIXO key, or several separated by commas or lines.',
     expected: 'the key of your APIXO account',
     parse: secrets(apiKeyRule)
   },
