@@ -20,6 +20,7 @@ export interface TestGatewayOptions {
   /** A file for the ledger; in memory when absent. */
   readonly store?: string
   readonly time?: Clock
+  readonly tidyEveryMs?: number
 }
 
 export interface CallOptions {
@@ -66,7 +67,11 @@ export async function startGateway (t: Test, options: TestGatewayOptions = {}): 
   t.teardown(() => sandbox.close())
   const settings = settingsFor(t, sandbox.origin, { ...options, keys })
   const log: Array<Record<string, any>> = []
-  const gateway = await createGateway(settings, { now: time.now, logTo: collector(log) })
+  const gateway = await createGateway(settings, {
+    now: time.now,
+    logTo: collector(log),
+    ...(options.tidyEveryMs === undefined ? {} : { tidyEveryMs: options.tidyEveryMs })
+  })
   t.teardown(() => gateway.close())
   const origin = await gateway.listen()
 
