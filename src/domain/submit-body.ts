@@ -6,6 +6,8 @@ export interface SubmitBody {
   readonly input: Readonly<Record<string, unknown>>
   /** Ids of earlier tasks that `input` refers to; each must belong to the caller. */
   readonly references: readonly string[]
+  /** Other strings in `input` that could be ids of tasks; none may be somebody else's. */
+  readonly mentions: readonly string[]
   readonly bytes: Buffer
 }
 
@@ -35,7 +37,7 @@ export function readSubmitBody (original: Buffer, extraFields: ReadonlySet<strin
   const unchanged = passing.length === texts.size && texts.has('request_type')
   return {
     input: input as Record<string, unknown>,
-    references: taskReferences(input),
+    ...taskIdsIn(input),
     bytes: unchanged ? original : rebuild(passing, texts)
   }
 }
@@ -67,9 +69,16 @@ function isReference (name: string): boolean {
   return referenceName.test(fold(name).replace(/[^a-z0-9]/g, ''))
 }
 
-/** Every task id named in `input`, at any depth, in any case and spelling of the name. */
-function taskReferences (input: object): string[] {
-  const found: string[] = []
+/** The shapes that ids were seen in, and then some. No prompt has it: a space or a full stop ends it. */
+const likeTaskId = /^[\w-]{16,256}$/
+
+/**
+ * Task ids in `input`, at any depth: by the name they stand under, in any case and spelling, and by their looks under
+ * any other, for the documents keep finding new names for an earlier task.
+ */
+function taskIdsIn (input: object): Pick<SubmitBody, 'references' | 'mentions'> {
+  const references: string[] = []
+  const mentions: string[] = []
   const visit = (value: unknown, refers: boolean): void => {
     if (Array.isArray(value)) {
       // Not by `Object.entries`: of an array with millions of numbers it makes as many arrays more.
@@ -79,11 +88,13 @@ function taskReferences (input: object): string[] {
       for (const [name, inner] of Object.entries(value)) visit(inner, refers || isReference(name))
     } else if (refers && value !== null) {
       // Whatever is written there is held against the ledger: a number or a boolean belongs to nobody.
-      found.push(String(value))
+      references.push(String(value))
+    } else if (typeof value === 'string' && likeTaskId.test(value)) {
+      mentions.push(value)
     }
   }
   visit(input, false)
-  return found
+  return { references, mentions }
 }
 
 function bad (about: string) {

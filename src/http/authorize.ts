@@ -1,11 +1,11 @@
 import { modelPattern, type Operation } from '../domain/catalog.ts'
-import { maxTaskIdLength } from '../domain/envelope.ts'
 import { quoted } from '../domain/json.ts'
-import type { Task, TaskLedger } from '../domain/ledger.ts'
+import type { Task } from '../domain/ledger.ts'
 import type { Price } from '../domain/pricing.ts'
 import { readSubmitBody } from '../domain/submit-body.ts'
 import { gatewayError } from '../errors.ts'
 import type { Context } from './call.ts'
+import type { Ownership } from './ownership.ts'
 
 /** A submit that may be made. */
 export interface SubmitOrder {
@@ -19,9 +19,6 @@ export interface SubmitOrder {
 /** A status call that may be made. */
 export interface StatusOrder { readonly task: Task }
 
-/** Earlier tasks that one submit may refer to. */
-const maxReferences = 50
-
 /** The operator's rules for what a submit may say. */
 export interface SubmitRules {
   /** Top-level fields beyond the documented ones. */
@@ -31,28 +28,25 @@ export interface SubmitRules {
 }
 
 /** *authorize* for submits: model, body, caps, and that every earlier task it names is the caller's own. */
-export function authorizeSubmit (operation: Operation, ledger: TaskLedger, { extraFields, priceOf, holdCaps }: SubmitRules) {
+export function authorizeSubmit (operation: Operation, { keyOfReferences }: Ownership, { extraFields, priceOf, holdCaps }: SubmitRules) {
   return async (context: Context): Promise<SubmitOrder> => {
     const model = checkOperation(operation, context)
-    const { body } = context.request
-    if (!Buffer.isBuffer(body)) throw bad('Send a JSON body with an input object.')
-    const { input, references, bytes } = readSubmitBody(body, extraFields)
-    holdCaps(model, input)
-    const price = priceOf(model, input)
-    return { model, price, body: bytes, keyId: await keyOfReferences(references, context.call.session.subject, ledger) }
+    const bytes = context.request.body
+    if (!Buffer.isBuffer(bytes)) throw bad('Send a JSON body with an input object.')
+    const body = readSubmitBody(bytes, extraFields)
+    holdCaps(model, body.input)
+    const price = priceOf(model, body.input)
+    return { model, price, body: body.bytes, keyId: await keyOfReferences(body, context) }
   }
 }
 
 /** *authorize* for status calls: the task exists, is the caller's and was made with that model; else it does not exist. */
-export function authorizeStatus (operation: Operation, ledger: TaskLedger) {
+export function authorizeStatus (operation: Operation, { own }: Ownership) {
   return async (context: Context): Promise<StatusOrder> => {
     const model = checkOperation(operation, context)
     const { taskId } = context.request.query as { taskId?: string }
     if (taskId === undefined || taskId === '') throw bad('Name the task: ?taskId=…')
-    if (taskId.length > maxTaskIdLength) throw gatewayError('GW_TASK_NOT_FOUND')
-    const task = await ledger.taskOf(taskId)
-    // Whether somebody else's task exists is not the caller's business: one answer for all three.
-    if (task === null || task.subject !== context.call.session.subject || task.model !== model) throw gatewayError('GW_TASK_NOT_FOUND')
+    const task = await own(taskId, context, model)
     context.call.taskId = taskId
     return { task }
   }
@@ -75,18 +69,6 @@ function checkQuery (operation: Operation, query: Record<string, unknown>): void
     if (!operation.query.includes(name)) throw bad(`The query name ${quoted(name)} is not known here.`)
     if (typeof value !== 'string') throw bad(`The query name ${quoted(name)} is given twice.`)
   }
-}
-
-async function keyOfReferences (references: readonly string[], subject: string, ledger: TaskLedger): Promise<string | undefined> {
-  if (references.length > maxReferences) throw bad(`The input refers to more than ${maxReferences} tasks.`)
-  const keyIds = new Set<string>()
-  for (const taskId of references) {
-    const task = await ledger.taskOf(taskId)
-    if (task === null || task.subject !== subject) throw gatewayError('GW_TASK_NOT_FOUND')
-    keyIds.add(task.keyId)
-  }
-  if (keyIds.size > 1) throw bad('The input refers to tasks of different upstream accounts.')
-  return [...keyIds][0]
 }
 
 function bad (about: string) {

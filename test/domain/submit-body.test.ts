@@ -68,3 +68,10 @@ t.test('earlier tasks are found in input at any depth, in any case and spelling'
   })
   t.same(references, ['a', 'b', 'c', 'd', 'e', 'f', 'g', '7'])
 })
+
+t.test('what only looks like a task id is told apart from what is said to be one', async t => {
+  const id = 'dff8afd34c4e47719b85ad6651daa3f0'
+  const { references, mentions } = read({ input: { origin: id, deep: [{ parent: `task_${id}` }], mode: 'text-to-image', task_id: id, prompt: `the ${id}`, seed: 7 } })
+  t.same(references, [id])
+  t.same(mentions, [id, `task_${id}`])
+})

@@ -7,7 +7,9 @@ import type { Upstream } from '../../domain/upstream.ts'
 import { admitStatus, admitSubmit } from '../admit.ts'
 import { authorizeStatus, authorizeSubmit, type SubmitRules } from '../authorize.ts'
 import { forwardStatus, forwardSubmit } from '../forward.ts'
+import { ownership } from '../ownership.ts'
 import { type Entrance, mirror } from '../pipeline.ts'
+import { subjectRates } from '../rates.ts'
 import { settleStatus, settleSubmit } from '../settle.ts'
 
 export interface MirrorOptions {
@@ -23,17 +25,18 @@ export interface MirrorOptions {
 /** The upstream's own routes: one for each row of the catalog, and no wildcard. */
 export function mirrorRoutes (app: FastifyInstance, options: MirrorOptions): void {
   const { entrance, upstream, keys, ledger, patient, rules, now } = options
-  const admit = { submit: admitSubmit(app, ledger, keys, now), status: admitStatus(app) }
+  const { submits, polls, misses } = subjectRates(app)
+  const owners = ownership(ledger, misses)
 
   const submit = (operation: Operation) => mirror(operation, entrance, {
-    authorize: authorizeSubmit(operation, ledger, rules),
-    admit: admit.submit,
+    authorize: authorizeSubmit(operation, owners, rules),
+    admit: admitSubmit(submits, ledger, keys, now),
     forward: forwardSubmit({ operation, upstream, keys }, ledger),
     settle: settleSubmit(patient)
   })
   const status = (operation: Operation) => mirror(operation, entrance, {
-    authorize: authorizeStatus(operation, ledger),
-    admit: admit.status,
+    authorize: authorizeStatus(operation, owners),
+    admit: admitStatus(polls),
     forward: forwardStatus({ operation, upstream, keys }),
     settle: settleStatus(ledger)
   })

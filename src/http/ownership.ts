@@ -1,0 +1,56 @@
+import { maxTaskIdLength } from '../domain/envelope.ts'
+import type { Task, TaskLedger } from '../domain/ledger.ts'
+import type { SubmitBody } from '../domain/submit-body.ts'
+import { gatewayError } from '../errors.ts'
+import type { Context } from './call.ts'
+import type { Rate } from './rates.ts'
+
+/** Whose a task is. */
+export interface Ownership {
+  /**
+   * The caller's task. Whether somebody else's exists is not the caller's business: that is the same
+   * `GW_TASK_NOT_FOUND` as for an id that nobody has, and it counts as a poll, so that guessing has a price.
+   */
+  own (taskId: string, context: Context, model?: string): Promise<Task>
+  /** The key of the earlier tasks that a submit refers to; `undefined` when it refers to none. */
+  keyOfReferences (body: SubmitBody, context: Context): Promise<string | undefined>
+}
+
+/** Ids that one submit may name, each of which costs a look into the ledger. */
+const maxReferences = 50
+const maxMentions = 200
+
+export function ownership (ledger: TaskLedger, misses: Rate): Ownership {
+  const notFound = async (context: Context) => {
+    await misses(context)
+    return gatewayError('GW_TASK_NOT_FOUND')
+  }
+
+  const own = async (taskId: string, context: Context, model?: string): Promise<Task> => {
+    const task = taskId.length > maxTaskIdLength ? null : await ledger.taskOf(taskId)
+    const isOwn = task !== null && task.subject === context.call.session.subject && (model === undefined || task.model === model)
+    if (!isOwn) throw await notFound(context)
+    return task
+  }
+
+  return {
+    own,
+    async keyOfReferences ({ references, mentions }, context) {
+      if (references.length > maxReferences || mentions.length > maxMentions) throw bad('The input refers to too many tasks.')
+      const keyIds = new Set<string>()
+      for (const taskId of references) keyIds.add((await own(taskId, context)).keyId)
+      for (const word of mentions) {
+        const task = await ledger.taskOf(word)
+        if (task === null) continue // a word like any other
+        if (task.subject !== context.call.session.subject) throw await notFound(context)
+        keyIds.add(task.keyId)
+      }
+      if (keyIds.size > 1) throw bad('The input refers to tasks of different upstream accounts.')
+      return [...keyIds][0]
+    }
+  }
+}
+
+function bad (about: string) {
+  return gatewayError('GW_BAD_REQUEST', { about })
+}
