@@ -17,6 +17,7 @@ import { reconciler } from './domain/reconciler.ts'
 import type { Store } from './domain/store.ts'
 import type { Upstream } from './domain/upstream.ts'
 import { authenticator } from './http/authenticate.ts'
+import { beginCalls } from './http/beginning.ts'
 import { readBodies } from './http/bodies.ts'
 import { answerBrokenHttp, answerBrokenUrl, renderErrors } from './http/error-handler.ts'
 import { lifecycle } from './http/lifecycle.ts'
@@ -34,6 +35,8 @@ import { type Settings, SettingsError } from './settings.ts'
 /** What a test puts in the place of the real thing. */
 export interface GatewayOptions {
   readonly now?: () => number
+  /** How often the housekeeping runs, ms. */
+  readonly tidyEveryMs?: number
   readonly logTo?: DestinationStream
 }
 
@@ -62,7 +65,7 @@ const requestHeadersMs = 20_000
 const verifierMs = 5000
 
 /** The composition root: settings → seams → Fastify. It reads like a contents page; what happens is told elsewhere. */
-export async function createGateway (settings: Settings, { now = Date.now, logTo }: GatewayOptions = {}): Promise<Gateway> {
+export async function createGateway (settings: Settings, { now = Date.now, tidyEveryMs = tidyMs, logTo }: GatewayOptions = {}): Promise<Gateway> {
   const { file } = settings
   const log = logger({ level: settings.logLevel, buffered: !process.stdout.isTTY, ...(logTo === undefined ? {} : { destination: logTo }) })
   const store = openStore(settings, now)
@@ -77,6 +80,7 @@ export async function createGateway (settings: Settings, { now = Date.now, logTo
   })
   const uploads = boundedUploads(file.limits)
   const life = lifecycle()
+  const begin = beginCalls({ begun: life.begun, endings: [accessLine(log), ({ call }) => uploads.release(call), life.ended] })
 
   const app = Fastify({
     loggerInstance: log,
@@ -91,19 +95,13 @@ export async function createGateway (settings: Settings, { now = Date.now, logTo
     return503OnClosing: false, // `receive` says it in our own words
     exposeHeadRoutes: false,
     clientErrorHandler: answerBrokenHttp,
-    frameworkErrors: answerBrokenUrl,
+    frameworkErrors: answerBrokenUrl(begin),
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false } }
   }) as unknown as FastifyInstance
   limitSockets(app.server, file.limits.socketsPerAddress)
   renderErrors(app)
-  await receive(app, {
-    ...file.limits,
-    allowedOrigins: settings.allowedOrigins,
-    isStopping: life.isStopping,
-    begun: life.begun,
-    endings: [accessLine(log), ({ call }) => uploads.release(call), life.ended]
-  })
-  await registerRoutes(app, settings, { store, upstream, keys, patient, uploads, isStopping: life.isStopping, now })
+  await receive(app, { ...file.limits, begin, allowedOrigins: settings.allowedOrigins, isStopping: life.isStopping })
+  await registerRoutes(app, settings, { store, upstream, keys, patient, uploads, now })
 
   const { round: tidy } = housekeeping({
     patient,
@@ -113,7 +111,7 @@ export async function createGateway (settings: Settings, { now = Date.now, logTo
   })
   const timer = setInterval(() => {
     tidy().catch((error: unknown) => log.warn({ err: error }, 'housekeeping failed; it is tried again'))
-  }, tidyMs).unref()
+  }, tidyEveryMs).unref()
 
   return {
     app,
@@ -133,7 +131,7 @@ export async function createGateway (settings: Settings, { now = Date.now, logTo
 
 function openStore ({ store, file, origins }: Settings, now: () => number): Store {
   if (store.kind !== 'sqlite') {
-    const source = origins.get('GATEWAY_STORE') ?? 'environment'
+    const source = String(origins.get('GATEWAY_STORE'))
     throw new SettingsError([{ setting: 'GATEWAY_STORE', source, problem: 'this version has no Redis store yet', expected: 'sqlite:<path>' }])
   }
   const { upstream, tasks, limits, ledger } = file
@@ -168,11 +166,10 @@ interface Parts {
   readonly keys: KeyRing
   readonly patient: PatientLedger
   readonly uploads: Uploads
-  readonly isStopping: () => boolean
   readonly now: () => number
 }
 
-async function registerRoutes (app: FastifyInstance, settings: Settings, { store, uploads, isStopping, ...parts }: Parts): Promise<void> {
+async function registerRoutes (app: FastifyInstance, settings: Settings, { store, uploads, ...parts }: Parts): Promise<void> {
   const { file } = settings
   const plans = compilePlans(file.plans)
   const sessions = signedSessions({ secrets: settings.sessionSecrets, now: parts.now })
@@ -180,7 +177,7 @@ async function registerRoutes (app: FastifyInstance, settings: Settings, { store
   const rules = { extraFields: new Set(file.submit.fields), priceOf: pricing(file.prices), holdCaps: caps(file.caps) }
 
   await withMethods(app, async () => {
-    healthRoutes(app, { ping: store.ping, isStopping })
+    healthRoutes(app, store.ping)
     await app.register(async scope => {
       readBodies(scope, 'bytes')
       mirrorRoutes(scope, { ...parts, entrance: { authenticate, uploads }, ledger: store.ledger, rules })

@@ -44,6 +44,7 @@ export function readJson (bytes: Buffer): JsonDocument {
 
 /** Two names that fold alike may be one name to somebody: a case-blind parser, or one that knows Unicode (`ſ` is an s). */
 export function fold (name: string): string {
+  if (/^[\x20-\x7e]*$/.test(name)) return name.toLowerCase() // nearly all of them
   return name.normalize('NFKC').toUpperCase().toLowerCase()
 }
 

@@ -51,16 +51,15 @@ async function answerOf (verifier: SessionVerifier, credential: string): Promise
   }
 }
 
-async function before<T> (timeoutMs: number, work: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(gatewayError('GW_BAD_SESSION')), timeoutMs)
+function before<T> (timeoutMs: number, work: Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(gatewayError('GW_BAD_SESSION')), timeoutMs)
+    const inTime = <V>(settle: (value: V) => void) => (value: V) => {
+      clearTimeout(timer)
+      settle(value)
+    }
+    work.then(inTime(resolve), inTime(reject))
   })
-  try {
-    return await Promise.race([work, late])
-  } finally {
-    clearTimeout(timer)
-  }
 }
 
 /** Queries end up in logs, histories and `Referer` headers (RFC 6750 section 5.3). */

@@ -30,7 +30,7 @@ export interface Call {
   /** The response has been sent, or the caller has gone. */
   closed: boolean
   /** Called when either of the two changes; the call ends with the later one. */
-  finish: () => void
+  readonly finish: () => void
 }
 
 /** The call of a request whose session has been verified. */
@@ -56,7 +56,7 @@ declare module 'fastify' {
   }
 }
 
-export function newCall (): Call {
+export function newCall (finish: () => void): Call {
   return {
     startedAt: performance.now(),
     address: undefined,
@@ -72,6 +72,6 @@ export function newCall (): Call {
     heldBytes: 0,
     running: false,
     closed: false,
-    finish: () => {}
+    finish
   }
 }

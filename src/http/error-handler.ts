@@ -3,14 +3,12 @@ import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { quoted } from '../domain/json.ts'
 import { gatewayError, type GatewayError, isGatewayError } from '../errors.ts'
-import { newCall } from './call.ts'
-import { secureHeaders } from './security.ts'
+import type { BeginCall } from './beginning.ts'
 
 /** What the framework refuses by itself, in our words. Any other 4xx of its own is a bad request. */
-const frameworkErrors: Readonly<Record<string, (limit: number) => GatewayError>> = {
-  FST_ERR_CTP_BODY_TOO_LARGE: limit => gatewayError('GW_TOO_LARGE', { about: String(limit) }),
+const frameworkErrors: Readonly<Record<string, (limit: string) => GatewayError>> = {
+  FST_ERR_CTP_BODY_TOO_LARGE: limit => gatewayError('GW_TOO_LARGE', { about: limit }),
   FST_ERR_CTP_INVALID_MEDIA_TYPE: () => gatewayError('GW_UNSUPPORTED_MEDIA_TYPE', { about: 'Send content-type: application/json.' }),
-  FST_ERR_CTP_INVALID_CONTENT_LENGTH: () => gatewayError('GW_BAD_REQUEST', { about: 'The body is not as long as content-length says.' }),
   FST_ERR_BAD_URL: () => gatewayError('GW_BAD_REQUEST', { about: 'The path has a broken percent-encoding.' })
 }
 
@@ -28,16 +26,17 @@ export function renderErrors (app: FastifyInstance): void {
 }
 
 /** A URL that can't be decoded never reaches a hook: the router gives it up before there is a route. */
-export function answerBrokenUrl (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
-  request.call = newCall()
-  reply.headers(secureHeaders).header('x-request-id', request.id)
-  render(asGatewayError(error, request), request, reply)
+export function answerBrokenUrl (begin: BeginCall) {
+  return (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void => {
+    begin(request, reply)
+    render(asGatewayError(error, request), request, reply)
+  }
 }
 
 function asGatewayError (error: FastifyError, request: FastifyRequest): GatewayError {
   if (isGatewayError(error)) return error
   const known = frameworkErrors[error.code]
-  if (known !== undefined) return known(request.routeOptions.bodyLimit ?? 0)
+  if (known !== undefined) return known(String(request.routeOptions.bodyLimit))
   if (error.validation !== undefined) return gatewayError('GW_BAD_REQUEST', { about: validationSentence(error) })
   return error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500
     ? gatewayError('GW_BAD_REQUEST', { about: 'The request could not be read.', cause: error })
@@ -81,7 +80,7 @@ export function answerBrokenHttp (error: NodeJS.ErrnoException, socket: Socket):
     return
   }
   const ours = gatewayError('GW_BAD_REQUEST', { about: 'This is not a valid HTTP request.' })
-  const status = brokenHttpStatus[error.code ?? ''] ?? 400
+  const status = brokenHttpStatus[String(error.code)] ?? 400
   const body = JSON.stringify({ code: status, message: ours.message, data: null, error: { code: ours.code } })
   socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json; charset=utf-8\r\n` +
     `x-gateway-error: ${ours.code}\r\ncache-control: no-store\r\nconnection: close\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)

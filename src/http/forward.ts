@@ -3,7 +3,7 @@ import { type Envelope, readEnvelope } from '../domain/envelope.ts'
 import { castsDoubt, type KeyRing } from '../domain/keys.ts'
 import type { TaskLedger } from '../domain/ledger.ts'
 import { effectiveStatus, readSubmitAnswer, readSubmitFailure, type SubmitOutcome } from '../domain/outcome.ts'
-import { type Exchange, type Upstream, type UpstreamAnswer, UpstreamFailure, type UpstreamKey } from '../domain/upstream.ts'
+import { type Exchange, type FailureReason, type Upstream, type UpstreamAnswer, UpstreamFailure, type UpstreamKey } from '../domain/upstream.ts'
 import { type ErrorCode, gatewayError } from '../errors.ts'
 import type { AdmittedSubmit } from './admit.ts'
 import type { StatusOrder } from './authorize.ts'
@@ -39,12 +39,12 @@ export function forwardSubmit ({ operation, upstream, keys }: ForwardOptions, le
 
   return async (order: AdmittedSubmit, { call }: Context): Promise<ForwardedSubmit> => {
     const first = await attempt(order, order.key, call)
-    const trouble = await keyTrouble(first, order.key, order.model, keys)
+    const trouble = await keyTrouble(first, order.key, keys, order.model)
     if (trouble === null) return first
     const other = trouble.mayTryAnother && order.keyId === undefined ? keys.choose(order.model, order.key) : undefined
     if (other === undefined) return { kind: 'our-key', code: trouble.code }
     const second = await attempt(order, other, call)
-    const again = await keyTrouble(second, other, order.model, keys)
+    const again = await keyTrouble(second, other, keys, order.model)
     return again === null ? second : { kind: 'our-key', code: again.code }
   }
 }
@@ -60,17 +60,26 @@ export function forwardStatus ({ operation, upstream, keys }: ForwardOptions) {
     const hungUp = () => exchange.cancel()
     reply.raw.once('close', hungUp)
     try {
-      const answer = await timed(call, exchange)
+      const answer = await timed(call, exchange).catch((failure: UpstreamFailure) => failure)
+      if (answer instanceof UpstreamFailure) return { kind: 'failed', code: failureCodes[answer.reason], cause: answer }
       const envelope = readEnvelope(answer.body)
       if (envelope === null || isRedirect(answer.status)) return { kind: 'failed', code: 'GW_UPSTREAM_INVALID' }
-      const trouble = await keyTrouble({ kind: 'refused', status: effectiveStatus(answer.status, envelope), envelope, answer }, key, task.model, keys)
+      const trouble = await keyTrouble({ kind: 'refused', status: effectiveStatus(answer.status, envelope), envelope, answer }, key, keys)
       return trouble === null ? { kind: 'answered', answer, envelope } : { kind: 'failed', code: trouble.code }
-    } catch (cause) {
-      return { kind: 'failed', code: codeOfFailure(cause), cause }
     } finally {
       reply.raw.off('close', hungUp)
     }
   }
+}
+
+/** What a read answers with when there is no complete answer; a submit is then nothing sent, or unknown. */
+const failureCodes: Readonly<Record<FailureReason, ErrorCode>> = {
+  unreachable: 'GW_UPSTREAM_UNREACHABLE',
+  timeout: 'GW_UPSTREAM_TIMEOUT',
+  broken: 'GW_UPSTREAM_INVALID',
+  'too-long': 'GW_UPSTREAM_INVALID',
+  encoded: 'GW_UPSTREAM_INVALID',
+  cancelled: 'GW_UPSTREAM_INVALID'
 }
 
 interface KeyTrouble { readonly code: ErrorCode, readonly mayTryAnother: boolean }
@@ -79,15 +88,16 @@ interface KeyTrouble { readonly code: ErrorCode, readonly mayTryAnother: boolean
  * Our key's trouble is not the caller's, and the caller's is not our key's. A doubtful answer makes the ring probe the
  * key. `null`: the answer is the caller's own business and passes.
  */
-async function keyTrouble (outcome: SubmitOutcome, key: UpstreamKey, model: string, keys: KeyRing): Promise<KeyTrouble | null> {
+async function keyTrouble (outcome: SubmitOutcome, key: UpstreamKey, keys: KeyRing, model?: string): Promise<KeyTrouble | null> {
   if (outcome.kind !== 'refused' || !castsDoubt(outcome.status, outcome.envelope.message)) return null
   const verdict = await keys.doubt(key)
   const mayTryAnother = outcome.status === 401 || outcome.status === 402
   if (verdict === 'empty') return { code: 'GW_NO_KEY', mayTryAnother }
   if (verdict === 'refused') return { code: 'GW_UPSTREAM_REFUSED_KEY', mayTryAnother }
   if (!mayTryAnother) return null
-  // The key works, but not for this model (or its money does not reach): never a 401 to a caller, whose SDK would log out.
-  if (verdict === 'fine') keys.rest(key, model)
+  // The key works, but not for this (nor does its money reach, perhaps): never a 401 to a caller, whose SDK would log
+  // out. Only a submit's 401 is about the model; a 402 may be about this one caller's price, and must not shut out others.
+  if (verdict === 'fine' && model !== undefined && outcome.status === 401) keys.rest(key, model)
   return { code: 'GW_UPSTREAM_REFUSED_KEY', mayTryAnother }
 }
 
@@ -102,13 +112,4 @@ async function timed (call: Call, exchange: Exchange): Promise<UpstreamAnswer> {
 
 function isRedirect (status: number): boolean {
   return status >= 300 && status < 400
-}
-
-function codeOfFailure (failure: unknown): ErrorCode {
-  if (!(failure instanceof UpstreamFailure)) return 'GW_INTERNAL'
-  switch (failure.reason) {
-    case 'unreachable': return 'GW_UPSTREAM_UNREACHABLE'
-    case 'timeout': return 'GW_UPSTREAM_TIMEOUT'
-    case 'broken': case 'too-long': case 'encoded': case 'cancelled': return 'GW_UPSTREAM_INVALID'
-  }
 }

@@ -3,8 +3,8 @@ import rateLimit from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import ipaddr from 'ipaddr.js'
 import { gatewayError } from '../errors.ts'
-import { newCall } from './call.ts'
-import { exposedHeaders, secureHeaders } from './security.ts'
+import type { BeginCall } from './beginning.ts'
+import { exposedHeaders } from './security.ts'
 
 export interface ReceiveOptions {
   readonly allowedOrigins: readonly string[]
@@ -12,10 +12,7 @@ export interface ReceiveOptions {
   readonly addressRequestsPerMinute: number
   /** 401 and 404 answers, per address and minute. */
   readonly addressFailuresPerMinute: number
-  /** Run once for each call, as it arrives. */
-  readonly begun: () => void
-  /** Run once for each call, when its response is out and its work is done. */
-  readonly endings: ReadonlyArray<(request: FastifyRequest, reply: FastifyReply) => void>
+  readonly begin: BeginCall
   /** New requests are refused from the moment this says so. */
   readonly isStopping: () => boolean
 }
@@ -37,7 +34,7 @@ const preflightSeconds = 600
 /** *receive*: for every request, routed or not, an id, CORS headers and a throttle per address. */
 export async function receive (app: FastifyInstance, options: ReceiveOptions): Promise<void> {
   app.decorateRequest('call', null as never)
-  app.addHook('onRequest', begin(options, proxyWarning(app)))
+  app.addHook('onRequest', arrive(options, proxyWarning(app)))
 
   const allowed = new Set(options.allowedOrigins)
   await app.register(cors, {
@@ -88,7 +85,7 @@ export async function receive (app: FastifyInstance, options: ReceiveOptions): P
 function proxyWarning (app: FastifyInstance): (request: FastifyRequest) => void {
   let warned = false
   return ({ headers, ip, socket: { remoteAddress } }) => {
-    if (warned || headers['x-forwarded-for'] === undefined || remoteAddress === undefined || ip !== remoteAddress) return
+    if (warned || headers['x-forwarded-for'] === undefined || !ip || ip !== remoteAddress) return
     if (ipaddr.process(remoteAddress).range() === 'unicast') return
     warned = true
     app.log.warn({ proxy: remoteAddress }, 'x-forwarded-for comes from a private address that is not in GATEWAY_TRUST_PROXY: all its callers count as one')
@@ -102,21 +99,9 @@ function addressOf ({ call, ip }: FastifyRequest): string {
   return call.address
 }
 
-function begin ({ begun, endings, isStopping }: ReceiveOptions, warnOfProxy: (request: FastifyRequest) => void) {
+function arrive ({ begin, isStopping }: ReceiveOptions, warnOfProxy: (request: FastifyRequest) => void) {
   return (request: FastifyRequest, reply: FastifyReply, next: (error?: Error) => void): void => {
-    const call = newCall()
-    request.call = call
-    begun()
-    call.finish = () => {
-      if (!call.closed || call.running) return
-      for (const end of endings) end(request, reply)
-    }
-    // 'close' comes after a complete response and after a broken one alike; 'onResponse' does not.
-    reply.raw.once('close', () => {
-      call.closed = true
-      call.finish()
-    })
-    reply.headers(secureHeaders).header('x-request-id', request.id)
+    begin(request, reply)
     warnOfProxy(request)
     if (isStopping()) return next(gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }))
     // A fragment is not part of a request target (RFC 9112 section 3.2); a router that cuts it off would read another

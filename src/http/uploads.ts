@@ -42,9 +42,10 @@ export function uploads ({ bodyBytes, bodyBytesInFlight }: { bodyBytes: number, 
     async admit (request) {
       const bytes = announcedBytes(request, bodyBytes)
       const { call } = request
-      if (bytes === 0) return
-      // Gone while its token was verified: its release has been, and what it took now it would keep for ever.
+      // Gone while its token was verified: nothing is spent on an answer that nobody waits for. What it took now it
+      // would keep for ever, for its release has been.
       if (call.closed) throw gatewayError('GW_BAD_REQUEST', { about: 'The connection was closed.' })
+      if (bytes === 0) return
       if (queue.length === 0 && hasRoom(bytes)) return take(call, bytes)
       if (queue.length >= maxWaiting) throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 })
       const turn = Promise.withResolvers<void>()

@@ -58,7 +58,7 @@ export function word<const Words extends string[]> (words: readonly [...Words], 
 }
 
 function wordTitle (words: readonly string[]): string {
-  return words.length === 1 ? `the word ${words[0]}` : `one of: ${words.join(', ')}`
+  return `one of: ${words.join(', ')}`
 }
 
 export function text (pattern: string, title: string, description: string) {

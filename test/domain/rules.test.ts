@@ -13,6 +13,10 @@ t.test('a glob knows one wildcard, and an empty list matches nothing', async t =
   t.notOk(permits('xsora-2'))
   t.notOk(globs([])('anything'))
   t.ok(globs(['*'])('anything'))
+  const middle = globs(['a*bc*d'])
+  for (const name of ['abcd', 'axbcxd', 'abcbcd', 'a-b-bc-d']) t.ok(middle(name), name)
+  for (const name of ['abd', 'abc', 'acbd', 'xabcd', 'ad', 'abbcx']) t.notOk(middle(name), name)
+  t.notOk(globs(['ab*ba'])('aba'), 'a letter is not used twice')
   t.ok(globs(['sora-2*'], { ignoreCase: true })('SORA-2'))
 })
 

@@ -3,14 +3,7 @@ import { connect } from 'node:net'
 import { setTimeout as wait } from 'node:timers/promises'
 import t from 'tap'
 import { startGateway, type TestGateway } from '../helpers/gateway.ts'
-
-/** Waits for something that will happen, and gives up after five seconds. */
-async function until (happened: () => boolean): Promise<void> {
-  for (let tries = 0; !happened(); tries++) {
-    if (tries === 500) throw new Error('it did not happen')
-    await wait(10)
-  }
-}
+import { until } from '../helpers/until.ts'
 
 function accessLine ({ lines }: TestGateway, operation: string) {
   return lines().find(line => line.operation === operation)
@@ -22,13 +15,13 @@ t.test('a submit runs to its end and is claimed although its caller has hung up'
   const token = await mint('alice')
   const caller = new AbortController()
   const answer = submit(token, 'sandbox:slow-headers', 'nano-banana', { signal: caller.signal })
-  await until(() => sandbox.waiting === 1)
+  await until('the upstream has it', () => sandbox.waiting === 1)
   caller.abort()
   await t.rejects(answer)
   await wait(50)
   t.equal(accessLine(gateway, 'generateTask'), undefined, 'its line is not written while it works')
   sandbox.release()
-  await until(() => accessLine(gateway, 'generateTask') !== undefined)
+  await until('its line is written', () => accessLine(gateway, 'generateTask') !== undefined)
   const [taskId] = [...sandbox.tasks.keys()]
   t.match(accessLine(gateway, 'generateTask'), { taskId, status: 499, stage: 'reply', granted: true, subject: 'app:alice' })
   t.equal((await status(token, taskId!)).status, 200)
@@ -41,10 +34,10 @@ t.test('a status call is cancelled with its caller', async t => {
   const { taskId } = (await submit(token, 'sandbox:status-slow-headers')).json.data
   const caller = new AbortController()
   const answer = status(token, taskId, 'nano-banana', { signal: caller.signal })
-  await until(() => sandbox.waiting === 1)
+  await until('the upstream has it', () => sandbox.waiting === 1)
   caller.abort()
   await t.rejects(answer)
-  await until(() => accessLine(gateway, 'statusTask') !== undefined)
+  await until('its line is written', () => accessLine(gateway, 'statusTask') !== undefined)
   t.match(accessLine(gateway, 'statusTask'), { status: 499, taskId })
 })
 
@@ -64,9 +57,9 @@ t.test('a caller who is gone before the work begins spends nothing', async t => 
   waiting.write(request(Buffer.byteLength(body)) + body)
   await wait(50)
   waiting.destroy()
-  await until(() => lines().some(line => line.operation === 'generateTask'))
+  await until('its line is written', () => lines().some(line => line.operation === 'generateTask'))
   holder.destroy()
-  await until(() => lines().filter(line => line.operation === 'generateTask').length === 2)
+  await until('its line is written', () => lines().filter(line => line.operation === 'generateTask').length === 2)
   t.equal(sandbox.calls.length, 0)
 })
 

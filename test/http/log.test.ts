@@ -1,5 +1,6 @@
 import t from 'tap'
 import { createGateway } from '../../src/app.ts'
+import { logger } from '../../src/http/logging.ts'
 import { settingsFor, startGateway } from '../helpers/gateway.ts'
 
 t.test('an access line has the words that the operator searches for, and no others', async t => {
@@ -53,3 +54,14 @@ async function startBroken (t: Parameters<typeof settingsFor>[0]) {
   })
   return { origin: await gateway.listen(), log }
 }
+
+t.test('lines go out at once to a terminal, and in blocks to anything else', async t => {
+  t.equal(logger({ level: 'silent', buffered: false }).level, 'silent')
+  t.equal(logger({ level: 'silent', buffered: true }).level, 'silent')
+})
+
+t.test('a path that can not be decoded has its line as well', async t => {
+  const { call, lines } = await startGateway(t)
+  t.match(await call('/gateway/%zz'), { status: 400, error: 'GW_BAD_REQUEST' })
+  t.match(lines()[0], { status: 400, code: 'GW_BAD_REQUEST', stage: 'receive', route: 'none' })
+})

@@ -23,3 +23,16 @@ t.test('a session token becomes a call with the server\'s key, and the answer co
     stage: 'reply', granted: true, code: 'OK', subject: 'app:alice', model: 'nano-banana', taskId, status: 200
   })
 })
+
+t.test('a final state that is about another task, or comes with an error code, ends nothing', async t => {
+  const { submit, mint, sandbox, status } = await startGateway(t)
+  const token = await mint('alice')
+  const { taskId } = (await submit(token)).json.data
+  for (const body of [{ code: 200, data: { taskId: 'another', state: 'success' } }, { code: 500, data: { taskId, state: 'success' } }]) {
+    sandbox.next((_request, response) => { response.setHeader('content-type', 'application/json').end(JSON.stringify(body)) })
+    t.same((await status(token, taskId)).json, body, 'the answer passes as it is')
+  }
+  const asked = sandbox.calls.length
+  t.equal((await status(token, taskId)).json.data.state, 'pending')
+  t.equal(sandbox.calls.length, asked + 1, 'and the upstream is asked again')
+})

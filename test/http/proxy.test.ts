@@ -23,3 +23,9 @@ t.test('a proxy that is not trusted is named once, with the setting', async t =>
   t.equal(warnings.length, 1)
   t.match(warnings[0], { proxy: '127.0.0.1', msg: /GATEWAY_TRUST_PROXY/ })
 })
+
+t.test('a forwarding header from the internet is a caller\'s own, and no reason to warn', async t => {
+  const { gateway, log } = await startGateway(t, { config: 'plans: { default: {} }' })
+  await gateway.app.inject({ url: '/nowhere', remoteAddress: '8.8.8.8', headers: { 'x-forwarded-for': '203.0.113.1' } })
+  t.same(log.filter(line => line.level === 40), [])
+})

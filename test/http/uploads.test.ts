@@ -6,7 +6,7 @@ import { uploads } from '../../src/http/uploads.ts'
 const reply = {} as FastifyReply
 
 function upload (headers: Record<string, string>): FastifyRequest & { call: Call } {
-  return { headers, call: newCall() } as unknown as FastifyRequest & { call: Call }
+  return { headers, call: newCall(() => {}) } as unknown as FastifyRequest & { call: Call }
 }
 
 /** Whether a promise has resolved by the next turn. */

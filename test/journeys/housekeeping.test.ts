@@ -1,7 +1,9 @@
 import { rmSync } from 'node:fs'
+import { DatabaseSync } from 'node:sqlite'
 import t from 'tap'
 import { patienceWithCallersMs } from '../../src/domain/reconciler.ts'
 import { startGateway } from '../helpers/gateway.ts'
+import { until } from '../helpers/until.ts'
 
 t.test('a task that nobody polls is ended in the background, and makes room', async t => {
   const { gateway, mint, submit, sandbox, time } = await startGateway(t, { config: 'plans: { default: { concurrentTasks: 1 } }' })
@@ -77,4 +79,21 @@ t.test('a task of a key that has left the ring is left alone', async t => {
   time.advance(patienceWithCallersMs)
   await other.gateway.tidy()
   t.equal(other.sandbox.calls.length, 0)
+})
+
+t.test('it runs by itself, and goes on after it has failed', async t => {
+  const store = `${t.testdirName}-broken.db`
+  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const { mint, submit, sandbox, time, log } = await startGateway(t, { store, tidyEveryMs: 5 })
+  await submit(await mint('alice'), 'sandbox:forever')
+  time.advance(patienceWithCallersMs)
+  await until('it has asked a few times', () => sandbox.calls.length >= 3)
+  const other = new DatabaseSync(store)
+  t.teardown(() => other.close())
+  other.exec('ALTER TABLE tasks RENAME TO elsewhere')
+  await until('it has failed twice', () => log.filter(line => line.msg === 'housekeeping failed; it is tried again').length >= 2)
+  other.exec('ALTER TABLE elsewhere RENAME TO tasks')
+  const asked = sandbox.calls.length
+  await until('it asks again', () => sandbox.calls.length > asked)
+  other.exec('ALTER TABLE tasks RENAME TO elsewhere') // and the last round, at the stop, is no reason not to stop
 })

@@ -106,3 +106,10 @@ t.test('an error that nobody catches is logged and ends the process with a failu
   t.equal(await gateway.ended, 1)
   t.match(gateway.stdout, /"type":"TypeError".*"msg":"stopping after an error that nobody caught"/)
 })
+
+t.test('a Redis store, which this version does not have, is refused as a wrong setting', async t => {
+  const { start78 } = folder(t)
+  const said = await start78({ ...gatewayEnvironment(nowhere), GATEWAY_CONFIG: 'gateway.yaml', GATEWAY_STORE: 'redis://:a-password@127.0.0.1:6379' })
+  t.match(said, /GATEWAY_STORE \(environment\): this version has no Redis store yet; expected: sqlite:<path>/)
+  t.notMatch(said, 'a-password')
+})

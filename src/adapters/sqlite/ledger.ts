@@ -1,5 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite'
-import type { Demand, LedgerTerms, ReservationId, Stage, Step, TaskLedger } from '../../domain/ledger.ts'
+import type { Demand, LedgerTerms, ReservationId, Step, TaskLedger } from '../../domain/ledger.ts'
 import type { GroupCommit } from './group-commit.ts'
 import { tallies } from './tallies.ts'
 import { read, taskColumns, taskFrom, type TaskRow } from './tasks.ts'
@@ -39,9 +39,10 @@ export function sqliteLedger (db: DatabaseSync, group: GroupCommit, { terms, now
   }
 
   const claim = (id: ReservationId, taskId: string): boolean => {
-    const before = sql.stageOf.get(id) as { stage: Stage, subject: string } | undefined
-    if (sql.claim.run(taskId, now() + terms.giveUpMs, id).changes === 1) {
-      if (before!.stage === 'unknown') tally.count(before!.subject, 1)
+    const leaseUntil = now() + terms.giveUpMs
+    if (sql.claim.run(taskId, leaseUntil, id, 'sent').changes === 1) return true
+    if (sql.claim.run(taskId, leaseUntil, id, 'unknown').changes === 1) {
+      tally.count((sql.subjectOf.get(id) as { subject: string }).subject, 1)
       return true
     }
     return (sql.holder.get(taskId) as { id: number } | undefined)?.id === id
@@ -143,9 +144,9 @@ function statements (db: DatabaseSync) {
       (id, subject, operation, model, key_id, stage, microcredits, refundable, period_start, created_at, lease_until)
       VALUES (?, ?, ?, ?, ?, 'sent', ?, ?, ?, ?, ?)`),
     resend: db.prepare("UPDATE tasks SET key_id = ?, lease_until = ? WHERE id = ? AND stage = 'sent'"),
-    stageOf: db.prepare('SELECT stage, subject FROM tasks WHERE id = ?'),
+    subjectOf: db.prepare('SELECT subject FROM tasks WHERE id = ?'),
     claim: db.prepare(`UPDATE OR IGNORE tasks SET stage = 'claimed', task_id = ?, lease_until = ?, ended_at = NULL
-      WHERE id = ? AND task_id IS NULL AND stage IN ('sent', 'unknown')`),
+      WHERE id = ? AND task_id IS NULL AND stage = ?`),
     holder: db.prepare('SELECT id FROM tasks WHERE task_id = ?'),
     release: db.prepare(`DELETE FROM tasks WHERE id = ? AND stage = 'sent' RETURNING ${charged}`),
     giveBack: db.prepare('UPDATE credits SET used = used - ? WHERE subject = ? AND period_start = ?'),

@@ -1,0 +1,86 @@
+import { DatabaseSync } from 'node:sqlite'
+import { rmSync } from 'node:fs'
+import t from 'tap'
+import { operationOf } from '../../src/domain/catalog.ts'
+import type { KeyRing } from '../../src/domain/keys.ts'
+import type { TaskLedger } from '../../src/domain/ledger.ts'
+import type { Upstream } from '../../src/domain/upstream.ts'
+import type { AdmittedSubmit } from '../../src/http/admit.ts'
+import { newCall, type Context } from '../../src/http/call.ts'
+import { forwardSubmit } from '../../src/http/forward.ts'
+import { startGateway } from '../helpers/gateway.ts'
+
+const keys = ['apixo-key-number-one', 'apixo-key-number-two']
+
+t.test('a reservation that lapsed while it waited sends nothing', async t => {
+  let sent = 0
+  const upstream = { send: () => { sent++ } } as unknown as Upstream
+  const ledger = { advance: async () => false } as unknown as TaskLedger
+  const forward = forwardSubmit({ operation: operationOf('generateTask'), upstream, keys: {} as KeyRing }, ledger)
+  const order = { reservation: 1, key: { id: 'a' } } as AdmittedSubmit
+  await t.rejects(forward(order, { call: newCall(() => {}) } as unknown as Context), { code: 'GW_OVERLOADED' })
+  t.equal(sent, 0)
+})
+
+t.test('a submit that names an earlier task goes out with the key that made it, and with no other', async t => {
+  const { submit, call, mint, sandbox, lines } = await startGateway(t, { keys })
+  const token = await mint('alice')
+  const [first, second] = [(await submit(token)).json.data.taskId, (await submit(token)).json.data.taskId]
+  const again = (input: object) => call('/api/v1/generateTask/nano-banana', { token, body: { input: { prompt: 'x', ...input } } })
+  const madeBy = (taskId: string) => lines().find(line => line.taskId === taskId)?.keyId
+  for (let round = 0; round < 3; round++) {
+    const { json } = await again({ task_id: second })
+    t.equal(madeBy(json.data.taskId), madeBy(second))
+  }
+  t.not(madeBy(first), madeBy(second))
+  t.match(await again({ task_id: first, index: second }), { status: 400, json: { message: /different upstream accounts/ } })
+  sandbox.revoke(keys[1]!)
+  t.match(await again({ task_id: second }), { status: 502, error: 'GW_UPSTREAM_REFUSED_KEY' }, 'no other account knows that task')
+})
+
+t.test('a task whose key has left the ring can not be asked about', async t => {
+  const store = `${t.testdirName}-ring.db`
+  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const { submit, call, mint, gateway, time } = await startGateway(t, { store })
+  const token = await mint('alice')
+  const { taskId } = (await submit(token)).json.data
+  await gateway.close()
+  await t.rejects(call('/livez'))
+  const other = await startGateway(t, { store, keys: ['another-key-of-the-operator'], time })
+  const refused = await other.status(token, taskId)
+  t.match(refused, { status: 503, error: 'GW_NO_KEY' })
+  t.equal(refused.headers.get('retry-after'), '10')
+  t.match(await other.call('/api/v1/generateTask/nano-banana', { token, body: { input: { prompt: 'x', task_id: taskId } } }), { error: 'GW_NO_KEY' })
+  t.equal(other.sandbox.calls.length, 0)
+})
+
+t.test('a 402 that may be about one price leaves the key to everybody else', async t => {
+  const { submit, mint, sandbox, time } = await startGateway(t)
+  t.match(await submit(await mint('mallory'), 'sandbox:http-402'), { status: 502, error: 'GW_UPSTREAM_REFUSED_KEY' })
+  t.equal((await submit(await mint('alice'))).status, 200)
+  const token = await mint('bob')
+  const { taskId } = (await submit(token, 'sandbox:status-http-401')).json.data
+  time.advance(1)
+  t.ok(taskId)
+  t.equal((await submit(await mint('alice'))).status, 200)
+  t.equal(sandbox.submits.length, 4)
+})
+
+t.test('while the store can not serve, it is not ready, and nothing is sent', async t => {
+  const store = `${t.testdirName}-down.db`
+  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const { submit, call, mint, sandbox } = await startGateway(t, { store })
+  const token = await mint('alice')
+  const other = new DatabaseSync(store)
+  t.teardown(() => other.close())
+  other.exec('BEGIN IMMEDIATE')
+  const refused = await submit(token)
+  t.match(refused, { status: 503, error: 'GW_STORE_DOWN' })
+  t.ok(refused.headers.get('retry-after'))
+  t.match(await call('/readyz'), { status: 503, json: { status: 'unavailable', store: 'down' } })
+  t.equal((await call('/livez')).status, 200)
+  t.equal(sandbox.submits.length, 0)
+  other.exec('COMMIT')
+  t.match(await call('/readyz'), { status: 200, json: { status: 'ok' } })
+  t.equal((await submit(token)).status, 200)
+})
