@@ -1,5 +1,6 @@
 import { DatabaseSync } from 'node:sqlite'
 import { rmSync } from 'node:fs'
+import { setTimeout as wait } from 'node:timers/promises'
 import t from 'tap'
 import { operationOf } from '../../src/domain/catalog.ts'
 import type { KeyRing } from '../../src/domain/keys.ts'
@@ -9,6 +10,7 @@ import type { AdmittedSubmit } from '../../src/http/admit.ts'
 import { newCall, type Context } from '../../src/http/call.ts'
 import { forwardSubmit } from '../../src/http/forward.ts'
 import { startGateway } from '../helpers/gateway.ts'
+import { until } from '../helpers/until.ts'
 
 const keys = ['apixo-key-number-one', 'apixo-key-number-two']
 
@@ -82,5 +84,38 @@ t.test('while the store can not serve, it is not ready, and nothing is sent', as
   t.equal(sandbox.submits.length, 0)
   other.exec('COMMIT')
   t.match(await call('/readyz'), { status: 200, json: { status: 'ok' } })
+  t.equal((await submit(token)).status, 200)
+})
+
+t.test('a task whose claim could not be written is claimed when the store is back, and until then its outcome is unknown', async t => {
+  const store = `${t.testdirName}-late.db`
+  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const { submit, status, mint, sandbox, time, log, gateway } = await startGateway(t, { store })
+  const token = await mint('alice')
+  const answer = submit(token, 'sandbox:slow-headers')
+  await until('the upstream has it', () => sandbox.waiting === 1)
+  const other = new DatabaseSync(store)
+  t.teardown(() => other.close())
+  other.exec('BEGIN IMMEDIATE')
+  sandbox.release()
+  await wait(100) // the claim is tried, and tried again
+  time.advance(11_000)
+  const lost = await answer
+  t.match(lost, { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
+  t.equal(lost.headers.get('x-should-retry'), 'false')
+  const [taskId] = [...sandbox.tasks.keys()]
+  t.match(log.filter(line => line.alarm === 'store-down'), [{ to: 'claimed', taskId }], 'the operator has the id')
+  other.exec('COMMIT')
+  await gateway.tidy()
+  t.equal((await status(token, taskId!)).status, 200)
+})
+
+t.test('a probe that gets no answer benches nobody, and the caller hears that it was our key', async t => {
+  const { submit, mint, sandbox, log } = await startGateway(t)
+  const token = await mint('alice')
+  sandbox.next((_request, response) => { response.writeHead(401, { 'content-type': 'application/json' }).end('{"code":401,"message":"no"}') })
+  sandbox.next(request => { request.socket.destroy() })
+  t.match(await submit(token), { status: 502, error: 'GW_UPSTREAM_REFUSED_KEY' })
+  t.same(log.filter(line => line.alarm !== undefined), [])
   t.equal((await submit(token)).status, 200)
 })

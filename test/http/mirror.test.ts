@@ -35,4 +35,9 @@ t.test('a final state that is about another task, or comes with an error code, e
   const asked = sandbox.calls.length
   t.equal((await status(token, taskId)).json.data.state, 'pending')
   t.equal(sandbox.calls.length, asked + 1, 'and the upstream is asked again')
+  const short = { data: { state: 'success' } }
+  sandbox.next((_request, response) => { response.setHeader('content-type', 'application/json').end(JSON.stringify(short)) })
+  t.same((await status(token, taskId)).json, short)
+  t.same((await status(token, taskId)).json, short, 'an abbreviated answer to the question for this task ends it')
+  t.equal(sandbox.calls.length, asked + 2)
 })
