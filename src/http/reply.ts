@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer'
 import type { FastifyReply } from 'fastify'
 import type { UpstreamAnswer } from '../domain/upstream.ts'
 
@@ -8,6 +9,9 @@ export interface Answer {
   readonly retryAfter: string | undefined
   readonly body: Buffer
 }
+
+/** Most status answers. */
+const shortBytes = 4096
 
 const json = 'application/json; charset=utf-8'
 
@@ -32,5 +36,7 @@ export function keptAnswer (body: Buffer): Answer {
 export function replyWith (reply: FastifyReply, { status, contentType, retryAfter, body }: Answer): FastifyReply {
   reply.code(status).header('content-type', contentType)
   if (retryAfter !== undefined) reply.header('retry-after', retryAfter)
-  return reply.send(body)
+  // Node sends a short text in one piece with its headers; a buffer is a second piece, and the system call dearer. Only
+  // valid UTF-8 survives being read as text.
+  return reply.send(body.length <= shortBytes && isUtf8(body) ? body.toString() : body)
 }

@@ -41,3 +41,20 @@ t.test('a final state that is about another task, or comes with an error code, e
   t.same((await status(token, taskId)).json, short, 'an abbreviated answer to the question for this task ends it')
   t.equal(sandbox.calls.length, asked + 2)
 })
+
+t.test('an answer comes back byte for byte, short or long, in whatever encoding', async t => {
+  const { submit, mint, sandbox, origin } = await startGateway(t)
+  const token = await mint('alice')
+  const { taskId } = (await submit(token)).json.data
+  const bodies = [
+    Buffer.from('{"code":200,"data":{"state":"pending","note":"ä €😀"}}'),
+    Buffer.from(`{"code":200,"data":{"state":"pending","note":"${'ä€'.repeat(5000)}"}}`),
+    Buffer.from('{"code":200,"data":{"state":"pending","note":"\xe4"}}', 'latin1')
+  ]
+  for (const body of bodies) {
+    sandbox.next((_request, response) => { response.setHeader('content-type', 'application/json').end(body) })
+    const response = await fetch(`${origin}/api/v1/statusTask/nano-banana?taskId=${taskId}`, { headers: { authorization: `Bearer ${token}` } })
+    t.equal(response.headers.get('content-length'), String(body.length))
+    t.same(Buffer.from(await response.arrayBuffer()), body)
+  }
+})

@@ -1,10 +1,14 @@
 import type { DatabaseSync } from 'node:sqlite'
-import type { Demand, LedgerTerms, ReservationId, Step, TaskLedger } from '../../domain/ledger.ts'
+import { LRUCache } from 'lru-cache'
+import type { Demand, LedgerTerms, ReservationId, Step, Task, TaskLedger } from '../../domain/ledger.ts'
 import type { GroupCommit } from './group-commit.ts'
 import { tallies } from './tallies.ts'
 import { read, taskColumns, taskFrom, type TaskRow } from './tasks.ts'
 
 export interface LedgerOptions { readonly terms: LedgerTerms, readonly now: () => number }
+
+/** Memory for tasks that have ended, bytes. */
+const endedBytes = 8 * 1024 * 1024
 
 /**
  * The task ledger in SQLite: a row per task, and a row of used credits per subject and period.
@@ -16,8 +20,13 @@ export function sqliteLedger (db: DatabaseSync, group: GroupCommit, { terms, now
   const sql = statements(db)
   const reserved = new Map<ReservationId, { readonly demand: Demand, readonly leaseUntil: number }>()
   const tally = tallies(() => sql.unfinished.all() as unknown as Array<{ subject: string, count: number }>)
+  // A task that has ended does not change any more, and is what most polls ask for.
+  const ended = new LRUCache<string, Task>({ maxSize: endedBytes, sizeCalculation: ({ finalAnswer }) => finalAnswer!.length + 500 })
   let lastId = (sql.lastId.get() as { id: number }).id
-  group.onUndo(() => tally.reload([...reserved.values()].map(({ demand }) => demand)))
+  group.onUndo(() => {
+    tally.reload([...reserved.values()].map(({ demand }) => demand))
+    ended.clear()
+  })
 
   const drop = (id: ReservationId): boolean => {
     const entry = reserved.get(id)
@@ -110,8 +119,13 @@ export function sqliteLedger (db: DatabaseSync, group: GroupCommit, { terms, now
       return ended
     },
     async taskOf (taskId) {
+      const known = ended.get(taskId)
+      if (known !== undefined) return known
       const row = read(() => sql.taskOf.get(taskId) as TaskRow | undefined)
-      return row === undefined ? null : taskFrom(row)
+      if (row === undefined) return null
+      const task = taskFrom(row)
+      if (task.finalAnswer !== null) ended.set(taskId, task)
+      return task
     },
     async sweep () {
       const lapsed = [...reserved].filter(([, { leaseUntil }]) => leaseUntil <= now())
