@@ -5,8 +5,11 @@ import { uploads } from '../../src/http/uploads.ts'
 
 const reply = {} as FastifyReply
 
-function upload (headers: Record<string, string>): FastifyRequest & { call: Call } {
-  return { headers, call: newCall(() => {}) } as unknown as FastifyRequest & { call: Call }
+let callers = 0
+
+/** A request with a body, of a subject of its own if no other is named. */
+function upload (headers: Record<string, string>, subject = `caller-${++callers}`): FastifyRequest & { call: Call } {
+  return { headers, call: { ...newCall(() => {}), session: { subject } } } as unknown as FastifyRequest & { call: Call }
 }
 
 /** Whether a promise has resolved by the next turn. */
@@ -56,6 +59,33 @@ t.test('who hangs up while waiting is passed over', async t => {
   it.release(first.call)
   t.ok(await hasTurn(thirdTurn))
   t.notOk(await hasTurn(goneTurn))
+})
+
+t.test('one subject takes no more than its share, and whoever waits behind it is let by', async t => {
+  const it = uploads({ bodyBytes: 100, bodyBytesInFlight: 400 })
+  const [first, second, third] = [1, 2, 3].map(() => upload({ 'content-length': '100' }, 'mallory'))
+  t.ok(await hasTurn(it.admit(first!, reply)))
+  const [secondTurn, thirdTurn] = [it.admit(second!, reply), it.admit(third!, reply)]
+  t.notOk(await hasTurn(secondTurn), 'there is room, but not for this subject')
+  const others = [1, 2, 3].map(() => upload({ 'content-length': '100' }))
+  for (const other of others) t.ok(await hasTurn(it.admit(other, reply)))
+  const late = it.admit(upload({ 'content-length': '100' }), reply)
+  it.release(first!.call)
+  t.ok(await hasTurn(secondTurn), 'first come, first served')
+  t.notOk(await hasTurn(late), 'now the room is full')
+  it.release(second!.call)
+  t.ok(await hasTurn(thirdTurn))
+  it.release(others[0]!.call)
+  t.ok(await hasTurn(late))
+  t.equal(it.inFlight, 400)
+})
+
+t.test('one subject can not fill the queue', async t => {
+  const it = uploads({ bodyBytes: 100, bodyBytesInFlight: 100 })
+  await it.admit(upload({ 'content-length': '100' }, 'mallory'), reply)
+  for (let count = 0; count < 50; count++) it.admit(upload({ 'content-length': '1' }, 'mallory'), reply).catch(() => {})
+  await t.rejects(it.admit(upload({ 'content-length': '1' }, 'mallory'), reply), { code: 'GW_OVERLOADED' })
+  t.notOk(await hasTurn(it.admit(upload({ 'content-length': '1' }), reply)), 'others may wait')
 })
 
 t.test('a full queue sends the next one away', async t => {
