@@ -69,6 +69,7 @@ export async function createGateway (settings: Settings, { now = Date.now, tidyE
   const { file } = settings
   const log = logger({ level: settings.logLevel, buffered: !process.stdout.isTTY, ...(logTo === undefined ? {} : { destination: logTo }) })
   const store = openStore(settings, now)
+  if (store.lost > 0) log.error({ alarm: 'unknown-outcome', count: store.lost }, 'submits that a crash cut off may have been accepted')
   const upstream = undiciUpstream({ ...file.upstream, baseUrl: settings.tasksBaseUrl, userAgent: `apixo-gateway/${version}` })
   const keys = openKeys(settings, upstream, log, now)
   const patient = patientLedger({

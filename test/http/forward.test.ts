@@ -2,6 +2,7 @@ import { DatabaseSync } from 'node:sqlite'
 import { rmSync } from 'node:fs'
 import { setTimeout as wait } from 'node:timers/promises'
 import t from 'tap'
+import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import { operationOf } from '../../src/domain/catalog.ts'
 import type { KeyRing } from '../../src/domain/keys.ts'
 import type { TaskLedger } from '../../src/domain/ledger.ts'
@@ -118,4 +119,20 @@ t.test('a probe that gets no answer benches nobody, and the caller hears that it
   t.match(await submit(token), { status: 502, error: 'GW_UPSTREAM_REFUSED_KEY' })
   t.same(log.filter(line => line.alarm !== undefined), [])
   t.equal((await submit(token)).status, 200)
+})
+
+t.test('what a crash cut off is told to the operator at the next start', async t => {
+  const store = `${t.testdirName}-crashed.db`
+  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const terms = { reservedMs: 1000, sentMs: 1000, giveUpMs: 1000, refundsPerPeriod: 0 }
+  const earlier = sqliteStore({ path: store, synchronous: 'normal', now: Date.now, terms })
+  t.equal(earlier.lost, 0)
+  const demand = {
+    subject: 'app:alice', operation: 'generateTask', model: 'sora-2', keyId: 'a', microcredits: 1, refundable: true, periodStart: 0, creditLimit: null, taskLimit: 9
+  }
+  const reserved = await earlier.ledger.reserve(demand)
+  t.ok(reserved.granted && await earlier.ledger.advance(reserved.id, { to: 'sent', keyId: 'a' }))
+  await earlier.close()
+  const { log } = await startGateway(t, { store })
+  t.match(log.filter(line => line.alarm !== undefined), [{ alarm: 'unknown-outcome', count: 1 }])
 })

@@ -59,7 +59,7 @@ function storeIn (db: DatabaseSync, { terms, synchronous, now }: SqliteStoreOpti
   db.exec(`PRAGMA journal_mode = WAL; PRAGMA synchronous = ${synchronous}; PRAGMA foreign_keys = ON;
     PRAGMA wal_autocheckpoint = ${checkpointPages}`)
   const version = migrate(db)
-  recover(db)
+  const lost = recover(db)
   const group = groupCommit(db)
   const ledger: TaskLedger = sqliteLedger(db, group, { terms, now })
   const revocations: Revocations = sqliteRevocations(db, group, now)
@@ -67,6 +67,7 @@ function storeIn (db: DatabaseSync, { terms, synchronous, now }: SqliteStoreOpti
   const touch = db.prepare(`PRAGMA user_version = ${version}`)
 
   return {
+    lost,
     ledger,
     unfinished: sqliteUnfinishedTasks(db),
     revocations,
@@ -101,6 +102,7 @@ function lockFile (lock: DatabaseSync): void {
 }
 
 /** No request of an earlier server is alive any more, and what it had sent may exist upstream: it is marked. */
-function recover (db: DatabaseSync): void {
-  db.exec("UPDATE tasks SET stage = 'unknown', ended_at = lease_until WHERE ended_at IS NULL AND stage = 'sent'")
+function recover (db: DatabaseSync): number {
+  const marked = db.prepare("UPDATE tasks SET stage = 'unknown', ended_at = lease_until WHERE ended_at IS NULL AND stage = 'sent'").run()
+  return Number(marked.changes)
 }

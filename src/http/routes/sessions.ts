@@ -60,7 +60,6 @@ function sessionRequest ({ maxTtlSeconds }: SessionRoutesOptions) {
   return Type.Object({
     // No control characters, and no half of a surrogate pair: a store writes every such half down as the same sign, and
     // two subjects would be one.
-    // No control characters, and no half of a surrogate pair: all of those would become one and the same U+FFFD.
     subject: Type.String({ minLength: 1, maxLength: 128, pattern: '^[^\\p{Cc}\\p{Cs}]+$' }),
     ttlSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: maxTtlSeconds })),
     models: Type.Optional(Type.Array(Type.String({ pattern: '^[A-Za-z0-9._*-]{1,64}$' }), { maxItems: 100 })),
