@@ -1,14 +1,14 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
-import Fastify, { type FastifyInstance, LogController } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import type { DestinationStream, Logger } from 'pino'
 import { signedSessions } from './adapters/signed-sessions.ts'
 import { sqliteStore } from './adapters/sqlite/store.ts'
 import { undiciUpstream } from './adapters/undici-upstream.ts'
 import { caps } from './domain/caps.ts'
 import { balancePath } from './domain/catalog.ts'
-import { housekeeping } from './domain/housekeeping.ts'
+import { type Housekeeping, housekeeping } from './domain/housekeeping.ts'
 import { type KeyRing, keyRing, readProbe } from './domain/keys.ts'
 import { type PatientLedger, patientLedger } from './domain/patient-ledger.ts'
 import { plans as compilePlans } from './domain/plan.ts'
@@ -19,16 +19,14 @@ import type { Upstream } from './domain/upstream.ts'
 import { authenticator } from './http/authenticate.ts'
 import { beginCalls } from './http/beginning.ts'
 import { readBodies } from './http/bodies.ts'
-import { answerBrokenHttp, answerBrokenUrl, renderErrors } from './http/error-handler.ts'
 import { lifecycle } from './http/lifecycle.ts'
 import { accessLine, logger } from './http/logging.ts'
 import { withMethods } from './http/methods.ts'
 import { receive } from './http/receive.ts'
-import { requestIds } from './http/request-ids.ts'
 import { healthRoutes } from './http/routes/health.ts'
 import { mirrorRoutes } from './http/routes/mirror.ts'
 import { sessionRoutes } from './http/routes/sessions.ts'
-import { limitSockets } from './http/sockets.ts'
+import { server } from './http/server.ts'
 import { type Uploads, uploads as boundedUploads } from './http/uploads.ts'
 import { type Settings, SettingsError } from './settings.ts'
 
@@ -59,60 +57,24 @@ const tidyMs = 5000
 const patienceMs = 10_000
 /** A reservation that is not sent by then never will be, ms. */
 const reservedMs = 30_000
-/** Node's own limits on a slow caller, ms: https://nodejs.org/api/http.html#serverrequesttimeout */
-const requestMs = 120_000
-const requestHeadersMs = 20_000
 const verifierMs = 5000
 
 /** The composition root: settings → seams → Fastify. It reads like a contents page; what happens is told elsewhere. */
 export async function createGateway (settings: Settings, { now = Date.now, tidyEveryMs = tidyMs, logTo }: GatewayOptions = {}): Promise<Gateway> {
-  const { file } = settings
+  const { limits, upstream: { drainMs } } = settings.file
   const log = logger({ level: settings.logLevel, buffered: !process.stdout.isTTY, ...(logTo === undefined ? {} : { destination: logTo }) })
-  const store = openStore(settings, now)
-  if (store.lost > 0) log.error({ alarm: 'unknown-outcome', count: store.lost }, 'submits that a crash cut off may have been accepted')
-  const upstream = undiciUpstream({ ...file.upstream, baseUrl: settings.tasksBaseUrl, userAgent: `apixo-gateway/${version}` })
-  const keys = openKeys(settings, upstream, log, now)
-  const patient = patientLedger({
-    ledger: store.ledger,
-    now,
-    wait,
-    patienceMs,
-    onOwed: (reservation, step) => log.error({ alarm: 'store-down', reservation, ...step }, 'the store did not take this step; it is kept and tried again')
-  })
-  const uploads = boundedUploads(file.limits)
+  const parts = openParts(settings, log, now)
+  const { store, upstream, uploads } = parts
+
   const life = lifecycle()
   const begin = beginCalls({ begun: life.begun, endings: [accessLine(log), ({ call }) => uploads.release(call), life.ended] })
+  const app = server({ ...limits, log, begin, trustProxy: settings.trustProxy })
+  await receive(app, { ...limits, begin, allowedOrigins: settings.allowedOrigins, isStopping: life.isStopping })
+  await registerRoutes(app, settings, parts)
 
-  const app = Fastify({
-    loggerInstance: log,
-    logController: new LogController({ disableRequestLogging: true }), // one access line of our own instead
-    childLoggerFactory: parent => parent, // a child logger a request costs more than it says: each line carries the id
-    genReqId: requestIds(),
-    trustProxy: settings.trustProxy.length === 0 ? false : [...settings.trustProxy],
-    bodyLimit: file.limits.bodyBytes,
-    requestTimeout: requestMs,
-    http: { headersTimeout: requestHeadersMs, connectionsCheckingInterval: 5000 },
-    forceCloseConnections: 'idle',
-    return503OnClosing: false, // `receive` says it in our own words
-    exposeHeadRoutes: false,
-    clientErrorHandler: answerBrokenHttp,
-    frameworkErrors: answerBrokenUrl(begin),
-    ajv: { customOptions: { coerceTypes: false, removeAdditional: false } }
-  }) as unknown as FastifyInstance
-  limitSockets(app.server, file.limits.socketsPerAddress)
-  renderErrors(app)
-  await receive(app, { ...file.limits, begin, allowedOrigins: settings.allowedOrigins, isStopping: life.isStopping })
-  await registerRoutes(app, settings, { store, upstream, keys, patient, uploads, now })
-
-  const { round: tidy } = housekeeping({
-    patient,
-    ledger: store.ledger,
-    reconciler: reconciler({ unfinished: store.unfinished, ledger: store.ledger, upstream, keys, now }),
-    onUnknown: count => log.error({ alarm: 'unknown-outcome', count }, 'tasks without a known end')
-  })
-  const timer = setInterval(() => {
-    tidy().catch((error: unknown) => log.warn({ err: error }, 'housekeeping failed; it is tried again'))
-  }, tidyEveryMs).unref()
+  const { round: tidy } = openHousekeeping(parts, log)
+  const failed = (when: string) => (error: unknown) => log.error({ err: error, owed: parts.patient.owed }, when)
+  const timer = setInterval(() => { tidy().catch(failed('housekeeping failed; it is tried again')) }, tidyEveryMs).unref()
 
   return {
     app,
@@ -121,13 +83,38 @@ export async function createGateway (settings: Settings, { now = Date.now, tidyE
     listen: () => app.listen({ host: settings.host, port: settings.port, listenTextResolver: address => `listening on ${address}` }),
     async close () {
       clearInterval(timer)
-      await life.drain(app, file.upstream.drainMs)
+      await life.drain(app, drainMs)
       await upstream.close()
-      await tidy().catch((error: unknown) => log.error({ err: error, owed: patient.owed }, 'the last housekeeping failed'))
+      await tidy().catch(failed('the last housekeeping failed'))
       await store.close()
       log.flush()
     }
   }
+}
+
+/** What stands behind the seams. */
+interface Parts {
+  readonly store: Store
+  readonly upstream: Upstream
+  readonly keys: KeyRing
+  readonly patient: PatientLedger
+  readonly uploads: Uploads
+  readonly now: () => number
+}
+
+function openParts (settings: Settings, log: Logger, now: () => number): Parts {
+  const { upstream: waits, limits } = settings.file
+  const store = openStore(settings, now)
+  if (store.lost > 0) log.error({ alarm: 'unknown-outcome', count: store.lost }, 'submits that a crash cut off may have been accepted')
+  const upstream = undiciUpstream({ ...waits, baseUrl: settings.tasksBaseUrl, userAgent: `apixo-gateway/${version}` })
+  const patient = patientLedger({
+    ledger: store.ledger,
+    now,
+    wait,
+    patienceMs,
+    onOwed: (reservation, step) => log.error({ alarm: 'store-down', reservation, ...step }, 'the store did not take this step; it is kept and tried again')
+  })
+  return { store, upstream, patient, now, keys: openKeys(settings, upstream, log, now), uploads: boundedUploads(limits) }
 }
 
 function openStore ({ store, file, origins }: Settings, now: () => number): Store {
@@ -161,13 +148,13 @@ function openKeys ({ apiKeys }: Settings, upstream: Upstream, log: Logger, now: 
   })
 }
 
-interface Parts {
-  readonly store: Store
-  readonly upstream: Upstream
-  readonly keys: KeyRing
-  readonly patient: PatientLedger
-  readonly uploads: Uploads
-  readonly now: () => number
+function openHousekeeping ({ store: { ledger, unfinished }, patient, ...parts }: Parts, log: Logger): Housekeeping {
+  return housekeeping({
+    patient,
+    ledger,
+    reconciler: reconciler({ ...parts, ledger, unfinished }),
+    onUnknown: count => log.error({ alarm: 'unknown-outcome', count }, 'tasks without a known end')
+  })
 }
 
 async function registerRoutes (app: FastifyInstance, settings: Settings, { store, uploads, ...parts }: Parts): Promise<void> {
