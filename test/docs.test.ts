@@ -15,7 +15,7 @@ const packageJson = JSON.parse(read('package.json')) as { version: string, scrip
 /** The origin that the documents name. */
 const documented = 'http://127.0.0.1:8080'
 const bash = (script: string, cwd: string, env: Record<string, string> = {}) =>
-  promisify(execFile)('bash', ['-euo', 'pipefail', '-c', script], { cwd, env: { ...process.env, ...env }, timeout: 20_000 })
+  promisify(execFile)('bash', ['--norc', '-euo', 'pipefail', '-c', script], { cwd, env: { ...process.env, ...env }, timeout: 20_000 })
 
 /** The text under a heading, up to the next one of its level. */
 function section (title: string): string {

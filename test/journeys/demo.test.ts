@@ -32,7 +32,7 @@ t.test('what the demo prints, pasted at once into a shell, ends with a picture',
   for (const comment of script.split('\n').filter(line => line.startsWith('#'))) t.notMatch(comment, /['"`$()]/, 'safe to paste')
 
   // The sandbox draws for six seconds of real time: this is the one test that waits as a newcomer does.
-  const { stdout, stderr } = await run('bash', ['-eu', '-c', script], { cwd, timeout: 30_000 })
+  const { stdout, stderr } = await run('bash', ['--norc', '-eu', '-c', script], { cwd, timeout: 30_000 })
   t.equal(stderr, '')
   t.match(stdout, /^eyJ[\w.-]+\n[0-9a-f]{32}\n/, 'the token and the task id')
   for (const state of ['pending', 'processing', 'success']) t.match(stdout, `"state":"${state}"`)
