@@ -39,12 +39,12 @@ export function forwardSubmit ({ operation, upstream, keys }: ForwardOptions, le
 
   return async (order: AdmittedSubmit, { call }: Context): Promise<ForwardedSubmit> => {
     const first = await attempt(order, order.key, call)
-    const trouble = await keyTrouble(first, order.key, keys, order.model)
+    const trouble = first.kind === 'refused' ? await keyTrouble(first, order.key, keys, order.model) : null
     if (trouble === null) return first
     const other = trouble.mayTryAnother && order.keyId === undefined ? keys.choose(order.model, order.key) : undefined
     if (other === undefined) return { kind: 'our-key', code: trouble.code }
     const second = await attempt(order, other, call)
-    const again = await keyTrouble(second, other, keys, order.model)
+    const again = second.kind === 'refused' ? await keyTrouble(second, other, keys, order.model) : null
     return again === null ? second : { kind: 'our-key', code: again.code }
   }
 }
@@ -64,7 +64,7 @@ export function forwardStatus ({ operation, upstream, keys }: ForwardOptions) {
       if (answer instanceof UpstreamFailure) return { kind: 'failed', code: failureCodes[answer.reason], cause: answer }
       const envelope = readEnvelope(answer.body)
       if (envelope === null || isRedirect(answer.status)) return { kind: 'failed', code: 'GW_UPSTREAM_INVALID' }
-      const trouble = await keyTrouble({ kind: 'refused', status: effectiveStatus(answer.status, envelope), envelope, answer }, key, keys)
+      const trouble = await keyTrouble({ status: effectiveStatus(answer.status, envelope), envelope }, key, keys)
       return trouble === null ? { kind: 'answered', answer, envelope } : { kind: 'failed', code: trouble.code }
     } finally {
       reply.raw.off('close', hungUp)
@@ -82,22 +82,24 @@ const failureCodes: Readonly<Record<FailureReason, ErrorCode>> = {
   cancelled: 'GW_UPSTREAM_INVALID'
 }
 
+/** As much of an answer as casts doubt on a key. */
+interface Doubtful { readonly status: number, readonly envelope: Envelope }
 interface KeyTrouble { readonly code: ErrorCode, readonly mayTryAnother: boolean }
 
 /**
  * Our key's trouble is not the caller's, and the caller's is not our key's. A doubtful answer makes the ring probe the
  * key. `null`: the answer is the caller's own business and passes.
  */
-async function keyTrouble (outcome: SubmitOutcome, key: UpstreamKey, keys: KeyRing, model?: string): Promise<KeyTrouble | null> {
-  if (outcome.kind !== 'refused' || !castsDoubt(outcome.status, outcome.envelope.message)) return null
+async function keyTrouble ({ status, envelope }: Doubtful, key: UpstreamKey, keys: KeyRing, model?: string): Promise<KeyTrouble | null> {
+  if (!castsDoubt(status, envelope.message)) return null
   const verdict = await keys.doubt(key)
-  const mayTryAnother = outcome.status === 401 || outcome.status === 402
+  const mayTryAnother = status === 401 || status === 402
   if (verdict === 'empty') return { code: 'GW_NO_KEY', mayTryAnother }
   if (verdict === 'refused') return { code: 'GW_UPSTREAM_REFUSED_KEY', mayTryAnother }
   if (!mayTryAnother) return null
   // The key works, but not for this (nor does its money reach, perhaps): never a 401 to a caller, whose SDK would log
   // out. Only a submit's 401 is about the model; a 402 may be about this one caller's price, and must not shut out others.
-  if (verdict === 'fine' && model !== undefined && outcome.status === 401) keys.rest(key, model)
+  if (verdict === 'fine' && model !== undefined && status === 401) keys.rest(key, model)
   return { code: 'GW_UPSTREAM_REFUSED_KEY', mayTryAnother }
 }
 

@@ -3,17 +3,19 @@ import { type DestinationStream, type Logger, pino } from 'pino'
 
 export interface LoggerOptions {
   readonly level: string
-  /** Standard output unless a test listens. */
-  readonly destination?: DestinationStream
+  /** A file descriptor, standard output by default; or what a test listens with. */
+  readonly destination?: number | DestinationStream
   /** Lines are written in blocks of 4 kB or every 200 ms: one write call a line costs as much as the whole access check. */
   readonly buffered: boolean
 }
 
 /** The program's log, as JSON lines. Errors go in with their codes and stacks, never with a request or an answer. */
-export function logger ({ level, destination, buffered }: LoggerOptions): Logger {
+export function logger ({ level, destination = 1, buffered }: LoggerOptions): Logger {
   return pino(
     { level, base: null, timestamp: pino.stdTimeFunctions.isoTime, serializers: { err: errorFields } },
-    destination ?? pino.destination({ dest: 1, sync: true, ...(buffered ? { minLength: 4096, periodicFlush: 200 } : {}) })
+    typeof destination === 'number'
+      ? pino.destination({ dest: destination, sync: true, ...(buffered ? { minLength: 4096, periodicFlush: 200 } : {}) })
+      : destination
   )
 }
 

@@ -1,3 +1,5 @@
+import { openSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import { createGateway } from '../../src/app.ts'
 import { logger } from '../../src/http/logging.ts'
@@ -56,8 +58,15 @@ async function startBroken (t: Parameters<typeof settingsFor>[0]) {
 }
 
 t.test('lines go out at once to a terminal, and in blocks to anything else', async t => {
-  t.equal(logger({ level: 'silent', buffered: false }).level, 'silent')
-  t.equal(logger({ level: 'silent', buffered: true }).level, 'silent')
+  const folder = t.testdir()
+  for (const buffered of [false, true]) {
+    const file = join(folder, `buffered-${buffered}`)
+    const log = logger({ level: 'info', buffered, destination: openSync(file, 'w') })
+    log.info('one line')
+    t.equal(readFileSync(file, 'utf8') === '', buffered)
+    log.flush()
+    t.match(readFileSync(file, 'utf8'), /"msg":"one line"/)
+  }
 })
 
 t.test('a path that can not be decoded has its line as well', async t => {
