@@ -1,5 +1,7 @@
 import type { FinalState } from './envelope.ts'
+import type { Earlier, IdempotencyKey, KeptAnswer } from './idempotency.ts'
 import type { Microcredits } from './pricing.ts'
+import type { Page } from './records.ts'
 
 /**
  * The life of a reservation: `reserved → sent → claimed → settled`.
@@ -11,6 +13,17 @@ import type { Microcredits } from './pricing.ts'
  * So per subject, at all times and after any crash: charged ≤ accepted upstream ≤ charged + unknown.
  */
 export type Stage = 'reserved' | 'sent' | 'claimed' | 'settled' | 'unknown'
+
+/** The limits of a session that has some of its own, for its whole life. */
+export interface SessionBudget {
+  readonly id: string
+  /** Most reservations; `null`: any number. */
+  readonly uses: number | null
+  /** Most credits; `null`: any number. */
+  readonly creditLimit: Microcredits | null
+  /** Unix ms. No demand comes after it: what was counted may be forgotten. */
+  readonly expiresAt: number
+}
 
 /** A submit that wants to be paid for. All instants are Unix ms. */
 export interface Demand {
@@ -26,28 +39,49 @@ export interface Demand {
   readonly creditLimit: Microcredits | null
   /** Most unfinished tasks of this subject, this one included. */
   readonly taskLimit: number
+  readonly idempotency?: IdempotencyKey
+  /**
+   * Counts beside the subject's credits. A released reservation gives its use and its credits back, and so does an
+   * unknown one that the operator lets go; a refunded task its credits alone.
+   */
+  readonly session?: SessionBudget
+  /** The URL that the end of its task is delivered to (`Deliveries`). */
+  readonly deliverTo?: string
 }
 
-/** A reservation's number in the ledger. */
-export type ReservationId = number
+/** A reservation's name in the ledger. Opaque: only its own store can read it. */
+export type ReservationId = string
 
 export type Reserved =
   | { readonly granted: true, readonly id: ReservationId }
-  | { readonly granted: false, readonly lacks: 'credits' | 'slot' }
+  /** `uses`: of the session. `credits`: of the session, or of the subject. */
+  | { readonly granted: false, readonly lacks: 'credits' | 'slot' | 'uses' }
+  /** Its idempotency key was used before. */
+  | { readonly granted: false, readonly lacks: 'novelty', readonly earlier: Earlier }
 
 /** The next step of a reservation's life. */
 export type Step =
-  /** Just before the call, with the key it is made with. Nothing may be sent until this has resolved. */
-  | { readonly to: 'sent', readonly keyId: string }
-  | { readonly to: 'claimed', readonly taskId: string }
-  /** Nothing was accepted: credits and slot are given back, the row goes. */
-  | { readonly to: 'released' }
+  /**
+   * Just before the call, with the key it is made with. Nothing may be sent until this has resolved. `callbackHash`: its
+   * callback is known by this (`CallbackSecrets`) from now on; the first one stays.
+   */
+  | { readonly to: 'sent', readonly keyId: string, readonly callbackHash?: string }
+  /** `answer` is what the idempotency key replays. */
+  | { readonly to: 'claimed', readonly taskId: string, readonly answer?: KeptAnswer }
+  /**
+   * Nothing was accepted: credits and slot are given back, the row goes. With an answer its idempotency key stays and
+   * replays that; without one the key is free again.
+   */
+  | { readonly to: 'released', readonly answer?: KeptAnswer }
+  /** Its idempotency key stays, and says so. */
   | { readonly to: 'unknown' }
 
 /** A task as the ledger knows it. */
 export interface Task {
   readonly taskId: string
   readonly subject: string
+  /** As in the demand. */
+  readonly operation: string
   readonly model: string
   readonly keyId: string
   readonly stage: Stage
@@ -72,8 +106,9 @@ export interface Ending {
  */
 export interface TaskLedger {
   /**
-   * Sets a slot and credits aside, or says what is lacking. Under N parallel calls with room for one, exactly one is
-   * granted. A grant is on disk no later than its next step is.
+   * Sets a slot, a use and credits aside, or says what is lacking, in the order of novelty, slot, uses, credits. Under N
+   * parallel calls with room for one, exactly one is granted; under N with one key, exactly one is, whatever the room.
+   * A grant is on disk no later than its next step is.
    */
   reserve (demand: Demand): Promise<Reserved>
   /**
@@ -90,8 +125,11 @@ export interface TaskLedger {
 
 /** Finds the tasks that nobody may be polling any more. */
 export interface UnfinishedTasks {
-  /** At most `limit` claimed tasks that were made before `before` (Unix ms), in the order of their reservations. */
-  after (id: ReservationId, before: number, limit: number): Promise<ReadonlyArray<Task & { readonly id: ReservationId }>>
+  /**
+   * Claimed tasks that were made at `before` (Unix ms) or earlier, a page at a time: every one that stays unfinished is in one
+   * of the pages from the first cursor (`null`) to the last. Throws `GW_STORE_DOWN`.
+   */
+  page (cursor: string | null, before: number, limit: number): Promise<Page<Task>>
 }
 
 /** How long each stage may last, ms, and how many refunds a subject gets in a period. */
@@ -100,4 +138,6 @@ export interface LedgerTerms {
   readonly sentMs: number
   readonly giveUpMs: number
   readonly refundsPerPeriod: number
+  /** How long what has ended is remembered. */
+  readonly retentionMs: number
 }

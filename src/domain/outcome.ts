@@ -14,6 +14,9 @@ export type SubmitOutcome =
   | { readonly kind: 'nothing-sent', readonly cause: unknown }
   | { readonly kind: 'unknown', readonly reason: string }
 
+/** No task is known to exist. */
+export type NotAccepted = Exclude<SubmitOutcome, { readonly kind: 'accepted' }>
+
 export function readSubmitAnswer (answer: UpstreamAnswer): SubmitOutcome {
   const success = answer.status >= 200 && answer.status < 300
   const envelope = readEnvelope(answer.body)
@@ -28,7 +31,7 @@ export function readSubmitAnswer (answer: UpstreamAnswer): SubmitOutcome {
   return unknown(success ? `${answer.status} without a task id` : String(answer.status))
 }
 
-export function readSubmitFailure (failure: unknown): SubmitOutcome {
+export function readSubmitFailure (failure: unknown): NotAccepted {
   if (failure instanceof UpstreamFailure && failure.reason === 'unreachable') return { kind: 'nothing-sent', cause: failure }
   return unknown(failure instanceof UpstreamFailure ? failure.reason : 'error')
 }
@@ -38,13 +41,22 @@ export function effectiveStatus (status: number, envelope: Envelope | null): num
   return status >= 200 && status < 300 && envelope?.code !== undefined ? envelope.code : status
 }
 
-/** The final state that an answer gives of a task; `null` when it is still running, or the answer is about something else. */
-export function finalState ({ status }: UpstreamAnswer, envelope: Envelope | null, taskId: string): FinalState | null {
+/** An answer, as far as it says how a task is. */
+type Statement = Pick<UpstreamAnswer, 'status'>
+
+/** The state that an answer gives of a task, in the upstream's own word; `null` when it gives none, or is about something else. */
+export function statedState ({ status }: Statement, envelope: Envelope | null, taskId: string): string | null {
   if (envelope === null || effectiveStatus(status, envelope) !== 200) return null
   const isAboutIt = (envelope.taskId ?? taskId) === taskId
-  return isAboutIt && isFinal(envelope.state) ? envelope.state : null
+  return isAboutIt && envelope.state ? envelope.state : null
 }
 
-function unknown (reason: string): SubmitOutcome {
+/** The final state that an answer gives of a task; `null` when it is still running, or the answer is about something else. */
+export function finalState (answer: Statement, envelope: Envelope | null, taskId: string): FinalState | null {
+  const state = statedState(answer, envelope, taskId)
+  return state !== null && isFinal(state) ? state : null
+}
+
+function unknown (reason: string): NotAccepted {
   return { kind: 'unknown', reason }
 }

@@ -8,6 +8,11 @@ import type { ReservationId, Step, TaskLedger } from './ledger.ts'
 export interface PatientLedger {
   /** As `TaskLedger.advance`; throws `GW_OUTCOME_UNKNOWN` when the store has not come back in time. The step is kept. */
   advance (id: ReservationId, step: Step): Promise<boolean>
+  /**
+   * Keeps the end of a reservation that has no task: nobody waits for it, and nobody is alarmed. In a long outage the
+   * later ones are left to their leases, after which they are unknown.
+   */
+  owe (id: ReservationId, step: Extract<Step, { to: 'released' | 'unknown' }>): void
   /** Tries all kept steps once more, in order. */
   retry (): Promise<void>
   /** Steps still to be written. */
@@ -23,6 +28,9 @@ export interface PatientLedgerOptions {
   /** Told once for each step that outlived the patience: the operator's alarm. */
   readonly onOwed: (id: ReservationId, step: Step) => void
 }
+
+/** A long outage shall not fill the memory with submits that never were. */
+const maxOwed = 10_000
 
 export function patientLedger ({ ledger, now, wait, patienceMs, onOwed }: PatientLedgerOptions): PatientLedger {
   const owed: Array<{ readonly id: ReservationId, readonly step: Step }> = []
@@ -42,6 +50,9 @@ export function patientLedger ({ ledger, now, wait, patienceMs, onOwed }: Patien
       owed.push({ id, step })
       onOwed(id, step)
       throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
+    },
+    owe (id, step) {
+      if (owed.length < maxOwed) owed.push({ id, step })
     },
     async retry () {
       while (owed.length > 0) {

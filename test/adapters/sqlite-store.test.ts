@@ -1,51 +1,13 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { DatabaseSync } from 'node:sqlite'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { signedSessions } from '../../src/adapters/signed-sessions.ts'
-import { sqliteStore, type SqliteStoreOptions } from '../../src/adapters/sqlite/store.ts'
-import type { ReservationId } from '../../src/domain/ledger.ts'
 import { Secret } from '../../src/domain/secret.ts'
-import type { Store } from '../../src/domain/store.ts'
 import { balance, demandOf } from '../contracts/ledger-balance.ts'
+import { answer, sent } from '../contracts/open-books.ts'
+import { sessionOf } from '../contracts/revocations.ts'
 import { clock } from '../helpers/clock.ts'
-
-const time = clock()
-const terms = { reservedMs: 30_000, sentMs: 140_000, giveUpMs: 86_400_000, refundsPerPeriod: 3 }
-const sent = { to: 'sent', keyId: 'key-1' } as const
-const storeDown = { code: 'GW_STORE_DOWN', detail: { retryAfterSeconds: 1 } }
-const answer = Buffer.from('{"code":200}')
-
-const fileOf = (t: Test): string => join(t.testdir({}), 'gateway.db')
-
-function open (t: Test, path: string, more: Partial<SqliteStoreOptions> = {}): Store {
-  const store = sqliteStore({ path, terms, now: time.now, synchronous: 'normal', ...more })
-  t.teardown(() => store.close())
-  return store
-}
-
-/** Another connection, as the command line has one. */
-function visit (t: Test, path: string): DatabaseSync {
-  const db = new DatabaseSync(path, { timeout: 1000 })
-  t.teardown(() => { if (db.isOpen) db.close() })
-  return db
-}
-
-async function reserve (store: Store, more = {}): Promise<ReservationId> {
-  const reserved = await store.ledger.reserve(demandOf(more))
-  if (!reserved.granted) throw new Error(`no ${reserved.lacks}`)
-  return reserved.id
-}
-
-async function sentOne (store: Store, more = {}): Promise<ReservationId> {
-  const id = await reserve(store, more)
-  await store.ledger.advance(id, sent)
-  return id
-}
-
-async function claimed (store: Store, taskId: string, more = {}): Promise<void> {
-  await store.ledger.advance(await sentOne(store, more), { to: 'claimed', taskId })
-}
+import { claimed, fileOf, open, openWithin, reserve, sentOne, smallStore, storeDown, time, visit } from './sqlite-files.ts'
 
 t.test('the folder of the file is made, however deep', async t => {
   const path = join(t.testdir({}), 'a/b/gateway.db')
@@ -60,6 +22,8 @@ t.test('a store that was closed and is opened again knows everything', async t =
   await claimed(first, 'two', { microcredits: 3 })
   await first.ledger.settle({ taskId: 'two', state: 'success', answer })
   await first.revocations.revoke('session', time.now() + 1000)
+  await first.revocations.revokeSubject('app:bob', time.now(), time.now() + 1000)
+  await sentOne(first, { microcredits: 0, session: { id: 'scoped', uses: 1, creditLimit: 1, expiresAt: time.now() + 1000 } })
   await first.close()
 
   const second = open(t, path)
@@ -69,7 +33,9 @@ t.test('a store that was closed and is opened again knows everything', async t =
   t.ok((await second.ledger.taskOf('two'))?.finalAnswer?.equals(answer))
   t.equal(await creditsUsed(), 8)
   t.equal(await slotsUsed(), 1)
-  t.equal(await second.revocations.isRevoked('session'), true)
+  t.equal(await second.revocations.isRevoked(sessionOf('session')), true)
+  t.equal(await second.revocations.isRevoked({ ...sessionOf('other'), subject: 'app:bob' }), true)
+  t.same(await second.accounts.spentIn('app:alice', 'scoped'), { uses: 1, microcredits: 0 })
 })
 
 t.test('what an earlier server left half done is brought to a safe end', async t => {
@@ -210,7 +176,7 @@ t.test('a file that somebody else keeps locked fails each write within its time,
   t.ok(performance.now() - start < 1000)
   await t.rejects(store.ledger.settle({ taskId: 'one', state: 'failed', answer }), storeDown)
   await t.rejects(store.revocations.revoke('session', time.now() + 1000), storeDown)
-  t.equal(await store.revocations.isRevoked('session'), false)
+  t.equal(await store.revocations.isRevoked(sessionOf('session')), false)
   t.match(await store.ledger.taskOf('one'), { stage: 'claimed' }, 'what is known is still told')
   other.exec('ROLLBACK')
 
@@ -219,7 +185,7 @@ t.test('a file that somebody else keeps locked fails each write within its time,
   t.equal(await slotsUsed(), 2)
   t.equal(await store.ledger.settle({ taskId: 'one', state: 'failed', answer }), true)
   await store.revocations.revoke('session', time.now() + 1000)
-  t.equal(await store.revocations.isRevoked('session'), true)
+  t.equal(await store.revocations.isRevoked(sessionOf('session')), true)
 })
 
 t.test('a store that can not write is not ready, and is again by itself', async t => {
@@ -276,7 +242,7 @@ t.test('a commit that fails undoes all of its turn, tells each of its writers, a
     CREATE TRIGGER poison_task AFTER UPDATE ON tasks WHEN new.task_id = 'poison' BEGIN INSERT INTO poison VALUES (-1); END;
     CREATE TRIGGER poison_session AFTER INSERT ON revocations BEGIN INSERT INTO poison VALUES (-1); END`)
   await t.rejects(store.revocations.revoke('session', time.now() + 1000), storeDown)
-  t.equal(await store.revocations.isRevoked('session'), false)
+  t.equal(await store.revocations.isRevoked(sessionOf('session')), false)
   const claims = ids.map((id, index) => store.ledger.advance(id, { to: 'claimed', taskId: index === 3 ? 'poison' : `task ${index}` }))
   const dropped = store.ledger.advance(ids[0]!, { to: 'unknown' })
   t.match(await Promise.allSettled([...claims, dropped]), Array.from({ length: 6 }, () => ({ status: 'rejected', reason: storeDown })))
@@ -316,7 +282,7 @@ t.test('a store that is closed says so, and closing waits for what is being writ
   await t.rejects(store.ping(), storeDown)
   await t.rejects(store.ledger.taskOf('one'), storeDown)
   await t.rejects(store.ledger.reserve(demandOf({ creditLimit: 100 })), storeDown)
-  await t.rejects(store.unfinished.after(0, time.now(), 10), storeDown)
+  await t.rejects(store.unfinished.page(null, time.now(), 10), storeDown)
   await t.rejects(store.ledger.advance(id, { to: 'unknown' }), storeDown)
   await store.close()
   t.match(await open(t, path).ledger.taskOf('one'), { stage: 'claimed' })
@@ -331,14 +297,19 @@ t.test('a revocation is forgotten when its session would have ended by itself', 
   time.advance(1000)
   await store.revocations.revoke('other', time.now() + 1000)
   t.same(visit(t, path).prepare('SELECT session_id FROM revocations ORDER BY session_id').all().map(row => row.session_id), ['long', 'other'])
-  t.equal(await store.revocations.isRevoked('short'), false, 'in memory as well')
-  t.equal(await store.revocations.isRevoked('long'), true)
+  t.equal(await store.revocations.isRevoked(sessionOf('short')), false, 'in memory as well')
+  await store.revocations.revokeSubject('app:alice', 2000, time.now() + 1000)
+  t.equal(await store.revocations.isRevoked(sessionOf('another')), true)
+  time.advance(1000)
+  await store.revocations.revokeSubject('app:bob', 2000, time.now() + 1000)
+  t.equal(await store.revocations.isRevoked(sessionOf('another')), false, 'and so are subjects')
+  t.equal(await store.revocations.isRevoked(sessionOf('long')), true)
 })
 
 t.test('the file has ids, names and answers, and no token', async t => {
   const path = fileOf(t)
   const store = open(t, path)
-  const sessions = signedSessions({ secrets: [new Secret('a-session-secret-of-32-bytes-and-more')], now: time.now })
+  const sessions = signedSessions({ secrets: { current: [new Secret('a-session-secret-of-32-bytes-and-more')] }, now: time.now })
   const { token, session } = await sessions.mint({ subject: 'alice', plan: 'default', models: ['*'], scopes: [], ttlSeconds: 60 })
   await claimed(store, 'one', { subject: session.subject })
   await store.revocations.revoke(session.id, session.expiresAt)
@@ -346,28 +317,6 @@ t.test('the file has ids, names and answers, and no token', async t => {
   for (const known of [session.id, session.subject, 'one']) t.ok(bytes.includes(known), known)
   for (const part of token.split('.')) t.notOk(bytes.includes(part))
 })
-
-/** A store and the connection it writes over: what SQLite sets per connection can be seen and set from nowhere else. */
-async function openWithin (t: Test, path: string, more: Partial<SqliteStoreOptions> = {}): Promise<{ store: Store, db: DatabaseSync }> {
-  const { prepare } = DatabaseSync.prototype
-  const opened = new Set<DatabaseSync>()
-  const spy = t.capture(DatabaseSync.prototype, 'prepare', function (this: DatabaseSync, sql: string) {
-    opened.add(this)
-    return prepare.call(this, sql)
-  })
-  const store = open(t, path, more)
-  spy.restore()
-  const [db] = opened
-  return { store, db: db! }
-}
-
-/** A store whose disk is full some pages from here: https://sqlite.org/pragma.html#pragma_max_page_count */
-async function smallStore (t: Test, path: string): Promise<Store> {
-  const { store, db } = await openWithin(t, path)
-  const { page_count: pages } = db.prepare('PRAGMA page_count').get() as { page_count: number }
-  db.exec(`PRAGMA max_page_count = ${pages + 10}`)
-  return store
-}
 
 /** Commits in the log beside a file; a frame that ends one says how long the file is then: https://sqlite.org/fileformat2.html#walformat */
 function commitsIn (path: string): number {

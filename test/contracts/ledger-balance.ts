@@ -18,7 +18,9 @@ export function demandOf (more: Partial<Demand> = {}): Demand {
 
 type Owner = Partial<Pick<Demand, 'subject' | 'periodStart'>>
 
-/** What a ledger would say if one could ask it: found by trying, so that it works for every implementation. */
+/**
+ * What a ledger holds to, found by trying, whatever it says of itself. Credits: of a subject without grants.
+ */
 export interface Balance {
   creditsUsed (owner?: Owner): Promise<number>
   slotsUsed (owner?: Owner): Promise<number>
@@ -38,9 +40,9 @@ export function balance (ledger: TaskLedger): Balance {
     async creditsUsed (owner = {}) {
       const held = await ledger.reserve(demandOf({ ...owner, microcredits: ballast }))
       if (!held.granted) throw new Error(`no ${held.lacks}`)
-      const used = await least(2 ** 45, creditLimit => isGranted(demandOf({ ...owner, microcredits: 0, creditLimit })))
+      const enough = await least(2 ** 45, creditLimit => isGranted(demandOf({ ...owner, microcredits: 1, creditLimit })))
       await ledger.advance(held.id, { to: 'released' })
-      return used - ballast
+      return enough - 1 - ballast
     },
     slotsUsed: async (owner = {}) =>
       await least(2000, taskLimit => isGranted(demandOf({ ...owner, microcredits: 0, taskLimit }))) - 1

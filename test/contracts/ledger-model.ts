@@ -1,26 +1,55 @@
-import type { Demand, Ending, LedgerTerms, ReservationId, Reserved, Stage, Step } from '../../src/domain/ledger.ts'
+import { type Earlier, idempotencyMs, type IdempotencyKey, type KeptAnswer } from '../../src/domain/idempotency.ts'
+import type { Demand, Ending, LedgerTerms, ReservationId, Reserved, SessionBudget, Stage, Step } from '../../src/domain/ledger.ts'
 
 interface Entry {
   readonly demand: Demand
+  readonly fromGrants: number
+  readonly createdAt: number
   stage: Stage
   taskId: string | undefined
   leaseUntil: number
   refunded: boolean
+  /** Let go by the operator: no refund of the period. */
+  letGo: boolean
 }
 
+interface UsedKey extends IdempotencyKey { readonly subject: string, readonly entry: Entry, answer?: KeptAnswer }
 type Owner = Pick<Demand, 'subject' | 'periodStart'>
 
 /** A ledger that keeps no sums: credits and slots are counted from the entries each time, so they can not drift. */
 export function ledgerModel (terms: LedgerTerms, now: () => number) {
   const entries = new Map<ReservationId, Entry>()
+  const grants: Array<{ readonly subject: string, readonly microcredits: number }> = []
+  let keys: UsedKey[] = []
   const all = () => [...entries.values()]
+  const sum = (numbers: number[]) => numbers.reduce((one, other) => one + other, 0)
+  const charged = (subject: string) => all().filter(({ demand, refunded }) => demand.subject === subject && !refunded)
   const ofOwner = ({ subject, periodStart }: Owner) =>
     all().filter(({ demand }) => demand.subject === subject && demand.periodStart === periodStart)
   const creditsUsed = (owner: Owner) =>
-    ofOwner(owner).reduce((sum, { demand, refunded }) => sum + (refunded ? 0 : demand.microcredits), 0)
+    sum(ofOwner(owner).map(({ demand, fromGrants, refunded }) => refunded ? 0 : demand.microcredits - fromGrants))
+  const creditsGranted = (subject: string) =>
+    sum(grants.filter(grant => grant.subject === subject).map(grant => grant.microcredits)) -
+    sum(charged(subject).map(({ fromGrants }) => fromGrants))
   const slotsUsed = ({ subject }: Pick<Demand, 'subject'>) =>
     all().filter(({ demand, stage }) => demand.subject === subject && stage !== 'settled' && stage !== 'unknown').length
   const holderOf = (taskId: string) => all().find(entry => entry.taskId === taskId)
+  const keyOf = (entry: Entry) => keys.find(key => key.entry === entry)
+  const fromGrants = (demand: Demand): number =>
+    Math.min(demand.microcredits, Math.max(0, creditsUsed(demand) + demand.microcredits - (demand.creditLimit ?? Infinity)))
+
+  const spentIn = (subject: string, id: string) => {
+    const its = all().filter(({ demand }) => demand.subject === subject && demand.session?.id === id)
+    return {
+      uses: its.filter(({ letGo }) => !letGo).length,
+      microcredits: sum(its.map(({ demand, refunded }) => refunded ? 0 : demand.microcredits))
+    }
+  }
+  const lackOf = ({ subject, microcredits }: Demand, { id, uses, creditLimit }: SessionBudget): 'uses' | 'credits' | null => {
+    const spent = spentIn(subject, id)
+    if (spent.uses >= (uses ?? Infinity)) return 'uses'
+    return spent.microcredits + microcredits > (creditLimit ?? Infinity) ? 'credits' : null
+  }
 
   const move = (entry: Entry, stage: Stage, leaseMs: number): true => {
     entry.stage = stage
@@ -28,16 +57,53 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
     return true
   }
 
+  const earlier = (subject: string, { key, fingerprint }: IdempotencyKey): Earlier | null => {
+    const used = keys.find(one => one.subject === subject && one.key === key)
+    if (used === undefined || now() >= used.entry.createdAt + idempotencyMs) return null
+    if (used.fingerprint !== fingerprint) return { kind: 'mismatch' }
+    if (used.answer !== undefined) return { kind: 'answered', answer: used.answer }
+    return { kind: used.entry.stage === 'reserved' || used.entry.stage === 'sent' ? 'pending' : 'unknown' }
+  }
+
+  const release = (id: ReservationId, entry: Entry, answer?: KeptAnswer): true => {
+    entries.delete(id)
+    if (answer === undefined) keys = keys.filter(key => key.entry !== entry)
+    else Object.assign(keyOf(entry) ?? {}, { answer })
+    return true
+  }
+
   return {
     creditsUsed,
+    creditsGranted,
     slotsUsed,
-    /** What is lacking, or `null`. */
-    lacks (demand: Demand): Extract<Reserved, { granted: false }>['lacks'] | null {
-      if (slotsUsed(demand) >= demand.taskLimit) return 'slot'
-      return creditsUsed(demand) + demand.microcredits > (demand.creditLimit ?? Infinity) ? 'credits' : null
+    spentIn,
+    earlier,
+    /** What it is answered; without an id when it is granted. */
+    reserve (demand: Demand): Exclude<Reserved, { granted: true }> | { readonly granted: true } {
+      const before = demand.idempotency === undefined ? null : earlier(demand.subject, demand.idempotency)
+      if (before !== null) return { granted: false, lacks: 'novelty', earlier: before }
+      if (slotsUsed(demand) >= demand.taskLimit) return { granted: false, lacks: 'slot' }
+      const lack = demand.session === undefined ? null : lackOf(demand, demand.session)
+      if (lack !== null) return { granted: false, lacks: lack }
+      const needed = fromGrants(demand)
+      return needed > 0 && needed > creditsGranted(demand.subject) ? { granted: false, lacks: 'credits' } : { granted: true }
     },
     add (id: ReservationId, demand: Demand): void {
-      entries.set(id, { demand, stage: 'reserved', taskId: undefined, leaseUntil: now() + terms.reservedMs, refunded: false })
+      const entry: Entry = {
+        demand,
+        fromGrants: fromGrants(demand),
+        createdAt: now(),
+        stage: 'reserved',
+        taskId: undefined,
+        leaseUntil: now() + terms.reservedMs,
+        refunded: false,
+        letGo: false
+      }
+      entries.set(id, entry)
+      const { subject, idempotency } = demand
+      if (idempotency === undefined) return
+      keys = keys.filter(key => key.subject !== subject || key.key !== idempotency.key)
+      keys.push({ ...idempotency, subject, entry })
     },
     advance (id: ReservationId, step: Step): boolean {
       const entry = entries.get(id)
@@ -45,28 +111,44 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       const { stage } = entry
       switch (step.to) {
         case 'sent': return (stage === 'reserved' || stage === 'sent') && move(entry, 'sent', terms.sentMs)
-        case 'released': return (stage === 'reserved' || stage === 'sent') && entries.delete(id)
+        case 'released': return (stage === 'reserved' || stage === 'sent') && release(id, entry, step.answer)
         case 'unknown': return stage === 'sent' && move(entry, 'unknown', Infinity)
         case 'claimed': {
-          if (entry.taskId === step.taskId) return true
+          const isRepeated = entry.taskId === step.taskId
           const mayClaim = (stage === 'sent' || stage === 'unknown') && entry.taskId === undefined && holderOf(step.taskId) === undefined
-          if (mayClaim) entry.taskId = step.taskId
-          return mayClaim && move(entry, 'claimed', terms.giveUpMs)
+          if (!isRepeated && !mayClaim) return false
+          const key = keyOf(entry)
+          if (key !== undefined && step.answer !== undefined) key.answer ??= step.answer
+          if (isRepeated) return true
+          entry.taskId = step.taskId
+          return move(entry, 'claimed', terms.giveUpMs)
         }
       }
     },
     settle ({ taskId, state }: Pick<Ending, 'taskId' | 'state'>): boolean {
       const entry = holderOf(taskId)
       if (entry === undefined || entry.stage === 'settled') return false
-      const refunds = ofOwner(entry.demand).filter(({ refunded }) => refunded).length
-      entry.refunded = state === 'failed' && entry.demand.refundable && refunds < terms.refundsPerPeriod
+      const refunds = ofOwner(entry.demand).filter(({ refunded, letGo }) => refunded && !letGo).length
+      if (state === 'failed' && entry.demand.refundable && refunds < terms.refundsPerPeriod) entry.refunded = true
       return move(entry, 'settled', Infinity)
+    },
+    letGo (id: ReservationId): boolean {
+      const entry = entries.get(id)
+      if (entry === undefined || entry.stage !== 'unknown' || entry.refunded) return false
+      keys = keys.filter(key => key.entry !== entry)
+      entry.letGo = true
+      entry.refunded = true
+      return true
+    },
+    grant (subject: string, microcredits: number): number {
+      grants.push({ subject, microcredits })
+      return creditsGranted(subject)
     },
     sweep (): { released: number, unknown: number } {
       const late = [...entries].filter(([, { stage, leaseUntil }]) => leaseUntil <= now() && stage !== 'settled' && stage !== 'unknown')
       const lapsed = late.filter(([, { stage }]) => stage === 'reserved')
       for (const [id, entry] of late) {
-        if (entry.stage === 'reserved') entries.delete(id)
+        if (entry.stage === 'reserved') release(id, entry)
         else move(entry, 'unknown', Infinity)
       }
       return { released: lapsed.length, unknown: late.length - lapsed.length }

@@ -1,46 +1,65 @@
 import type { Test } from 'tap'
-import type { LedgerTerms, ReservationId, Step } from '../../src/domain/ledger.ts'
-import { clock } from '../helpers/clock.ts'
+import type { KeptAnswer } from '../../src/domain/idempotency.ts'
+import type { ReservationId, Step } from '../../src/domain/ledger.ts'
 import { random } from '../helpers/random.ts'
-import { balance, demandOf } from './ledger-balance.ts'
+import { demandOf } from './ledger-balance.ts'
 import { ledgerModel } from './ledger-model.ts'
-import type { OpenLedger } from './task-ledger.ts'
+import { openBooks, type OpenStore, periodStart, terms } from './open-books.ts'
 
 const rounds = 3000
-const { periodStart } = demandOf()
 const owners = ['app:alice', 'app:bob'].flatMap(subject => [periodStart, periodStart + 1].map(start => ({ subject, periodStart: start })))
-const moves = ['reserve', 'reserve', 'advance', 'advance', 'advance', 'advance', 'settle', 'settle', 'sweep'] as const
+const moves = [
+  'reserve', 'reserve', 'reserve', 'advance', 'advance', 'advance', 'advance', 'advance', 'settle', 'settle', 'settle', 'sweep', 'release', 'grant'
+] as const
 const steps = ['sent', 'sent', 'claimed', 'claimed', 'released', 'unknown'] as const
+const budgets = [
+  { id: 'many', uses: null, creditLimit: 200, expiresAt: 9e15 }, { id: 'few', uses: 40, creditLimit: null, expiresAt: 9e15 },
+  { id: 'both', uses: 60, creditLimit: 100, expiresAt: 9e15 }
+]
+const pauses = [0, 1000, 20_000, 100_000, 3_600_000]
 
-/** Steps, endings and sweeps as they fall, each held against a model that can be read in a minute. */
-export function ledgerWalk (t: Test, open: OpenLedger, terms: LedgerTerms): void {
+/** Steps, endings, sweeps and grants as they fall, each held against a model that can be read in a few minutes. */
+export function ledgerWalk (t: Test, open: OpenStore): void {
   const dice = random()
   t.test(`whatever happens in whatever order, who is charged is charged once (TEST_SEED=${dice.seed})`, async t => {
-    const time = clock()
-    const ledger = open(t, { terms, now: time.now })
+    const { ledger, accounts, idempotency, records, time, tidyAll } = await openBooks(t, open)
     const model = ledgerModel(terms, time.now)
-    const { creditsUsed, slotsUsed } = balance(ledger)
     const ids: ReservationId[] = []
+    /** Mostly the young ones: the old have settled. */
+    const anyId = () => dice.pick(dice.int(4) === 0 ? ids : ids.slice(-12)) ?? 'none'
     const anyTask = () => `task ${dice.int(rounds / 50)}`
+    const anyKey = () => ({ key: `key ${dice.int(40)}`, fingerprint: `print ${Math.floor(dice.int(10) / 9)}` })
+    const anyAnswer = (): KeptAnswer => ({ status: 200 + dice.int(300), contentType: 'application/json', body: Buffer.from(`${dice.int(1e9)}`) })
+    const anyStep = (): Step => {
+      const to = dice.pick(steps)
+      if (to === 'sent') return { to, keyId: 'key-1' }
+      if (to === 'unknown') return { to }
+      const answer = dice.int(2) === 0 ? {} : { answer: anyAnswer() }
+      return to === 'claimed' ? { to, taskId: anyTask(), ...answer } : { to, ...answer }
+    }
 
     const make = {
       async reserve () {
         const demand = demandOf({
-          ...dice.pick(owners), microcredits: dice.int(5), refundable: dice.int(3) > 0, creditLimit: 40, taskLimit: 12
+          ...dice.pick(owners),
+          microcredits: dice.int(5),
+          refundable: dice.int(3) > 0,
+          creditLimit: dice.pick([40, 40, 30, null]),
+          taskLimit: 12,
+          ...(dice.int(2) === 0 ? {} : { idempotency: anyKey() }),
+          ...(dice.int(2) === 0 ? {} : { session: dice.pick(budgets) })
         })
-        const lacks = model.lacks(demand)
+        const expected = model.reserve(demand)
         const reserved = await ledger.reserve(demand)
-        t.equal(reserved.granted ? null : reserved.lacks, lacks)
-        if (!reserved.granted) return
-        t.notOk(ids.includes(reserved.id), 'no number twice')
-        ids.push(reserved.id)
-        model.add(reserved.id, demand)
+        const { id, ...told } = { id: undefined, ...reserved }
+        t.same(told, expected)
+        if (id === undefined) return
+        t.notOk(ids.includes(id), 'no name twice')
+        ids.push(id)
+        model.add(id, demand)
       },
       async advance () {
-        // Mostly the young ones: the old have settled.
-        const id = dice.pick(dice.int(4) === 0 ? ids : ids.slice(-12)) ?? 0
-        const to = dice.pick(steps)
-        const step: Step = to === 'sent' ? { to, keyId: 'key-1' } : to === 'claimed' ? { to, taskId: anyTask() } : { to }
+        const [id, step] = [anyId(), anyStep()]
         for (let times = dice.pick([1, 1, 1, 2, 3]); times > 0; times--) {
           t.equal(await ledger.advance(id, step), model.advance(id, step), `${id} ${JSON.stringify(step)}`)
         }
@@ -50,17 +69,33 @@ export function ledgerWalk (t: Test, open: OpenLedger, terms: LedgerTerms): void
         t.equal(await ledger.settle(ending), model.settle(ending))
       },
       async sweep () {
-        time.advance(dice.pick([0, 1000, 20_000, 100_000]))
+        time.advance(dice.pick(pauses))
         t.same(await ledger.sweep(), model.sweep())
+      },
+      async release () {
+        const id = anyId()
+        t.equal(await records.release(id), model.letGo(id), `${id} let go`)
+      },
+      async grant () {
+        const [{ subject }, microcredits] = [dice.pick(owners), dice.int(5) + 1]
+        t.equal(await accounts.grant({ subject, microcredits }), model.grant(subject, microcredits))
       }
     }
 
     for (let round = 1; round <= rounds && t.passing(); round++) {
       await make[dice.pick(moves)]()
       if (round % 250 !== 0) continue
+      await tidyAll()
       for (const owner of owners) {
-        t.equal(await creditsUsed(owner), model.creditsUsed(owner))
-        t.equal(await slotsUsed(owner), model.slotsUsed(owner))
+        const { subject, periodStart } = owner
+        t.same(await accounts.balanceOf(subject, periodStart), {
+          used: model.creditsUsed(owner), granted: model.creditsGranted(subject), unfinished: model.slotsUsed(owner)
+        })
+        for (const { id } of budgets) t.same(await accounts.spentIn(subject, id), model.spentIn(subject, id), id)
+        for (let key = 0; key < 40; key++) {
+          const used = { key: `key ${key}`, fingerprint: 'print 0' }
+          t.same(await idempotency.earlier(subject, used), model.earlier(subject, used))
+        }
       }
     }
   })

@@ -1,48 +1,95 @@
 import type { Test } from 'tap'
-import type { Revocations } from '../../src/domain/session.ts'
-import { clock } from '../helpers/clock.ts'
+import type { RevocableSession, Revocations } from '../../src/domain/session.ts'
+import type { Clock } from '../helpers/clock.ts'
+import { openBooks, type OpenStore } from './open-books.ts'
 
-/** Every Revocations must pass this, whatever is behind it. `open` starts empty and ends with its test. */
-export function revocationsContract (t: Test, open: (t: Test, now: () => number) => Revocations): void {
+/** A session of alice's that began long ago. */
+export function sessionOf (id: string): RevocableSession {
+  return { id, subject: 'app:alice', issuedAt: 1000 }
+}
+
+/** Every Revocations must pass this, whatever is behind it. */
+export function revocationsContract (t: Test, openStore: OpenStore): void {
+  const open = async (t: Test): Promise<{ it: Revocations, time: Clock }> => {
+    const { revocations: it, time } = await openBooks(t, openStore)
+    return { it, time }
+  }
+
   t.test('a session is revoked once somebody has said so, and not before', async t => {
-    const time = clock()
-    const it = open(t, time.now)
-    t.equal(await it.isRevoked('one'), false)
+    const { it, time } = await open(t)
+    t.equal(await it.isRevoked(sessionOf('one')), false)
     await it.revoke('one', time.now() + 1000)
-    t.equal(await it.isRevoked('one'), true)
-    t.equal(await it.isRevoked('two'), false)
-    t.equal(await it.isRevoked('One'), false)
-    t.equal(await it.isRevoked(''), false)
+    t.equal(await it.isRevoked(sessionOf('one')), true)
+    t.equal(await it.isRevoked(sessionOf('two')), false)
+    t.equal(await it.isRevoked(sessionOf('One')), false)
+    t.equal(await it.isRevoked(sessionOf('')), false)
   })
 
   t.test('revoking twice is once, also at the same time', async t => {
-    const time = clock()
-    const it = open(t, time.now)
+    const { it, time } = await open(t)
     await Promise.all(Array.from({ length: 50 }, () => it.revoke('one', time.now() + 1000)))
     await it.revoke('one', time.now() + 1000)
-    t.equal(await it.isRevoked('one'), true)
+    t.equal(await it.isRevoked(sessionOf('one')), true)
   })
 
   t.test('a revocation holds until the session would have ended by itself, whatever else is forgotten', async t => {
-    const time = clock()
-    const it = open(t, time.now)
+    const { it, time } = await open(t)
     await it.revoke('short', time.now() + 1000)
     await it.revoke('long', time.now() + 1_000_000)
     time.advance(999)
-    t.equal(await it.isRevoked('short'), true)
+    t.equal(await it.isRevoked(sessionOf('short')), true)
     time.advance(10_000)
     await it.revoke('other', time.now() + 1000)
-    t.equal(await it.isRevoked('long'), true)
+    t.equal(await it.isRevoked(sessionOf('long')), true)
   })
 
   t.test('ids with odd characters do not mix', async t => {
-    const time = clock()
-    const it = open(t, time.now)
+    const { it, time } = await open(t)
     const ids = ["'", '"', '%', '_', '*', '😀', 'ä', 'a\u0308', ' ', '0', '00', "'; DROP TABLE revocations; --"]
     for (const [index, id] of ids.entries()) {
-      t.equal(await it.isRevoked(id), false, JSON.stringify(id))
+      t.equal(await it.isRevoked(sessionOf(id)), false, JSON.stringify(id))
       if (index % 2 === 0) await it.revoke(id, time.now() + 1000)
     }
-    for (const [index, id] of ids.entries()) t.equal(await it.isRevoked(id), index % 2 === 0, JSON.stringify(id))
+    for (const [index, id] of ids.entries()) t.equal(await it.isRevoked(sessionOf(id)), index % 2 === 0, JSON.stringify(id))
+  })
+  /** Asks with an id that nobody knows. */
+  const asker = (it: Revocations) => {
+    let asked = 0
+    return (subject: string, issuedAt: number) => it.isRevoked({ id: `asked ${++asked}`, subject, issuedAt })
+  }
+
+  t.test('all sessions of a subject that were issued by then are revoked, and no later one and nobody else\'s', async t => {
+    const { it, time } = await open(t)
+    const isRevoked = asker(it)
+    const now = time.now()
+    await it.revokeSubject('app:alice', now, now + 1_000_000)
+    for (const [issuedAt, revoked] of [[0, true], [now - 1, true], [now, true], [now + 1, false], [now + 1e9, false]] as const) {
+      t.equal(await isRevoked('app:alice', issuedAt), revoked, String(issuedAt - now))
+    }
+    for (const other of ['app:bob', 'app:Alice', 'app:alice ', 'alice', 'guest:alice', '']) t.equal(await isRevoked(other, 0), false, other)
+  })
+
+  t.test('of several words about a subject the latest instant holds, in whatever order they come', async t => {
+    const { it, time } = await open(t)
+    const isRevoked = asker(it)
+    const now = time.now()
+    await Promise.all([5, 9, 2].map(before => it.revokeSubject('app:alice', now + before, now + 1_000_000)))
+    await it.revokeSubject('app:alice', now + 1, now + 1_000_000)
+    t.equal(await isRevoked('app:alice', now + 9), true)
+    t.equal(await isRevoked('app:alice', now + 10), false)
+  })
+
+  t.test('a word about a subject holds until its sessions would have ended by themselves, whatever else is forgotten', async t => {
+    const { it, time } = await open(t)
+    const isRevoked = asker(it)
+    const now = time.now()
+    await it.revokeSubject('app:alice', now, now + 10_000)
+    await it.revokeSubject('app:bob', now, now + 1_000_000)
+    time.advance(9999)
+    await it.revokeSubject('app:carol', now, now + 1_000_000)
+    t.equal(await isRevoked('app:alice', now), true)
+    time.advance(100_000)
+    await it.revoke('other', time.now() + 1000)
+    t.equal(await isRevoked('app:bob', now), true)
   })
 }

@@ -1,73 +1,20 @@
 import type { Test } from 'tap'
-import type { Demand, LedgerTerms, ReservationId, Stage, Step, TaskLedger } from '../../src/domain/ledger.ts'
-import { type Clock, clock } from '../helpers/clock.ts'
-import { balance, type Balance, demandOf } from './ledger-balance.ts'
+import type { Demand, SessionBudget, Step } from '../../src/domain/ledger.ts'
+import { demandOf } from './ledger-balance.ts'
 import { ledgerWalk } from './ledger-walk.ts'
+import { answer, type Fixture, openBooks, type OpenStore, periodStart, type Place, sent, stepTo, terms } from './open-books.ts'
 
-/** Opens an empty ledger that ends with its test. */
-export type OpenLedger = (t: Test, setup: { readonly terms: LedgerTerms, readonly now: () => number }) => TaskLedger
-
-interface Fixture extends Balance {
-  readonly ledger: TaskLedger
-  readonly time: Clock
-  /** A reservation at that stage; its task, when it has one, is `task`. */
-  at (stage: Place, more?: Partial<Demand>, task?: string): Promise<ReservationId>
-}
-
-/** A stage, or no longer there, or unknown in one of its two ways. */
-type Place = Stage | 'released' | 'given up'
-
-const terms: LedgerTerms = { reservedMs: 30_000, sentMs: 140_000, giveUpMs: 86_400_000, refundsPerPeriod: 3 }
-const periodStart = demandOf().periodStart
-const sent = { to: 'sent', keyId: 'key-1' } as const
-const answer = Buffer.from('{"code":200}')
-
-const ways: Readonly<Record<Place, readonly Step['to'][]>> = {
-  reserved: [],
-  sent: ['sent'],
-  claimed: ['sent', 'claimed'],
-  settled: ['sent', 'claimed'],
-  unknown: ['sent', 'unknown'],
-  'given up': ['sent', 'claimed'],
-  released: ['sent', 'released']
-}
-
-function stepTo (to: Step['to'], taskId: string): Step {
-  if (to === 'sent') return sent
-  return to === 'claimed' ? { to, taskId } : { to }
-}
+type Open = (t: Test) => Promise<Fixture>
 
 /** Every TaskLedger must pass this, whatever is behind it: each promise of domain/ledger.ts once. */
-export function taskLedgerContract (t: Test, open: OpenLedger): void {
-  const fixture = (t: Test): Fixture => {
-    const time = clock()
-    const ledger = open(t, { terms, now: time.now })
-    return {
-      ledger,
-      time,
-      ...balance(ledger),
-      async at (stage, more = {}, task = 'task') {
-        const reserved = await ledger.reserve(demandOf(more))
-        if (!reserved.granted) throw new Error(`no ${reserved.lacks}`)
-        for (const to of ways[stage]) await ledger.advance(reserved.id, stepTo(to, task))
-        if (stage === 'settled') await ledger.settle({ taskId: task, state: 'success', answer })
-        if (stage === 'given up') {
-          time.advance(terms.giveUpMs)
-          await ledger.sweep()
-        }
-        return reserved.id
-      }
-    }
-  }
-  for (const group of [reserving, stepping, settling, sweeping, separating]) group(t, fixture)
-  ledgerWalk(t, open, terms)
+export function taskLedgerContract (t: Test, open: OpenStore): void {
+  for (const group of [reserving, budgeting, stepping, settling, sweeping, separating]) group(t, t => openBooks(t, open))
+  ledgerWalk(t, open)
 }
-
-type Open = (t: Test) => Fixture
 
 function reserving (t: Test, open: Open): void {
   t.test('with credits for one, one of 200 parallel reservations is granted', async t => {
-    const { ledger, creditsUsed } = open(t)
+    const { ledger, creditsUsed } = await open(t)
     const demand = demandOf({ microcredits: 7, creditLimit: 13 })
     const all = await Promise.all(Array.from({ length: 200 }, () => ledger.reserve(demand)))
     t.equal(all.filter(({ granted }) => granted).length, 1)
@@ -76,7 +23,7 @@ function reserving (t: Test, open: Open): void {
   })
 
   t.test('with a slot for one, one of 200 parallel reservations is granted, and the others cost nothing', async t => {
-    const { ledger, creditsUsed, slotsUsed } = open(t)
+    const { ledger, creditsUsed, slotsUsed } = await open(t)
     const all = await Promise.all(Array.from({ length: 200 }, () => ledger.reserve(demandOf({ microcredits: 1, taskLimit: 1 }))))
     t.equal(all.filter(({ granted }) => granted).length, 1)
     t.same(new Set(all.map(one => one.granted ? '' : one.lacks)), new Set(['', 'slot']))
@@ -85,7 +32,7 @@ function reserving (t: Test, open: Open): void {
   })
 
   t.test('credits are used to the last one and not one further', async t => {
-    const { ledger, creditsUsed } = open(t)
+    const { ledger, creditsUsed } = await open(t)
     t.match(await ledger.reserve(demandOf({ microcredits: 11, creditLimit: 10 })), { granted: false, lacks: 'credits' })
     t.match(await ledger.reserve(demandOf({ microcredits: 10, creditLimit: 10 })), { granted: true })
     t.match(await ledger.reserve(demandOf({ microcredits: 1, creditLimit: 10 })), { granted: false, lacks: 'credits' })
@@ -94,7 +41,7 @@ function reserving (t: Test, open: Open): void {
   })
 
   t.test('unlimited credits are counted all the same', async t => {
-    const { ledger, creditsUsed } = open(t)
+    const { ledger, creditsUsed } = await open(t)
     const demand = demandOf({ microcredits: 1e12, creditLimit: null })
     for (let count = 0; count < 3; count++) t.match(await ledger.reserve(demand), { granted: true })
     t.equal(await creditsUsed(), 3e12)
@@ -102,7 +49,7 @@ function reserving (t: Test, open: Open): void {
   })
 
   t.test('a number belongs to one reservation for good, so a late step of one that is gone meets nobody else', async t => {
-    const { ledger, at, slotsUsed } = open(t)
+    const { ledger, at, slotsUsed } = await open(t)
     const gone = await at('released')
     const next = await at('reserved')
     t.not(gone, next)
@@ -111,6 +58,106 @@ function reserving (t: Test, open: Open): void {
     }
     t.equal(await slotsUsed(), 1)
     t.equal(await ledger.advance(next, sent), true)
+  })
+}
+
+/** A session's own limits: those that are given, and no others. */
+function budget (more: Partial<SessionBudget> = {}) {
+  return { session: { id: 'session', uses: null, creditLimit: null, expiresAt: periodStart + 90 * 86_400_000, ...more } }
+}
+
+function budgeting (t: Test, open: Open): void {
+  const spentBy = ({ accounts }: Fixture, id = 'session', subject = 'app:alice') => accounts.spentIn(subject, id)
+
+  t.test('of 50 parallel reservations of a single-use session one is granted, and the others cost nothing', async t => {
+    const books = await open(t)
+    const all = await Promise.all(Array.from({ length: 50 }, () => books.ledger.reserve(demandOf({ microcredits: 3, ...budget({ uses: 1 }) }))))
+    t.equal(all.filter(({ granted }) => granted).length, 1)
+    t.same(new Set(all.map(one => one.granted ? '' : one.lacks)), new Set(['', 'uses']))
+    t.equal(await books.creditsUsed(), 3)
+    t.equal(await books.slotsUsed(), 1)
+    t.same(await spentBy(books), { uses: 1, microcredits: 3 })
+  })
+
+  t.test('with a session\'s credits for one, one of 50 parallel reservations is granted, whatever its subject has left', async t => {
+    const books = await open(t)
+    await books.accounts.grant({ subject: 'app:alice', microcredits: 1000 })
+    const demand = demandOf({ microcredits: 7, ...budget({ creditLimit: 13 }) })
+    const all = await Promise.all(Array.from({ length: 50 }, () => books.ledger.reserve(demand)))
+    t.same(new Set(all.map(one => one.granted ? '' : one.lacks)), new Set(['', 'credits']))
+    t.same(await spentBy(books), { uses: 1, microcredits: 7 })
+    t.match(await books.ledger.reserve({ ...demand, microcredits: 6 }), { granted: true }, 'to the last one')
+    t.match(await books.ledger.reserve({ ...demand, microcredits: 0 }), { granted: true }, 'what costs nothing still fits')
+    t.match(await books.ledger.reserve({ ...demand, microcredits: 1 }), { granted: false, lacks: 'credits' })
+  })
+
+  t.test('what lacks several things is told of them in one order', async t => {
+    const { ledger } = await open(t)
+    const idempotency = { key: 'key', fingerprint: 'print' }
+    const lacking = demandOf({ microcredits: 2, taskLimit: 1, creditLimit: 3, ...budget({ uses: 1, creditLimit: 3 }), idempotency })
+    await ledger.reserve(lacking)
+    const { idempotency: _, ...another } = lacking
+    t.match(await ledger.reserve(lacking), { lacks: 'novelty' })
+    t.match(await ledger.reserve(another), { lacks: 'slot' })
+    t.match(await ledger.reserve({ ...another, taskLimit: 9 }), { lacks: 'uses' })
+    t.match(await ledger.reserve({ ...another, taskLimit: 9, ...budget({ uses: 2, creditLimit: 9 }) }), { lacks: 'credits' })
+    t.match(await ledger.reserve({ ...another, taskLimit: 9, creditLimit: 9, ...budget({ uses: 2, creditLimit: 3 }) }), { lacks: 'credits' })
+  })
+
+  t.test('a session has its use and its credits again when nothing came of them, and its credits when they are refunded', async t => {
+    const books = await open(t)
+    const { ledger, records, at, time } = books
+    const demand = { microcredits: 5, ...budget({ uses: 1, creditLimit: 5 }) }
+    await at('released', demand)
+    const held = await at('reserved', demand)
+    t.equal(await ledger.advance(held, { to: 'released' }), true)
+    const refused = await at('sent', demand)
+    t.equal(await ledger.advance(refused, { to: 'released', answer: { status: 400, contentType: 'application/json', body: answer } }), true)
+    await at('reserved', demand)
+    time.advance(terms.reservedMs)
+    await ledger.sweep()
+    const unknown = await at('unknown', demand)
+    t.same(await spentBy(books), { uses: 1, microcredits: 5 }, 'kept while nobody knows')
+    t.equal(await records.release(unknown), true)
+    t.same(await spentBy(books), { uses: 0, microcredits: 0 })
+    await at('claimed', demand)
+    await ledger.settle({ taskId: 'task', state: 'failed', answer })
+    t.same(await spentBy(books), { uses: 1, microcredits: 0 }, 'a failed task was a use')
+    t.match(await ledger.reserve(demandOf(demand)), { lacks: 'uses' })
+  })
+
+  t.test('what is not refunded to the subject is not refunded to the session', async t => {
+    const books = await open(t)
+    const fail = async (taskId: string, more: Partial<Demand>) => {
+      await books.at('claimed', { microcredits: 5, ...more, ...budget() }, taskId)
+      await books.ledger.settle({ taskId, state: 'failed', answer })
+    }
+    await fail('charged', { refundable: false })
+    t.same(await spentBy(books), { uses: 1, microcredits: 5 })
+    for (let count = 0; count < terms.refundsPerPeriod + 1; count++) await fail(`task ${count}`, {})
+    t.same(await spentBy(books), { uses: 5, microcredits: 10 })
+  })
+
+  t.test('a session counts for its whole life, across periods, and for itself alone', async t => {
+    const books = await open(t)
+    await books.at('claimed', { microcredits: 5, ...budget({ uses: 2 }) }, 'today')
+    books.time.advance(86_400_000)
+    await books.at('claimed', { microcredits: 5, periodStart: periodStart + 86_400_000, ...budget({ uses: 2 }) }, 'tomorrow')
+    t.match(await books.ledger.reserve(demandOf(budget({ uses: 2 }))), { lacks: 'uses' })
+    t.match(await books.ledger.reserve(demandOf(budget({ id: 'Session', uses: 2 }))), { granted: true })
+    t.match(await books.ledger.reserve(demandOf()), { granted: true }, 'and its subject has sessions without limits')
+    await books.tidyAll()
+    t.same(await spentBy(books), { uses: 2, microcredits: 10 })
+    t.same(await spentBy(books, 'session', 'app:bob'), { uses: 0, microcredits: 0 })
+  })
+
+  t.test('what comes back after its session has ended and was forgotten goes to its subject', async t => {
+    const books = await open(t)
+    await books.at('claimed', { microcredits: 5, ...budget({ expiresAt: books.time.now() + 1000 }) })
+    books.time.advance(1000)
+    await books.tidyAll()
+    t.equal(await books.ledger.settle({ taskId: 'task', state: 'failed', answer }), true)
+    t.equal(await books.creditsUsed(), 0)
   })
 }
 
@@ -130,7 +177,7 @@ function stepping (t: Test, open: Open): void {
     for (const to of ['sent', 'claimed', 'released', 'unknown'] as const) {
       const isOpen = openSteps[place].includes(to)
       t.test(`${to} is ${isOpen ? 'open' : 'not open'} to a reservation that is ${place}, and once more changes nothing`, async t => {
-        const { ledger, at, creditsUsed, slotsUsed } = open(t)
+        const { ledger, at, creditsUsed, slotsUsed } = await open(t)
         const id = await at(place, { microcredits: 5 })
         const state = async () => [await creditsUsed(), await slotsUsed(), await ledger.taskOf('task')]
         const before = await state()
@@ -144,12 +191,12 @@ function stepping (t: Test, open: Open): void {
   }
 
   t.test('a step of a reservation that never was is not open', async t => {
-    const { ledger } = open(t)
-    for (const to of ['sent', 'claimed', 'released', 'unknown'] as const) t.equal(await ledger.advance(4711, stepTo(to, 'task')), false)
+    const { ledger } = await open(t)
+    for (const to of ['sent', 'claimed', 'released', 'unknown'] as const) t.equal(await ledger.advance('4711', stepTo(to, 'task')), false)
   })
 
   t.test('a task belongs to whoever claimed it first', async t => {
-    const { ledger, at } = open(t)
+    const { ledger, at } = await open(t)
     await at('claimed', { subject: 'app:alice' }, 'one')
     const other = await at('sent', { subject: 'app:bob' })
     t.equal(await ledger.advance(other, { to: 'claimed', taskId: 'one' }), false)
@@ -158,14 +205,14 @@ function stepping (t: Test, open: Open): void {
   })
 
   t.test('of 50 parallel claims of one task id one is taken', async t => {
-    const { ledger, at } = open(t)
+    const { ledger, at } = await open(t)
     const ids = await Promise.all(Array.from({ length: 50 }, () => at('sent')))
     const taken = await Promise.all(ids.map(id => ledger.advance(id, { to: 'claimed', taskId: 'one' })))
     t.equal(taken.filter(Boolean).length, 1)
   })
 
   t.test('a reservation has one task: a second id is not taken', async t => {
-    const { ledger, at } = open(t)
+    const { ledger, at } = await open(t)
     for (const place of ['claimed', 'settled', 'given up'] as const) {
       const id = await at(place, {}, place)
       t.equal(await ledger.advance(id, { to: 'claimed', taskId: `other than ${place}` }), false, place)
@@ -174,7 +221,7 @@ function stepping (t: Test, open: Open): void {
   })
 
   t.test('a release gives credits and slot back exactly once, also when fifty ask for it', async t => {
-    const { ledger, at, creditsUsed, slotsUsed } = open(t)
+    const { ledger, at, creditsUsed, slotsUsed } = await open(t)
     await at('sent', { microcredits: 3 })
     const id = await at('sent', { microcredits: 5 })
     const released = await Promise.all(Array.from({ length: 50 }, () => ledger.advance(id, { to: 'released' })))
@@ -184,7 +231,7 @@ function stepping (t: Test, open: Open): void {
   })
 
   t.test('what is sent may be sent again with another key, which then made the task', async t => {
-    const { ledger, at } = open(t)
+    const { ledger, at } = await open(t)
     const id = await at('sent')
     t.equal(await ledger.advance(id, { to: 'sent', keyId: 'key-2' }), true)
     await ledger.advance(id, { to: 'claimed', taskId: 'task' })
@@ -192,7 +239,7 @@ function stepping (t: Test, open: Open): void {
   })
 
   t.test('an unknown outcome keeps its charge and frees its slot; a late claim takes the slot again', async t => {
-    const { ledger, at, creditsUsed, slotsUsed } = open(t)
+    const { ledger, at, creditsUsed, slotsUsed } = await open(t)
     const id = await at('unknown', { microcredits: 5 })
     t.equal(await creditsUsed(), 5)
     t.equal(await slotsUsed(), 0)
@@ -203,10 +250,10 @@ function stepping (t: Test, open: Open): void {
   })
 
   t.test('a task is known by all that was said of it, and others are not known', async t => {
-    const { ledger, at, time } = open(t)
-    await at('claimed', { subject: 'app:alice', model: 'sora-2', microcredits: 5 }, 'one')
+    const { ledger, at, time } = await open(t)
+    await at('claimed', { subject: 'app:alice', operation: 'batch', model: 'sora-2', microcredits: 5 }, 'one')
     t.same(await ledger.taskOf('one'), {
-      taskId: 'one', subject: 'app:alice', model: 'sora-2', keyId: 'key-1', stage: 'claimed', microcredits: 5, createdAt: time.now(), finalAnswer: null
+      taskId: 'one', subject: 'app:alice', operation: 'batch', model: 'sora-2', keyId: 'key-1', stage: 'claimed', microcredits: 5, createdAt: time.now(), finalAnswer: null
     })
     for (const stranger of ['', 'One', 'one ', 'o%', 'one\0', '1']) t.equal(await ledger.taskOf(stranger), null, JSON.stringify(stranger))
   })
@@ -214,7 +261,7 @@ function stepping (t: Test, open: Open): void {
 
 function settling (t: Test, open: Open): void {
   t.test('the first final state wins, whoever comes at the same time', async t => {
-    const { ledger, at, creditsUsed, slotsUsed } = open(t)
+    const { ledger, at, creditsUsed, slotsUsed } = await open(t)
     await at('claimed', { microcredits: 5 })
     const endings = Array.from({ length: 50 }, (_, index) =>
       ledger.settle({ taskId: 'task', state: index % 2 === 0 ? 'failed' : 'success', answer: Buffer.from(`answer ${index}`) }))
@@ -227,14 +274,14 @@ function settling (t: Test, open: Open): void {
   })
 
   t.test('a success stays charged, whatever comes after it', async t => {
-    const { ledger, at, creditsUsed } = open(t)
+    const { ledger, at, creditsUsed } = await open(t)
     await at('settled', { microcredits: 5 })
     t.equal(await ledger.settle({ taskId: 'task', state: 'failed', answer }), false)
     t.equal(await creditsUsed(), 5)
   })
 
   t.test('a failed task that is not refundable stays charged', async t => {
-    const { ledger, at, creditsUsed, slotsUsed } = open(t)
+    const { ledger, at, creditsUsed, slotsUsed } = await open(t)
     await at('claimed', { microcredits: 5, refundable: false })
     t.equal(await ledger.settle({ taskId: 'task', state: 'failed', answer }), true)
     t.equal(await creditsUsed(), 5)
@@ -242,7 +289,7 @@ function settling (t: Test, open: Open): void {
   })
 
   t.test('refunds end at their number for each subject and period', async t => {
-    const { ledger, at, creditsUsed } = open(t)
+    const { ledger, at, creditsUsed } = await open(t)
     const fail = async (taskId: string, more: Partial<Demand> = {}) => {
       await at('claimed', { microcredits: 5, ...more }, taskId)
       await ledger.settle({ taskId, state: 'failed', answer })
@@ -256,7 +303,7 @@ function settling (t: Test, open: Open): void {
   })
 
   t.test('the final answer is kept byte for byte', async t => {
-    const { ledger, at } = open(t)
+    const { ledger, at } = await open(t)
     const bytes = Buffer.from(Array.from({ length: 1024 }, (_, index) => index % 256))
     await at('claimed')
     await ledger.settle({ taskId: 'task', state: 'success', answer: bytes })
@@ -264,7 +311,7 @@ function settling (t: Test, open: Open): void {
   })
 
   t.test('what was given up may still end, and a failed one is refunded', async t => {
-    const { ledger, at, creditsUsed, slotsUsed } = open(t)
+    const { ledger, at, creditsUsed, slotsUsed } = await open(t)
     await at('given up', { microcredits: 5 })
     t.match(await ledger.taskOf('task'), { stage: 'unknown' })
     t.equal(await creditsUsed(), 5)
@@ -275,7 +322,7 @@ function settling (t: Test, open: Open): void {
   })
 
   t.test('a task that nobody claimed does not end', async t => {
-    const { ledger, at } = open(t)
+    const { ledger, at } = await open(t)
     await at('sent')
     t.equal(await ledger.settle({ taskId: 'task', state: 'success', answer }), false)
     t.equal(await ledger.taskOf('task'), null)
@@ -284,7 +331,7 @@ function settling (t: Test, open: Open): void {
 
 function sweeping (t: Test, open: Open): void {
   t.test('what is reserved lapses with its lease, and everything is given back', async t => {
-    const { ledger, at, time, creditsUsed, slotsUsed } = open(t)
+    const { ledger, at, time, creditsUsed, slotsUsed } = await open(t)
     const id = await at('reserved', { microcredits: 5 })
     time.advance(terms.reservedMs - 1)
     t.same(await ledger.sweep(), { released: 0, unknown: 0 })
@@ -297,7 +344,7 @@ function sweeping (t: Test, open: Open): void {
   })
 
   t.test('what was sent becomes unknown with its lease: charged, its slot free', async t => {
-    const { ledger, at, time, creditsUsed, slotsUsed } = open(t)
+    const { ledger, at, time, creditsUsed, slotsUsed } = await open(t)
     await at('sent', { microcredits: 5 })
     time.advance(terms.sentMs - 1)
     t.same(await ledger.sweep(), { released: 0, unknown: 0 })
@@ -309,7 +356,7 @@ function sweeping (t: Test, open: Open): void {
   })
 
   t.test('a task that never ends is given up: charged, its slot free, its owner known', async t => {
-    const { ledger, at, time, creditsUsed, slotsUsed } = open(t)
+    const { ledger, at, time, creditsUsed, slotsUsed } = await open(t)
     await at('claimed', { microcredits: 5 })
     time.advance(terms.giveUpMs - 1)
     t.same(await ledger.sweep(), { released: 0, unknown: 0 })
@@ -321,7 +368,7 @@ function sweeping (t: Test, open: Open): void {
   })
 
   t.test('each step begins a lease of its own, and a late claim as well', async t => {
-    const { ledger, at, time } = open(t)
+    const { ledger, at, time } = await open(t)
     const id = await at('reserved')
     time.advance(terms.reservedMs - 1)
     await ledger.advance(id, sent)
@@ -335,7 +382,7 @@ function sweeping (t: Test, open: Open): void {
   })
 
   t.test('what has ended is left alone for ever', async t => {
-    const { ledger, at, time, creditsUsed } = open(t)
+    const { ledger, at, time, creditsUsed } = await open(t)
     await at('settled', { microcredits: 5 })
     time.advance(10 * terms.giveUpMs)
     t.same(await ledger.sweep(), { released: 0, unknown: 0 })
@@ -346,7 +393,7 @@ function sweeping (t: Test, open: Open): void {
 
 function separating (t: Test, open: Open): void {
   t.test('subjects that look alike or are odd do not mix', async t => {
-    const { ledger, at, creditsUsed, slotsUsed } = open(t)
+    const { ledger, at, creditsUsed, slotsUsed } = await open(t)
     const subjects = ['app:a', 'app:A', 'app:a ', 'app:ä', 'app:a\u0308', "app:a'; DROP TABLE tasks; --", 'app:%', 'app:_', 'app:"', 'app:{a}',
       'app:a:b', 'app:*', 'app:[a-z]', 'app:\\', 'app:😀', 'app:\u200ba', 'app:ſ', 'app:s', 'app:0', 'app:00', 'guest:a', '', ' ', 'NULL', 'app:' + 'x'.repeat(156)]
     for (const [index, subject] of subjects.entries()) {
@@ -360,7 +407,7 @@ function separating (t: Test, open: Open): void {
   })
 
   t.test('each period has its own credits, and gets its own back', async t => {
-    const { ledger, at, creditsUsed, slotsUsed } = open(t)
+    const { ledger, at, creditsUsed, slotsUsed } = await open(t)
     const tomorrow = { periodStart: periodStart + 86_400_000 }
     const today = await at('sent', { microcredits: 5 })
     await at('claimed', { microcredits: 3, ...tomorrow })

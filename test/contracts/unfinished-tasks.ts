@@ -1,54 +1,59 @@
 import type { Test } from 'tap'
-import type { TaskLedger, UnfinishedTasks } from '../../src/domain/ledger.ts'
-import { clock } from '../helpers/clock.ts'
-import { demandOf } from './ledger-balance.ts'
-
-/** Opens an empty ledger and the look-out over it; both end with their test. */
-export type OpenUnfinished = (t: Test, now: () => number) => { readonly ledger: TaskLedger, readonly unfinished: UnfinishedTasks }
+import type { UnfinishedTasks } from '../../src/domain/ledger.ts'
+import { answer, type Fixture, openBooks, type OpenStore } from './open-books.ts'
 
 /** Every UnfinishedTasks must pass this, whatever is behind it. */
-export function unfinishedTasksContract (t: Test, open: OpenUnfinished): void {
-  t.test('claimed tasks are found in pages, in the order of their reservations, and no others', async t => {
-    const time = clock()
-    const { ledger, unfinished } = open(t, time.now)
+export function unfinishedTasksContract (t: Test, open: OpenStore): void {
+  t.test('claimed tasks are found in pages, as the ledger knows them, and no others', async t => {
+    const books = await openBooks(t, open)
     const claimed: string[] = []
-    const endings = ['claimed', 'settled', 'unknown', 'sent', 'reserved'] as const
+    const places = ['claimed', 'settled', 'unknown', 'sent', 'reserved'] as const
     for (let count = 0; count < 25; count++) {
-      const taskId = `task ${count}`
-      const ending = endings[count % endings.length]!
-      const reserved = await ledger.reserve(demandOf({ subject: `app:${count}`, model: 'suno' }))
-      if (!reserved.granted) throw new Error(`no ${reserved.lacks}`)
-      if (ending !== 'reserved') await ledger.advance(reserved.id, { to: 'sent', keyId: 'key-1' })
-      if (ending === 'unknown') await ledger.advance(reserved.id, { to: 'unknown' })
-      if (ending === 'claimed' || ending === 'settled') await ledger.advance(reserved.id, { to: 'claimed', taskId })
-      if (ending === 'settled') await ledger.settle({ taskId, state: 'success', answer: Buffer.from('{}') })
-      if (ending === 'claimed') claimed.push(taskId)
+      const place = places[count % places.length]!
+      await books.at(place, { subject: `app:${count}`, model: 'suno' }, `task ${count}`)
+      if (place === 'claimed') claimed.push(`task ${count}`)
     }
-    const found: string[] = []
-    let last = 0
-    for (;;) {
-      const page = await unfinished.after(last, time.now(), 2)
-      t.ok(page.length <= 2)
-      if (page.length === 0) break
-      for (const { id, ...task } of page) {
-        t.ok(id > last)
-        t.same(task, await ledger.taskOf(task.taskId))
-        last = id
-        found.push(task.taskId)
-      }
-    }
-    t.same(found, claimed)
+    t.same(await allPages(t, books, books.time.now() + 1, 2), claimed.sort())
+  })
+
+  t.test('tasks that stay unfinished are found, however many end between two pages', async t => {
+    const books = await openBooks(t, open)
+    for (let count = 0; count < 12; count++) await books.at('claimed', {}, `task ${count}`)
+    let count = 0
+    const found = await allPages(t, books, books.time.now() + 1, 3, async () => {
+      await books.ledger.settle({ taskId: `task ${count}`, state: 'success', answer })
+      count += 2
+    })
+    for (const taskId of ['task 1', 'task 3', 'task 5', 'task 7', 'task 9', 'task 11']) t.ok(found.includes(taskId), taskId)
   })
 
   t.test('tasks that are too young are left out', async t => {
-    const time = clock()
-    const { ledger, unfinished } = open(t, time.now)
-    const reserved = await ledger.reserve(demandOf())
-    if (!reserved.granted) throw new Error(`no ${reserved.lacks}`)
-    await ledger.advance(reserved.id, { to: 'sent', keyId: 'key-1' })
-    await ledger.advance(reserved.id, { to: 'claimed', taskId: 'one' })
-    t.same(await unfinished.after(0, time.now() - 1, 10), [])
-    t.match(await unfinished.after(0, time.now() + 1, 10), [{ taskId: 'one', id: reserved.id }])
-    t.same(await unfinished.after(reserved.id, time.now() + 1, 10), [])
+    const books = await openBooks(t, open)
+    await books.at('claimed', {}, 'old')
+    books.time.advance(1000)
+    await books.at('claimed', {}, 'young')
+    const now = books.time.now()
+    t.same(await allPages(t, books, now - 1001, 10), [])
+    t.same(await allPages(t, books, now - 1, 10), ['old'])
+    t.same(await allPages(t, books, now + 1, 10), ['old', 'young'])
   })
+}
+
+/** Their ids, sorted. */
+async function allPages (
+  t: Test, { ledger, unfinished }: Pick<Fixture, 'ledger' | 'unfinished'>, before: number, limit: number, between = async () => {}
+): Promise<string[]> {
+  const found = new Set<string>()
+  let cursor: string | null = null
+  do {
+    const { items, next }: Awaited<ReturnType<UnfinishedTasks['page']>> = await unfinished.page(cursor, before, limit)
+    t.ok(items.length <= limit)
+    for (const task of items) {
+      t.same(task, await ledger.taskOf(task.taskId))
+      found.add(task.taskId)
+    }
+    cursor = next
+    if (cursor !== null) await between()
+  } while (cursor !== null)
+  return [...found].sort()
 }

@@ -62,14 +62,14 @@ t.test('401, 402, 403 and a balance error cast doubt on the key, other answers d
 })
 
 t.test('a probe is read by status, body code and balance', async t => {
-  t.equal(readProbe(answer(200, { code: 200, data: 74.87 })), 'fine')
-  t.equal(readProbe(answer(200, { code: 200, data: 0 })), 'empty')
-  t.equal(readProbe(answer(200, { code: 200, data: -1 })), 'empty')
-  t.equal(readProbe(answer(402, { code: 402 })), 'empty')
-  t.equal(readProbe(answer(401, { code: 401 })), 'refused')
-  t.equal(readProbe(answer(200, { code: 401 })), 'refused')
-  t.equal(readProbe(answer(403, '<html>')), 'refused')
+  t.same(readProbe(answer(200, { code: 200, data: 74.87 })), { verdict: 'fine', balance: 74.87 })
+  t.same(readProbe(answer(200, { code: 200, data: 0 })), { verdict: 'empty', balance: 0 })
+  t.equal(readProbe(answer(200, { code: 200, data: -1 })).verdict, 'empty')
+  t.equal(readProbe(answer(402, { code: 402 })).verdict, 'empty')
+  t.equal(readProbe(answer(401, { code: 401 })).verdict, 'refused')
+  t.equal(readProbe(answer(200, { code: 401 })).verdict, 'refused')
+  t.equal(readProbe(answer(403, '<html>')).verdict, 'refused')
   for (const [status, body] of [[429, {}], [500, {}], [200, '<html>'], [200, { code: 200, data: '7' }]] as const) {
-    t.equal(readProbe(answer(status, body)), 'unclear')
+    t.equal(readProbe(answer(status, body)).verdict, 'unclear')
   }
 })

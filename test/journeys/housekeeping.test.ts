@@ -38,6 +38,7 @@ t.test('a few tasks a round, all of them in turn, and a bad answer ends none', a
   await submit(token, 'sandbox:status-echo-key')
   time.advance(patienceWithCallersMs)
   const asked = async () => {
+    time.advance(60_000) // it is everybody's turn again
     const before = sandbox.calls.length
     await gateway.tidy()
     return sandbox.calls.length - before
@@ -87,13 +88,19 @@ t.test('it runs by itself, and goes on after it has failed', async t => {
   const { mint, submit, sandbox, time, log } = await startGateway(t, { store, tidyEveryMs: 5 })
   await submit(await mint('alice'), 'sandbox:forever')
   time.advance(patienceWithCallersMs)
-  await until('it has asked a few times', () => sandbox.calls.length >= 3)
+  await until('it has asked a few times', () => {
+    time.advance(60_000)
+    return sandbox.calls.length >= 3
+  })
   const other = new DatabaseSync(store)
   t.teardown(() => other.close())
   other.exec('ALTER TABLE tasks RENAME TO elsewhere')
   await until('it has failed twice', () => log.filter(line => line.msg === 'housekeeping failed; it is tried again').length >= 2)
   other.exec('ALTER TABLE elsewhere RENAME TO tasks')
   const asked = sandbox.calls.length
-  await until('it asks again', () => sandbox.calls.length > asked)
+  await until('it asks again', () => {
+    time.advance(60_000)
+    return sandbox.calls.length > asked
+  })
   other.exec('ALTER TABLE tasks RENAME TO elsewhere') // and the last round, at the stop, is no reason not to stop
 })

@@ -1,5 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite'
-import { gatewayError } from '../../errors.ts'
+import { isBusy, storeDown } from './store-down.ts'
 
 /** Runs writes in shared transactions: one per turn of the event loop, however many requests write in it. */
 export interface GroupCommit {
@@ -19,14 +19,38 @@ export interface GroupCommit {
 /**
  * A commit costs the same for one row or for fifty, so the rows of concurrent requests go together and each reply waits
  * for the commit (measured: two commits of one's own cost as much as the rest of a proxied request).
+ *
+ * Waiting for another process's lock holds up the event loop, so that is done once, for `busyMs`: as long as the file
+ * stays locked, further attempts look at the lock and fail at once; the first that finds it free has patience again.
  */
-export function groupCommit (db: DatabaseSync): GroupCommit {
+export function groupCommit (db: DatabaseSync, busyMs: number): GroupCommit {
   const begin = db.prepare('BEGIN IMMEDIATE')
   const commit = db.prepare('COMMIT')
   const rollback = db.prepare('ROLLBACK')
   const listeners: Array<() => void> = []
   let turn: PromiseWithResolvers<void> | null = null
   let isFailing = false
+  let isPatient = true
+
+  const bePatient = (patient: boolean): void => {
+    if (isPatient === patient) return
+    isPatient = patient
+    db.exec(`PRAGMA busy_timeout = ${patient ? busyMs : 0}`)
+  }
+
+  const start = (): void => {
+    try {
+      begin.run()
+    } catch (cause) {
+      if (isBusy(cause)) bePatient(false)
+      throw cause
+    }
+    bePatient(true)
+    turn = Promise.withResolvers()
+    // Those who do not wait for the commit (a refused reservation) must not turn its failure into a crash.
+    turn.promise.catch(() => {})
+    setImmediate(finish)
+  }
 
   const finish = (): void => {
     const ending = turn
@@ -54,13 +78,7 @@ export function groupCommit (db: DatabaseSync): GroupCommit {
   return {
     run (work) {
       try {
-        if (turn === null) {
-          begin.run()
-          turn = Promise.withResolvers()
-          // Those who do not wait for the commit (a refused reservation) must not turn its failure into a crash.
-          turn.promise.catch(() => {})
-          setImmediate(finish)
-        }
+        if (turn === null) start()
         return work()
       } catch (cause) {
         isFailing = true
@@ -72,8 +90,4 @@ export function groupCommit (db: DatabaseSync): GroupCommit {
     onUndo (listener) { listeners.push(listener) },
     get isFailing () { return isFailing }
   }
-}
-
-export function storeDown (cause: unknown) {
-  return gatewayError('GW_STORE_DOWN', { retryAfterSeconds: 1, cause })
 }

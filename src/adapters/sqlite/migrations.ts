@@ -3,9 +3,11 @@ import type { DatabaseSync } from 'node:sqlite'
 /**
  * Each entry takes the file from its index to the next version (`PRAGMA user_version`). Entries are only ever added.
  *
- * Every index costs a page a write, so there are two: task ids are looked up, and unfinished rows are found without
- * reading the finished ones (in the order of their ids, so that its pages stay few and hot). Answers have a table of
- * their own, which keeps the rows that are scanned short.
+ * Every index costs a page a write, so a submit enters three: task ids are looked up, unfinished rows are found without
+ * reading the finished ones (in the order of their ids, so that its pages stay few and hot), and a subject's tasks are
+ * listed. That one is entered once, when a row is claimed or unknown, and is on a column that no later step changes:
+ * SQLite writes an index anew whenever a column of it or of its WHERE is set. Answers have a table of their own, which
+ * keeps the rows that are scanned short.
  */
 const migrations: readonly string[] = [
   `CREATE TABLE tasks (
@@ -40,17 +42,136 @@ const migrations: readonly string[] = [
    CREATE TABLE revocations (
      session_id    TEXT    PRIMARY KEY,
      expires_at    INTEGER NOT NULL
-   ) STRICT, WITHOUT ROWID;`
+   ) STRICT, WITHOUT ROWID;`,
+
+  // granted: the part of its microcredits that is from grants. listed: it is claimed or unknown, or was.
+  // Rows of `idempotency` have the id of their reservation, so they lie in the order in which they end.
+  `ALTER TABLE tasks ADD COLUMN granted INTEGER NOT NULL DEFAULT 0;
+   ALTER TABLE tasks ADD COLUMN listed INTEGER NOT NULL DEFAULT 1;
+   CREATE INDEX listed_tasks ON tasks (subject) WHERE listed = 1;
+   CREATE INDEX unknown_tasks ON tasks (id) WHERE stage = 'unknown' AND refunded = 0;
+   CREATE INDEX credit_periods ON credits (period_start);
+   CREATE TABLE idempotency (
+     id            INTEGER PRIMARY KEY,
+     subject       TEXT    NOT NULL,
+     key           TEXT    NOT NULL,
+     fingerprint   TEXT    NOT NULL,
+     created_at    INTEGER NOT NULL,
+     status        INTEGER,
+     content_type  TEXT,
+     body          BLOB,
+     UNIQUE (subject, key)
+   ) STRICT;
+   CREATE TABLE accounts (
+     subject       TEXT    PRIMARY KEY,
+     granted       INTEGER NOT NULL CHECK (granted >= 0)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE grants (
+     id            INTEGER PRIMARY KEY,
+     subject       TEXT    NOT NULL,
+     microcredits  INTEGER NOT NULL CHECK (microcredits > 0),
+     created_at    INTEGER NOT NULL
+   ) STRICT;
+   CREATE TRIGGER grants_stay BEFORE UPDATE ON grants BEGIN SELECT raise(ABORT, 'grants are never changed'); END;
+   CREATE TRIGGER grants_last BEFORE DELETE ON grants BEGIN SELECT raise(ABORT, 'grants are never deleted'); END;
+   CREATE TABLE usage (
+     day           INTEGER NOT NULL,
+     subject       TEXT    NOT NULL,
+     model         TEXT    NOT NULL,
+     tasks         INTEGER NOT NULL,
+     succeeded     INTEGER NOT NULL,
+     failed        INTEGER NOT NULL,
+     unknown       INTEGER NOT NULL,
+     microcredits  INTEGER NOT NULL,
+     PRIMARY KEY (day, subject, model)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE audit (
+     id            INTEGER PRIMARY KEY,
+     at            INTEGER NOT NULL,
+     kind          TEXT    NOT NULL,
+     actor         TEXT    NOT NULL,
+     subject       TEXT,
+     detail        TEXT    NOT NULL
+   ) STRICT;
+   CREATE TRIGGER audit_stays BEFORE UPDATE ON audit BEGIN SELECT raise(ABORT, 'the audit trail is never changed'); END;
+   CREATE TRIGGER audit_lasts BEFORE DELETE ON audit
+     WHEN old.at > (SELECT at FROM audit ORDER BY id DESC LIMIT 1) - 400 * 86400000
+     BEGIN SELECT raise(ABORT, 'the audit trail is kept for 400 days'); END;`,
+
+  // Both only for who uses them. attempts: a list, as JSON. next_at: when it is due, NULL while its task runs and at the end.
+  `ALTER TABLE tasks ADD COLUMN callback_hash TEXT;
+   CREATE UNIQUE INDEX callback_hashes ON tasks (callback_hash) WHERE callback_hash IS NOT NULL;
+   CREATE TABLE deliveries (
+     id            INTEGER PRIMARY KEY REFERENCES tasks (id) ON DELETE CASCADE,
+     url           TEXT    NOT NULL,
+     attempts      TEXT    NOT NULL DEFAULT '[]',
+     next_at       INTEGER
+   ) STRICT;
+   CREATE INDEX due_deliveries ON deliveries (next_at) WHERE next_at IS NOT NULL;`,
+
+  `ALTER TABLE tasks ADD COLUMN session_id TEXT;
+   CREATE TABLE session_budgets (
+     subject       TEXT    NOT NULL,
+     session_id    TEXT    NOT NULL,
+     uses          INTEGER NOT NULL CHECK (uses >= 0),
+     microcredits  INTEGER NOT NULL CHECK (microcredits >= 0),
+     expires_at    INTEGER NOT NULL,
+     PRIMARY KEY (subject, session_id)
+   ) STRICT, WITHOUT ROWID;
+   CREATE INDEX ended_budgets ON session_budgets (expires_at);
+   CREATE TABLE subject_revocations (
+     subject       TEXT    PRIMARY KEY,
+     before        INTEGER NOT NULL,
+     expires_at    INTEGER NOT NULL
+   ) STRICT, WITHOUT ROWID;`,
+
+  `CREATE TABLE guest_counts (
+     name          TEXT    PRIMARY KEY,
+     sessions      INTEGER NOT NULL,
+     ends_at       INTEGER NOT NULL
+   ) STRICT, WITHOUT ROWID;
+   CREATE INDEX ended_counts ON guest_counts (ends_at);
+   CREATE TABLE spent_proofs (
+     id            TEXT    PRIMARY KEY,
+     expires_at    INTEGER NOT NULL
+   ) STRICT, WITHOUT ROWID;
+   CREATE INDEX ended_proofs ON spent_proofs (expires_at);`,
+
+  // token: its public name. The two hashes are of secrets; ttl_ms counts from when an invitation is accepted.
+  `CREATE TABLE tokens (
+     id                 INTEGER PRIMARY KEY,
+     token              TEXT    NOT NULL UNIQUE,
+     subject            TEXT    NOT NULL,
+     plan               TEXT    NOT NULL,
+     models             TEXT    NOT NULL,
+     scopes             TEXT    NOT NULL,
+     created_at         INTEGER NOT NULL,
+     ttl_ms             INTEGER NOT NULL,
+     expires_at         INTEGER NOT NULL,
+     is_invitation      INTEGER NOT NULL,
+     hash               TEXT    NOT NULL,
+     issued_at          INTEGER NOT NULL,
+     previous_hash      TEXT,
+     previous_issued_at INTEGER,
+     previous_until     INTEGER,
+     revoked_at         INTEGER,
+     used_at            INTEGER
+   ) STRICT;`
 ]
 
-/** Says which version the file has now. */
-export function migrate (db: DatabaseSync): number {
+/** The version of the file. Throws when a newer gateway wrote it. */
+export function versionOf (db: DatabaseSync): number {
   const { user_version: version } = db.prepare('PRAGMA user_version').get() as { user_version: number }
-  if (version > migrations.length) {
-    throw new Error(`it has version ${version}, this gateway knows ${migrations.length}: a newer one wrote it`)
+  if (version > latestVersion) {
+    throw new Error(`it has version ${version}, this gateway knows ${latestVersion}: a newer one wrote it`)
   }
-  for (const [index, sql] of migrations.entries()) {
-    if (index >= version) db.exec(`BEGIN; ${sql} PRAGMA user_version = ${index + 1}; COMMIT`)
+  return version
+}
+
+export const latestVersion = migrations.length
+
+export function migrate (db: DatabaseSync): void {
+  for (const [index, sql] of [...migrations.entries()].slice(versionOf(db))) {
+    db.exec(`BEGIN IMMEDIATE; ${sql} PRAGMA user_version = ${index + 1}; COMMIT`)
   }
-  return migrations.length
 }

@@ -1,0 +1,203 @@
+import { DatabaseSync } from 'node:sqlite'
+import t, { type Test } from 'tap'
+import { idempotencyMs } from '../../src/domain/idempotency.ts'
+import type { Store } from '../../src/domain/store.ts'
+import { clock } from '../helpers/clock.ts'
+import { answer, terms } from '../contracts/open-books.ts'
+import { claimed, fileOf, open, openWithin, reserve, sentOne, storeDown, visit } from './sqlite-files.ts'
+
+const dayMs = 86_400_000
+const subject = 'app:alice'
+const ever = { from: '2000-01-01', to: '2100-01-01' }
+const mostRows = 500
+
+const count = (db: DatabaseSync, table: string): number => (db.prepare(`SELECT count(*) AS count FROM ${table}`).get() as { count: number }).count
+
+/** Ended tasks of long ago, one a millisecond, with their answers. */
+function fill (db: DatabaseSync, rows: number, endedAt: number): void {
+  db.exec(`WITH RECURSIVE numbers (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM numbers WHERE id < ${rows})
+    INSERT INTO tasks (id, subject, operation, model, key_id, stage, task_id,
+      microcredits, refundable, period_start, created_at, lease_until, ended_at, state)
+    SELECT id, 'app:' || (id % 7), 'generateTask', 'suno', 'key-1', 'settled', 'task ' || id,
+      2, 1, 0, ${endedAt} + id - ${rows}, 0, ${endedAt}, 'success' FROM numbers;
+    INSERT INTO answers SELECT id, x'00' FROM tasks`)
+}
+
+async function openOld (t: Test, rows: number): Promise<{ store: Store, db: DatabaseSync, path: string }> {
+  const path = fileOf(t)
+  const time = clock()
+  await open(t, path).close()
+  const db = visit(t, path)
+  fill(db, rows, time.now() - terms.retentionMs)
+  return { store: open(t, path), db, path }
+}
+
+t.test('a call deletes a bounded number of tasks, and the next one goes on', async t => {
+  const { store, db } = await openOld(t, 1300)
+  const usage = await store.records.usage(ever)
+  for (const left of [800, 300, 0]) {
+    await store.tidy()
+    t.equal(count(db, 'tasks'), left)
+    t.equal(count(db, 'answers'), left)
+    t.same(await store.records.usage(ever), usage)
+  }
+})
+
+t.test('a row that may not go yet does not keep the others, and goes in its time', async t => {
+  const { store, db } = await openOld(t, 1300)
+  db.exec("UPDATE tasks SET ended_at = NULL, stage = 'claimed', lease_until = 9e15 WHERE id % 100 = 1")
+  for (let call = 0; call < 3; call++) await store.tidy()
+  t.equal(count(db, 'tasks'), 13)
+  db.exec("UPDATE tasks SET ended_at = 0, stage = 'settled' WHERE id > 600")
+  await store.tidy()
+  t.equal(count(db, 'tasks'), 6)
+})
+
+t.test('each of its queries begins at the old end and stops there, and so does all that is asked for a request', async t => {
+  const { db, statements } = await openWithin(t, fileOf(t))
+  const scans = statements.filter(sql => {
+    const plan = sql.startsWith('PRAGMA') ? [] : db.prepare(`EXPLAIN QUERY PLAN ${sql}`).all() as Array<{ detail: string }>
+    return plan.some(({ detail }) => /^SCAN (?!CONSTANT)/.test(detail) && !detail.includes('unfinished_tasks'))
+  })
+  t.same(scans.filter(sql => !/ORDER BY id(?: DESC)? LIMIT \d/.test(sql)), [
+    'SELECT session_id FROM revocations',
+    'DELETE FROM revocations WHERE expires_at <= ? RETURNING session_id',
+    'SELECT subject, before FROM subject_revocations',
+    'DELETE FROM subject_revocations WHERE expires_at <= ? RETURNING subject, before',
+      'DELETE FROM tokens WHERE expires_at <= ?'
+  ])
+})
+
+t.test('a call that finds nothing to forget writes nothing', async t => {
+  const path = fileOf(t)
+  const store = open(t, path)
+  await claimed(store, 'one')
+  const other = visit(t, path)
+  other.exec('BEGIN IMMEDIATE')
+  await store.tidy()
+  other.exec('ROLLBACK')
+})
+
+t.test('keys, periods, sums and audit entries go when their time is over, a part at a time', async t => {
+  const path = fileOf(t)
+  const time = clock()
+  const store = open(t, path, { now: time.now })
+  const db = visit(t, path)
+  const start = time.now()
+  const rows = mostRows + 20
+  const numbers = `WITH RECURSIVE numbers (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM numbers WHERE id < ${rows})`
+  db.exec(`${numbers} INSERT INTO idempotency (id, subject, key, fingerprint, created_at) SELECT id, 'app:bob', id, 'print', ${start} FROM numbers;
+    ${numbers} INSERT INTO credits SELECT 'app:bob', ${start} - id * 60000, 1, 0 FROM numbers;
+    ${numbers} INSERT INTO usage SELECT ${Math.floor(start / dayMs)}, 'app:' || id, 'suno', 1, 1, 0, 0, 1 FROM numbers;
+    ${numbers} INSERT INTO audit SELECT id, ${start}, 'mint', 'issuer', NULL, '{}' FROM numbers`)
+  const counts = () => ['idempotency', 'credits', 'usage', 'audit'].map(table => count(db, table))
+
+  time.advance(idempotencyMs - 1)
+  await store.tidy()
+  t.same(counts(), [rows, rows, rows, rows])
+  time.advance(1)
+  await store.tidy()
+  t.same(counts(), [20, rows, rows, rows])
+  time.advance(40 * dayMs)
+  await store.tidy()
+  t.same(counts(), [0, 20, rows, rows])
+  time.advance(360 * dayMs)
+  await store.tidy()
+  t.same(counts(), [0, 0, 20, rows], 'the trail is as old as its newest entry')
+  await store.audit.append([{ at: time.now(), kind: 'mint', actor: 'issuer', subject, detail: {} }])
+  await store.tidy()
+  t.same(counts(), [0, 0, 0, 21])
+  await store.tidy()
+  t.same(counts(), [0, 0, 0, 1])
+})
+
+t.test('what a session has taken is forgotten when the session has ended, a part at a time', async t => {
+  const path = fileOf(t)
+  const time = clock()
+  const store = open(t, path, { now: time.now })
+  const db = visit(t, path)
+  const rows = mostRows + 20
+  db.exec(`WITH RECURSIVE numbers (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM numbers WHERE id < ${rows})
+    INSERT INTO session_budgets SELECT 'app:bob', id, 1, 1, ${time.now() + 1000} FROM numbers`)
+  time.advance(999)
+  await store.tidy()
+  t.equal(count(db, 'session_budgets'), rows)
+  time.advance(1)
+  await store.tidy()
+  t.equal(count(db, 'session_budgets'), 20)
+})
+
+t.test('the credits of a period stay for as long as a task that was paid with them', async t => {
+  const time = clock()
+  const store = open(t, fileOf(t), { now: time.now, terms: { ...terms, giveUpMs: 1000 * dayMs } })
+  const periodStart = time.now() - 30 * dayMs
+  await claimed(store, 'one', { microcredits: 5, periodStart })
+  time.advance(900 * dayMs)
+  await store.tidy()
+  t.equal(await store.ledger.settle({ taskId: 'one', state: 'failed', answer }), true)
+  t.match(await store.accounts.balanceOf(subject, periodStart), { used: 0 })
+  t.match(await store.records.tasksOf(subject, { cursor: null, limit: 1 }), { items: [{ refunded: true }] })
+})
+
+t.test('the file itself refuses to change the audit trail and the grants', async t => {
+  const path = fileOf(t)
+  const time = clock()
+  const store = open(t, path)
+  const entry = { kind: 'mint', actor: 'issuer', subject, detail: {} } as const
+  await store.audit.append([{ ...entry, at: time.now() - 400 * dayMs }, { ...entry, at: time.now() - 400 * dayMs + 1 }, { ...entry, at: time.now() }])
+  await store.accounts.grant({ subject, microcredits: 5 })
+  const db = visit(t, path)
+  t.throws(() => db.exec("UPDATE audit SET actor = 'nobody'"), { message: 'the audit trail is never changed' })
+  t.throws(() => db.exec('DELETE FROM audit'), { message: 'the audit trail is kept for 400 days' })
+  t.equal(count(db, 'audit'), 3, 'all or none')
+  db.exec('DELETE FROM audit WHERE id = 1')
+  t.throws(() => db.exec('UPDATE grants SET microcredits = 10'), { message: 'grants are never changed' })
+  t.throws(() => db.exec('DELETE FROM grants'), { message: 'grants are never deleted' })
+})
+
+t.test('usage is one picture of the ledger, whatever is moved and made while it is read', async t => {
+  const { store, db } = await openOld(t, 3000)
+  const usage = await store.records.usage(ever)
+  t.equal(usage.reduce((sum, { tasks }) => sum + tasks, 0), 3000)
+  const reading = store.records.usage(ever)
+  const [during] = await Promise.all([reading, store.tidy(), claimed(store, 'new')])
+  t.same(during, usage)
+  t.ok(count(db, 'tasks') < 3000)
+  await store.tidy()
+  const after = await store.records.usage(ever)
+  t.equal(after.reduce((sum, { tasks }) => sum + tasks, 0), 3001)
+})
+
+t.test('usage of more sums than are read at once is whole and in order', async t => {
+  const { store, db } = await openOld(t, 1200)
+  db.exec("UPDATE tasks SET subject = printf('app:%05d', (id * 7) % 1200)")
+  const check = async () => {
+    const rows = await store.records.usage(ever)
+    t.same(rows.map(({ subject }) => subject), Array.from({ length: 1200 }, (_, index) => `app:${String(index).padStart(5, '0')}`))
+    t.ok(rows.every(({ tasks, microcredits }) => tasks === 1 && microcredits === 2))
+  }
+  await check()
+  await store.tidy()
+  await check()
+})
+
+t.test('usage can not be read from a ledger that is broken, and the connection for it is closed', async t => {
+  const { store, db } = await openOld(t, 10)
+  db.exec('ALTER TABLE usage RENAME TO elsewhere')
+  await t.rejects(store.records.usage(ever), storeDown)
+  db.exec('ALTER TABLE elsewhere RENAME TO usage')
+  t.equal((await store.records.usage(ever)).length, 7)
+})
+
+t.test('a task that retention has ended is forgotten in memory as well', async t => {
+  const time = clock()
+  const store = open(t, ':memory:', { now: time.now })
+  await claimed(store, 'one')
+  await store.ledger.advance(await sentOne(store), { to: 'unknown' })
+  await reserve(store)
+  await store.ledger.settle({ taskId: 'one', state: 'success', answer })
+  t.match(await store.ledger.taskOf('one'), { stage: 'settled' })
+  time.advance(terms.retentionMs)
+  await store.tidy()
+  t.equal(await store.ledger.taskOf('one'), null)
+})

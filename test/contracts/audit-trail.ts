@@ -1,0 +1,58 @@
+import type { Test } from 'tap'
+import type { AuditEntry } from '../../src/domain/audit.ts'
+import type { Page } from '../../src/domain/records.ts'
+import { type Fixture, openBooks, type OpenStore } from './open-books.ts'
+
+const entryOf = (more: Partial<AuditEntry> = {}): AuditEntry =>
+  ({ at: Date.UTC(2026, 0, 15), kind: 'mint', actor: 'issuer', subject: 'app:alice', detail: {}, ...more })
+
+/** Every AuditTrail must pass this, whatever is behind it. */
+export function auditTrailContract (t: Test, open: OpenStore): void {
+  t.test('what was written is read again, the newest first', async t => {
+    const books = await openBooks(t, open)
+    const entries = [
+      entryOf({ kind: 'mint', detail: { models: 'a,b', ttlSeconds: 60, cookie: false, plan: null } }),
+      entryOf({ kind: 'revoke', actor: "o'neil \"quoted\" \\ 😀 ä", subject: null, at: 1 }),
+      entryOf({ kind: 'grant', detail: { microcredits: 2 ** 53 - 1, 'odd name': '</script>\n\0' } })
+    ]
+    await books.audit.append([])
+    t.same(await books.audit.read({ cursor: null, limit: 10 }), { items: [], next: null })
+    await books.audit.append(entries.slice(0, 2))
+    await books.audit.append(entries.slice(2))
+    t.same(await books.audit.read({ cursor: null, limit: 10 }), { items: entries.toReversed(), next: null })
+  })
+
+  t.test('it is read in pages, which do not shift when more is written', async t => {
+    const { audit } = await openBooks(t, open)
+    await audit.append(Array.from({ length: 10 }, (_, at) => entryOf({ at })))
+    const found: number[] = []
+    let cursor: string | null = null
+    do {
+      const page: Page<AuditEntry> = await audit.read({ cursor, limit: 3 })
+      t.ok(page.items.length <= 3)
+      found.push(...page.items.map(({ at }) => at))
+      cursor = page.next
+      await audit.append([entryOf({ at: 100 })])
+    } while (cursor !== null)
+    t.same(found, [9, 8, 7, 6, 5, 4, 3, 2, 1, 0])
+  })
+
+  t.test('nothing is lost when many write at once, and what is written together stays together', async t => {
+    const { audit }: Fixture = await openBooks(t, open)
+    await Promise.all(Array.from({ length: 50 }, (_, at) => audit.append([entryOf({ at, actor: 'first' }), entryOf({ at, actor: 'second' })])))
+    const { items } = await audit.read({ cursor: null, limit: 200 })
+    t.same(items.map(({ at }) => at).sort((a, b) => a - b), Array.from({ length: 100 }, (_, index) => Math.floor(index / 2)))
+    for (let index = 0; index < 100; index += 2) {
+      t.match([items[index], items[index + 1]], [{ actor: 'second' }, { actor: 'first', at: items[index]!.at }])
+    }
+  })
+
+  t.test('the trail survives the housekeeping', async t => {
+    const { audit, time, tidyAll } = await openBooks(t, open)
+    await audit.append([entryOf({ at: time.now() })])
+    time.advance(399 * 86_400_000)
+    await audit.append([entryOf({ at: time.now() })])
+    await tidyAll()
+    t.equal((await audit.read({ cursor: null, limit: 10 })).items.length, 2)
+  })
+}

@@ -1,0 +1,247 @@
+import type { Test } from 'tap'
+import type { Page, PageRequest, TaskRecord, UsageRow } from '../../src/domain/records.ts'
+import { answer, openBooks, type OpenStore, periodStart, places, sent, terms } from './open-books.ts'
+
+const subject = 'app:alice'
+const all = { cursor: null, limit: 100 }
+const dayMs = 86_400_000
+const ever = { from: '2000-01-01', to: '2100-01-01' }
+
+/** Every TaskRecords must pass this, whatever is behind it. */
+export function taskRecordsContract (t: Test, open: OpenStore): void {
+  for (const group of [listing, releasing, summing, retaining]) group(t, open)
+}
+
+async function allPages (read: (page: PageRequest) => Promise<Page<TaskRecord>>, limit: number, between = async () => {}): Promise<TaskRecord[]> {
+  const found: TaskRecord[] = []
+  let cursor: string | null = null
+  do {
+    const page = await read({ cursor, limit })
+    if (page.items.length > limit) throw new Error('a page is too long')
+    found.push(...page.items)
+    cursor = page.next
+    await between()
+  } while (cursor !== null)
+  return found
+}
+
+function listing (t: Test, open: OpenStore): void {
+  t.test('a record says what has become of a task', async t => {
+    const { records, ledger, at, time } = await openBooks(t, open)
+    const createdAt = time.now()
+    const id = await at('claimed', { operation: 'batch', model: 'sora-2', microcredits: 5 }, 'one')
+    const claimed = {
+      id,
+      subject,
+      taskId: 'one',
+      operation: 'batch',
+      model: 'sora-2',
+      stage: 'claimed',
+      state: null,
+      microcredits: 5,
+      refunded: false,
+      createdAt,
+      endedAt: null
+    }
+    t.same(await records.tasksOf(subject, all), { items: [claimed], next: null })
+    time.advance(1000)
+    await ledger.settle({ taskId: 'one', state: 'failed', answer })
+    const failed = { ...claimed, stage: 'settled', state: 'failed', refunded: true, endedAt: createdAt + 1000 }
+    t.same(await records.tasksOf(subject, all), { items: [failed], next: null })
+    const lost = await at('unknown')
+    t.match((await records.tasksOf(subject, all)).items, [{ id: lost, taskId: null, stage: 'unknown', state: null, endedAt: createdAt + 1000 }, failed])
+    await at('settled', {}, 'two')
+    t.match((await records.tasksOf(subject, all)).items[0], { taskId: 'two', stage: 'settled', state: 'success', refunded: false })
+  })
+
+  t.test('a list has what was claimed or is unknown, once, and nothing that may be nothing yet', async t => {
+    const { records, ledger, at, time } = await openBooks(t, open)
+    for (const place of places.filter(place => place !== 'given up')) {
+      await at(place, {}, place)
+      time.advance(1)
+    }
+    await at('claimed', { subject: 'app:bob' }, 'of bob')
+    const listed = async () => (await records.tasksOf(subject, all)).items.map(({ taskId, stage }) => `${taskId} ${stage}`)
+    t.same(await listed(), ['null unknown', 'settled settled', 'claimed claimed'])
+    time.advance(terms.giveUpMs)
+    await ledger.sweep()
+    t.same(await listed(), ['null unknown', 'settled settled', 'claimed unknown', 'null unknown'], 'what was sent is unknown, too')
+    t.same((await records.tasksOf('app:carol', all)).items, [])
+  })
+
+  t.test('a list comes in pages, the newest first, and does not shift when more is made', async t => {
+    const { records, at, time } = await openBooks(t, open)
+    for (let count = 0; count < 10; count++) {
+      await at('claimed', {}, `task ${count}`)
+      time.advance(1)
+    }
+    let count = 0
+    const found = await allPages(page => records.tasksOf(subject, page), 3, async () => { await at('claimed', {}, `new ${count++}`) })
+    t.same(found.map(({ taskId }) => taskId), Array.from({ length: 10 }, (_, index) => `task ${9 - index}`))
+    t.equal((await records.tasksOf(subject, { cursor: null, limit: count + 10 })).next, null, 'a page that is just full is the last')
+  })
+}
+
+function releasing (t: Test, open: OpenStore): void {
+  t.test('the unknown ones of all subjects are listed, the oldest first, until they are let go or found', async t => {
+    const { records, ledger, at, time } = await openBooks(t, open)
+    const ids: string[] = []
+    for (let count = 0; count < 7; count++) {
+      ids.push(await at('unknown', { subject: `app:${count % 3}` }))
+      await at('settled', {}, `task ${count}`)
+      time.advance(1)
+    }
+    const unknowns = async () => (await allPages(records.unknowns, 2)).map(({ id }) => id)
+    t.same(await unknowns(), ids)
+    await records.release(ids[1]!)
+    await ledger.advance(ids[3]!, { to: 'claimed', taskId: 'found' })
+    t.same(await unknowns(), ids.filter((_, index) => index !== 1 && index !== 3))
+  })
+
+  t.test('what the operator lets go is given back once, also when fifty ask for it', async t => {
+    const { records, accounts, at } = await openBooks(t, open)
+    await at('claimed', { microcredits: 3 }, 'another')
+    const id = await at('unknown', { microcredits: 5 })
+    const released = await Promise.all(Array.from({ length: 50 }, () => records.release(id)))
+    t.equal(released.filter(Boolean).length, 1)
+    t.equal(await records.release(id), false)
+    t.same(await accounts.balanceOf(subject, periodStart), { used: 3, granted: 0, unfinished: 1 })
+    t.match((await records.tasksOf(subject, all)).items[0], { id, stage: 'unknown', refunded: true, microcredits: 5 })
+  })
+
+  for (const place of places.filter(place => place !== 'unknown' && place !== 'given up')) {
+    t.test(`what is ${place} is not let go`, async t => {
+      const { records, at, creditsUsed } = await openBooks(t, open)
+      const id = await at(place, { microcredits: 5 })
+      const before = await creditsUsed()
+      t.equal(await records.release(id), false)
+      t.equal(await creditsUsed(), before)
+    })
+  }
+
+  t.test('a name that no reservation has is not let go', async t => {
+    const { records, at } = await openBooks(t, open)
+    await at('unknown')
+    for (const name of ['', '0', '-1', '1e0', ' 1', 'x', '*', '9'.repeat(30), "1' OR '1"]) t.equal(await records.release(name), false, name)
+    t.equal((await records.unknowns(all)).items.length, 1)
+  })
+
+  t.test('what was let go and is found after all has its owner and slot, costs nothing, and is not refunded again', async t => {
+    const { records, ledger, accounts, at, time } = await openBooks(t, open)
+    await at('claimed', { microcredits: 3 }, 'another')
+    const [late, swept] = [await at('unknown', { microcredits: 5 }), await at('unknown', { microcredits: 7 })]
+    for (const id of [late, swept]) await records.release(id)
+    await ledger.advance(late, { to: 'claimed', taskId: 'late' })
+    await ledger.advance(swept, { to: 'claimed', taskId: 'swept' })
+    t.match(await ledger.taskOf('late'), { subject, stage: 'claimed' })
+    t.same(await accounts.balanceOf(subject, periodStart), { used: 3, granted: 0, unfinished: 3 })
+    t.equal(await ledger.settle({ taskId: 'late', state: 'failed', answer }), true)
+    t.same(await accounts.balanceOf(subject, periodStart), { used: 3, granted: 0, unfinished: 2 })
+    time.advance(terms.giveUpMs)
+    await ledger.sweep()
+    t.equal(await records.release(swept), false, 'it is unknown again, and was let go before')
+    t.match(await accounts.balanceOf(subject, periodStart), { used: 3 })
+  })
+
+  t.test('what the operator lets go is no refund of the period', async t => {
+    const { records, ledger, at, creditsUsed } = await openBooks(t, open, { refundsPerPeriod: 1 })
+    for (let count = 0; count < 3; count++) await records.release(await at('unknown', { microcredits: 5 }))
+    await at('claimed', { microcredits: 5 })
+    await ledger.settle({ taskId: 'task', state: 'failed', answer })
+    t.equal(await creditsUsed(), 0)
+  })
+}
+
+function summing (t: Test, open: OpenStore): void {
+  t.test('usage is summed up by day, subject and model, and knows what ended how and what is charged', async t => {
+    const { records, ledger, at, time } = await openBooks(t, open, { refundsPerPeriod: 1 })
+    const [bob, suno] = [{ subject: 'app:bob' }, { model: 'suno' }]
+    for (const place of ['settled', 'claimed', 'unknown', 'sent', 'reserved', 'released'] as const) await at(place, { microcredits: 5 }, place)
+    await at('settled', { ...suno, microcredits: 100 }, 'suno')
+    for (const taskId of ['refunded', 'charged']) {
+      await at('claimed', { microcredits: 7 }, taskId)
+      await ledger.settle({ taskId, state: 'failed', answer })
+    }
+    await at('settled', { ...bob, microcredits: 11 }, 'of bob')
+    time.advance(dayMs)
+    await records.release(await at('unknown', { ...bob, microcredits: 13 }))
+    await at('claimed', { ...bob, microcredits: 17 }, 'of the day after')
+
+    const [today, tomorrow] = ['2026-01-15', '2026-01-16']
+    const none = { tasks: 0, succeeded: 0, failed: 0, unknown: 0, microcredits: 0 }
+    const rows: UsageRow[] = [
+      { ...none, day: today!, subject, model: 'nano-banana', tasks: 5, succeeded: 1, failed: 2, unknown: 1, microcredits: 22 },
+      { ...none, day: today!, subject, model: 'suno', tasks: 1, succeeded: 1, microcredits: 100 },
+      { ...none, day: today!, subject: 'app:bob', model: 'nano-banana', tasks: 1, succeeded: 1, microcredits: 11 },
+      { ...none, day: tomorrow!, subject: 'app:bob', model: 'nano-banana', tasks: 2, unknown: 1, microcredits: 17 }
+    ]
+    t.same(await records.usage(ever), rows)
+    t.same(await records.usage({ from: today!, to: today! }), rows.slice(0, 3))
+    t.same(await records.usage({ from: tomorrow!, to: '2026-02-01' }), rows.slice(3))
+    t.same(await records.usage({ from: '2026-01-17', to: '2026-02-01' }), [])
+  })
+
+  t.test('a day is one of UTC, and that of the reservation', async t => {
+    const { records, ledger, reserve, time } = await openBooks(t, open)
+    time.advance(Date.UTC(2026, 1, 28, 23, 59, 59, 999) - time.now())
+    const id = await reserve()
+    time.advance(1)
+    await ledger.advance(id, sent)
+    await ledger.advance(id, { to: 'claimed', taskId: 'task' })
+    const other = await reserve()
+    await ledger.advance(other, sent)
+    await ledger.advance(other, { to: 'unknown' })
+    t.match(await records.usage(ever), [{ day: '2026-02-28', unknown: 0 }, { day: '2026-03-01', unknown: 1 }])
+  })
+}
+
+function retaining (t: Test, open: OpenStore): void {
+  t.test('what has ended is forgotten past its retention, with its answer; usage is not', async t => {
+    const { records, ledger, at, time, tidyAll } = await openBooks(t, open)
+    for (let count = 0; count < 12; count++) await at('settled', { model: `model ${count % 2}` }, `old ${count}`)
+    await at('unknown')
+    time.advance(dayMs)
+    await at('settled', {}, 'young')
+    const before = await records.usage(ever)
+    time.advance(terms.retentionMs - dayMs - 1)
+    await tidyAll()
+    t.equal((await records.tasksOf(subject, all)).items.length, 14, 'not a millisecond too early')
+    t.match(await ledger.taskOf('old 0'), { stage: 'settled' })
+    time.advance(1)
+    await tidyAll()
+    t.same((await records.tasksOf(subject, all)).items.map(({ taskId }) => taskId), ['young'])
+    t.same((await records.unknowns(all)).items, [])
+    t.equal(await ledger.taskOf('old 0'), null)
+    t.match(await ledger.taskOf('young'), { stage: 'settled', finalAnswer: answer })
+    t.same(await records.usage(ever), before)
+    time.advance(dayMs)
+    await tidyAll()
+    t.same(await records.usage(ever), before, 'the sums of one day are added up')
+    t.same((await records.tasksOf(subject, all)).items, [])
+  })
+
+  t.test('what has not ended, or ended late, is kept for as long after its end', async t => {
+    const { records, ledger, at, time, tidyAll } = await openBooks(t, open, { giveUpMs: 2 * terms.retentionMs })
+    await at('claimed', { microcredits: 5 }, 'running')
+    await at('claimed', { microcredits: 5 }, 'late')
+    time.advance(terms.retentionMs - 1)
+    await ledger.settle({ taskId: 'late', state: 'success', answer })
+    time.advance(terms.retentionMs - 1)
+    await tidyAll()
+    t.same((await records.tasksOf(subject, all)).items.map(({ taskId }) => taskId), ['late', 'running'])
+    time.advance(1)
+    await tidyAll()
+    t.same((await records.tasksOf(subject, all)).items.map(({ taskId }) => taskId), ['running'])
+    t.equal(await ledger.settle({ taskId: 'running', state: 'failed', answer }), true)
+    t.match(await records.usage(ever), [{ tasks: 2, succeeded: 1, failed: 1, microcredits: 5 }])
+  })
+
+  t.test('credits of the running period are not touched by it', async t => {
+    const { accounts, at, time, tidyAll } = await openBooks(t, open)
+    time.advance(terms.retentionMs)
+    const now = { periodStart: time.now() - 30 * dayMs }
+    await at('claimed', { ...now, microcredits: 5 })
+    await tidyAll()
+    t.match(await accounts.balanceOf(subject, now.periodStart), { used: 5 })
+  })
+}
