@@ -1,4 +1,5 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import rateLimit from '@fastify/rate-limit'
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { gatewayError } from '../errors.ts'
 import type { Context, SessionCall } from './call.ts'
 
@@ -15,11 +16,27 @@ export interface Rates {
   readonly misses: Rate
 }
 
+/** Where calls are counted when several replicas share the budgets. */
+export interface SharedRates {
+  /** A client of ioredis, as `@fastify/rate-limit` wants it. */
+  readonly redis: unknown
+  /** While nobody counts (`limits.onStoreError`): `refuse` throws `GW_STORE_DOWN`, `allow` lets every call pass. */
+  readonly onStoreError: 'refuse' | 'allow'
+}
+
+type Budget = Exclude<Awaited<ReturnType<ReturnType<FastifyInstance['createRateLimit']>>>, { isAllowed: true }>
+
+/** Counts one call. */
+type Count = (request: FastifyRequest) => Promise<Budget>
+
 const minuteMs = 60_000
 
-export function subjectRates (app: FastifyInstance): Rates {
-  const submits = perSubject(app, call => call.plan.requestsPerMinute)
-  const polls = perSubject(app, call => call.plan.pollsPerMinute)
+/** Without `shared`, each process counts by itself. */
+export async function subjectRates (app: FastifyInstance, shared?: SharedRates): Promise<Rates> {
+  const counter = shared === undefined ? app : await sharedCounter(shared)
+  const perSubject = (budget: string, limitOf: (call: SessionCall) => number) => keep(counting(counter, budget, limitOf))
+  const submits = perSubject('submits', call => call.plan.requestsPerMinute)
+  const polls = perSubject('polls', call => call.plan.pollsPerMinute)
   return {
     submits: context => submits(context, true),
     polls: context => polls(context, true),
@@ -31,22 +48,41 @@ export function subjectRates (app: FastifyInstance): Rates {
  * One budget per subject and minute. A fixed window: at most twice the limit in any minute. Headers as in
  * draft-ietf-httpapi-ratelimit-headers-03, which clients know best.
  */
-function perSubject (app: FastifyInstance, limitOf: (call: SessionCall) => number) {
-  const count = app.createRateLimit({
-    max: request => limitOf(request.call as SessionCall),
-    timeWindow: minuteMs,
-    keyGenerator: (request: FastifyRequest) => (request.call as SessionCall).session.subject
-  })
+function keep (count: Count) {
   return async ({ request, reply }: Context, tells: boolean): Promise<void> => {
     const budget = await count(request)
-    /* c8 ignore next - the type's other half: without an allow list nothing is ever exempt */
-    if (budget.isAllowed) return
     if (tells || budget.isExceeded) writeBudget(reply, budget)
     if (budget.isExceeded) throw gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: budget.ttlInSeconds })
   }
 }
 
-function writeBudget (reply: FastifyReply, budget: { max: number, remaining: number, ttlInSeconds: number }): void {
+/**
+ * The plugin has one store for all that is counted on one instance. Addresses are counted by each replica for itself, so
+ * that a flood of them is no load on the store; what is shared is counted on an instance of its own, which never listens.
+ */
+async function sharedCounter ({ redis, onStoreError }: SharedRates): Promise<FastifyInstance> {
+  const counter = Fastify()
+  await counter.register(rateLimit, { global: false, redis, nameSpace: 'gw:rate:', skipOnError: onStoreError === 'allow' })
+  return counter
+}
+
+function counting (counter: FastifyInstance, budget: string, limitOf: (call: SessionCall) => number): Count {
+  const count = counter.createRateLimit({
+    max: request => limitOf(request.call as SessionCall),
+    timeWindow: minuteMs,
+    // In one name space for all budgets.
+    keyGenerator: (request: FastifyRequest) => `${budget}:${(request.call as SessionCall).session.subject}`
+  })
+  return async request => {
+    try {
+      return await count(request) as Budget // without an allow list nothing is ever exempt
+    } catch (cause) {
+      throw gatewayError('GW_STORE_DOWN', { retryAfterSeconds: 1, cause })
+    }
+  }
+}
+
+function writeBudget (reply: FastifyReply, budget: Budget): void {
   reply
     .header('ratelimit-limit', budget.max)
     .header('ratelimit-remaining', budget.remaining)

@@ -23,13 +23,39 @@ const packages = {
     debian: 'chromium',
     variable: 'CHROMIUM_PATH',
     programs: ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable']
+  },
+  redis: {
+    for: 'tests of the Redis store',
+    debian: 'redis-server',
+    variable: 'REDIS_SERVER_PATH',
+    programs: ['redis-server', 'valkey-server']
+  },
+  nginx: {
+    for: 'test of event streams behind a proxy',
+    debian: 'nginx-light',
+    variable: 'NGINX_PATH',
+    programs: ['nginx']
   }
 } as const satisfies Record<string, SystemPackage>
 
 /** Where Chromium is. Throws, with what to install, when it is nowhere. */
 export function chromiumPath (): string {
-  const found = locate(packages.chromium)
-  if (found === undefined) throw new Error(advice([packages.chromium]))
+  return pathOf(packages.chromium)
+}
+
+/** Where the server of Redis or Valkey is. Throws, with what to install, when it is nowhere. */
+export function redisServerPath (): string {
+  return pathOf(packages.redis)
+}
+
+/** Where nginx is. Throws, with what to install, when it is nowhere. */
+export function nginxPath (): string {
+  return pathOf(packages.nginx)
+}
+
+function pathOf (wanted: SystemPackage): string {
+  const found = locate(wanted)
+  if (found === undefined) throw new Error(advice([wanted]))
   return found
 }
 
@@ -37,7 +63,8 @@ function locate ({ variable, programs }: SystemPackage): string | undefined {
   const named = process.env[variable]
   // A path that somebody named and that is wrong must not be papered over by another browser.
   if (named) return isProgram(named) ? named : undefined
-  const folders = (process.env.PATH ?? '').split(delimiter).filter(Boolean)
+  // Debian keeps servers where not everybody's PATH leads.
+  const folders = [...(process.env.PATH ?? '').split(delimiter).filter(Boolean), '/usr/sbin']
   return programs.flatMap(program => folders.map(folder => join(folder, program))).find(isProgram)
 }
 

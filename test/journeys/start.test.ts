@@ -107,9 +107,13 @@ t.test('an error that nobody catches is logged and ends the process with a failu
   t.match(gateway.stdout, /"type":"TypeError".*"msg":"stopping after an error that nobody caught"/)
 })
 
-t.test('a Redis store, which this version does not have, is refused as a wrong setting', async t => {
-  const { start78 } = folder(t)
-  const said = await start78({ ...gatewayEnvironment(nowhere), GATEWAY_CONFIG: 'gateway.yaml', GATEWAY_STORE: 'redis://:a-password@127.0.0.1:6379' })
-  t.match(said, /GATEWAY_STORE \(environment\): this version has no Redis store yet; expected: sqlite:<path>/)
-  t.notMatch(said, 'a-password')
+t.test('a Redis that can not be reached is named without its password', async t => {
+  const { start } = folder(t)
+  const server = createServer()
+  const port = await listen(server)
+  await new Promise(resolve => { server.close(resolve) })
+  const gateway = start({ ...gatewayEnvironment(nowhere), GATEWAY_STORE: `redis://:a-password@127.0.0.1:${port}` })
+  t.equal(await gateway.ended, 1)
+  t.match(gateway.stderr, new RegExp(`^apixo-gateway: the store redis://127\\.0\\.0\\.1:${port} can not be used: .*ECONNREFUSED`))
+  t.notMatch(gateway.stderr, 'a-password')
 })

@@ -1,0 +1,19 @@
+import type { Earlier, IdempotencyStore } from '../../domain/idempotency.ts'
+import type { Commands, Reply } from './commands.ts'
+import { encoded } from './key-names.ts'
+
+/** Idempotency keys in Redis. They are written by the scripts of the ledger; what is no answer is read off the reservation. */
+export function redisIdempotency ({ ofSubject }: Commands): IdempotencyStore {
+  return {
+    async earlier (subject, { key, fingerprint }) {
+      return earlierFrom(await ofSubject(subject, 'earlier', encoded(key), fingerprint) as Reply[])
+    }
+  }
+}
+
+export function earlierFrom ([kind, status, contentType, body]: readonly Reply[]): Earlier | null {
+  if (kind === undefined) return null
+  const word = String(kind) as Earlier['kind']
+  if (word !== 'answered') return { kind: word }
+  return { kind: word, answer: { status: Number(status), contentType: String(contentType), body: body as Buffer } }
+}

@@ -1,0 +1,85 @@
+/** Where things stand in Redis. What stands in braces decides the hash slot: keys with the same braces stand together. */
+export interface KeyNames {
+  /** The one that all other keys of a subject are derived from, in the scripts. */
+  account (subject: string): string
+  reservation (place: Place): string
+  /** The reservation that a task id belongs to. */
+  owner (taskId: string): string
+  turn (taskId: string): string
+  /** A part of the subjects that have something unfinished. */
+  busy (shard: number): string
+  revocation (sessionId: string): string
+  /** When all sessions of a subject were revoked. */
+  revocationOf (subject: string): string
+  /** The reservation that the hash of a callback's secret belongs to. */
+  callback (secretHash: string): string
+  /** The subjects that may have deliveries. */
+  readonly deliveries: string
+  guestCount (name: string): string
+  spentProof (id: string): string
+  /** All tokens stand in the slot of `tokens`, their list. */
+  token (id: string): string
+  readonly tokens: string
+  /** What shows that a write is possible; several, so that they spread over the nodes of a cluster. */
+  probe (index: number): string
+  readonly leader: string
+  readonly audit: string
+  /** A channel. Those of all databases are one server's: it has the database in its name. */
+  events (database: number): string
+  /** A pattern for `SCAN`: the usage of all subjects on the days that begin with this text. */
+  usageOf (days: string): string
+}
+
+export function keyNames (prefix: string): KeyNames {
+  return {
+    reservation: ({ subject, number }) => `${prefix}:{/${encoded(subject)}}:r:${number}`,
+    account: subject => `${prefix}:{/${encoded(subject)}}:account`,
+    owner: taskId => `${prefix}:task:${encoded(taskId)}`,
+    turn: taskId => `${prefix}:turn:${encoded(taskId)}`,
+    busy: shard => `${prefix}:{busy-${shard}}:names`,
+    revocation: sessionId => `${prefix}:revoked:${encoded(sessionId)}`,
+    revocationOf: subject => `${prefix}:revoked-all:${encoded(subject)}`,
+    deliveries: `${prefix}:deliveries`,
+    callback: secretHash => `${prefix}:callback:${encoded(secretHash)}`,
+    guestCount: name => `${prefix}:guests:${encoded(name)}`,
+    spentProof: id => `${prefix}:spent:${encoded(id)}`,
+    token: id => `${prefix}:{tokens}:t:${encoded(id)}`,
+    tokens: `${prefix}:{tokens}:list`,
+    probe: index => `${prefix}:probe:${index}`,
+    leader: `${prefix}:leader`,
+    audit: `${prefix}:audit`,
+    events: database => `${prefix}:events:${database}`,
+    usageOf: days => `${prefix}:{/*}:usage:${days}*`
+  }
+}
+
+/** The subject and the day of a key that `usageOf` has found. */
+export function usageKey (key: string): { readonly subject: string, readonly day: string } {
+  const [, subject, day] = /\{\/(.*)\}:usage:(.*)$/.exec(key)!
+  return { subject: decoded(subject!), day: day! }
+}
+
+/**
+ * Any text as part of a key: without braces, which would move it to another slot, without what separates, and so that no
+ * two texts become one, not even those that are no proper Unicode.
+ */
+export function encoded (text: string): string {
+  return text.replace(/[^A-Za-z0-9:._@-]/g, unit => `~${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+}
+
+export function decoded (text: string): string {
+  return text.replace(/~([0-9a-f]{4})/g, (_, unit: string) => String.fromCharCode(parseInt(unit, 16)))
+}
+
+/** A reservation: the subject, whose slot it stands in, and its number there. */
+export interface Place { readonly subject: string, readonly number: string }
+
+export function reservationName ({ subject, number }: Place): string {
+  return `${encoded(subject)}#${number}`
+}
+
+/** `null`: it is no name of ours. */
+export function placeOf (name: string): Place | null {
+  const parts = /^([A-Za-z0-9:._@~-]*)#([1-9]\d{0,15})$/.exec(name)
+  return parts && { subject: decoded(parts[1]!), number: parts[2]! }
+}

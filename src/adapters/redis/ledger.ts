@@ -1,0 +1,117 @@
+import type { KeptAnswer } from '../../domain/idempotency.ts'
+import type { Demand, LedgerTerms, ReservationId, Reserved, Step, TaskLedger } from '../../domain/ledger.ts'
+import type { BusySubjects } from './busy-subjects.ts'
+import type { RedisCallbackSecrets } from './callback-secrets.ts'
+import type { Commands, Reply } from './commands.ts'
+import { earlierFrom } from './idempotency.ts'
+import { encoded, placeOf, reservationName } from './key-names.ts'
+import { keptFor } from './subject-scripts.ts'
+import type { RedisDeliveries } from './deliveries.ts'
+import type { TaskOwners } from './task-owners.ts'
+import type { Tasks } from './tasks.ts'
+
+export interface LedgerOptions {
+  readonly commands: Commands
+  readonly busy: BusySubjects
+  readonly owners: TaskOwners
+  readonly callbacks: RedisCallbackSecrets
+  readonly deliveries: RedisDeliveries
+  readonly tasks: Tasks
+  readonly terms: LedgerTerms
+  readonly now: () => number
+}
+
+/** Overstayed reservations of a subject that one script lets go. */
+const sweptAtOnce = 100
+
+/**
+ * The task ledger in Redis. Each step is one script in the slot of its subject; a claim and an ending first ask another
+ * slot whose the task id is, which is written once and for all.
+ */
+export function redisLedger (options: LedgerOptions): TaskLedger {
+  const { commands: { ofSubject }, busy, owners, deliveries, tasks, terms, now } = options
+  const take = steps(options)
+
+  return {
+    async reserve (demand) {
+      await busy.note(demand.subject)
+      if (demand.deliverTo !== undefined) await deliveries.note(demand.subject)
+      return reservedFrom(demand, await ofSubject(demand.subject, 'reserve', ...reserveArguments(demand, now(), terms)) as Reply[])
+    },
+    advance: async (id, step) => await take(id, step),
+    async settle ({ taskId, state, answer }) {
+      const id = await owners.of(taskId)
+      if (id === null) return false
+      const { subject, number } = placeOf(id)!
+      return await ofSubject(subject, 'settle', number, encoded(taskId), state, answer, terms.refundsPerPeriod) === 1
+    },
+    taskOf: tasks.of,
+    sweep: () => sweep(options)
+  }
+}
+
+function reserveArguments (demand: Demand, now: number, terms: LedgerTerms) {
+  const { periodStart, microcredits, creditLimit, taskLimit, operation, model, keyId, refundable, idempotency, session, deliverTo = '' } = demand
+  return [
+    periodStart, microcredits, creditLimit ?? '', taskLimit, now + terms.reservedMs,
+    operation, model, keyId, refundable ? 1 : 0, new Date(now).toISOString().slice(0, 10), deliverTo,
+    ...(idempotency === undefined ? ['', ''] : [encoded(idempotency.key), idempotency.fingerprint]),
+    ...(session === undefined ? [] : [encoded(session.id), session.uses ?? '', session.creditLimit ?? '', keptFor(session.expiresAt - now)])
+  ]
+}
+
+function reservedFrom ({ subject }: Demand, [result, ...rest]: readonly Reply[]): Reserved {
+  const word = String(result)
+  if (word === 'granted') return { granted: true, id: reservationName({ subject, number: String(rest[0]) }) }
+  if (word === 'novelty') return { granted: false, lacks: 'novelty', earlier: earlierFrom(rest)! }
+  return { granted: false, lacks: word as 'credits' | 'slot' | 'uses' }
+}
+
+function steps ({ commands: { ofSubject }, busy, owners, callbacks, terms, now }: LedgerOptions): TaskLedger['advance'] {
+  const send = async (id: ReservationId, { keyId, callbackHash }: Step & { readonly to: 'sent' }): Promise<boolean> => {
+    const { subject, number } = placeOf(id)!
+    if (callbackHash !== undefined) await callbacks.set(callbackHash, id)
+    return await ofSubject(subject, 'send', number, keyId, now() + terms.sentMs, callbackHash ?? '') === 1
+  }
+  const claim = async (id: ReservationId, { taskId, answer }: Step & { readonly to: 'claimed' }): Promise<boolean> => {
+    const { subject, number } = placeOf(id)!
+    // One that was unknown may have left the list; it is unfinished again now.
+    await busy.note(subject)
+    if (!await owners.set(taskId, id)) return false
+    const taken = await ofSubject(subject, 'claim', number, encoded(taskId), now() + terms.giveUpMs, ...kept(answer)) === 1
+    if (taken) owners.confirm(taskId, id)
+    else await owners.remove(taskId, id)
+    return taken
+  }
+
+  return async (id, step) => {
+    const place = placeOf(id)
+    if (place === null) return false
+    const { subject, number } = place
+    switch (step.to) {
+      case 'sent': return await send(id, step)
+      case 'claimed': return await claim(id, step)
+      case 'released': return await ofSubject(subject, 'release', number, ...kept(step.answer)) === 1
+      case 'unknown': return await ofSubject(subject, 'lose', number) === 1
+    }
+  }
+}
+
+function kept (answer: KeptAnswer | undefined): ReadonlyArray<string | number | Buffer> {
+  return answer === undefined ? ['', '', ''] : [answer.status, answer.contentType, answer.body]
+}
+
+/** All that is due, by scripts of bounded length, so that nobody else has to wait for long. */
+async function sweep ({ commands: { ofSubject }, busy, now }: LedgerOptions) {
+  let [released, unknown] = [0, 0]
+  await busy.whatIsDue(async (subject) => {
+    for (;;) {
+      const [free, lost, next] = (await ofSubject(subject, 'sweep', sweptAtOnce) as Reply[]).map(count => String(count))
+      released += Number(free)
+      unknown += Number(lost)
+      if (next === '') return null
+      if (Number(next) > now()) return Number(next)
+    }
+  })
+  return { released, unknown }
+}

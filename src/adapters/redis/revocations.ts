@@ -1,0 +1,35 @@
+import { LRUCache } from 'lru-cache'
+import type { Revocations } from '../../domain/session.ts'
+import type { Commands } from './commands.ts'
+import type { KeyNames } from './key-names.ts'
+import { keptFor } from './subject-scripts.ts'
+
+const rememberedSessions = 10_000
+
+/**
+ * Revocations in Redis: a key for each session, and one for all of a subject's. Asking costs a round trip per request, of
+ * two commands, for a revocation has to hold on all replicas at once; who is revoked stays so, and is not asked about again.
+ */
+export function redisRevocations ({ ask, on }: Commands, keys: KeyNames, now: () => number): Revocations {
+  const revoked = new LRUCache<string, true>({ max: rememberedSessions })
+  return {
+    async revoke (sessionId, expiresAt) {
+      const lastsMs = expiresAt - now()
+      if (lastsMs <= 0) return
+      await ask(client => client.set(keys.revocation(sessionId), expiresAt, 'PX', keptFor(lastsMs)))
+      revoked.set(sessionId, true)
+    },
+    async revokeSubject (subject, before, expiresAt) {
+      await on(keys.revocationOf(subject), 'raise', before, keptFor(expiresAt - now()))
+    },
+    async isRevoked ({ id, subject, issuedAt }) {
+      if (revoked.has(id)) return true
+      const [byId, before] = await ask(client => Promise.all([
+        client.exists(keys.revocation(id)), client.get(keys.revocationOf(subject))
+      ]))
+      const isRevoked = byId === 1 || (before !== null && issuedAt <= Number(before))
+      if (isRevoked) revoked.set(id, true)
+      return isRevoked
+    }
+  }
+}

@@ -1,0 +1,108 @@
+import { tokenScripts } from './token-scripts.ts'
+import { turnScripts } from './turn-scripts.ts'
+
+/** Entries of the audit trail that are kept, about: Redis drops whole nodes of a stream. */
+const auditEntries = 100_000
+
+/** Scripts that need it find a key in the same slot, by another last word. */
+const common = `
+local function beside (word) return (string.gsub(KEYS[1], '[^:]*$', word, 1)) end
+`
+
+const sharedScripts = {
+  ...tokenScripts,
+  ...turnScripts,
+
+  /** ARGV: who owns it, how long that is kept (ms), whom it may be taken from. The owner, if it is somebody else. */
+  own: `
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] and owner ~= ARGV[3] then return owner end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return false`,
+
+  /** ARGV: the value that is to go. */
+  disown: `
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])`,
+
+  /** ARGV: the name of a replica, how long it leads when nobody else does (ms). */
+  lead: `
+local leader = redis.call('GET', KEYS[1])
+if leader and leader ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1`,
+
+  /** ARGV: a name, now, when something of it may overstay (Unix ms). See busy-subjects.ts. */
+  noteBusy: `
+local used, due = beside('used'), beside('due')
+redis.call('ZADD', KEYS[1], 0, ARGV[1])
+redis.call('ZADD', used, ARGV[2], ARGV[1])
+local known = redis.call('ZSCORE', due, ARGV[1])
+if not known or tonumber(known) > tonumber(ARGV[3]) then redis.call('ZADD', due, ARGV[3], ARGV[1]) end
+return 1`,
+
+  /** ARGV: now (Unix ms), how many at the most. Those that are due: a name, when it was used, and so on. */
+  due: `
+local found = {}
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', beside('due'), '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])) do
+  table.insert(found, name)
+  table.insert(found, redis.call('ZSCORE', beside('used'), name) or '0')
+end
+return found`,
+
+  /** ARGV: a name, when it was used, when it is due again ('' for never). Not if it was used meanwhile. */
+  postpone: `
+if tonumber(redis.call('ZSCORE', beside('used'), ARGV[1]) or '0') ~= tonumber(ARGV[2]) then return 0 end
+if ARGV[3] == '' then return redis.call('ZREM', beside('due'), ARGV[1]) end
+redis.call('ZADD', beside('due'), ARGV[3], ARGV[1])
+return 1`,
+
+  /** ARGV: since when it may have been used by nobody (Unix ms), how many at the most. */
+  idle: `
+return redis.call('ZRANGEBYSCORE', beside('used'), '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])`,
+
+  /** ARGV: a name, as in `idle`. */
+  forgetBusy: `
+if tonumber(redis.call('ZSCORE', beside('used'), ARGV[1]) or 'inf') > tonumber(ARGV[2]) then return 0 end
+redis.call('ZREM', beside('used'), ARGV[1])
+redis.call('ZREM', beside('due'), ARGV[1])
+return redis.call('ZREM', KEYS[1], ARGV[1])`,
+
+  /** ARGV: a number that takes the place of a smaller one, how long it is kept (ms). */
+  raise: `
+local known = redis.call('GET', KEYS[1])
+if known and tonumber(known) > tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', math.max(tonumber(ARGV[2]), redis.call('PTTL', KEYS[1])))
+return 1`,
+
+  /** ARGV: how many there is room for, how long that holds (ms). 0, or how long there is no room (ms). */
+  take: `
+if tonumber(redis.call('GET', KEYS[1]) or '0') >= tonumber(ARGV[1]) then return math.max(1, redis.call('PTTL', KEYS[1])) end
+if redis.call('INCR', KEYS[1]) == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 0`,
+
+  /** ARGV: a name, now (Unix ms), how long the list is kept (ms). See deliveries.ts. */
+  noteDeliveries: `
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+return redis.call('PEXPIRE', KEYS[1], ARGV[3])`,
+
+  /** ARGV: a name, and when it was noted as far as is known. Not if it was noted meanwhile. */
+  forgetNoted: `
+if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 'inf') ~= tonumber(ARGV[2]) then return 0 end
+return redis.call('ZREM', KEYS[1], ARGV[1])`,
+
+  /** KEYS[1] is a channel. ARGV: a message. */
+  announce: `
+return redis.call('PUBLISH', KEYS[1], ARGV[1])`,
+
+  /** ARGV: the entries. */
+  append: `
+for _, entry in ipairs(ARGV) do redis.call('XADD', KEYS[1], 'MAXLEN', '~', ${auditEntries}, '*', 'entry', entry) end
+return #ARGV`
+} as const
+
+export type SharedScript = keyof typeof sharedScripts
+
+/** The scripts beside those of a subject; each is one atomic step in the slot of KEYS[1]. */
+export const sharedLua = Object.fromEntries(
+  Object.entries(sharedScripts).map(([name, lua]) => [name, common + lua])) as Readonly<Record<SharedScript, string>>

@@ -1,0 +1,14 @@
+import type { SpentProofs } from '../../domain/guests.ts'
+import type { Commands } from './commands.ts'
+import type { KeyNames } from './key-names.ts'
+import { slackMs } from './subject-scripts.ts'
+
+export function redisSpentProofs ({ ask }: Commands, keys: KeyNames, now: () => number): SpentProofs {
+  return {
+    async spend (id, expiresAt) {
+      const lastsMs = expiresAt - now()
+      if (lastsMs <= 0) return false // it may have been spent, and be forgotten
+      return await ask(client => client.set(keys.spentProof(id), 1, 'PX', lastsMs + slackMs, 'NX')) === 'OK'
+    }
+  }
+}

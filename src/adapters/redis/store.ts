@@ -1,0 +1,97 @@
+import type { LedgerTerms } from '../../domain/ledger.ts'
+import type { Store } from '../../domain/store.ts'
+import { redisAccounts } from './accounts.ts'
+import { redisAudit } from './audit.ts'
+import { busySubjects } from './busy-subjects.ts'
+import { redisCallbackSecrets } from './callback-secrets.ts'
+import { type Commands, commands as commandsOver } from './commands.ts'
+import { type Connection, connection, type ConnectionSettings } from './connection.ts'
+import { redisDeliveries } from './deliveries.ts'
+import { redisEvents, type RedisEvents } from './events.ts'
+import { redisGuestCounts } from './guest-counts.ts'
+import { redisIdempotency } from './idempotency.ts'
+import { type KeyNames, keyNames } from './key-names.ts'
+import { redisLeadership } from './leadership.ts'
+import { redisLedger } from './ledger.ts'
+import { redisRecords } from './records.ts'
+import { redisRevocations } from './revocations.ts'
+import { redisSpentProofs } from './spent-proofs.ts'
+import { taskOwners } from './task-owners.ts'
+import { redisTasks, redisUnfinishedTasks } from './tasks.ts'
+import { redisTokens } from './tokens.ts'
+import { redisTurns } from './turns.ts'
+import { redisUsage } from './usage.ts'
+
+export interface RedisStoreOptions extends ConnectionSettings {
+  readonly terms: LedgerTerms
+  readonly now: () => number
+  /** What all keys begin with: two gateways that share a server and not their subjects need two. */
+  readonly prefix?: string
+}
+
+/** Keys that `ping` writes in a cluster, so that each node most likely has one. */
+const probes = 16
+const probeMs = 60_000
+
+/**
+ * Opens the store that replicas share. Nothing is recovered at start, for other replicas may be at work: what a dead one
+ * has left is let go by its lease.
+ */
+export async function redisStore ({ terms, now, prefix = 'gw', ...settings }: RedisStoreOptions): Promise<Store> {
+  const link = await connection(settings)
+  const keys = keyNames(prefix)
+  const commands = commandsOver({ connection: link, keys, terms, now })
+  try {
+    const events = await redisEvents({ connection: link, commands, channel: keys.events(link.database) })
+    return storeOver(link, commands, keys, { terms, now, events })
+  } catch (error) {
+    await link.close()
+    throw link.unusable(error)
+  }
+}
+
+interface Setting extends Pick<RedisStoreOptions, 'terms' | 'now'> {
+  readonly events: RedisEvents
+}
+
+function storeOver (link: Connection, commands: Commands, keys: KeyNames, setting: Setting): Store {
+  const { terms, now, events } = setting
+  const busy = busySubjects(commands, keys, setting)
+  const owners = taskOwners(commands, keys, terms)
+  const tasks = redisTasks(commands, owners, keys, setting)
+  const callbacks = redisCallbackSecrets(commands, tasks, keys, terms)
+  const { note, ...deliveries } = redisDeliveries(commands, owners, keys, setting)
+  const leadership = redisLeadership(commands, keys)
+
+  return {
+    lost: 0,
+    ledger: redisLedger({ commands, busy, owners, callbacks, deliveries: { ...deliveries, note }, tasks, terms, now }),
+    unfinished: redisUnfinishedTasks(commands, busy),
+    idempotency: redisIdempotency(commands),
+    callbackSecrets: { reservationOf: callbacks.reservationOf },
+    deliveries,
+    accounts: redisAccounts(commands),
+    records: { ...redisRecords(commands, busy), usage: span => redisUsage(commands, keys, span) },
+    audit: redisAudit(commands, keys),
+    revocations: redisRevocations(commands, keys, now),
+    tokens: redisTokens(commands, keys),
+    guestCounts: redisGuestCounts(commands, keys),
+    spentProofs: redisSpentProofs(commands, keys, now),
+    events,
+    // A status call has ended when a submit would have.
+    turns: redisTurns(commands, keys, { now, leaseMs: terms.sentMs }),
+    counter: link.client,
+    leads: leadership.leads,
+    tidy: () => busy.tidy(async subject => await commands.ofSubject(subject, 'tidy') === 0),
+    async ping () {
+      // A replica and a full server read on, so it has to be a write.
+      await commands.ask(client => Promise.all(Array.from({ length: client.isCluster ? probes : 1 }, (_, index) =>
+        client.set(keys.probe(index), 1, 'PX', probeMs))))
+    },
+    async close () {
+      events.close()
+      await leadership.resign().catch(() => {}) // or its lease ends by itself
+      await link.close()
+    }
+  }
+}

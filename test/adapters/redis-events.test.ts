@@ -1,0 +1,235 @@
+import { once } from 'node:events'
+import { connect, createServer, type Socket } from 'node:net'
+import { Redis } from 'ioredis'
+import t, { type Test } from 'tap'
+import { commands as commandsOver } from '../../src/adapters/redis/commands.ts'
+import { connection } from '../../src/adapters/redis/connection.ts'
+import { textOf } from '../../src/adapters/redis/event-messages.ts'
+import { redisEvents } from '../../src/adapters/redis/events.ts'
+import { keyNames } from '../../src/adapters/redis/key-names.ts'
+import { redisStore } from '../../src/adapters/redis/store.ts'
+import type { TaskEvent, TaskEvents } from '../../src/domain/events.ts'
+import { Secret } from '../../src/domain/secret.ts'
+import { taskEvent, taskEventsContract } from '../contracts/task-events.ts'
+import { type RedisServer, redisCluster, redisServer } from '../helpers/redis-server.ts'
+import { until } from '../helpers/until.ts'
+
+const terms = { reservedMs: 30_000, sentMs: 140_000, giveUpMs: 86_400_000, refundsPerPeriod: 3, retentionMs: 30 * 86_400_000 }
+let opened = 0
+
+async function eventsOf (t: Test, url: string, prefix: string): Promise<TaskEvents> {
+  const store = await redisStore({ url: new Secret(url), terms, now: Date.now, onLost: () => {}, prefix })
+  t.teardown(() => store.close())
+  return store.events!
+}
+
+/** The events of a replica whose heart beats fast. */
+async function quickEvents (t: Test, url: string, beatMs = 50): Promise<TaskEvents> {
+  const link = await connection({ url: new Secret(url), onLost: () => {} })
+  t.teardown(() => link.close())
+  const commands = commandsOver({ connection: link, keys: keyNames('gw'), terms, now: Date.now })
+  const events = await redisEvents({ connection: link, commands, channel: 'quick', beatMs })
+  t.teardown(events.close)
+  return events
+}
+
+async function cut (servers: readonly RedisServer[]): Promise<void> {
+  const killed = await Promise.all(servers.map(({ admin }) => admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')))
+  if (killed.every(count => count === 0)) throw new Error('nobody listened')
+}
+
+async function listenersOf ({ admin }: RedisServer): Promise<number> {
+  return String(await admin.call('CLIENT', 'LIST', 'TYPE', 'pubsub')).split('\n').length - 1
+}
+
+/** What a replica hears, and how often it is told that something was lost. */
+function ear (events: TaskEvents) {
+  const heard: TaskEvent[] = []
+  const state = { heard, gaps: 0 }
+  events.subscribe(event => heard.push(event), () => { state.gaps++ })
+  return state
+}
+
+function contract (t: Test, servers: readonly RedisServer[]): void {
+  const { url } = servers[0]!
+  taskEventsContract(t, async t => {
+    const prefix = `test-${++opened}`
+    const [here, there] = [await eventsOf(t, url, prefix), await eventsOf(t, servers.at(-1)!.url, prefix)]
+    return { here, there, lose: () => cut(servers) }
+  })
+}
+
+t.test('the events of two replicas on one Redis keep the promises of task events', async t => contract(t, [await redisServer(t)]))
+
+t.test('the events of two replicas on a cluster keep the promises of task events', async t => contract(t, (await redisCluster(t)).servers))
+
+t.test('what one replica says on a cluster is heard in order on all nodes', async t => {
+  const { url } = await redisCluster(t)
+  const here = await eventsOf(t, url, 'gw')
+  const ears = await Promise.all(Array.from({ length: 6 }, async () => ear(await eventsOf(t, url, 'gw'))))
+  const events = Array.from({ length: 200 }, (_, index) => taskEvent({ taskId: `task ${index}`, body: Buffer.alloc(index * 50, 'x') }))
+  for (const event of events) here.publish(event)
+  await until('all have heard all', () => ears.every(({ heard }) => heard.length === events.length))
+  for (const { heard } of ears) t.same(heard, events)
+})
+
+t.test('a server that is started again is listened to again, and what was said meanwhile is a gap', async t => {
+  const server = await redisServer(t)
+  const [here, there] = [await eventsOf(t, server.url, 'gw'), await eventsOf(t, server.url, 'gw')]
+  const [mine, theirs] = [ear(here), ear(there)]
+  await server.kill()
+  here.publish(taskEvent({ taskId: 'lost' }))
+  t.match(mine.heard, [{ taskId: 'lost' }], 'who said it has heard it')
+  await server.start()
+  await until('both are told', () => mine.gaps > 0 && theirs.gaps > 0)
+  await until('it hears again', () => {
+    there.publish(taskEvent({ taskId: 'after' })) // as soon as it can speak again
+    return mine.heard.at(-1)?.taskId === 'after'
+  })
+  t.same(new Set(theirs.heard.map(({ taskId }) => taskId)), new Set(['after']))
+})
+
+t.test('a node of a cluster that dies is left for another', async t => {
+  const { servers, url } = await redisCluster(t, { directives: ['--cluster-require-full-coverage', 'no'] })
+  const slot = await servers[0]!.admin.cluster('KEYSLOT', 'gw:events:0')
+  const home = servers[Math.floor(slot / Math.ceil(16384 / 3))]!
+  const speaker = await eventsOf(t, home.url, 'gw')
+  const ears = [ear(speaker), ...await Promise.all(Array.from({ length: 6 }, async () => ear(await eventsOf(t, url, 'gw'))))]
+  const dead = servers.find(server => server !== home)!
+  const listeners = await listenersOf(dead)
+  await dead.kill()
+  await until('those who listened there are told', () => ears.filter(({ gaps }) => gaps > 0).length === listeners)
+  await until('all hear again', () => {
+    speaker.publish(taskEvent())
+    return ears.every(({ heard }) => heard.length > 0)
+  })
+})
+
+t.test('who reads too slowly is cut off by the server, and told so', async t => {
+  const server = await redisServer(t, { directives: ['--client-output-buffer-limit', 'pubsub 1mb 1mb 0'] })
+  const [here, there] = [await eventsOf(t, server.url, 'gw'), await eventsOf(t, server.url, 'gw')]
+  const theirs = ear(there)
+  const body = Buffer.alloc(1024 * 1024, 'x')
+  for (let count = 0; count < 20; count++) here.publish(taskEvent({ taskId: String(count), body }))
+  await until('it is told', () => theirs.gaps > 0)
+  t.ok(theirs.heard.length < 20)
+  await until('it hears again', () => {
+    here.publish(taskEvent({ taskId: 'after' })) // there may be so much on its way that it is cut off once more
+    return theirs.heard.at(-1)?.taskId === 'after'
+  })
+})
+
+t.test('what could not be said is told to the others as a gap, once it can', async t => {
+  const { admin, url, port } = await redisServer(t)
+  const acl = (...rules: string[]) => admin.acl('SETUSER', 'app', ...rules)
+  await acl('on', '>secret', '~*', '&*', '+@all')
+  const [here, there] = [await quickEvents(t, url), await quickEvents(t, `redis://app:secret@localhost:${port}`)]
+  const [mine, theirs] = [ear(here), ear(there)]
+  await acl('-publish')
+  there.publish(taskEvent())
+  t.equal(theirs.heard.length, 1, 'it is heard where it was said')
+  const refusals = async (): Promise<number> => Number(/cmdstat_publish:.*rejected_calls=(\d+)/.exec(await admin.info('commandstats'))?.[1])
+  await until('some heartbeats have failed', async () => await refusals() > 3)
+  t.equal(mine.gaps, 0)
+  await acl('+publish')
+  await until('it is told', () => mine.gaps > 0)
+  await until('another heartbeat', async () => {
+    here.publish(taskEvent({ taskId: 'after' }))
+    return theirs.heard.length > 1
+  })
+  t.equal(mine.gaps, 1, 'once')
+  t.equal(theirs.gaps, 0)
+})
+
+/** Stands between, and can keep from who listens what is said, while their connection stays. */
+async function muffler (t: Test, port: number) {
+  const listening = new Set<Socket>()
+  const sockets = new Set<Socket>()
+  const server = createServer(near => {
+    const far = connect(port, '127.0.0.1')
+    for (const socket of [near, far]) sockets.add(socket.on('error', () => {}))
+    near.on('data', chunk => {
+      if (/subscribe/i.test(String(chunk))) listening.add(far)
+    })
+    near.pipe(far)
+    far.pipe(near)
+    near.on('close', () => far.destroy())
+    far.on('close', () => near.destroy())
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  })
+  return {
+    url: `redis://127.0.0.1:${(server.address() as { port: number }).port}`,
+    get count () { return listening.size },
+    muffle () { for (const socket of listening) socket.unpipe().resume() }
+  }
+}
+
+t.test('a line that is dead and looks alive is found out, and made again', async t => {
+  const { port, url } = await redisServer(t)
+  const between = await muffler(t, port)
+  const [here, there] = [await quickEvents(t, between.url, 200), await quickEvents(t, url)]
+  const mine = ear(here)
+  await until('it is listened to', () => between.count === 1)
+  between.muffle()
+  await until('it is told', () => mine.gaps > 0)
+  t.equal(between.count, 2)
+  there.publish(taskEvent())
+  await until('it hears again', () => mine.heard.length === 1)
+})
+
+t.test('what is no event of ours is not listened to', async t => {
+  const { admin, url } = await redisServer(t)
+  const events = await eventsOf(t, url, 'gw')
+  const { heard } = ear(events)
+  const { body, ...about } = taskEvent()
+  const whole = { from: 'another', hasLost: false, ...about }
+  const odd = Object.keys(about).filter(name => name !== 'taskId').map(name => ({ ...whole, [name]: {} }))
+  const lines = ['', '\n', 'null\n', '5\n', '[]\n', '{\n', '{}\n', ...[...odd, { ...whole, taskId: 5 }, { ...whole, from: 5 }, { ...whole, hasLost: 0 }].map(line => `${JSON.stringify(line)}\n`)]
+  for (const line of [...lines, JSON.stringify(whole)]) await admin.publish('gw:events:0', line)
+  await admin.publish('gw:events:0', Buffer.from([0, 255, 10, 123]))
+  await admin.publish('gw:events:0', textOf({ from: 'another', hasLost: false, event: taskEvent({ taskId: 'good', body }) }))
+  await admin.publish('gw:events:0', `${JSON.stringify({ ...whole, taskId: 'later', more: 1 })}\n`)
+  await until('it hears the good ones', () => heard.length >= 2)
+  t.match(heard, [{ taskId: 'good', body }, { taskId: 'later', body: Buffer.alloc(0) }])
+})
+
+t.test('gateways with another database or prefix do not hear each other', async t => {
+  const { url } = await redisServer(t)
+  const [here, ...others] = [await eventsOf(t, url, 'gw'), await eventsOf(t, `${url}/1`, 'gw'), await eventsOf(t, url, 'other')]
+  const same = ear(await eventsOf(t, url, 'gw'))
+  const strangers = others.map(ear)
+  here.publish(taskEvent())
+  await until('its own hear it', () => same.heard.length === 1)
+  for (const { heard } of strangers) t.same(heard, [])
+})
+
+t.test('who may not listen, or not speak, stops the start with what the server says', async t => {
+  const { admin, port } = await redisServer(t)
+  const app = `redis://app:secret@localhost:${port}`
+  for (const [rules, said] of [[['resetchannels'], /channel/], [['&*', '-publish'], /permission|can't run/]] as const) {
+    await admin.acl('SETUSER', 'app', 'reset', 'on', '>secret', '~*', '+@all', ...rules)
+    const error = await redisStore({ url: new Secret(app), terms, now: Date.now, onLost: () => {} }).then(() => null, (error: Error) => error)
+    t.match(error?.message, new RegExp(`^the store redis://localhost:${port} can not be used: .*${said.source}`))
+  }
+})
+
+t.test('a replica that has closed listens no more, also when it was on its way back', async t => {
+  const server = await redisServer(t)
+  const stores = await Promise.all([1, 2].map(() => redisStore({ url: new Secret(server.url), terms, now: Date.now, onLost: () => {} })))
+  t.equal(await listenersOf(server), 2)
+  await stores[0]!.close()
+  await until('it has gone', async () => await listenersOf(server) === 1)
+  stores[0]!.events!.publish(taskEvent())
+  await server.kill()
+  await until('it is lost', () => stores[1]!.ping().then(() => false, () => true))
+  await stores[1]!.close()
+  await server.start()
+  const other = new Redis(server.url)
+  t.teardown(() => other.disconnect())
+  await other.subscribe('anything')
+  t.equal(await listenersOf(server), 1, 'that of the test alone')
+})
