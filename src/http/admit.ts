@@ -1,11 +1,16 @@
-import { type KeyRing, probeIntervalMs } from '../domain/keys.ts'
+import type { IdempotencyStore } from '../domain/idempotency.ts'
+import { type KeyChoice, type KeyRing, probeIntervalMs } from '../domain/keys.ts'
 import type { ReservationId, TaskLedger } from '../domain/ledger.ts'
 import { periodAt } from '../domain/plan.ts'
+import { budgetOf } from '../domain/session.ts'
 import type { UpstreamKey } from '../domain/upstream.ts'
 import { gatewayError } from '../errors.ts'
 import type { StatusOrder, SubmitOrder } from './authorize.ts'
 import type { Context } from './call.ts'
+import type { Prove } from './guest-proofs.ts'
+import { replay } from './idempotency.ts'
 import type { Rate } from './rates.ts'
+import type { Replay } from './reply.ts'
 
 /** A submit that is paid for: what it costs is set aside, and the key is chosen. */
 export interface AdmittedSubmit extends SubmitOrder {
@@ -16,13 +21,30 @@ export interface AdmittedSubmit extends SubmitOrder {
 /** When to ask again for a slot: nobody knows when a task ends, and a status call frees it. */
 const slotRetrySeconds = 5
 
-/** *admit* for submits: request rate, then a slot and credits, in one atomic step and before anything is sent. */
-export function admitSubmit (submits: Rate, ledger: TaskLedger, keys: KeyRing, now: () => number) {
-  return async (order: SubmitOrder, context: Context): Promise<AdmittedSubmit> => {
+export interface AdmitOptions {
+  readonly prove: Prove
+  /** The budget of submits. */
+  readonly submits: Rate
+  readonly ledger: TaskLedger
+  readonly idempotency: IdempotencyStore
+  readonly keys: KeyRing
+  readonly now: () => number
+}
+
+/**
+ * *admit* for submits: an idempotency key that is new, a guest's proof, the request rate, then a slot, a use and credits,
+ * in one atomic step and before anything is sent. A key that was used before has its answer, or its error, and costs nothing.
+ */
+export function admitSubmit ({ prove, submits, ledger, idempotency, keys, now }: AdmitOptions) {
+  return async (order: SubmitOrder, context: Context): Promise<AdmittedSubmit | Replay> => {
     const { call } = context
+    const session = budgetOf(call.session)
+    // Before the rate: who asks again for a lost answer is told, and not that it asks too often.
+    const earlier = order.idempotency && await idempotency.earlier(call.session.subject, order.idempotency)
+    if (earlier) return replay(earlier, context)
+    await prove(context)
     await submits(context)
-    const key = order.keyId === undefined ? keys.choose(order.model) : keys.byId(order.keyId)
-    if (key === undefined) throw noKey()
+    const key = keyFor(order, keys)
     call.keyId = key.id
     const reserved = await ledger.reserve({
       subject: call.session.subject,
@@ -32,12 +54,14 @@ export function admitSubmit (submits: Rate, ledger: TaskLedger, keys: KeyRing, n
       ...order.price,
       periodStart: periodAt(call.plan.period, now()).start,
       creditLimit: call.plan.credits,
-      taskLimit: call.plan.concurrentTasks
+      taskLimit: call.plan.concurrentTasks,
+      ...(order.idempotency && { idempotency: order.idempotency }),
+      ...(session && { session }),
+      ...(order.deliverTo !== undefined && { deliverTo: order.deliverTo })
     })
     if (reserved.granted) return { ...order, reservation: reserved.id, key }
-    throw reserved.lacks === 'slot'
-      ? gatewayError('GW_TOO_MANY_TASKS', { retryAfterSeconds: slotRetrySeconds })
-      : gatewayError('GW_CREDITS_EXHAUSTED', { shouldRetry: false })
+    if (reserved.lacks === 'novelty') return replay(reserved.earlier, context) // it was new a moment ago
+    throw lacking(reserved.lacks)
   }
 }
 
@@ -49,7 +73,20 @@ export function admitStatus (polls: Rate) {
   }
 }
 
+/** What the ledger had no room for. */
+export function lacking (what: 'slot' | 'uses' | 'credits') {
+  if (what === 'slot') return gatewayError('GW_TOO_MANY_TASKS', { retryAfterSeconds: slotRetrySeconds })
+  return gatewayError(what === 'uses' ? 'GW_BAD_SESSION' : 'GW_CREDITS_EXHAUSTED', { shouldRetry: false })
+}
+
+/** The key that made the task a submit goes on with, else the next in turn. */
+export function keyFor ({ keyId, model }: Pick<SubmitOrder, 'keyId' | 'model'>, keys: KeyChoice): UpstreamKey {
+  const key = keyId === undefined ? keys.choose(model) : keys.byId(keyId)
+  if (key === undefined) throw noKey(keyId === undefined ? keys.readyInMs(model) : probeIntervalMs)
+  return key
+}
+
 /** No key may be used now, or the one that made a task has left the ring. A benched one is asked about by then. */
-export function noKey () {
-  return gatewayError('GW_NO_KEY', { retryAfterSeconds: probeIntervalMs / 1000 })
+export function noKey (waitMs = probeIntervalMs) {
+  return gatewayError('GW_NO_KEY', { retryAfterSeconds: Math.max(1, Math.ceil(waitMs / 1000)) })
 }

@@ -1,10 +1,16 @@
+import type { FastifyRequest } from 'fastify'
+import type { CallbackHosts } from '../domain/callback-hosts.ts'
+import type { CallbackAddress } from '../domain/callback-secrets.ts'
 import { modelPattern, type Operation } from '../domain/catalog.ts'
+import type { IdempotencyKey } from '../domain/idempotency.ts'
 import { quoted } from '../domain/json.ts'
 import type { Task } from '../domain/ledger.ts'
 import type { Price } from '../domain/pricing.ts'
+import type { Scope, Session } from '../domain/session.ts'
 import { readSubmitBody } from '../domain/submit-body.ts'
 import { gatewayError } from '../errors.ts'
 import type { Context } from './call.ts'
+import { idempotencyKeyOf } from './idempotency.ts'
 import type { Ownership } from './ownership.ts'
 
 /** A submit that may be made. */
@@ -14,6 +20,11 @@ export interface SubmitOrder {
   readonly body: Buffer
   /** The key of the earlier task that `input` refers to: only its account knows that task. */
   readonly keyId: string | undefined
+  readonly idempotency: IdempotencyKey | undefined
+  /** Where its caller wants to be told of its end. */
+  readonly deliverTo?: string | undefined
+  /** What its callback from the upstream is known by. */
+  readonly callbackHash?: string | undefined
 }
 
 /** A status call that may be made. */
@@ -23,20 +34,28 @@ export interface StatusOrder { readonly task: Task }
 export interface SubmitRules {
   /** Top-level fields beyond the documented ones. */
   readonly extraFields: ReadonlySet<string>
+  /** Where callers may be told of the end of a task; nowhere when absent. */
+  readonly callbackHosts?: CallbackHosts
+  /** Makes the address that the upstream is to call; it is not asked to when absent. */
+  readonly callbackAddress?: (() => CallbackAddress) | undefined
   readonly priceOf: (model: string, input: Readonly<Record<string, unknown>>) => Price
   readonly holdCaps: (model: string, input: Readonly<Record<string, unknown>>) => void
 }
 
-/** *authorize* for submits: model, body, caps, and that every earlier task it names is the caller's own. */
-export function authorizeSubmit (operation: Operation, { keyOfReferences }: Ownership, { extraFields, priceOf, holdCaps }: SubmitRules) {
+/** *authorize* for submits: model, idempotency key, body, caps, and that every earlier task it names is the caller's own. */
+export function authorizeSubmit (operation: Operation, { keyOfReferences }: Ownership, rules: SubmitRules) {
+  const { extraFields, callbackHosts: hosts, callbackAddress, priceOf, holdCaps } = rules
   return async (context: Context): Promise<SubmitOrder> => {
     const model = checkOperation(operation, context)
     const bytes = context.request.body
     if (!Buffer.isBuffer(bytes)) throw bad('Send a JSON body with an input object.')
-    const body = readSubmitBody(bytes, extraFields)
+    const idempotency = idempotencyKeyOf(context, operation, bytes)
+    const callback = callbackAddress?.()
+    const body = readSubmitBody(bytes, extraFields, { ...(hosts && { hosts }), ...(callback && { upstreamTo: callback.url }) })
     holdCaps(model, body.input)
     const price = priceOf(model, body.input)
-    return { model, price, body: body.bytes, keyId: await keyOfReferences(body, context) }
+    const keyId = await keyOfReferences(body, context)
+    return { model, price, body: body.bytes, keyId, idempotency, deliverTo: body.deliverTo, callbackHash: callback?.secretHash }
   }
 }
 
@@ -52,11 +71,10 @@ export function authorizeStatus (operation: Operation, { own }: Ownership) {
   }
 }
 
-function checkOperation (operation: Operation, { request, call: { session, plan }, call }: Context): string {
-  if (!session.scopes.includes(operation.scope)) {
-    throw gatewayError('GW_SCOPE_DENIED', { about: `This session lacks the scope ${operation.scope}.` })
-  }
-  checkQuery(operation, request.query as Record<string, unknown>)
+/** Scope, query and model of a call; returns the model. Throws what is wrong with them. */
+export function checkOperation (operation: Operation, { request, call: { session, plan }, call }: Context): string {
+  checkScope(operation.scope, session)
+  checkQuery(operation.query, request)
   const { model } = request.params as { model: string }
   if (!modelPattern.test(model)) throw bad('A model is named with letters, digits, dots, dashes and underscores, 64 at most.')
   if (!session.permits(model) || !plan.permits(model)) throw gatewayError('GW_MODEL_DENIED', { about: model })
@@ -64,9 +82,15 @@ function checkOperation (operation: Operation, { request, call: { session, plan 
   return model
 }
 
-function checkQuery (operation: Operation, query: Record<string, unknown>): void {
-  for (const [name, value] of Object.entries(query)) {
-    if (!operation.query.includes(name)) throw bad(`The query name ${quoted(name)} is not known here.`)
+/** Throws `GW_SCOPE_DENIED`, which names what is missing. */
+export function checkScope (scope: Scope, { scopes }: Session): void {
+  if (!scopes.includes(scope)) throw gatewayError('GW_SCOPE_DENIED', { about: `This session lacks the scope ${scope}.` })
+}
+
+/** Holds a query to the names that are known: a repeated or any other name is a `GW_BAD_REQUEST`. */
+export function checkQuery (names: readonly string[], { query }: FastifyRequest): void {
+  for (const [name, value] of Object.entries(query as Record<string, unknown>)) {
+    if (!names.includes(name)) throw bad(`The query name ${quoted(name)} is not known here.`)
     if (typeof value !== 'string') throw bad(`The query name ${quoted(name)} is given twice.`)
   }
 }

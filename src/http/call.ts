@@ -46,6 +46,11 @@ export interface Context {
   readonly call: SessionCall
 }
 
+/** For routes behind `authenticate`. */
+export function contextOf (request: FastifyRequest, reply: FastifyReply): Context {
+  return { request, reply, call: request.call as SessionCall }
+}
+
 declare module 'fastify' {
   interface FastifyRequest { call: Call }
   interface FastifyContextConfig {
@@ -53,6 +58,8 @@ declare module 'fastify' {
     operation?: string
     /** Not throttled, and its errors don't count against an address: health routes. */
     exempt?: boolean
+    /** Its errors don't count against an address: callbacks. */
+    uncounted?: boolean
   }
 }
 

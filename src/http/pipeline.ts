@@ -1,8 +1,8 @@
 import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import type { Operation } from '../domain/catalog.ts'
 import type { Authenticate } from './authenticate.ts'
-import type { Context, SessionCall } from './call.ts'
-import { type Answer, replyWith } from './reply.ts'
+import { type Context, contextOf } from './call.ts'
+import { type Answer, isReplay, type Replay, replyWith } from './reply.ts'
 import type { Uploads } from './uploads.ts'
 
 /**
@@ -13,17 +13,18 @@ import type { Uploads } from './uploads.ts'
  * receive       request id, CORS, throttle per address                 receive.ts
  * authenticate  credential → session, before a byte of body is read    authenticate.ts
  * authorize     body, operation, model, ownership                      authorize.ts
- * admit         rates, slots, credits: before the call                 admit.ts
+ * admit         idempotency, rates, slots, credits: before the call    admit.ts, idempotency.ts
  * forward       the upstream call, with the server's key               forward.ts
  * settle        the task recorded, credits kept or given back          settle.ts
  * reply         the upstream's own answer, or one rendered error       reply.ts, error-handler.ts
  *
  * A stage returns the next one's input or throws a row of errors.ts. `forward` alone does not throw for what went wrong
- * upstream: it returns an outcome, so that nothing it has begun gets past `settle`.
+ * upstream: it returns an outcome, so that nothing it has begun gets past `settle`. The line has one short cut, from
+ * `admit` to `reply`: what was answered before, under the same idempotency key, is answered with that.
  */
-export interface Line<Order, Admitted extends Order, Outcome> {
+export interface Line<Order extends object, Admitted extends Order, Outcome> {
   authorize (context: Context): Promise<Order>
-  admit (order: Order, context: Context): Promise<Admitted>
+  admit (order: Order, context: Context): Promise<Admitted | Replay>
   forward (admitted: Admitted, context: Context): Promise<Outcome>
   settle (outcome: Outcome, admitted: Admitted, context: Context): Promise<Answer>
 }
@@ -33,7 +34,7 @@ export interface Entrance {
   readonly uploads: Uploads
 }
 
-export function mirror<Order, Admitted extends Order, Outcome> (
+export function mirror<Order extends object, Admitted extends Order, Outcome> (
   operation: Operation, { authenticate, uploads }: Entrance, line: Line<Order, Admitted, Outcome>
 ): RouteOptions {
   const run = async (context: Context): Promise<Answer> => {
@@ -43,12 +44,11 @@ export function mirror<Order, Admitted extends Order, Outcome> (
     call.stage = 'admit'
     const admitted = await line.admit(order, context)
     call.granted = true
+    if (isReplay(admitted)) return admitted.replayed
     call.stage = 'forward'
     const outcome = await line.forward(admitted, context)
     call.stage = 'settle'
-    const answer = await line.settle(outcome, admitted, context)
-    call.stage = 'reply'
-    return answer
+    return await line.settle(outcome, admitted, context)
   }
 
   return {
@@ -58,10 +58,13 @@ export function mirror<Order, Admitted extends Order, Outcome> (
     onRequest: authenticate,
     preParsing: uploads.admit,
     handler: async (request: FastifyRequest, reply: FastifyReply) => {
-      const call = request.call as SessionCall
+      const context = contextOf(request, reply)
+      const { call } = context
       call.running = true
       try {
-        return replyWith(reply, await run({ request, reply, call }))
+        const answer = await run(context)
+        call.stage = 'reply'
+        return replyWith(reply, answer)
       } finally {
         call.running = false
         call.finish()

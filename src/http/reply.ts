@@ -19,7 +19,7 @@ const json = 'application/json; charset=utf-8'
  * Lets an answer through. A content type that is no JSON is replaced (the body was checked to be JSON, and a browser
  * shall not take it for a page); a `retry-after` passes when it has a form of RFC 9110 section 10.2.3.
  */
-export function answerFrom ({ status, contentType, retryAfter, body }: UpstreamAnswer): Answer {
+export function answerFrom ({ status, contentType, retryAfter, body }: Omit<UpstreamAnswer, 'leaksKey'>): Answer {
   return {
     status,
     contentType: /^application\/json *(?:; *charset="?utf-8"?)?$/i.test(contentType) ? contentType : json,
@@ -31,6 +31,15 @@ export function answerFrom ({ status, contentType, retryAfter, body }: UpstreamA
 /** A finished task, from the ledger. */
 export function keptAnswer (body: Buffer): Answer {
   return { status: 200, contentType: json, retryAfter: undefined, body }
+}
+
+/** What *admit* returns in place of an order that was answered before: it goes no further down the line. */
+export interface Replay {
+  readonly replayed: Answer
+}
+
+export function isReplay (value: object): value is Replay {
+  return 'replayed' in value
 }
 
 export function replyWith (reply: FastifyReply, { status, contentType, retryAfter, body }: Answer): FastifyReply {

@@ -6,8 +6,10 @@ import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import { operationOf } from '../../src/domain/catalog.ts'
 import type { KeyRing } from '../../src/domain/keys.ts'
 import type { TaskLedger } from '../../src/domain/ledger.ts'
-import type { Upstream } from '../../src/domain/upstream.ts'
+import type { PatientLedger } from '../../src/domain/patient-ledger.ts'
+import type { Upstream, UpstreamKey } from '../../src/domain/upstream.ts'
 import type { AdmittedSubmit } from '../../src/http/admit.ts'
+import { gatewayError } from '../../src/errors.ts'
 import { newCall, type Context } from '../../src/http/call.ts'
 import { forwardSubmit } from '../../src/http/forward.ts'
 import { startGateway } from '../helpers/gateway.ts'
@@ -19,10 +21,53 @@ t.test('a reservation that lapsed while it waited sends nothing', async t => {
   let sent = 0
   const upstream = { send: () => { sent++ } } as unknown as Upstream
   const ledger = { advance: async () => false } as unknown as TaskLedger
-  const forward = forwardSubmit({ operation: operationOf('generateTask'), upstream, keys: {} as KeyRing }, ledger)
-  const order = { reservation: 1, key: { id: 'a' } } as AdmittedSubmit
+  const forward = forwardSubmit({ operation: operationOf('generateTask'), upstream, keys: {} as KeyRing }, ledger, {} as PatientLedger)
+  const order = { reservation: '1', key: { id: 'a' } } as AdmittedSubmit
   await t.rejects(forward(order, { call: newCall(() => {}) } as unknown as Context), { code: 'GW_OVERLOADED' })
   t.equal(sent, 0)
+})
+
+/** A submit over a ledger that fails at its `failing`th note that something is being sent. */
+function failingAt (failing: number) {
+  const owed: unknown[] = []
+  const sent: string[] = []
+  let notes = 0
+  const ledger = {
+    advance: async () => {
+      if (++notes === failing) throw gatewayError('GW_STORE_DOWN')
+      return true
+    }
+  } as unknown as TaskLedger
+  const refusal = { status: 401, contentType: 'application/json', retryAfter: undefined, body: Buffer.from('{"code":401,"message":"no"}'), leaksKey: false }
+  const upstream = {
+    send: ({ key }) => {
+      sent.push(key.id)
+      return { answer: Promise.resolve(refusal), cancel () {} }
+    }
+  } as Upstream
+  const [first, second] = [{ id: 'first' }, { id: 'second' }] as unknown as [UpstreamKey, UpstreamKey]
+  const ring = { choose: () => second, doubt: async () => 'refused' } as unknown as KeyRing
+  const patient = { owe: (...step: unknown[]) => { owed.push(step) } } as unknown as PatientLedger
+  const forward = forwardSubmit({ operation: operationOf('generateTask'), upstream, keys: ring }, ledger, patient)
+  const order = { reservation: '7', model: 'suno', key: first, body: Buffer.from('{}') } as unknown as AdmittedSubmit
+  return { run: () => forward(order, { call: newCall(() => {}) } as unknown as Context), owed, sent }
+}
+
+t.test('a store that fails when a submit is to go out is told later that nothing came of it, also if it had noted it', async t => {
+  const before = failingAt(1)
+  await t.rejects(before.run(), { code: 'GW_STORE_DOWN' })
+  t.same(before.sent, [])
+  t.same(before.owed, [['7', { to: 'released' }]])
+
+  const between = failingAt(2)
+  await t.rejects(between.run(), { code: 'GW_STORE_DOWN' })
+  t.same(between.sent, ['first'], 'its answer was complete: nothing was accepted')
+  t.same(between.owed, [['7', { to: 'released' }]])
+
+  const never = failingAt(0)
+  t.match(await never.run(), { kind: 'our-key' })
+  t.same(never.sent, ['first', 'second'])
+  t.same(never.owed, [], 'what has been sent is settled, not given back')
 })
 
 t.test('a submit that names an earlier task goes out with the key that made it, and with no other', async t => {
@@ -71,7 +116,7 @@ t.test('neither a 402, which may be about one price, nor a 401 to a status call 
 t.test('while the store can not serve, it is not ready, and nothing is sent', async t => {
   const store = `${t.testdirName}-down.db`
   t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
-  const { submit, call, mint, sandbox } = await startGateway(t, { store })
+  const { submit, call, mint, sandbox, gateway } = await startGateway(t, { store, config: 'plans: { default: { credits: 1 } }' })
   const token = await mint('alice')
   const other = new DatabaseSync(store)
   t.teardown(() => other.close())
@@ -84,7 +129,8 @@ t.test('while the store can not serve, it is not ready, and nothing is sent', as
   t.equal(sandbox.submits.length, 0)
   other.exec('COMMIT')
   t.match(await call('/readyz'), { status: 200, json: { status: 'ok' } })
-  t.equal((await submit(token)).status, 200)
+  await gateway.tidy()
+  t.equal((await submit(token)).status, 200, 'and nothing was charged')
 })
 
 t.test('a task whose claim could not be written is claimed when the store is back, and until then its outcome is unknown', async t => {
@@ -123,7 +169,7 @@ t.test('a probe that gets no answer benches nobody, and the caller hears that it
 t.test('what a crash cut off is told to the operator at the next start', async t => {
   const store = `${t.testdirName}-crashed.db`
   t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
-  const terms = { reservedMs: 1000, sentMs: 1000, giveUpMs: 1000, refundsPerPeriod: 0 }
+  const terms = { reservedMs: 1000, sentMs: 1000, giveUpMs: 1000, refundsPerPeriod: 0, retentionMs: 1000 }
   const earlier = sqliteStore({ path: store, synchronous: 'normal', now: Date.now, terms })
   t.equal(earlier.lost, 0)
   const demand = {

@@ -25,7 +25,7 @@ t.test('a session token becomes a call with the server\'s key, and the answer co
 })
 
 t.test('a final state that is about another task, or comes with an error code, ends nothing', async t => {
-  const { submit, mint, sandbox, status } = await startGateway(t)
+  const { submit, mint, sandbox, status, time } = await startGateway(t)
   const token = await mint('alice')
   const { taskId } = (await submit(token)).json.data
   for (const body of [{ code: 200, data: { taskId: 'another', state: 'success' } }, { code: 500, data: { taskId, state: 'success' } }]) {
@@ -35,6 +35,7 @@ t.test('a final state that is about another task, or comes with an error code, e
   const asked = sandbox.calls.length
   t.equal((await status(token, taskId)).json.data.state, 'pending')
   t.equal(sandbox.calls.length, asked + 1, 'and the upstream is asked again')
+  time.advance(5000)
   const short = { data: { state: 'success' } }
   sandbox.next((_request, response) => { response.setHeader('content-type', 'application/json').end(JSON.stringify(short)) })
   t.same((await status(token, taskId)).json, short)
@@ -43,7 +44,7 @@ t.test('a final state that is about another task, or comes with an error code, e
 })
 
 t.test('an answer comes back byte for byte, short or long, in whatever encoding', async t => {
-  const { submit, mint, sandbox, origin } = await startGateway(t)
+  const { submit, mint, sandbox, origin, time } = await startGateway(t)
   const token = await mint('alice')
   const { taskId } = (await submit(token)).json.data
   const bodies = [
@@ -56,5 +57,6 @@ t.test('an answer comes back byte for byte, short or long, in whatever encoding'
     const response = await fetch(`${origin}/api/v1/statusTask/nano-banana?taskId=${taskId}`, { headers: { authorization: `Bearer ${token}` } })
     t.equal(response.headers.get('content-length'), String(body.length))
     t.same(Buffer.from(await response.arrayBuffer()), body)
+    time.advance(5000)
   }
 })

@@ -22,7 +22,7 @@ const targets = [
   '/api/v1/google/models/gemini-3-pro:generateContent', '/api/v1/generateTask', '/api/v1/generateTask/', '/api/v1/generatetask/nano-banana', '/API/v1/generateTask/nano-banana',
   '/api/v2/generateTask/nano-banana', '/api%2fv1%2fgenerateTask%2fnano-banana', '/%61pi/v1/apikeys/current-balance/x', '/api/v1/generateTask/nano-banana/',
   '/api/v1/generateTask//nano-banana', '\\api\\v1\\generateTask\\nano-banana', '/..%2f..%2fapi/v1/generateTask/x', '/api/v1/generateTask/nano-banana%2f', '/temp/x.png',
-  'http://evil.test/api/v1/apikeys/current-balance', 'https://api.apixo.ai/api/mcp/admin/users', 'evil.test:443', '*', '/api/v1/../../etc/passwd'
+  'http://evil.test/api/v1/apikeys', 'https://api.apixo.ai/api/mcp/admin/users', 'evil.test:443', '*', '/api/v1/../../etc/passwd'
 ]
 
 t.test('no spelling of a model reaches another upstream path: refused before anything is sent', async t => {
@@ -47,6 +47,15 @@ t.test('no spelling of a path reaches a route that is not mirrored', async t => 
       t.ok(status === 400 || status === 404 || status === 405, `${method} ${target}: ${status}`)
     }
   }
+  t.equal(sandbox.calls.length, 0)
+})
+
+t.test('a whole URL as a target is read as its path (RFC 9112 section 3.2.2), and its host goes nowhere', async t => {
+  const { origin, mint, sandbox } = await startGateway(t, { config })
+  const target = 'http://evil.test/api/v1/apikeys/current-balance'
+  const { status, text } = await rawHttp(t, origin, rawRequest(`GET ${target}`, [`authorization: Bearer ${await mint('alice')}`]))
+  t.equal(status, 200)
+  t.match(text, '"data":null')
   t.equal(sandbox.calls.length, 0)
 })
 

@@ -35,6 +35,25 @@ t.test('of 200 parallel submits with room for one task, one is made, and the slo
   t.equal((await submit(token)).status, 200)
 })
 
+t.test('of 200 parallel submits, each with an idempotency key of its own, one is made, and the keys of the others stay free', async t => {
+  for (const limit of ['concurrentTasks: 1000, credits: 1', 'concurrentTasks: 1, credits: 5']) {
+    const { mint, submit, status, sandbox, time } = await startGateway(t, { config: `plans: { default: { requestsPerMinute: 1000, period: minute, ${limit} } }` })
+    const token = await mint('alice')
+    const send = (key: number) => submit(token, 'a cube', 'nano-banana', { headers: { 'idempotency-key': `key-${key}` } })
+    const replies = await Promise.all(Array.from({ length: count }, (_, key) => send(key)))
+    const winner = replies.findIndex(reply => reply.status === 200)
+    const lacking = limit.includes('credits: 1') ? 'GW_CREDITS_EXHAUSTED' : 'GW_TOO_MANY_TASKS'
+    t.same(countOf(replies), { 200: 1, [lacking]: count - 1 })
+    t.equal(sandbox.submits.length, 1)
+    time.advance(60_000)
+    await status(token, replies[winner]!.json.data.taskId)
+    t.equal((await send(winner)).text, replies[winner]!.text)
+    t.equal(sandbox.submits.length, 1, 'what was answered is answered again')
+    t.equal((await send((winner + 1) % count)).status, 200)
+    t.equal(sandbox.submits.length, 2)
+  }
+})
+
 t.test('twenty sessions of one subject share its credits', async t => {
   const { replies, sandbox } = await burst(t, 'concurrentTasks: 1000, credits: 7', { tokens: 20 })
   t.same(countOf(replies), { 200: 7, GW_CREDITS_EXHAUSTED: count - 7 })

@@ -1,44 +1,67 @@
 import type { FastifyInstance } from 'fastify'
-import { type Operation, operations } from '../../domain/catalog.ts'
+import { creditsFrom, creditsLeft } from '../../domain/balance.ts'
+import { balancePath, type Operation, operations } from '../../domain/catalog.ts'
+import type { Guests } from '../../domain/guests.ts'
 import type { KeyRing } from '../../domain/keys.ts'
-import type { TaskLedger } from '../../domain/ledger.ts'
 import type { PatientLedger } from '../../domain/patient-ledger.ts'
+import { periodAt } from '../../domain/plan.ts'
+import type { StatusDesk } from '../../domain/status-desk.ts'
+import type { Store } from '../../domain/store.ts'
 import type { Upstream } from '../../domain/upstream.ts'
 import { admitStatus, admitSubmit } from '../admit.ts'
-import { authorizeStatus, authorizeSubmit, type SubmitRules } from '../authorize.ts'
+import { authorizeStatus, authorizeSubmit, checkQuery, type SubmitRules } from '../authorize.ts'
+import { contextOf } from '../call.ts'
 import { forwardStatus, forwardSubmit } from '../forward.ts'
+import { guestProver } from '../guest-proofs.ts'
 import { ownership } from '../ownership.ts'
 import { type Entrance, mirror } from '../pipeline.ts'
-import { subjectRates } from '../rates.ts'
+import type { Rates } from '../rates.ts'
 import { settleStatus, settleSubmit } from '../settle.ts'
 
 export interface MirrorOptions {
   readonly entrance: Entrance
   readonly upstream: Upstream
   readonly keys: KeyRing
-  readonly ledger: TaskLedger
+  readonly desk: StatusDesk
+  readonly store: Pick<Store, 'ledger' | 'idempotency' | 'accounts'>
   readonly patient: PatientLedger
   readonly rules: SubmitRules
+  readonly rates: Rates
+  readonly guests: Guests | undefined
   readonly now: () => number
 }
 
-/** The upstream's own routes: one for each row of the catalog, and no wildcard. */
+/** The upstream's own routes: one for each row of the catalog, the balance, and no wildcard. */
 export function mirrorRoutes (app: FastifyInstance, options: MirrorOptions): void {
-  const { entrance, upstream, keys, ledger, patient, rules, now } = options
-  const { submits, polls, misses } = subjectRates(app)
+  const { entrance, upstream, keys, desk, store: { ledger, idempotency }, patient, rules, rates: { submits, polls, misses }, guests, now } = options
   const owners = ownership(ledger, misses)
 
   const submit = (operation: Operation) => mirror(operation, entrance, {
     authorize: authorizeSubmit(operation, owners, rules),
-    admit: admitSubmit(submits, ledger, keys, now),
-    forward: forwardSubmit({ operation, upstream, keys }, ledger),
+    admit: admitSubmit({ prove: guestProver(guests), submits, ledger, idempotency, keys, now }),
+    forward: forwardSubmit({ operation, upstream, keys }, ledger, patient),
     settle: settleSubmit(patient)
   })
   const status = (operation: Operation) => mirror(operation, entrance, {
     authorize: authorizeStatus(operation, owners),
     admit: admitStatus(polls),
-    forward: forwardStatus({ operation, upstream, keys }),
-    settle: settleStatus(ledger)
+    forward: forwardStatus(desk),
+    settle: settleStatus
   })
   for (const operation of operations) app.route({ submit, status }[operation.kind](operation))
+  balanceRoute(app, options)
+}
+
+/** Whoever asks here for the balance of its key has a session for one: the answer is the session's own credits. */
+function balanceRoute (app: FastifyInstance, { entrance: { authenticate }, store: { accounts }, rates: { polls }, now }: MirrorOptions): void {
+  app.get(balancePath, { config: { operation: 'currentBalance' }, onRequest: authenticate }, async (request, reply) => {
+    const context = contextOf(request, reply)
+    const { call, call: { session, plan } } = context
+    call.stage = 'authorize'
+    checkQuery([], request)
+    call.stage = 'admit'
+    await polls(context)
+    const left = creditsLeft(plan, await accounts.balanceOf(session.subject, periodAt(plan.period, now()).start))
+    return { code: 200, message: 'success', data: left === null ? null : creditsFrom(left) }
+  })
 }

@@ -1,0 +1,42 @@
+import t from 'tap'
+import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
+import type { KeyRing } from '../../src/domain/keys.ts'
+import { plans } from '../../src/domain/plan.ts'
+import { unscoped } from '../../src/domain/session.ts'
+import { type AdmittedSubmit, admitSubmit } from '../../src/http/admit.ts'
+import type { SubmitOrder } from '../../src/http/authorize.ts'
+import { newCall, type Context } from '../../src/http/call.ts'
+import { clock } from '../helpers/clock.ts'
+
+const plan = plans({ default: { models: ['*'], requestsPerMinute: 9, pollsPerMinute: 9, concurrentTasks: 9, credits: 9, period: 'day' } }).get('default')!
+const session = unscoped({
+  id: 'id', subject: 'app:alice', plan: 'default', models: ['*'], permits: () => true, scopes: ['tasks:write'], issuedAt: 0, expiresAt: 9e15
+})
+
+t.test('of two requests that both found their idempotency key new, the ledger lets one through', async t => {
+  const { now } = clock()
+  const terms = { reservedMs: 1000, sentMs: 1000, giveUpMs: 1000, refundsPerPeriod: 0, retentionMs: 1000 }
+  const store = sqliteStore({ path: ':memory:', synchronous: 'normal', now, terms })
+  t.teardown(() => store.close())
+  const idempotency = { earlier: async () => null } // both look before either has reserved, as on two replicas
+  const keys = { choose: () => ({ id: 'a' }) } as unknown as KeyRing
+  const admit = admitSubmit({ prove: async () => {}, submits: async () => {}, ledger: store.ledger, idempotency, keys, now })
+  const headers = new Map<string, string>()
+  const context = {
+    call: { ...newCall(() => {}), session, plan },
+    reply: { header: (name: string, value: string) => headers.set(name, value) }
+  } as unknown as Context
+  const order: SubmitOrder = {
+    model: 'suno', price: { microcredits: 1, refundable: true }, body: Buffer.from('{}'), keyId: undefined, idempotency: { key: 'k', fingerprint: 'f' }
+  }
+
+  const { reservation } = await admit(order, context) as AdmittedSubmit
+  await t.rejects(admit(order, context), { code: 'GW_IDEMPOTENCY_PENDING' })
+  await t.rejects(admit({ ...order, idempotency: { key: 'k', fingerprint: 'g' } }, context), { code: 'GW_IDEMPOTENCY_MISMATCH' })
+  t.same([...headers], [])
+  await store.ledger.advance(reservation, { to: 'sent', keyId: 'a' })
+  const answer = { status: 200, contentType: 'application/json', body: Buffer.from('{"code":200}') }
+  await store.ledger.advance(reservation, { to: 'claimed', taskId: 'task-1', answer })
+  t.same(await admit(order, context), { replayed: { ...answer, retryAfter: undefined } })
+  t.same([...headers], [['idempotency-replayed', 'true']])
+})
