@@ -38,6 +38,10 @@ export function undiciUpstream (options: UndiciUpstreamOptions): Upstream {
   // Built from a list of our own: no header of the caller's can reach the upstream.
   const readHeaders = ['accept', 'application/json', 'accept-encoding', 'identity', 'user-agent', options.userAgent]
   const submitHeaders = [...readHeaders, 'content-type', 'application/json']
+  const headersOf = ({ body, idempotencyKey }: UpstreamRequest): string[] => {
+    const headers = body === undefined ? readHeaders : submitHeaders
+    return idempotencyKey === undefined ? headers : [...headers, 'idempotency-key', idempotencyKey]
+  }
 
   return {
     send (request: UpstreamRequest): Exchange {
@@ -45,7 +49,7 @@ export function undiciUpstream (options: UndiciUpstreamOptions): Upstream {
       const call: KeyedCall = {
         method: request.method,
         path: prefix + request.path,
-        headers: request.body === undefined ? readHeaders : submitHeaders,
+        headers: headersOf(request),
         body: request.body ?? null,
         idempotent: false,
         key: request.key

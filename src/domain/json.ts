@@ -53,6 +53,37 @@ export function quoted (word: string): string {
   return JSON.stringify(word.length > 64 ? `${word.slice(0, 64)}…` : word)
 }
 
+/** The own text of each element of an array: part of a text that `readJson` has let pass. */
+export function elementTexts (array: string): string[] {
+  const texts: string[] = []
+  let depth = 0
+  let start = 1
+  const endElement = (end: number) => {
+    texts.push(array.slice(start, end).trim())
+    start = end + 1
+  }
+  for (let at = 0; at < array.length; at++) {
+    switch (array.charCodeAt(at)) {
+      case quote:
+        at = endOfString(array, at)
+        break
+      case openBrace:
+      case openBracket:
+        depth++
+        break
+      case closeBrace:
+      case closeBracket:
+        if (--depth === 0) endElement(at)
+        break
+      case comma:
+        if (depth === 1) endElement(at)
+        break
+      default:
+    }
+  }
+  return texts
+}
+
 function parse (text: string): unknown {
   try {
     return JSON.parse(text)

@@ -11,6 +11,8 @@ export interface UpstreamRequest {
   /** Path and query, made of checked parts. The host is a setting and nothing else. */
   readonly path: string
   readonly body?: Buffer
+  /** Printable ASCII, sent as `Idempotency-Key`: the one header of a request that is not always the same. */
+  readonly idempotencyKey?: string
   readonly key: UpstreamKey
 }
 

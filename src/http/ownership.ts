@@ -1,6 +1,6 @@
 import { maxTaskIdLength } from '../domain/envelope.ts'
 import type { Task, TaskLedger } from '../domain/ledger.ts'
-import type { SubmitBody } from '../domain/submit-body.ts'
+import type { TaskReferences } from '../domain/task-references.ts'
 import { gatewayError } from '../errors.ts'
 import type { Context } from './call.ts'
 import type { Rate } from './rates.ts'
@@ -10,10 +10,13 @@ export interface Ownership {
   /**
    * The caller's task. Whether somebody else's exists is not the caller's business: that is the same
    * `GW_TASK_NOT_FOUND` as for an id that nobody has, and it counts as a poll, so that guessing has a price.
+   *
+   * With a model, what was made with another one, or by another operation, is not it: a batch is no task to ask about,
+   * though `input` may name either.
    */
-  own (taskId: string, context: Context, model?: string): Promise<Task>
+  own (taskId: string, context: Context, model?: string, operation?: string): Promise<Task>
   /** The key of the earlier tasks that a submit refers to; `undefined` when it refers to none. */
-  keyOfReferences (body: SubmitBody, context: Context): Promise<string | undefined>
+  keyOfReferences (input: TaskReferences, context: Context): Promise<string | undefined>
 }
 
 /** Ids that one submit may name, each of which costs a look into the ledger. */
@@ -26,9 +29,10 @@ export function ownership (ledger: TaskLedger, misses: Rate): Ownership {
     return gatewayError('GW_TASK_NOT_FOUND')
   }
 
-  const own = async (taskId: string, context: Context, model?: string): Promise<Task> => {
+  const own = async (taskId: string, context: Context, model?: string, operation = 'generateTask'): Promise<Task> => {
     const task = taskId.length > maxTaskIdLength ? null : await ledger.taskOf(taskId)
-    const isOwn = task !== null && task.subject === context.call.session.subject && (model === undefined || task.model === model)
+    const isOwn = task !== null && task.subject === context.call.session.subject &&
+      (model === undefined || (task.model === model && task.operation === operation))
     if (!isOwn) throw await notFound(context)
     return task
   }

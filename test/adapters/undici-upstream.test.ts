@@ -64,6 +64,24 @@ t.test('the upstream gets method, path, body and the headers of a list, and the 
   ])
 })
 
+t.test('an idempotency key is the one header that a request can add, and it stays with its request', async t => {
+  const server = await rawServer(t, socket => socket.write(ok(good)))
+  const it = upstream(t, server.origin)
+  const namesOf = (request: string) => [...request.matchAll(/^([\w-]+): /gm)].map(([, name]) => name!.toLowerCase()).filter(name => name !== 'connection')
+  await it.send(submit).answer
+  const odd = { headers: { 'x-odd': '1' }, idempotency_key: 'x', key }
+  await it.send({ ...submit, ...odd, idempotencyKey: 'order-42' }).answer
+  await it.send({ ...status, ...odd }).answer
+  const [plain, keyed, read] = server.requests
+  t.match(keyed, /^idempotency-key: order-42\r$/m)
+  t.same(namesOf(keyed!).filter(name => name !== 'idempotency-key'), namesOf(plain!))
+  t.same(namesOf(read!), ['host', 'accept', 'accept-encoding', 'user-agent', 'authorization'])
+  for (const bad of ['a\r\nauthorization: Bearer other', 'a\nb', '\0']) {
+    t.match(await failure(it.send({ ...submit, idempotencyKey: bad })), 'unreachable', 'nothing was written')
+  }
+  t.equal(server.requests.length, 3)
+})
+
 t.test('each request goes with the key it was given', async t => {
   const server = await rawServer(t, socket => socket.write(ok(good)))
   const it = upstream(t, server.origin)

@@ -1,0 +1,53 @@
+import { batchRow } from '../../domain/catalog.ts'
+import type { Demand, ReservationId } from '../../domain/ledger.ts'
+import { periodAt, type Plan } from '../../domain/plan.ts'
+import { budgetOf } from '../../domain/session.ts'
+import { gatewayError } from '../../errors.ts'
+import { type AdmitOptions, type AdmittedSubmit, keyFor, lacking } from '../admit.ts'
+import type { Context } from '../call.ts'
+import { replay } from '../idempotency.ts'
+import type { Replay } from '../reply.ts'
+import type { BatchOrder } from './authorize.ts'
+import type { Reservations } from './reservations.ts'
+
+/** A batch whose every task is paid for. `reservation` is the batch's own. */
+export interface AdmittedBatch extends AdmittedSubmit, BatchOrder {
+  /** One for each item, in their order. */
+  readonly itemReservations: readonly ReservationId[]
+}
+
+/**
+ * *admit* for batches: a batch of ten is ten requests, ten slots and ten prices, all of them or nothing. Its own
+ * reservation says whose the batch is; it carries the idempotency key, costs nothing, and is over when its tasks begin.
+ */
+export function admitBatch ({ submits, idempotency, keys, now }: Omit<AdmitOptions, 'ledger' | 'prove'>, { reserve }: Reservations) {
+  return async (order: BatchOrder, context: Context): Promise<AdmittedBatch | Replay> => {
+    const { call } = context
+    const { session: { subject }, plan } = call
+    const earlier = order.idempotency && await idempotency.earlier(subject, order.idempotency)
+    if (earlier) return replay(earlier, context)
+    refuseEndlessWait(order.items.length, plan)
+    for (let count = 0; count < order.items.length; count++) await submits(context)
+    const key = keyFor(order, keys)
+    call.keyId = key.id
+    const common = { subject, model: order.model, keyId: key.id, periodStart: periodAt(plan.period, now()).start }
+    const session = budgetOf(call.session)
+    const limits = { creditLimit: plan.credits, taskLimit: plan.concurrentTasks, ...(session && { session }) }
+    const demands: Demand[] = order.items.map(({ price }) => ({ ...common, ...limits, ...price, operation: 'generateTask' }))
+    const own: Demand = { ...common, ...order.price, ...noLimits, operation: batchRow, ...(order.idempotency && { idempotency: order.idempotency }) }
+    const reserved = await reserve([...demands, own])
+    if ('lacks' in reserved) {
+      if (reserved.lacks === 'novelty') return replay(reserved.earlier, context)
+      throw lacking(reserved.lacks)
+    }
+    return { ...order, key, itemReservations: reserved.slice(0, -1), reservation: reserved.at(-1)! }
+  }
+}
+
+const noLimits = { creditLimit: null, taskLimit: Number.MAX_SAFE_INTEGER } as const
+
+/** A batch larger than the plan never fits: it uses nothing up, and its caller need not wait. */
+function refuseEndlessWait (count: number, { requestsPerMinute, concurrentTasks }: Plan): void {
+  if (count > requestsPerMinute) throw gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: 60, shouldRetry: false })
+  if (count > concurrentTasks) throw gatewayError('GW_TOO_MANY_TASKS', { retryAfterSeconds: 60, shouldRetry: false })
+}
