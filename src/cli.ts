@@ -1,77 +1,65 @@
 #!/usr/bin/env node
 import { parseArgs } from 'node:util'
+import { type Command, exitCodeOf, UsageError } from './cli/command.ts'
 
-const usage = `Usage: apixo-gateway <command>
+const general = `Usage: apixo-gateway <command>
 
   start    the gateway (the same as npm start)
   demo     the gateway over a stand-in of APIXO: no key, no costs
   check    prints the effective settings and where each came from
   health   asks a running gateway whether it is ready; exit code 0 or 1
+  token    tokens for people who share one key, and invitations to have one
+  credits  gives a subject credits beyond its plan
+  usage    what was spent, by subject, model or day
+  unknown  submits and tasks without a known end; lets one of them go
+  audit    who did what: sessions, credits, settings, refusals
+
+  webhook-secret   what a server checks the messages of the gateway with
+
+apixo-gateway <command> --help tells more.
+Exit codes: 0, 64 (wrong words), 78 (wrong settings), 1 (anything else).
 `
-/** EX_USAGE of sysexits.h. */
-const exitUsage = 64
 
-const commands: Readonly<Record<string, () => Promise<number | undefined>>> = {
-  async start () {
-    await import('./main.ts')
-    return undefined
-  },
+/** Each is loaded when it is asked for: `health` runs every few seconds in a container, and needs no database. */
+const commands: Readonly<Record<string, () => Promise<{ readonly command: Command }>>> = {
+  start: () => import('./cli/start.ts'),
+  demo: () => import('./cli/demo.ts'),
+  check: () => import('./cli/check.ts'),
+  health: () => import('./cli/health.ts'),
+  token: () => import('./cli/token.ts'),
+  credits: () => import('./cli/credits.ts'),
+  usage: () => import('./cli/usage.ts'),
+  unknown: () => import('./cli/unknown.ts'),
+  audit: () => import('./cli/audit.ts'),
+  'webhook-secret': () => import('./cli/webhook-secret.ts')
+}
 
-  async demo () {
-    const [{ default: closeWithGrace }, { startDemo }] = await Promise.all([import('close-with-grace'), import('./demo.ts')])
-    const demo = await startDemo({ port: Number(process.env.PORT || 8080), logLevel: process.env.LOG_LEVEL || 'warn' })
-    closeWithGrace({ delay: 5000, logger: false }, demo.close)
-    process.stdout.write(demo.instructions)
-    return undefined
-  },
+const wantsHelp = (args: readonly string[]): boolean => args.includes('--help') || args.includes('-h')
 
-  async check () {
-    const { describeSettings, loadSettings, readDotEnv } = await import('./settings.ts')
-    try {
-      const cwd = process.cwd()
-      const settings = loadSettings({ env: { ...readDotEnv(cwd), ...process.env }, cwd })
-      process.stdout.write(`${describeSettings(settings)}\n`)
-      return 0
-    } catch (error) {
-      process.stderr.write(`${(error as Error).message}\n`)
-      return 78
-    }
-  },
-
-  /** For the image's HEALTHCHECK: the image has no curl. */
-  async health () {
-    const { readDotEnv } = await import('./settings/dot-env.ts')
-    const env = { ...readDotEnv(process.cwd()), ...process.env }
-    const host = env.HOST || '127.0.0.1' // empty means unset, as in all settings
-    const port = env.PORT || '8080'
-    const reachable = host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host
-    try {
-      const response = await fetch(`http://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}/readyz`, { signal: AbortSignal.timeout(2000) })
-      process.stdout.write(`${await response.text()}\n`)
-      return response.ok ? 0 : 1
-    } catch (error) {
-      process.stderr.write(`no gateway answers on port ${port}: ${(error as Error).message}\n`)
-      return 1
-    }
+async function run (name: string, args: readonly string[]): Promise<number | undefined> {
+  const { command } = await commands[name]!()
+  const usage = `Usage: apixo-gateway ${command.usage}`
+  if (wantsHelp(args)) {
+    process.stdout.write(usage)
+    return 0
+  }
+  try {
+    const { positionals, values } = parseArgs({ args: [...args], allowPositionals: true, options: { ...command.options } })
+    if (!(command.operands ?? [0]).includes(positionals.length)) throw new UsageError('These are not the words of this command.')
+    return await command.run({ operands: positionals, options: values as Record<string, string | undefined> })
+  } catch (error) {
+    const code = exitCodeOf(error)
+    process.stderr.write(`apixo-gateway: ${(error as Error).message}\n${code === 64 ? `\n${usage}` : ''}`)
+    process.exit(code) // something that it had begun may still be open
   }
 }
 
-const { positionals: [name, ...rest], values } = parseArgs({
-  allowPositionals: true,
-  strict: false,
-  options: { help: { type: 'boolean', short: 'h' } }
-})
-const command = name !== undefined && rest.length === 0 && Object.hasOwn(commands, name) ? commands[name] : undefined
-if (values.help === true) {
-  process.stdout.write(usage)
-} else if (command === undefined) {
-  process.stderr.write(usage)
-  process.exitCode = exitUsage
+const [name, ...args] = process.argv.slice(2)
+if (name !== undefined && Object.hasOwn(commands, name)) {
+  process.exitCode = await run(name, args)
+} else if (wantsHelp(process.argv)) {
+  process.stdout.write(general)
 } else {
-  try {
-    process.exitCode = await command()
-  } catch (error) {
-    process.stderr.write(`apixo-gateway: ${(error as Error).message}\n`)
-    process.exit(1)
-  }
+  process.stderr.write(general)
+  process.exitCode = 64
 }

@@ -13,24 +13,48 @@ async function run (t: Test, cwd: string, args: readonly string[], env: Readonly
   return { code: await program.ended, stdout: program.stdout, stderr: program.stderr }
 }
 
+const commands = ['start', 'demo', 'check', 'health', 'credits', 'usage', 'unknown', 'audit']
+
 t.test('who asks for help gets it on standard output', async t => {
   const cwd = t.testdir({})
-  for (const args of [['--help'], ['-h'], ['start', '--help'], ['nonsense', '-h']]) {
+  for (const args of [['--help'], ['-h'], ['nonsense', '-h']]) {
     const { code, stdout, stderr } = await run(t, cwd, args)
     t.equal(code, 0)
     t.equal(stderr, '')
     t.match(stdout, /^Usage: apixo-gateway <command>\n/)
-    for (const command of ['start', 'demo', 'check', 'health']) t.match(stdout, new RegExp(`^ {2}${command} `, 'm'))
+    for (const command of commands) t.match(stdout, new RegExp(`^ {2}${command} `, 'm'))
+    t.ok(stdout.split('\n').every(line => line.length <= 80), '80 columns')
   }
+})
+
+t.test('every command has help of its own, and does nothing else then', async t => {
+  const cwd = t.testdir({})
+  await Promise.all(commands.map(async command => {
+    const { code, stdout, stderr } = await run(t, cwd, [command, '--help', '--nonsense'])
+    t.equal(code, 0, command)
+    t.equal(stderr, '')
+    t.match(stdout, new RegExp(`^Usage: apixo-gateway ${command}\\b`))
+    t.ok(stdout.split('\n').every(line => line.length <= 80), `${command}: 80 columns`)
+  }))
 })
 
 t.test('who gives no command, or one that is none, gets help on standard error and exit code 64', async t => {
   const cwd = t.testdir({})
-  for (const args of [[], ['nonsense'], ['check', 'more'], ['toString'], ['constructor'], ['--nonsense']]) {
+  for (const args of [[], ['nonsense'], ['toString'], ['constructor'], ['--nonsense']]) {
     const { code, stdout, stderr } = await run(t, cwd, args)
     t.equal(code, 64, args.join(' '))
     t.equal(stdout, '')
     t.match(stderr, /^Usage: apixo-gateway <command>\n/)
+  }
+})
+
+t.test('words that a command does not know end in its own help and exit code 64', async t => {
+  const cwd = t.testdir({})
+  for (const args of [['check', 'more'], ['check', '--nonsense'], ['usage', '--from'], ['credits'], ['unknown', 'release']]) {
+    const { code, stdout, stderr } = await run(t, cwd, args)
+    t.equal(code, 64, args.join(' '))
+    t.equal(stdout, '')
+    t.match(stderr, new RegExp(`^apixo-gateway: .+\n\nUsage: apixo-gateway ${args[0]}\\b`))
   }
 })
 
@@ -52,7 +76,7 @@ t.test('check says what is wrong, and exits as a start would', async t => {
   const { code, stdout, stderr } = await run(t, cwd, ['check'], { ...gatewayEnvironment(nowhere), PORT: 'eighty' })
   t.equal(code, 78)
   t.equal(stdout, '')
-  t.match(stderr, /^One setting is wrong:\n- PORT \(environment\): /)
+  t.match(stderr, /^apixo-gateway: One setting is wrong:\n- PORT \(environment\): /)
 })
 
 t.test('start is the gateway, which health finds ready, and no more when it has stopped', async t => {

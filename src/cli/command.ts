@@ -1,0 +1,34 @@
+import type { ParseArgsOptionsConfig } from 'node:util'
+
+/** What was given after a command's name. */
+export interface Given {
+  readonly operands: readonly string[]
+  readonly options: Readonly<Record<string, string | undefined>>
+}
+
+/** One command of `apixo-gateway`. */
+export interface Command {
+  /** What `--help` prints after `Usage: apixo-gateway `. */
+  readonly usage: string
+  readonly options?: Readonly<Record<string, ParseArgsOptionsConfig[string] & { readonly type: 'string' }>>
+  /** How many operands it takes; none when absent. */
+  readonly operands?: readonly number[]
+  /** Its exit code; `undefined`: it goes on running. Throws what `exitCodeOf` knows. */
+  run (given: Given): Promise<number | undefined>
+}
+
+/** The words of a command line are wrong. */
+export class UsageError extends Error {
+  readonly code = 'ERR_PARSE_ARGS_OPERANDS'
+}
+
+/** EX_USAGE and EX_CONFIG of sysexits.h. */
+const exitUsage = 64
+const exitConfig = 78
+
+/** By code and not by class: errors come from Node, from the settings and from the rules of the domain. */
+export function exitCodeOf (error: unknown): number {
+  const code = String((error as { code?: unknown }).code)
+  if (code === 'GW_SETTINGS') return exitConfig
+  return code === 'GW_BAD_REQUEST' || code.startsWith('ERR_PARSE_ARGS') ? exitUsage : 1
+}

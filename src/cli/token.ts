@@ -1,0 +1,137 @@
+import { type PrintedToken, type ShownToken, type TokenDesk, tokenDesk } from '../domain/token-desk.ts'
+import type { TokenWish } from '../domain/token-wish.ts'
+import { type Command, type Given, UsageError } from './command.ts'
+import { first, withStore } from './ledger.ts'
+import { type Column, shortInstant, table } from './table.ts'
+import { choiceOf, countOf, secondsOf } from './words.ts'
+
+export const command: Command = {
+  usage: `token create --subject NAME [--plan PLAN] [--ttl TIME]
+                                  [--models LIST] [--scopes LIST]
+       apixo-gateway token invite --subject NAME [the same] [--valid TIME]
+       apixo-gateway token list [--limit N] [--format FORMAT]
+       apixo-gateway token rotate ID [--grace TIME]
+       apixo-gateway token revoke ID
+
+  Tokens for people who share the upstream key. What is changed here counts in a
+  server that is running, within a second. A token is shown once, on standard
+  output, alone; an invitation is a link that shows its token once.
+
+  --subject  whose it is: alice is charged as token:alice
+  --plan     a plan of the config file; default when absent
+  --ttl      such as 90d; 12h and 30m are times as well; the longest that
+             sessions.maxTtlSeconds permits when absent. Of an invitation: from
+             when it is accepted
+  --models   names or globs, with commas between; all of the plan when absent
+  --scopes   tasks:write, tasks:read, llm, with commas between; all when absent
+  --valid    how long the link can be used; 7d when absent
+  --grace    how long the secret before a rotation stays good; 24h when absent,
+             0 when it has leaked
+  --limit    how many, the newest first; 100 when absent
+  --format   table (for people) or json; table when absent
+`,
+  options: {
+    subject: { type: 'string' },
+    plan: { type: 'string' },
+    ttl: { type: 'string' },
+    models: { type: 'string' },
+    scopes: { type: 'string' },
+    valid: { type: 'string' },
+    grace: { type: 'string' },
+    limit: { type: 'string' },
+    format: { type: 'string' }
+  },
+  operands: [1, 2],
+  async run (given) {
+    const [verb, id] = given.operands
+    const deed = deeds[choiceOf('The word after token', verb!, verbs)]
+    if (deed.takesId && id === undefined) throw new UsageError(`${verb} needs the ID of a token.`)
+    if (!deed.takesId && id !== undefined) throw new UsageError(`${verb} takes no ID.`)
+    const odd = Object.keys(given.options).find(name => !deed.options.includes(name))
+    if (odd !== undefined) throw new UsageError(`${verb} has no option --${odd}.`)
+    await deed.run(given)
+    return 0
+  }
+}
+
+type Options = Given['options']
+interface Deed {
+  readonly takesId: boolean
+  readonly options: readonly string[]
+  run (given: Given): Promise<void>
+}
+
+const verbs = ['create', 'invite', 'list', 'rotate', 'revoke'] as const
+const wishOptions = ['subject', 'plan', 'ttl', 'models', 'scopes']
+const deeds: Readonly<Record<typeof verbs[number], Deed>> = {
+  create: { takesId: false, options: wishOptions, run: create },
+  invite: { takesId: false, options: [...wishOptions, 'valid'], run: invite },
+  list: { takesId: false, options: ['limit', 'format'], run: list },
+  rotate: { takesId: true, options: ['grace'], run: rotate },
+  revoke: { takesId: true, options: [], run: revoke }
+}
+
+function withDesk<Result> (work: (desk: TokenDesk) => Promise<Result>): Promise<Result> {
+  return withStore(({ publicUrl, file: { plans, sessions } }, store) => work(tokenDesk({
+    ...store, ...sessions, trail: store.audit, actor: 'cli', publicUrl, plans, now: Date.now
+  })))
+}
+
+function wishFrom ({ subject, plan, ttl, models, scopes }: Options): TokenWish {
+  if (subject === undefined) throw new UsageError('Say whose it is to be: --subject NAME.')
+  const ttlSeconds = ttl === undefined ? undefined : secondsOf('--ttl', ttl)
+  return { subject, plan, ttlSeconds, models: models?.split(','), scopes: scopes?.split(',') }
+}
+
+async function create ({ options }: Given): Promise<void> {
+  const wish = wishFrom(options)
+  printOnce(await withDesk(desk => desk.create(wish)))
+}
+
+/** What is secret goes alone to standard output, for a variable or a password manager; words for people do not. */
+function printOnce ({ id, token, subject, plan, expiresAt, previousUntil }: PrintedToken): void {
+  process.stdout.write(`${token}\n`)
+  const grace = previousUntil === undefined ? '' : `\nThe secret before is good until ${shortInstant(previousUntil)} UTC.`
+  const facts = `Token ${id} of ${subject}, plan ${plan}, until ${shortInstant(expiresAt)} UTC.`
+  process.stderr.write(`${facts} It is not shown again.${grace}\n`)
+}
+
+async function invite ({ options: { valid, ...options } }: Given): Promise<void> {
+  const wish = wishFrom(options)
+  const validSeconds = valid === undefined ? undefined : secondsOf('--valid', valid)
+  const { id, link, subject, expiresAt } = await withDesk(desk => desk.invite(wish, validSeconds))
+  process.stdout.write(`${link}\n`)
+  const until = `Until ${shortInstant(expiresAt)} UTC.`
+  process.stderr.write(`Invitation ${id} of ${subject}: whoever opens it first gets the token. ${until}\n`)
+}
+
+const columns: ReadonlyArray<Column<ShownToken>> = [
+  { title: 'id', of: ({ id }) => id },
+  { title: 'subject', of: ({ subject }) => subject, shrinks: true },
+  { title: 'state', of: ({ state }) => state },
+  { title: 'plan', of: ({ plan }) => plan, shrinks: true },
+  { title: 'until (UTC)', of: ({ expiresAt }) => shortInstant(expiresAt) },
+  { title: 'last used', of: ({ usedAt }) => usedAt === null ? '-' : shortInstant(usedAt) },
+  { title: 'spent', of: ({ spent }) => spent }
+]
+
+async function list ({ options: { limit = '100', format = 'table' } }: Given): Promise<void> {
+  const [most, form] = [countOf('--limit', limit), choiceOf('--format', format, ['table', 'json'])]
+  const { items, hasMore } = await withDesk(desk => first(most, desk.list))
+  if (form === 'json') process.stdout.write(`${JSON.stringify(items, null, 2)}\n`)
+  else if (items.length === 0) process.stdout.write('There are no tokens.\n')
+  else process.stdout.write(`${table(columns, items)}\nSpent: credits of the subject, this month.\n`)
+  if (hasMore) process.stderr.write('There are more: see --limit.\n')
+}
+
+async function rotate ({ operands: [, id], options: { grace } }: Given): Promise<void> {
+  const graceSeconds = grace === undefined ? undefined : secondsOf('--grace', grace)
+  const rotated = await withDesk(desk => desk.rotate(id!, graceSeconds))
+  if (rotated === null) throw new Error(`${id} is no token, or has ended.`)
+  printOnce(rotated)
+}
+
+async function revoke ({ operands: [, id] }: Given): Promise<void> {
+  if (!await withDesk(desk => desk.revoke(id!))) throw new Error(`${id} is no token.`)
+  process.stdout.write('Revoked: it is of no use within a second.\n')
+}

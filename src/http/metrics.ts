@@ -1,0 +1,114 @@
+import type { FastifyRequest } from 'fastify'
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { creditsFrom } from '../domain/balance.ts'
+import { keyStates } from '../domain/key-entry.ts'
+import type { KeyRing } from '../domain/keys.ts'
+import type { CreditMeter } from '../domain/metered-ledger.ts'
+
+/** What the gauges read, at each scrape. */
+export interface Gauges {
+  readonly keys: Pick<KeyRing, 'states'>
+  /** Throws while the store can't serve. */
+  readonly ping: () => Promise<void>
+  /** Open event streams. */
+  readonly eventStreams: () => number
+}
+
+/**
+ * The gateway's numbers, for Prometheus. A label is a word of the program's own: never a subject, a task id or what a
+ * caller wrote, each of which would be a row for ever.
+ */
+export interface Metrics extends CreditMeter {
+  /** Counts a request that has ended. */
+  readonly ended: (request: FastifyRequest) => void
+  /** Adds the gauges. */
+  watch (gauges: Gauges): void
+  /** All there is, in Prometheus' own text format. */
+  scrape (): Promise<string>
+}
+
+/** https://prometheus.io/docs/instrumenting/exposition_formats/#basic-info */
+export const metricsType = Registry.PROMETHEUS_CONTENT_TYPE
+/** From a status call that the ledger answers to a submit that waits for its upstream, seconds. */
+const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
+
+export function metrics (): Metrics {
+  const registry = new Registry()
+  const registers = [registry]
+  const credits = new Counter({
+    name: 'gateway_credits_total',
+    help: 'Credits, by what became of them.',
+    labelNames: ['operation', 'outcome'],
+    registers
+  })
+  const unknowns = new Counter({
+    name: 'gateway_unknown_outcomes_total',
+    help: 'Submits and tasks without a known end.',
+    registers
+  })
+  return {
+    ended: requestCounts(registers),
+    credits: (operation, outcome, microcredits) => credits.inc({ operation, outcome }, creditsFrom(microcredits)),
+    unknown: count => unknowns.inc(count),
+    watch: gauges => registerGauges(registers, gauges),
+    scrape: async () => `${await registry.metrics()}\n${await processMetrics()}`
+  }
+}
+
+/** Called for every request: three counts cost less than a microsecond, with no cache of labels to keep. */
+function requestCounts (registers: Registry[]): Metrics['ended'] {
+  const requests = new Counter({
+    name: 'gateway_requests_total',
+    help: 'Requests, by the stage where they ended and their code.',
+    labelNames: ['operation', 'stage', 'code'],
+    registers
+  })
+  const timing = { labelNames: ['operation'], buckets, registers }
+  const seconds = new Histogram({ ...timing, name: 'gateway_request_seconds', help: 'From arrival to the end of all work.' })
+  const upstreamSeconds = new Histogram({ ...timing, name: 'gateway_upstream_seconds', help: 'Waiting for the upstream.' })
+  return ({ call, routeOptions }) => {
+    const operation = routeOptions.config?.operation ?? 'none'
+    requests.inc({ operation, stage: call.code === 'OK' ? 'reply' : call.stage, code: call.code })
+    seconds.observe({ operation }, (performance.now() - call.startedAt) / 1000)
+    if (call.upstreamMs > 0) upstreamSeconds.observe({ operation }, call.upstreamMs / 1000)
+  }
+}
+
+function registerGauges (registers: Registry[], { keys, ping, eventStreams }: Gauges): void {
+  const stateGauge: Gauge<'state'> = new Gauge({
+    name: 'gateway_keys',
+    help: 'Upstream keys, by state.',
+    labelNames: ['state'],
+    registers,
+    collect () {
+      const states = keys.states()
+      for (const state of keyStates) stateGauge.set({ state }, states.filter(key => key.state === state).length)
+    }
+  })
+  const storeUp: Gauge = new Gauge({
+    name: 'gateway_store_up',
+    help: 'Whether the store serves.',
+    registers,
+    collect: async () => storeUp.set(await ping().then(() => 1, () => 0))
+  })
+  const streams: Gauge = new Gauge({
+    name: 'gateway_event_streams',
+    help: 'Open event streams.',
+    registers,
+    collect: () => streams.set(eventStreams())
+  })
+}
+
+let processRegistry: Registry | undefined
+
+/**
+ * Numbers of Node and its process, which is one, however many gateways there are in it. Their observers are set up by
+ * the first scrape: where nobody looks, nothing is measured.
+ */
+async function processMetrics (): Promise<string> {
+  if (processRegistry === undefined) {
+    processRegistry = new Registry()
+    collectDefaultMetrics({ register: processRegistry })
+  }
+  return await processRegistry.metrics()
+}

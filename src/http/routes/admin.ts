@@ -1,0 +1,72 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import Type, { type Static } from 'typebox'
+import type { Operator, PageQuery } from '../../domain/operator.ts'
+import { readUsageQuery, usageCsv } from '../../domain/usage.ts'
+import { gatewayError } from '../../errors.ts'
+import type { AuthenticateOperator } from '../admin.ts'
+
+export interface AdminRoutesOptions {
+  readonly authenticate: AuthenticateOperator
+  readonly operator: Operator
+  readonly now: () => number
+}
+
+const strict = { additionalProperties: false } as const
+/** A query is text: numbers and days are read from it here and in the domain. */
+const text = Type.Optional(Type.String({ maxLength: 1024 }))
+const pageSchema = Type.Object({ cursor: text, limit: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,2}$' })) }, strict)
+const usageSchema = Type.Object({ from: text, to: text, by: text, format: Type.Optional(Type.Enum(['json', 'csv'])) }, strict)
+const grantSchema = Type.Object({ subject: Type.String(), credits: Type.Number() }, strict)
+const noQuery = Type.Object({}, strict)
+/** `null` is how the framework shows a schema that there is no body. */
+const noBody = { type: 'object', nullable: true, additionalProperties: false } as const
+
+type PageRequest = Static<typeof pageSchema>
+type UsageRequest = Static<typeof usageSchema>
+
+const defaultLimit = 100
+const maxLimit = 500
+
+/** What the operator sees and does. Who reaches a handler holds the admin token. */
+export function adminRoutes (app: FastifyInstance, { authenticate, operator, now }: AdminRoutesOptions): void {
+  const guarded = (name: string, schema: object) => ({ config: { operation: name }, onRequest: authenticate, schema })
+
+  const usage = guarded('showUsage', { querystring: usageSchema })
+  app.get<{ Querystring: UsageRequest }>('/gateway/admin/usage', usage, async (request, reply) => {
+    const report = await operator.usage(readUsageQuery(request.query, now()))
+    if (formatOf(request) === 'json') return report
+    reply.header('content-disposition', `attachment; filename="usage-${report.from}-${report.to}.csv"`)
+    return reply.type('text/csv; charset=utf-8').send(usageCsv(report))
+  })
+
+  const grant = guarded('grantCredits', { body: grantSchema, querystring: noQuery })
+  app.post<{ Body: Static<typeof grantSchema> }>('/gateway/admin/credits', grant, async (request, reply) => {
+    const { subject, credits } = request.body
+    const granted = await operator.grant(subject, credits)
+    reply.code(201)
+    return { subject, granted }
+  })
+
+  const unknown = guarded('listUnknown', { querystring: pageSchema })
+  app.get<{ Querystring: PageRequest }>('/gateway/admin/unknown', unknown, async ({ query }) => operator.unknowns(pageOf(query)))
+
+  const release = guarded('releaseUnknown', { body: noBody, querystring: noQuery })
+  app.post<{ Params: { id: string } }>('/gateway/admin/unknown/:id/release', release, async (request, reply) => {
+    if (!await operator.release(request.params.id)) throw gatewayError('GW_TASK_NOT_FOUND')
+    return reply.code(204).send()
+  })
+
+  const audit = guarded('listAudit', { querystring: pageSchema })
+  app.get<{ Querystring: PageRequest }>('/gateway/admin/audit', audit, async ({ query }) => operator.audit(pageOf(query)))
+}
+
+/** The query decides; else a person's browser asks for everything, and a spreadsheet's import for CSV. */
+function formatOf ({ query, headers: { accept = '' } }: FastifyRequest<{ Querystring: UsageRequest }>): 'json' | 'csv' {
+  const prefersCsv = /\btext\/csv\b/i.test(accept) && !/\bapplication\/json\b/i.test(accept)
+  return query.format ?? (prefersCsv ? 'csv' : 'json')
+}
+
+function pageOf ({ cursor, limit = String(defaultLimit) }: PageRequest): PageQuery {
+  if (Number(limit) > maxLimit) throw gatewayError('GW_BAD_REQUEST', { about: `limit must be at most ${maxLimit}.` })
+  return { cursor, limit: Number(limit) }
+}

@@ -1,0 +1,145 @@
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { startSandbox } from '../src/sandbox/sandbox.ts'
+import { apiKey, issuerToken } from './helpers/gateway.ts'
+import { gatewayEnvironment, type GatewayProcess, runScript, startProcess } from './helpers/gateway-process.ts'
+
+const config = 'plans: { default: { credits: 2, period: month } }'
+const script = 'src/cli.ts'
+
+/** A gateway that runs, and the command line beside it. */
+async function start (t: Test) {
+  const sandbox = await startSandbox({ keys: [apiKey] })
+  t.teardown(() => sandbox.close())
+  const cwd = t.testdir({ 'gateway.yaml': config })
+  const env = gatewayEnvironment(sandbox.origin)
+  const gateway = await startProcess(t, { cwd, env })
+  return { cwd, env, gateway, cli: (...args: readonly string[]) => run(t, cwd, args, env) }
+}
+
+async function run (t: Test, cwd: string, args: readonly string[], env: Readonly<Record<string, string>> = {}) {
+  const program = runScript(t, { cwd, script, args, env })
+  return { code: await program.ended, stdout: program.stdout, stderr: program.stderr }
+}
+
+async function mint ({ origin }: GatewayProcess, subject: string): Promise<string> {
+  const headers = { authorization: `Bearer ${issuerToken}`, 'content-type': 'application/json' }
+  const reply = await fetch(`${origin}/gateway/sessions`, { method: 'POST', headers, body: JSON.stringify({ subject }) })
+  return (await reply.json() as { token: string }).token
+}
+
+async function submit ({ origin }: GatewayProcess, token: string, prompt = 'a red cube'): Promise<number> {
+  const reply = await fetch(`${origin}/api/v1/generateTask/nano-banana`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ input: { mode: 'text-to-image', prompt } })
+  })
+  await reply.arrayBuffer()
+  return reply.status
+}
+
+const today = () => new Date().toISOString().slice(0, 10)
+
+t.test('credits that are granted beside a running gateway count at once', async t => {
+  const { gateway, cli } = await start(t)
+  const token = await mint(gateway, 'alice')
+  t.same([await submit(gateway, token), await submit(gateway, token), await submit(gateway, token)], [200, 200, 402])
+  t.strictSame(await cli('credits', 'grant', 'app:alice', '1.5'), { code: 0, stdout: 'app:alice has 1.5 granted credits left.\n', stderr: '' })
+  t.same([await submit(gateway, token), await submit(gateway, token)], [200, 402])
+  t.match(await cli('credits', 'grant', 'app:alice', '0.000001'), { code: 0, stdout: 'app:alice has 0.500001 granted credits left.\n' })
+})
+
+t.test('a grant that makes no sense is refused before anything is opened, and says what to change', async t => {
+  const cwd = t.testdir({})
+  await Promise.all(([
+    [['give', 'app:alice', '1'], /: grant\./], [['grant', 'alice', '1'], /: app:alice\./], [['grant', 'app:alice', '0'], /above 0/], [['grant', 'app:alice', '-1'], /Unknown option/],
+    [['grant', 'app:alice', '1e3'], /such as 12\.5/], [['grant', 'app:alice', '0.0000001'], /six decimals/], [['grant', 'app:alice'], /words/]
+  ] as const).map(async ([args, why]) => {
+    const { code, stdout, stderr } = await run(t, cwd, ['credits', ...args])
+    t.equal(code, 64, args.join(' '))
+    t.equal(stdout, '')
+    t.match(stderr, why)
+    t.match(stderr, /\n\nUsage: apixo-gateway credits grant SUBJECT CREDITS\n/)
+  }))
+})
+
+t.test('usage is a table for people, and CSV or JSON for programs', async t => {
+  const { gateway, cli } = await start(t)
+  const [month, day] = [today().slice(0, 8), today()]
+  t.strictSame(await cli('usage'), { code: 0, stdout: `No tasks from ${month}01 to ${day}.\n`, stderr: '' })
+  const [alice, bob] = [await mint(gateway, 'alice'), await mint(gateway, 'bob')]
+  await submit(gateway, alice)
+  t.equal((await cli('usage')).stdout, `From ${month}01 to ${day}:
+
+SUBJECT    TASKS  SUCCEEDED  FAILED  UNKNOWN  CREDITS
+app:alice      1          0       0        0        1
+`)
+  await submit(gateway, alice)
+  await submit(gateway, bob, 'sandbox:drop-after')
+  t.equal((await cli('usage', '--by', 'subject,model', '--from', day)).stdout, `From ${day} to ${day}:
+
+SUBJECT    MODEL        TASKS  SUCCEEDED  FAILED  UNKNOWN  CREDITS
+app:alice  nano-banana      2          0       0        0        2
+app:bob    nano-banana      1          0       0        1        1
+total                       3          0       0        1        3
+`)
+  t.equal((await cli('usage', '--format=csv')).stdout, 'subject,tasks,succeeded,failed,unknown,credits\r\n"app:alice",2,0,0,0,2\r\n"app:bob",1,0,0,1,1\r\n')
+  t.same(JSON.parse((await cli('usage', '--format', 'json', '--by', 'day')).stdout), {
+    from: `${month}01`, to: day, by: ['day'], rows: [{ day, tasks: 3, succeeded: 0, failed: 0, unknown: 1, credits: 3 }]
+  })
+  await Promise.all(([[['--by', 'plan'], /by must/], [['--from', 'monday'], /from must/], [['--format', 'xml'], /--format must be one of table, csv, json/]] as const).map(async ([args, why]) => {
+    t.match(await cli('usage', ...args), { code: 64, stdout: '', stderr: why }, args.join(' '))
+  }))
+})
+
+t.test('what has no known end is listed, and let go once', async t => {
+  const { gateway, cli } = await start(t)
+  t.strictSame(await cli('unknown'), { code: 0, stdout: 'All is known.\n', stderr: '' })
+  const token = await mint(gateway, 'alice')
+  for (let count = 0; count < 2; count++) await submit(gateway, token, 'sandbox:drop-after')
+  t.equal(await submit(gateway, token), 402)
+  const { stdout } = await cli('unknown')
+  t.match(stdout, /^ID +MADE \(UTC\) +SUBJECT +MODEL +CREDITS +TASK ID\n(\S+ +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +app:alice +nano-banana +1 +-\n){2}$/)
+  const [{ id }, { id: other }] = JSON.parse((await cli('unknown', '--format', 'json')).stdout)
+  t.match(await cli('unknown', '--limit', '1'), { code: 0, stdout: new RegExp(`^ID.*\\n${id} .*\\n$`), stderr: 'There are more: see --limit.\n' })
+  t.strictSame(await cli('unknown', 'release', id), { code: 0, stdout: 'Released: its credits are given back.\n', stderr: '' })
+  t.equal(await submit(gateway, token), 200, 'the running gateway knows it at once')
+  t.match(await cli('unknown', 'release', id), { code: 1, stdout: '', stderr: `apixo-gateway: ${id} is none of them, or not any more.\n` })
+  const [wrong, none] = await Promise.all([cli('unknown', 'forget', other), cli('unknown', '--limit', '0')])
+  t.match(wrong, { code: 64, stderr: /: release\./ })
+  t.match(none, { code: 64, stderr: /--limit must be a whole number/ })
+})
+
+t.test('the audit trail tells who did what, the command line included', async t => {
+  const { gateway, cli } = await start(t)
+  const token = await mint(gateway, 'alice')
+  await fetch(`${gateway.origin}/gateway/session`, { method: 'DELETE', headers: { authorization: `Bearer ${token}` } })
+  await cli('credits', 'grant', 'app:alice', '3')
+  const { stdout, stderr } = await cli('audit')
+  t.equal(stderr, '')
+  const [head, ...rows] = stdout.trimEnd().split(/\n(?! )/)
+  t.match(head, /^AT \(UTC\) +WHAT +BY +SUBJECT$/)
+  for (const [index, row] of [/ grant +cli +app:alice\n {4}credits=3$/, / revoke +app:alice +app:alice\n {4}session=/, / mint +issuer +app:alice\n {4}session=\S+ plan=default ttlSeconds=3600 models=1 scopes=/, / settings +gateway +-\n {4}changed=null$/].entries()) {
+    t.match(rows[index], row)
+  }
+  t.equal(rows.length, 4, 'and the command line writes down no settings of its own')
+  t.match(JSON.parse((await cli('audit', '--format', 'json')).stdout), [{ kind: 'grant' }, { kind: 'revoke' }, { kind: 'mint' }, { kind: 'settings' }])
+  t.match(await cli('audit', '--limit', '1'), { code: 0, stdout: /^AT.*\n.* grant .*\n {4}credits=3\n$/, stderr: 'There are more: see --limit.\n' })
+  t.notOk(stdout.includes(token))
+})
+
+t.test('a command that does not find the ledger says whose settings it needs', async t => {
+  const cwd = t.testdir({ 'gateway.yaml': config })
+  const hint = /\nThis command needs the settings of the server: /
+  const env = gatewayEnvironment('http://127.0.0.1:1')
+  await Promise.all([['usage'], ['unknown', 'release', '1'], ['credits', 'grant', 'app:alice', '1']].map(async args => {
+    const [unset, missing] = await Promise.all([run(t, cwd, args), run(t, cwd, args, env)])
+    t.match(unset, { code: 78, stdout: '', stderr: /^apixo-gateway: 3 settings are wrong:/ }, args.join(' '))
+    t.match(unset.stderr, hint)
+    t.match(missing, { code: 1, stdout: '', stderr: /^apixo-gateway: the ledger .*gateway\.db can not be opened: there is no such file/ }, args.join(' '))
+    t.match(missing.stderr, hint)
+  }))
+  t.match(await run(t, cwd, ['usage'], { ...env, GATEWAY_STORE: 'sqlite::memory:' }), { code: 1, stderr: hint })
+  t.throws(() => rmSync(join(cwd, 'gateway.db')), { code: 'ENOENT' }, 'and none is made')
+})
