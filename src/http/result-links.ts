@@ -1,0 +1,11 @@
+import type { TaskEvent } from '../domain/events.ts'
+import { resultUrls } from '../domain/results.ts'
+import type { ResultTickets } from '../domain/tickets.ts'
+
+/** Where a caller gets the results of a task that has ended, each for a short time and without a header; none when it has none. */
+export type ResultsOf = (event: TaskEvent) => readonly string[]
+
+/** `publicUrl`: our own origin as callers see it; without it the links are paths. */
+export function resultLinks (tickets: Pick<ResultTickets, 'ticketFor'>, publicUrl = ''): ResultsOf {
+  return event => resultUrls({ finalAnswer: event.body }).map((_, index) => `${publicUrl}/gateway/results/${tickets.ticketFor(event, index)}`)
+}

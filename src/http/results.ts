@@ -1,0 +1,122 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { fileNameOf, mediumOf } from '../domain/media-types.ts'
+import { isPastLife, type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource, resultUrls } from '../domain/results.ts'
+import type { Task } from '../domain/ledger.ts'
+import { quoted } from '../domain/json.ts'
+import { gatewayError } from '../errors.ts'
+
+export interface SendResultOptions {
+  readonly results: ResultSource
+  /** A caller who takes no byte for this long is let go, ms. */
+  readonly stallMs: number
+  readonly now: () => number
+}
+
+/** Sends one result of a task that has been found to be the caller's, or what a ticket opens. */
+export type SendResult = (request: FastifyRequest, reply: FastifyReply, task: Task, index: number) => Promise<FastifyReply>
+
+/** Results of one subject on their way at a time: a page of pictures, and not all the sockets there are. */
+const maxOpenPerSubject = 50
+
+/**
+ * *forward* and *reply* for results. The bytes go through as they come, no faster than the caller takes them, and the
+ * call to their host ends with the caller's.
+ */
+export function resultSender ({ results, stallMs, now }: SendResultOptions): SendResult {
+  const takeTurn = turns()
+
+  return async (request, reply, task, index) => {
+    const { call } = request
+    call.taskId = task.taskId
+    call.model = task.model
+    const url = resultUrls(task)[index]
+    if (url === undefined) throw gatewayError('GW_TASK_NOT_FOUND')
+    const [ask, isDownload] = [askOf(request), wantsDownload(request)]
+    const caller = takeTurn(request, reply, task.subject)
+    call.granted = true
+    call.stage = 'forward'
+    const start = performance.now()
+    const answer = await results.fetch({ url, task, index }, ask, caller).finally(() => { call.upstreamMs += performance.now() - start })
+    if (answer === null) throw gatewayError(isPastLife(task, now()) ? 'GW_RESULT_EXPIRED' : 'GW_UPSTREAM_INVALID')
+    call.stage = 'reply'
+    writeHeaders(reply, answer, { url, task, index }, isDownload)
+    // Node ends a socket on which nothing moves for so long, in either direction; with the response the wait is over.
+    reply.raw.setTimeout(stallMs)
+    return reply.code(answer.status).send(answer.body ?? undefined)
+  }
+}
+
+/** Counts the results on their way, per subject; gives a signal that is aborted when the caller has gone or is served. */
+function turns () {
+  const open = new Map<string, number>()
+  return ({ call }: FastifyRequest, reply: FastifyReply, subject: string): AbortSignal => {
+    if (call.closed) throw gatewayError('GW_BAD_REQUEST', { about: 'The connection was closed.' })
+    const count = open.get(subject) ?? 0
+    if (count >= maxOpenPerSubject) throw gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: 1 })
+    open.set(subject, count + 1)
+    const caller = new AbortController()
+    reply.raw.once('close', () => {
+      const left = open.get(subject)! - 1
+      if (left === 0) open.delete(subject)
+      else open.set(subject, left)
+      caller.abort()
+    })
+    return caller.signal
+  }
+}
+
+/** `?download=1`, and nothing else. */
+function wantsDownload ({ query }: FastifyRequest): boolean {
+  for (const [name, value] of Object.entries(query as Record<string, unknown>)) {
+    if (name !== 'download') throw bad(`The query name ${quoted(name)} is not known here.`)
+    if (value !== '1') throw bad('Write ?download=1, once.')
+  }
+  return Object.keys(query as object).length > 0
+}
+
+const entityTag = '(?:W/)?"[\\x21\\x23-\\x7e]{0,256}"'
+const oneRange = /^bytes=(?:\d{1,15}-\d{0,15}|-\d{1,15})$/
+const ifRangeForm = new RegExp(`^(?:${entityTag}|[A-Z][a-z]{2}, [\\w: ]{20,24})$`)
+const ifNoneMatchForm = new RegExp(`^(?:\\*|${entityTag}(?: *, *${entityTag}){0,9})$`)
+
+/**
+ * What of a request is for the host of the result. A server may ignore a range (RFC 9110 section 14.2): of several at
+ * once, which nothing that plays needs and which multiply the work, the whole is the answer.
+ */
+function askOf ({ headers }: FastifyRequest): ResultAsk {
+  const { range, 'if-range': ifRange, 'if-none-match': ifNoneMatch } = headers
+  const isRange = range !== undefined && oneRange.test(range)
+  if (isRange && ifRange !== undefined && !ifRangeForm.test(String(ifRange))) return {} // the whole is right in any case
+  return {
+    ...(isRange ? { range } : {}),
+    ...(isRange && ifRange !== undefined ? { ifRange: String(ifRange) } : {}),
+    ...(ifNoneMatch !== undefined && ifNoneMatchForm.test(ifNoneMatch) ? { ifNoneMatch } : {})
+  }
+}
+
+/**
+ * `no-store`, `nosniff` and the sandbox are on every answer already. No other site may show the result in its page;
+ * scripts of allowed origins read it with CORS.
+ */
+function writeHeaders (reply: FastifyReply, answer: ResultAnswer, { url, task, index }: ResultRef, isDownload: boolean): void {
+  const medium = mediumOf(answer.contentType, url)
+  const headers = {
+    'cross-origin-resource-policy': 'same-origin',
+    'content-range': answer.contentRange,
+    'accept-ranges': answer.acceptsRanges ? 'bytes' : null,
+    etag: answer.etag,
+    'last-modified': answer.lastModified,
+    ...(answer.body === null
+      ? {}
+      : {
+          'content-type': medium.contentType,
+          'content-length': answer.length,
+          'content-disposition': `${isDownload || !medium.isInline ? 'attachment' : 'inline'}; filename="${fileNameOf(task, index, medium)}"`
+        })
+  }
+  for (const [name, value] of Object.entries(headers)) if (value !== null) reply.header(name, value)
+}
+
+function bad (about: string) {
+  return gatewayError('GW_BAD_REQUEST', { about })
+}
