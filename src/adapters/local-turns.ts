@@ -1,0 +1,47 @@
+import { LRUCache } from 'lru-cache'
+import type { LastStatus, StatusTurns } from '../domain/status-turns.ts'
+
+export interface LocalTurnsOptions {
+  readonly now: () => number
+  /** A turn that nobody has ended by then is free again, ms: longer than a status call may last. */
+  readonly leaseMs: number
+}
+
+interface Entry {
+  readonly last: LastStatus | null
+  readonly isAsking: boolean
+  /** Unix ms. */
+  readonly freeAt: number
+  /** When a turn was taken last because there was news, Unix ms. */
+  readonly newsAt: number
+}
+
+/** Memory for last answers; the task asked about longest ago is forgotten first, which costs one early call. */
+const maxBytes = 64 * 1024 * 1024
+/** About what an entry takes beside its body. */
+const entryBytes = 500
+
+/** The turns of one process. */
+export function localTurns ({ now, leaseMs }: LocalTurnsOptions): StatusTurns {
+  const entries = new LRUCache<string, Entry>({
+    maxSize: maxBytes,
+    sizeCalculation: ({ last }) => entryBytes + (last === null ? 0 : last.body.length)
+  })
+
+  return {
+    async take (taskId, intervalMs, hasNews = false) {
+      const entry = entries.get(taskId)
+      const newsAt = entry?.newsAt ?? -Infinity
+      const isUrgent = hasNews && entry?.isAsking === false && newsAt + intervalMs <= now()
+      if (entry === undefined || entry.freeAt <= now() || isUrgent) {
+        entries.set(taskId, { last: entry?.last ?? null, isAsking: true, freeAt: now() + leaseMs, newsAt: hasNews ? now() : newsAt })
+        return { mine: true }
+      }
+      return { mine: false, last: entry.last, nextInMs: entry.isAsking ? 0 : entry.freeAt - now() }
+    },
+    async end (taskId, last, intervalMs) {
+      if (last === null) entries.delete(taskId)
+      else entries.set(taskId, { last, isAsking: false, freeAt: now() + intervalMs, newsAt: entries.get(taskId)?.newsAt ?? -Infinity })
+    }
+  }
+}

@@ -1,0 +1,134 @@
+import type { FastifyInstance } from 'fastify'
+import { batchRow } from '../../domain/catalog.ts'
+import type { TaskEvent } from '../../domain/events.ts'
+import type { Task, TaskLedger } from '../../domain/ledger.ts'
+import { endOf } from '../../domain/status-desk.ts'
+import type { FeedRequest, SubjectFeed } from '../../domain/subject-feed.ts'
+import type { Watching } from '../../domain/watching.ts'
+import { gatewayError } from '../../errors.ts'
+import type { Authenticate } from '../authenticate.ts'
+import { checkQuery, checkScope } from '../authorize.ts'
+import { type Context, contextOf } from '../call.ts'
+import type { EventStream, EventStreams, ServerEvent } from '../event-stream.ts'
+import { type Ownership, ownership } from '../ownership.ts'
+import type { Rates } from '../rates.ts'
+import type { ResultsOf } from '../result-links.ts'
+
+export interface EventRoutesOptions {
+  readonly authenticate: Authenticate
+  readonly ledger: TaskLedger
+  readonly rates: Rates
+  readonly watching: Watching
+  readonly feed: (request: FeedRequest) => SubjectFeed
+  readonly streams: EventStreams
+  readonly resultsOf: ResultsOf
+  readonly now: () => number
+}
+
+/**
+ * States of tasks as server-sent events, each with the upstream's envelope as its data. `state` for each change; after a
+ * final one `results`, where there are any.
+ *
+ * https://html.spec.whatwg.org/multipage/server-sent-events.html
+ */
+export function eventRoutes (app: FastifyInstance, options: EventRoutesOptions): void {
+  const { authenticate, ledger, rates: { polls, misses } } = options
+  const owners = ownership(ledger, misses)
+
+  app.get('/gateway/tasks/:taskId/events', { config: { operation: 'taskEvents' }, onRequest: authenticate }, async (request, reply) => {
+    const context = contextOf(request, reply)
+    const task = await authorizeTask(owners, context)
+    context.call.stage = 'admit'
+    await polls(context)
+    const seen = lastEventId(context)
+    const end = endOf(task, options.now())
+    // After its last event a stream ends, and EventSource would come back for ever.
+    if (end !== null && seen === stateId(end)) return reply.code(204).send()
+    context.call.granted = true
+    if (end === null) streamTask(task, seen, options, context)
+    else sendEnd(end, options.streams.open(context), options)
+    return reply
+  })
+
+  app.get('/gateway/events', { config: { operation: 'events' }, onRequest: authenticate }, async (request, reply) => {
+    const context = contextOf(request, reply)
+    authorize(context)
+    context.call.stage = 'admit'
+    await polls(context)
+    context.call.granted = true
+    streamSubject(options, context)
+    return reply
+  })
+}
+
+function authorize ({ request, call }: Context): void {
+  call.stage = 'authorize'
+  checkScope('tasks:read', call.session)
+  checkQuery([], request)
+}
+
+/** As for a status call: the task is the caller's, and was made with a model that this session may use. */
+async function authorizeTask ({ own }: Ownership, context: Context): Promise<Task> {
+  authorize(context)
+  const { call, call: { session, plan }, request } = context
+  const { taskId } = request.params as { taskId: string }
+  const task = await own(taskId, context)
+  // A batch is no task to ask about.
+  if (task.operation === batchRow) return await own(taskId, context, task.model)
+  if (!session.permits(task.model) || !plan.permits(task.model)) throw gatewayError('GW_MODEL_DENIED', { about: task.model })
+  call.taskId = taskId
+  call.model = task.model
+  return task
+}
+
+function streamTask (task: Task, seen: string | null, options: EventRoutesOptions, context: Context): void {
+  const stream = options.streams.open(context, { closed: () => stop() })
+  let isFirst = true
+  const stop = options.watching.task(task, event => {
+    const id = stateId(event)
+    const isKnown = isFirst && id === seen
+    isFirst = false
+    if (event.isFinal) sendEnd(event, stream, options)
+    else if (!isKnown) stream.send(...eventsOf(event, id, options.resultsOf))
+  })
+}
+
+function sendEnd (event: TaskEvent, stream: EventStream, { resultsOf }: EventRoutesOptions): void {
+  stream.send(...eventsOf(event, stateId(event), resultsOf))
+  stream.end()
+}
+
+function streamSubject ({ streams, feed, resultsOf }: EventRoutesOptions, context: Context): void {
+  const { call: { session, plan } } = context
+  const stream = streams.open(context, { closed: () => tasks.stop(), beat: () => tasks.look() })
+  const tasks = feed({
+    subject: session.subject,
+    permits: model => session.permits(model) && plan.permits(model),
+    since: markIn(lastEventId(context)),
+    tell: (event, mark) => stream.send(...eventsOf(event, `${mark}-${encodeURIComponent(event.taskId)}`, resultsOf))
+  })
+  tasks.look()
+}
+
+/** One event, or two: with its end come the results of a task. */
+function eventsOf (event: TaskEvent, id: string, resultsOf: ResultsOf): readonly ServerEvent[] {
+  const state = { type: 'state', id, data: event.body.toString() }
+  const results = event.isFinal ? resultsOf(event) : []
+  return results.length === 0 ? [state] : [state, { type: 'results', id, data: JSON.stringify({ taskId: event.taskId, results }) }]
+}
+
+/** The id of an event in a task's own stream is its state: it means the same on every replica. */
+function stateId ({ state }: TaskEvent): string {
+  return state.slice(0, 64).replaceAll(/[^\w-]/g, '_')
+}
+
+function lastEventId ({ request }: Context): string | null {
+  const id = request.headers['last-event-id']
+  return typeof id === 'string' ? id : null
+}
+
+/** An id that we have not made is none. */
+function markIn (id: string | null): number | null {
+  const mark = /^(\d{1,15})-/.exec(id ?? '')?.[1]
+  return mark === undefined ? null : Number(mark)
+}

@@ -1,0 +1,30 @@
+import type { Test } from 'tap'
+import { clock } from './clock.ts'
+import { type EventSourceOptions, type HeardEvent, openEvents } from './event-source.ts'
+import { startGateway, type TestGatewayOptions } from './gateway.ts'
+import { crankedTimers } from './timers.ts'
+
+/** Least time between two status calls for a model that is in no models.json, ms. */
+export const intervalMs = 5000
+
+/** A gateway whose time, timers included, stands still unless the test turns it on. */
+export async function crankedGateway (t: Test, options: TestGatewayOptions = {}) {
+  const time = clock()
+  const timers = crankedTimers(time)
+  const gateway = await startGateway(t, { time, timers, ...options })
+  const pass = (ms: number): void => {
+    time.advance(ms)
+    timers.run()
+  }
+  const listen = (path: string, options: EventSourceOptions) => openEvents(t, gateway.origin + path, options)
+  const listenTo = (taskId: string, options: EventSourceOptions) => listen(`/gateway/tasks/${taskId}/events`, options)
+  const made = async (token: string, prompt?: string, model?: string): Promise<string> =>
+    (await gateway.submit(token, prompt, model)).json.data.taskId
+  const polls = (): number => gateway.sandbox.calls.filter(({ url }) => url.includes('/statusTask/')).length
+  return { ...gateway, timers, pass, listen, listenTo, made, polls }
+}
+
+/** The states that were told, in their order. */
+export function statesOf (events: readonly HeardEvent[]): string[] {
+  return events.map(({ data }) => JSON.parse(data).data.state)
+}

@@ -1,0 +1,26 @@
+import type { Timers } from '../../src/domain/timers.ts'
+import type { Clock } from './clock.ts'
+
+/** Timers of a clock that is cranked by hand: nothing runs until `run` is called. */
+export interface CrankedTimers extends Timers {
+  /** Runs what is due, in the order of its time. */
+  run (): void
+  /** Timers that wait. */
+  readonly waiting: number
+}
+
+export function crankedTimers ({ now }: Pick<Clock, 'now'>): CrankedTimers {
+  const waiting = new Set<{ readonly at: number, readonly run: () => void }>()
+  return {
+    after (ms, run) {
+      const timer = { at: now() + ms, run }
+      waiting.add(timer)
+      return () => { waiting.delete(timer) }
+    },
+    run () {
+      const due = [...waiting].filter(({ at }) => at <= now()).sort((one, other) => one.at - other.at)
+      for (const timer of due) if (waiting.delete(timer)) timer.run()
+    },
+    get waiting () { return waiting.size }
+  }
+}

@@ -1,0 +1,93 @@
+import { once } from 'node:events'
+import type { AddressInfo } from 'node:net'
+import Fastify from 'fastify'
+import t, { type Test } from 'tap'
+import type { Context } from '../../src/http/call.ts'
+import { type EventStream, eventStreams, sessionCheckMs } from '../../src/http/event-stream.ts'
+import { gatewayError } from '../../src/errors.ts'
+import { clock } from '../helpers/clock.ts'
+import { openEvents } from '../helpers/event-source.ts'
+import { rawSocket } from '../helpers/raw-http.ts'
+import { crankedTimers } from '../helpers/timers.ts'
+import { until } from '../helpers/until.ts'
+
+/** A server whose every answer is a stream; it opens when the test lets it. */
+async function streaming (t: Test, wait: () => Promise<unknown> = async () => {}) {
+  const time = clock()
+  const timers = crankedTimers(time)
+  const store = { isDown: false }
+  const isRevoked = async () => {
+    if (store.isDown) throw gatewayError('GW_STORE_DOWN')
+    return false
+  }
+  const streams = eventStreams({ streamsPerSubject: 2, revocations: { isRevoked } as never, timers, now: time.now })
+  const opened: EventStream[] = []
+  let closed = 0
+  const app = Fastify()
+  app.get('/', async (request, reply) => {
+    await wait()
+    const call = { session: { id: 'one', subject: 'app:alice', expiresAt: time.now() + 60_000 } }
+    opened.push(streams.open({ request, reply, call } as unknown as Context, { closed: () => { closed++ } }))
+    return reply
+  })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const { port } = app.server.address() as AddressInfo
+  return { streams, opened, origin: `http://127.0.0.1:${port}`, time, timers, store, get closed () { return closed } }
+}
+
+t.test('a caller who has gone before its stream begins is no stream', async t => {
+  const gate = Promise.withResolvers<void>()
+  const it = await streaming(t, () => gate.promise)
+  const socket = await rawSocket(t, it.origin)
+  socket.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n')
+  await new Promise(resolve => { setTimeout(resolve, 50) })
+  socket.destroy()
+  await once(socket, 'close')
+  await new Promise(resolve => { setTimeout(resolve, 50) })
+  gate.resolve()
+  await until('it is closed', () => it.closed === 1)
+  t.equal(it.streams.count, 0)
+  it.opened[0]!.send({ type: 'state', id: '1', data: 'x' })
+  it.opened[0]!.end()
+  t.equal(it.timers.waiting, 0, 'and nothing is left to look after it')
+})
+
+t.test('streams are counted, and one that has ended says nothing more', async t => {
+  const it = await streaming(t)
+  const [first, second] = [await openEvents(t, it.origin), await openEvents(t, it.origin)]
+  t.equal(it.streams.count, 2)
+  t.equal((await openEvents(t, it.origin)).status, 429)
+  it.opened[0]!.end()
+  it.opened[0]!.send({ type: 'state', id: '1', data: 'x' })
+  it.opened[0]!.end()
+  await first.over()
+  t.strictSame([first.events.length, first.isCut], [0, false])
+  await until('it is counted', () => it.streams.count === 1 && it.closed === 1)
+  t.notOk(second.isOver)
+})
+
+t.test('after a stop there are no new ones', async t => {
+  const it = await streaming(t)
+  const first = await openEvents(t, it.origin)
+  it.streams.close()
+  await first.over()
+  t.equal((await openEvents(t, it.origin)).status, 503)
+})
+
+t.test('while the store is down only time ends a session', async t => {
+  const it = await streaming(t)
+  const stream = await openEvents(t, it.origin)
+  it.store.isDown = true
+  for (let count = 0; count < 3; count++) {
+    await until('it looks', () => it.timers.waiting === 1)
+    it.time.advance(sessionCheckMs)
+    it.timers.run()
+  }
+  await until('it lives', () => stream.text === ':\n\n:\n\n')
+  it.time.advance(60_000)
+  await until('it looks', () => it.timers.waiting === 1)
+  it.timers.run()
+  await stream.over()
+  t.notOk(stream.isCut)
+})
