@@ -1,0 +1,69 @@
+import { lookup as resolveName } from 'node:dns'
+import { Agent } from 'undici'
+import type { Courier } from '../domain/courier.ts'
+import type { DeliveryError } from '../domain/deliveries.ts'
+import { guardedLookup, refusedAddress, type Resolve } from '../domain/guarded-lookup.ts'
+import { isWithin } from '../domain/result-hosts.ts'
+
+export interface UndiciWebhooksOptions {
+  readonly userAgent: string
+  readonly connectMs: number
+  /** From the beginning to the answer, ms; half a minute when absent. */
+  readonly timeoutMs?: number
+  /** For a certificate authority of the operator's own, in PEM. */
+  readonly ca?: string
+  readonly resolve?: Resolve
+  /** Whether a connection may lead to this address. */
+  readonly isAllowed?: (address: string) => boolean
+}
+
+const halfMinuteMs = 30_000
+/** Sockets to one host. */
+const maxConnections = 20
+
+/**
+ * Webhooks over undici. It has no key and no cookie to lose, follows no redirect, and holds each new connection against
+ * the addresses its name leads to at that moment. Of the answer only the status is looked at.
+ */
+export function undiciWebhooks (options: UndiciWebhooksOptions): Courier {
+  const { userAgent, timeoutMs = halfMinuteMs, resolve = resolveName, isAllowed = address => isWithin('public', address) } = options
+  const agent = new Agent({
+    connections: maxConnections,
+    pipelining: 0, // a connection for each message: none outlives the judgement of its address
+    connect: {
+      timeout: options.connectMs,
+      lookup: guardedLookup(resolve, isAllowed),
+      ...(options.ca === undefined ? {} : { ca: options.ca })
+    },
+    allowH2: false
+  })
+
+  return {
+    async bring ({ url, headers, body }) {
+      const { origin, pathname, search } = new URL(url)
+      try {
+        const { statusCode, body: answer } = await agent.request({
+          origin,
+          path: pathname + search,
+          method: 'POST',
+          headers: { ...headers, 'user-agent': userAgent },
+          body,
+          signal: AbortSignal.timeout(timeoutMs)
+        })
+        // Nobody reads it, so nobody can be kept busy with it: the connection ends.
+        answer.on('error', () => { /* it was ended by us */ }).destroy()
+        return { status: statusCode, error: null }
+      } catch (error) {
+        return { status: null, error: wordFor(error as { readonly code?: unknown, readonly name?: unknown }) }
+      }
+    },
+    close: () => agent.destroy()
+  }
+}
+
+function wordFor ({ code, name }: { readonly code?: unknown, readonly name?: unknown }): DeliveryError {
+  if (code === refusedAddress) return 'address-refused'
+  if (name === 'TimeoutError' || /^UND_ERR_.*_TIMEOUT$/.test(String(code))) return 'timeout'
+  // What undici says itself comes after the connection stood; names, addresses and certificates have codes of the system's.
+  return name === 'HTTPParserError' || /^UND_ERR_|^(?:ECONNRESET|EPIPE)$/.test(String(code)) ? 'broken' : 'unreachable'
+}

@@ -1,0 +1,64 @@
+import { createHash } from 'node:crypto'
+
+/** Why a message did not arrive. */
+export type DeliveryError =
+  /** Its host is not on the operator's list any more. */
+  | 'host-not-allowed'
+  /** The host's name leads into a network that is not to be called. */
+  | 'address-refused'
+  /** No connection, or none that its certificate proves. */
+  | 'unreachable'
+  | 'timeout'
+  /** The connection ended before an answer, or what came was no HTTP. */
+  | 'broken'
+
+/** What came of one try. */
+export interface DeliveryAttempt {
+  /** Unix ms. */
+  readonly at: number
+  /** HTTP status of the answer; `null` when there was none. */
+  readonly status: number | null
+  readonly error: DeliveryError | null
+}
+
+/** The end of a task, to be told to the server that its caller has named. */
+export interface Delivery {
+  readonly taskId: string
+  readonly url: string
+  /** In the order in which they were made. */
+  readonly attempts: readonly DeliveryAttempt[]
+  /** When the next one is due, Unix ms; `null` while the task runs, and when there is nothing more to do. */
+  readonly nextAt: number | null
+}
+
+/** With the final answer of its task, byte for byte. */
+export interface DueDelivery extends Delivery { readonly body: Buffer }
+
+/**
+ * What is still to be told, and what was. A delivery is made with its reservation (`Demand.deliverTo`), is due at once
+ * from the atomic step that ends the task, and is forgotten with it. All throw `GW_STORE_DOWN`.
+ */
+export interface Deliveries {
+  /** Those that are due, the one that has waited longest first. */
+  due (limit: number): Promise<readonly DueDelivery[]>
+  /**
+   * Keeps an attempt and when the next is due, `null` for never, in one atomic step. Where nothing was due any more
+   * nothing is: another replica may have been luckier.
+   */
+  attempted (taskId: string, attempt: DeliveryAttempt, nextAt: number | null): Promise<void>
+  /** `null`: nobody asked to be told about this task, or there is none. */
+  of (taskId: string): Promise<Delivery | null>
+}
+
+/** From an attempt that has failed to the next one, ms. After the last it is given up. */
+export const retryMs: readonly number[] = [30_000, 120_000, 600_000, 3_600_000, 21_600_000]
+
+/** Whether the receiver has taken it: any 2xx. */
+export function hasArrived ({ status }: Pick<DeliveryAttempt, 'status'>): boolean {
+  return status !== null && status >= 200 && status < 300
+}
+
+/** The id of a task's message, the same at each attempt, so that its receiver can tell when it comes twice. */
+export function messageId (taskId: string): string {
+  return `msg_${createHash('sha256').update(taskId).digest('base64url').slice(0, 27)}`
+}

@@ -1,0 +1,48 @@
+import type { IncomingMessage } from 'node:http'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { callbackPath, type CalledBack } from '../../domain/callback-secrets.ts'
+import type { Callbacks } from '../../domain/callbacks.ts'
+import { gatewayError } from '../../errors.ts'
+
+/** Far more than an envelope has. What is longer is not read as one. */
+const maxBodyBytes = 1024 * 1024
+
+/**
+ * The upstream announces the end of a task. Its callbacks are not signed (APIXO docs, "Webhooks"), so nothing of one is
+ * believed: the secret in the path says which task to ask about. An unknown one is an address that does not exist, said
+ * before the body is read; a known one gets its 200 whatever the body says, or it would be sent again and again.
+ */
+export function callbackRoutes (app: FastifyInstance, { find, heed }: Callbacks): void {
+  const found = new WeakMap<FastifyRequest, CalledBack>()
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', (request: FastifyRequest, payload: IncomingMessage, done: (error: Error | null, body?: Buffer | null) => void) => {
+    // Compressed it is not read either: a bomb needs a decoder.
+    const isPlain = (request.headers['content-encoding'] ?? 'identity') === 'identity'
+    const chunks: Buffer[] = []
+    let length = 0
+    payload.on('data', (chunk: Buffer) => {
+      length += chunk.length
+      if (isPlain && length <= maxBodyBytes) chunks.push(chunk)
+      else chunks.length = 0
+    })
+    payload.once('end', () => done(null, isPlain && length <= maxBodyBytes ? Buffer.concat(chunks) : null))
+    payload.once('error', error => done(error))
+  })
+
+  // An address that many callbacks come from is not one that guesses: its 404s are not counted against it.
+  app.post<{ Params: { secret: string } }>(`${callbackPath}:secret`, {
+    config: { operation: 'callback', uncounted: true },
+    async onRequest (request) {
+      request.call.stage = 'authorize'
+      const calledBack = await find((request.params as { secret: string }).secret)
+      if (calledBack === null) throw gatewayError('GW_NOT_FOUND')
+      request.raw.headers['content-type'] = 'application/octet-stream' // whatever it says, or the framework would answer 415
+      found.set(request, calledBack)
+    }
+  }, async (request, reply) => {
+    const calledBack = found.get(request)!
+    heed(calledBack, request.body as Buffer | null ?? null)
+    Object.assign(request.call, { granted: true, model: calledBack.model, taskId: calledBack.task?.taskId ?? null })
+    return reply.type('application/json; charset=utf-8').send('{}')
+  })
+}
