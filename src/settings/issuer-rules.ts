@@ -9,6 +9,7 @@ export function issuerProblems ({ issuers }: GatewayFile): readonly FileProblem[
     const path = ['issuers', index]
     return [
       ...keyProblems(issuer, path),
+      ...audienceProblems(issuer, path),
       ...nameProblems(issuer, issuers.slice(0, index), path),
       ...(issuer.jwksUrl === undefined ? [] : jwksProblems(issuer.jwksUrl, [...path, 'jwksUrl']))
     ]
@@ -16,22 +17,38 @@ export function issuerProblems ({ issuers }: GatewayFile): readonly FileProblem[
 }
 
 /** A public key that is taken for a shared secret lets anybody sign (RFC 8725 section 2.1). */
-function keyProblems ({ jwksUrl, secretFile, algorithms }: IssuerSettings, path: KeyPath): FileProblem[] {
-  if (jwksUrl === undefined && secretFile === undefined) {
-    return [{ path, problem: 'has no keys', expected: 'jwksUrl, or secretFile' }]
+function keyProblems ({ issuer, jwksUrl, secretFile, algorithms }: IssuerSettings, path: KeyPath): FileProblem[] {
+  if (jwksUrl === undefined && secretFile === undefined && !isDiscoverable(issuer)) {
+    return [{ path, problem: 'has no keys', expected: 'jwksUrl, secretFile, or an https: URL as issuer that leads to its configuration' }]
   }
   if (jwksUrl !== undefined && secretFile !== undefined) {
     return [{ path: [...path, 'secretFile'], problem: 'stands beside jwksUrl', expected: 'one of the two' }]
   }
   const shared = algorithms.filter(algorithm => algorithm.startsWith('HS'))
-  const fitting = jwksUrl === undefined ? shared.length === algorithms.length : shared.length === 0
+  const fitting = secretFile === undefined ? shared.length === 0 : shared.length === algorithms.length
   if (fitting) return []
-  const expected = jwksUrl === undefined ? 'HS256, HS384 or HS512, for secretFile' : 'no HS algorithm, for jwksUrl'
+  const expected = secretFile === undefined ? 'no HS algorithm, for public keys' : 'HS256, HS384 or HS512, for secretFile'
   return [{ path: [...path, 'algorithms'], problem: 'do not fit the keys', expected }]
+}
+
+/** OpenID Connect Discovery section 3: a URL without query and fragment. */
+function isDiscoverable (issuer: string): boolean {
+  return jwksProblems(issuer, []).length === 0 && !/[?#]/.test(issuer)
+}
+
+/** Without one of the two, a token that the issuer made for any other app would be let in (RFC 8725 section 3.9). */
+function audienceProblems ({ audience, claims = {} }: IssuerSettings, path: KeyPath): FileProblem[] {
+  if (audience !== undefined || Object.keys(claims).length > 0) return []
+  return [{ path: [...path, 'audience'], problem: 'is missing', expected: 'a text, or claims that tell tokens for this app from others' }]
 }
 
 /** Stored subjects begin with these when the gateway itself has issued the session. */
 const ownPrefix = /^(?:app|guest|token)(?::|$)/
+
+/** The `iss` of the gateway's own tokens. */
+const ownName = 'apixo-gateway'
+/** Stored subjects have 160 characters. */
+const maxNameLength = 96
 
 function nameProblems (issuer: IssuerSettings, before: readonly IssuerSettings[], path: KeyPath): FileProblem[] {
   const reserved = (['issuer', 'subjectPrefix'] as const).filter(key => ownPrefix.test(issuer[key] ?? ''))
@@ -43,7 +60,25 @@ function nameProblems (issuer: IssuerSettings, before: readonly IssuerSettings[]
   if (before.some(other => other.issuer === issuer.issuer)) {
     problems.push({ path: [...path, 'issuer'], problem: 'is there twice', expected: 'each issuer once' })
   }
+  if (issuer.issuer === ownName) {
+    problems.push({ path: [...path, 'issuer'], problem: 'is the gateway itself', expected: 'the name of another issuer' })
+  }
+  if (nameOf(issuer).length > maxNameLength) {
+    problems.push({ path: [...path, 'subjectPrefix'], problem: 'is missing', expected: `a short name, as the issuer has more than ${maxNameLength} characters` })
+  }
+  if (before.some(other => isAmbiguous(nameOf(issuer), nameOf(other)))) {
+    problems.push({ path: [...path, 'subjectPrefix'], problem: 'is missing', expected: 'a name, as subjects of one issuer could be taken for those of another' })
+  }
   return problems
+}
+
+function nameOf ({ issuer, subjectPrefix = issuer }: IssuerSettings): string {
+  return subjectPrefix
+}
+
+/** `a` and `a:b`: the subject `b:c` of the first is the subject `c` of the second. */
+function isAmbiguous (one: string, other: string): boolean {
+  return one.startsWith(`${other}:`) || other.startsWith(`${one}:`)
 }
 
 function jwksProblems (text: string, path: KeyPath): FileProblem[] {

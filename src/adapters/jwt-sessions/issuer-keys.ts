@@ -1,0 +1,91 @@
+import { createSecretKey } from 'node:crypto'
+import type { JWTVerifyGetKey } from 'jose'
+import type { Secret } from '../../domain/secret.ts'
+
+/** Finds the key of a token by its header. Another function each time that the issuer publishes other keys. */
+export type KeySet = JWTVerifyGetKey
+
+/** The keys that an issuer signs with. Neither method throws; `undefined`: none are known. */
+export interface IssuerKeys {
+  /** The keys as far as known. Sees to it that they do not grow old, mostly without waiting for that. */
+  current (): Promise<KeySet | undefined>
+  /** The keys after asking the issuer once more, or as they were when it was asked a moment ago. */
+  renewed (): Promise<KeySet | undefined>
+}
+
+/** The one secret that an issuer shares with us. */
+export function sharedKeys (secret: Secret): IssuerKeys {
+  const key = createSecretKey(Buffer.from(secret.reveal()))
+  const keys: KeySet = async () => key
+  return { current: async () => keys, renewed: async () => keys }
+}
+
+/** As an issuer's documents were read. */
+export interface Publication {
+  /** Two publications with the same text are one. */
+  readonly text: string
+  readonly keys: KeySet
+}
+
+export interface PublishedKeysOptions {
+  readonly load: () => Promise<Publication>
+  readonly now: () => number
+  readonly onFailed: (error: unknown) => void
+}
+
+/** From this age on they are renewed while they are used, ms. */
+const freshMs = 600_000
+/** From this age on they are not used before the issuer was asked: it may have taken one back, ms. */
+const staleMs = 1_200_000
+/** Made-up key ids must not become a flood of requests to the issuer: it is asked once in this time, ms. */
+const coolDownMs = 30_000
+/** The same while there are no keys at all and nobody can be let in, ms. */
+const emptyCoolDownMs = 5000
+
+/**
+ * The keys that an issuer publishes. One request at a time, whoever asks; while the issuer is down or answers rubbish,
+ * the keys known before stay in use.
+ */
+export function publishedKeys ({ load, now, onFailed }: PublishedKeysOptions): IssuerKeys {
+  let published: Publication | undefined
+  let confirmedAt = -Infinity
+  let restUntil = -Infinity
+  let running: Promise<void> | undefined
+
+  const ask = async (): Promise<void> => {
+    try {
+      const next = await load()
+      if (next.text !== published?.text) published = next
+      confirmedAt = now()
+    } catch (error) {
+      onFailed(error)
+    } finally {
+      running = undefined
+    }
+  }
+
+  const renew = async (): Promise<void> => {
+    if (running === undefined && now() >= restUntil) {
+      restUntil = now() + (published === undefined ? emptyCoolDownMs : coolDownMs)
+      running = ask()
+    }
+    await running
+  }
+
+  // At start, so that the first caller need not wait. It starts no cool-down: the next token asks again if it fails.
+  running = ask()
+
+  return {
+    async current () {
+      const age = now() - confirmedAt
+      const renewal = age >= freshMs ? renew() : undefined
+      if (age >= staleMs) await renewal
+      return published?.keys
+    },
+
+    async renewed () {
+      await renew()
+      return published?.keys
+    }
+  }
+}

@@ -1,0 +1,258 @@
+import { createHash, createHmac, randomUUID } from 'node:crypto'
+import { SignJWT } from 'jose'
+import t, { type Test } from 'tap'
+import { jwtSessions, type JwtSessionsOptions, type TrustedIssuer } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
+import { Secret } from '../../src/domain/secret.ts'
+import { sessionVerifierContract } from '../contracts/session-verifier.ts'
+import { clock } from '../helpers/clock.ts'
+import { type IdentityProvider, identityProvider } from '../helpers/identity-provider.ts'
+
+const badSession = { code: 'GW_BAD_SESSION' }
+const secret = 'a-secret-of-64-bytes-and-more-that-an-issuer-shares-with-this-gateway'
+const shop = 'https://shop.example'
+const rules = { algorithms: ['ES256'], audience: 'app', plan: 'default' }
+const byClaims = { modelsClaim: 'models', scopesClaim: 'scope' }
+const foreign = [
+  ['no token', 'sk-0123456789'],
+  ['a token of somebody else', unsigned({ iss: 'https://other.example', sub: 'alice' })],
+  ['a token without an issuer', unsigned({ sub: 'alice' })],
+  ['an issuer that is no text', unsigned({ iss: [shop] })],
+  ['a token of four parts', `${unsigned({ iss: shop })}.x`],
+  ['a payload that is no object', unsigned(null)],
+  ['a token longer than a header may be', unsigned({ iss: shop, x: 'x'.repeat(12_288) })]
+] as const
+
+function unsigned (payload: unknown): string {
+  return ['{"alg":"none"}', JSON.stringify(payload), 'x'].map(part => Buffer.from(part).toString('base64url')).join('.')
+}
+
+function options (time: { now: () => number }, more: Partial<JwtSessionsOptions> = {}): JwtSessionsOptions {
+  return { issuers: [], secrets: new Map([[shop, new Secret(secret)]]), now: time.now, onKeysFailed: () => {}, ...more }
+}
+
+function claims (iss: string, now: number, more: object = {}): object {
+  return { iss, sub: 'alice', aud: 'app', iat: now / 1000, exp: now / 1000 + 60, ...more }
+}
+
+function signShared (payload: object, alg = 'HS256', key = secret): Promise<string> {
+  return new SignJWT({ ...payload }).setProtectedHeader({ alg }).sign(Buffer.from(key))
+}
+
+/** One issuer that publishes keys, its verifier, and tokens with a few claims changed. */
+async function one (t: Test, more: Partial<TrustedIssuer> = {}, time = clock()) {
+  const provider = await identityProvider(t)
+  const { origin: issuer, jwksUrl } = provider
+  const verifier = jwtSessions(options(time, { issuers: [{ ...rules, issuer, jwksUrl, ...more }] }))
+  const print = (more: object = {}): Promise<string> => provider.sign(claims(issuer, time.now(), more))
+  return { provider, issuer, time, verifier, print, session: async (more: object = {}) => (await verifier.verify(await print(more)))! }
+}
+
+async function badOf (provider: IdentityProvider, now: number) {
+  const payload = claims(provider.origin, now)
+  const stranger = await identityProvider(t)
+  return [
+    ['a stranger\'s key', await stranger.sign(payload)],
+    ['no signature', unsigned(payload)],
+    ['another audience', await provider.sign({ ...payload, aud: 'other' })],
+    ['expired', await provider.sign({ ...payload, exp: now / 1000 })]
+  ] as const
+}
+
+for (const [title, alg, published] of [['at a URL', 'ES256', true], ['by discovery', 'RS256', false]] as const) {
+  t.test(`sessions of an issuer whose keys are found ${title} keep the promises of a session verifier`, async t => {
+    sessionVerifierContract(t, async time => {
+      const provider = await identityProvider(t, alg)
+      const { origin: issuer, jwksUrl } = provider
+      const issuers = [{ ...rules, ...byClaims, algorithms: [alg], issuer, ...(published ? { jwksUrl } : {}) }]
+      return {
+        verifier: jwtSessions(options(time, { issuers })),
+        print: ttlSeconds => provider.sign(claims(issuer, time.now(), {
+          jti: randomUUID(), models: ['sora-2*'], scope: 'openid tasks:read', exp: time.now() / 1000 + ttlSeconds
+        })),
+        subject: `${issuer}:alice`,
+        foreign,
+        bad: await badOf(provider, time.now())
+      }
+    })
+  })
+}
+
+t.test('sessions under a shared secret keep the promises of a session verifier', async t => {
+  const time = clock()
+  const payload = claims(shop, time.now())
+  const stranger = await identityProvider(t)
+  const bad = [
+    ['another secret', await signShared(payload, 'HS256', secret.toUpperCase())],
+    ['another algorithm with the same secret', await signShared(payload, 'HS512')],
+    ['no signature', unsigned(payload)],
+    ['another kind of algorithm', await stranger.sign(payload)]
+  ] as const
+  sessionVerifierContract(t, async time => ({
+    verifier: jwtSessions(options(time, { issuers: [{ ...rules, ...byClaims, algorithms: ['HS256'], issuer: shop, subjectPrefix: 'shop' }] })),
+    print: ttlSeconds => signShared(claims(shop, time.now(), {
+      jti: randomUUID(), models: 'sora-2*', scope: ['tasks:read'], exp: time.now() / 1000 + ttlSeconds
+    })),
+    subject: 'shop:alice',
+    foreign: foreign.filter(([, token]) => !token.includes(shop)),
+    bad
+  }))
+})
+
+t.test('every algorithm that can be set works', async t => {
+  const time = clock()
+  for (const alg of ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA']) {
+    const provider = await identityProvider(t, alg)
+    const { origin: issuer } = provider
+    const verifier = jwtSessions(options(time, { issuers: [{ ...rules, issuer, algorithms: [alg] }] }))
+    t.ok(await verifier.verify(await provider.sign(claims(issuer, time.now()))), alg)
+  }
+  for (const alg of ['HS256', 'HS384', 'HS512']) {
+    const verifier = jwtSessions(options(time, { issuers: [{ ...rules, issuer: shop, algorithms: [alg] }] }))
+    t.ok(await verifier.verify(await signShared(claims(shop, time.now()), alg)), alg)
+  }
+})
+
+t.test('a session may do all that its plan may, unless claims say less', async t => {
+  const { session } = await one(t)
+  t.match(await session({ scope: 'openid', models: ['suno'] }), { plan: 'default', models: ['*'], scopes: ['tasks:write', 'tasks:read', 'llm'] })
+})
+
+t.test('claims that list models and scopes are taken at their word, and absent ones as none', async t => {
+  const { session, print, verifier } = await one(t, { modelsClaim: 'app.models', scopesClaim: 'scope' })
+  t.match(await session({ app: { models: ['suno', 'sora-*'] }, scope: 'llm  openid' }), { models: ['suno', 'sora-*'], scopes: ['llm'] })
+  t.match(await session({ app: { models: 'suno' }, scope: ['llm', 'tasks:write'] }), { models: ['suno'], scopes: ['tasks:write', 'llm'] })
+  const none = await session()
+  t.match(none, { models: [], scopes: [] })
+  t.equal(none.permits('suno'), false)
+  for (const wrong of [{ scope: 7 }, { scope: ['llm', 7] }, { scope: {} }, { app: { models: ['a/b'] } }, { app: { models: [''] } }, { app: { models: Array(101).fill('a') } }]) {
+    await t.rejects(verifier.verify(await print(wrong)), badSession, JSON.stringify(wrong).slice(0, 40))
+  }
+})
+
+t.test('a plan is read from its claim, is the default without it, and is never guessed', async t => {
+  const { session, print, verifier } = await one(t, { planClaim: 'app_metadata.plan' })
+  t.equal((await session({ app_metadata: { plan: 'gold' } })).plan, 'gold')
+  t.equal((await session({ 'app_metadata.plan': 'silver' })).plan, 'silver', 'a name with a dot in it')
+  for (const absent of [{}, { app_metadata: {} }, { app_metadata: 'plan' }, { app_metadata: null }]) t.equal((await session(absent)).plan, 'default')
+  for (const plan of [null, 7, ['gold'], {}, true]) await t.rejects(verifier.verify(await print({ app_metadata: { plan } })), badSession)
+  const inherited = await one(t, { planClaim: 'constructor.name' })
+  t.equal((await inherited.session()).plan, 'default', 'what JavaScript adds to every object is no claim')
+})
+
+t.test('a token carries the claims that it must, each with one of its values', async t => {
+  const { session, print, verifier } = await one(t, { claims: { azp: ['web', 'ios'], 'realm.roles': ['image'], email_verified: [true] } })
+  const good = { azp: 'ios', realm: { roles: ['chat', 'image'] }, email_verified: true }
+  t.ok(await session(good))
+  for (const wrong of [{ azp: 'other' }, { azp: undefined }, { azp: 'iosx' }, { realm: { roles: [] } }, { realm: { roles: 'images' } }, { email_verified: 'true' }, { email_verified: false }]) {
+    await t.rejects(verifier.verify(await print({ ...good, ...wrong })), badSession, JSON.stringify(wrong))
+  }
+})
+
+t.test('a subject is its issuer\'s name and its own', async t => {
+  const { session, issuer } = await one(t)
+  for (const sub of ['alice', 'auth0|abc', 'app:alice', 'ä 😀', '../..', '\'; drop table --']) t.equal((await session({ sub })).subject, `${issuer}:${sub}`)
+  const renamed = await one(t, { subjectPrefix: 'customers', subjectClaim: 'user.id' })
+  t.equal((await renamed.session({ sub: undefined, user: { id: '7' } })).subject, 'customers:7')
+})
+
+t.test('a subject that is no plain text, or too long to be stored, is refused', async t => {
+  const { session, print, verifier, issuer } = await one(t)
+  const room = 160 - issuer.length - 1
+  t.equal((await session({ sub: 'x'.repeat(room) })).subject.length, 160)
+  for (const sub of ['x'.repeat(room + 1), '', 'a\0b', 'a\nb', '\ud800', 'a\u009f', 7, null, ['alice'], { id: 1 }, true, undefined]) {
+    await t.rejects(verifier.verify(await print({ sub })), badSession, JSON.stringify(sub))
+  }
+})
+
+t.test('a session id is the token\'s, under its issuer\'s name', async t => {
+  const { session, issuer } = await one(t, {})
+  t.equal((await session({ jti: 'id-1' })).id, `${issuer}:id-1`)
+  const renamed = await one(t, { subjectPrefix: 'customers' })
+  t.equal((await renamed.session({ jti: 'id-1' })).id, 'customers:id-1')
+})
+
+t.test('a token without a usable id of its own is known by what was signed, not by the signature', async t => {
+  const { provider, print, verifier, issuer, time } = await one(t)
+  const token = await print()
+  const [header, payload, signature] = token.split('.') as [string, string, string]
+  const { id } = (await verifier.verify(token))!
+  t.equal(id, `${issuer}:${createHash('sha256').update(`${header}.${payload}`).digest('base64url')}`)
+
+  // (r, s) and (r, n - s) are both good signatures of ECDSA, and anybody can make one of the other.
+  const order = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n
+  const bytes = Buffer.from(signature, 'base64url')
+  const other = (order - BigInt(`0x${bytes.subarray(32).toString('hex')}`)).toString(16).padStart(64, '0')
+  const twin = `${header}.${payload}.${Buffer.concat([bytes.subarray(0, 32), Buffer.from(other, 'hex')]).toString('base64url')}`
+  t.not(twin, token)
+  t.equal((await verifier.verify(twin))?.id, id, 'a revoked session does not come back under another signature')
+
+  for (const jti of [7, '', 'a\nb', 'x'.repeat(129), null]) {
+    const odd = await provider.sign(claims(issuer, time.now(), { jti }))
+    t.match((await verifier.verify(odd))?.id.slice(issuer.length), /^:[\w-]{43}$/, JSON.stringify(jti))
+  }
+})
+
+t.test('a session began when its token says, or is as old as can be', async t => {
+  const { session, time } = await one(t)
+  const seconds = time.now() / 1000
+  t.equal((await session({ iat: seconds - 5.5 })).issuedAt, time.now() - 5500)
+  t.equal((await session({ iat: undefined, nbf: seconds - 9 })).issuedAt, time.now() - 9000)
+  t.equal((await session({ iat: undefined })).issuedAt, 0)
+})
+
+t.test('an issuer\'s clock may be half a minute ahead of ours, and its tokens end without grace', async t => {
+  const { session, print, verifier, time } = await one(t)
+  const seconds = time.now() / 1000
+  t.ok(await session({ iat: seconds + 30, nbf: seconds + 30 }))
+  await t.rejects(verifier.verify(await print({ iat: seconds + 31 })), badSession)
+  await t.rejects(verifier.verify(await print({ nbf: seconds + 31 })), badSession)
+  const brief = await print({ exp: seconds + 0.5 })
+  t.equal((await verifier.verify(brief))?.expiresAt, time.now() + 500)
+  time.advance(500)
+  await t.rejects(verifier.verify(brief), badSession)
+})
+
+t.test('of several issuers only the one that a token names has anything to do', async t => {
+  const time = clock()
+  const providers = [await identityProvider(t), await identityProvider(t)] as const
+  const issuers = [...providers.map(({ origin: issuer, jwksUrl }) => ({ ...rules, issuer, jwksUrl })), { ...rules, issuer: shop, algorithms: ['HS256'] }]
+  const verifier = jwtSessions(options(time, { issuers }))
+  for (const provider of providers) t.equal((await verifier.verify(await provider.sign(claims(provider.origin, time.now()))))?.subject, `${provider.origin}:alice`)
+  t.equal((await verifier.verify(await signShared(claims(shop, time.now()))))?.subject, `${shop}:alice`)
+  const asked = () => providers.map(({ requests }) => requests.length)
+  t.same(asked(), [1, 1])
+
+  await t.rejects(verifier.verify(await providers[0].sign(claims(providers[1].origin, time.now()))), badSession, 'one issuer does not vouch for another\'s subjects')
+  await t.rejects(verifier.verify(await providers[0].sign(claims(shop, time.now()))), badSession)
+  t.same(asked(), [1, 2], 'only the named issuer was asked whether that key is a new one of its own')
+  for (const [title, token] of foreign.filter(([, token]) => !token.includes(shop))) t.equal(await verifier.verify(token), null, title)
+  t.same(asked(), [1, 2])
+})
+
+t.test('subjects of two issuers are two, unless one prefix merges them', async t => {
+  const time = clock()
+  const [here, there] = [await identityProvider(t), await identityProvider(t)]
+  const subjects = async (more: object) => {
+    const verifier = jwtSessions(options(time, { issuers: [here, there].map(({ origin: issuer, jwksUrl }) => ({ ...rules, issuer, jwksUrl, ...more })) }))
+    const sessions = [here, there].map(async provider => await verifier.verify(await provider.sign(claims(provider.origin, time.now()))))
+    return (await Promise.all(sessions)).map(session => session?.subject)
+  }
+  t.same(await subjects({}), [`${here.origin}:alice`, `${there.origin}:alice`])
+  t.same(await subjects({ subjectPrefix: 'us' }), ['us:alice', 'us:alice'])
+})
+
+t.test('a token that was verified is not verified anew, and more of them than fit take no more room', async t => {
+  const time = clock()
+  const verifier = jwtSessions(options(time, { issuers: [{ ...rules, algorithms: ['HS256'], issuer: shop }] }))
+  const token = await signShared(claims(shop, time.now()))
+  const first = await verifier.verify(token)
+  t.equal(await verifier.verify(token), first)
+  const header = token.split('.')[0]!
+  for (let count = 0; count < 10_000; count++) {
+    const signed = `${header}.${Buffer.from(JSON.stringify(claims(shop, time.now(), { count }))).toString('base64url')}`
+    await verifier.verify(`${signed}.${createHmac('sha256', secret).update(signed).digest('base64url')}`)
+  }
+  const again = await verifier.verify(token)
+  t.not(again, first, 'the one seen longest ago was forgotten')
+  t.equal(again?.id, first?.id)
+})
