@@ -16,6 +16,10 @@ export class Secret {
     return this.#value
   }
 
+  equals (other: Secret): boolean {
+    return this.#value === other.#value
+  }
+
   /**
    * Eight hexadecimal digits of the SHA-256: enough to tell two secrets apart in a log, useless to guess one from.
    */

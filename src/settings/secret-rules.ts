@@ -21,9 +21,10 @@ export function equalSecretProblems (
   })
 }
 
-const secretVariables = [
+export const secretVariables = [
   'APIXO_API_KEY', 'GATEWAY_SESSION_SECRET', 'GATEWAY_ISSUER_TOKEN', 'GATEWAY_ADMIN_TOKEN'
 ] as const
+export type SecretVariable = typeof secretVariables[number]
 
 function variableHolders ({ values, origins }: EnvironmentReading): Holder[] {
   return secretVariables.map(setting => ({

@@ -1,7 +1,6 @@
 import { join } from 'node:path'
 import { inspect } from 'node:util'
 import t from 'tap'
-import { loadApiKeys, SettingsError } from '../../src/settings.ts'
 import { apiKey, errorOf, load, problemsOf, sessionSecret } from './fixture.ts'
 
 const reveal = (secrets: ReadonlyArray<{ reveal (): string }>) => secrets.map(secret => secret.reveal())
@@ -23,8 +22,10 @@ t.test('a secret is read from the file that its _FILE variable names', t => {
   t.strictSame(reveal(settings.apiKeys), [apiKey, 'ak-two'])
   t.equal(settings.adminToken?.reveal(), 'ad-71c0e5a94f')
   t.equal(settings.issuerToken?.reveal(), 'is-9d2f7c61b0')
-  t.equal(settings.apiKeyFile, join(t.testdirName, 'run/apixo'))
-  t.equal(settings.origins.get('APIXO_API_KEY'), settings.apiKeyFile)
+  t.strictSame([...settings.secretFiles], [
+    ['APIXO_API_KEY', join(t.testdirName, 'run/apixo')], ['GATEWAY_ADMIN_TOKEN', join(t.testdirName, 'run/admin')]
+  ])
+  t.equal(settings.origins.get('APIXO_API_KEY'), settings.secretFiles.get('APIXO_API_KEY'))
   t.end()
 })
 
@@ -170,21 +171,4 @@ t.test('no message holds the value of a secret, whatever is wrong with it or whe
     const error = errorOf(t, row)
     t.notMatch(inspect(error, { depth: 9 }), /canary|1234567890/, JSON.stringify(row))
   }
-})
-
-t.test('the keys are read again from their file by the same rules', t => {
-  const cwd = t.testdir({ good: 'ak-one\nak-two\n', sample: 'changeme\n' })
-  t.strictSame(reveal(loadApiKeys(join(cwd, 'good'))), ['ak-one', 'ak-two'])
-  const refusal = (name: string) => {
-    try {
-      return loadApiKeys(join(cwd, name))
-    } catch (error) {
-      return (error as SettingsError).problems
-    }
-  }
-  const expected = 'the key of your APIXO account'
-  for (const [name, problem] of [['sample', 'is a sample or a known default'], ['gone', 'can not be read (ENOENT)']] as const) {
-    t.strictSame(refusal(name), [{ setting: 'APIXO_API_KEY_FILE', source: join(cwd, name), problem, expected }])
-  }
-  t.end()
 })

@@ -1,0 +1,40 @@
+import type { FastifyInstance } from 'fastify'
+import Type, { type Static } from 'typebox'
+import type { KeyStatus } from '../../domain/key-entry.ts'
+import type { KeyRing } from '../../domain/keys.ts'
+import type { AuthenticateOperator } from '../admin.ts'
+
+export interface AdminKeyRoutesOptions {
+  readonly authenticate: AuthenticateOperator
+  readonly keys: Pick<KeyRing, 'states' | 'byId' | 'doubt'>
+}
+
+const querystring = Type.Object({ balance: Type.Optional(Type.Enum(['true', 'false'])) }, { additionalProperties: false })
+
+/** The upstream keys by fingerprint: which of them serve, and what money they have, for who asks for that. */
+export function adminKeyRoutes (app: FastifyInstance, { authenticate, keys }: AdminKeyRoutesOptions): void {
+  /** By way of a doubt: it shares the probe of others, and asks about each key once in ten seconds at the most. */
+  const askForBalances = async (): Promise<void> => {
+    await Promise.all(keys.states().map(({ keyId }) => keys.doubt(keys.byId(keyId)!)))
+  }
+
+  app.get<{ Querystring: Static<typeof querystring> }>('/gateway/admin/keys', {
+    config: { operation: 'listKeys' }, onRequest: authenticate, schema: { querystring }
+  }, async request => {
+    const withBalance = request.query.balance === 'true'
+    if (withBalance) await askForBalances()
+    return keys.states().map(status => shown(status, withBalance))
+  })
+}
+
+function shown ({ keyId, state, since, restingUntil, balance }: KeyStatus, withBalance: boolean) {
+  const isBenched = state === 'refused' || state === 'empty'
+  return {
+    keyId,
+    state: isBenched ? 'benched' : state,
+    ...(isBenched ? { reason: state } : {}),
+    since: new Date(since).toISOString(),
+    ...(restingUntil === null ? {} : { restingUntil: new Date(restingUntil).toISOString() }),
+    ...(withBalance ? { balance } : {})
+  }
+}
