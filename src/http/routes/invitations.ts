@@ -1,0 +1,42 @@
+import type { FastifyInstance } from 'fastify'
+import Type, { type Static } from 'typebox'
+import type { AcceptInvitation } from '../../domain/invitations.ts'
+import { gatewayError } from '../../errors.ts'
+
+export interface InvitationRoutesOptions {
+  readonly accept: AcceptInvitation
+  /** Its policy lets nothing run but what is in it. */
+  readonly page: { readonly html: string, readonly contentSecurityPolicy: string }
+}
+
+/** Longer than any, and shorter than what is worth hashing. */
+const body = Type.Object({ invitation: Type.String({ maxLength: 256 }) }, { additionalProperties: false })
+
+/**
+ * The two doors of an invitation. The page is the same for everybody and takes nothing: programs that preview links, and
+ * scanners of mail, fetch it as they like. What it opens is in the link's fragment, which only the browser knows, and is
+ * sent when somebody presses the button.
+ */
+export function invitationRoutes (app: FastifyInstance, { accept, page }: InvitationRoutesOptions): void {
+  app.get('/gateway/invitation', { config: { operation: 'showInvitation' } }, async (_request, reply) => {
+    reply.headers({
+      'content-security-policy': page.contentSecurityPolicy,
+      'cross-origin-opener-policy': 'same-origin',
+      'referrer-policy': 'no-referrer'
+    })
+    return reply.type('text/html; charset=utf-8').send(page.html)
+  })
+
+  // One 404 for what was never printed, is used up, or has expired; it counts against the address, as each 404 does.
+  app.post<{ Body: Static<typeof body> }>('/gateway/invitations/accept', {
+    config: { operation: 'acceptInvitation' },
+    schema: { body }
+  }, async (request, reply) => {
+    request.call.stage = 'authenticate'
+    const accepted = await accept(request.body.invitation)
+    if (accepted === null) throw gatewayError('GW_NOT_FOUND')
+    const { text, token: { id, subject, plan, expiresAt } } = accepted
+    reply.code(201)
+    return { id, token: text, subject, plan, expiresAt: new Date(expiresAt).toISOString() }
+  })
+}
