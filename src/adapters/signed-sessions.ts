@@ -2,8 +2,9 @@ import { createHmac, createSecretKey, hash, type KeyObject, randomUUID, timingSa
 import { decodeProtectedHeader, jwtVerify, SignJWT } from 'jose'
 import { LRUCache } from 'lru-cache'
 import { globs } from '../domain/glob.ts'
+import { derived, type Live } from '../domain/live.ts'
 import type { Secret } from '../domain/secret.ts'
-import { type Scope, type Session, type SessionIssuer, type SessionVerifier } from '../domain/session.ts'
+import type { PrintedSession, Scope, Session, SessionIssuer, SessionVerifier } from '../domain/session.ts'
 import { gatewayError } from '../errors.ts'
 
 /** The `iss` of tokens that this gateway signs; a verifier leaves all others to the next. */
@@ -13,23 +14,58 @@ const verifiedTokens = 10_000
 const maxTokenLength = 12_288
 
 export interface SignedSessionsOptions {
-  /** Newest first: the first signs, all verify, so that they can rotate. At least 32 bytes each (RFC 7518 section 3.2). */
-  readonly secrets: readonly Secret[]
+  /**
+   * Newest first: the first signs, all verify, so that they can rotate. With one that is taken off, its sessions end.
+   * At least 32 bytes each (RFC 7518 section 3.2).
+   */
+  readonly secrets: Live<readonly Secret[]>
   readonly now: () => number
 }
 
-interface Claims { jti: string, sub: string, plan: string, models: string[], scopes: Scope[], iat: number, exp: number }
+/** What a token says. Those from `origins` on are absent where there is no such limit, as in tokens of earlier versions. */
+interface Claims {
+  readonly jti: string
+  readonly sub: string
+  readonly plan: string
+  readonly models: readonly string[]
+  readonly scopes: readonly Scope[]
+  /** Seconds, to the millisecond: sessions of a subject are ended by when they began. */
+  readonly iat: number
+  readonly exp: number
+  readonly origins?: readonly string[] | undefined
+  readonly net?: string | undefined
+  readonly uses?: number | undefined
+  /** Microcredits. */
+  readonly credits?: number | undefined
+  /** Of a cookie: the name that uses and credits count under, and the instant that it is not printed anew for, seconds. */
+  readonly root?: string | undefined
+  readonly end?: number | undefined
+}
+
+const requiredClaims = ['jti', 'sub', 'plan', 'models', 'scopes', 'iat', 'exp'] as const
+const isText = (value: unknown): boolean => typeof value === 'string' && value !== ''
+const isCount = (value: unknown): boolean => Number.isSafeInteger(value) && (value as number) > 0
+const optionalClaims = new Map<string, (value: unknown) => boolean>([
+  ['origins', value => Array.isArray(value) && value.length > 0 && value.every(isText)],
+  ['net', isText],
+  ['uses', isCount],
+  ['credits', isCount],
+  ['root', isText],
+  ['end', isCount]
+])
 
 /**
  * Sessions as JWTs signed with HS256 (RFC 7519, with the advice of RFC 8725: one algorithm, one type, issuer and expiry
- * required). Verified ones are remembered by the SHA-256 of the whole token until they expire: a signature does not
- * change. Whether a session was revoked is never remembered here.
+ * required). Verified ones are remembered by the SHA-256 of the whole token until they expire or the secrets change: a
+ * signature does not. Whether a session was revoked is never remembered here.
  */
 export function signedSessions ({ secrets, now }: SignedSessionsOptions): SessionVerifier & SessionIssuer {
-  const keys = secrets.map(secret => createSecretKey(Buffer.from(secret.reveal())))
-  const verified = new LRUCache<string, Session>({ max: verifiedTokens })
+  const memory = derived(secrets, list => ({
+    keys: list.map(secret => createSecretKey(Buffer.from(secret.reveal()))),
+    verified: new LRUCache<string, Session>({ max: verifiedTokens })
+  }))
 
-  const verifyFresh = async (token: string): Promise<Session | null> => {
+  const verifyFresh = async (token: string, keys: readonly KeyObject[]): Promise<Session | null> => {
     if (token.length > maxTokenLength || !isOurs(token)) return null
     const key = keys.find(key => isSignedWith(key, token))
     if (key === undefined) throw gatewayError('GW_BAD_SESSION')
@@ -38,35 +74,49 @@ export function signedSessions ({ secrets, now }: SignedSessionsOptions): Sessio
         algorithms: ['HS256'],
         typ: 'JWT',
         issuer: issuerName,
-        requiredClaims: ['jti', 'sub', 'plan', 'models', 'scopes', 'iat', 'exp'],
+        requiredClaims: [...requiredClaims],
         currentDate: new Date(now())
       })
+      holdClaims(payload)
       return sessionFrom(payload as unknown as Claims)
     } catch (cause) {
       throw gatewayError('GW_BAD_SESSION', { cause })
     }
   }
 
+  const print = async (claims: Claims): Promise<PrintedSession> => {
+    const token = await new SignJWT({ iss: issuerName, ...claims }).setProtectedHeader({ alg: 'HS256', typ: 'JWT' }).sign(memory.current.keys[0]!)
+    return { token, session: sessionFrom(claims) }
+  }
+
   return {
     async verify (token) {
+      const { keys, verified } = memory.current
       const digest = hash('sha256', token, 'base64')
       const known = verified.get(digest)
       if (known !== undefined) {
         if (known.expiresAt <= now()) throw gatewayError('GW_BAD_SESSION')
         return known
       }
-      const session = await verifyFresh(token)
+      const session = await verifyFresh(token, keys)
       if (session !== null) verified.set(digest, session)
       return session
     },
 
-    async mint ({ subject, plan, models, scopes, ttlSeconds }) {
-      const iat = Math.floor(now() / 1000)
-      const claims: Claims = {
-        jti: randomUUID(), sub: `app:${subject}`, plan, models: [...models], scopes: [...scopes], iat, exp: iat + ttlSeconds
-      }
-      const token = await new SignJWT({ iss: issuerName, ...claims }).setProtectedHeader({ alg: 'HS256', typ: 'JWT' }).sign(keys[0]!)
-      return { token, session: sessionFrom(claims) }
+    async mint ({ issuer = 'app', subject, addressRange: net, ttlSeconds, ...request }) {
+      const iat = now() / 1000
+      return await print({ ...request, net, jti: randomUUID(), sub: `${issuer}:${subject}`, iat, exp: Math.floor(iat) + ttlSeconds })
+    },
+
+    async printCookie (session, expiresAt) {
+      const { id, isCookie, rootId, endsAt } = session
+      return await print({
+        ...claimsOf(session),
+        jti: isCookie ? id : randomUUID(),
+        exp: Math.floor(Math.min(expiresAt, endsAt) / 1000),
+        root: rootId,
+        end: Math.floor(endsAt / 1000)
+      })
     }
   }
 }
@@ -93,7 +143,20 @@ function isSignedWith (key: KeyObject, token: string): boolean {
   return signature.length === expected.length && timingSafeEqual(signature, expected)
 }
 
+/**
+ * A claim that this version does not know may be a limit that a later one has set: whoever does not hold to it must not
+ * accept the token.
+ */
+function holdClaims (payload: Readonly<Record<string, unknown>>): void {
+  for (const [name, value] of Object.entries(payload)) {
+    const isKnown = name === 'iss' || requiredClaims.some(claim => claim === name) || optionalClaims.get(name)?.(value) === true
+    if (!isKnown) throw new Error(`the claim ${name} is not what it has to be`)
+  }
+  if ((payload.root === undefined) !== (payload.end === undefined)) throw new Error('root and end belong together')
+}
+
 function sessionFrom (claims: Claims): Session {
+  const { origins = null, net: addressRange = null, uses = null, credits = null, root, end } = claims
   return {
     id: claims.jti,
     subject: claims.sub,
@@ -101,7 +164,29 @@ function sessionFrom (claims: Claims): Session {
     models: claims.models,
     permits: globs(claims.models),
     scopes: claims.scopes,
-    issuedAt: claims.iat * 1000,
-    expiresAt: claims.exp * 1000
+    issuedAt: Math.round(claims.iat * 1000),
+    expiresAt: claims.exp * 1000,
+    origins,
+    addressRange,
+    uses,
+    credits,
+    isCookie: root !== undefined,
+    rootId: root ?? claims.jti,
+    endsAt: (end ?? claims.exp) * 1000
+  }
+}
+
+/** What a session in a cookie has of the one it stands in for: also when that began, so that it ends with its kind. */
+function claimsOf ({ subject: sub, plan, models, scopes, issuedAt, origins, addressRange, uses, credits }: Session) {
+  return {
+    sub,
+    plan,
+    models,
+    scopes,
+    iat: issuedAt / 1000,
+    origins: origins ?? undefined,
+    net: addressRange ?? undefined,
+    uses: uses ?? undefined,
+    credits: credits ?? undefined
   }
 }

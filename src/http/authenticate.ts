@@ -1,35 +1,57 @@
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Plan } from '../domain/plan.ts'
 import type { Revocations, Session, SessionVerifier } from '../domain/session.ts'
 import { gatewayError, isGatewayError } from '../errors.ts'
 import { credentialOf } from './credential.ts'
+import { holdOrigin, type OwnOrigin } from './origins.ts'
+import type { SessionCookie } from './session-cookie.ts'
 
 /** Route hook: gives the call its session, or throws. It runs before the body is read. */
-export type Authenticate = (request: FastifyRequest) => Promise<void>
+export type Authenticate = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
 
 export interface AuthenticateOptions {
   readonly verifiers: readonly SessionVerifier[]
   readonly revocations: Revocations
   readonly plans: ReadonlyMap<string, Plan>
+  readonly cookie: SessionCookie
+  readonly ownOrigin: OwnOrigin
   /** A verifier that has not answered by then vouches for nobody, ms. */
   readonly timeoutMs: number
 }
 
+interface Vouched { readonly session: Session, readonly plan: Plan }
+
 /** *authenticate*: the credential becomes a session. Nobody vouches, or not in time → refused. */
-export function authenticator ({ verifiers, revocations, plans, timeoutMs }: AuthenticateOptions): Authenticate {
-  return async request => {
+export function authenticator (options: AuthenticateOptions): Authenticate {
+  const { cookie, ownOrigin } = options
+
+  return async (request, reply) => {
     const { call } = request
     call.stage = 'authenticate'
     if (hasQueryToken(request.query)) throw gatewayError('GW_BAD_REQUEST', { about: 'A key or token never goes into the query: send it as a header.' })
-    const credential = credentialOf(request.raw.rawHeaders)
+    // A cookie comes along by itself; what a caller has written into a header is what it means.
+    const inHeader = credentialOf(request.raw.rawHeaders)
+    const isCookie = inHeader === null
+    const credential = inHeader ?? cookie.read(request)
     if (credential === null) throw gatewayError('GW_NO_SESSION')
 
-    const session = await before(timeoutMs, firstVoucher(verifiers, credential))
-    const plan = plans.get(session.plan)
-    if (plan === undefined || await revocations.isRevoked(session.id)) throw gatewayError('GW_BAD_SESSION')
+    const { session, plan } = await vouch(credential, isCookie, options).catch((error: unknown) => {
+      if (isCookie && isGatewayError(error) && error.code === 'GW_BAD_SESSION') cookie.clear(reply)
+      throw error
+    })
     call.session = session
     call.plan = plan
+    holdOrigin(session, request, ownOrigin)
+    if (isCookie) await cookie.slide(session, reply)
   }
+}
+
+async function vouch (credential: string, isCookie: boolean, { verifiers, revocations, plans, timeoutMs }: AuthenticateOptions): Promise<Vouched> {
+  const session = await before(timeoutMs, firstVoucher(verifiers, credential))
+  const plan = plans.get(session.plan)
+  // What is meant for the one place is no good in the other (RFC 8725 section 3.12): no token can be planted as a cookie.
+  if (session.isCookie !== isCookie || plan === undefined || await revocations.isRevoked(session)) throw gatewayError('GW_BAD_SESSION')
+  return { session, plan }
 }
 
 /** Whatever a verifier does but return a session, there is none. */

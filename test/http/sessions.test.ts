@@ -1,5 +1,5 @@
 import t from 'tap'
-import { issuerToken, startGateway } from '../helpers/gateway.ts'
+import { adminToken, issuerToken, startGateway, taskMs } from '../helpers/gateway.ts'
 
 t.test('a minted session says who it is and how long it lasts', async t => {
   const { call, time } = await startGateway(t, { config: 'plans: { default: {}, team: { models: ["sora-2*", "suno"] } }' })
@@ -12,9 +12,60 @@ t.test('a minted session says who it is and how long it lasts', async t => {
     plan: 'team',
     models: ['sora-2', 'flux-2'],
     scopes: ['tasks:read'],
+    origins: null,
+    addressPrefix: null,
     issuedAt: new Date(time.now()).toISOString(),
-    expiresAt: new Date(time.now() + 60_000).toISOString()
+    expiresAt: new Date(time.now() + 60_000).toISOString(),
+    credits: { limit: 100, used: 0, granted: 0, left: 100, resetsAt: '2026-01-16T00:00:00.000Z', session: null },
+    uses: null,
+    tasks: { unfinished: 0, limit: 5 },
+    requests: { perMinute: 60 },
+    polls: { perMinute: 600 }
   })
+})
+
+t.test('a session is minted with limits of its own, and shows them and what is left of them', async t => {
+  const { call, mint, submit } = await startGateway(t, { config: 'plans: { default: {} }', env: { GATEWAY_ADMIN_TOKEN: adminToken } })
+  const limits = { origins: ['https://app.example'], addressPrefix: '127.0.0.9/8', uses: 3, credits: 2.000001 }
+  const token = await mint('alice', limits)
+  const headers = { origin: 'https://app.example' }
+  const shown = async () => (await call('/gateway/session', { token, headers })).json
+  t.match(await shown(), {
+    origins: limits.origins, addressPrefix: '127.0.0.0/8', uses: { limit: 3, left: 3 }, credits: { session: { limit: 2.000001, used: 0, left: 2.000001 } }
+  })
+  t.equal((await submit(token, 'x', 'nano-banana', { headers })).status, 200)
+  t.match(await shown(), { uses: { limit: 3, left: 2 }, credits: { used: 1, left: 99, session: { limit: 2.000001, used: 1, left: 1.000001 } } })
+  const { items } = (await call('/gateway/admin/audit', { token: adminToken })).json
+  t.match(items[0].detail, { origins: 1, addressPrefix: '127.0.0.0/8', uses: 3, credits: 2.000001 })
+})
+
+t.test('a session says what is left of credits and slots', async t => {
+  const { call, mint, submit, status, time } = await startGateway(t, {
+    config: 'plans: { default: { credits: 2.5, period: hour, concurrentTasks: 3, requestsPerMinute: 7, pollsPerMinute: 9 } }\nprices: { "*": 0.7 }'
+  })
+  const [token, other] = [await mint('alice'), await mint('alice')]
+  const left = async () => (await call('/gateway/session', { token })).json
+  const { taskId } = (await submit(token)).json.data
+  await submit(other, 'sandbox:failed')
+  t.match(await left(), {
+    credits: { limit: 2.5, used: 1.4, granted: 0, left: 1.1, resetsAt: '2026-01-15T13:00:00.000Z' },
+    tasks: { unfinished: 2, limit: 3 },
+    requests: { perMinute: 7 },
+    polls: { perMinute: 9 }
+  })
+  time.advance(taskMs)
+  await status(token, taskId)
+  t.match(await left(), { credits: { used: 1.4, left: 1.1 }, tasks: { unfinished: 1 } }, 'a task that has ended frees its slot')
+  t.match((await call('/gateway/session', { token: await mint('bob') })).json, { credits: { used: 0, left: 2.5 }, tasks: { unfinished: 0 } })
+  time.advance(3_600_000 - taskMs)
+  t.match((await call('/gateway/session', { token: await mint('alice') })).json, { credits: { used: 0, left: 2.5, resetsAt: '2026-01-15T14:00:00.000Z' } })
+})
+
+t.test('what has no limit has none to show', async t => {
+  const { call, mint, submit } = await startGateway(t)
+  const token = await mint('alice')
+  await submit(token)
+  t.match((await call('/gateway/session', { token })).json.credits, { limit: null, used: 1, granted: 0, left: null, resetsAt: '2026-01-16T00:00:00.000Z' })
 })
 
 t.test('a session may do what both its plan and its own list allow', async t => {

@@ -1,4 +1,5 @@
 import t from 'tap'
+import { cookieName, swap } from '../helpers/cookies.ts'
 import { startGateway } from '../helpers/gateway.ts'
 import { rawHttp, rawRequest } from '../helpers/raw-http.ts'
 
@@ -72,4 +73,38 @@ t.test('a token in the query is refused, with or without one in a header', async
   }
   t.equal(sandbox.calls.length, 0)
   t.equal((await submit(token)).status, 200)
+})
+
+t.test('what a caller has written into a header counts, and not the cookie that comes along', async t => {
+  const gateway = await startGateway(t, { config })
+  const { call, mint, sandbox } = gateway
+  const [alice, bob] = [await mint('alice'), await mint('bob')]
+  const cookie = (await swap(gateway, await mint('carol'))).header
+  const who = async (headers: Readonly<Record<string, string>>) => {
+    const { json, error } = await call('/gateway/session', { headers: { 'sec-fetch-site': 'same-origin', ...headers } })
+    return error ?? json.subject
+  }
+  t.equal(await who({ cookie }), 'app:carol')
+  t.equal(await who({ cookie, authorization: `Bearer ${alice}` }), 'app:alice')
+  t.equal(await who({ cookie, 'x-api-key': alice }), 'app:alice')
+  t.equal(await who({ cookie, 'x-goog-api-key': alice }), 'app:alice')
+  t.equal(await who({ cookie: `${cookieName}=${bob}`, authorization: `Bearer ${alice}` }), 'app:alice')
+  t.equal(await who({ cookie, authorization: `Bearer ${alice}`, 'x-api-key': bob }), 'GW_BAD_REQUEST')
+  // A header that is no good is not made good by a cookie: who is meant would depend on what else the browser holds.
+  t.equal(await who({ cookie, authorization: `Bearer ${alice}x` }), 'GW_BAD_SESSION')
+  t.equal(await who({ cookie, authorization: 'Basic eDp4' }), 'GW_BAD_SESSION')
+  t.equal(await who({ cookie, 'x-api-key': '' }), 'GW_BAD_SESSION')
+  t.equal(sandbox.calls.length, 0)
+})
+
+t.test('a token of the one kind is no good in the place of the other', async t => {
+  const gateway = await startGateway(t, { config })
+  const { call, mint } = gateway
+  const cookie = await swap(gateway, await mint('alice'))
+  const token = await mint('alice')
+  t.match(await call('/gateway/session', { headers: { cookie: `${cookieName}=${token}` } }), { status: 401, error: 'GW_BAD_SESSION' })
+  for (const name of ['x-api-key', 'x-goog-api-key']) {
+    t.match(await call('/gateway/session', { headers: { [name]: cookie.value } }), { status: 401, error: 'GW_BAD_SESSION' })
+  }
+  t.match(await call('/gateway/session', { token: cookie.value }), { status: 401, error: 'GW_BAD_SESSION' })
 })

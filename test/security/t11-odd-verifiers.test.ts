@@ -1,18 +1,22 @@
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
 import { plans } from '../../src/domain/plan.ts'
-import type { Revocations, Session, SessionVerifier } from '../../src/domain/session.ts'
+import { type Revocations, type Session, type SessionVerifier, unscoped } from '../../src/domain/session.ts'
 import { gatewayError } from '../../src/errors.ts'
 import { authenticator } from '../../src/http/authenticate.ts'
 import { newCall } from '../../src/http/call.ts'
+import type { SessionCookie } from '../../src/http/session-cookie.ts'
 
-const session: Session = {
+const session: Session = unscoped({
   id: 'id', subject: 'app:alice', plan: 'default', models: ['*'], permits: () => true, scopes: ['tasks:read'], issuedAt: 0, expiresAt: 1
-}
+})
 const allPlans = plans({
   default: { models: ['*'], requestsPerMinute: 1, pollsPerMinute: 1, concurrentTasks: 1, credits: 1, period: 'day' }
 })
-const noRevocations: Revocations = { revoke: async () => {}, isRevoked: async () => false }
+const noRevocations: Revocations = { revoke: async () => {}, revokeSubject: async () => {}, isRevoked: async () => false }
+
+/** Nobody has one here. */
+const cookie = { read: () => null } as unknown as SessionCookie
 
 /** What comes of a request with some token when the verifiers behave so. */
 async function outcome (verify: Array<(credential: string) => unknown>, revocations = noRevocations): Promise<string> {
@@ -20,7 +24,7 @@ async function outcome (verify: Array<(credential: string) => unknown>, revocati
   const call = newCall(() => {})
   const request = { call, query: {}, raw: { rawHeaders: ['authorization', 'Bearer token'] } } as unknown as FastifyRequest
   try {
-    await authenticator({ verifiers, revocations, plans: allPlans, timeoutMs: 50 })(request)
+    await authenticator({ verifiers, revocations, plans: allPlans, cookie, ownOrigin: () => null, timeoutMs: 50 })(request, {} as FastifyReply)
     return call.session!.subject
   } catch (error) {
     if (call.session !== null || call.plan !== null) throw new Error('a refused call kept its session')

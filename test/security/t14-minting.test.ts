@@ -1,4 +1,5 @@
 import t from 'tap'
+import { cookieName, swap } from '../helpers/cookies.ts'
 import { issuerToken, sessionSecret, startGateway } from '../helpers/gateway.ts'
 
 const config = 'plans: { default: {} }\nlimits: { addressFailuresPerMinute: 10000 }\nsessions: { maxTtlSeconds: 7200, defaultTtlSeconds: 600 }'
@@ -44,6 +45,34 @@ t.test('a request beyond what may be asked for is a 400', async t => {
   ]
   for (const request of requests) t.match(await call(path, { token: issuerToken, body: request }), { status: 400, error: 'GW_BAD_REQUEST' }, JSON.stringify(request).slice(0, 60))
   for (const raw of ['', 'x', '[]', 'null', '"a"']) t.match(await call(path, { token: issuerToken, body: raw, method: 'POST' }), { status: 400 }, raw)
+})
+
+t.test('a limit that says nothing is a 400, and never no limit', async t => {
+  const { call } = await startGateway(t, { config })
+  const requests: ReadonlyArray<readonly [request: object, message: RegExp]> = [
+    [{ origins: [] }, /origins/], [{ origins: 'https://app.example' }, /origins/], [{ origins: null }, /origins/], [{ origins: ['*'] }, /origins must be exact/],
+    [{ origins: ['null'] }, /exact/], [{ origins: ['https://*.example'] }, /exact/], [{ origins: ['https://app.example/'] }, /exact/], [{ origins: ['http://app.example'] }, /https/],
+    [{ origins: ['HTTPS://app.example'] }, /exact/], [{ origins: ['https://app.example:443'] }, /exact/], [{ origins: ['https://me@app.example'] }, /exact/],
+    [{ origins: ['https://app.example', 'x'] }, /exact/], [{ origins: Array.from({ length: 21 }, (_, index) => `https://${index}.example`) }, /origins/],
+    [{ addressPrefix: '' }, /addressPrefix/], [{ addressPrefix: '10.0.0.1' }, /network/], [{ addressPrefix: '10/8' }, /network/], [{ addressPrefix: '10.0.0.0/33' }, /network/],
+    [{ addressPrefix: 'fe80::1%eth0/64' }, /network/], [{ addressPrefix: ['10.0.0.0/8'] }, /addressPrefix/], [{ addressPrefix: null }, /addressPrefix/],
+    [{ uses: 0 }, /uses/], [{ uses: -1 }, /uses/], [{ uses: 1.5 }, /uses/], [{ uses: '1' }, /uses/], [{ uses: null }, /uses/], ['{"subject":"a","uses":1e400}' as unknown as object, /./],
+    [{ credits: 0 }, /credits/], [{ credits: -1 }, /credits/], [{ credits: '1' }, /credits/], [{ credits: null }, /credits/], [{ credits: 1e12 }, /credits/]
+  ]
+  for (const [request, message] of requests) {
+    const given = typeof request === 'string' ? request : { ...body, ...request }
+    t.match(await call(path, { token: issuerToken, body: given }), { status: 400, error: 'GW_BAD_REQUEST', json: { message } }, JSON.stringify(request).slice(0, 60))
+  }
+})
+
+t.test('a cookie does not mint, and neither does what the issuer token was put into', async t => {
+  const gateway = await startGateway(t, { config })
+  const { call, mint } = gateway
+  const cookie = await swap(gateway, await mint('alice'))
+  t.match(await call(path, { body, headers: { cookie: cookie.header } }), { status: 401, error: 'GW_NO_SESSION' })
+  t.match(await call(path, { body, headers: { cookie: `${cookieName}=${issuerToken}` } }), { status: 401, error: 'GW_NO_SESSION' })
+  t.match(await call(path, { body, token: cookie.value }), { status: 403, error: 'GW_SCOPE_DENIED' })
+  t.match(await call('/gateway/sessions/cookie', { method: 'POST', token: issuerToken }), { status: 401, error: 'GW_BAD_SESSION' })
 })
 
 t.test('a minted session lasts as long as was asked for and starts with its own issuer\'s prefix', async t => {

@@ -1,4 +1,5 @@
 import t from 'tap'
+import { cookieIn, cookieName, swap } from '../helpers/cookies.ts'
 import { startGateway } from '../helpers/gateway.ts'
 
 const routes = [
@@ -20,6 +21,24 @@ t.test('who has no session gets a 401 in JSON that says what to send, and never 
       t.match(reply.headers.get('www-authenticate'), /^Bearer realm="/, 'a scheme for which no browser opens a window')
       t.equal(reply.headers.get('location'), null)
       t.equal(reply.headers.get('set-cookie'), null)
+    }
+  }
+  t.equal(sandbox.calls.length, 0)
+})
+
+t.test('a cookie that is no good is a 401 in JSON as well, whatever the browser wants to see, and goes', async t => {
+  const gateway = await startGateway(t, { config: 'plans: { default: {} }\nlimits: { addressFailuresPerMinute: 1000 }' })
+  const { call, mint, time, sandbox } = gateway
+  const cookie = await swap(gateway, await mint('alice', { ttlSeconds: 60 }))
+  time.advance(60_000)
+  for (const header of [cookie.header, `${cookieName}=x`, `${cookieName}=a.b.c`, `${cookieName}=%`, `${cookieName}=${'x'.repeat(8000)}`]) {
+    for (const accept of ['application/json', 'text/html', 'text/event-stream']) {
+      const reply = await call('/gateway/session', { headers: { cookie: header, accept, 'sec-fetch-site': 'same-origin' } })
+      t.match(reply, { status: 401, error: 'GW_BAD_SESSION', json: { code: 401, data: null, error: { code: 'GW_BAD_SESSION' } } }, header.slice(0, 40))
+      t.match(reply.headers.get('content-type'), /^application\/json/)
+      t.match(reply.headers.get('www-authenticate'), /^Bearer realm="/)
+      t.equal(reply.headers.get('location'), null)
+      t.match(cookieIn(reply), { value: '', maxAge: 0 })
     }
   }
   t.equal(sandbox.calls.length, 0)

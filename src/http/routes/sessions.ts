@@ -1,71 +1,133 @@
-import { createHash, timingSafeEqual } from 'node:crypto'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import Type, { type Static } from 'typebox'
-import type { Plan } from '../../domain/plan.ts'
+import type { AuditTrail } from '../../domain/audit.ts'
+import { creditsFrom, creditsLeft } from '../../domain/balance.ts'
+import type { CreditAccounts, CreditBalance, SessionSpent } from '../../domain/credits.ts'
+import type { Live } from '../../domain/live.ts'
+import { periodAt, type Plan } from '../../domain/plan.ts'
+import type { Microcredits } from '../../domain/pricing.ts'
 import type { Secret } from '../../domain/secret.ts'
-import { type Revocations, scopes, type SessionIssuer, type SessionVerifier } from '../../domain/session.ts'
+import { budgetOf, type Revocations, type Session, type SessionIssuer, type SessionVerifier } from '../../domain/session.ts'
 import { gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
-import type { SessionCall } from '../call.ts'
+import { checkQuery } from '../authorize.ts'
+import { contextOf } from '../call.ts'
+import { isSame } from '../comparison.ts'
 import { credentialOf } from '../credential.ts'
+import type { SessionCookie } from '../session-cookie.ts'
+import { sessionNotes } from '../session-notes.ts'
+import { readSessionRequest, type SessionRequestBody, sessionRequestSchema } from '../session-request.ts'
 
 export interface SessionRoutesOptions {
   readonly authenticate: Authenticate
   readonly sessions: SessionIssuer & SessionVerifier
   /** What the app's backend mints sessions with; `undefined`: minting is off. */
-  readonly issuerToken: Secret | undefined
+  readonly issuerToken: Live<Secret | undefined>
   readonly revocations: Revocations
+  readonly accounts: CreditAccounts
+  readonly audit: AuditTrail
+  readonly cookie: SessionCookie
   readonly plans: ReadonlyMap<string, Plan>
   readonly defaultTtlSeconds: number
   readonly maxTtlSeconds: number
+  readonly now: () => number
 }
+
+const nothing: SessionSpent = { uses: 0, microcredits: 0 }
 
 /** Sessions are minted by the app's backend, looked at and ended by whoever holds one. */
 export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptions): void {
-  const { authenticate, sessions, plans, revocations } = options
-  const body = sessionRequest(options)
+  const { authenticate, sessions, plans, revocations, accounts, cookie, maxTtlSeconds, now } = options
+  const body = sessionRequestSchema(maxTtlSeconds)
+  const note = sessionNotes(options)
 
-  app.post<{ Body: Static<typeof body> }>('/gateway/sessions', {
+  app.post<{ Body: SessionRequestBody }>('/gateway/sessions', {
     config: { operation: 'mintSession' },
     schema: { body },
     onRequest: authenticateIssuer(options)
   }, async (request, reply) => {
-    const { subject, plan = 'default', models = ['*'], ttlSeconds = options.defaultTtlSeconds } = request.body
-    if (!plans.has(plan)) throw gatewayError('GW_BAD_REQUEST', { about: `There is no plan ${JSON.stringify(plan)}.` })
-    const { token, session } = await sessions.mint({ subject, plan, models, ttlSeconds, scopes: request.body.scopes ?? scopes })
+    const asked = readSessionRequest(request.body, options.defaultTtlSeconds)
+    if (!plans.has(asked.plan)) throw gatewayError('GW_BAD_REQUEST', { about: `There is no plan ${JSON.stringify(asked.plan)}.` })
+    const { token, session } = await sessions.mint(asked)
+    await note('mint', 'issuer', session, { plan: asked.plan, ttlSeconds: asked.ttlSeconds, ...limitsOf(session) })
     reply.code(201)
-    return { token, subject: session.subject, expiresAt: new Date(session.expiresAt).toISOString() }
+    return { token, ...named(session) }
   })
 
-  app.get('/gateway/session', { config: { operation: 'showSession' }, onRequest: authenticate }, async request => {
-    const { session, plan } = request.call as SessionCall
+  app.get('/gateway/session', { config: { operation: 'showSession' }, onRequest: authenticate }, async (request, reply) => {
+    const { session, plan } = contextOf(request, reply).call
+    const { start, end } = periodAt(plan.period, now())
+    // A store that is down is a 503 here, and not a session without numbers: a page that shows them has one shape to know,
+    // and one that could neither submit nor poll has nothing else to offer.
+    const [balance, spent] = await Promise.all([
+      accounts.balanceOf(session.subject, start),
+      budgetOf(session) && accounts.spentIn(session.subject, session.rootId)
+    ])
     return {
-      subject: session.subject,
+      ...named(session),
       plan: plan.name,
       models: session.models,
       scopes: session.scopes,
+      origins: session.origins,
+      addressPrefix: session.addressRange,
       issuedAt: new Date(session.issuedAt).toISOString(),
-      expiresAt: new Date(session.expiresAt).toISOString()
+      ...whatIsLeft(session, plan, balance, spent, end)
     }
   })
 
   app.delete('/gateway/session', { config: { operation: 'endSession' }, onRequest: authenticate }, async (request, reply) => {
-    const { session } = request.call as SessionCall
-    await revocations.revoke(session.id, session.expiresAt)
+    const { session } = contextOf(request, reply).call
+    const isEverywhere = readEverywhere(request)
+    await note('revoke', session.subject, session, isEverywhere ? { everywhere: true } : {})
+    await revocations.revoke(session.id, session.endsAt)
+    if (isEverywhere) await revocations.revokeSubject(session.subject, now(), Math.max(session.endsAt, now() + maxTtlSeconds * 1000))
+    if (session.isCookie) cookie.clear(reply)
     return reply.code(204).send()
   })
 }
 
-function sessionRequest ({ maxTtlSeconds }: SessionRoutesOptions) {
-  return Type.Object({
-    // No control characters, and no half of a surrogate pair: a store writes every such half down as the same sign, and
-    // two subjects would be one.
-    subject: Type.String({ minLength: 1, maxLength: 128, pattern: '^[^\\p{Cc}\\p{Cs}]+$' }),
-    ttlSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: maxTtlSeconds })),
-    models: Type.Optional(Type.Array(Type.String({ pattern: '^[A-Za-z0-9._*-]{1,64}$' }), { maxItems: 100 })),
-    scopes: Type.Optional(Type.Array(Type.Enum([...scopes]), { maxItems: scopes.length })),
-    plan: Type.Optional(Type.String({ maxLength: 64 }))
-  }, { additionalProperties: false })
+function named ({ subject, expiresAt }: Session) {
+  return { subject, expiresAt: new Date(expiresAt).toISOString() }
+}
+
+/** Of a new session, for the audit trail. */
+function limitsOf ({ models, scopes, origins, addressRange, uses, credits }: Session) {
+  return {
+    models: models.length,
+    scopes: scopes.join(' '),
+    ...(origins === null ? {} : { origins: origins.length }),
+    ...(addressRange === null ? {} : { addressPrefix: addressRange }),
+    ...(uses === null ? {} : { uses }),
+    ...(credits === null ? {} : { credits: creditsFrom(credits) })
+  }
+}
+
+/** `?everywhere=true` ends all sessions of the subject. */
+function readEverywhere (request: FastifyRequest): boolean {
+  checkQuery(['everywhere'], request)
+  const { everywhere = 'false' } = request.query as { everywhere?: string }
+  if (everywhere !== 'true' && everywhere !== 'false') throw gatewayError('GW_BAD_REQUEST', { about: 'everywhere must be true or false.' })
+  return everywhere === 'true'
+}
+
+/** `null` is unlimited. `spent`: of a session with limits of its own. */
+function whatIsLeft (
+  { uses, credits }: Session, plan: Plan, balance: CreditBalance, { uses: used, microcredits }: SessionSpent = nothing, periodEnd: number
+) {
+  const shown = (microcredits: Microcredits | null) => microcredits === null ? null : creditsFrom(microcredits)
+  return {
+    credits: {
+      limit: shown(plan.credits),
+      used: shown(balance.used),
+      granted: shown(balance.granted),
+      left: shown(creditsLeft(plan, balance)),
+      resetsAt: new Date(periodEnd).toISOString(),
+      session: credits === null ? null : { limit: shown(credits), used: shown(microcredits), left: shown(Math.max(0, credits - microcredits)) }
+    },
+    uses: uses === null ? null : { limit: uses, left: Math.max(0, uses - used) },
+    tasks: { unfinished: balance.unfinished, limit: plan.concurrentTasks },
+    requests: { perMinute: plan.requestsPerMinute },
+    polls: { perMinute: plan.pollsPerMinute }
+  }
 }
 
 /**
@@ -74,23 +136,18 @@ function sessionRequest ({ maxTtlSeconds }: SessionRoutesOptions) {
  */
 function authenticateIssuer ({ issuerToken, sessions }: SessionRoutesOptions) {
   return async (request: FastifyRequest): Promise<void> => {
-    if (issuerToken === undefined) throw gatewayError('GW_NOT_FOUND')
+    const token = issuerToken.current
+    if (token === undefined) throw gatewayError('GW_NOT_FOUND')
     request.call.stage = 'authenticate'
     if (request.headers.origin !== undefined || request.headers['sec-fetch-site'] !== undefined) {
       throw gatewayError('GW_ORIGIN_DENIED', { about: 'Sessions are minted by a backend, never from a page.' })
     }
     const credential = credentialOf(request.raw.rawHeaders)
     if (credential === null) throw gatewayError('GW_NO_SESSION')
-    if (isSame(credential, issuerToken)) return
+    if (isSame(credential, token)) return
     if (await sessions.verify(credential) !== null) {
       throw gatewayError('GW_SCOPE_DENIED', { about: 'A session can not mint sessions: use the issuer token.' })
     }
     throw gatewayError('GW_BAD_SESSION')
   }
-}
-
-/** Equal or not, in a time that says nothing about how much of it is right: both are hashed to one length first. */
-function isSame (credential: string, secret: Secret): boolean {
-  const digest = (value: string) => createHash('sha256').update(value).digest()
-  return timingSafeEqual(digest(credential), digest(secret.reveal()))
 }

@@ -1,0 +1,62 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { AuditTrail } from '../../domain/audit.ts'
+import type { Revocations, Session } from '../../domain/session.ts'
+import { isTokenId } from '../../domain/token-form.ts'
+import { isTrustworthy } from '../../domain/web-origin.ts'
+import { gatewayError } from '../../errors.ts'
+import type { Authenticate } from '../authenticate.ts'
+import { contextOf } from '../call.ts'
+import { isForeignPage, type OwnOrigin } from '../origins.ts'
+import type { SessionCookie } from '../session-cookie.ts'
+import { sessionNotes } from '../session-notes.ts'
+
+export interface CookieSessionRoutesOptions {
+  readonly authenticate: Authenticate
+  readonly revocations: Revocations
+  readonly audit: AuditTrail
+  readonly cookie: SessionCookie
+  readonly ownOrigin: OwnOrigin
+  readonly now: () => number
+}
+
+/** `null` is how the framework shows a schema that there is no body. */
+const noBody = { type: 'object', nullable: true, additionalProperties: false } as const
+
+/** A page swaps a token, which any script in it can read, for a cookie, which none can. */
+export function cookieSessionRoutes (app: FastifyInstance, options: CookieSessionRoutesOptions): void {
+  const { authenticate, revocations, cookie, ownOrigin } = options
+  const note = sessionNotes(options)
+
+  app.post('/gateway/sessions/cookie', {
+    config: { operation: 'swapSession' },
+    schema: { body: noBody },
+    onRequest: authenticate
+  }, async (request, reply) => {
+    const { session } = contextOf(request, reply).call
+    holdSwap(session, request, ownOrigin(request))
+    const printed = await cookie.print(session)
+    await note('mint', session.subject, printed.session, { insteadOf: session.id })
+    // What scripts could read is worth nothing from here on. A token that a person was given is hers to use elsewhere.
+    if (!isTokenId(session.id)) await revocations.revoke(session.id, session.endsAt)
+    cookie.write(printed, reply)
+    reply.code(201)
+    return { subject: session.subject, expiresAt: new Date(printed.session.expiresAt).toISOString() }
+  })
+}
+
+/**
+ * A page that has a cookie set for its own session would have its visitors work in that. And a browser that is not on
+ * https drops the cookie without a word: the page is told, and keeps its token.
+ */
+function holdSwap ({ isCookie }: Session, request: FastifyRequest, own: string | null): void {
+  if (isCookie) throw bad('Send the session token to swap as Authorization: Bearer.')
+  if (isForeignPage(request, own)) throw gatewayError('GW_ORIGIN_DENIED', { about: 'A cookie is for pages of the gateway\'s own origin.' })
+  if (own === null || !isTrustworthy(new URL(own))) {
+    throw bad('A session cookie needs https, and this request came without: behind a proxy set GATEWAY_TRUST_PROXY or ' +
+      'GATEWAY_PUBLIC_URL. Else keep the token and send it as Authorization: Bearer.')
+  }
+}
+
+function bad (about: string) {
+  return gatewayError('GW_BAD_REQUEST', { about })
+}

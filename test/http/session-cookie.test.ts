@@ -1,0 +1,225 @@
+import t from 'tap'
+import { cookieIn, cookieName, fromOwnPage, swap } from '../helpers/cookies.ts'
+import { adminToken, startGateway } from '../helpers/gateway.ts'
+import { rawHttp } from '../helpers/raw-http.ts'
+
+const path = '/gateway/sessions/cookie'
+const day = 86_400
+const longLived = 'plans: { default: { models: ["nano-*"] } }\nsessions: { cookieMaxAgeSeconds: 604800, maxTtlSeconds: 7776000 }\nlimits: { addressFailuresPerMinute: 1000 }'
+
+t.test('a token is swapped for a cookie that no script can read and no other site can send', async t => {
+  const gateway = await startGateway(t, { config: longLived })
+  const { call, mint, time } = gateway
+  const reply = await call(path, { method: 'POST', token: await mint('alice', { ttlSeconds: 3600, models: ['nano-banana'], scopes: ['tasks:read'] }) })
+  t.equal(reply.status, 201)
+  t.same(reply.json, { subject: 'app:alice', expiresAt: new Date(time.now() + 3_600_000).toISOString() }, 'and no token')
+  const cookie = cookieIn(reply)!
+  t.same([...cookie.attributes].sort(), ['HttpOnly', 'Max-Age=3600', 'Path=/', 'SameSite=Strict', 'Secure'])
+  t.match(await call('/gateway/session', fromOwnPage(cookie)), {
+    status: 200,
+    json: { subject: 'app:alice', plan: 'default', models: ['nano-banana'], scopes: ['tasks:read'], expiresAt: new Date(time.now() + 3_600_000).toISOString() }
+  })
+})
+
+t.test('a page works with the cookie alone: it submits, polls and lists', async t => {
+  const gateway = await startGateway(t, { config: longLived })
+  const { call, mint } = gateway
+  const cookie = await swap(gateway, await mint('alice'))
+  const submitted = await call('/api/v1/generateTask/nano-banana', { body: { input: { prompt: 'x' } }, ...fromOwnPage(cookie) })
+  t.equal(submitted.status, 200)
+  const { taskId } = submitted.json.data
+  t.equal((await call(`/api/v1/statusTask/nano-banana?taskId=${taskId}`, fromOwnPage(cookie))).status, 200)
+  t.match((await call('/gateway/tasks', fromOwnPage(cookie))).json.tasks, [{ taskId }])
+  t.equal(cookieIn(submitted), null, 'a young cookie is left as it is')
+})
+
+t.test('with the cookie the token is worth nothing any more, and a cookie is never swapped', async t => {
+  const gateway = await startGateway(t, { config: longLived })
+  const { call, mint } = gateway
+  const token = await mint('alice')
+  const cookie = await swap(gateway, token)
+  t.match(await call('/gateway/session', { token }), { status: 401, error: 'GW_BAD_SESSION' })
+  t.match(await call(path, { method: 'POST', token }), { status: 401, error: 'GW_BAD_SESSION' })
+  t.match(await call(path, { method: 'POST', ...fromOwnPage(cookie) }), { status: 400, error: 'GW_BAD_REQUEST', json: { message: /Authorization: Bearer/ } })
+  t.match(await call(path, { method: 'POST' }), { status: 401, error: 'GW_NO_SESSION' })
+})
+
+t.test('a swap takes no body', async t => {
+  const { call, mint } = await startGateway(t, { config: longLived })
+  const token = await mint('alice')
+  for (const body of [{ subject: 'bob' }, [], { ttlSeconds: 1 }]) t.match(await call(path, { token, body }), { status: 400, error: 'GW_BAD_REQUEST' })
+  t.equal((await call(path, { token, method: 'POST', headers: { 'content-type': 'application/json' } })).status, 201, 'an empty one is none')
+})
+
+t.test('a cookie in use is printed anew when half of its time is over, and is the same session', async t => {
+  const gateway = await startGateway(t, { config: longLived })
+  const { call, mint, time, log } = gateway
+  const first = await swap(gateway, await mint('alice', { ttlSeconds: 30 * day }))
+  t.equal(first.maxAge, 7 * day)
+  const use = async (cookie = first) => cookieIn(await call('/gateway/session', fromOwnPage(cookie)))
+  time.advance(3.5 * day * 1000)
+  t.equal(await use(), null)
+  time.advance(1000)
+  const second = (await use())!
+  t.equal(second.maxAge, 7 * day)
+  t.not(second.value, first.value)
+  t.equal((await call('/gateway/session', fromOwnPage(first))).status, 200, 'a request with the older one may be under way')
+  t.equal((await call('/gateway/session', { method: 'DELETE', ...fromOwnPage(second) })).status, 204)
+  for (const cookie of [first, second]) t.match(await call('/gateway/session', fromOwnPage(cookie)), { status: 401 })
+  t.notOk(JSON.stringify(log).includes(second.value))
+})
+
+t.test('a cookie that is used all the time ends when the session that was minted would have ended', async t => {
+  const gateway = await startGateway(t, { config: longLived })
+  const { call, mint, time } = gateway
+  const end = time.now() + 20 * day * 1000
+  let cookie = await swap(gateway, await mint('alice', { ttlSeconds: 20 * day }))
+  let prints = 0
+  for (; time.now() < end; time.advance(day * 1000)) {
+    const reply = await call('/gateway/session', fromOwnPage(cookie))
+    t.equal(reply.status, 200)
+    const next = cookieIn(reply)
+    if (next === null) continue
+    prints++
+    cookie = next
+    t.ok(time.now() + cookie.maxAge * 1000 <= end, `not beyond it at day ${20 - (end - time.now()) / day / 1000}`)
+  }
+  t.equal(prints, 4)
+  t.match(await call('/gateway/session', fromOwnPage(cookie)), { status: 401, error: 'GW_BAD_SESSION' })
+})
+
+t.test('a cookie that nobody uses ends with its window', async t => {
+  const gateway = await startGateway(t, { config: longLived })
+  const { call, mint, time } = gateway
+  const cookie = await swap(gateway, await mint('alice', { ttlSeconds: 30 * day }))
+  time.advance(7 * day * 1000)
+  t.match(await call('/gateway/session', fromOwnPage(cookie)), { status: 401, error: 'GW_BAD_SESSION' })
+})
+
+t.test('logging out clears the cookie and ends the session for good', async t => {
+  const gateway = await startGateway(t, { config: longLived })
+  const { call, mint, time } = gateway
+  const cookie = await swap(gateway, await mint('alice', { ttlSeconds: 30 * day }))
+  time.advance(4 * day * 1000)
+  const ended = await call('/gateway/session', { method: 'DELETE', ...fromOwnPage(cookie) })
+  t.equal(ended.status, 204)
+  t.same([cookieIn(ended)?.value, cookieIn(ended)?.maxAge], ['', 0], 'although half of its time is over')
+  t.same([...cookieIn(ended)!.attributes].sort(), ['HttpOnly', 'Max-Age=0', 'Path=/', 'SameSite=Strict', 'Secure'])
+  time.advance(3 * day * 1000 - 1000)
+  t.match(await call('/gateway/session', fromOwnPage(cookie)), { status: 401, error: 'GW_BAD_SESSION' })
+})
+
+t.test('logging out with a token says nothing about cookies', async t => {
+  const { call, mint } = await startGateway(t, { config: longLived })
+  t.equal(cookieIn(await call('/gateway/session', { method: 'DELETE', token: await mint('alice') })), null)
+})
+
+t.test('logging out everywhere ends every session of the subject, in cookies and out of them, and no later one', async t => {
+  const gateway = await startGateway(t, { config: longLived })
+  const { call, mint, time } = gateway
+  const [one, other, bob] = [await mint('alice'), await mint('alice'), await mint('bob')]
+  const cookie = await swap(gateway, await mint('alice', { ttlSeconds: 30 * day }))
+  const ended = await call('/gateway/session?everywhere=true', { method: 'DELETE', token: one })
+  t.equal(ended.status, 204)
+  for (const token of [one, other]) t.match(await call('/gateway/session', { token }), { status: 401, error: 'GW_BAD_SESSION' })
+  const refused = await call('/gateway/session', fromOwnPage(cookie))
+  t.equal(refused.status, 401)
+  t.equal(cookieIn(refused)?.value, '', 'the cookie is cleared')
+  t.equal((await call('/gateway/session', { token: bob })).status, 200)
+  time.advance(1)
+  t.equal((await call('/gateway/session', { token: await mint('alice') })).status, 200)
+})
+
+t.test('a cookie that was printed after logging out everywhere, for a session from before, is none', async t => {
+  const gateway = await startGateway(t, { config: longLived })
+  const { call, mint, time } = gateway
+  const cookie = await swap(gateway, await mint('alice', { ttlSeconds: 30 * day }))
+  time.advance(4 * day * 1000)
+  const slid = cookieIn(await call('/gateway/session', fromOwnPage(cookie)))!
+  await call('/gateway/session?everywhere=true', { method: 'DELETE', token: await mint('alice') })
+  for (const each of [cookie, slid]) t.equal((await call('/gateway/session', fromOwnPage(each))).status, 401)
+})
+
+t.test('a log-out says exactly what it ends', async t => {
+  const { call, mint } = await startGateway(t, { config: longLived })
+  const token = await mint('alice')
+  for (const query of ['everywhere=1', 'everywhere=', 'everywhere=TRUE', 'everywhere=true&everywhere=true', 'all=true']) {
+    t.match(await call(`/gateway/session?${query}`, { method: 'DELETE', token }), { status: 400, error: 'GW_BAD_REQUEST' }, query)
+  }
+  t.equal((await call('/gateway/session', { token })).status, 200)
+  t.equal((await call('/gateway/session?everywhere=false', { method: 'DELETE', token })).status, 204)
+})
+
+t.test('uses and credits of a session count on in its cookie', async t => {
+  const gateway = await startGateway(t)
+  const { call, mint, submit } = gateway
+  const token = await mint('alice', { uses: 2, credits: 5 })
+  t.equal((await submit(token)).status, 200)
+  const cookie = await swap(gateway, token)
+  const send = () => call('/api/v1/generateTask/nano-banana', { body: { input: { prompt: 'x' } }, ...fromOwnPage(cookie) })
+  t.equal((await send()).status, 200)
+  const spent = await send()
+  t.match(spent, { status: 401, error: 'GW_BAD_SESSION' })
+  t.equal(cookieIn(spent), null, 'its tasks can still be asked for')
+  t.match((await call('/gateway/session', fromOwnPage(cookie))).json, { uses: { limit: 2, left: 0 }, credits: { session: { limit: 5, used: 2, left: 3 } } })
+})
+
+t.test('without https a page is told why it gets no cookie, and its token stays good', async t => {
+  const { origin, call, mint } = await startGateway(t, { config: longLived })
+  const token = await mint('alice')
+  const swapAt = (host: string, token: string, ...more: string[]) => rawHttp(t, origin,
+    [`POST ${path} HTTP/1.1`, `host: ${host}`, 'connection: close', `authorization: Bearer ${token}`, 'content-length: 0', ...more, '', ''].join('\r\n'))
+  for (const host of ['gateway.example', 'localhost.example', '10.0.0.1', '[2001:db8::1]:8080', '%']) {
+    const reply = await swapAt(host, token)
+    t.match(reply, { status: 400, error: 'GW_BAD_REQUEST', text: /needs https/ }, host)
+    t.notMatch(reply.text, /set-cookie/i)
+  }
+  t.match(await swapAt('gateway.example', token, 'x-forwarded-proto: https'), { status: 400 }, 'not on anybody\'s word')
+  t.equal((await call('/gateway/session', { token })).status, 200)
+  for (const host of ['localhost:8080', 'app.localhost', '127.0.0.1', '[::1]:8080']) {
+    t.match(await swapAt(host, await mint('alice')), { status: 201, text: /^set-cookie: .*; Secure/m }, host)
+  }
+})
+
+t.test('behind a trusted proxy, or with a public URL, https is what callers see', async t => {
+  const proxied = await startGateway(t, { config: longLived, env: { GATEWAY_TRUST_PROXY: 'loopback' } })
+  const forwarded = { 'x-forwarded-proto': 'https', 'x-forwarded-host': 'gateway.example' }
+  t.ok(await swap(proxied, await proxied.mint('alice'), { ...forwarded, origin: 'https://gateway.example' }))
+  t.equal((await proxied.call(path, { method: 'POST', token: await proxied.mint('alice'), headers: { 'x-forwarded-proto': 'http', 'x-forwarded-host': 'gateway.example' } })).status, 400)
+  const named = await startGateway(t, { config: longLived, env: { GATEWAY_PUBLIC_URL: 'https://gateway.example' } })
+  t.ok(await swap(named, await named.mint('alice'), { origin: 'https://gateway.example' }))
+  t.match(await named.call(path, { method: 'POST', token: await named.mint('alice'), headers: { origin: named.origin } }), { status: 403 }, 'and nothing else is our own')
+})
+
+t.test('a session that browsers would drop for its length is not put into a cookie', async t => {
+  const gateway = await startGateway(t, { config: longLived })
+  const { call, mint } = gateway
+  const models = Array.from({ length: 100 }, (_, index) => `${'x'.repeat(60)}${index}`)
+  const token = await mint('alice', { models })
+  t.match(await call(path, { method: 'POST', token }), { status: 400, error: 'GW_BAD_REQUEST', json: { message: /too long for a cookie/ } })
+  t.equal((await call('/gateway/session', { token })).status, 200)
+  const { header } = await swap(gateway, await mint('alice', { models: models.slice(0, 40) }))
+  t.ok(header.length <= 4096)
+})
+
+t.test('of other cookies nothing is read', async t => {
+  const gateway = await startGateway(t, { config: longLived })
+  const { call, mint } = gateway
+  const { value } = await swap(gateway, await mint('alice'))
+  for (const cookie of [`apixo_session=${value}`, `__Host-apixo_session2=${value}`, `__host-apixo_session=${value}`, `x=${value}`, `${cookieName}=`, cookieName, '=', ';;', '']) {
+    t.match(await call('/gateway/session', { headers: { cookie, 'sec-fetch-site': 'same-origin' } }), { status: 401, error: 'GW_NO_SESSION' }, cookie.slice(0, 30))
+  }
+  t.equal((await call('/gateway/session', { headers: { cookie: `a=1; ${cookieName}=${value}; b=2`, 'sec-fetch-site': 'same-origin' } })).status, 200)
+})
+
+t.test('a swap and a log-out everywhere are in the audit trail', async t => {
+  const gateway = await startGateway(t, { config: longLived, env: { GATEWAY_ADMIN_TOKEN: adminToken } })
+  const { call, mint } = gateway
+  const cookie = await swap(gateway, await mint('alice'))
+  await call('/gateway/session?everywhere=true', { method: 'DELETE', ...fromOwnPage(cookie) })
+  const { items } = (await call('/gateway/admin/audit', { token: adminToken })).json
+  const [revoked, swapped, minted] = items
+  t.match(minted, { kind: 'mint', actor: 'issuer' })
+  t.match(swapped, { kind: 'mint', actor: 'app:alice', subject: 'app:alice', detail: { insteadOf: minted.detail.session } })
+  t.match(revoked, { kind: 'revoke', actor: 'app:alice', detail: { session: swapped.detail.session, everywhere: true } })
+})
