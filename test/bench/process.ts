@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync, readFileSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
+import { connect, createServer, type AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { processorTicks } from './numbers.ts'
 
@@ -20,8 +20,8 @@ export interface Program {
   readonly command: readonly [string, ...string[]]
   readonly cpu: number
   readonly port: number
-  /** Answers 200 once the program is ready. */
-  readonly readyPath: string
+  /** Answers 200 once the program is ready; `null`: it is ready when it takes connections. */
+  readonly readyPath: string | null
   readonly env: Readonly<Record<string, string>>
   readonly cwd: string
   /** Where its standard output and error go. */
@@ -37,7 +37,8 @@ export interface Running {
   /** User and system time since its start, in µs, all threads. The kernel counts in ticks of 10 ms. */
   cpuMicros (): number
   residentBytes (): number
-  stop (): Promise<void>
+  /** SIGTERM, and SIGKILL when that is not enough, or when asked for. */
+  stop (signal?: 'SIGKILL'): Promise<void>
 }
 
 /** Whether programs are kept on processors of their own (needs `taskset` and two processors). */
@@ -88,7 +89,7 @@ export async function start (program: Program): Promise<Running> {
     // taskset replaces itself by the program, so this is the program's own number.
     cpuMicros: () => processorTicks(readFileSync(`/proc/${child.pid}/stat`, 'utf8')) / ticksPerSecond * 1e6,
     residentBytes,
-    stop: () => stop(child)
+    stop: signal => stop(child, signal)
   }
 }
 
@@ -99,18 +100,33 @@ async function ready (child: ChildProcess, { port, readyPath }: Program): Promis
   const until = performance.now() + 15_000
   while (performance.now() < until) {
     if (gone !== null) throw gone
-    const status = await fetch(`http://127.0.0.1:${port}${readyPath}`, { signal: AbortSignal.timeout(1000) })
-      .then(async response => { await response.arrayBuffer(); return response.status }, () => 0)
-    if (status === 200) return
+    if (await (readyPath === null ? takesConnections(port) : answersWell(`http://127.0.0.1:${port}${readyPath}`))) return
     await sleep(10)
   }
   throw new Error('not ready within 15 s')
 }
 
-async function stop (child: ChildProcess): Promise<void> {
+async function answersWell (url: string): Promise<boolean> {
+  return await fetch(url, { signal: AbortSignal.timeout(1000) })
+    .then(async response => { await response.arrayBuffer(); return response.ok }, () => false)
+}
+
+async function takesConnections (port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1')
+  try {
+    await once(socket, 'connect')
+    return true
+  } catch {
+    return false
+  } finally {
+    socket.destroy()
+  }
+}
+
+async function stop (child: ChildProcess, signal: NodeJS.Signals = 'SIGTERM'): Promise<void> {
   if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
   const exited = once(child, 'exit')
-  child.kill('SIGTERM')
+  child.kill(signal)
   const killer = setTimeout(() => child.kill('SIGKILL'), 12_000)
   await exited
   clearTimeout(killer)

@@ -26,24 +26,26 @@ const titles = {
   alone: 'submit, 1 connection'
 } as const
 
-export function report (measurements: Measurements, starts: readonly Start[]): string {
+/** `bases`: the targets that all are held against, the first one also by its processor time. */
+export function report (measurements: Measurements, starts: readonly Start[], bases: readonly [string, ...string[]]): string {
   const names = starts.map(({ name }) => name)
   const sections = Object.entries(titles).map(([scenario, title]) =>
-    `${title}\n${scenarioTable(measurements, scenario, names)}`)
-  return ['', ...sections, `start and memory\n${startTable(starts)}`, `bars\n${barTable(measurements, starts)}`].join('\n\n')
+    `${title}\n${scenarioTable(measurements, scenario, names, bases)}`)
+  const bars = names.includes('raw') ? [`bars\n${barTable(measurements, starts)}`] : []
+  return ['', ...sections, `start and memory\n${startTable(starts)}`, ...bars].join('\n\n')
 }
 
-function scenarioTable (measurements: Measurements, scenario: string, names: readonly string[]): string {
-  const floor = measurements.get(`${scenario} raw`)
-  const proxy = measurements.get(`${scenario} http-proxy`)
+function scenarioTable (measurements: Measurements, scenario: string, names: readonly string[], bases: readonly [string, ...string[]]): string {
   const rows = names.flatMap(name => {
     const rounds = measurements.get(`${scenario} ${name}`)
     if (rounds === undefined) return []
     const middle = (of: keyof Measured) => median(rounds.map(round => round[of]))
-    return [[name, middle('perSecond').toFixed(0), ratio(rounds, floor, 'perSecond'), ratio(rounds, proxy, 'perSecond'),
-      middle('p50Ms').toFixed(3), middle('p99Ms').toFixed(3), middle('cpuMicros').toFixed(0), ratio(rounds, floor, 'cpuMicros')]]
+    const against = (base: string, of: keyof Measured) => ratio(rounds, measurements.get(`${scenario} ${base}`), of)
+    return [[name, middle('perSecond').toFixed(0), ...bases.map(base => against(base, 'perSecond')),
+      middle('p50Ms').toFixed(3), middle('p99Ms').toFixed(3), middle('cpuMicros').toFixed(0), against(bases[0], 'cpuMicros')]]
   })
-  return table(['', 'req/s', '× raw', '× http-proxy', 'p50 ms', 'p99 ms', 'cpu µs/req', '× raw'], rows)
+  const heads = bases.map(base => `× ${base}`)
+  return table(['', 'req/s', ...heads, 'p50 ms', 'p99 ms', 'cpu µs/req', heads[0]!], rows)
 }
 
 function ratio (rounds: readonly Measured[], base: readonly Measured[] | undefined, of: keyof Measured): string {

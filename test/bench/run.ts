@@ -5,10 +5,12 @@ import { parseArgs } from 'node:util'
 import { load } from './load.ts'
 import { pinned, pinSelf, type Running } from './process.ts'
 import { report, type Measured, type Measurements } from './report.ts'
+import { startStores } from './stores.ts'
 import { direct, gateway, hasNginx, httpProxy, nginx, raw, startUpstream, type Stage, type Target } from './targets.ts'
 
 /**
- * `npm run bench [-- --quick | --rounds N --seconds N]`: the gateway beside its peers, interleaved, in one run.
+ * `npm run bench [-- --quick | --rounds N --seconds N]`: the gateway beside its peers, interleaved, in one run. With
+ * `--stores [--tasks N]` it is the gateway beside itself: without a ledger, and with each of those it can have.
  * Only the ratios last: absolute numbers are this machine's, at this moment.
  */
 const scenarios = {
@@ -20,20 +22,29 @@ const scenarios = {
 
 type ScenarioName = keyof typeof scenarios
 
-interface Plan { readonly rounds: number, readonly seconds: number, readonly warmUpSeconds: number }
+interface Plan {
+  readonly rounds: number
+  readonly seconds: number
+  readonly warmUpSeconds: number
+  /** Compare stores: how many tasks the full one has. `null`: compare peers. */
+  readonly tasks: number | null
+}
 
 function readPlan (): Plan {
   const { values } = parseArgs({
-    options: { quick: { type: 'boolean' }, rounds: { type: 'string' }, seconds: { type: 'string' } }
+    options: {
+      quick: { type: 'boolean' }, stores: { type: 'boolean' }, rounds: { type: 'string' }, seconds: { type: 'string' }, tasks: { type: 'string' }
+    }
   })
-  const positive = (name: 'rounds' | 'seconds', otherwise: number) => {
+  const positive = (name: 'rounds' | 'seconds' | 'tasks', otherwise: number) => {
     const value = Number(values[name] ?? otherwise)
     if (!(value > 0)) throw new Error(`--${name} wants a number above 0`)
     return value
   }
+  const tasks = values.stores ? positive('tasks', values.quick ? 1000 : 1_000_000) : null
   return values.quick
-    ? { rounds: 1, seconds: 0.5, warmUpSeconds: 0.1 }
-    : { rounds: Math.ceil(positive('rounds', 5)), seconds: positive('seconds', 4), warmUpSeconds: 2 }
+    ? { tasks, rounds: 1, seconds: 0.5, warmUpSeconds: 0.1 }
+    : { tasks, rounds: Math.ceil(positive('rounds', 5)), seconds: positive('seconds', 4), warmUpSeconds: 2 }
 }
 
 async function main (): Promise<void> {
@@ -51,20 +62,20 @@ async function main (): Promise<void> {
   if (busy > 0.5) console.log(`other programs are running (load average ${busy.toFixed(1)}): trust cpu µs, not req/s`)
   pinSelf()
   try {
-    const targets = await startAll(folder, running)
+    const targets = await startAll(folder, running, plan)
     console.log(`${plan.rounds} round(s) of ${plan.seconds} s; ` + (pinned()
       ? 'gateway and peers on one processor, load and upstream on another'
       : 'NOT pinned to processors (no taskset, or one processor)') + (hasNginx() ? '' : '; without nginx, which is not installed'))
     const measurements = await measureAll(targets, plan)
     const starts = targets.map(({ name, readySeconds, idleBytes, residentBytes }) =>
       ({ name, readySeconds, idleBytes, afterBytes: residentBytes() }))
-    console.log(report(measurements, starts))
+    console.log(report(measurements, starts, plan.tasks === null ? ['raw', 'http-proxy'] : ['no ledger']))
   } finally {
     await cleanUp()
   }
 }
 
-async function startAll (folder: string, running: Running[]): Promise<Target[]> {
+async function startAll (folder: string, running: Running[], { tasks }: Plan): Promise<Target[]> {
   const upstream = await startUpstream(folder)
   running.push(upstream)
   const stage: Stage = {
@@ -72,6 +83,7 @@ async function startAll (folder: string, running: Running[]): Promise<Target[]> 
     upstreamPort: upstream.port,
     started: program => { running.push(program); return program }
   }
+  if (tasks !== null) return await startStores(stage, tasks)
   const targets = [direct(upstream), await raw(stage), await httpProxy(stage), await gateway(stage)]
   if (hasNginx()) targets.push(await nginx(stage))
   return targets

@@ -75,19 +75,30 @@ export async function nginx (stage: Stage): Promise<Target> {
   return { ...stage.started(await start(wanted)), ...shots([{}], 'any') }
 }
 
+/** What differs from the gateway as it is run in earnest. */
+export interface Variant {
+  readonly name: string
+  readonly script?: string
+  readonly store?: string
+  /** Before its first start. */
+  readonly prepare?: () => Promise<void>
+}
+
 /** Ours, as it is run in earnest: a process of its own, SQLite in a file, access log to a file, a minted session. */
-export async function gateway (stage: Stage): Promise<Target> {
+export async function gateway (stage: Stage, variant: Variant = { name: 'gateway' }): Promise<Target> {
+  const { name, script = join(root, 'src/main.ts'), store = `sqlite:${join(stage.folder, `${name}.db`)}`, prepare } = variant
+  await prepare?.()
   const config = join(stage.folder, 'gateway.yaml')
   writeFileSync(config, JSON.stringify(unlimited)) // JSON is YAML
   const issuerToken = randomBytes(32).toString('hex')
-  const wanted = await program('gateway', stage.folder, {
-    command: [process.execPath, join(root, 'src/main.ts')],
+  const wanted = await program(name, stage.folder, {
+    command: [process.execPath, script],
     env: {
       APIXO_API_KEY: key,
       APIXO_BASE_URL: `http://127.0.0.1:${stage.upstreamPort}`,
       GATEWAY_SESSION_SECRET: randomBytes(32).toString('hex'),
       GATEWAY_ISSUER_TOKEN: issuerToken,
-      GATEWAY_STORE: `sqlite:${join(stage.folder, 'gateway.db')}`,
+      GATEWAY_STORE: store,
       GATEWAY_CONFIG: config,
       NODE_COMPILE_CACHE: join(stage.folder, 'compile-cache'),
       HOST: '127.0.0.1',
