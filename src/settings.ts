@@ -1,25 +1,27 @@
+import type { Model } from './domain/models.ts'
 import { Secret } from './domain/secret.ts'
 import { environmentRuleProblems, upstreamWarnings } from './settings/environment-rules.ts'
 import {
   readEnvironment, type Environment, type EnvironmentReading, type EnvironmentValues
 } from './settings/environment-values.ts'
-import { variables } from './settings/environment.ts'
-import { fileRuleProblems } from './settings/file-rules.ts'
+import { fileRuleProblems, fileWarnings } from './settings/file-rules.ts'
 import type { GatewayFile } from './settings/file-schema.ts'
 import { readFileSecrets, type FileSecret } from './settings/file-secrets.ts'
 import { readGatewayFile, type GatewayFileReading } from './settings/gateway-file.ts'
 import { inertWarnings } from './settings/inert.ts'
+import { readModels } from './settings/models.ts'
 import type { StoreSettings } from './settings/parsers.ts'
-import { equalSecretProblems } from './settings/secret-rules.ts'
-import { Refusal, SettingsError } from './settings/settings-error.ts'
-import { readText, reasonOf, type ReadFile } from './settings/text-file.ts'
+import { equalSecretProblems, type SecretVariable, secretVariables } from './settings/secret-rules.ts'
+import { SettingsError } from './settings/settings-error.ts'
+import { readText, type ReadFile } from './settings/text-file.ts'
 
-export { describeSettings } from './settings/description.ts'
+export { describeSettings, shownSettings } from './settings/description.ts'
 export { readDotEnv } from './settings/dot-env.ts'
 export { environmentVariables, type EnvironmentVariable, type VariableName } from './settings/environment.ts'
 export type { Environment } from './settings/environment-values.ts'
 export type { CapSettings, GatewayFile, IssuerSettings, PlanSettings, PriceSettings } from './settings/file-schema.ts'
 export { gatewayFileSchema, gatewayFileSchemaText } from './settings/json-schema.ts'
+export { type LiveSecrets, liveSecrets, type SecretNews } from './settings/live-secrets.ts'
 export type { StoreSettings } from './settings/parsers.ts'
 export { SettingsError, type SettingsProblem } from './settings/settings-error.ts'
 export type { ReadFile } from './settings/text-file.ts'
@@ -28,8 +30,6 @@ export type { ReadFile } from './settings/text-file.ts'
 export interface Settings {
   /** At least one. */
   readonly apiKeys: readonly Secret[]
-  /** The file that the keys came from, to be watched; read it again with `loadApiKeys`. */
-  readonly apiKeyFile: string | undefined
   /** Without `/api/v1` and without a slash at its end: `https://api.apixo.ai`. */
   readonly tasksBaseUrl: string
   /** Without `/v1` and without a slash at its end: `https://llm.apixo.ai`. */
@@ -52,9 +52,13 @@ export interface Settings {
   readonly configPath: string
   readonly logLevel: EnvironmentValues['LOG_LEVEL']
   readonly file: GatewayFile
+  /** What models.json says, beside the config file; none without it. */
+  readonly models: readonly Model[]
   /** Secrets shared with issuers, by the issuer's name. */
   readonly issuerSecrets: ReadonlyMap<string, Secret>
   readonly turnstileSecret: Secret | undefined
+  /** The files that secrets of the environment came from, absolute: what is in them may change (`liveSecrets`). */
+  readonly secretFiles: ReadonlyMap<SecretVariable, string>
   /** Sentences for the log, at every start. */
   readonly warnings: readonly string[]
   /** For each variable and each value of the file: `default`, `environment`, or the path that it came from. */
@@ -78,42 +82,28 @@ export function loadSettings ({ env, cwd, readFile = readText }: SettingsSources
   const configPath = environment.values.GATEWAY_CONFIG!
   const config = readGatewayFile(configPath, readFile)
   const fileSecrets = readFileSecrets(config, cwd, readFile)
+  const models = readModels(configPath, readFile)
   const problems = [
     ...environment.problems,
     ...environmentRuleProblems(environment, config.file, cwd),
     ...config.problems,
     ...fileRuleProblems(config.file, config.broken).map(config.locate),
     ...fileSecrets.problems,
+    ...models.problems,
     ...equalSecretProblems(environment, config, fileSecrets.secrets)
   ]
   if (problems.length > 0) throw new SettingsError(problems)
-  return settingsOf(environment, config, fileSecrets.secrets)
-}
-
-/**
- * Reads the keys from their file once more, by the rules of the start. Throws a `SettingsError`; the keys in use then
- * had better stay.
- */
-export function loadApiKeys (path: string, readFile: ReadFile = readText): readonly Secret[] {
-  try {
-    return variables.APIXO_API_KEY.parse(readFile(path)).map(key => new Secret(key))
-  } catch (error) {
-    const problem = error instanceof Refusal ? error.message : `can not be read (${reasonOf(error)})`
-    const expected = variables.APIXO_API_KEY.expected
-    throw new SettingsError([{ setting: 'APIXO_API_KEY_FILE', source: path, problem, expected }])
-  }
+  return settingsOf(environment, config, fileSecrets.secrets, models.models)
 }
 
 function settingsOf (
-  environment: EnvironmentReading, config: GatewayFileReading, fileSecrets: readonly FileSecret[]
+  environment: EnvironmentReading, config: GatewayFileReading, fileSecrets: readonly FileSecret[], models: readonly Model[]
 ): Settings {
   // Without a problem every value is there that is required or has a default.
   const values = environment.values as EnvironmentValues
   const wrapped = (value: string | undefined): Secret | undefined => value === undefined ? undefined : new Secret(value)
-  const keySource = environment.origins.get('APIXO_API_KEY')
   return Object.freeze({
     apiKeys: values.APIXO_API_KEY.map(key => new Secret(key)),
-    apiKeyFile: keySource === 'environment' ? undefined : keySource,
     tasksBaseUrl: values.APIXO_BASE_URL.url,
     llmBaseUrl: values.APIXO_LLM_BASE_URL.url,
     insecureUpstream: values.GATEWAY_INSECURE_UPSTREAM,
@@ -131,10 +121,17 @@ function settingsOf (
     configPath: values.GATEWAY_CONFIG,
     logLevel: values.LOG_LEVEL,
     file: config.file,
+    models,
     issuerSecrets: new Map(fileSecrets.flatMap(({ issuer, value }) =>
       issuer === undefined ? [] : [[issuer, new Secret(value)] as const])),
     turnstileSecret: wrapped(fileSecrets.find(({ issuer }) => issuer === undefined)?.value),
-    warnings: [...upstreamWarnings(environment), ...inertWarnings(values, config.file)],
+    secretFiles: secretFilesOf(environment),
+    warnings: [...upstreamWarnings(environment), ...inertWarnings(values), ...fileWarnings(config.file)],
     origins: new Map([...environment.origins, ...config.origins])
   })
+}
+
+function secretFilesOf ({ origins }: EnvironmentReading): ReadonlyMap<SecretVariable, string> {
+  const places = secretVariables.map(name => [name, origins.get(name)!] as const)
+  return new Map(places.filter(([, place]) => place !== 'environment' && place !== 'default'))
 }

@@ -1,23 +1,26 @@
+import type { BatchOutcome } from '../domain/batch-answer.ts'
 import { type Operation, upstreamPath } from '../domain/catalog.ts'
-import { type Envelope, readEnvelope } from '../domain/envelope.ts'
-import { castsDoubt, type KeyRing } from '../domain/keys.ts'
+import { keyTrouble } from '../domain/key-trouble.ts'
+import type { KeyRing } from '../domain/keys.ts'
 import type { TaskLedger } from '../domain/ledger.ts'
-import { effectiveStatus, readSubmitAnswer, readSubmitFailure, type SubmitOutcome } from '../domain/outcome.ts'
-import { type Exchange, type FailureReason, type Upstream, type UpstreamAnswer, UpstreamFailure, type UpstreamKey } from '../domain/upstream.ts'
+import { readSubmitAnswer, readSubmitFailure, type SubmitOutcome } from '../domain/outcome.ts'
+import type { PatientLedger } from '../domain/patient-ledger.ts'
+import type { StatusDesk, StatusReport } from '../domain/status-desk.ts'
+import type { Upstream, UpstreamKey } from '../domain/upstream.ts'
 import { type ErrorCode, gatewayError } from '../errors.ts'
 import type { AdmittedSubmit } from './admit.ts'
 import type { StatusOrder } from './authorize.ts'
 import type { Call, Context } from './call.ts'
 
 /** What came of a submit, seen from outside: as read, or that it was our key the upstream did not want. */
-export type ForwardedSubmit = SubmitOutcome | { readonly kind: 'our-key', readonly code: ErrorCode }
+export type ForwardedSubmit = SubmitOutcome | OurKey
 
-export type ForwardedStatus =
-  | { readonly kind: 'answered', readonly answer: UpstreamAnswer, readonly envelope: Envelope }
-  | { readonly kind: 'kept', readonly body: Buffer }
-  | { readonly kind: 'failed', readonly code: ErrorCode, readonly cause?: unknown }
+export interface OurKey {
+  readonly kind: 'our-key'
+  readonly code: ErrorCode
+}
 
-interface ForwardOptions {
+export interface ForwardOptions {
   readonly operation: Operation
   readonly upstream: Upstream
   readonly keys: KeyRing
@@ -27,91 +30,67 @@ interface ForwardOptions {
  * *forward* for submits. It runs to its end whether or not the caller waits. It is never repeated, but for one case: a
  * complete 401 or 402, where nothing was accepted, may be tried once with another key.
  */
-export function forwardSubmit ({ operation, upstream, keys }: ForwardOptions, ledger: TaskLedger) {
-  const attempt = async (order: AdmittedSubmit, key: UpstreamKey, call: Call): Promise<SubmitOutcome> => {
-    call.keyId = key.id
-    if (!await ledger.advance(order.reservation, { to: 'sent', keyId: key.id })) {
+export function forwardSubmit ({ operation, upstream, keys }: ForwardOptions, ledger: TaskLedger, patient: PatientLedger) {
+  /** A store that fails here may have noted it all the same: it is told, when it is back, that nothing came of it. */
+  const note = async ({ reservation, callbackHash }: AdmittedSubmit, keyId: string): Promise<boolean> => {
+    try {
+      return await ledger.advance(reservation, { to: 'sent', keyId, ...(callbackHash !== undefined && { callbackHash }) })
+    } catch (error) {
+      patient.owe(reservation, { to: 'released' })
+      throw error
+    }
+  }
+
+  return withKeys(keys, async (order: AdmittedSubmit, key, call): Promise<SubmitOutcome> => {
+    if (!await note(order, key.id)) {
       throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }) // it lapsed while it waited
     }
     const exchange = upstream.send({ method: 'POST', path: upstreamPath(operation, order.model), body: order.body, key })
-    return await timed(call, exchange).then(readSubmitAnswer, readSubmitFailure)
+    return await timed(call, exchange.answer).then(readSubmitAnswer, readSubmitFailure)
+  })
+}
+
+/** Makes one attempt, and after a complete 401 or 402 one more with another key. */
+export function withKeys<Order extends AdmittedSubmit, Outcome extends SubmitOutcome | BatchOutcome> (
+  keys: KeyRing, attempt: (order: Order, key: UpstreamKey, call: Call) => Promise<Outcome>
+) {
+  const judged = async (order: Order, key: UpstreamKey, call: Call) => {
+    call.keyId = key.id
+    const outcome = await attempt(order, key, call)
+    return { outcome, trouble: outcome.kind === 'refused' ? await keyTrouble(outcome, key, keys, order.model) : null }
   }
 
-  return async (order: AdmittedSubmit, { call }: Context): Promise<ForwardedSubmit> => {
-    const first = await attempt(order, order.key, call)
-    const trouble = first.kind === 'refused' ? await keyTrouble(first, order.key, keys, order.model) : null
-    if (trouble === null) return first
+  return async (order: Order, { call }: Context): Promise<Outcome | OurKey> => {
+    const { outcome, trouble } = await judged(order, order.key, call)
+    if (trouble === null) return outcome
     const other = trouble.mayTryAnother && order.keyId === undefined ? keys.choose(order.model, order.key) : undefined
     if (other === undefined) return { kind: 'our-key', code: trouble.code }
-    const second = await attempt(order, other, call)
-    const again = second.kind === 'refused' ? await keyTrouble(second, other, keys, order.model) : null
-    return again === null ? second : { kind: 'our-key', code: again.code }
+    const second = await judged(order, other, call)
+    return second.trouble === null ? second.outcome : { kind: 'our-key', code: second.trouble.code }
   }
 }
 
-/** *forward* for status calls: from the ledger when the task has ended, else asked, and cancelled with its caller. */
-export function forwardStatus ({ operation, upstream, keys }: ForwardOptions) {
-  return async ({ task }: StatusOrder, { call, reply }: Context): Promise<ForwardedStatus> => {
-    if (task.finalAnswer !== null) return { kind: 'kept', body: task.finalAnswer }
-    const key = keys.byId(task.keyId) // benched or not: only its account knows the task
-    if (key === undefined) return { kind: 'failed', code: 'GW_NO_KEY' }
-    call.keyId = key.id
-    const exchange = upstream.send({ method: 'GET', path: upstreamPath(operation, task.model, task.taskId), key })
-    const hungUp = () => exchange.cancel()
-    reply.raw.once('close', hungUp)
+/** *forward* for status calls: in turn with all who ask about that task; a call that nobody waits for is cancelled. */
+export function forwardStatus (desk: StatusDesk) {
+  return async ({ task }: StatusOrder, { call, reply }: Context): Promise<StatusReport> => {
+    if (task.finalAnswer !== null) return { kind: 'ended', body: task.finalAnswer }
+    call.keyId = task.keyId
+    const { report, leave } = desk.ask(task)
+    reply.raw.once('close', leave)
     try {
-      const answer = await timed(call, exchange).catch((failure: UpstreamFailure) => failure)
-      if (answer instanceof UpstreamFailure) return { kind: 'failed', code: failureCodes[answer.reason], cause: answer }
-      const envelope = readEnvelope(answer.body)
-      if (envelope === null || isRedirect(answer.status)) return { kind: 'failed', code: 'GW_UPSTREAM_INVALID' }
-      const trouble = await keyTrouble({ status: effectiveStatus(answer.status, envelope), envelope }, key, keys)
-      return trouble === null ? { kind: 'answered', answer, envelope } : { kind: 'failed', code: trouble.code }
+      return await timed(call, report)
     } finally {
-      reply.raw.off('close', hungUp)
+      reply.raw.off('close', leave)
     }
   }
 }
 
-/** What a read answers with when there is no complete answer; a submit is then nothing sent, or unknown. */
-const failureCodes: Readonly<Record<FailureReason, ErrorCode>> = {
-  unreachable: 'GW_UPSTREAM_UNREACHABLE',
-  timeout: 'GW_UPSTREAM_TIMEOUT',
-  broken: 'GW_UPSTREAM_INVALID',
-  'too-long': 'GW_UPSTREAM_INVALID',
-  encoded: 'GW_UPSTREAM_INVALID',
-  cancelled: 'GW_UPSTREAM_INVALID'
-}
-
-/** As much of an answer as casts doubt on a key. */
-interface Doubtful { readonly status: number, readonly envelope: Envelope }
-interface KeyTrouble { readonly code: ErrorCode, readonly mayTryAnother: boolean }
-
-/**
- * Our key's trouble is not the caller's, and the caller's is not our key's. A doubtful answer makes the ring probe the
- * key. `null`: the answer is the caller's own business and passes.
- */
-async function keyTrouble ({ status, envelope }: Doubtful, key: UpstreamKey, keys: KeyRing, model?: string): Promise<KeyTrouble | null> {
-  if (!castsDoubt(status, envelope.message)) return null
-  const verdict = await keys.doubt(key)
-  const mayTryAnother = status === 401 || status === 402
-  if (verdict === 'empty') return { code: 'GW_NO_KEY', mayTryAnother }
-  if (verdict === 'refused') return { code: 'GW_UPSTREAM_REFUSED_KEY', mayTryAnother }
-  if (!mayTryAnother) return null
-  // The key works, but not for this (nor does its money reach, perhaps): never a 401 to a caller, whose SDK would log
-  // out. Only a submit's 401 is about the model; a 402 may be about this one caller's price, and must not shut out others.
-  if (verdict === 'fine' && model !== undefined && status === 401) keys.rest(key, model)
-  return { code: 'GW_UPSTREAM_REFUSED_KEY', mayTryAnother }
-}
-
-async function timed (call: Call, exchange: Exchange): Promise<UpstreamAnswer> {
+/** What the upstream says, the wait for it counted. */
+export async function timed<Said> (call: Call, said: Promise<Said>): Promise<Said> {
   const start = performance.now()
   try {
-    return await exchange.answer
+    return await said
   } finally {
     call.upstreamMs += performance.now() - start
   }
-}
-
-function isRedirect (status: number): boolean {
-  return status >= 300 && status < 400
 }

@@ -60,7 +60,8 @@ export async function receive (app: FastifyInstance, options: ReceiveOptions): P
   const isExempt = (request: FastifyRequest) => request.routeOptions.config?.exempt === true
   app.addHook('onRequest', app.rateLimit({ max: options.addressRequestsPerMinute, allowList: isExempt }))
 
-  const failures = app.createRateLimit({ max: options.addressFailuresPerMinute, allowList: isExempt })
+  const isUncounted = (request: FastifyRequest) => isExempt(request) || request.routeOptions.config?.uncounted === true
+  const failures = app.createRateLimit({ max: options.addressFailuresPerMinute, allowList: isUncounted })
   let lastFailureAt = -Infinity
   app.decorate('countFailure', async request => {
     lastFailureAt = Date.now()
@@ -93,7 +94,7 @@ function proxyWarning (app: FastifyInstance): (request: FastifyRequest) => void 
 }
 
 /** One budget per address, and per /64 in IPv6, where a household has that many addresses to itself. */
-function addressOf ({ call, ip }: FastifyRequest): string {
+export function addressOf ({ call, ip }: FastifyRequest): string {
   // A request that was still in the pipeline when its socket closed has no address any more, whatever the type says.
   call.address ??= rateLimit.normalizeIP(ip ?? '')
   return call.address

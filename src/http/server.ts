@@ -19,6 +19,9 @@ const requestMs = 120_000
 const requestHeadersMs = 20_000
 const connectionsCheckMs = 5000
 
+/** Of a part of a path: a reservation's name may hold its subject, and a subject 160 characters of any script. */
+const maxParamLength = 2048
+
 /** A Fastify without routes, in which nothing that matters is left to a default. */
 export function server ({ log, trustProxy, bodyBytes, socketsPerAddress, begin }: ServerOptions): FastifyInstance {
   const app = Fastify({
@@ -33,6 +36,7 @@ export function server ({ log, trustProxy, bodyBytes, socketsPerAddress, begin }
     forceCloseConnections: 'idle',
     return503OnClosing: false, // `receive` says it in our own words
     exposeHeadRoutes: false,
+    routerOptions: { maxParamLength },
     clientErrorHandler: answerBrokenHttp,
     frameworkErrors: answerBrokenUrl(begin),
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false } }

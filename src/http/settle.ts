@@ -1,24 +1,30 @@
-import type { TaskLedger } from '../domain/ledger.ts'
-import { finalState } from '../domain/outcome.ts'
+import type { KeptAnswer } from '../domain/idempotency.ts'
 import type { PatientLedger } from '../domain/patient-ledger.ts'
+import type { StatusReport } from '../domain/status-desk.ts'
 import type { UpstreamAnswer } from '../domain/upstream.ts'
 import { type ErrorCode, gatewayError } from '../errors.ts'
 import { type AdmittedSubmit, noKey } from './admit.ts'
-import type { StatusOrder } from './authorize.ts'
 import type { Context } from './call.ts'
-import type { ForwardedStatus, ForwardedSubmit } from './forward.ts'
+import type { ForwardedSubmit } from './forward.ts'
+import { keptFrom } from './idempotency.ts'
 import { type Answer, answerFrom, keptAnswer } from './reply.ts'
 
-/** *settle* for submits: what the upstream may have accepted stays charged, what it refused leaves no trace. */
+/**
+ * *settle* for submits: what the upstream may have accepted stays charged, what it refused leaves no trace but the answer
+ * that its idempotency key gives again. A refusal that may pass with time frees the key.
+ */
 export function settleSubmit (patient: PatientLedger) {
-  return async (outcome: ForwardedSubmit, { reservation }: AdmittedSubmit, { call, request }: Context): Promise<Answer> => {
+  return async (outcome: ForwardedSubmit, order: AdmittedSubmit, { call, request }: Context): Promise<Answer> => {
+    const { reservation } = order
     switch (outcome.kind) {
       case 'accepted':
         call.taskId = outcome.taskId
-        await claim(patient, reservation, outcome.taskId)
-        return passable(outcome.answer)
+        await claim(patient, order, outcome)
+        // The task runs, and its owner finds it in the list of its tasks: asked for again, it would be made again.
+        if (outcome.answer.leaksKey) throw gatewayError('GW_UPSTREAM_INVALID', { shouldRetry: false })
+        return answerFrom(outcome.answer)
       case 'refused':
-        await patient.advance(reservation, { to: 'released' })
+        await patient.advance(reservation, { to: 'released', ...(isLasting(outcome) ? kept(order, outcome.answer) : {}) })
         return passable(outcome.answer)
       case 'invalid':
         await patient.advance(reservation, { to: 'released' })
@@ -38,22 +44,35 @@ export function settleSubmit (patient: PatientLedger) {
 }
 
 /** An id that is taken belongs to whoever has it: the caller gets no task, and the charge stays until somebody looks. */
-async function claim (patient: PatientLedger, reservation: number, taskId: string): Promise<void> {
-  if (await patient.advance(reservation, { to: 'claimed', taskId })) return
-  await patient.advance(reservation, { to: 'unknown' })
+async function claim (patient: PatientLedger, order: AdmittedSubmit, { taskId, answer }: Accepted): Promise<void> {
+  if (await patient.advance(order.reservation, { to: 'claimed', taskId, ...kept(order, answer) })) return
+  await patient.advance(order.reservation, { to: 'unknown' })
   throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
 }
 
-/** *settle* for status calls: a final state ends the task in the ledger before the caller hears of it. */
-export function settleStatus (ledger: TaskLedger) {
-  return async (outcome: ForwardedStatus, { task }: StatusOrder): Promise<Answer> => {
-    if (outcome.kind === 'kept') return keptAnswer(outcome.body)
-    if (outcome.kind === 'failed') throw ourTrouble(outcome.code, outcome.cause)
-    const { answer, envelope } = outcome
-    const answered = passable(answer)
-    const state = finalState(answer, envelope, task.taskId)
-    if (state !== null) await ledger.settle({ taskId: task.taskId, state, answer: answer.body })
-    return answered
+type Accepted = Extract<ForwardedSubmit, { kind: 'accepted' }>
+type Refused = Extract<ForwardedSubmit, { kind: 'refused' }>
+
+/** The same request would be refused again. What the caller is not shown is not kept for it either. */
+function isLasting ({ status, answer }: Refused): boolean {
+  return status < 500 && status !== 429 && !answer.leaksKey
+}
+
+/** Only who sent an idempotency key can ask again. */
+function kept ({ idempotency }: AdmittedSubmit, answer: UpstreamAnswer): { readonly answer?: KeptAnswer } {
+  return idempotency === undefined ? {} : { answer: keptFrom(answer) }
+}
+
+/**
+ * *settle* for status calls: a final state has ended the task in the ledger before this caller, or anybody, hears of it.
+ * Who asks too early gets the last answer, and when to come again.
+ */
+export async function settleStatus (report: StatusReport): Promise<Answer> {
+  switch (report.kind) {
+    case 'ended': return keptAnswer(report.body)
+    case 'early': return answerFrom({ ...report.last, retryAfter: String(Math.max(1, Math.ceil(report.nextInMs / 1000))) })
+    case 'answered': return answerFrom(report.answer)
+    case 'failed': throw ourTrouble(report.code, report.cause)
   }
 }
 

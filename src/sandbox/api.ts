@@ -3,12 +3,15 @@ import { envelope, invalid, refusal, send, success, type Answer } from './answer
 import { casesIn } from './cases.ts'
 import { plainly, type Exchange } from './deliveries.ts'
 import { priceUsd, resultCount } from './models.ts'
+import type { BatchStore } from './batch-store.ts'
+import type { CallbackSender } from './callbacks.ts'
 import { newTask, statusData, type SandboxTask, type TaskRequest, type TaskStore } from './tasks.ts'
 
 /** What the sandbox knows, shared by its routes. */
 export interface World {
   readonly models: ReadonlySet<string>
   readonly tasks: TaskStore
+  readonly batches: BatchStore
   readonly keys: Set<string>
   /** Models a key may not use, by key. */
   readonly forbidden: Map<string, Set<string>>
@@ -17,13 +20,18 @@ export interface World {
   /** Milliseconds from the submit of a task to its end. */
   readonly taskMs: number
   readonly resultUrl: (name: string) => string
+  readonly callbacks: CallbackSender
   balanceUsd: number
 }
 
 /** One request to the API, its key not yet looked at. */
 export interface ApiCall extends Exchange {
-  /** The path's last segment. Known model ids need no percent-encoding, so none is undone. */
+  /** A segment of the path. Known model ids need no percent-encoding, so none is undone. */
   readonly model: string
+  /** The path's last segment where it names a batch; else empty. */
+  readonly batchId: string
+  /** Empty without one. Only batches look at it. */
+  readonly idempotencyKey: string
   readonly query: URLSearchParams
   readonly body: Buffer
 }
@@ -37,11 +45,11 @@ export function bearerKey ({ headers }: IncomingMessage): string {
   return /^bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1] ?? ''
 }
 
-function objectIn (value: unknown): Readonly<Record<string, unknown>> | null {
+export function objectIn (value: unknown): Readonly<Record<string, unknown>> | null {
   return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : null
 }
 
-function jsonIn (body: Buffer): unknown {
+export function jsonIn (body: Buffer): unknown {
   try {
     return JSON.parse(body.toString())
   } catch {
@@ -49,36 +57,51 @@ function jsonIn (body: Buffer): unknown {
   }
 }
 
-/** What is wrong with a submit's body, or the parts of it that make a task. */
-function readSubmit (model: string, bytes: Buffer): string | Omit<TaskRequest, 'key' | 'model' | 'plan'> {
-  const body = objectIn(jsonIn(bytes))
-  if (!body) return 'The body is not a JSON object'
+/** What is wrong with the `input` of an object, or the parts of it that make a task. */
+export function readInput (model: string, body: Readonly<Record<string, unknown>>): string | Pick<TaskRequest, 'input' | 'prompt' | 'results'> {
   const input = objectIn(body.input)
   if (!input) return 'Missing required field: input'
   const { prompt, num_images: numImages } = input
   if (typeof prompt !== 'string' || prompt.trim() === '') return 'Missing required field: input.prompt'
   const results = resultCount(model, numImages)
   if (results === null) return 'input.num_images must be a whole number from 1 to 4'
+  return { input, prompt, results }
+}
+
+/** What is wrong with a submit's body, or the parts of it that make a task. */
+function readSubmit (model: string, bytes: Buffer): string | Omit<TaskRequest, 'key' | 'model' | 'plan'> {
+  const body = objectIn(jsonIn(bytes))
+  if (!body) return 'The body is not a JSON object'
+  const read = readInput(model, body)
+  if (typeof read === 'string') return read
   const { request_type: requestType = 'async', callback_url: callbackUrl } = body
-  if (requestType === 'async') return { input, prompt, results, callbackUrl: null }
+  if (requestType === 'async') return { ...read, callbackUrl: null }
   if (requestType !== 'callback') return 'request_type must be async or callback'
   if (typeof callbackUrl !== 'string') return 'Missing required field: callback_url'
-  return { input, prompt, results, callbackUrl }
+  return { ...read, callbackUrl }
 }
 
 /** Records a task and charges for it, as one step. A failed task is not refunded: the documents say nothing of it. */
-function accept (world: World, request: TaskRequest): SandboxTask {
+export function accept (world: World, request: TaskRequest): SandboxTask {
   const task = newTask(request, world.now(), world.taskMs)
   world.tasks.add(task)
+  world.callbacks.schedule(task)
   // Rounded to a hundredth of a cent, or binary fractions would show after a few tasks.
   world.balanceUsd = Math.round((world.balanceUsd - priceUsd) * 1e4) / 1e4
   return task
 }
 
 /** The refusal that key and model meet, or `null`. */
-function refusalOf (world: World, { key, model }: ApiCall): Answer | null {
+export function refusalOf (world: World, { key, model }: ApiCall): Answer | null {
   if (!world.keys.has(key)) return refusal(401)
   return world.models.has(model) ? null : envelope(404, `Model not found: ${model}`, null)
+}
+
+/** The refusal that key and model meet when they are to make something, or `null`. */
+export function submitRefusalOf (world: World, call: ApiCall): Answer | null {
+  const { key, model } = call
+  const forbidden = world.forbidden.get(key)?.has(model)
+  return refusalOf(world, call) ?? (forbidden ? envelope(401, `API key may not use the model ${model}`) : null)
 }
 
 /**
@@ -89,10 +112,8 @@ function refusalOf (world: World, { key, model }: ApiCall): Answer | null {
  */
 export function submit (world: World, call: ApiCall): void {
   const { key, model, response, body } = call
-  const refused = refusalOf(world, call)
+  const refused = submitRefusalOf(world, call)
   if (refused) return send(response, refused)
-  const forbidden = world.forbidden.get(key)?.has(model)
-  if (forbidden) return send(response, envelope(401, `API key may not use the model ${model}`))
   const read = readSubmit(model, body)
   if (typeof read === 'string') return send(response, invalid(read))
   const { cases, unknown } = casesIn(read.prompt)

@@ -18,7 +18,15 @@ export interface SandboxCase {
   readonly status?: Delivery
   /** How the run of the task differs. */
   readonly plan?: TaskPlan
+  /** What an item of a batch with this word meets; as any other when absent. */
+  readonly item?: ItemFate
 }
+
+/**
+ * refused: no task is made, and the answer says so · missing: its task is made, and it is not in the answer ·
+ * nameless: its task is made, and is in the answer without `client_item_id`.
+ */
+export type ItemFate = 'refused' | 'missing' | 'nameless'
 
 type Row = readonly [name: string, makes: SandboxCase['makes'], deliver: Delivery, meaning: string]
 
@@ -74,6 +82,7 @@ const submits: readonly Row[] = [
   ['drop-after', 'task', drop, 'the task is made, then the connection ends'],
   ['no-task-id', 'task', edited((body) => ({ ...body, data: {} })), 'a success without a task id'],
   ['top-level-task-id', 'task', edited(topLevel), 'the task id beside the code, without data'],
+  ['no-batch-id', 'task', edited(withoutBatchId), 'in a batch: a success without the id of the batch'],
   ['duplicate-task', 'duplicate', plainly, 'the id of the latest earlier task, and no new task']
 ]
 
@@ -88,11 +97,26 @@ const statuses: readonly Row[] = [
 const plans: ReadonlyArray<readonly [name: string, plan: TaskPlan, meaning: string]> = [
   ['failed', { ends: 'failed' }, 'the task ends as failed, with failCode and failMsg'],
   ['forever', { ends: 'never' }, 'the task stays pending'],
-  ['unknown-state', { middleState: 'processing_r2' }, 'the middle third of the run has the state processing_r2']
+  ['unknown-state', { middleState: 'processing_r2' }, 'the middle third of the run has the state processing_r2'],
+  ['callback-lost', { callback: 'lost' }, 'its callback is never sent'],
+  ['callback-twice', { callback: 'twice' }, 'its callback is sent twice, both at once'],
+  ['callback-late', { callback: 'late' }, 'its callback is sent a minute after the end'],
+  ['callback-foreign', { callback: 'foreign' }, 'its callback names a task that does not exist'],
+  ['callback-impossible', { callback: 'impossible' }, 'its callback says that it is still pending']
+]
+
+const items: ReadonlyArray<readonly [name: string, item: ItemFate, meaning: string]> = [
+  ['item-refused', 'refused', 'in a batch: the item gets no task, and the answer says so'],
+  ['item-missing', 'missing', 'in a batch: the item gets a task, and is not in the answer'],
+  ['item-nameless', 'nameless', 'in a batch: the item is in the answer without client_item_id']
 ]
 
 function topLevel ({ data, ...body }: GoodBody): unknown {
   return { ...body, ...data }
+}
+
+function withoutBatchId ({ data: { batchId, ...data }, ...body }: GoodBody): unknown {
+  return { ...body, data }
 }
 
 function resultObject ({ data, ...body }: GoodBody): unknown {
@@ -113,7 +137,8 @@ function withoutCostTime ({ data: { costTime, ...data }, ...body }: GoodBody): u
 export const sandboxCases: readonly SandboxCase[] = [
   ...submits.map(([name, makes, submit, meaning]) => ({ name, meaning, makes, submit })),
   ...statuses.map(([name, makes, status, meaning]) => ({ name, meaning, makes, status })),
-  ...plans.map(([name, plan, meaning]) => ({ name, meaning, makes: 'task' as const, plan }))
+  ...plans.map(([name, plan, meaning]) => ({ name, meaning, makes: 'task' as const, plan })),
+  ...items.map(([name, item, meaning]) => ({ name, meaning, makes: 'task' as const, item }))
 ]
 
 const byName = new Map(sandboxCases.map((row) => [row.name, row]))

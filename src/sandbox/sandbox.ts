@@ -1,8 +1,12 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import type { Timers } from '../domain/timers.ts'
 import { refusal, send } from './answers.ts'
 import { balance, bearerKey, status, submit, type ApiCall, type World } from './api.ts'
+import { batchStore } from './batch-store.ts'
+import { batchStatus, submitBatch } from './batches.ts'
+import { callbackSender, type CallbackSender, type RecordedCallback } from './callbacks.ts'
 import { sandboxModels } from './models.ts'
 import { sendResult } from './results.ts'
 import { taskStore, type SandboxTask } from './tasks.ts'
@@ -22,13 +26,15 @@ export interface SandboxOptions {
   readonly balanceUsd?: number
   /** Scheme, host and port in the URLs of results, when callers see the sandbox under another name. */
   readonly publicOrigin?: string
+  /** By which callbacks are sent. Default: Node's. */
+  readonly timers?: Timers
   /** Where the redirect cases lead. Default `http://127.0.0.1:1/`, where nobody listens. */
   readonly redirectTo?: string
   /** Models beyond those of `sandboxModels`. */
   readonly models?: readonly string[]
   /** How many calls, and how many submits, are kept; the oldest are dropped first. Default: all. */
   readonly recordCalls?: number
-  /** How many tasks are kept; the oldest are forgotten first. Default: all. */
+  /** How many tasks are kept, and as many batches and keys of items; the oldest are forgotten first. Default: all. */
   readonly recordTasks?: number
 }
 
@@ -47,9 +53,13 @@ export interface Sandbox {
   readonly origin: string
   /** Every request, in the order of arrival. */
   readonly calls: readonly RecordedCall[]
-  /** The `POST generateTask` requests among `calls`. */
+  /** The `POST generateTask` requests among `calls`, batches included. */
   readonly submits: readonly RecordedCall[]
   readonly tasks: ReadonlyMap<string, SandboxTask>
+  /** Scheme, host and port that callbacks are sent to, in place of those in their URLs; those when `undefined`. */
+  callbacksTo: string | undefined
+  /** Every callback, in the order in which they were answered, or given no answer. */
+  readonly callbacks: readonly RecordedCallback[]
   /** What `current-balance` tells, in USD; falls with each task. Submits are refused with 402 when it is too low. */
   balanceUsd: number
   /** How many slow answers wait for `release`. */
@@ -72,18 +82,20 @@ type Answerer = (request: IncomingMessage, response: ServerResponse) => void
 
 const routes = [
   { method: 'POST', path: /^\/api\/v1\/generateTask\/([^/]+)$/, answer: submit },
+  { method: 'POST', path: /^\/api\/v1\/generateTask\/([^/]+)\/batches$/, answer: submitBatch },
+  { method: 'GET', path: /^\/api\/v1\/generateTask\/([^/]+)\/batches\/([^/]+)$/, answer: batchStatus },
   { method: 'GET', path: /^\/api\/v1\/statusTask\/([^/]+)$/, answer: status },
   { method: 'GET', path: /^\/api\/v1\/apikeys\/(current-balance)$/, answer: balance }
 ] as const
 
 /** Answers one request whose body has been read. A route or a method that is not APIXO's gets its 404. */
-function route (world: World, request: IncomingMessage, call: Omit<ApiCall, 'model' | 'query'>): void {
+function route (world: World, request: IncomingMessage, call: Omit<ApiCall, 'model' | 'batchId' | 'query'>): void {
   const { method, url = '' } = request
   // Not `new URL`: it throws at some of what a client may send as a target.
   const [path = '', query] = url.split('?', 2)
   for (const { method: wanted, path: pattern, answer } of routes) {
-    const model = pattern.exec(path)?.[1]
-    if (model && method === wanted) return answer(world, { ...call, model, query: new URLSearchParams(query) })
+    const [, model, batchId = ''] = pattern.exec(path) ?? []
+    if (model && method === wanted) return answer(world, { ...call, model, batchId, query: new URLSearchParams(query) })
   }
   const name = /^\/temp\/([^/]+)$/.exec(path)?.[1]
   if (name && (method === 'GET' || method === 'HEAD')) {
@@ -117,16 +129,37 @@ function recorder (limit: number) {
   }
 }
 
-function newWorld (options: SandboxOptions, resultUrl: (name: string) => string): World {
+/** Node's, none of which keeps the program from ending. */
+const realTimers: Timers = {
+  after (ms, run) {
+    const timer = setTimeout(run, ms).unref()
+    return () => clearTimeout(timer)
+  }
+}
+
+/** The callbacks that were sent, and who sends them. */
+function postOffice ({ timers = realTimers, now = Date.now, recordCalls = Infinity }: SandboxOptions, resultUrl: (name: string) => string) {
+  const sent: RecordedCallback[] = []
+  const office = { sent, callbacksTo: undefined as string | undefined }
+  const record = (callback: RecordedCallback): void => {
+    sent.push(callback)
+    if (sent.length > recordCalls) sent.shift()
+  }
+  return Object.assign(office, { sender: callbackSender({ timers, now, callbacksTo: () => office.callbacksTo, resultUrl, record }) })
+}
+
+function newWorld (options: SandboxOptions, resultUrl: (name: string) => string, callbacks: CallbackSender): World {
   return {
     models: new Set([...sandboxModels, ...options.models ?? []]),
     tasks: taskStore(options.recordTasks ?? Infinity),
+    batches: batchStore(options.recordTasks ?? Infinity),
     // An empty key would let in whoever sends none.
     keys: new Set(options.keys.filter((key) => key !== '')),
     forbidden: new Map(),
     now: options.now ?? Date.now,
     taskMs: options.taskMs ?? 6000,
     resultUrl,
+    callbacks,
     balanceUsd: options.balanceUsd ?? 100
   }
 }
@@ -155,7 +188,9 @@ export async function startSandbox (options: SandboxOptions): Promise<Sandbox> {
   const { calls, submits, record } = recorder(recordCalls)
   const answers: Answerer[] = []
   const gate = slowGate()
-  const world = newWorld(options, (name) => `${options.publicOrigin ?? origin}/temp/${name}`)
+  const resultUrl = (name: string): string => `${options.publicOrigin ?? origin}/temp/${name}`
+  const office = postOffice(options, resultUrl)
+  const world = newWorld(options, resultUrl, office.sender)
 
   const server = createServer((request, response) => {
     const recordBody = record(request)
@@ -163,7 +198,8 @@ export async function startSandbox (options: SandboxOptions): Promise<Sandbox> {
       recordBody(body)
       const byHand = answers.shift()
       if (byHand) return byHand(request, response)
-      route(world, request, { response, key: bearerKey(request), redirectTo, hold: gate.hold, body })
+      const idempotencyKey = String(request.headers['idempotency-key'] ?? '')
+      route(world, request, { response, key: bearerKey(request), idempotencyKey, redirectTo, hold: gate.hold, body })
     })
   })
   server.listen(port, host)
@@ -175,6 +211,9 @@ export async function startSandbox (options: SandboxOptions): Promise<Sandbox> {
     calls,
     submits,
     tasks: world.tasks.byId,
+    callbacks: office.sent,
+    get callbacksTo () { return office.callbacksTo },
+    set callbacksTo (origin) { office.callbacksTo = origin },
     get balanceUsd () { return world.balanceUsd },
     set balanceUsd (usd) { world.balanceUsd = usd },
     get waiting () { return gate.waiting },
@@ -184,6 +223,7 @@ export async function startSandbox (options: SandboxOptions): Promise<Sandbox> {
     next (answer) { answers.push(answer) },
     release: gate.release,
     close: () => new Promise((resolve) => {
+      office.sender.close()
       server.close(() => resolve())
       server.closeAllConnections()
     })

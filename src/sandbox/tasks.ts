@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import type { CallbackFate } from './callbacks.ts'
 
 /** What a prompt's words change about the run of a task. */
 export interface TaskPlan {
@@ -6,6 +7,7 @@ export interface TaskPlan {
   readonly ends?: 'failed' | 'never'
   /** The state of the middle third of the run; the usual one when absent. */
   readonly middleState?: string
+  readonly callback?: CallbackFate
 }
 
 /** A task as the sandbox remembers it. */
@@ -18,7 +20,7 @@ export interface SandboxTask {
   readonly prompt: string
   readonly input: Readonly<Record<string, unknown>>
   readonly plan: TaskPlan
-  /** `callback_url` of the request. The sandbox keeps it and never calls it. */
+  /** `callback_url` of the request. */
   readonly callbackUrl: string | null
   /** Unix milliseconds. */
   readonly createTime: number

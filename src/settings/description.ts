@@ -27,15 +27,20 @@ const values: Readonly<Record<VariableName, (settings: Settings) => string>> = {
   LOG_LEVEL: ({ logLevel }) => logLevel
 }
 
+/** Each setting in force, by name. Secrets are shown as fingerprints. */
+export function shownSettings (settings: Settings): ReadonlyMap<string, string> {
+  return new Map([
+    ...environmentVariables.map(({ name }) => [name, values[name](settings)] as const),
+    ...leaves(settings.file).map(({ path, value }) => [pathText(path), valueText(value)] as const)
+  ])
+}
+
 /**
  * The settings in force, a line each: name, value, and where the value came from. Secrets are shown as fingerprints,
  * which tell two apart and give neither away.
  */
 export function describeSettings (settings: Settings): string {
-  const rows = [
-    ...environmentVariables.map(({ name }) => [name, values[name](settings)] as const),
-    ...leaves(settings.file).map(({ path, value }) => [pathText(path), valueText(value)] as const)
-  ]
+  const rows = [...shownSettings(settings)]
   const nameWidth = Math.max(...rows.map(([name]) => name.length))
   const valueWidth = Math.max(...rows.map(([, value]) => value.length))
   return rows.map(([name, value]) =>

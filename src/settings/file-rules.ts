@@ -53,6 +53,12 @@ function guestProblems ({ plans, guests }: GatewayFile): FileProblem[] {
   return problems
 }
 
+/** Sentences for the log, at every start. */
+export function fileWarnings ({ guests }: GatewayFile): string[] {
+  if (!guests.enabled || guests.proof !== 'none') return []
+  return ['guests.proof is none: any program makes tasks as a guest, up to the limits of guests and at your cost.']
+}
+
 /** Credits are counted in millionths. `multipleOf` could say so in the schema, but editors reckon it in binary. */
 function decimalProblems (section: unknown, name: string): FileProblem[] {
   return leaves(section, [name])

@@ -20,7 +20,7 @@ const limits = section('Bounds that hold for everybody.', {
 const sessions = section('Lifetimes of sessions.', {
   defaultTtlSeconds: seconds(3600, 'How long a session lasts when its minting names no time.'),
   maxTtlSeconds: seconds(7776000, 'How long a session may last at most.'),
-  cookieMaxAgeSeconds: seconds(604800, 'How long the session cookie lasts.')
+  cookieMaxAgeSeconds: seconds(604800, 'How long a cookie lasts that nobody uses; never longer than its session.')
 })
 
 const upstream = section('Waits of the calls to APIXO.', {

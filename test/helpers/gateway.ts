@@ -1,12 +1,15 @@
 import { Writable } from 'node:stream'
 import type { Test } from 'tap'
-import { createGateway, type Gateway } from '../../src/app.ts'
+import { createGateway, type Gateway, type GatewayOptions } from '../../src/app.ts'
+import type { Model } from '../../src/domain/models.ts'
 import { type Sandbox, type SandboxOptions, startSandbox } from '../../src/sandbox/sandbox.ts'
 import { loadSettings, type Settings } from '../../src/settings.ts'
 import { type Clock, clock } from './clock.ts'
+import type { CrankedTimers } from './timers.ts'
 
 export const apiKey = 'apixo-key-of-the-operator-0001'
 export const issuerToken = 'issuer-token-of-the-backend-0001'
+export const adminToken = 'admin-token-of-the-operator-0001'
 export const sessionSecret = 'a-session-secret-of-32-bytes-and-more'
 /** Whole run of a task in the sandbox, ms of the test's clock. */
 export const taskMs = 6000
@@ -14,13 +17,22 @@ export const taskMs = 6000
 export interface TestGatewayOptions {
   /** config/gateway.yaml; a roomy default plan when absent. */
   readonly config?: string
+  /** config/models.json has these; there is none when absent. */
+  readonly models?: readonly Model[]
   readonly env?: Readonly<Record<string, string>>
   readonly keys?: readonly string[]
   readonly sandbox?: Partial<SandboxOptions>
+  /** The sandbox of another gateway: the two are replicas. */
+  readonly upstream?: Sandbox
   /** A file for the ledger; in memory when absent. */
   readonly store?: string
   readonly time?: Clock
   readonly tidyEveryMs?: number
+  /** In place of Node's: they run when the test says so. */
+  readonly timers?: CrankedTimers
+  /** Servers of callers that are on this machine. */
+  readonly webhooks?: GatewayOptions['webhooks']
+  readonly siteverifyUrl?: string
 }
 
 export interface CallOptions {
@@ -63,17 +75,21 @@ const roomy = 'plans: { default: { requestsPerMinute: 100000, pollsPerMinute: 10
 export async function startGateway (t: Test, options: TestGatewayOptions = {}): Promise<TestGateway> {
   const time = options.time ?? clock()
   const keys = options.keys ?? [apiKey]
-  const sandbox = await startSandbox({ keys, now: time.now, taskMs, ...options.sandbox })
-  t.teardown(() => sandbox.close())
+  const sandbox = options.upstream ?? await startSandbox({ keys, now: time.now, taskMs, ...(options.timers && { timers: options.timers }), ...options.sandbox })
+  if (options.upstream === undefined) t.teardown(() => sandbox.close())
   const settings = settingsFor(t, sandbox.origin, { ...options, keys })
   const log: Array<Record<string, any>> = []
   const gateway = await createGateway(settings, {
     now: time.now,
     logTo: collector(log),
+    ...(options.timers === undefined ? {} : { timers: options.timers }),
+    ...(options.webhooks === undefined ? {} : { webhooks: options.webhooks }),
+    ...(options.siteverifyUrl === undefined ? {} : { siteverifyUrl: options.siteverifyUrl }),
     ...(options.tidyEveryMs === undefined ? {} : { tidyEveryMs: options.tidyEveryMs })
   })
   t.teardown(() => gateway.close())
   const origin = await gateway.listen()
+  sandbox.callbacksTo = origin
 
   const call: TestGateway['call'] = async (path, { method, token, body, headers = {}, signal } = {}) => {
     const text = body === undefined || typeof body === 'string' ? body : JSON.stringify(body)
@@ -113,8 +129,8 @@ export async function startGateway (t: Test, options: TestGatewayOptions = {}): 
 }
 
 /** Settings as an operator would make them: a file and an environment. */
-export function settingsFor (t: Test, baseUrl: string, { config = roomy, env = {}, keys = [apiKey], store = ':memory:' }: TestGatewayOptions): Settings {
-  const cwd = t.testdir({ 'gateway.yaml': config })
+export function settingsFor (t: Test, baseUrl: string, { config = roomy, models, env = {}, keys = [apiKey], store = ':memory:' }: TestGatewayOptions): Settings {
+  const cwd = t.testdir({ 'gateway.yaml': config, ...(models === undefined ? {} : { 'models.json': JSON.stringify({ models }) }) })
   return loadSettings({
     cwd,
     env: {

@@ -140,7 +140,7 @@ t.test('other routes and other methods are 404', async (t) => {
     ['GET', '/'], ['GET', '/api/v1/generateTask/nano-banana'], ['POST', '/api/v1/statusTask/nano-banana'],
     ['POST', '/api/v1/apikeys/current-balance'], ['GET', '/api/v1/generateTask/'], ['GET', '/api/mcp/contracts'],
     ['POST', '/temp/0.png'], ['GET', '/temp/0.png'], ['GET', '//'],
-    ['GET', '/api/v1/generateTask/nano-banana/batches/1']
+    ['GET', '/api/v1/generateTask/nano-banana/batches']
   ] as const) {
     const response = await get(path, { method })
     t.equal(response.status, 404, path)

@@ -11,7 +11,6 @@ t.test('the required variables and a config file are enough, and all else has it
   t.equal(origins.get('PORT'), 'default')
   t.equal(origins.get('APIXO_API_KEY'), 'environment')
   t.strictSame(rest, {
-    apiKeyFile: undefined,
     tasksBaseUrl: 'https://api.apixo.ai',
     llmBaseUrl: 'https://llm.apixo.ai',
     insecureUpstream: false,
@@ -27,8 +26,10 @@ t.test('the required variables and a config file are enough, and all else has it
     staticDir: undefined,
     configPath: configPath(t),
     logLevel: 'info',
+    models: [],
     issuerSecrets: new Map(),
     turnstileSecret: undefined,
+    secretFiles: new Map(),
     warnings: []
   })
   t.end()

@@ -19,6 +19,11 @@ t.test('values that do not go together are refused', async t => {
     ['prices: { a: { inputPerMillion: 1, outputPerMillion: 1.1234567 } }', 'prices.a.outputPerMillion', /^is 1.1234567$/],
     ['caps: { a: { input.n: { min: 3, max: 2 } } }', 'caps.a["input.n"]', /^min 3 is greater than max 2$/],
     [`issuers: [{ ${issuer} }]`, 'issuers[0]', /^has no keys$/],
+    ['issuers: [{ issuer: "http://a.example", audience: b }]', 'issuers[0]', /^has no keys$/],
+    ['issuers: [{ issuer: "https://a.example?b", audience: b }]', 'issuers[0]', /^has no keys$/],
+    ['issuers: [{ issuer: "https://a.example", audience: b, algorithms: [HS256] }]', 'issuers[0].algorithms', /^do not fit the keys$/],
+    ['issuers: [{ issuer: "https://a.example" }]', 'issuers[0].audience', /^is missing$/],
+    ['issuers: [{ issuer: "https://a.example", claims: {} }]', 'issuers[0].audience', /^is missing$/],
     [`issuers: [{ ${issuer}, jwksUrl: "https://a.example", secretFile: secret }]`, 'issuers[0].secretFile', /beside jwksUrl$/],
     [`issuers: [{ ${issuer}, jwksUrl: "https://a.example", algorithms: [RS256, HS256] }]`, 'issuers[0].algorithms', /^do not fit the keys$/],
     [`issuers: [{ ${issuer}, secretFile: secret }]`, 'issuers[0].algorithms', /^do not fit the keys$/],
@@ -28,6 +33,10 @@ t.test('values that do not go together are refused', async t => {
     [`issuers: [{ ${issuer}, jwksUrl: "https://:x@a.example" }]`, 'issuers[0].jwksUrl', /^has credentials in it$/],
     [`issuers: [{ ${issuer}, jwksUrl: "https://a.example", plan: gold }]`, 'issuers[0].plan', /^there is no plan "gold"$/],
     [`issuers: [${`{ ${issuer}, jwksUrl: "https://a.example" },`.repeat(2)}]`, 'issuers[1].issuer', /^is there twice$/],
+    [`issuers: [{ issuer: "https://a.example/${'x'.repeat(79)}", audience: b }]`, 'issuers[0].subjectPrefix', /^is missing$/],
+    ['issuers: [{ issuer: "https://a.example", audience: b }, { issuer: "https://a.example:8443", audience: b }]', 'issuers[1].subjectPrefix', /^is missing$/],
+    ['issuers: [{ issuer: "https://a.example:8443", audience: b }, { issuer: "https://a.example", audience: b }]', 'issuers[1].subjectPrefix', /^is missing$/],
+    ['issuers: [{ issuer: apixo-gateway, audience: b, jwksUrl: "https://a.example" }]', 'issuers[0].issuer', /^is the gateway itself$/],
     ['issuers: [{ issuer: "app:a", audience: b, jwksUrl: "https://a.example" }]', 'issuers[0].issuer', /^begins like the subjects/],
     [`issuers: [{ ${issuer}, jwksUrl: "https://a.example", subjectPrefix: guest }]`, 'issuers[0].subjectPrefix', /^begins like the subjects/]
   ]
@@ -56,6 +65,10 @@ guests: { enabled: true, proof: none }
 issuers:
   - { issuer: a, audience: b, jwksUrl: "https://a.example", algorithms: [ES256, EdDSA], subjectPrefix: one }
   - { issuer: b, audience: b, jwksUrl: "http://127.0.0.1:9000/jwks", subjectPrefix: one, plan: guest }
+  - { issuer: "https://clerk.example", claims: { azp: ["https://app.example"], email_verified: [true] } }
+  - { issuer: "http://localhost:9000/realms/app", audience: b, planClaim: app_metadata.plan }
+  - { issuer: "https://a.example/${'x'.repeat(100)}", audience: b, subjectPrefix: long }
+  - { issuer: "https://a.example/${'x'.repeat(100)}:y", audience: b, subjectPrefix: longer }
 `
   })
   t.equal(file.guests.enabled, true)
