@@ -17,7 +17,7 @@ const layers = [
   { name: 'pages', files: /^pages\//, imports: [] },
   { name: 'settings', files: /^settings(?:\/.+)?\.ts$/, imports: ['errors', 'domain'] },
   { name: 'parts', files: /^parts(?:\/.+)?\.ts$/, imports: ['errors', 'domain', 'adapters', 'settings'] },
-  { name: 'app', files: /^app\.ts$/, imports: ['errors', 'domain', 'adapters', 'http', 'pages', 'settings', 'parts'] },
+  { name: 'app', files: /^(?:app|routes)\.ts$/, imports: ['errors', 'domain', 'adapters', 'http', 'pages', 'settings', 'parts'] },
   { name: 'demo', files: /^demo\.ts$/, imports: ['app', 'sandbox', 'settings'] },
   { name: 'main', files: /^main\.ts$/, imports: ['app', 'settings'] },
   { name: 'cli', files: /^cli(?:\/.+)?\.ts$/, imports: ['main', 'demo', 'parts', 'domain', 'settings'] }
@@ -30,7 +30,7 @@ const homes = [
   { names: /^ioredis$/, home: /^adapters\/redis\// },
   { names: /^altcha-lib(?:\/.+)?$/, home: /^adapters\/altcha-proofs\.ts$/ },
   { names: /^jose$/, home: /^adapters\/[^/]+-sessions(?:\/[^/]+)?\.ts$/ },
-  { names: /^(?:fastify|@fastify\/(?!error$).+)$/, home: /^(?:http\/|app\.ts$)/ },
+  { names: /^(?:fastify|@fastify\/(?!error$).+)$/, home: /^(?:http\/|app\.ts$|routes\.ts$)/ },
   { names: /^@fastify\/error$/, home: /^errors\.ts$/ }
 ]
 

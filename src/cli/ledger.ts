@@ -22,7 +22,7 @@ export async function withStore<Result> (work: (settings: Settings, store: Store
 
 /** Loaded here and not above: who mistypes a word need not wait for a database driver. */
 async function openOperatorStore () {
-  const [{ openStore }, { loadSettings, readDotEnv }] = await Promise.all([import('../parts.ts'), import('../settings.ts')])
+  const [{ openStore }, { loadSettings, readDotEnv }] = await Promise.all([import('../parts/store.ts'), import('../settings.ts')])
   try {
     const cwd = process.cwd()
     const settings = loadSettings({ env: { ...readDotEnv(cwd), ...process.env }, cwd })

@@ -2,7 +2,7 @@ import { rmSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import t, { type Test } from 'tap'
 import { microcredits } from '../../src/domain/pricing.ts'
-import { openStore } from '../../src/parts.ts'
+import { openStore } from '../../src/parts/store.ts'
 import { startGateway, taskMs, type TestGateway } from '../helpers/gateway.ts'
 
 const path = '/api/v1/apikeys/current-balance'

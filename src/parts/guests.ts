@@ -1,0 +1,31 @@
+import { altchaProofs } from '../adapters/altcha-proofs.ts'
+import { turnstileProofs } from '../adapters/turnstile.ts'
+import { type Guests, guests, type ProofChallenges } from '../domain/guests.ts'
+import type { Store } from '../domain/store.ts'
+import type { LiveSecrets, Settings } from '../settings.ts'
+
+export interface GuestParts {
+  /** `undefined`: there are none. */
+  readonly guests: Guests | undefined
+  /** `null`: guests solve nothing of ours. */
+  readonly challenges: ProofChallenges | null
+}
+
+export interface GuestTerms {
+  readonly store: Store
+  readonly now: () => number
+  /** In place of Cloudflare's, for tests. */
+  readonly siteverifyUrl: string | undefined
+  readonly sessionSecrets: LiveSecrets['sessionSecrets']
+}
+
+/** Sessions for anybody, when the operator has opened them. */
+export function openGuests (settings: Settings, { store, now, sessionSecrets, siteverifyUrl }: GuestTerms): GuestParts {
+  const { file: { guests: { enabled, proof, sessionsPerAddressPerDay } }, turnstileSecret, allowedOrigins, publicUrl } = settings
+  if (!enabled) return { guests: undefined, challenges: null }
+  const altcha = proof === 'work' ? altchaProofs({ secrets: sessionSecrets, now }) : null
+  const hostnames = new Set([...allowedOrigins, publicUrl ?? []].flat().map(origin => new URL(origin).hostname))
+  const turnstile = proof === 'turnstile' ? turnstileProofs({ secret: turnstileSecret!, hostnames, now, url: siteverifyUrl }) : null
+  const proofs = altcha ?? turnstile
+  return { guests: guests({ proofs, spent: store.spentProofs, counts: store.guestCounts, sessionsPerAddressPerDay }), challenges: altcha }
+}

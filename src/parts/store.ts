@@ -1,0 +1,33 @@
+import { redisStore } from '../adapters/redis/store.ts'
+import { sqliteStore } from '../adapters/sqlite/store.ts'
+import type { Store } from '../domain/store.ts'
+import type { Settings } from '../settings.ts'
+
+/** How often what has overstayed is let go, ms. */
+export const tidyMs = 5000
+/** How long a reply waits for a store that has gone away between the upstream's answer and our note of it, ms. */
+export const patienceMs = 10_000
+/** A reservation that is not sent by then never will be, ms. */
+const reservedMs = 30_000
+export const dayMs = 86_400_000
+
+/**
+ * `operator`: for the CLI, beside a running server: nothing is recovered, and a ledger that is not there is not made.
+ * `onLost` is told whenever the connection to Redis is lost.
+ */
+export async function openStore (
+  { store, file }: Settings, now: () => number, role: 'server' | 'operator' = 'server', onLost: (reason: Error) => void = () => {}
+): Promise<Store> {
+  const { upstream, tasks, limits, ledger } = file
+  const terms = {
+    reservedMs,
+    // A submit that has had all its time upstream and all our patience is not coming back.
+    sentMs: upstream.connectMs + upstream.headersMs + upstream.bodyIdleMs + patienceMs + tidyMs,
+    giveUpMs: tasks.giveUpMs,
+    refundsPerPeriod: limits.refundsPerPeriod,
+    retentionMs: tasks.retentionDays * dayMs
+  }
+  return store.kind === 'redis'
+    ? await redisStore({ url: store.url, terms, now, onLost })
+    : sqliteStore({ path: store.path, role, synchronous: ledger.synchronous, now, terms })
+}

@@ -1,0 +1,121 @@
+import type { FastifyInstance } from 'fastify'
+import type { Logger } from 'pino'
+import { jwtSessions } from './adapters/jwt-sessions/jwt-sessions.ts'
+import { signedSessions } from './adapters/signed-sessions.ts'
+import { caps } from './domain/caps.ts'
+import { invitations } from './domain/invitations.ts'
+import type { Live } from './domain/live.ts'
+import { priceList } from './domain/models.ts'
+import { operator } from './domain/operator.ts'
+import { plans as compilePlans } from './domain/plan.ts'
+import { pricing } from './domain/pricing.ts'
+import type { Secret } from './domain/secret.ts'
+import { subjectFeed } from './domain/subject-feed.ts'
+import { tokenDesk } from './domain/token-desk.ts'
+import { operatorAuthenticator } from './http/admin.ts'
+import { authenticator } from './http/authenticate.ts'
+import { readBodies } from './http/bodies.ts'
+import type { EventStreams } from './http/event-stream.ts'
+import { withMethods } from './http/methods.ts'
+import type { Metrics } from './http/metrics.ts'
+import { ownOrigins } from './http/origins.ts'
+import { subjectRates } from './http/rates.ts'
+import { resultLinks } from './http/result-links.ts'
+import { adminRoutes } from './http/routes/admin.ts'
+import { adminKeyRoutes } from './http/routes/admin-keys.ts'
+import { batchRoutes } from './http/routes/batches.ts'
+import { callbackRoutes } from './http/routes/callbacks.ts'
+import { cookieSessionRoutes } from './http/routes/cookie-sessions.ts'
+import { deliveryRoutes } from './http/routes/deliveries.ts'
+import { eventRoutes } from './http/routes/events.ts'
+import { guestRoutes } from './http/routes/guests.ts'
+import { healthRoutes } from './http/routes/health.ts'
+import { invitationRoutes } from './http/routes/invitations.ts'
+import { metricsRoutes } from './http/routes/metrics.ts'
+import { mirrorRoutes } from './http/routes/mirror.ts'
+import { modelRoutes } from './http/routes/models.ts'
+import { resultRoutes } from './http/routes/results.ts'
+import { sessionRoutes } from './http/routes/sessions.ts'
+import { taskRoutes } from './http/routes/tasks.ts'
+import { tokenRoutes } from './http/routes/tokens.ts'
+import { sessionCookie } from './http/session-cookie.ts'
+import type { Uploads } from './http/uploads.ts'
+import { readPage } from './pages/page.ts'
+import type { Parts } from './parts.ts'
+import type { Settings } from './settings.ts'
+
+/** A verifier that has not answered by then vouches for nobody, ms. */
+const verifierMs = 5000
+
+/** What the routes share with the rest of the gateway. */
+export interface Doors { readonly log: Logger, readonly uploads: Uploads, readonly numbers: Metrics, readonly streams: EventStreams }
+
+/** All that the main port answers. */
+export async function registerRoutes (app: FastifyInstance, settings: Settings, parts: Parts, { log, uploads, numbers, streams }: Doors): Promise<void> {
+  const { file, publicUrl, adminPort } = settings
+  const { store, tickets } = parts
+  const who = await openSessions(app, settings, parts, log)
+  const rates = await subjectRates(app, store.counter === undefined ? undefined : { redis: store.counter, onStoreError: file.limits.onStoreError })
+  const rules = { ...parts, extraFields: new Set(file.submit.fields), priceOf: pricing(file.prices), holdCaps: caps(file.caps) }
+  const common = { ...parts, ...store, ...who, rates }
+
+  await withMethods(app, async () => {
+    healthRoutes(app, store.ping)
+    await app.register(async scope => {
+      readBodies(scope, 'bytes')
+      const mirrored = { ...parts, store, entrance: { ...who, uploads }, rates, rules }
+      mirrorRoutes(scope, mirrored)
+      if (file.batches.enabled) batchRoutes(scope, mirrored)
+    })
+    if (file.callbacks.inbound) await app.register(async scope => callbackRoutes(scope, parts.callbacks))
+    await app.register(async scope => {
+      readBodies(scope, 'object')
+      sessionRoutes(scope, { ...common, ...file.sessions, issuerToken: parts.secrets.issuerToken })
+      cookieSessionRoutes(scope, common)
+      if (parts.guests !== undefined) guestRoutes(scope, { ...common, ...settings, ...file.sessions, ...file.guests, guests: parts.guests })
+      invitationRoutes(scope, { page: readPage('invitation'), accept: invitations({ ...common, trail: store.audit }) })
+      taskRoutes(scope, common)
+      deliveryRoutes(scope, common)
+      modelRoutes(scope, { ...common, models: settings.models, priceOf: priceList(file.prices) })
+      eventRoutes(scope, { ...common, streams, resultsOf: resultLinks(tickets, publicUrl), feed: subjectFeed(common) })
+      resultRoutes(scope, { ...common, stallMs: file.upstream.bodyIdleMs })
+    })
+    if (adminPort === undefined) await registerOperatorRoutes(app, settings, parts, numbers)
+  })
+}
+
+/** Who may call, and how that is found out. */
+async function openSessions (app: FastifyInstance, settings: Settings, { store, secrets, tokenSessions, now }: Parts, log: Logger) {
+  const { file, issuerSecrets, publicUrl } = settings
+  const plans = compilePlans(file.plans)
+  const sessions = signedSessions({ secrets: secrets.sessionSecrets, now })
+  const issued = jwtSessions({
+    issuers: file.issuers,
+    secrets: issuerSecrets,
+    now,
+    onKeysFailed: (issuer, err) => log.warn({ alarm: 'issuer-keys', issuer, err }, 'the keys of an issuer can not be read; those known before stay in use')
+  })
+  const ownOrigin = ownOrigins(publicUrl)
+  const cookie = await sessionCookie(app, { ...file.sessions, issuer: sessions, now })
+  const { revocations } = store
+  const authenticate = authenticator({ verifiers: [tokenSessions, sessions, issued], revocations, plans, cookie, ownOrigin, timeoutMs: verifierMs })
+  return { authenticate, sessions, cookie, ownOrigin, plans }
+}
+
+/** Without an admin token there is no admin API, and `/metrics` only where the network decides who gets there. */
+export async function registerOperatorRoutes (
+  app: FastifyInstance, { adminToken, adminPort, publicUrl, file }: Settings, { store, secrets, keys, now }: Parts, numbers: Metrics
+): Promise<void> {
+  // Whoever has one at the start has one for good: a file that was emptied changes nothing.
+  const authenticate = adminToken && operatorAuthenticator(secrets.adminToken as Live<Secret>)
+  if (adminPort !== undefined) metricsRoutes(app, numbers)
+  else if (authenticate !== undefined) metricsRoutes(app, numbers, authenticate)
+  if (authenticate === undefined) return
+  await app.register(async scope => {
+    readBodies(scope, 'object')
+    const office = { ...store, trail: store.audit, actor: 'admin', now } as const
+    adminRoutes(scope, { authenticate, now, operator: operator(office) })
+    tokenRoutes(scope, { authenticate, desk: tokenDesk({ ...office, ...file.sessions, publicUrl, plans: file.plans }) })
+    adminKeyRoutes(scope, { authenticate, keys })
+  })
+}
