@@ -1,4 +1,5 @@
 import { createHmac, hkdfSync, timingSafeEqual } from 'node:crypto'
+import { gatewayError } from '../errors.ts'
 import type { Task, TaskLedger } from './ledger.ts'
 import { derived, type Live } from './live.ts'
 import type { Secret } from './secret.ts'
@@ -7,7 +8,10 @@ import type { Secret } from './secret.ts'
 export interface ResultTickets {
   /** A ticket, fit for a URL's path. Whether there is such a result is not looked at. */
   ticketFor (task: Pick<Task, 'taskId' | 'subject'>, index: number): string
-  /** What a ticket opens; `null` when it is none of ours, has expired, or its task is forgotten. Throws `GW_STORE_DOWN`. */
+  /**
+   * What a ticket opens; `null` when it is none of ours, or its task is forgotten. Throws `GW_RESULT_EXPIRED` for one that
+   * was ours, and `GW_STORE_DOWN`.
+   */
   open (ticket: string): Promise<{ readonly task: Task, readonly index: number } | null>
 }
 
@@ -46,11 +50,14 @@ export function resultTickets ({ secrets, ticketSeconds, taskOf, now }: ResultTi
     },
     async open (ticket) {
       const [, claims, taskId, index, expiry, mac] = form.exec(ticket) ?? []
-      if (claims === undefined || parseInt(expiry!, 36) * 1000 <= now()) return null
+      if (claims === undefined) return null
       const task = await taskOf(taskId!)
       // Signed for nobody when there is no such task: whether there is takes the same time to say.
       const isSigned = keys.current.some(key => timingSafeEqual(Buffer.from(sign(key, task?.subject ?? '', claims)), Buffer.from(mac!)))
-      return isSigned && task !== null ? { task, index: Number(index) } : null
+      if (!isSigned || task === null) return null
+      // Not a miss: a page that stood open for long asks for many, and must not be shut out as one that guesses.
+      if (parseInt(expiry!, 36) * 1000 <= now()) throw gatewayError('GW_RESULT_EXPIRED')
+      return { task, index: Number(index) }
     }
   }
 }

@@ -65,7 +65,8 @@ t.test('whoever has a ticket gets that one result, without a session, until the 
   const late = await call(`/gateway/results/${ticket}`)
   const never = await call('/gateway/results/nonsense')
   const route = await call('/gateway/nowhere')
-  for (const { status, error, json } of [late, never]) t.match({ status, error, message: json.message }, { status: 404, error: 'GW_NOT_FOUND', message: route.json.message })
+  t.match(late, { status: 410, error: 'GW_RESULT_EXPIRED' })
+  t.match({ status: never.status, error: never.error, message: never.json.message }, { status: 404, error: 'GW_NOT_FOUND', message: route.json.message })
 })
 
 t.test('there is no result of a task that runs, has failed, is a stranger\'s, or has not that many', async t => {
