@@ -1,5 +1,3 @@
-import { redisStore } from '../adapters/redis/store.ts'
-import { sqliteStore } from '../adapters/sqlite/store.ts'
 import type { Store } from '../domain/store.ts'
 import type { Settings } from '../settings.ts'
 
@@ -27,7 +25,11 @@ export async function openStore (
     refundsPerPeriod: limits.refundsPerPeriod,
     retentionMs: tasks.retentionDays * dayMs
   }
-  return store.kind === 'redis'
-    ? await redisStore({ url: store.url, terms, now, onLost })
-    : sqliteStore({ path: store.path, role, synchronous: ledger.synchronous, now, terms })
+  // Only one of the two technologies is loaded.
+  if (store.kind === 'redis') {
+    const { redisStore } = await import('../adapters/redis/store.ts')
+    return await redisStore({ url: store.url, terms, now, onLost })
+  }
+  const { sqliteStore } = await import('../adapters/sqlite/store.ts')
+  return sqliteStore({ path: store.path, role, synchronous: ledger.synchronous, now, terms })
 }
