@@ -12,6 +12,7 @@ import { nginxPath } from './helpers/system-packages.ts'
 import { until } from './helpers/until.ts'
 
 const example = readFileSync(join(root, 'config/examples/nginx.conf'), 'utf8')
+const forReplicas = readFileSync(join(root, 'config/examples/nginx-replicas.conf'), 'utf8')
 
 /** The example, with nothing changed but what a reader has to change, and the ports. */
 async function nginx (t: Test, gatewayPort: string) {
@@ -50,6 +51,13 @@ async function nginx (t: Test, gatewayPort: string) {
 t.test('nginx takes the example as it is', async t => {
   const { folder, config } = await nginx(t, '8080')
   t.doesNotThrow(() => execFileSync(nginxPath(), ['-t', '-p', folder, '-c', config], { stdio: 'pipe' }))
+})
+
+t.test('nginx takes the example for replicas, which compose puts in front of them', async t => {
+  const { folder, config } = await nginx(t, '8080')
+  writeFileSync(join(folder, 'site.conf'), forReplicas.replace('replica:8080', '127.0.0.1:8080').replace('listen 80;', `listen 127.0.0.1:${await closedPort()};`))
+  t.doesNotThrow(() => execFileSync(nginxPath(), ['-t', '-p', folder, '-c', config], { stdio: 'pipe' }))
+  t.match(readFileSync(join(root, 'docker-compose.yml'), 'utf8'), './config/examples/nginx-replicas.conf:/etc/nginx/')
 })
 
 t.test('the secret of a callback is in no log of nginx, whether the gateway answers or not', async t => {
