@@ -75,7 +75,8 @@ export async function openParts (
     now,
     wait,
     patienceMs,
-    onOwed: (reservation, { to, ...step }) => log.error({ alarm: 'store-down', reservation, to, taskId: 'taskId' in step ? step.taskId : undefined }, 'the store did not take this step; it is kept and tried again')
+    onOwed: (reservation, { to, taskId }: { readonly to: string, readonly taskId?: string }) =>
+      log.error({ alarm: 'store-down', reservation, to, taskId }, 'the store did not take this step; it is kept and tried again')
   })
   const secrets = liveSecrets(settings)
   const tickets = resultTickets({ ...settings.file.results, secrets: secrets.sessionSecrets, taskOf: store.ledger.taskOf, now })
