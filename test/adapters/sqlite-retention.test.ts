@@ -64,7 +64,7 @@ t.test('each of its queries begins at the old end and stops there, and so does a
     'DELETE FROM revocations WHERE expires_at <= ? RETURNING session_id',
     'SELECT subject, before FROM subject_revocations',
     'DELETE FROM subject_revocations WHERE expires_at <= ? RETURNING subject, before',
-      'DELETE FROM tokens WHERE expires_at <= ?'
+    'DELETE FROM tokens WHERE expires_at <= ?'
   ])
 })
 
