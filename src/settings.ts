@@ -1,4 +1,4 @@
-import type { Model } from './domain/models.ts'
+import type { Model } from './domain/bodies/models.ts'
 import { Secret } from './domain/secret.ts'
 import { environmentRuleProblems, upstreamWarnings } from './settings/environment-rules.ts'
 import {

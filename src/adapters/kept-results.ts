@@ -3,9 +3,9 @@ import { createWriteStream } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
-import { byteRange } from '../domain/byte-range.ts'
-import type { TaskLedger } from '../domain/ledger.ts'
-import { type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource, resultUrls } from '../domain/results.ts'
+import { byteRange } from '../domain/results/byte-range.ts'
+import type { TaskLedger } from '../domain/ledger/ledger.ts'
+import { type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource, resultUrls } from '../domain/results/results.ts'
 
 export interface KeptResultsOptions {
   /** Made when the first result is kept. Nobody else writes into it. */

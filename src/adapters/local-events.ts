@@ -1,4 +1,4 @@
-import type { TaskEvent, TaskEvents } from '../domain/events.ts'
+import type { TaskEvent, TaskEvents } from '../domain/status/events.ts'
 
 /** Task events within one process: nothing is lost on the way, so there is never a gap. */
 export function localEvents (): TaskEvents {

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import type { LastStatus, StatusTurns } from '../domain/status-turns.ts'
+import type { LastStatus, StatusTurns } from '../domain/status/status-turns.ts'
 
 export interface LocalTurnsOptions {
   readonly now: () => number

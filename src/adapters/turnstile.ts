@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { GuestProofs } from '../domain/guests.ts'
+import type { GuestProofs } from '../domain/sessions/guests.ts'
 import type { Secret } from '../domain/secret.ts'
 import { gatewayError } from '../errors.ts'
 

@@ -1,9 +1,9 @@
 import { lookup as resolveName } from 'node:dns'
 import { Agent } from 'undici'
-import type { Courier } from '../domain/courier.ts'
-import type { DeliveryError } from '../domain/deliveries.ts'
-import { guardedLookup, refusedAddress, type Resolve } from '../domain/guarded-lookup.ts'
-import { isWithin } from '../domain/result-hosts.ts'
+import type { Courier } from '../domain/callbacks/courier.ts'
+import type { DeliveryError } from '../domain/callbacks/deliveries.ts'
+import { guardedLookup, refusedAddress, type Resolve } from '../domain/callbacks/guarded-lookup.ts'
+import { isWithin } from '../domain/results/result-hosts.ts'
 
 export interface UndiciWebhooksOptions {
   readonly userAgent: string

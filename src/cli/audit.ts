@@ -1,4 +1,4 @@
-import type { ShownAuditEntry } from '../domain/operator.ts'
+import type { ShownAuditEntry } from '../domain/operator/operator.ts'
 import type { Command } from './command.ts'
 import { first, withOperator } from './ledger.ts'
 import { type Column, paragraph, shortInstant, table } from './table.ts'

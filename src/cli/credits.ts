@@ -1,4 +1,4 @@
-import { checkGrant } from '../domain/operator.ts'
+import { checkGrant } from '../domain/operator/operator.ts'
 import { type Command, UsageError } from './command.ts'
 import { withOperator } from './ledger.ts'
 

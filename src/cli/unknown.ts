@@ -1,4 +1,4 @@
-import type { UnknownTask } from '../domain/operator.ts'
+import type { UnknownTask } from '../domain/operator/operator.ts'
 import { type Command, UsageError } from './command.ts'
 import { first, withOperator } from './ledger.ts'
 import { type Column, shortInstant, table } from './table.ts'

@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import type { TaskEvents } from '../domain/events.ts'
+import type { TaskEvents } from '../domain/status/events.ts'
 
 /**
  * Tells, when a submit is over, that its subject has a new task: streams that are open follow it from then on, also when

@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Plan } from '../domain/plan.ts'
-import type { Revocations, Session, SessionVerifier } from '../domain/session.ts'
+import type { Plan } from '../domain/bodies/plan.ts'
+import type { Revocations, Session, SessionVerifier } from '../domain/sessions/session.ts'
 import { gatewayError, isGatewayError } from '../errors.ts'
 import { credentialOf } from './credential.ts'
 import { holdOrigin, type OwnOrigin } from './origins.ts'

@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Plan } from '../domain/plan.ts'
-import type { Session } from '../domain/session.ts'
+import type { Plan } from '../domain/bodies/plan.ts'
+import type { Session } from '../domain/sessions/session.ts'
 import type { ErrorCode } from '../errors.ts'
 
 /** The line. Each request stands at one of these words; where it ended is in its access line and metric. */

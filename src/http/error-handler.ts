@@ -1,7 +1,7 @@
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { quoted } from '../domain/json.ts'
+import { quoted } from '../domain/bodies/json.ts'
 import { gatewayError, type GatewayError, isGatewayError } from '../errors.ts'
 import type { BeginCall } from './beginning.ts'
 

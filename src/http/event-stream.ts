@@ -1,5 +1,5 @@
 import type { FastifyReply } from 'fastify'
-import type { Revocations, Session } from '../domain/session.ts'
+import type { Revocations, Session } from '../domain/sessions/session.ts'
 import type { Timers } from '../domain/timers.ts'
 import { gatewayError } from '../errors.ts'
 import type { Context } from './call.ts'

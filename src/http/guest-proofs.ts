@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import { type Guests, isGuest, proofHeader } from '../domain/guests.ts'
+import { type Guests, isGuest, proofHeader } from '../domain/sessions/guests.ts'
 import { gatewayError } from '../errors.ts'
 import type { Context } from './call.ts'
 

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
-import { isInRange } from '../domain/address-range.ts'
-import type { Session } from '../domain/session.ts'
+import { isInRange } from '../domain/sessions/address-range.ts'
+import type { Session } from '../domain/sessions/session.ts'
 import { gatewayError } from '../errors.ts'
 
 /** The web origin of the gateway's own pages, as browsers write it; `null`: the request does not tell. */

@@ -1,8 +1,8 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { fileNameOf, mediumOf } from '../domain/media-types.ts'
-import { isPastLife, type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource, resultUrls } from '../domain/results.ts'
-import type { Task } from '../domain/ledger.ts'
-import { quoted } from '../domain/json.ts'
+import { fileNameOf, mediumOf } from '../domain/results/media-types.ts'
+import { isPastLife, type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource, resultUrls } from '../domain/results/results.ts'
+import type { Task } from '../domain/ledger/ledger.ts'
+import { quoted } from '../domain/bodies/json.ts'
 import { gatewayError } from '../errors.ts'
 
 export interface SendResultOptions {

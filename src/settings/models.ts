@@ -1,6 +1,6 @@
 import { dirname, join } from 'node:path'
 import Type from 'typebox'
-import { categories, type Model } from '../domain/models.ts'
+import { categories, type Model } from '../domain/bodies/models.ts'
 import { fileProblems, type FileProblem } from './file-problems.ts'
 import type { JsonSchema } from './json-schema.ts'
 import { pathText } from './key-path.ts'

@@ -1,7 +1,7 @@
 import { createServer as createPlainServer } from 'node:http'
 import t, { type Test } from 'tap'
 import { undiciWebhooks, type UndiciWebhooksOptions } from '../../src/adapters/undici-webhooks.ts'
-import type { Resolve } from '../../src/domain/guarded-lookup.ts'
+import type { Resolve } from '../../src/domain/callbacks/guarded-lookup.ts'
 import { certificate } from '../helpers/certificate.ts'
 import { closedPort, listen } from '../helpers/raw-server.ts'
 import { status, webhookReceiver } from '../helpers/webhook-receiver.ts'

@@ -1,6 +1,6 @@
 import type { Test } from 'tap'
-import type { AuditEntry } from '../../src/domain/audit.ts'
-import type { Page } from '../../src/domain/records.ts'
+import type { AuditEntry } from '../../src/domain/operator/audit.ts'
+import type { Page } from '../../src/domain/ledger/records.ts'
 import { type Fixture, openBooks, type OpenStore } from './open-books.ts'
 
 const entryOf = (more: Partial<AuditEntry> = {}): AuditEntry =>

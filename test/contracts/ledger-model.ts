@@ -1,5 +1,5 @@
-import { type Earlier, idempotencyMs, type IdempotencyKey, type KeptAnswer } from '../../src/domain/idempotency.ts'
-import type { Demand, Ending, LedgerTerms, ReservationId, Reserved, SessionBudget, Stage, Step } from '../../src/domain/ledger.ts'
+import { type Earlier, idempotencyMs, type IdempotencyKey, type KeptAnswer } from '../../src/domain/ledger/idempotency.ts'
+import type { Demand, Ending, LedgerTerms, ReservationId, Reserved, SessionBudget, Stage, Step } from '../../src/domain/ledger/ledger.ts'
 
 interface Entry {
   readonly demand: Demand

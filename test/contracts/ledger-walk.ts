@@ -1,6 +1,6 @@
 import type { Test } from 'tap'
-import type { KeptAnswer } from '../../src/domain/idempotency.ts'
-import type { ReservationId, Step } from '../../src/domain/ledger.ts'
+import type { KeptAnswer } from '../../src/domain/ledger/idempotency.ts'
+import type { ReservationId, Step } from '../../src/domain/ledger/ledger.ts'
 import { random } from '../helpers/random.ts'
 import { demandOf } from './ledger-balance.ts'
 import { ledgerModel } from './ledger-model.ts'

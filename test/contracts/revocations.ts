@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { RevocableSession, Revocations } from '../../src/domain/session.ts'
+import type { RevocableSession, Revocations } from '../../src/domain/sessions/session.ts'
 import type { Clock } from '../helpers/clock.ts'
 import { openBooks, type OpenStore } from './open-books.ts'
 

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { Page, PageRequest, TaskRecord, UsageRow } from '../../src/domain/records.ts'
+import type { Page, PageRequest, TaskRecord, UsageRow } from '../../src/domain/ledger/records.ts'
 import { answer, openBooks, type OpenStore, periodStart, places, sent, terms } from './open-books.ts'
 
 const subject = 'app:alice'

@@ -1,6 +1,6 @@
 import type { Test } from 'tap'
-import type { Page } from '../../src/domain/records.ts'
-import type { Token, TokenSecret } from '../../src/domain/tokens.ts'
+import type { Page } from '../../src/domain/ledger/records.ts'
+import type { Token, TokenSecret } from '../../src/domain/sessions/tokens.ts'
 import { clock } from '../helpers/clock.ts'
 import { openBooks, type OpenStore } from './open-books.ts'
 

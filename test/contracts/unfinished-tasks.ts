@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { UnfinishedTasks } from '../../src/domain/ledger.ts'
+import type { UnfinishedTasks } from '../../src/domain/ledger/ledger.ts'
 import { answer, type Fixture, openBooks, type OpenStore } from './open-books.ts'
 
 /** Every UnfinishedTasks must pass this, whatever is behind it. */

@@ -3,7 +3,7 @@ import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:
 import { createServer } from 'node:https'
 import type { Test } from 'tap'
 import type { GatewayOptions } from '../../src/app.ts'
-import type { Resolve } from '../../src/domain/guarded-lookup.ts'
+import type { Resolve } from '../../src/domain/callbacks/guarded-lookup.ts'
 import { certificate } from './certificate.ts'
 import { listen } from './raw-server.ts'
 

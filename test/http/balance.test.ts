@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import t, { type Test } from 'tap'
-import { microcredits } from '../../src/domain/pricing.ts'
+import { microcredits } from '../../src/domain/bodies/pricing.ts'
 import { openStore } from '../../src/parts/store.ts'
 import { startGateway, taskMs, type TestGateway } from '../helpers/gateway.ts'
 

@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import t from 'tap'
-import { patienceWithCallersMs } from '../../src/domain/reconciler.ts'
+import { patienceWithCallersMs } from '../../src/domain/operator/reconciler.ts'
 import { startGateway } from '../helpers/gateway.ts'
 import { until } from '../helpers/until.ts'
 

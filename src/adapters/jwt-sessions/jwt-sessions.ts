@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import type { Secret } from '../../domain/secret.ts'
-import type { Session, SessionVerifier } from '../../domain/session.ts'
+import type { Session, SessionVerifier } from '../../domain/sessions/session.ts'
 import { gatewayError } from '../../errors.ts'
 import { type ClaimRules, sessionFrom } from './claims.ts'
 import { type IssuerKeys, type KeySet, publishedKeys, sharedKeys } from './issuer-keys.ts'

@@ -1,4 +1,4 @@
-import type { CreditAccounts } from '../../domain/credits.ts'
+import type { CreditAccounts } from '../../domain/ledger/credits.ts'
 import type { Commands } from './commands.ts'
 import { encoded } from './key-names.ts'
 

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import type { LedgerTerms } from '../../domain/ledger.ts'
+import type { LedgerTerms } from '../../domain/ledger/ledger.ts'
 import type { Commands } from './commands.ts'
 import { decoded, encoded, type KeyNames } from './key-names.ts'
 

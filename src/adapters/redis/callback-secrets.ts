@@ -1,5 +1,5 @@
-import type { CallbackSecrets } from '../../domain/callback-secrets.ts'
-import type { LedgerTerms, ReservationId } from '../../domain/ledger.ts'
+import type { CallbackSecrets } from '../../domain/callbacks/callback-secrets.ts'
+import type { LedgerTerms, ReservationId } from '../../domain/ledger/ledger.ts'
 import { type Commands, keepMs } from './commands.ts'
 import { type KeyNames, placeOf } from './key-names.ts'
 import type { Tasks } from './tasks.ts'

@@ -1,5 +1,5 @@
 import type { Cluster, Redis } from 'ioredis'
-import type { LedgerTerms } from '../../domain/ledger.ts'
+import type { LedgerTerms } from '../../domain/ledger/ledger.ts'
 import type { Connection } from './connection.ts'
 import type { KeyNames } from './key-names.ts'
 import { type SharedScript, sharedLua } from './shared-scripts.ts'

@@ -1,4 +1,4 @@
-import type { TaskEvent } from '../../domain/events.ts'
+import type { TaskEvent } from '../../domain/status/events.ts'
 
 /** What replicas tell each other: an event; or, without one, that they are there. */
 export interface Message {

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { TaskEvent, TaskEvents } from '../../domain/events.ts'
+import type { TaskEvent, TaskEvents } from '../../domain/status/events.ts'
 import type { Commands } from './commands.ts'
 import type { Connection } from './connection.ts'
 import { messageIn, textOf } from './event-messages.ts'

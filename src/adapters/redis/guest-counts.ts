@@ -1,4 +1,4 @@
-import type { GuestCounts } from '../../domain/guests.ts'
+import type { GuestCounts } from '../../domain/sessions/guests.ts'
 import type { Commands } from './commands.ts'
 import type { KeyNames } from './key-names.ts'
 

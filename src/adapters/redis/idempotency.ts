@@ -1,4 +1,4 @@
-import type { Earlier, IdempotencyStore } from '../../domain/idempotency.ts'
+import type { Earlier, IdempotencyStore } from '../../domain/ledger/idempotency.ts'
 import type { Commands, Reply } from './commands.ts'
 import { encoded } from './key-names.ts'
 

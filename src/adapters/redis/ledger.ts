@@ -1,5 +1,5 @@
-import type { KeptAnswer } from '../../domain/idempotency.ts'
-import type { Demand, LedgerTerms, ReservationId, Reserved, Step, TaskLedger } from '../../domain/ledger.ts'
+import type { KeptAnswer } from '../../domain/ledger/idempotency.ts'
+import type { Demand, LedgerTerms, ReservationId, Reserved, Step, TaskLedger } from '../../domain/ledger/ledger.ts'
 import type { BusySubjects } from './busy-subjects.ts'
 import type { RedisCallbackSecrets } from './callback-secrets.ts'
 import type { Commands, Reply } from './commands.ts'

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import type { Revocations } from '../../domain/session.ts'
+import type { Revocations } from '../../domain/sessions/session.ts'
 import type { Commands } from './commands.ts'
 import type { KeyNames } from './key-names.ts'
 import { keptFor } from './subject-scripts.ts'

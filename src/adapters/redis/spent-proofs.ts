@@ -1,4 +1,4 @@
-import type { SpentProofs } from '../../domain/guests.ts'
+import type { SpentProofs } from '../../domain/sessions/guests.ts'
 import type { Commands } from './commands.ts'
 import type { KeyNames } from './key-names.ts'
 import { slackMs } from './subject-scripts.ts'

@@ -1,4 +1,4 @@
-import { idempotencyMs } from '../../domain/idempotency.ts'
+import { idempotencyMs } from '../../domain/ledger/idempotency.ts'
 
 /** How long the sums of a day are kept, ms. */
 const usageMs = 400 * 86_400_000

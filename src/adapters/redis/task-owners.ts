@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import { type Commands, keepMs } from './commands.ts'
-import type { LedgerTerms, ReservationId } from '../../domain/ledger.ts'
+import type { LedgerTerms, ReservationId } from '../../domain/ledger/ledger.ts'
 import { encoded, type KeyNames, placeOf } from './key-names.ts'
 
 /**

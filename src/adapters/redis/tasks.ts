@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import type { LedgerTerms, Stage, Task, UnfinishedTasks } from '../../domain/ledger.ts'
+import type { LedgerTerms, Stage, Task, UnfinishedTasks } from '../../domain/ledger/ledger.ts'
 import { type BusyPlace, type BusySubjects } from './busy-subjects.ts'
 import type { Commands } from './commands.ts'
 import { decoded, encoded, type KeyNames, type Place, placeOf } from './key-names.ts'

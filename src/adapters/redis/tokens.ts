@@ -1,4 +1,4 @@
-import { type Token, type TokenBook, tokenRetentionMs, usedEveryMs } from '../../domain/tokens.ts'
+import { type Token, type TokenBook, tokenRetentionMs, usedEveryMs } from '../../domain/sessions/tokens.ts'
 import type { Commands, Reply } from './commands.ts'
 import { encoded, type KeyNames } from './key-names.ts'
 

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import type { LastStatus, StatusTurns } from '../../domain/status-turns.ts'
+import type { LastStatus, StatusTurns } from '../../domain/status/status-turns.ts'
 import type { Commands } from './commands.ts'
 import type { KeyNames } from './key-names.ts'
 

@@ -1,5 +1,5 @@
 import { Cluster, type Redis } from 'ioredis'
-import type { UsageRow, UsageSpan } from '../../domain/records.ts'
+import type { UsageRow, UsageSpan } from '../../domain/ledger/records.ts'
 import type { Commands } from './commands.ts'
 import { type KeyNames, usageKey } from './key-names.ts'
 

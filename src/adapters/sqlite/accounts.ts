@@ -1,6 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite'
-import type { CreditAccounts } from '../../domain/credits.ts'
-import type { Demand, SessionBudget } from '../../domain/ledger.ts'
+import type { CreditAccounts } from '../../domain/ledger/credits.ts'
+import type { Demand, SessionBudget } from '../../domain/ledger/ledger.ts'
 import { sqliteBudgets } from './budgets.ts'
 import type { Charge } from './charges.ts'
 import type { GroupCommit } from './group-commit.ts'

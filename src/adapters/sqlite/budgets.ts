@@ -1,6 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite'
-import type { SessionSpent } from '../../domain/credits.ts'
-import type { Demand, SessionBudget } from '../../domain/ledger.ts'
+import type { SessionSpent } from '../../domain/ledger/credits.ts'
+import type { Demand, SessionBudget } from '../../domain/ledger/ledger.ts'
 import type { Charge } from './charges.ts'
 import type { Reservations } from './reservations.ts'
 

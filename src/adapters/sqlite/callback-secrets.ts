@@ -1,5 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite'
-import type { CallbackSecrets } from '../../domain/callback-secrets.ts'
+import type { CallbackSecrets } from '../../domain/callbacks/callback-secrets.ts'
 import { read } from './store-down.ts'
 import type { Tasks } from './tasks.ts'
 

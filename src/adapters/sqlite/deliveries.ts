@@ -1,5 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite'
-import type { Deliveries, Delivery, DeliveryAttempt } from '../../domain/deliveries.ts'
+import type { Deliveries, Delivery, DeliveryAttempt } from '../../domain/callbacks/deliveries.ts'
 import type { GroupCommit } from './group-commit.ts'
 import { read } from './store-down.ts'
 

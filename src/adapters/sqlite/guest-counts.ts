@@ -1,5 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite'
-import type { GuestCounts } from '../../domain/guests.ts'
+import type { GuestCounts } from '../../domain/sessions/guests.ts'
 import type { GroupCommit } from './group-commit.ts'
 
 export function sqliteGuestCounts (db: DatabaseSync, group: GroupCommit, now: () => number): GuestCounts {

@@ -1,6 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite'
-import { type Earlier, type IdempotencyKey, type IdempotencyStore, idempotencyMs, type KeptAnswer } from '../../domain/idempotency.ts'
-import type { Stage } from '../../domain/ledger.ts'
+import { type Earlier, type IdempotencyKey, type IdempotencyStore, idempotencyMs, type KeptAnswer } from '../../domain/ledger/idempotency.ts'
+import type { Stage } from '../../domain/ledger/ledger.ts'
 import type { GroupCommit } from './group-commit.ts'
 import type { Reservation, Reservations } from './reservations.ts'
 import { read } from './store-down.ts'

@@ -1,6 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite'
-import type { KeptAnswer } from '../../domain/idempotency.ts'
-import type { Ending, LedgerTerms, Step } from '../../domain/ledger.ts'
+import type { KeptAnswer } from '../../domain/ledger/idempotency.ts'
+import type { Ending, LedgerTerms, Step } from '../../domain/ledger/ledger.ts'
 import type { SqliteAccounts } from './accounts.ts'
 import { chargeColumns, chargeFrom, type ChargeRow } from './charges.ts'
 import type { SqliteDeliveries } from './deliveries.ts'

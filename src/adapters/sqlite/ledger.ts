@@ -1,5 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite'
-import type { Step, TaskLedger } from '../../domain/ledger.ts'
+import type { Step, TaskLedger } from '../../domain/ledger/ledger.ts'
 import type { GroupCommit } from './group-commit.ts'
 import { type LedgerParts, ledgerSteps } from './ledger-steps.ts'
 import { rowAt } from './pages.ts'

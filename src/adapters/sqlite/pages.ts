@@ -1,4 +1,4 @@
-import type { Page } from '../../domain/records.ts'
+import type { Page } from '../../domain/ledger/records.ts'
 
 /** The row that a cursor or a reservation's name stands for: `null` for none, `NaN`, which no row has, for anything else. */
 export function rowAt (name: string): number

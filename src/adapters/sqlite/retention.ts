@@ -1,5 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite'
-import { idempotencyMs } from '../../domain/idempotency.ts'
+import { idempotencyMs } from '../../domain/ledger/idempotency.ts'
 import type { GroupCommit } from './group-commit.ts'
 import { read } from './store-down.ts'
 import type { Tasks } from './tasks.ts'

@@ -1,5 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite'
-import type { Revocations } from '../../domain/session.ts'
+import type { Revocations } from '../../domain/sessions/session.ts'
 import type { GroupCommit } from './group-commit.ts'
 
 /**

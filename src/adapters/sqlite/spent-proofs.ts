@@ -1,5 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite'
-import type { SpentProofs } from '../../domain/guests.ts'
+import type { SpentProofs } from '../../domain/sessions/guests.ts'
 import type { GroupCommit } from './group-commit.ts'
 
 export function sqliteSpentProofs (db: DatabaseSync, group: GroupCommit, now: () => number): SpentProofs {

@@ -1,6 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite'
 import { LRUCache } from 'lru-cache'
-import type { Stage, Task, UnfinishedTasks } from '../../domain/ledger.ts'
+import type { Stage, Task, UnfinishedTasks } from '../../domain/ledger/ledger.ts'
 import { pageOf, rowAt } from './pages.ts'
 import { read } from './store-down.ts'
 

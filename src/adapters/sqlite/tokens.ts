@@ -1,5 +1,5 @@
 import type { DatabaseSync, SQLInputValue } from 'node:sqlite'
-import { type Token, type TokenBook, tokenRetentionMs, usedEveryMs } from '../../domain/tokens.ts'
+import { type Token, type TokenBook, tokenRetentionMs, usedEveryMs } from '../../domain/sessions/tokens.ts'
 import type { GroupCommit } from './group-commit.ts'
 import { pageOf, rowAt } from './pages.ts'
 import { read } from './store-down.ts'

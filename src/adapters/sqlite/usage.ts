@@ -1,6 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { TaskRecords, UsageRow, UsageSpan } from '../../domain/records.ts'
+import type { TaskRecords, UsageRow, UsageSpan } from '../../domain/ledger/records.ts'
 import type { Connection } from './connection.ts'
 import { storeDown } from './store-down.ts'
 

@@ -1,6 +1,6 @@
-import type { KeptAnswer } from '../../domain/idempotency.ts'
-import type { ReservationId, TaskLedger } from '../../domain/ledger.ts'
-import type { PatientLedger } from '../../domain/patient-ledger.ts'
+import type { KeptAnswer } from '../../domain/ledger/idempotency.ts'
+import type { ReservationId, TaskLedger } from '../../domain/ledger/ledger.ts'
+import type { PatientLedger } from '../../domain/ledger/patient-ledger.ts'
 
 export interface Claim {
   /** Of a task, or of the batch itself. */

@@ -1,5 +1,5 @@
-import type { Demand, ReservationId, Reserved, TaskLedger } from '../../domain/ledger.ts'
-import type { PatientLedger } from '../../domain/patient-ledger.ts'
+import type { Demand, ReservationId, Reserved, TaskLedger } from '../../domain/ledger/ledger.ts'
+import type { PatientLedger } from '../../domain/ledger/patient-ledger.ts'
 import { gatewayError } from '../../errors.ts'
 
 type Refused = Extract<Reserved, { readonly granted: false }>

@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import Type, { type Static } from 'typebox'
-import type { KeyStatus } from '../../domain/key-entry.ts'
-import type { KeyRing } from '../../domain/keys.ts'
+import type { KeyStatus } from '../../domain/keys/key-entry.ts'
+import type { KeyRing } from '../../domain/keys/keys.ts'
 import type { AuthenticateOperator } from '../admin.ts'
 
 export interface AdminKeyRoutesOptions {

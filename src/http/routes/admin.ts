@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import Type, { type Static } from 'typebox'
-import type { Operator, PageQuery } from '../../domain/operator.ts'
-import { readUsageQuery, usageCsv } from '../../domain/usage.ts'
+import type { Operator, PageQuery } from '../../domain/operator/operator.ts'
+import { readUsageQuery, usageCsv } from '../../domain/operator/usage.ts'
 import { gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../admin.ts'
 

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
-import { batchOperations, type Operation } from '../../domain/catalog.ts'
-import { taskEnding } from '../../domain/task-ending.ts'
+import { batchOperations, type Operation } from '../../domain/bodies/catalog.ts'
+import { taskEnding } from '../../domain/status/task-ending.ts'
 import { admitStatus } from '../admit.ts'
 import { admitBatch } from '../batches/admit.ts'
 import { authorizeBatch, authorizeBatchStatus } from '../batches/authorize.ts'

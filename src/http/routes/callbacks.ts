@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { callbackPath, type CalledBack } from '../../domain/callback-secrets.ts'
-import type { Callbacks } from '../../domain/callbacks.ts'
+import { callbackPath, type CalledBack } from '../../domain/callbacks/callback-secrets.ts'
+import type { Callbacks } from '../../domain/callbacks/callbacks.ts'
 import { gatewayError } from '../../errors.ts'
 
 /** Far more than an envelope has. What is longer is not read as one. */

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
-import { type Deliveries, type Delivery, hasArrived, messageId } from '../../domain/deliveries.ts'
-import type { TaskLedger } from '../../domain/ledger.ts'
+import { type Deliveries, type Delivery, hasArrived, messageId } from '../../domain/callbacks/deliveries.ts'
+import type { TaskLedger } from '../../domain/ledger/ledger.ts'
 import { gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { checkQuery, checkScope } from '../authorize.ts'

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import Type, { type Static } from 'typebox'
-import type { AcceptInvitation } from '../../domain/invitations.ts'
+import type { AcceptInvitation } from '../../domain/sessions/invitations.ts'
 import { gatewayError } from '../../errors.ts'
 
 export interface InvitationRoutesOptions {

@@ -1,0 +1,17 @@
+import type { CreditBalance } from '../ledger/credits.ts'
+import type { Plan } from './plan.ts'
+import type { Microcredits } from './pricing.ts'
+
+/** What a subject may still spend, of its period and of its grants; `null` is unlimited. Never below zero. */
+export function creditsLeft ({ credits }: Plan, { used, granted }: CreditBalance): Microcredits | null {
+  // A plan that has become smaller may have been overdrawn: that is not taken from the grants.
+  return credits === null ? null : Math.max(0, credits - used) + granted
+}
+
+/**
+ * Credits as they are shown. One division of two whole numbers gives the double nearest to the decimal, which is what
+ * prints as that decimal: 74.87 and never 74.86999999. Sums are made before, in microcredits.
+ */
+export function creditsFrom (microcredits: Microcredits): number {
+  return microcredits / 1_000_000
+}

@@ -1,0 +1,62 @@
+import { type Envelope, type FinalState, isFinal, readEnvelope } from './envelope.ts'
+import { type UpstreamAnswer, UpstreamFailure } from '../upstream.ts'
+
+/**
+ * What became of a submit.
+ *
+ * accepted: a task exists · refused: none does, the answer may be passed on · invalid: none does, and the answer is no
+ * JSON · nothing-sent · unknown: the upstream may have a task of ours, so nothing is sent again and the charge is kept.
+ */
+export type SubmitOutcome =
+  | { readonly kind: 'accepted', readonly taskId: string, readonly answer: UpstreamAnswer }
+  | { readonly kind: 'refused', readonly status: number, readonly envelope: Envelope, readonly answer: UpstreamAnswer }
+  | { readonly kind: 'invalid' }
+  | { readonly kind: 'nothing-sent', readonly cause: unknown }
+  | { readonly kind: 'unknown', readonly reason: string }
+
+/** No task is known to exist. */
+export type NotAccepted = Exclude<SubmitOutcome, { readonly kind: 'accepted' }>
+
+export function readSubmitAnswer (answer: UpstreamAnswer): SubmitOutcome {
+  const success = answer.status >= 200 && answer.status < 300
+  const envelope = readEnvelope(answer.body)
+  if (success && envelope?.taskId !== undefined) return { kind: 'accepted', taskId: envelope.taskId, answer }
+  const status = effectiveStatus(answer.status, envelope)
+  const final = (status >= 400 && status < 500) || status === 500 || status === 503
+  if (envelope === null) {
+    // A 4xx without a body of the API's own is still a refusal by somebody on the way; a 5xx page from a proxy is not.
+    return answer.status >= 400 && answer.status < 500 ? { kind: 'invalid' } : unknown(`${answer.status}, no JSON`)
+  }
+  if (final && (status < 500 || envelope.code !== undefined)) return { kind: 'refused', status, envelope, answer }
+  return unknown(success ? `${answer.status} without a task id` : String(answer.status))
+}
+
+export function readSubmitFailure (failure: unknown): NotAccepted {
+  if (failure instanceof UpstreamFailure && failure.reason === 'unreachable') return { kind: 'nothing-sent', cause: failure }
+  return unknown(failure instanceof UpstreamFailure ? failure.reason : 'error')
+}
+
+/** The HTTP status, or the body's code where HTTP says 200 and the body disagrees. */
+export function effectiveStatus (status: number, envelope: Envelope | null): number {
+  return status >= 200 && status < 300 && envelope?.code !== undefined ? envelope.code : status
+}
+
+/** An answer, as far as it says how a task is. */
+type Statement = Pick<UpstreamAnswer, 'status'>
+
+/** The state that an answer gives of a task, in the upstream's own word; `null` when it gives none, or is about something else. */
+export function statedState ({ status }: Statement, envelope: Envelope | null, taskId: string): string | null {
+  if (envelope === null || effectiveStatus(status, envelope) !== 200) return null
+  const isAboutIt = (envelope.taskId ?? taskId) === taskId
+  return isAboutIt && envelope.state ? envelope.state : null
+}
+
+/** The final state that an answer gives of a task; `null` when it is still running, or the answer is about something else. */
+export function finalState (answer: Statement, envelope: Envelope | null, taskId: string): FinalState | null {
+  const state = statedState(answer, envelope, taskId)
+  return state !== null && isFinal(state) ? state : null
+}
+
+function unknown (reason: string): NotAccepted {
+  return { kind: 'unknown', reason }
+}

@@ -1,0 +1,59 @@
+import { gatewayError } from '../../errors.ts'
+import { globs } from './glob.ts'
+import { numberAt } from './fields.ts'
+
+/** Credits in millionths, so that sums are exact: a credit is 1,000,000 of them. Always a safe integer. */
+export type Microcredits = number
+
+/** Rounded up: a price of a fraction of a millionth is not free. */
+export function microcredits (credits: number): Microcredits {
+  return Math.ceil(Number((credits * 1_000_000).toFixed(3)))
+}
+
+/** What a submit costs, fixed when it is reserved. */
+export interface Price {
+  readonly microcredits: Microcredits
+  /** Whether a failed task gives its credits back. */
+  readonly refundable: boolean
+}
+
+/** A price as the operator wrote it (`prices` in config/gateway.yaml). Prices per token are not for submits. */
+export type PriceRule = number
+  | { readonly credits: number, readonly per?: string, readonly default?: number, readonly onFailed?: 'refund' | 'charge' }
+  | { readonly inputPerMillion: number, readonly outputPerMillion: number }
+
+type Pricing = (model: string, input: Readonly<Record<string, unknown>>) => Price
+
+/** Highest number of units a price may be multiplied with: far above any duration or count, far below overflow. */
+const maxUnits = 1_000_000
+
+/**
+ * The price of a submit: by the first rule whose glob matches the model, whatever its case, else one credit.
+ * Throws `GW_BAD_REQUEST` when the field that sets the price is missing or is no plain positive number.
+ */
+export function pricing (rules: Readonly<Record<string, PriceRule>>): Pricing {
+  const rows = Object.entries(rules).flatMap(([models, rule]) => {
+    if (typeof rule === 'object' && 'inputPerMillion' in rule) return []
+    return [{ matches: globs([models], { ignoreCase: true }), priceOf: typeof rule === 'number' ? flat(rule) : compile(rule) }]
+  })
+  const otherwise = flat(1)
+  return (model, input) => (rows.find(row => row.matches(model))?.priceOf ?? otherwise)(input)
+}
+
+function flat (credits: number, refundable = true) {
+  const price: Price = { microcredits: microcredits(credits), refundable }
+  return () => price
+}
+
+function compile ({ credits, per, default: units, onFailed }: Exclude<PriceRule, number | { inputPerMillion: number }>) {
+  const refundable = onFailed !== 'charge'
+  if (per === undefined) return flat(credits, refundable)
+  return (input: Readonly<Record<string, unknown>>): Price => {
+    const count = numberAt({ input }, per) ?? units
+    if (count === undefined) throw gatewayError('GW_BAD_REQUEST', { about: `Set ${per}: it makes the price.` })
+    if (count <= 0 || count > maxUnits) throw gatewayError('GW_BAD_REQUEST', { about: `${per} must be above 0 and at most ${maxUnits}.` })
+    const price = microcredits(credits * count)
+    if (!Number.isSafeInteger(price)) throw gatewayError('GW_BAD_REQUEST', { about: `${per} makes a price beyond all credits.` })
+    return { microcredits: price, refundable }
+  }
+}

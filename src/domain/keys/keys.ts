@@ -1,0 +1,183 @@
+import { readEnvelope } from '../bodies/envelope.ts'
+import { type KeyEntry, keyEntry, type KeyHealth, type KeyStatus, restsUntil, statusOf } from './key-entry.ts'
+import { effectiveStatus } from '../bodies/outcome.ts'
+import { retryAfterMs } from '../retry-after.ts'
+import type { UpstreamAnswer, UpstreamKey } from '../upstream.ts'
+
+/**
+ * What a probe of the key's balance said.
+ *
+ * fine: the key works and has money, so the doubtful answer was about that request · refused: the upstream does not
+ * accept the key · empty: no money left · unclear: the probe itself got no usable answer.
+ */
+export type Verdict = 'fine' | 'refused' | 'empty' | 'unclear'
+
+export interface Probe {
+  readonly verdict: Verdict
+  /** USD; `null` when it was not told. */
+  readonly balance: number | null
+}
+
+/** What requests need of the upstream keys. */
+export interface KeyChoice {
+  /** The ready key that was chosen longest ago, other than `except`; `undefined` when there is none. */
+  choose (model: string, except?: UpstreamKey): UpstreamKey | undefined
+  /** The key that made a task: it also asks for its status, benched, resting or draining. `undefined` when we have it no more. */
+  byId (keyId: string): UpstreamKey | undefined
+  /**
+   * An answer casts doubt on a key: ask the upstream for its balance and bench the key if that is refused or empty.
+   * Concurrent doubts share one probe; a key is probed at most once in 10 s, and the last verdict holds until then.
+   */
+  doubt (key: UpstreamKey): Promise<Verdict>
+  /**
+   * Keeps a key from one model for a minute: the key is fine, but not for that. With `null` from all of them, for as long
+   * as the upstream's `retry-after` says, a minute at most: it has had enough of this key. A key that has none beside it
+   * does not rest so: one caller's 429 would be everybody's 503.
+   */
+  rest (key: UpstreamKey, model: string | null, retryAfter?: string): void
+  /** When to choose again for a model for which there was no key, ms. A benched key is asked about by then. */
+  readyInMs (model: string): number
+}
+
+/** The upstream keys and which of them may be used; and what is their operator's. */
+export interface KeyRing extends KeyChoice {
+  states (): readonly KeyStatus[]
+  /**
+   * From now on these. One that is not among them drains: it takes no new submit, and serves the tasks it has made
+   * (`byId`) for `drainMs`. One that comes back is as it was: in use, or benched.
+   */
+  replace (keys: readonly UpstreamKey[]): void
+}
+
+/** Least time between two probes of a key, ms. */
+export const probeIntervalMs = 10_000
+/** How long a key keeps from a model it was refused for, ms. The longest rest there is. */
+export const restMs = 60_000
+/** How long a key rests that the upstream has had enough of, when it does not say, ms. APIXO documents no `retry-after`. */
+export const limitedMs = 5000
+
+export interface KeyRingOptions {
+  readonly keys: readonly UpstreamKey[]
+  /** Never rejects. */
+  readonly probe: (key: UpstreamKey) => Promise<Probe>
+  /** How long a key that was replaced serves its tasks: as long as one may run, ms. */
+  readonly drainMs: number
+  readonly now: () => number
+  /** Told when a key is benched or back. */
+  readonly onChange: (keyId: string, state: KeyHealth) => void
+}
+
+export function keyRing ({ keys, drainMs, now, ...options }: KeyRingOptions): KeyRing {
+  const entries = keyEntries(keys, drainMs, now)
+  const doubt = doubts({ ...options, now })
+  let turn = 0
+
+  return {
+    choose (model, except) {
+      let best: KeyEntry | undefined
+      for (const entry of entries.takers()) {
+        // A benched key gets its chance again without anybody's help: asked about in the background, when it is missed.
+        if (entry.health !== 'ready') doubt(entry).catch(() => { /* a verdict is all a probe gives */ })
+        const isFit = entry.health === 'ready' && entry.key.id !== except?.id && restsUntil(entry, model, now()) <= now()
+        if (isFit && entry.chosenAt < (best?.chosenAt ?? Infinity)) best = entry
+      }
+      if (best !== undefined) best.chosenAt = ++turn
+      return best?.key
+    },
+    byId: keyId => entries.of(keyId)?.key,
+    async doubt ({ id }) {
+      const entry = entries.of(id)
+      return entry === undefined ? 'unclear' : await doubt(entry)
+    },
+    rest ({ id }, model, retryAfter = '') {
+      const entry = entries.of(id)
+      if (entry === undefined) return
+      if (model !== null) entry.models.set(model, now() + restMs)
+      else if (entries.takers().length > 1) limit(entry, retryAfterMs(retryAfter, now()) ?? limitedMs, now())
+    },
+    readyInMs (model) {
+      const readyAt = entries.takers().map(entry =>
+        entry.health === 'ready' ? restsUntil(entry, model, now()) : entry.probedAt + probeIntervalMs)
+      return Math.max(0, Math.min(...readyAt) - now())
+    },
+    states: () => entries.all().map(entry => statusOf(entry, now())),
+    replace: entries.replace
+  }
+}
+
+function limit (entry: KeyEntry, ms: number, now: number): void {
+  entry.limited = { from: now, until: now + Math.min(ms, restMs) }
+}
+
+/** The keys there are, those that drain among them. */
+function keyEntries (keys: readonly UpstreamKey[], drainMs: number, now: () => number) {
+  const entries = new Map(keys.map(key => [key.id, keyEntry(key, now())]))
+  const all = (): KeyEntry[] => {
+    for (const [id, { drainingSince }] of entries) if (drainingSince !== null && drainingSince + drainMs <= now()) entries.delete(id)
+    return [...entries.values()]
+  }
+  const takers = () => all().filter(({ drainingSince }) => drainingSince === null)
+  return {
+    all,
+    takers,
+    of: (id: string) => all().find(({ key }) => key.id === id),
+    replace (replacements: readonly UpstreamKey[]): void {
+      const ids = new Set(replacements.map(({ id }) => id))
+      for (const entry of all()) if (!ids.has(entry.key.id)) entry.drainingSince ??= now()
+      for (const key of replacements) {
+        const known = entries.get(key.id)
+        if (known === undefined) entries.set(key.id, keyEntry(key, now()))
+        else if (known.drainingSince !== null) comeBack(known, now())
+      }
+      const [first, second] = takers()
+      if (second === undefined) limit(first!, 0, now())
+    }
+  }
+}
+
+function comeBack (entry: KeyEntry, now: number): void {
+  entry.drainingSince = null
+  if (entry.health === 'ready') entry.since = now
+}
+
+function doubts ({ probe, now, onChange }: Pick<KeyRingOptions, 'probe' | 'now' | 'onChange'>) {
+  const change = (entry: KeyEntry, health: KeyHealth): void => {
+    if (entry.health === health) return
+    entry.health = health
+    entry.since = now()
+    onChange(entry.key.id, health)
+  }
+
+  const judge = async (entry: KeyEntry): Promise<Probe> => {
+    const found = await probe(entry.key)
+    const { verdict } = found
+    entry.balance = found.balance
+    if (verdict === 'fine') change(entry, 'ready')
+    if (verdict === 'refused' || verdict === 'empty') change(entry, verdict)
+    return found
+  }
+
+  return async (entry: KeyEntry): Promise<Verdict> => {
+    if (now() - entry.probedAt >= probeIntervalMs) {
+      entry.probedAt = now()
+      entry.probe = judge(entry)
+    }
+    return (await entry.probe).verdict
+  }
+}
+
+/** Whether an answer may be about our key and not about the request. Documents disagree on 401, 402 and 403. */
+export function castsDoubt (status: number, message: string): boolean {
+  return status === 401 || status === 402 || status === 403 ||
+    (status === 400 && /insufficient[\s_-]*(?:credit|balance|fund)/i.test(message))
+}
+
+/** Reads the answer of the balance route (APIXO docs, "System": `data` is a bare number, USD). */
+export function readProbe (answer: UpstreamAnswer): Probe {
+  const envelope = readEnvelope(answer.body)
+  const status = effectiveStatus(answer.status, envelope)
+  if (status === 401 || status === 403) return { verdict: 'refused', balance: null }
+  if (status === 402) return { verdict: 'empty', balance: null }
+  if (status !== 200 || typeof envelope?.data !== 'number') return { verdict: 'unclear', balance: null }
+  return { verdict: envelope.data > 0 ? 'fine' : 'empty', balance: envelope.data }
+}

@@ -1,0 +1,43 @@
+import type { AuditTrail } from '../operator/audit.ts'
+import type { CallbackSecrets } from '../callbacks/callback-secrets.ts'
+import type { CreditAccounts } from './credits.ts'
+import type { Deliveries } from '../callbacks/deliveries.ts'
+import type { TaskEvents } from '../status/events.ts'
+import type { GuestCounts, SpentProofs } from '../sessions/guests.ts'
+import type { IdempotencyStore } from './idempotency.ts'
+import type { TaskLedger, UnfinishedTasks } from './ledger.ts'
+import type { TaskRecords } from './records.ts'
+import type { Revocations } from '../sessions/session.ts'
+import type { StatusTurns } from '../status/status-turns.ts'
+import type { TokenBook } from '../sessions/tokens.ts'
+
+/** All that outlives a restart, behind one technology. */
+export interface Store {
+  /** Submits of an earlier process that were under way when it died, and are *unknown* now. */
+  readonly lost: number
+  readonly ledger: TaskLedger
+  readonly unfinished: UnfinishedTasks
+  readonly idempotency: IdempotencyStore
+  readonly callbackSecrets: CallbackSecrets
+  readonly deliveries: Deliveries
+  readonly accounts: CreditAccounts
+  readonly records: TaskRecords
+  readonly audit: AuditTrail
+  readonly revocations: Revocations
+  readonly tokens: TokenBook
+  readonly guestCounts: GuestCounts
+  readonly spentProofs: SpentProofs
+  /** The events of all replicas; absent where there is only one. */
+  readonly events?: TaskEvents
+  /** The status turns of all replicas; absent where there is only one. */
+  readonly turns?: StatusTurns
+  /** What request limits are counted with by all replicas together; absent where there is only one. */
+  readonly counter?: unknown
+  /** Whether this replica does the work that one of all replicas has to do. Throws `GW_STORE_DOWN`. */
+  leads (): Promise<boolean>
+  /** Forgets a part of what is past its retention. Throws `GW_STORE_DOWN`. */
+  tidy (): Promise<void>
+  /** Throws `GW_STORE_DOWN` while the store can't serve. */
+  ping (): Promise<void>
+  close (): Promise<void>
+}

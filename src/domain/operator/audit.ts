@@ -1,0 +1,25 @@
+import type { Page, PageRequest } from '../ledger/records.ts'
+
+/** What an operator may be asked about later. */
+export type AuditKind = 'mint' | 'revoke' | 'refusals' | 'settings' | 'grant' | 'release' | 'create' | 'rotate' | 'invite' | 'accept'
+
+/** Holds no secret, no token, no prompt and no URL of a result. Secrets are named by their fingerprints. */
+export interface AuditEntry {
+  /** Unix ms. */
+  readonly at: number
+  readonly kind: AuditKind
+  /** Who did it: `issuer`, `admin`, `cli`, `gateway`, or a session's subject. */
+  readonly actor: string
+  /** Whom it is about; `null` when it is about nobody. */
+  readonly subject: string | null
+  /** A flat row of facts, by kind. */
+  readonly detail: Readonly<Record<string, string | number | boolean | null>>
+}
+
+/** Written to at its end, and never changed. */
+export interface AuditTrail {
+  /** All or none, on disk when it resolves. Throws `GW_STORE_DOWN`. */
+  append (entries: readonly AuditEntry[]): Promise<void>
+  /** The newest first. Throws `GW_STORE_DOWN`. */
+  read (page: PageRequest): Promise<Page<AuditEntry>>
+}

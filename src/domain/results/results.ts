@@ -1,0 +1,103 @@
+import type { Readable } from 'node:stream'
+import { isFinal, readEnvelope } from '../bodies/envelope.ts'
+import type { Task } from '../ledger/ledger.ts'
+
+/** How long APIXO keeps a result after its task has ended, ms: https://apixo.ai/docs/api-reference/response-format */
+export const resultLifeMs = 24 * 60 * 60 * 1000
+
+/** One result of a task that has ended. */
+export interface ResultRef {
+  /** As the upstream wrote it: not yet checked. */
+  readonly url: string
+  readonly task: Task
+  /** From 0. */
+  readonly index: number
+}
+
+/** What a caller wants of a result: headers of RFC 9110, whose form has been checked. */
+export interface ResultAsk {
+  /** One range of bytes (section 14.2). */
+  readonly range?: string
+  /** Section 13.1.5; without a range it means nothing. */
+  readonly ifRange?: string
+  /** Section 13.1.2. */
+  readonly ifNoneMatch?: string
+}
+
+/** A result, or the part of it that was asked for. Only these headers are read; no other reaches the caller. */
+export interface ResultAnswer {
+  /** The whole, a part, unchanged, or no such part. */
+  readonly status: 200 | 206 | 304 | 416
+  /** As its host wrote it. */
+  readonly contentType: string
+  /** Bytes of the body; `null` when its host did not say. */
+  readonly length: number | null
+  readonly contentRange: string | null
+  readonly acceptsRanges: boolean
+  readonly etag: string | null
+  readonly lastModified: string | null
+  /**
+   * Nothing is read ahead of whoever reads it, but for a buffer or two. It ends with an error when it is cut. `null` for
+   * unchanged and no such part, which have none.
+   */
+  readonly body: Readable | null
+}
+
+/** Where the bytes of results come from. */
+export interface ResultSource {
+  /**
+   * Resolves when the first bytes are there; `null`: the host has no such file, or has it no more. The signal ends the call,
+   * also while the body is on its way. Throws `GW_UPSTREAM_UNREACHABLE`, `GW_UPSTREAM_TIMEOUT`, and
+   * `GW_UPSTREAM_INVALID` for all that can not be passed on.
+   */
+  fetch (result: ResultRef, ask: ResultAsk, signal: AbortSignal): Promise<ResultAnswer | null>
+  /** Ends what still runs. */
+  close (): Promise<void>
+}
+
+/** More than any model makes. */
+const maxResults = 100
+/** Deeper than any answer seen. */
+const maxDepth = 16
+
+/**
+ * The URLs of a task's results, in an order that stays: `resultUrls` first, each at its own index, then every other URL
+ * of `resultJson` in the order it stands there (tracks of audio models are objects with several), each once. Empty for a
+ * task that runs or has failed.
+ */
+export function resultUrls ({ finalAnswer }: Pick<Task, 'finalAnswer'>): readonly string[] {
+  const envelope = finalAnswer === null ? null : readEnvelope(finalAnswer)
+  if (envelope === null || !isFinal(envelope.state) || envelope.state === 'failed') return []
+  const { resultJson } = envelope.data as { readonly resultJson?: unknown }
+  // Documented as a string that holds JSON, and seen as an object.
+  const made = typeof resultJson === 'string' ? parsed(resultJson) : resultJson
+  if (typeof made !== 'object' || made === null) return []
+  const { resultUrls: listed, ...rest } = made as { readonly resultUrls?: unknown }
+  const [first, others] = [textsIn(listed), textsIn(rest).filter(isUrl)]
+  return [...first, ...new Set(others.filter(url => !first.includes(url)))].slice(0, maxResults)
+}
+
+/** Whether the upstream may have deleted the results: they are a day old, by its own clock when it told the time. */
+export function isPastLife ({ finalAnswer, createdAt }: Pick<Task, 'finalAnswer' | 'createdAt'>, now: number): boolean {
+  const data = finalAnswer === null ? null : readEnvelope(finalAnswer)?.data as { readonly completeTime?: unknown } | undefined
+  const endedAt = typeof data?.completeTime === 'number' ? data.completeTime : createdAt
+  return now - endedAt >= resultLifeMs
+}
+
+function textsIn (value: unknown, depth = 0): string[] {
+  if (typeof value === 'string') return [value]
+  if (typeof value !== 'object' || value === null || depth > maxDepth) return []
+  return Object.values(value).flatMap(inner => textsIn(inner, depth + 1))
+}
+
+function isUrl (text: string): boolean {
+  return /^https?:\/\//i.test(text)
+}
+
+function parsed (text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}

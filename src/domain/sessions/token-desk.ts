@@ -1,0 +1,209 @@
+import { gatewayError } from '../../errors.ts'
+import type { AuditKind, AuditTrail } from '../operator/audit.ts'
+import { openCursor, sealCursor } from '../operator/cursor.ts'
+import type { PageQuery } from '../operator/operator.ts'
+import type { Page, TaskRecords } from '../ledger/records.ts'
+import type { Revocations } from './session.ts'
+import { hashOf, newTokenId, printSecret, type TokenKind } from './token-form.ts'
+import type { Token, TokenBook } from './tokens.ts'
+import { readTokenWish, type TokenRules, type TokenWish } from './token-wish.ts'
+import { readUsageQuery, usageReport } from '../operator/usage.ts'
+
+/** A token that was printed: the one time that somebody sees it. Instants are in ISO 8601. */
+export interface PrintedToken {
+  readonly id: string
+  readonly token: string
+  readonly subject: string
+  readonly plan: string
+  readonly expiresAt: string
+  /** After a rotation: until when the one before is good. */
+  readonly previousUntil?: string
+}
+
+export interface PrintedInvitation extends Pick<PrintedToken, 'id' | 'subject' | 'plan' | 'expiresAt'> {
+  /** Opens once. What is secret of it is in the fragment, which no server, no log and no `Referer` header ever sees. */
+  readonly link: string
+}
+
+/** A token as the operator is shown it, without anything secret. */
+export interface ShownToken extends Pick<Token, 'id' | 'subject' | 'plan' | 'models' | 'scopes'> {
+  readonly state: 'active' | 'invited' | 'expired' | 'revoked'
+  readonly createdAt: string
+  readonly expiresAt: string
+  /** To about a minute. */
+  readonly usedAt: string | null
+  /** Credits that its subject, with all its tokens, was charged since the first of the month, UTC. */
+  readonly spent: number
+}
+
+/**
+ * What the operator does with tokens, the same through the admin API and the CLI. A deed is in the audit trail before it is
+ * done. All methods throw `GW_STORE_DOWN`.
+ */
+export interface TokenDesk {
+  /** Throws `GW_BAD_REQUEST`. */
+  create (wish: TokenWish): Promise<PrintedToken>
+  /** A token that is printed for whoever opens its link within `validSeconds`. Throws `GW_BAD_REQUEST`. */
+  invite (wish: TokenWish, validSeconds?: number): Promise<PrintedInvitation>
+  /** The newest first. Throws `GW_BAD_REQUEST` for a made-up cursor. */
+  list (page: PageQuery): Promise<Page<ShownToken>>
+  /** Ends a token or an invitation. `false`: there is none. */
+  revoke (id: string): Promise<boolean>
+  /** A new secret; the one before stays good for `graceSeconds`. `null`: there is no such token, or it has ended. */
+  rotate (id: string, graceSeconds?: number): Promise<PrintedToken | null>
+}
+
+export interface TokenDeskOptions extends TokenRules {
+  readonly tokens: TokenBook
+  readonly records: Pick<TaskRecords, 'usage'>
+  readonly revocations: Pick<Revocations, 'isRevoked'>
+  readonly trail: AuditTrail
+  readonly actor: 'admin' | 'cli'
+  /** Our own origin, as those who are invited reach it. */
+  readonly publicUrl: string | undefined
+  readonly now: () => number
+}
+
+const needsPublicUrl = 'An invitation is a link, and needs GATEWAY_PUBLIC_URL: our origin as those who are invited reach it'
+const daySeconds = 86_400
+const defaultGraceSeconds = daySeconds
+const maxGraceSeconds = 30 * daySeconds
+const defaultValidSeconds = 7 * daySeconds
+const maxValidSeconds = 30 * daySeconds
+
+export function tokenDesk (options: TokenDeskOptions): TokenDesk {
+  const { tokens, publicUrl, now } = options
+  return {
+    async create (wish) {
+      const { token, text } = await open(options, 'apx', wish)
+      return printed(token, text)
+    },
+    async invite (wish, validSeconds = defaultValidSeconds) {
+      if (publicUrl === undefined) throw bad(needsPublicUrl)
+      holdSeconds('valid', validSeconds, 60, maxValidSeconds)
+      const { token, text } = await open(options, 'apxi', wish, validSeconds * 1000)
+      const { token: secret, ...shown } = printed(token, text)
+      return { ...shown, link: `${publicUrl}/gateway/invitation#${secret}` }
+    },
+    list: page => listTokens(options, page),
+    async revoke (id) {
+      const token = await tokens.find(id)
+      if (token === null) return false
+      await note(options, 'revoke', token)
+      return await tokens.revoke(id, now())
+    },
+    async rotate (id, graceSeconds = defaultGraceSeconds) {
+      holdSeconds('grace', graceSeconds, 0, maxGraceSeconds)
+      const token = await tokens.find(id)
+      return token === null || stateOf(token, now()) !== 'active' ? null : await rotate(options, token, graceSeconds)
+    }
+  }
+}
+
+async function note ({ trail, actor, now }: TokenDeskOptions, kind: AuditKind, { id, subject }: Token, more = {}): Promise<void> {
+  await trail.append([{ at: now(), kind, actor, subject, detail: { token: id, ...more } }])
+}
+
+/** `lastsMs`: how long an invitation does. */
+async function open (
+  options: TokenDeskOptions, kind: TokenKind, wish: TokenWish, lastsMs?: number
+): Promise<{ token: Token, text: string }> {
+  const { token, text } = newToken(kind, { ...readTokenWish(wish, options), lastsMs }, options.now())
+  const { plan, ttlMs, models, scopes } = token
+  const facts = { plan, ttlSeconds: ttlMs / 1000, models: models.length, scopes: scopes.join(' ') }
+  await note(options, kind === 'apx' ? 'create' : 'invite', token, facts)
+  await options.tokens.create(token)
+  return { token, text }
+}
+
+async function rotate (options: TokenDeskOptions, token: Token, graceSeconds: number): Promise<PrintedToken | null> {
+  const { tokens, now } = options
+  await note(options, 'rotate', token, { graceSeconds })
+  const text = printSecret('apx', token.id)
+  // Two sessions of one token are told apart by when their secrets were issued.
+  const issuedAt = Math.max(now(), token.secret.issuedAt + 1)
+  const until = now() + graceSeconds * 1000
+  const rotated = await tokens.rotate(token.id, { hash: hashOf(text), issuedAt }, until)
+  return rotated && { ...printed(rotated, text), previousUntil: instant(Math.min(until, rotated.expiresAt)) }
+}
+
+type NewToken = ReturnType<typeof readTokenWish> & { readonly lastsMs: number | undefined }
+
+function newToken (kind: TokenKind, { lastsMs, ...wish }: NewToken, now: number): { token: Token, text: string } {
+  const id = newTokenId()
+  const text = printSecret(kind, id)
+  return {
+    text,
+    token: {
+      ...wish,
+      id,
+      createdAt: now,
+      expiresAt: now + (lastsMs ?? wish.ttlMs),
+      isInvitation: kind === 'apxi',
+      secret: { hash: hashOf(text), issuedAt: now },
+      previous: null,
+      revokedAt: null,
+      usedAt: null
+    }
+  }
+}
+
+/** One sum for the whole page, as `usage` has it: numbers that are to be compared come from one place. */
+async function listTokens (
+  { tokens, records, revocations, now }: TokenDeskOptions, { cursor, limit }: PageQuery
+): Promise<Page<ShownToken>> {
+  const page = await tokens.list({ cursor: cursor === undefined ? null : openCursor('tokens', cursor), limit })
+  const month = readUsageQuery({ by: 'subject' }, now())
+  const rows = page.items.length === 0 ? [] : usageReport(month, await records.usage(month)).rows
+  const spent = new Map(rows.map(({ subject, credits }) => [subject, credits]))
+  const show = async (token: Token): Promise<ShownToken> => {
+    const { id, subject, secret: { issuedAt } } = token
+    const state = stateOf(token, now())
+    // All sessions of a subject may have been ended together, and those of its tokens with them.
+    const hasEnded = state === 'active' && await revocations.isRevoked({ id, subject, issuedAt })
+    return shown(token, hasEnded ? 'revoked' : state, spent.get(subject) ?? 0)
+  }
+  return {
+    items: await Promise.all(page.items.map(show)),
+    next: page.next === null ? null : sealCursor('tokens', page.next)
+  }
+}
+
+function shown (token: Token, state: ShownToken['state'], spent: number): ShownToken {
+  const { id, subject, plan, models, scopes, createdAt, expiresAt, usedAt } = token
+  return {
+    id,
+    subject,
+    state,
+    plan,
+    models,
+    scopes,
+    createdAt: instant(createdAt),
+    expiresAt: instant(expiresAt),
+    usedAt: usedAt === null ? null : instant(usedAt),
+    spent
+  }
+}
+
+function stateOf ({ revokedAt, expiresAt, isInvitation }: Token, now: number): ShownToken['state'] {
+  if (revokedAt !== null) return 'revoked'
+  if (expiresAt <= now) return 'expired'
+  return isInvitation ? 'invited' : 'active'
+}
+
+function printed ({ id, subject, plan, expiresAt }: Token, token: string): PrintedToken {
+  return { id, token, subject, plan, expiresAt: instant(expiresAt) }
+}
+
+function holdSeconds (name: string, seconds: number, least: number, most: number): void {
+  if (Number.isInteger(seconds) && seconds >= least && seconds <= most) return
+  throw bad(`${name} must be from ${least} seconds to ${most / daySeconds} days`)
+}
+
+function bad (problem: string) {
+  return gatewayError('GW_BAD_REQUEST', { about: `${problem}.` })
+}
+
+function instant (ms: number): string {
+  return new Date(ms).toISOString()
+}

@@ -1,0 +1,257 @@
+import t from 'tap'
+import { keyTrouble } from '../../../src/domain/keys/key-trouble.ts'
+import { keyRing, limitedMs, type Probe, probeIntervalMs, restMs, type Verdict } from '../../../src/domain/keys/keys.ts'
+import { retryAfterMs } from '../../../src/domain/retry-after.ts'
+import { Secret } from '../../../src/domain/secret.ts'
+import type { UpstreamKey } from '../../../src/domain/upstream.ts'
+import { clock } from '../../helpers/clock.ts'
+
+const drainMs = 3600_000
+
+function keyOf (index: number): UpstreamKey {
+  return { id: `key-${index}`, secret: new Secret(`secret-${index}`) }
+}
+
+function ring (count: number) {
+  const time = clock()
+  const keys = Array.from({ length: count }, (_, index) => keyOf(index))
+  const verdicts = new Map<string, Verdict>()
+  const balances = new Map<string, number>()
+  const probes: string[] = []
+  const changes: string[] = []
+  return {
+    time,
+    keys,
+    verdicts,
+    balances,
+    probes,
+    changes,
+    ring: keyRing({
+      keys,
+      drainMs,
+      now: time.now,
+      probe: async ({ id }): Promise<Probe> => {
+        probes.push(id)
+        return { verdict: verdicts.get(id) ?? 'fine', balance: balances.get(id) ?? null }
+      },
+      onChange: (keyId, state) => changes.push(`${keyId} ${state}`)
+    })
+  }
+}
+
+t.test('keys take turns: the one that rested longest is next', async t => {
+  const { ring: it, keys, verdicts, time } = ring(3)
+  t.same([1, 2, 3, 4].map(() => it.choose('m')?.id), ['key-0', 'key-1', 'key-2', 'key-0'])
+  verdicts.set('key-1', 'empty')
+  await it.doubt(keys[1]!)
+  t.same([1, 2, 3].map(() => it.choose('m')?.id), ['key-2', 'key-0', 'key-2'])
+  verdicts.delete('key-1')
+  time.advance(probeIntervalMs)
+  await it.doubt(keys[1]!)
+  t.same([1, 2, 3].map(() => it.choose('m')?.id), ['key-1', 'key-0', 'key-2'], 'the one that was away has rested longest')
+})
+
+t.test('a doubt that the probe does not share leaves the key in use', async t => {
+  const { ring: it, keys, changes } = ring(1)
+  t.equal(await it.doubt(keys[0]!), 'fine')
+  t.equal(it.choose('m')?.id, 'key-0')
+  t.same(changes, [])
+})
+
+t.test('a key that is refused or has no money is benched, and the operator is told once', async t => {
+  for (const verdict of ['refused', 'empty'] as const) {
+    const { ring: it, keys, verdicts, changes, time } = ring(2)
+    const start = time.now()
+    time.advance(1000)
+    verdicts.set('key-0', verdict)
+    t.equal(await it.doubt(keys[0]!), verdict)
+    time.advance(1000)
+    t.equal(await it.doubt(keys[0]!), verdict)
+    t.same(changes, [`key-0 ${verdict}`])
+    t.same([it.choose('m')?.id, it.choose('m')?.id], ['key-1', 'key-1'], 'the others serve')
+    t.same(it.states(), [
+      { keyId: 'key-0', state: verdict, since: start + 1000, restingUntil: null, balance: null },
+      { keyId: 'key-1', state: 'ready', since: start, restingUntil: null, balance: null }
+    ])
+    t.equal(it.byId('key-0'), keys[0], 'and it still asks for its own tasks')
+  }
+})
+
+t.test('an unclear probe benches nobody', async t => {
+  const { ring: it, keys, verdicts } = ring(1)
+  verdicts.set('key-0', 'unclear')
+  t.equal(await it.doubt(keys[0]!), 'unclear')
+  t.equal(it.choose('m')?.id, 'key-0')
+})
+
+t.test('concurrent doubts share one probe, and a key is probed at most once in ten seconds', async t => {
+  const { ring: it, keys, probes, time } = ring(1)
+  await Promise.all([1, 2, 3].map(() => it.doubt(keys[0]!)))
+  time.advance(probeIntervalMs - 1)
+  await it.doubt(keys[0]!)
+  t.equal(probes.length, 1)
+  time.advance(1)
+  await it.doubt(keys[0]!)
+  t.equal(probes.length, 2)
+})
+
+t.test('the balance is what the last probe told', async t => {
+  const { ring: it, keys, verdicts, balances, time } = ring(1)
+  balances.set('key-0', 74.87)
+  await it.doubt(keys[0]!)
+  t.match(it.states(), [{ balance: 74.87 }])
+  balances.delete('key-0')
+  verdicts.set('key-0', 'unclear')
+  time.advance(probeIntervalMs)
+  await it.doubt(keys[0]!)
+  t.match(it.states(), [{ state: 'ready', balance: null }])
+})
+
+t.test('a benched key comes back by itself once the upstream takes it again', async t => {
+  const { ring: it, keys, verdicts, changes, time } = ring(1)
+  verdicts.set('key-0', 'empty')
+  await it.doubt(keys[0]!)
+  t.equal(it.choose('m'), undefined)
+  t.equal(it.readyInMs('m'), probeIntervalMs)
+  verdicts.set('key-0', 'fine')
+  time.advance(probeIntervalMs)
+  t.equal(it.readyInMs('m'), 0)
+  t.equal(it.choose('m'), undefined, 'who misses it makes the ring ask')
+  await it.doubt(keys[0]!)
+  t.equal(it.choose('m')?.id, 'key-0')
+  t.same(changes, ['key-0 empty', 'key-0 ready'])
+})
+
+t.test('a key rests for one model only, and for a minute', async t => {
+  const { ring: it, keys, time } = ring(1)
+  it.rest(keys[0]!, 'sora-2')
+  t.equal(it.choose('sora-2'), undefined)
+  t.equal(it.readyInMs('sora-2'), restMs)
+  t.equal(it.choose('suno')?.id, 'key-0')
+  t.equal(it.readyInMs('suno'), 0)
+  time.advance(restMs)
+  t.equal(it.choose('sora-2')?.id, 'key-0')
+})
+
+t.test('the key that was just tried can be left out', async t => {
+  const { ring: it, keys } = ring(2)
+  t.equal(it.choose('m', keys[0])?.id, 'key-1')
+  t.equal(ring(1).ring.byId('nobody'), undefined)
+})
+
+t.test('a key that the upstream has had enough of rests as long as that says, and the others serve', async t => {
+  const { ring: it, keys, time } = ring(3)
+  const start = time.now()
+  it.rest(keys[0]!, null, '7')
+  t.same([1, 2, 3].map(() => it.choose('m')?.id), ['key-1', 'key-2', 'key-1'])
+  t.match(it.states()[0], { state: 'resting', since: start, restingUntil: start + 7000 })
+  time.advance(6999)
+  t.not(it.choose('m')?.id, 'key-0')
+  time.advance(1)
+  t.equal(it.choose('m')?.id, 'key-0')
+  t.match(it.states()[0], { state: 'ready', since: start + 7000, restingUntil: null })
+  t.equal(it.byId('key-0'), keys[0])
+})
+
+t.test('such a rest is bounded, and short when the upstream names none', async t => {
+  for (const [retryAfter, ms] of [[undefined, limitedMs], ['', limitedMs], ['soon', limitedMs], ['0', 0], ['999999999', restMs], ['Thu, 15 Jan 2026 12:00:20 GMT', 20_000]] as const) {
+    const { ring: it, keys, time } = ring(2)
+    it.rest(keys[0]!, null, retryAfter)
+    it.choose('m')
+    t.equal(it.choose('m', keys[1])?.id, ms === 0 ? 'key-0' : undefined, String(retryAfter))
+    time.advance(ms)
+    t.equal(it.choose('m', keys[1])?.id, 'key-0', String(retryAfter))
+  }
+})
+
+t.test('when all keys rest or are benched, the wait is that of the first to come back', async t => {
+  const { ring: it, keys, verdicts, time } = ring(3)
+  it.rest(keys[0]!, null, '30')
+  it.rest(keys[1]!, null, '20')
+  verdicts.set('key-2', 'refused')
+  await it.doubt(keys[2]!)
+  t.equal(it.choose('m'), undefined)
+  t.equal(it.readyInMs('m'), probeIntervalMs)
+  time.advance(probeIntervalMs)
+  it.choose('m')
+  await it.doubt(keys[2]!)
+  time.advance(1)
+  t.equal(it.readyInMs('m'), 9999, 'the second key, in a millisecond less than the next probe')
+  it.rest(keys[1]!, 'sora-2')
+  t.equal(it.readyInMs('sora-2'), 9999, 'the benched one now')
+})
+
+t.test('a key that has none beside it does not rest for others\' sake, but does for a model', async t => {
+  const { ring: it, keys } = ring(1)
+  it.rest(keys[0]!, null, '30')
+  t.equal(it.choose('m')?.id, 'key-0')
+  t.match(it.states(), [{ state: 'ready' }])
+  const { ring: two, keys: [first, second] } = ring(2)
+  two.rest(first!, null, '30')
+  two.replace([first!])
+  t.equal(two.choose('m')?.id, 'key-0', 'the other is gone')
+  two.replace([second!])
+  t.equal(two.choose('m')?.id, 'key-1')
+})
+
+t.test('a 429 to a submit makes its key rest and passes; one to a status call does neither harm', async t => {
+  const { ring: it, keys } = ring(2)
+  const answer = { status: 429, envelope: { code: 429, message: 'slow', taskId: undefined, state: undefined, data: null }, answer: { retryAfter: '7' } }
+  t.equal(await keyTrouble(answer, keys[0]!, it), null)
+  t.match(it.states()[0], { state: 'ready' })
+  t.equal(await keyTrouble(answer, keys[0]!, it, 'sora-2'), null)
+  t.match(it.states()[0], { state: 'resting' })
+  t.same([it.choose('sora-2')?.id, it.choose('suno')?.id], ['key-1', 'key-1'])
+})
+
+t.test('a key that was replaced takes no submit, and serves its tasks as long as one may run', async t => {
+  const { ring: it, keys, time, probes } = ring(2)
+  const start = time.now()
+  time.advance(1000)
+  it.replace([keyOf(1), keyOf(2)])
+  t.same([1, 2, 3, 4].map(() => it.choose('m')?.id), ['key-1', 'key-2', 'key-1', 'key-2'])
+  t.equal(it.byId('key-0'), keys[0])
+  t.same(it.states().map(({ keyId, state, since }) => [keyId, state, since]), [
+    ['key-0', 'draining', start + 1000], ['key-1', 'ready', start], ['key-2', 'ready', start + 1000]
+  ])
+  time.advance(drainMs / 2)
+  it.replace([keyOf(1)])
+  time.advance(drainMs / 2)
+  t.equal(it.byId('key-0'), undefined, 'it drains from when it left')
+  t.ok(it.byId('key-2'))
+  t.equal(it.states().length, 2)
+  it.rest(keys[0]!, 'm')
+  it.rest(keys[0]!, null)
+  t.equal(await it.doubt(keys[0]!), 'unclear', 'nobody asks about a key that is no more')
+  t.same(probes, [])
+})
+
+t.test('a key that comes back is as it was, also benched', async t => {
+  const { ring: it, keys, verdicts, time, probes } = ring(2)
+  verdicts.set('key-1', 'refused')
+  await it.doubt(keys[1]!)
+  it.replace([keyOf(2)])
+  it.choose('m')
+  time.advance(probeIntervalMs)
+  it.choose('m')
+  t.same(probes, ['key-1'], 'a benched key that drains is not missed')
+  it.replace([keyOf(0), keyOf(1)])
+  t.same(it.states().map(({ keyId, state, since }) => [keyId, state, time.now() - since]), [
+    ['key-0', 'ready', 0], ['key-1', 'refused', probeIntervalMs], ['key-2', 'draining', 0]
+  ])
+  t.equal(it.byId('key-0'), keys[0])
+  t.same([it.choose('m')?.id, it.choose('m')?.id], ['key-0', 'key-0'])
+  verdicts.delete('key-1')
+  await it.doubt(keys[1]!)
+  time.advance(probeIntervalMs)
+  await it.doubt(keys[1]!)
+  t.equal(it.choose('m')?.id, 'key-1')
+})
+
+t.test('a retry-after is seconds or a date', async t => {
+  const now = Date.UTC(2026, 0, 15, 12)
+  for (const [text, ms] of [
+    ['0', 0], ['120', 120_000], ['Thu, 15 Jan 2026 12:01:00 GMT', 60_000], ['Thu, 15 Jan 2026 11:00:00 GMT', 0],
+    ['', null], ['-1', null], ['1.5', null], ['1e3', null], ['soon', null], ['2026-01-15', null], ['Thu, 99 Jan 2026 12:01:00 GMT', null]
+  ] as const) t.equal(retryAfterMs(text, now), ms, text)
+})

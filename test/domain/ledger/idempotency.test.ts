@@ -1,0 +1,62 @@
+import t from 'tap'
+import { fingerprintOf, readIdempotencyKey } from '../../../src/domain/ledger/idempotency.ts'
+
+t.test('the quoted and the bare form of a key are one key', async t => {
+  for (const [quoted, bare] of [
+    ['"8e03978e-40d5-43e8-bc93-6894a57f9324"', '8e03978e-40d5-43e8-bc93-6894a57f9324'],
+    ['"order 42"', 'order 42'],
+    ['"a\\"b\\\\c"', 'a"b\\c'],
+    ['"~!#$%&\'()*+-./:;<=>?@[]^_`{|}"', '~!#$%&\'()*+-./:;<=>?@[]^_`{|}'],
+    [`"${'k'.repeat(255)}"`, 'k'.repeat(255)]
+  ] as const) {
+    t.equal(readIdempotencyKey([quoted]), bare)
+    t.equal(readIdempotencyKey([bare]), bare)
+  }
+})
+
+t.test('what can be written in quotes alone is read there', async t => {
+  t.equal(readIdempotencyKey(['"a, b"']), 'a, b')
+  t.equal(readIdempotencyKey(['" a "']), ' a ')
+  t.equal(readIdempotencyKey(['"\\"a\\""']), '"a"')
+  t.equal(readIdempotencyKey([`"${'\\"'.repeat(255)}"`]), '"'.repeat(255), 'an escape is no character of the key')
+})
+
+t.test('keys that differ in any sign are two keys', async t => {
+  const keys = ['a', 'A', 'a ', ' a', 'a\\\\', 'a\\"', 'a;', "'a'"].map(inner => readIdempotencyKey([`"${inner}"`]))
+  t.equal(new Set(keys).size, keys.length)
+})
+
+t.test('what is no key, or more than one, is refused with what to change', async t => {
+  for (const [values, message] of [
+    [['a', 'a'], /given twice/], [['a', 'b', 'c'], /given twice/], [[], /given twice/],
+    [['a, b'], /comma/], [['a,b'], /comma/], [['"a", "b"'], /double quotes/], [['"a","a"'], /double quotes/],
+    [[''], /printable ASCII/], [['""'], /printable ASCII/], [['"'], /printable/], [['"a'], /printable/], [['"a"b'], /printable/],
+    [['"a\\"'], /printable/], [['"a\\b"'], /printable/], [['"a"b"'], /printable/], [['"a" '], /printable/],
+    [['"a";v=1'], /printable/], [['schlüssel'], /printable/], [['"ü"'], /printable/], [['a\tb'], /printable/], [['"a\tb"'], /printable/], [['a\x7f'], /printable/],
+    [['k'.repeat(256)], /at most 255/], [[`"${'k'.repeat(256)}"`], /at most 255/]
+  ] as const) {
+    t.throws(() => readIdempotencyKey(values), { code: 'GW_BAD_REQUEST', message }, JSON.stringify(values).slice(0, 40))
+  }
+})
+
+t.test('a long header is read in no time, however it is made', async t => {
+  const started = performance.now()
+  for (const value of [`"${'\\'.repeat(100_000)}`, `"${'\\\\'.repeat(50_000)}`, `"${'a'.repeat(100_000)}`, `a${' '.repeat(100_000)}`, `${'a '.repeat(50_000)},`]) {
+    t.throws(() => readIdempotencyKey([value]), { code: 'GW_BAD_REQUEST' })
+  }
+  t.ok(performance.now() - started < 1000)
+})
+
+t.test('a fingerprint is of its parts, in their order and with their borders', async t => {
+  const body = Buffer.from('{"input":{}}')
+  const print = fingerprintOf('POST', '/url', 'model', body)
+  t.equal(fingerprintOf('POST', '/url', 'model', Buffer.from(body)), print)
+  t.match(print, /^[\w-]{43}$/)
+  const others = [
+    fingerprintOf('POST', '/url', 'model', Buffer.from('{"input": {}}')), fingerprintOf('POST', '/url', 'Model', body), fingerprintOf('POST', '/urlmodel', '', body),
+    fingerprintOf('POST', '/url', 'mode', Buffer.from('l{"input":{}}')), fingerprintOf('POST', '/url', 'model'), fingerprintOf('POST', '/url', 'model', body, ''),
+    fingerprintOf('POST4:/url', 'model', body), fingerprintOf('/url', 'POST', 'model', body)
+  ]
+  t.equal(new Set([print, ...others]).size, others.length + 1)
+  t.equal(fingerprintOf('ä'), fingerprintOf(Buffer.from('ä')), 'text counts in UTF-8')
+})

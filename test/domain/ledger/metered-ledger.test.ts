@@ -1,0 +1,97 @@
+import t from 'tap'
+import type { Demand, TaskLedger } from '../../../src/domain/ledger/ledger.ts'
+import { meteredLedger } from '../../../src/domain/ledger/metered-ledger.ts'
+import { gatewayError } from '../../../src/errors.ts'
+
+const demand: Demand = {
+  subject: 'app:alice', operation: 'generateTask', model: 'suno', keyId: 'k', microcredits: 5, refundable: true, periodStart: 0, creditLimit: null, taskLimit: 1
+}
+const answer = Buffer.from('{}')
+
+/** A ledger that answers as it is told, and its meter. */
+function metered (ledger: Partial<TaskLedger>) {
+  const noted: string[] = []
+  const meter = {
+    credits: (operation: string, outcome: string, microcredits: number) => { noted.push(`${operation} ${outcome} ${microcredits}`) },
+    unknown: (count: number) => { noted.push(`unknown outcomes: ${count}`) }
+  }
+  const base: TaskLedger = {
+    reserve: async () => ({ granted: true, id: '1' }),
+    advance: async () => true,
+    settle: async () => true,
+    taskOf: async () => null,
+    sweep: async () => ({ released: 0, unknown: 0 })
+  }
+  return { noted, ledger: meteredLedger({ ...base, ...ledger }, meter) }
+}
+
+t.test('a reservation that is not granted moves no credits', async t => {
+  const { noted, ledger } = metered({ reserve: async () => ({ granted: false, lacks: 'credits' }) })
+  t.same(await ledger.reserve(demand), { granted: false, lacks: 'credits' })
+  t.same(noted, [])
+})
+
+t.test('a reservation has one end, however often that is written', async t => {
+  const { noted, ledger } = metered({})
+  await ledger.reserve(demand)
+  for (const keyId of ['k', 'other']) t.equal(await ledger.advance('1', { to: 'sent', keyId }), true)
+  for (let count = 0; count < 2; count++) await ledger.advance('1', { to: 'claimed', taskId: 'task' })
+  t.same(noted, ['generateTask reserved 5', 'generateTask charged 5'])
+})
+
+t.test('one that had lapsed before it was sent is released', async t => {
+  const { noted, ledger } = metered({ advance: async () => false })
+  await ledger.reserve(demand)
+  t.equal(await ledger.advance('1', { to: 'sent', keyId: 'k' }), false)
+  t.same(noted, ['generateTask reserved 5', 'generateTask released 5'])
+})
+
+t.test('one whose task belongs to somebody else is what it becomes next', async t => {
+  const { noted, ledger } = metered({ advance: async (_id, { to }) => to !== 'claimed' })
+  await ledger.reserve(demand)
+  await ledger.advance('1', { to: 'sent', keyId: 'k' })
+  await ledger.advance('1', { to: 'claimed', taskId: 'task' })
+  await ledger.advance('1', { to: 'unknown' })
+  t.same(noted, ['generateTask reserved 5', 'generateTask unknown 5', 'unknown outcomes: 1'])
+})
+
+t.test('one that the sweep has found first is not counted twice', async t => {
+  const { noted, ledger } = metered({ advance: async (_id, { to }) => to === 'sent', sweep: async () => ({ released: 1, unknown: 2 }) })
+  await ledger.reserve(demand)
+  await ledger.advance('1', { to: 'sent', keyId: 'k' })
+  t.same(await ledger.sweep(), { released: 1, unknown: 2 })
+  await ledger.advance('1', { to: 'unknown' })
+  t.same(noted, ['generateTask reserved 5', 'unknown outcomes: 2', 'generateTask unknown 5'])
+})
+
+t.test('a step that the store did not take counts when it is taken', async t => {
+  let isDown = true
+  const { noted, ledger } = metered({
+    advance: async () => {
+      if (isDown) throw gatewayError('GW_STORE_DOWN')
+      return true
+    }
+  })
+  await ledger.reserve(demand)
+  await t.rejects(ledger.advance('1', { to: 'claimed', taskId: 'task' }), { code: 'GW_STORE_DOWN' })
+  isDown = false
+  await ledger.advance('1', { to: 'claimed', taskId: 'task' })
+  t.same(noted, ['generateTask reserved 5', 'generateTask charged 5'])
+})
+
+t.test('a task that has failed is settled, also when nobody can say what it cost', async t => {
+  for (const taskOf of [async () => null, async () => { throw gatewayError('GW_STORE_DOWN') }]) {
+    const { noted, ledger } = metered({ taskOf })
+    t.equal(await ledger.settle({ taskId: 'task', state: 'failed', answer }), true)
+    t.same(noted, [])
+  }
+})
+
+t.test('reservations that nobody brings to an end are forgotten, the oldest first', async t => {
+  let last = 0
+  const { noted, ledger } = metered({ reserve: async () => ({ granted: true, id: String(++last) }) })
+  for (let count = 0; count < 10_001; count++) await ledger.reserve(demand)
+  noted.length = 0
+  for (const id of ['1', '2', '10001']) await ledger.advance(id, { to: 'released' })
+  t.same(noted, ['generateTask released 5', 'generateTask released 5'])
+})

@@ -1,0 +1,73 @@
+import t from 'tap'
+import type { ReservationId, Step, TaskLedger } from '../../../src/domain/ledger/ledger.ts'
+import { patientLedger } from '../../../src/domain/ledger/patient-ledger.ts'
+import { gatewayError } from '../../../src/errors.ts'
+import { clock } from '../../helpers/clock.ts'
+
+function patient (advance: TaskLedger['advance']) {
+  const time = clock()
+  const alarms: Array<[ReservationId, Step]> = []
+  return {
+    alarms,
+    it: patientLedger({
+      ledger: { advance } as TaskLedger,
+      now: time.now,
+      wait: async ms => time.advance(ms),
+      patienceMs: 10_000,
+      onOwed: (id, step) => alarms.push([id, step])
+    })
+  }
+}
+
+const down = () => gatewayError('GW_STORE_DOWN')
+
+t.test('a step is tried until the store is back', async t => {
+  let calls = 0
+  const { it, alarms } = patient(async () => {
+    if (++calls < 5) throw down()
+    return true
+  })
+  t.equal(await it.advance('1', { to: 'claimed', taskId: 'a' }), true)
+  t.equal(calls, 5)
+  t.same(alarms, [])
+})
+
+t.test('after ten seconds the step is kept, the operator told, and the outcome called unknown', async t => {
+  let isDown = true
+  const written: Step[] = []
+  const { it, alarms } = patient(async (_id, step) => {
+    if (isDown) throw down()
+    written.push(step)
+    return true
+  })
+  const claim = { to: 'claimed', taskId: 'a' } as const
+  await t.rejects(it.advance('1', claim), { code: 'GW_OUTCOME_UNKNOWN', detail: { shouldRetry: false } })
+  t.same(alarms, [['1', claim]])
+  t.equal(it.owed, 1)
+  await t.rejects(it.retry(), { code: 'GW_STORE_DOWN' })
+  t.equal(it.owed, 1, 'nothing is dropped')
+  isDown = false
+  await it.retry()
+  t.same(written, [claim])
+  t.equal(it.owed, 0)
+})
+
+t.test('an error that time does not heal is not waited for', async t => {
+  const { it } = patient(async () => { throw new TypeError('a bug') })
+  await t.rejects(it.advance('1', { to: 'released' }), TypeError)
+})
+
+t.test('the end of a reservation without a task is kept and written later, with no alarm, and only so many of them', async t => {
+  const written: string[] = []
+  const { it, alarms } = patient(async (id, { to }) => {
+    written.push(`${id} ${to}`)
+    return true
+  })
+  it.owe('1', { to: 'released' })
+  it.owe('2', { to: 'unknown' })
+  await it.retry()
+  t.same(written, ['1 released', '2 unknown'])
+  for (let id = 0; id < 10_001; id++) it.owe(String(id), { to: 'released' })
+  t.equal(it.owed, 10_000)
+  t.same(alarms, [])
+})

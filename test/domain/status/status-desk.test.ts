@@ -1,0 +1,249 @@
+import t from 'tap'
+import { localEvents } from '../../../src/adapters/local-events.ts'
+import { localTurns } from '../../../src/adapters/local-turns.ts'
+import type { TaskEvent } from '../../../src/domain/status/events.ts'
+import type { KeyChoice } from '../../../src/domain/keys/keys.ts'
+import type { Ending, Task } from '../../../src/domain/ledger/ledger.ts'
+import { statusDesk } from '../../../src/domain/status/status-desk.ts'
+import type { StatusTurns } from '../../../src/domain/status/status-turns.ts'
+import { type Upstream, type UpstreamAnswer, UpstreamFailure } from '../../../src/domain/upstream.ts'
+import { gatewayError } from '../../../src/errors.ts'
+import { clock } from '../../helpers/clock.ts'
+import { crankedTimers } from '../../helpers/timers.ts'
+import { until } from '../../helpers/until.ts'
+
+const intervalMs = 3000
+const answerMs = 60_000
+const task: Task = {
+  taskId: 'a', subject: 'app:alice', operation: 'generateTask', model: 'nano-banana', keyId: 'one', stage: 'claimed', microcredits: 0, createdAt: 0, finalAnswer: null
+}
+const said = (state: string, more = '') => `{"code":200,"data":{"taskId":"a","state":"${state}"}}${more}`
+
+/** A ledger of one task: the first end wins. */
+function oneTask () {
+  let kept: Buffer | null = null
+  return {
+    settled: [] as string[],
+    isDown: false,
+    get kept () { return kept },
+    set kept (answer) { kept = answer },
+    async settle ({ state, answer }: Ending) {
+      if (this.isDown) throw gatewayError('GW_STORE_DOWN')
+      if (kept !== null) return false
+      this.settled.push(state)
+      kept = answer
+      return true
+    },
+    async taskOf () { return { ...task, finalAnswer: kept } }
+  }
+}
+
+/** An upstream that answers when the test says so, and the replicas that share its turns. */
+function desks ({ replicas = 1, turns: given = undefined as StatusTurns | undefined } = {}) {
+  const time = clock()
+  const timers = crankedTimers(time)
+  const calls: Array<{ answer: (text: string, more?: Partial<UpstreamAnswer>) => void, fail: (failure: UpstreamFailure) => void, isCancelled: boolean }> = []
+  const upstream = {
+    send () {
+      const { promise, resolve, reject } = Promise.withResolvers<UpstreamAnswer>()
+      const call = {
+        isCancelled: false,
+        fail: reject,
+        answer: (text: string, more: Partial<UpstreamAnswer> = {}) => resolve({
+          status: 200, contentType: 'application/json', retryAfter: undefined, body: Buffer.from(text), leaksKey: false, ...more
+        })
+      }
+      calls.push(call)
+      return {
+        answer: promise,
+        cancel () {
+          call.isCancelled = true
+          reject(new UpstreamFailure('cancelled'))
+        }
+      }
+    }
+  } as unknown as Upstream
+  const keys = { byId: (id: string) => id === 'one' ? { id } : undefined, doubt: async () => 'fine' } as unknown as KeyChoice
+  const ledger = oneTask()
+  const events = localEvents()
+  const heard: TaskEvent[] = []
+  events.subscribe(event => heard.push(event), () => {})
+  const turns = given ?? localTurns({ now: time.now, leaseMs: 120_000 })
+  const options = { upstream, keys, ledger, events, turns, timers, answerMs, intervalOf: () => intervalMs, now: time.now }
+  const [desk, other] = Array.from({ length: Math.max(replicas, 2) }, () => statusDesk(options))
+  /** The next call, when it has been made. */
+  const next = async (count: number) => {
+    await until(`call ${count}`, () => calls.length >= count)
+    return calls[count - 1]!
+  }
+  return { desk: desk!, other: other!, calls, next, ledger, heard, time, timers, turns }
+}
+
+t.test('who asks at the same time shares one call, and who asks too early gets the last answer', async t => {
+  const { desk, calls, next, time, heard } = desks()
+  const inquiries = Array.from({ length: 100 }, () => desk.ask(task))
+  const call = await next(1)
+  call.answer(said('pending'))
+  for (const report of await Promise.all(inquiries.map(({ report }) => report))) t.match(report, { kind: 'answered', answer: { status: 200 } })
+  time.advance(intervalMs - 1)
+  t.match(await desk.ask(task).report, { kind: 'early', last: { body: Buffer.from(said('pending')) }, nextInMs: 1 })
+  t.equal(calls.length, 1)
+  time.advance(1)
+  const { report } = desk.ask(task)
+  ;(await next(2)).answer(said('processing'))
+  t.match(await report, { kind: 'answered' })
+  t.match(heard, [{ state: 'pending', isFinal: false, subject: 'app:alice', model: 'nano-banana' }, { state: 'processing' }])
+})
+
+t.test('a state that has not changed is no event', async t => {
+  const { desk, next, time, heard } = desks()
+  for (let count = 1; count <= 3; count++) {
+    const { report } = desk.ask(task)
+    ;(await next(count)).answer(said('pending'))
+    await report
+    time.advance(intervalMs)
+  }
+  t.equal(heard.length, 1)
+})
+
+t.test('an end is in the ledger before anybody hears of it, and the first one wins', async t => {
+  const { desk, other, next, ledger, heard, time } = desks()
+  const first = desk.ask(task)
+  ;(await next(1)).answer(said('success'))
+  t.match(await first.report, { kind: 'answered' })
+  t.same(ledger.settled, ['success'])
+  t.match(heard, [{ state: 'success', isFinal: true }])
+  t.match(await other.ask(task).report, { kind: 'ended', body: Buffer.from(said('success')) }, 'for who does not know it yet')
+  time.advance(intervalMs)
+  const second = other.ask(task)
+  ;(await next(2)).answer(said('failed'))
+  t.match(await second.report, { kind: 'ended', body: Buffer.from(said('success')) }, 'whatever the upstream says now')
+  t.same(ledger.settled, ['success'])
+  const ended = desk.ask({ ...task, finalAnswer: Buffer.from('x') })
+  t.match(await ended.report, { kind: 'ended', body: Buffer.from('x') })
+  ended.leave()
+})
+
+t.test('an end that the ledger does not take is passed on all the same', async t => {
+  const { desk, next, ledger } = desks()
+  ledger.settle = async () => false
+  const { report } = desk.ask(task)
+  ;(await next(1)).answer(said('success'))
+  t.match(await report, { kind: 'answered' })
+})
+
+t.test('trouble is told to all who waited, and is nobody\'s after that', async t => {
+  const { desk, next, ledger, heard } = desks()
+  const troubles: Array<[(call: Awaited<ReturnType<typeof next>>) => void, string]> = [
+    [call => call.fail(new UpstreamFailure('unreachable')), 'GW_UPSTREAM_UNREACHABLE'],
+    [call => call.fail(new UpstreamFailure('timeout')), 'GW_UPSTREAM_TIMEOUT'],
+    [call => call.answer('<html>'), 'GW_UPSTREAM_INVALID'],
+    [call => call.answer(said('success'), { status: 302 }), 'GW_UPSTREAM_INVALID'],
+    [call => call.answer(said('success'), { leaksKey: true }), 'GW_UPSTREAM_INVALID'],
+    [call => call.answer('{"code":401}'), 'GW_UPSTREAM_REFUSED_KEY']
+  ]
+  let count = 0
+  for (const [happens, code] of troubles) {
+    const inquiries = [desk.ask(task), desk.ask(task)]
+    happens(await next(++count))
+    for (const { report } of inquiries) t.match(await report, { kind: 'failed', code })
+  }
+  const refused = desk.ask(task)
+  ;(await next(++count)).answer('{"code":500,"message":"no","data":null}', { status: 500 })
+  t.match(await refused.report, { kind: 'answered', answer: { status: 500 } })
+  const odd = desk.ask(task)
+  ;(await next(++count)).answer('{"code":200,"data":{"taskId":"another","state":"success"}}')
+  t.match(await odd.report, { kind: 'answered' }, 'an answer about another task is passed on, and no more')
+  const keyless = desk.ask({ ...task, keyId: 'two' })
+  setImmediate(keyless.leave)
+  t.same(await keyless.report, { kind: 'failed', code: 'GW_NO_KEY' })
+  const { report } = desk.ask(task)
+  ;(await next(++count)).answer(said('pending'))
+  t.match(await report, { kind: 'answered', answer: { status: 200 } }, 'the turn was free each time')
+  t.same([ledger.settled, heard.length], [[], 1])
+})
+
+t.test('a store that is down is told to all who waited, and the turn is free', async t => {
+  const { desk, next, ledger, heard } = desks()
+  ledger.isDown = true
+  const inquiries = [desk.ask(task), desk.ask(task)]
+  ;(await next(1)).answer(said('success'))
+  for (const { report } of inquiries) await t.rejects(report, { code: 'GW_STORE_DOWN' })
+  t.same(heard, [])
+  ledger.isDown = false
+  const { report } = desk.ask(task)
+  ;(await next(2)).answer(said('success'))
+  t.match(await report, { kind: 'answered' })
+})
+
+t.test('an answer is not lost when the next turn can not be set', async t => {
+  const turns: StatusTurns = { take: async () => ({ mine: true }), end: async () => { throw gatewayError('GW_STORE_DOWN') } }
+  const { desk, next } = desks({ turns })
+  const { report } = desk.ask(task)
+  ;(await next(1)).answer(said('pending'))
+  t.match(await report, { kind: 'answered' })
+})
+
+t.test('the call goes on while anybody waits for it, and is cancelled with the last', async t => {
+  const { desk, calls, next, time, timers } = desks()
+  const [first, second] = [desk.ask(task), desk.ask(task)]
+  const call = await next(1)
+  first.leave()
+  first.leave()
+  t.notOk(call.isCancelled, 'leaving twice is once')
+  second.leave()
+  t.ok(call.isCancelled)
+  t.match(await second.report, { kind: 'failed' })
+  const again = desk.ask(task)
+  await until('it is asked again', () => {
+    time.advance(50)
+    timers.run()
+    return calls.length === 2
+  })
+  ;(await next(2)).answer(said('pending'))
+  t.match(await again.report, { kind: 'answered' })
+  again.leave()
+  t.notOk(calls[1]!.isCancelled, 'what is over is not cancelled')
+})
+
+t.test('who is gone before the call is made costs none', async t => {
+  const { desk, next, calls } = desks()
+  const gone = desk.ask(task)
+  gone.leave()
+  t.match(await gone.report, { kind: 'failed' })
+  t.equal(calls.length, 0)
+  const { report } = desk.ask(task)
+  ;(await next(1)).answer(said('pending'))
+  t.match(await report, { kind: 'answered' })
+})
+
+t.test('while the first answer is on its way to another replica, it is waited for', async t => {
+  const { desk, other, next, calls, time, timers } = desks({ replicas: 2 })
+  const [here, there] = [desk.ask(task), other.ask(task)]
+  const call = await next(1)
+  await until('the other waits', () => timers.waiting === 1)
+  time.advance(50)
+  timers.run()
+  await until('it waits on', () => timers.waiting === 1)
+  call.answer(said('pending'))
+  t.match(await here.report, { kind: 'answered' })
+  time.advance(100)
+  timers.run()
+  t.match(await there.report, { kind: 'early', last: { body: Buffer.from(said('pending')) } })
+  t.equal(calls.length, 1)
+})
+
+t.test('nobody waits for another replica for ever, nor when nobody waits', async t => {
+  const { desk, other, next, time, timers } = desks({ replicas: 2 })
+  const first = desk.ask(task)
+  await next(1)
+  const late = other.ask(task)
+  await until('it waits', () => timers.waiting === 1)
+  time.advance(answerMs)
+  timers.run()
+  t.match(await late.report, { kind: 'failed', code: 'GW_UPSTREAM_TIMEOUT' })
+  const gone = other.ask(task)
+  gone.leave()
+  t.match(await gone.report, { kind: 'failed' })
+  first.leave()
+})
