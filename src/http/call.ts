@@ -20,6 +20,8 @@ export interface Call {
   plan: Plan | null
   model: string | null
   taskId: string | null
+  /** Of tasks that the upstream has made for this call. Whether they were claimed is the ledger's to say. */
+  madeTaskIds: readonly string[]
   keyId: string | null
   /** Time spent waiting for the upstream, ms. */
   upstreamMs: number
@@ -74,6 +76,7 @@ export function newCall (finish: () => void): Call {
     plan: null,
     model: null,
     taskId: null,
+    madeTaskIds: [],
     keyId: null,
     upstreamMs: 0,
     heldBytes: 0,

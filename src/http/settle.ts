@@ -19,6 +19,7 @@ export function settleSubmit (patient: PatientLedger) {
     switch (outcome.kind) {
       case 'accepted':
         call.taskId = outcome.taskId
+        call.madeTaskIds = [outcome.taskId]
         await claim(patient, order, outcome)
         // The task runs, and its owner finds it in the list of its tasks: asked for again, it would be made again.
         if (outcome.answer.leaksKey) throw gatewayError('GW_UPSTREAM_INVALID', { shouldRetry: false })

@@ -1,6 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import t from 'tap'
 import { heartbeatMs, sessionCheckMs } from '../../src/http/event-stream.ts'
+import { anyItems, batchesConfig, submitBatch } from '../helpers/batches.ts'
 import { crankedGateway, intervalMs, statesOf } from '../helpers/cranked-gateway.ts'
 import { taskMs } from '../helpers/gateway.ts'
 import { until } from '../helpers/until.ts'
@@ -25,6 +26,15 @@ t.test('one stream tells of all unfinished tasks, of each change, and of tasks t
   t.strictSame(new Set(storiesOf(stream.events)), new Set([one, two, three].flatMap(taskId => [`${taskId} pending`, `${taskId} success`])))
   t.equal(stream.events.length, 6)
   t.notOk(stream.isOver, 'it goes on: there may be more tasks')
+})
+
+t.test('the tasks of a batch are told of as soon as they are made', async t => {
+  const { mint, listen, ...it } = await crankedGateway(t, { config: batchesConfig })
+  const token = await mint('alice')
+  const stream = await listen(path, { token })
+  const { json: { data: { items } } } = await submitBatch(it, token, anyItems(3))
+  await stream.heard(3)
+  t.strictSame(new Set(storiesOf(stream.events)), new Set(items.map(({ taskId }: { taskId: string }) => `${taskId} pending`)))
 })
 
 t.test('whoever comes back hears of every end since, each once a connection', async t => {

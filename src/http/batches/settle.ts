@@ -64,6 +64,7 @@ function acceptBatch (ledger: TaskLedger, patient: PatientLedger) {
     const { batchId, taskIds, answer } = outcome
     const lost = taskIds.filter(taskId => taskId === null).length
     if (lost > 0) context.request.log.error({ alarm: 'unknown-outcome', batchId, count: lost }, 'items of a batch may have been accepted')
+    context.call.madeTaskIds = taskIds.filter(taskId => taskId !== null)
     await settleItems(outcome, order, context.call.session.subject)
     await settleOwn(outcome, order, context)
     context.call.taskId = batchId
