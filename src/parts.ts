@@ -85,7 +85,7 @@ export async function openParts (
   const callbacks = openCallbacks(settings, {
     store, patient, upstream, keys, timers, now, log, ...inquiries, sessionSecrets: secrets.sessionSecrets, webhooks: { ...client, ...webhooks }
   })
-  const guestParts = openGuests(settings, { store, now, sessionSecrets: secrets.sessionSecrets, siteverifyUrl })
+  const guestParts = openGuests(settings, { store, now, secrets, siteverifyUrl })
   return { secrets, store, tokenSessions, upstream, patient, tickets, timers, now, keys, ...inquiries, ...callbacks, ...guestParts, ...results }
 }
 

@@ -86,12 +86,12 @@ export async function registerRoutes (app: FastifyInstance, settings: Settings, 
 
 /** Who may call, and how that is found out. */
 async function openSessions (app: FastifyInstance, settings: Settings, { store, secrets, tokenSessions, now }: Parts, log: Logger) {
-  const { file, issuerSecrets, publicUrl } = settings
+  const { file, publicUrl } = settings
   const plans = compilePlans(file.plans)
   const sessions = signedSessions({ secrets: secrets.sessionSecrets, now })
   const issued = jwtSessions({
     issuers: file.issuers,
-    secrets: issuerSecrets,
+    secrets: secrets.issuerSecrets,
     now,
     onKeysFailed: (issuer, err) => log.warn({ alarm: 'issuer-keys', issuer, err }, 'the keys of an issuer can not be read; those known before stay in use')
   })

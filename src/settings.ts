@@ -9,9 +9,10 @@ import type { GatewayFile } from './settings/file-schema.ts'
 import { readFileSecrets, type FileSecret } from './settings/file-secrets.ts'
 import { readGatewayFile, type GatewayFileReading } from './settings/gateway-file.ts'
 import { inertWarnings } from './settings/inert.ts'
+import { pathText } from './settings/key-path.ts'
 import { readModels } from './settings/models.ts'
 import type { StoreSettings } from './settings/parsers.ts'
-import { equalSecretProblems, type SecretVariable, secretVariables } from './settings/secret-rules.ts'
+import { equalSecretProblems, secretVariables } from './settings/secret-rules.ts'
 import { SettingsError } from './settings/settings-error.ts'
 import { readText, type ReadFile } from './settings/text-file.ts'
 
@@ -54,11 +55,11 @@ export interface Settings {
   readonly file: GatewayFile
   /** What models.json says, beside the config file; none without it. */
   readonly models: readonly Model[]
-  /** Secrets shared with issuers, by the issuer's name. */
-  readonly issuerSecrets: ReadonlyMap<string, Secret>
+  /** Secrets shared with issuers, by the issuer's name: at least one each, all of which verify. */
+  readonly issuerSecrets: ReadonlyMap<string, readonly Secret[]>
   readonly turnstileSecret: Secret | undefined
-  /** The files that secrets of the environment came from, absolute: what is in them may change (`liveSecrets`). */
-  readonly secretFiles: ReadonlyMap<SecretVariable, string>
+  /** The files that secrets came from, absolute, by their setting: what is in them may change (`liveSecrets`). */
+  readonly secretFiles: ReadonlyMap<string, string>
   /** Sentences for the log, at every start. */
   readonly warnings: readonly string[]
   /** For each variable and each value of the file: `default`, `environment`, or the path that it came from. */
@@ -122,16 +123,19 @@ function settingsOf (
     logLevel: values.LOG_LEVEL,
     file: config.file,
     models,
-    issuerSecrets: new Map(fileSecrets.flatMap(({ issuer, value }) =>
-      issuer === undefined ? [] : [[issuer, new Secret(value)] as const])),
-    turnstileSecret: wrapped(fileSecrets.find(({ issuer }) => issuer === undefined)?.value),
-    secretFiles: secretFilesOf(environment),
+    issuerSecrets: new Map(fileSecrets.flatMap(({ issuer, values }) =>
+      issuer === undefined ? [] : [[issuer, values.map(value => new Secret(value))] as const])),
+    turnstileSecret: wrapped(fileSecrets.find(({ issuer }) => issuer === undefined)?.values[0]),
+    secretFiles: secretFilesOf(environment, fileSecrets),
     warnings: [...upstreamWarnings(environment), ...inertWarnings(values), ...fileWarnings(config.file)],
     origins: new Map([...environment.origins, ...config.origins])
   })
 }
 
-function secretFilesOf ({ origins }: EnvironmentReading): ReadonlyMap<SecretVariable, string> {
+function secretFilesOf ({ origins }: EnvironmentReading, fileSecrets: readonly FileSecret[]): ReadonlyMap<string, string> {
   const places = secretVariables.map(name => [name, origins.get(name)!] as const)
-  return new Map(places.filter(([, place]) => place !== 'environment' && place !== 'default'))
+  return new Map([
+    ...places.filter(([, place]) => place !== 'environment' && place !== 'default'),
+    ...fileSecrets.map(({ path, source }) => [pathText(path), source] as const)
+  ])
 }

@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto'
+import type { Live } from '../domain/live.ts'
 import type { GuestProofs } from '../domain/sessions/guests.ts'
 import type { Secret } from '../domain/secret.ts'
 import { gatewayError } from '../errors.ts'
 
 export interface TurnstileProofsOptions {
-  readonly secret: Secret
+  readonly secret: Live<Secret>
   /** Hosts whose pages may show the widget; none: those that Cloudflare was told of. */
   readonly hostnames: ReadonlySet<string>
   readonly now: () => number
@@ -43,7 +44,7 @@ export function turnstileProofs ({ secret, hostnames, now, url = siteverify, tim
 
   const ask = async (response: string, remoteip: string): Promise<Verdict> => {
     // A caller who has hung up has no address any more, whatever the type says.
-    const body = new URLSearchParams({ secret: secret.reveal(), response, ...(remoteip && { remoteip }) })
+    const body = new URLSearchParams({ secret: secret.current.reveal(), response, ...(remoteip && { remoteip }) })
     return await read(await fetch(url, { method: 'POST', body, redirect: 'error', signal: AbortSignal.timeout(timeoutMs) }))
   }
 

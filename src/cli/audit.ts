@@ -8,7 +8,8 @@ export const command: Command = {
   usage: `audit [--limit N] [--format FORMAT]
 
   Who did what, the newest first: sessions minted and revoked, credits granted
-  and released, settings that changed, and what was refused to whom.
+  and released, settings that changed, secrets that rotated while the gateway
+  ran, and what was refused to whom.
 
   --limit   how many; 50 when absent
   --format  table (for people) or json; table when absent

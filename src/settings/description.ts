@@ -1,6 +1,7 @@
 import type { Secret } from '../domain/secret.ts'
 import type { Settings } from '../settings.ts'
 import { environmentVariables, type VariableName } from './environment.ts'
+import { fileSecretSettings } from './file-secrets.ts'
 import { leaves, pathText } from './key-path.ts'
 import { maskedUrl } from './settings-error.ts'
 
@@ -31,8 +32,14 @@ const values: Readonly<Record<VariableName, (settings: Settings) => string>> = {
 export function shownSettings (settings: Settings): ReadonlyMap<string, string> {
   return new Map([
     ...environmentVariables.map(({ name }) => [name, values[name](settings)] as const),
-    ...leaves(settings.file).map(({ path, value }) => [pathText(path), valueText(value)] as const)
+    ...leaves(settings.file).map(({ path, value }) => [pathText(path), valueText(value)] as const),
+    ...fileSecretSettings(settings.file).map(({ path, issuer, file }) =>
+      [pathText(path), `${valueText(file)} (${fingerprints(fileSecretsOf(settings, issuer))})`] as const)
   ])
+}
+
+function fileSecretsOf ({ issuerSecrets, turnstileSecret }: Settings, issuer: string | undefined): ReadonlyArray<Secret | undefined> {
+  return issuer === undefined ? [turnstileSecret] : issuerSecrets.get(issuer)!
 }
 
 /**

@@ -64,7 +64,7 @@ const guests = section('Sessions for anybody.', {
   sessionsPerAddressPerDay: count(5, 'Guest sessions a day, per address.'),
   proof: oneOf(['work', 'turnstile', 'none'], 'work', 'What a guest has to show first.'),
   turnstileSecretFile: Type.Optional(text('.', 'the path of a file',
-    'A file with the secret key of Turnstile, for `proof: turnstile`.'))
+    'A file with the secret key of Turnstile, for `proof: turnstile`. It is read again when it changes.'))
 })
 
 const callbacks = section('Callbacks.', {

@@ -1,42 +1,59 @@
 import { resolve } from 'node:path'
+import type { GatewayFile } from './file-schema.ts'
 import type { GatewayFileReading } from './gateway-file.ts'
 import type { KeyPath } from './key-path.ts'
-import { apiKeyRule, secret, signingSecretRule, type SecretRule } from './secrets.ts'
+import { apiKeyRule, secret, secrets, signingSecretRule, type SecretRule } from './secrets.ts'
 import { Refusal, type SettingsProblem } from './settings-error.ts'
 import { reasonOf, type ReadFile } from './text-file.ts'
 
-/** A secret that the config file names by the path of a file of its own. Never leaves this folder unwrapped. */
-export interface FileSecret {
+/** A setting of the config file that names a file with a secret. */
+export interface FileSecretSetting {
   readonly path: KeyPath
   /** The issuer that it belongs to; `undefined` for the one of Turnstile. */
   readonly issuer: string | undefined
-  readonly value: string
+  readonly file: string
+  /** Ends the sentence that begins with "expected". */
+  readonly expected: string
+  readonly parse: (text: string) => string | readonly string[]
 }
 
-interface Named {
-  readonly path: KeyPath
-  readonly issuer: string | undefined
-  readonly file: string | undefined
-  readonly rule: SecretRule
+/** As it was read. Never leaves this folder unwrapped. */
+export interface FileSecret extends Pick<FileSecretSetting, 'path' | 'issuer'> {
+  /** The file's path, absolute. */
+  readonly source: string
+  readonly values: readonly string[]
 }
 
-/** Reads the files that `issuers[].secretFile` and `guests.turnstileSecretFile` name. */
+/** `issuers[].secretFile` and `guests.turnstileSecretFile`, where they are set. */
+export function fileSecretSettings ({ issuers, guests: { turnstileSecretFile } }: Pick<GatewayFile, 'issuers' | 'guests'>): readonly FileSecretSetting[] {
+  const shared = { expected: `${expectedFor(signingSecretRule)}, or with several, a line each`, parse: secretLines }
+  const turnstile = { expected: expectedFor(apiKeyRule), parse: secret(apiKeyRule) }
+  return [
+    ...issuers.flatMap(({ issuer, secretFile: file }, index) =>
+      file === undefined ? [] : { path: ['issuers', index, 'secretFile'], issuer, file, ...shared }),
+    ...(turnstileSecretFile === undefined
+      ? []
+      : [{ path: ['guests', 'turnstileSecretFile'], issuer: undefined, file: turnstileSecretFile, ...turnstile }])
+  ]
+}
+
+/** Lines alone: a secret that somebody else has chosen may have a comma in it. */
+const secretLines = secrets(signingSecretRule, /[\r\n]/)
+
+function expectedFor ({ minBytes }: SecretRule): string {
+  return `a file with a secret of at least ${minBytes} bytes`
+}
+
+/** Reads the files that the config file names. */
 export function readFileSecrets (
   { file, locate }: GatewayFileReading, cwd: string, readFile: ReadFile
 ): { readonly secrets: readonly FileSecret[], readonly problems: readonly SettingsProblem[] } {
-  const { turnstileSecretFile } = file.guests
-  const named: Named[] = [
-    ...file.issuers.map(({ issuer, secretFile }, index) =>
-      ({ path: ['issuers', index, 'secretFile'], issuer, file: secretFile, rule: signingSecretRule })),
-    { path: ['guests', 'turnstileSecretFile'], issuer: undefined, file: turnstileSecretFile, rule: apiKeyRule }
-  ]
   const problems: SettingsProblem[] = []
-  const secrets = named.flatMap(({ path, issuer, file, rule }) => {
-    if (file === undefined) return []
+  const secrets = fileSecretSettings(file).flatMap(({ path, issuer, file, expected, parse }) => {
+    const source = resolve(cwd, file)
     try {
-      return [{ path, issuer, value: secret(rule)(textOf(resolve(cwd, file), readFile)) }]
+      return [{ path, issuer, source, values: [parse(textOf(source, readFile))].flat() }]
     } catch (error) {
-      const expected = `a file with a secret of at least ${rule.minBytes} bytes`
       problems.push(locate({ path, problem: (error as Error).message, expected }))
       return []
     }

@@ -20,7 +20,8 @@ export const issuer = group({
   jwksUrl: Type.Optional(text('.', 'a URL',
     'Where its public keys are. https:, unless loopback. Without it they are found by OpenID Connect Discovery.')),
   secretFile: Type.Optional(text('.', 'the path of a file',
-    'In place of public keys: a file with a secret of at least 32 bytes, shared with the issuer (HS256).')),
+    'In place of public keys: a file with a secret of at least 32 bytes, shared with the issuer (HS256). It is read again ' +
+    'when it changes. Several, a line each, let it rotate.')),
   audience: Type.Optional(text('.', 'a text',
     'The `aud` that its tokens must carry. Only with `claims` it may be left out, for issuers that set none.')),
   claims: Type.Optional(claims),

@@ -2,7 +2,9 @@ import type { Live } from '../domain/live.ts'
 import { Secret } from '../domain/secret.ts'
 import type { Settings } from '../settings.ts'
 import { variables } from './environment.ts'
-import type { SecretVariable } from './secret-rules.ts'
+import { type FileSecretSetting, fileSecretSettings } from './file-secrets.ts'
+import { pathText } from './key-path.ts'
+import { secretVariables } from './secret-rules.ts'
 import { Refusal } from './settings-error.ts'
 import { readShortText, reasonOf } from './text-file.ts'
 
@@ -13,6 +15,9 @@ export interface LiveSecrets {
   readonly sessionSecrets: Live<readonly Secret[]>
   readonly issuerToken: Live<Secret | undefined>
   readonly adminToken: Live<Secret | undefined>
+  /** Shared with issuers, by the issuer's name: verify with all. */
+  readonly issuerSecrets: ReadonlyMap<string, Live<readonly Secret[]>>
+  readonly turnstileSecret: Live<Secret | undefined>
   /**
    * Reads the files again, by the rules of the start, and takes what is good. Of what is not, the value in use stays,
    * whatever happened to its file. Returns what is news since the last time; throws nothing.
@@ -22,91 +27,105 @@ export interface LiveSecrets {
 
 /** What became of a file. No text in it holds the value of a secret. */
 export type SecretNews = {
-  readonly setting: SecretVariable
-  /** The file's path. */
+  /** As people write it: `GATEWAY_SESSION_SECRET`, `issuers[0].secretFile`. */
+  readonly setting: string
+  /** The file's path. It has been read as a file before, so it is no secret in the wrong place. */
   readonly source: string
 } & (
-  /** Fingerprints of those in use now, and of those that are so no longer: none when a problem has passed. */
-  | { readonly inUse: readonly string[], readonly gone: readonly string[] }
+  /** Fingerprints of those in use now, and of those that are so no longer. Not `rotated`: a problem has passed, no more. */
+  | { readonly rotated: boolean, readonly inUse: readonly string[], readonly gone: readonly string[] }
   | { readonly problem: string, readonly expected: string }
 )
 
 type Values = readonly Secret[]
-type Held = Map<SecretVariable, Values>
-interface Offer { readonly setting: SecretVariable, readonly source: string, values: Values, problem: string | null }
-interface Holder { readonly name: string, readonly values: Values }
+
+/** A setting, and the secrets that it has: none where it is not set. */
+interface Holder extends Pick<FileSecretSetting, 'expected' | 'parse'> {
+  readonly setting: string
+  /** `undefined`: they are in no file, and stay. */
+  readonly source: string | undefined
+  values: Values
+  problem: string | null
+}
+interface Offer { readonly holder: Holder, readonly source: string, values: Values, problem: string | null }
 
 export function liveSecrets (settings: Settings): LiveSecrets {
-  const held = heldAtStart(settings)
-  const fixed = fixedHolders(settings)
-  const problems = new Map<SecretVariable, string>()
-
-  const news = ({ setting, source, values, problem }: Offer): SecretNews[] => {
-    const before = held.get(setting)!
-    if (values === before && problem === (problems.get(setting) ?? null)) return []
-    if (problem !== null) {
-      problems.set(setting, problem)
-      return [{ setting, source, problem, expected: variables[setting].expected }]
-    }
-    problems.delete(setting)
-    held.set(setting, values)
-    const gone = before.filter(secret => !has(values, secret))
-    return [{ setting, source, inUse: fingerprints(values), gone: fingerprints(gone) }]
+  const named = fileSecretSettings(settings.file)
+  const holders = [...variableHolders(settings), ...fileHolders(settings, named)]
+  const holderOf = (setting: string): Holder | undefined => holders.find(holder => holder.setting === setting)
+  const all = (setting: string): Live<Values> => {
+    const holder = holderOf(setting)!
+    return { get current () { return holder.values } }
+  }
+  const one = (setting: string): Live<Secret | undefined> => {
+    const holder = holderOf(setting)
+    return { get current () { return holder?.values[0] } }
   }
 
   return {
-    apiKeys: { get current () { return held.get('APIXO_API_KEY')! } },
-    sessionSecrets: { get current () { return held.get('GATEWAY_SESSION_SECRET')! } },
-    issuerToken: { get current () { return held.get('GATEWAY_ISSUER_TOKEN')![0] } },
-    adminToken: { get current () { return held.get('GATEWAY_ADMIN_TOKEN')![0] } },
+    apiKeys: all('APIXO_API_KEY'),
+    sessionSecrets: all('GATEWAY_SESSION_SECRET'),
+    issuerToken: one('GATEWAY_ISSUER_TOKEN'),
+    adminToken: one('GATEWAY_ADMIN_TOKEN'),
+    issuerSecrets: new Map(named.flatMap(({ issuer, path }) => issuer === undefined ? [] : [[issuer, all(pathText(path))]])),
+    turnstileSecret: one('guests.turnstileSecretFile'),
     refresh () {
-      const offers = [...settings.secretFiles].map(([setting, source]) => read(setting, source, held.get(setting)!))
-      refuseTwins(offers, held, fixed)
-      return offers.flatMap(news)
+      const offers = holders.flatMap(holder => holder.source === undefined ? [] : read(holder, holder.source))
+      refuseTwins(offers, holders)
+      return offers.flatMap(taken)
     }
   }
 }
 
-function heldAtStart ({ apiKeys, sessionSecrets, issuerToken, adminToken }: Settings): Held {
-  return new Map([
-    ['APIXO_API_KEY', apiKeys],
-    ['GATEWAY_SESSION_SECRET', sessionSecrets],
-    ['GATEWAY_ISSUER_TOKEN', [issuerToken ?? []].flat()],
-    ['GATEWAY_ADMIN_TOKEN', [adminToken ?? []].flat()]
-  ])
+function variableHolders ({ apiKeys, sessionSecrets, issuerToken, adminToken, secretFiles }: Settings): Holder[] {
+  const values = {
+    APIXO_API_KEY: apiKeys, GATEWAY_SESSION_SECRET: sessionSecrets, GATEWAY_ISSUER_TOKEN: issuerToken, GATEWAY_ADMIN_TOKEN: adminToken
+  }
+  return secretVariables.map(setting =>
+    ({ ...variables[setting], setting, source: secretFiles.get(setting), values: [values[setting] ?? []].flat(), problem: null }))
 }
 
-/** Secrets that only a start reads. */
-function fixedHolders ({ issuerSecrets, turnstileSecret }: Settings): readonly Holder[] {
-  return [
-    { name: 'issuers[].secretFile', values: [...issuerSecrets.values()] },
-    { name: 'guests.turnstileSecretFile', values: [turnstileSecret ?? []].flat() }
-  ]
+function fileHolders ({ issuerSecrets, turnstileSecret, secretFiles }: Settings, named: readonly FileSecretSetting[]): Holder[] {
+  return named.map(({ path, issuer, expected, parse }) => {
+    const setting = pathText(path)
+    const values = issuer === undefined ? [turnstileSecret!] : issuerSecrets.get(issuer)!
+    return { setting, expected, parse, source: secretFiles.get(setting), values, problem: null }
+  })
 }
 
 /** What a file has to offer, or what is in use and the reason why that stays. */
-function read (setting: SecretVariable, source: string, before: Values): Offer {
+function read (holder: Holder, source: string): Offer {
   try {
-    const values = [variables[setting].parse(readShortText(source))].flat().map(value => new Secret(value))
-    return { setting, source, values: isSame(values, before) ? before : values, problem: null }
+    const values = [holder.parse(readShortText(source))].flat().map(value => new Secret(value))
+    return { holder, source, values: isSame(values, holder.values) ? holder.values : values, problem: null }
   } catch (error) {
     const problem = error instanceof Refusal ? error.message : `can not be read (${reasonOf(error)})`
-    return { setting, source, values: before, problem }
+    return { holder, source, values: holder.values, problem }
   }
 }
 
 /** No two may be equal, as at the start. Two that change places in one go are not. */
-function refuseTwins (offers: readonly Offer[], held: Held, fixed: readonly Holder[]): void {
+function refuseTwins (offers: readonly Offer[], holders: readonly Holder[]): void {
   for (;;) {
-    const offered = new Map(offers.map(({ setting, values }) => [setting, values]))
-    const holders = [...[...held].map(([name, values]) => ({ name, values: offered.get(name) ?? values })), ...fixed]
-    const twinOf = ({ setting, values }: Offer) =>
-      holders.find(other => other.name !== setting && other.values.some(secret => has(values, secret)))
-    const twin = offers.find(offer => offer.values !== held.get(offer.setting) && twinOf(offer) !== undefined)
+    const offered = new Map(offers.map(({ holder, values }) => [holder, values]))
+    const twinOf = ({ holder, values }: Offer): Holder | undefined =>
+      holders.find(other => other !== holder && (offered.get(other) ?? other.values).some(secret => has(values, secret)))
+    const twin = offers.find(offer => offer.values !== offer.holder.values && twinOf(offer) !== undefined)
     if (twin === undefined) return
-    twin.problem = `has the value of ${twinOf(twin)!.name}`
-    twin.values = held.get(twin.setting)!
+    twin.problem = `has the value of ${twinOf(twin)!.setting}`
+    twin.values = twin.holder.values
   }
+}
+
+/** Takes over what is offered, and tells it when it is news. */
+function taken ({ holder, source, values, problem }: Offer): SecretNews[] {
+  const { setting, expected, values: before } = holder
+  const rotated = values !== before
+  if (!rotated && problem === holder.problem) return []
+  holder.problem = problem
+  if (problem !== null) return [{ setting, source, problem, expected }]
+  holder.values = values
+  return [{ setting, source, rotated, inUse: fingerprints(values), gone: fingerprints(before.filter(secret => !has(values, secret))) }]
 }
 
 function isSame (one: Values, other: Values): boolean {

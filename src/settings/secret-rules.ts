@@ -35,9 +35,9 @@ function variableHolders ({ values, origins }: EnvironmentReading): Holder[] {
 }
 
 function fileHolders ({ locate }: GatewayFileReading, secrets: readonly FileSecret[]): Holder[] {
-  return secrets.map(({ path, value }) => ({
+  return secrets.map(({ path, values }) => ({
     setting: pathText(path),
-    values: [value],
+    values,
     locate: (problem, expected) => locate({ path, problem, expected })
   }))
 }

@@ -49,9 +49,9 @@ export function secret (rule: SecretRule): (text: string) => string {
 }
 
 /** A parser of one or several secrets, separated by commas or lines. */
-export function secrets (rule: SecretRule): (text: string) => readonly string[] {
+export function secrets (rule: SecretRule, separator = /[,\r\n]/): (text: string) => readonly string[] {
   return (text) => {
-    const values = [...new Set(text.split(/[,\r\n]/).map(value => value.trim()).filter(value => value !== ''))]
+    const values = [...new Set(text.split(separator).map(value => value.trim()).filter(value => value !== ''))]
     const reasons = values.flatMap((value, index) => {
       const reason = weaknessOf(value, rule)
       if (reason === undefined) return []

@@ -161,7 +161,7 @@ for (const [name, { settings, header, claims, session, refused }] of Object.entr
     Object.assign(provider.published[0] as object, { kid: (header as { kid: string }).kid })
     const verifier = jwtSessions({
       issuers: [{ plan: 'default', ...settings, ...(isShared ? {} : { jwksUrl: provider.jwksUrl }) }],
-      secrets: new Map(isShared ? [[settings.issuer, new Secret(secret)]] : []),
+      secrets: new Map(isShared ? [[settings.issuer, { current: [new Secret(secret)] }]] : []),
       now: time.now,
       onKeysFailed: () => t.fail('the keys are there')
     })
@@ -178,7 +178,7 @@ for (const [name, { settings, header, claims, session, refused }] of Object.entr
 t.test('the public key of a Supabase project is no session: it names another issuer, and no user', async t => {
   const verifier = jwtSessions({
     issuers: [{ plan: 'default', ...providers['Supabase, with its older shared secret']!.settings }],
-    secrets: new Map([[supabase, new Secret(secret)]]),
+    secrets: new Map([[supabase, { current: [new Secret(secret)] }]]),
     now: time.now,
     onKeysFailed: () => t.fail('nothing is fetched')
   })

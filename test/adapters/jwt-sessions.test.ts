@@ -27,7 +27,7 @@ function unsigned (payload: unknown): string {
 }
 
 function options (time: { now: () => number }, more: Partial<JwtSessionsOptions> = {}): JwtSessionsOptions {
-  return { issuers: [], secrets: new Map([[shop, new Secret(secret)]]), now: time.now, onKeysFailed: () => {}, ...more }
+  return { issuers: [], secrets: new Map([[shop, { current: [new Secret(secret)] }]]), now: time.now, onKeysFailed: () => {}, ...more }
 }
 
 function claims (iss: string, now: number, more: object = {}): object {
@@ -255,4 +255,40 @@ t.test('a token that was verified is not verified anew, and more of them than fi
   const again = await verifier.verify(token)
   t.not(again, first, 'the one seen longest ago was forgotten')
   t.equal(again?.id, first?.id)
+})
+
+t.test('while a shared secret rotates tokens under the old and the new one are good, whatever the algorithm', async t => {
+  const time = clock()
+  const next = `another-${secret}`
+  for (const algorithms of [['HS256'], ['HS512', 'HS384', 'HS256']]) {
+    const secrets = new Map([[shop, { current: [next, secret].map(value => new Secret(value)) }]])
+    const verifier = jwtSessions(options(time, { secrets, issuers: [{ ...rules, algorithms, issuer: shop }] }))
+    for (const [alg, key] of algorithms.flatMap(alg => [[alg, next], [alg, secret]] as const)) {
+      t.match(await verifier.verify(await signShared(claims(shop, time.now()), alg, key)), { subject: `${shop}:alice` })
+    }
+    await t.rejects(verifier.verify(await signShared(claims(shop, time.now()), 'HS256', `other-${secret}`)), badSession)
+    await t.rejects(verifier.verify(await signShared(claims(shop, time.now(), { exp: time.now() / 1000 }), 'HS256', secret)), badSession, 'an end is an end')
+  }
+})
+
+t.test('a token under a shared secret that is gone is refused, though it was verified before', async t => {
+  const time = clock()
+  const next = `another-${secret}`
+  const live = { current: [new Secret(secret)] }
+  const verifier = jwtSessions(options(time, { secrets: new Map([[shop, live]]), issuers: [{ ...rules, algorithms: ['HS256'], issuer: shop }] }))
+  const [old, fresh] = [await signShared(claims(shop, time.now())), await signShared(claims(shop, time.now()), 'HS256', next)]
+  const first = await verifier.verify(old)
+  t.ok(first)
+  await t.rejects(verifier.verify(fresh), badSession)
+  live.current = [new Secret(next), new Secret(secret)]
+  t.equal((await verifier.verify(old))?.id, first?.id)
+  t.ok(await verifier.verify(fresh), 'one that was refused is good now')
+  const overlapping = verifier.verify(await signShared(claims(shop, time.now(), { n: 1 })))
+  live.current = [new Secret(next)]
+  await overlapping.catch(() => {})
+  await t.rejects(verifier.verify(old), badSession)
+  await t.rejects(verifier.verify(await signShared(claims(shop, time.now(), { n: 1 }))), badSession, 'also one that was on its way when it went')
+  const again = await verifier.verify(fresh)
+  t.ok(again)
+  t.equal(await verifier.verify(fresh), again, 'and what is good is remembered')
 })

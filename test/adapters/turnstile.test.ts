@@ -14,7 +14,7 @@ const overloaded = { code: 'GW_OVERLOADED', detail: { retryAfterSeconds: 5 } }
 async function start (t: Test, { secret = turnstileSecret, hostnames = ['app.example'] } = {}) {
   const server = await turnstileServer(t)
   const time = clock()
-  const it = turnstileProofs({ secret: new Secret(secret), hostnames: new Set(hostnames), now: time.now, url: server.url })
+  const it = turnstileProofs({ secret: { current: new Secret(secret) }, hostnames: new Set(hostnames), now: time.now, url: server.url })
   return { ...it, server, time }
 }
 
@@ -65,12 +65,23 @@ t.test('nobody is let in while it is not known whether a token is good', async t
   await t.rejects(forged(other.token('alice'), 'alice', ip), { ...overloaded, cause: { message: /invalid-input-secret$/ } })
 })
 
+t.test('the secret is the one in use at the moment of the question', async t => {
+  const server = await turnstileServer(t)
+  const secret = { current: new Secret('the-one-before') }
+  const { verify } = turnstileProofs({ secret, hostnames: new Set(), now: Date.now, url: server.url })
+  const token = server.token('alice')
+  await t.rejects(verify(token, 'alice', ip), overloaded)
+  secret.current = new Secret(turnstileSecret)
+  t.not(await verify(token, 'alice', ip), null, 'what could not be asked about is not used up')
+  t.same(server.asked.map(({ secret }) => secret), ['the-one-before', turnstileSecret])
+})
+
 t.test('a service that is not there, and one that says nothing, let nobody in', async t => {
   const silent = createServer(() => {})
   silent.listen(0, '127.0.0.1')
   await once(silent, 'listening')
   const { port } = silent.address() as AddressInfo
-  const proofs = (more = {}) => turnstileProofs({ secret: new Secret(turnstileSecret), hostnames: new Set(), now: Date.now, url: `http://127.0.0.1:${port}`, ...more })
+  const proofs = (more = {}) => turnstileProofs({ secret: { current: new Secret(turnstileSecret) }, hostnames: new Set(), now: Date.now, url: `http://127.0.0.1:${port}`, ...more })
   await t.rejects(proofs({ timeoutMs: 50 }).verify('token', 'alice', ip), overloaded)
   silent.close()
   silent.closeAllConnections()

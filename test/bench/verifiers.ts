@@ -56,7 +56,7 @@ async function gatewayParts () {
         ({ issuer, jwksUrl, audience: 'app', algorithms: [alg], plan: 'default' })),
       { issuer: shop, audience: 'app', algorithms: ['HS256'], plan: 'default' }
     ],
-    secrets: new Map([[shop, new Secret(secret)]]),
+    secrets: new Map([[shop, { current: [new Secret(secret)] }]]),
     now,
     onKeysFailed: (issuer, error) => { throw new Error(issuer, { cause: error }) }
   })

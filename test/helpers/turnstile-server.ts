@@ -6,6 +6,8 @@ import type { Test } from 'tap'
 /** A stand-in for Cloudflare's siteverify. Tokens are good once. */
 export interface TurnstileServer {
   readonly url: string
+  /** Those that it takes: two for a while, when one of them is rotated. */
+  readonly secrets: Set<string>
   /** What it was asked, the fields of each form. */
   readonly asked: ReadonlyArray<Readonly<Record<string, string>>>
   /** A token as a widget of the page gets it. */
@@ -18,12 +20,13 @@ export const turnstileSecret = '0x4AAAAAAA-secret-of-a-widget'
 
 export async function turnstileServer (t: Test): Promise<TurnstileServer> {
   const asked: Array<Readonly<Record<string, string>>> = []
+  const secrets = new Set([turnstileSecret])
   const tokens = new Map<string, object>()
   let otherwise: ((response: ServerResponse) => void) | null = null
   let count = 0
 
   const verdict = ({ secret, response }: Readonly<Record<string, string>>): object => {
-    if (secret !== turnstileSecret) return { success: false, 'error-codes': ['invalid-input-secret'] }
+    if (!secrets.has(secret!)) return { success: false, 'error-codes': ['invalid-input-secret'] }
     const found = tokens.get(response!)
     tokens.delete(response!)
     return found ?? { success: false, 'error-codes': [/^token-\d+$/.test(response!) ? 'timeout-or-duplicate' : 'invalid-input-response'] }
@@ -43,6 +46,7 @@ export async function turnstileServer (t: Test): Promise<TurnstileServer> {
 
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/siteverify`,
+    secrets,
     asked,
     token (cdata, hostname = 'app.example') {
       const token = `token-${++count}`

@@ -3,9 +3,10 @@ import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { Secret } from '../../src/domain/secret.ts'
 import { startSandbox } from '../../src/sandbox/sandbox.ts'
+import { load } from '../helpers/callers.ts'
 import { openEvents } from '../helpers/event-source.ts'
-import { adminToken, apiKey, issuerToken, type Reply, sessionSecret, startGateway, type TestGateway } from '../helpers/gateway.ts'
-import { gatewayEnvironment, startProcess } from '../helpers/gateway-process.ts'
+import { adminToken, apiKey, issuerToken, sessionSecret, startGateway, type TestGateway } from '../helpers/gateway.ts'
+import { gatewayEnvironment, runScript, startProcess } from '../helpers/gateway-process.ts'
 import { secretFiles } from '../helpers/secret-files.ts'
 import { until } from '../helpers/until.ts'
 
@@ -33,27 +34,6 @@ async function withFiles (t: Test) {
     return () => until(`${setting}: ${what}`, () => count() > earlier, 5000)
   }
   return { ...gateway, files, states, told }
-}
-
-/** Callers who never stop, and what became of all they asked. */
-function load (workers: number, ask: (worker: number) => Promise<Reply>) {
-  const replies: Reply[] = []
-  const stop = new AbortController()
-  const running = Array.from({ length: workers }, async (_, worker) => {
-    while (!stop.signal.aborted) replies.push(await ask(worker))
-  })
-  return {
-    replies,
-    failed: () => replies.filter(({ status }) => status !== 200).map(({ status, text }) => `${status} ${text}`),
-    async more (count = 20) {
-      const enough = replies.length + count
-      await until(`${count} more answers`, () => replies.length >= enough)
-    },
-    async end () {
-      stop.abort()
-      await Promise.all(running)
-    }
-  }
 }
 
 function lastKeys ({ sandbox }: TestGateway, count = 5): string[] {
@@ -225,21 +205,36 @@ t.test('issuer and admin tokens rotate: the new one opens, the old one no more',
 t.test('no secret shows in the log of a gateway whose secrets rotate, be it old, new or refused', async t => {
   const sandbox = await startSandbox({ keys: [key1, key2] })
   t.teardown(() => sandbox.close())
-  const words = { key: 'canary-key-', secret: 'canary-session-secret-of-32-bytes-', issuer: 'canary-issuer-', admin: 'canary-admin-' }
+  const words = {
+    key: 'canary-key-',
+    secret: 'canary-session-secret-of-32-bytes-',
+    issuer: 'canary-issuer-',
+    admin: 'canary-admin-',
+    shop: 'canary-secret-of-the-shop-of-32-bytes-',
+    turnstile: 'canary-turnstile-'
+  }
   const secrets = (generation: string) => ({
     APIXO_API_KEY: `${words.key}${generation},${generation === 'a' ? key1 : key2}`,
     GATEWAY_SESSION_SECRET: words.secret + generation,
     GATEWAY_ISSUER_TOKEN: words.issuer + generation,
-    GATEWAY_ADMIN_TOKEN: words.admin + generation
+    GATEWAY_ADMIN_TOKEN: words.admin + generation,
+    shop: words.shop + generation,
+    turnstile: words.turnstile + generation
   })
   const files = secretFiles(t, secrets('a'))
-  const cwd = t.testdir({ 'gateway.yaml': 'plans: { default: {} }' })
-  const program = await startProcess(t, { cwd, env: { ...gatewayEnvironment(sandbox.origin), ...files.env, LOG_LEVEL: 'trace' } })
+  const cwd = t.testdir({
+    'gateway.yaml': `
+plans: { default: {} }
+issuers: [{ issuer: "https://shop.example", audience: app, algorithms: [HS256], secretFile: "${files.path('shop')}" }]
+guests: { turnstileSecretFile: "${files.path('turnstile')}" }`
+  })
+  const env = { ...gatewayEnvironment(sandbox.origin), ...files.env, LOG_LEVEL: 'trace' }
+  const program = await startProcess(t, { cwd, env })
   const count = (pattern: RegExp) => program.output().match(pattern)?.length ?? 0
   const rotate = async (all: Readonly<Record<string, string>>, pattern: RegExp) => {
     const before = count(pattern)
     for (const [name, text] of Object.entries(all)) files.rotate(name, text)
-    await until(String(pattern), () => count(pattern) === before + 4, 5000)
+    await until(String(pattern), () => count(pattern) === before + 6, 5000)
   }
   const post = (path: string, token: string, body: object) => fetch(program.origin + path, {
     method: 'POST', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }, body: JSON.stringify(body)
@@ -253,16 +248,23 @@ t.test('no secret shows in the log of a gateway whose secrets rotate, be it old,
   const tokens = [await submitWith('a')]
   await rotate(secrets('b'), /a file with a secret was read again/g)
   tokens.push(await submitWith('b'))
+  const audit = runScript(t, { cwd, env, script: 'src/cli.ts', args: ['audit'] })
+  t.equal(await audit.ended, 0)
+  const [a, b] = [secrets('a'), secrets('b')].map(({ shop }) => print(shop))
+  t.match(audit.stdout, new RegExp(`secret +gateway +-\\n {4}setting=issuers\\[0\\]\\.secretFile inUse=sha256:${b} gone=sha256:${a}\\n`), 'the audit trail has them')
+  t.equal(audit.stdout.match(/ secret +gateway /g)?.length, 6)
   await rotate({
     APIXO_API_KEY: `${words.key}changeme`,
     GATEWAY_SESSION_SECRET: 'canary-short',
     GATEWAY_ISSUER_TOKEN: `${words.issuer} c`,
-    GATEWAY_ADMIN_TOKEN: 'canary'
+    GATEWAY_ADMIN_TOKEN: 'canary',
+    shop: 'canary-short',
+    turnstile: `${words.turnstile} c`
   }, /"alarm":"secret-file"/g)
   tokens.push(await submitWith('b'))
   program.child.kill('SIGTERM')
   t.equal(await program.ended, 0)
   t.match(program.output(), print(words.secret + 'b'), 'fingerprints do')
-  t.notMatch(program.output(), /canary/)
+  t.notMatch(program.output() + audit.output(), /canary/)
   for (const word of [key1, key2, ...tokens, ...tokens.map(token => token.split('.')[2]!)]) t.notOk(program.output().includes(word))
 })

@@ -126,7 +126,7 @@ t.test('a shared secret verifies nothing but HMAC, and no token of another issue
       { issuer: shop, algorithms: ['HS256'], audience: 'app', plan: 'default' },
       { issuer: provider.origin, algorithms: ['ES256'], audience: 'app', plan: 'default' }
     ],
-    secrets: new Map([[shop, new Secret(secret)]]),
+    secrets: new Map([[shop, { current: [new Secret(secret)] }]]),
     now: time.now,
     onKeysFailed: () => t.fail('the keys are there')
   })
@@ -147,7 +147,7 @@ t.test('a token of this gateway is none of an issuer, and one of an issuer is no
   const own = signedSessions({ secrets: { current: [new Secret('a-session-secret-of-32-bytes-and-more')] }, now: time.now })
   const issued = jwtSessions({
     issuers: [{ issuer: shop, algorithms: ['HS256'], plan: 'default' }],
-    secrets: new Map([[shop, new Secret(secret)]]),
+    secrets: new Map([[shop, { current: [new Secret(secret)] }]]),
     now: time.now,
     onKeysFailed: () => {}
   })

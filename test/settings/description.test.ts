@@ -13,8 +13,9 @@ t.test('the settings in force are shown with their origins, aligned, and with se
       GATEWAY_STORE: 'redis://gateway:hunter2-hunter2@cache:6379/0',
       GATEWAY_ALLOWED_ORIGINS: 'https://a.example,https://b.example'
     },
-    files: { 'run/keys': `${apiKey}\nak-two` },
-    yaml: 'plans: { default: { models: [] } }\nissuers: [{ issuer: a, audience: b, jwksUrl: "https://a.example" }]\n'
+    files: { 'run/keys': `${apiKey}\nak-two`, 'run/shop': `${sessionSecret}-shop`, 'run/widget': '0x4AAAF00D' },
+    yaml: 'plans: { default: { models: [] } }\nguests: { turnstileSecretFile: run/widget }\n' +
+      'issuers: [{ issuer: a, audience: b, jwksUrl: "https://a.example" }, { issuer: c, audience: b, secretFile: run/shop, algorithms: [HS256] }]\n'
   })
   const text = describeSettings(settings)
   const lines = text.split('\n')
@@ -35,7 +36,9 @@ t.test('the settings in force are shown with their origins, aligned, and with se
   t.equal(shown('results.hosts'), 'results.hosts  *.apixo.ai  (from default)')
   t.equal(shown('prices'), 'prices  none  (from default)')
   t.equal(shown('issuers[0].jwksUrl'), `issuers[0].jwksUrl  https://a.example  (from ${path})`)
-  for (const secret of [apiKey, sessionSecret, 'ak-two', 'hunter2', 'ad-71c0e5a94f']) t.notMatch(text, secret)
+  t.equal(shown('issuers[1].secretFile'), `issuers[1].secretFile  run/shop (sha256:${settings.issuerSecrets.get('c')![0]!.fingerprint})  (from ${path})`)
+  t.equal(shown('guests.turnstileSecretFile'), `guests.turnstileSecretFile  run/widget (sha256:${settings.turnstileSecret!.fingerprint})  (from ${path})`)
+  for (const secret of ['0x4AAAF00D', apiKey, sessionSecret, 'ak-two', 'hunter2', 'ad-71c0e5a94f']) t.notMatch(text, secret)
   for (const { name } of environmentVariables) t.ok(shown(name), name)
   t.end()
 })

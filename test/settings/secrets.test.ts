@@ -117,9 +117,14 @@ t.test('secrets that the config file names are read from their own files', t => 
     'guests: { turnstileSecretFile: run/turnstile }'
   ].join('\n')
   const settings = load(t, { yaml, files: { 'run/shop': `${sessionSecret}-shop\n`, 'run/turnstile': '0x4AAAF00D\n' } })
-  t.equal(settings.issuerSecrets.get('https://shop.example')?.reveal(), `${sessionSecret}-shop`)
+  t.strictSame(reveal(settings.issuerSecrets.get('https://shop.example')!), [`${sessionSecret}-shop`])
   t.equal(settings.turnstileSecret?.reveal(), '0x4AAAF00D')
   t.equal(settings.issuerSecrets.size, 1)
+  t.strictSame([...settings.secretFiles], [
+    ['issuers[0].secretFile', join(t.testdirName, 'run/shop')], ['guests.turnstileSecretFile', join(t.testdirName, 'run/turnstile')]
+  ])
+  const several = load(t, { yaml, files: { 'run/shop': `${sessionSecret},shop\r\n\n ${sessionSecret}-old\n`, 'run/turnstile': '0x4AAAF00D' } })
+  t.strictSame(reveal(several.issuerSecrets.get('https://shop.example')!), [`${sessionSecret},shop`, `${sessionSecret}-old`], 'a line each')
   t.match(problemsOf(t, { yaml, files: { 'run/shop': 'short-9d2f' } }), [
     {
       setting: 'issuers[0].secretFile',

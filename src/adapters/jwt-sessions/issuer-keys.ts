@@ -1,5 +1,6 @@
-import { createSecretKey } from 'node:crypto'
-import type { JWTVerifyGetKey } from 'jose'
+import { createHmac, createSecretKey, type KeyObject, timingSafeEqual } from 'node:crypto'
+import { errors, type FlattenedJWSInput, type JWTVerifyGetKey } from 'jose'
+import { derived, type Live } from '../../domain/live.ts'
 import type { Secret } from '../../domain/secret.ts'
 
 /** Finds the key of a token by its header. Another function each time that the issuer publishes other keys. */
@@ -13,11 +14,26 @@ export interface IssuerKeys {
   renewed (): Promise<KeySet | undefined>
 }
 
-/** The one secret that an issuer shares with us. */
-export function sharedKeys (secret: Secret): IssuerKeys {
-  const key = createSecretKey(Buffer.from(secret.reveal()))
-  const keys: KeySet = async () => key
-  return { current: async () => keys, renewed: async () => keys }
+/** The secrets that an issuer shares with us: while they rotate, a token under any of them is good. */
+export function sharedKeys (secrets: Live<readonly Secret[]>): IssuerKeys {
+  const keys = derived(secrets, list => signingKeyOf(list.map(secret => createSecretKey(Buffer.from(secret.reveal())))))
+  return { current: async () => keys.current, renewed: async () => keys.current }
+}
+
+/** Tokens under a shared secret rarely name it: the key is the one that the signature fits. */
+function signingKeyOf (keys: readonly KeyObject[]): KeySet {
+  return async ({ alg }, token) => {
+    const key = keys.find(key => isSignedWith(key, alg, token))
+    if (key === undefined) throw new errors.JWSSignatureVerificationFailed()
+    return key
+  }
+}
+
+/** https://datatracker.ietf.org/doc/html/rfc7518#section-3.2 */
+function isSignedWith (key: KeyObject, alg: string, { protected: header, payload, signature }: FlattenedJWSInput): boolean {
+  const expected = createHmac(alg.replace('HS', 'sha'), key).update(`${header}.${payload}`).digest()
+  const given = Buffer.from(signature, 'base64url')
+  return given.length === expected.length && timingSafeEqual(given, expected)
 }
 
 /** As an issuer's documents were read. */

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
+import type { Live } from '../../domain/live.ts'
 import type { Secret } from '../../domain/secret.ts'
 import type { Session, SessionVerifier } from '../../domain/sessions/session.ts'
 import { gatewayError } from '../../errors.ts'
@@ -25,8 +26,11 @@ export interface TrustedIssuer extends ClaimRules {
 
 export interface JwtSessionsOptions {
   readonly issuers: readonly TrustedIssuer[]
-  /** Secrets shared with issuers, by the `iss` of their tokens. */
-  readonly secrets: ReadonlyMap<string, Secret>
+  /**
+   * Secrets shared with issuers, by the `iss` of their tokens: all of them verify, so that they can rotate. With one that
+   * is taken off, its sessions end.
+   */
+  readonly secrets: ReadonlyMap<string, Live<readonly Secret[]>>
   readonly now: () => number
   /** The keys of an issuer could not be had. Those known before stay in use; it is tried again on its next tokens. */
   readonly onKeysFailed: (issuer: string, error: unknown) => void
@@ -40,8 +44,8 @@ interface Verified { readonly session: Session, readonly keys: KeySet, readonly 
  * Sessions issued elsewhere, as signed JWTs (RFC 7519, with the advice of RFC 8725). A token belongs to the issuer that
  * its `iss` names, letter for letter; no other one is asked, and nothing is fetched for a token that names none of them.
  *
- * Verified tokens are remembered by the SHA-256 of the whole token until they expire, or until their issuer publishes
- * other keys. Whether a session was revoked is never remembered here. Keys are fetched in the background from the first
+ * Verified tokens are remembered by the SHA-256 of the whole token until they expire, or until their issuer has other
+ * keys. Whether a session was revoked is never remembered here. Keys are fetched in the background from the first
  * moment; an issuer that can not be reached keeps nobody from starting.
  */
 export function jwtSessions ({ issuers, secrets, now, onKeysFailed, timeoutMs = documentsMs }: JwtSessionsOptions): SessionVerifier {
@@ -49,8 +53,8 @@ export function jwtSessions ({ issuers, secrets, now, onKeysFailed, timeoutMs = 
   const verified = new LRUCache<string, Verified>({ max: verifiedTokens })
 
   function keysOf (rules: TrustedIssuer): IssuerKeys {
-    const secret = secrets.get(rules.issuer)
-    if (secret !== undefined) return sharedKeys(secret)
+    const shared = secrets.get(rules.issuer)
+    if (shared !== undefined) return sharedKeys(shared)
     const load = keyDocuments({ ...rules, timeoutMs })
     return publishedKeys({ load, now, onFailed: error => onKeysFailed(rules.issuer, error) })
   }
