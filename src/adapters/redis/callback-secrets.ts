@@ -1,6 +1,7 @@
 import type { CallbackSecrets } from '../../domain/callbacks/callback-secrets.ts'
 import type { LedgerTerms, ReservationId } from '../../domain/ledger/ledger.ts'
-import { type Commands, keepMs } from './commands.ts'
+import type { Commands } from './commands.ts'
+import { keepMs } from './key-lifetimes.ts'
 import { type KeyNames, placeOf } from './key-names.ts'
 import type { Tasks } from './tasks.ts'
 

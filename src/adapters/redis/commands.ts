@@ -1,9 +1,10 @@
 import type { Cluster, Redis } from 'ioredis'
 import type { LedgerTerms } from '../../domain/ledger/ledger.ts'
 import type { Connection } from './connection.ts'
+import { keepMs, slackMs } from './key-lifetimes.ts'
 import type { KeyNames } from './key-names.ts'
-import { type SharedScript, sharedLua } from './shared-scripts.ts'
-import { slackMs, subjectLua, type SubjectScript } from './subject-scripts.ts'
+import { type SharedScript, sharedLua } from './scripts/shared.ts'
+import { subjectLua, type SubjectScript } from './scripts/subject.ts'
 
 /** An answer of a script. Lua's `false` is `null`; it has no `true`. */
 export type Reply = Buffer | number | null | readonly Reply[]
@@ -24,15 +25,6 @@ interface CommandsOptions {
   readonly keys: KeyNames
   readonly terms: LedgerTerms
   readonly now: () => number
-}
-
-const dayMs = 86_400_000
-/** Longer than the longest period, a month, ms. */
-const periodMs = 40 * dayMs
-
-/** For how long what is only looked up by its name is kept at the most, ms: an unknown task may still end while it is remembered. */
-export function keepMs ({ retentionMs, giveUpMs }: LedgerTerms): number {
-  return 2 * retentionMs + giveUpMs + periodMs
 }
 
 export function commands ({ connection: { client, failure }, keys, terms, now }: CommandsOptions): Commands {

@@ -1,7 +1,8 @@
 import { LRUCache } from 'lru-cache'
 import type { Deliveries, Delivery, DeliveryAttempt, DueDelivery } from '../../domain/callbacks/deliveries.ts'
 import type { LedgerTerms } from '../../domain/ledger/ledger.ts'
-import { type Commands, keepMs, type Reply } from './commands.ts'
+import type { Commands, Reply } from './commands.ts'
+import { keepMs } from './key-lifetimes.ts'
 import { decoded, encoded, type KeyNames, placeOf } from './key-names.ts'
 import type { TaskOwners } from './task-owners.ts'
 

@@ -3,10 +3,10 @@ import type { Demand, LedgerTerms, ReservationId, Reserved, Step, TaskLedger } f
 import type { BusySubjects } from './busy-subjects.ts'
 import type { RedisCallbackSecrets } from './callback-secrets.ts'
 import type { Commands, Reply } from './commands.ts'
-import { earlierFrom } from './idempotency.ts'
-import { encoded, placeOf, reservationName } from './key-names.ts'
-import { keptFor } from './subject-scripts.ts'
 import type { RedisDeliveries } from './deliveries.ts'
+import { earlierFrom } from './idempotency.ts'
+import { keptFor } from './key-lifetimes.ts'
+import { encoded, placeOf, reservationName } from './key-names.ts'
 import type { TaskOwners } from './task-owners.ts'
 import type { Tasks } from './tasks.ts'
 

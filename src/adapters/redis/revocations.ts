@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache'
 import type { Revocations } from '../../domain/sessions/session.ts'
 import type { Commands } from './commands.ts'
 import type { KeyNames } from './key-names.ts'
-import { keptFor } from './subject-scripts.ts'
+import { keptFor } from './key-lifetimes.ts'
 
 const rememberedSessions = 10_000
 

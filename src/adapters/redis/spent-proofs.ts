@@ -1,7 +1,7 @@
 import type { SpentProofs } from '../../domain/sessions/guests.ts'
 import type { Commands } from './commands.ts'
+import { slackMs } from './key-lifetimes.ts'
 import type { KeyNames } from './key-names.ts'
-import { slackMs } from './subject-scripts.ts'
 
 export function redisSpentProofs ({ ask }: Commands, keys: KeyNames, now: () => number): SpentProofs {
   return {

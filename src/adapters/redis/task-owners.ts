@@ -1,6 +1,7 @@
 import { LRUCache } from 'lru-cache'
-import { type Commands, keepMs } from './commands.ts'
 import type { LedgerTerms, ReservationId } from '../../domain/ledger/ledger.ts'
+import type { Commands } from './commands.ts'
+import { keepMs } from './key-lifetimes.ts'
 import { encoded, type KeyNames, placeOf } from './key-names.ts'
 
 /**

@@ -1,5 +1,5 @@
-import { tokenScripts } from './token-scripts.ts'
-import { turnScripts } from './turn-scripts.ts'
+import { tokenScripts } from './tokens.ts'
+import { turnScripts } from './turns.ts'
 
 /** Entries of the audit trail that are kept, about: Redis drops whole nodes of a stream. */
 const auditEntries = 100_000
@@ -32,7 +32,7 @@ if leader and leader ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1`,
 
-  /** ARGV: a name, now, when something of it may overstay (Unix ms). See busy-subjects.ts. */
+  /** ARGV: a name, now, when something of it may overstay (Unix ms). See ../busy-subjects.ts. */
   noteBusy: `
 local used, due = beside('used'), beside('due')
 redis.call('ZADD', KEYS[1], 0, ARGV[1])
@@ -81,7 +81,7 @@ if tonumber(redis.call('GET', KEYS[1]) or '0') >= tonumber(ARGV[1]) then return 
 if redis.call('INCR', KEYS[1]) == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 0`,
 
-  /** ARGV: a name, now (Unix ms), how long the list is kept (ms). See deliveries.ts. */
+  /** ARGV: a name, now (Unix ms), how long the list is kept (ms). See ../deliveries.ts. */
   noteDeliveries: `
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
 return redis.call('PEXPIRE', KEYS[1], ARGV[3])`,

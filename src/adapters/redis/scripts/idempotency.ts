@@ -1,0 +1,42 @@
+import { idempotencyMs } from '../../../domain/ledger/idempotency.ts'
+
+/** Lua that finds, frees and answers idempotency keys. */
+export const idempotencyFunctions = `
+-- The idempotency key of a reservation, unless it is another's by now.
+local function idemOf (it)
+  if not it.idem then return nil end
+  local key = base .. 'idem:' .. it.idem
+  if redis.call('HGET', key, 'number') ~= it.number then return nil end
+  return key
+end
+
+local function freeIdem (it)
+  local key = idemOf(it)
+  if key then redis.call('DEL', key) end
+end
+
+-- The first answer stays.
+local function keepAnswer (it, status, contentType, body)
+  local key = status ~= '' and idemOf(it)
+  if key and redis.call('HSETNX', key, 'status', status) == 1 then
+    redis.call('HSET', key, 'type', contentType, 'body', body)
+  end
+end
+
+local function earlier (idem, fingerprint)
+  local key = base .. 'idem:' .. idem
+  local seen = redis.call('HMGET', key, 'fingerprint', 'createdAt', 'number', 'status', 'type', 'body')
+  if not seen[1] or tonumber(seen[2]) + ${idempotencyMs} <= now then return nil end
+  if seen[1] ~= fingerprint then return { 'mismatch' } end
+  if seen[4] then return { 'answered', seen[4], seen[5], seen[6] } end
+  local stage = redis.call('HGET', base .. 'r:' .. seen[3], 'stage')
+  if stage == 'reserved' or stage == 'sent' then return { 'pending' } end
+  return { 'unknown' } -- a task whose answer was not kept may have been accepted all the same
+end
+`
+
+/** The script of idempotency keys; those of the ledger write them. */
+export const idempotencyScripts = {
+  /** ARGV[5..6]: a key, a fingerprint. What `Earlier` says, as its kind and the answer as status, type and body; or nothing. */
+  earlier: 'return earlier(ARGV[5], ARGV[6]) or {}'
+} as const
