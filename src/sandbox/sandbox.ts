@@ -2,13 +2,15 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Timers } from '../domain/timers.ts'
-import { refusal, send } from './answers.ts'
-import { balance, bearerKey, status, submit, type ApiCall, type World } from './api.ts'
+import { bearerKey, type World } from './api.ts'
 import { batchStore } from './batch-store.ts'
-import { batchStatus, submitBatch } from './batches.ts'
-import { callbackSender, type CallbackSender, type RecordedCallback } from './callbacks.ts'
+import type { RecordedCallback } from './callbacks.ts'
+import type { Exchange } from './deliveries.ts'
 import { sandboxModels } from './models.ts'
-import { sendResult } from './results.ts'
+import { postOffice } from './post-office.ts'
+import { recorder, type RecordedCall, type Recorder } from './recorder.ts'
+import { route } from './routes.ts'
+import { slowGate } from './slow-gate.ts'
 import { taskStore, type SandboxTask } from './tasks.ts'
 
 export interface SandboxOptions {
@@ -36,16 +38,6 @@ export interface SandboxOptions {
   readonly recordCalls?: number
   /** How many tasks are kept, and as many batches and keys of items; the oldest are forgotten first. Default: all. */
   readonly recordTasks?: number
-}
-
-/** A request as it came over the wire. */
-export interface RecordedCall {
-  readonly method: string
-  readonly url: string
-  /** Names and values in turn, with the spelling and order they were sent in. */
-  readonly rawHeaders: readonly string[]
-  /** Empty until the whole body is read. */
-  readonly body: Buffer
 }
 
 /** A running sandbox. */
@@ -80,30 +72,6 @@ export interface Sandbox {
 
 type Answerer = (request: IncomingMessage, response: ServerResponse) => void
 
-const routes = [
-  { method: 'POST', path: /^\/api\/v1\/generateTask\/([^/]+)$/, answer: submit },
-  { method: 'POST', path: /^\/api\/v1\/generateTask\/([^/]+)\/batches$/, answer: submitBatch },
-  { method: 'GET', path: /^\/api\/v1\/generateTask\/([^/]+)\/batches\/([^/]+)$/, answer: batchStatus },
-  { method: 'GET', path: /^\/api\/v1\/statusTask\/([^/]+)$/, answer: status },
-  { method: 'GET', path: /^\/api\/v1\/apikeys\/(current-balance)$/, answer: balance }
-] as const
-
-/** Answers one request whose body has been read. A route or a method that is not APIXO's gets its 404. */
-function route (world: World, request: IncomingMessage, call: Omit<ApiCall, 'model' | 'batchId' | 'query'>): void {
-  const { method, url = '' } = request
-  // Not `new URL`: it throws at some of what a client may send as a target.
-  const [path = '', query] = url.split('?', 2)
-  for (const { method: wanted, path: pattern, answer } of routes) {
-    const [, model, batchId = ''] = pattern.exec(path) ?? []
-    if (model && method === wanted) return answer(world, { ...call, model, batchId, query: new URLSearchParams(query) })
-  }
-  const name = /^\/temp\/([^/]+)$/.exec(path)?.[1]
-  if (name && (method === 'GET' || method === 'HEAD')) {
-    return sendResult(request, call.response, world.tasks, name, world.now())
-  }
-  send(call.response, refusal(404))
-}
-
 /** Collects a body. A request that breaks off is never answered, so its end is not waited for. */
 function readBody (request: IncomingMessage, done: (body: Buffer) => void): void {
   const chunks: Buffer[] = []
@@ -111,70 +79,36 @@ function readBody (request: IncomingMessage, done: (body: Buffer) => void): void
   request.on('end', () => done(Buffer.concat(chunks)))
 }
 
-function recorder (limit: number) {
-  const calls: RecordedCall[] = []
-  const submits: RecordedCall[] = []
+interface ListenerOptions extends Pick<Recorder, 'record'>, Pick<Exchange, 'redirectTo' | 'hold'> {
+  /** Those by hand, each for one request. */
+  readonly answers: Answerer[]
+  readonly world: World
+}
+
+function listener ({ record, answers, world, redirectTo, hold }: ListenerOptions): Answerer {
+  return (request, response) => {
+    const recordBody = record(request)
+    readBody(request, (body) => {
+      recordBody(body)
+      const byHand = answers.shift()
+      if (byHand) return byHand(request, response)
+      const idempotencyKey = String(request.headers['idempotency-key'] ?? '')
+      route(world, request, { response, key: bearerKey(request), idempotencyKey, redirectTo, hold, body })
+    })
+  }
+}
+
+function newWorld (options: SandboxOptions, shared: Pick<World, 'now' | 'resultUrl' | 'callbacks'>): World {
   return {
-    calls,
-    submits,
-    record ({ method = '', url = '', rawHeaders }: IncomingMessage): (body: Buffer) => void {
-      const call: RecordedCall & { body: Buffer } = { method, url, rawHeaders, body: Buffer.alloc(0) }
-      const lists = method === 'POST' && url.startsWith('/api/v1/generateTask/') ? [calls, submits] : [calls]
-      for (const list of lists) {
-        list.push(call)
-        if (list.length > limit) list.shift()
-      }
-      return (body) => { call.body = body }
-    }
-  }
-}
-
-/** Node's, none of which keeps the program from ending. */
-const realTimers: Timers = {
-  after (ms, run) {
-    const timer = setTimeout(run, ms).unref()
-    return () => clearTimeout(timer)
-  }
-}
-
-/** The callbacks that were sent, and who sends them. */
-function postOffice ({ timers = realTimers, now = Date.now, recordCalls = Infinity }: SandboxOptions, resultUrl: (name: string) => string) {
-  const sent: RecordedCallback[] = []
-  const office = { sent, callbacksTo: undefined as string | undefined }
-  const record = (callback: RecordedCallback): void => {
-    sent.push(callback)
-    if (sent.length > recordCalls) sent.shift()
-  }
-  return Object.assign(office, { sender: callbackSender({ timers, now, callbacksTo: () => office.callbacksTo, resultUrl, record }) })
-}
-
-function newWorld (options: SandboxOptions, resultUrl: (name: string) => string, callbacks: CallbackSender): World {
-  return {
+    ...shared,
     models: new Set([...sandboxModels, ...options.models ?? []]),
     tasks: taskStore(options.recordTasks ?? Infinity),
     batches: batchStore(options.recordTasks ?? Infinity),
     // An empty key would let in whoever sends none.
     keys: new Set(options.keys.filter((key) => key !== '')),
     forbidden: new Map(),
-    now: options.now ?? Date.now,
     taskMs: options.taskMs ?? 6000,
-    resultUrl,
-    callbacks,
     balanceUsd: options.balanceUsd ?? 100
-  }
-}
-
-/** Where slow answers wait. */
-function slowGate () {
-  const held: Array<() => void> = []
-  return {
-    get waiting () { return held.length },
-    hold (goOn: () => void): void {
-      held.push(goOn)
-    },
-    release (): void {
-      for (const goOn of held.splice(0)) goOn()
-    }
   }
 }
 
@@ -185,23 +119,15 @@ function slowGate () {
  */
 export async function startSandbox (options: SandboxOptions): Promise<Sandbox> {
   const { port = 0, host = '127.0.0.1', redirectTo = 'http://127.0.0.1:1/', recordCalls = Infinity } = options
+  const now = options.now ?? Date.now
   const { calls, submits, record } = recorder(recordCalls)
   const answers: Answerer[] = []
   const gate = slowGate()
   const resultUrl = (name: string): string => `${options.publicOrigin ?? origin}/temp/${name}`
-  const office = postOffice(options, resultUrl)
-  const world = newWorld(options, resultUrl, office.sender)
+  const office = postOffice({ timers: options.timers, now, resultUrl, recordCalls })
+  const world = newWorld(options, { now, resultUrl, callbacks: office.sender })
 
-  const server = createServer((request, response) => {
-    const recordBody = record(request)
-    readBody(request, (body) => {
-      recordBody(body)
-      const byHand = answers.shift()
-      if (byHand) return byHand(request, response)
-      const idempotencyKey = String(request.headers['idempotency-key'] ?? '')
-      route(world, request, { response, key: bearerKey(request), idempotencyKey, redirectTo, hold: gate.hold, body })
-    })
-  })
+  const server = createServer(listener({ record, answers, world, redirectTo, hold: gate.hold }))
   server.listen(port, host)
   await once(server, 'listening')
   const origin = `http://${host}:${(server.address() as AddressInfo).port}`
