@@ -1,13 +1,13 @@
 import { gatewayError } from '../../errors.ts'
+import type { Page } from '../ledger/records.ts'
 import type { AuditKind, AuditTrail } from '../operator/audit.ts'
-import { openCursor, sealCursor } from '../operator/cursor.ts'
 import type { PageQuery } from '../operator/operator.ts'
-import type { Page, TaskRecords } from '../ledger/records.ts'
-import type { Revocations } from './session.ts'
+import { instant, type ShownToken, shownTokens, type ShownTokensOptions, stateOf } from './shown-tokens.ts'
 import { hashOf, newTokenId, printSecret, type TokenKind } from './token-form.ts'
 import type { Token, TokenBook } from './tokens.ts'
 import { readTokenWish, type TokenRules, type TokenWish } from './token-wish.ts'
-import { readUsageQuery, usageReport } from '../operator/usage.ts'
+
+export type { ShownToken } from './shown-tokens.ts'
 
 /** A token that was printed: the one time that somebody sees it. Instants are in ISO 8601. */
 export interface PrintedToken {
@@ -23,17 +23,6 @@ export interface PrintedToken {
 export interface PrintedInvitation extends Pick<PrintedToken, 'id' | 'subject' | 'plan' | 'expiresAt'> {
   /** Opens once. What is secret of it is in the fragment, which no server, no log and no `Referer` header ever sees. */
   readonly link: string
-}
-
-/** A token as the operator is shown it, without anything secret. */
-export interface ShownToken extends Pick<Token, 'id' | 'subject' | 'plan' | 'models' | 'scopes'> {
-  readonly state: 'active' | 'invited' | 'expired' | 'revoked'
-  readonly createdAt: string
-  readonly expiresAt: string
-  /** To about a minute. */
-  readonly usedAt: string | null
-  /** Credits that its subject, with all its tokens, was charged since the first of the month, UTC. */
-  readonly spent: number
 }
 
 /**
@@ -53,15 +42,12 @@ export interface TokenDesk {
   rotate (id: string, graceSeconds?: number): Promise<PrintedToken | null>
 }
 
-export interface TokenDeskOptions extends TokenRules {
+export interface TokenDeskOptions extends TokenRules, ShownTokensOptions {
   readonly tokens: TokenBook
-  readonly records: Pick<TaskRecords, 'usage'>
-  readonly revocations: Pick<Revocations, 'isRevoked'>
   readonly trail: AuditTrail
   readonly actor: 'admin' | 'cli'
   /** Our own origin, as those who are invited reach it. */
   readonly publicUrl: string | undefined
-  readonly now: () => number
 }
 
 const needsPublicUrl = 'An invitation is a link, and needs GATEWAY_PUBLIC_URL: our origin as those who are invited reach it'
@@ -85,7 +71,7 @@ export function tokenDesk (options: TokenDeskOptions): TokenDesk {
       const { token: secret, ...shown } = printed(token, text)
       return { ...shown, link: `${publicUrl}/gateway/invitation#${secret}` }
     },
-    list: page => listTokens(options, page),
+    list: page => shownTokens(options, page),
     async revoke (id) {
       const token = await tokens.find(id)
       if (token === null) return false
@@ -148,49 +134,6 @@ function newToken (kind: TokenKind, { lastsMs, ...wish }: NewToken, now: number)
   }
 }
 
-/** One sum for the whole page, as `usage` has it: numbers that are to be compared come from one place. */
-async function listTokens (
-  { tokens, records, revocations, now }: TokenDeskOptions, { cursor, limit }: PageQuery
-): Promise<Page<ShownToken>> {
-  const page = await tokens.list({ cursor: cursor === undefined ? null : openCursor('tokens', cursor), limit })
-  const month = readUsageQuery({ by: 'subject' }, now())
-  const rows = page.items.length === 0 ? [] : usageReport(month, await records.usage(month)).rows
-  const spent = new Map(rows.map(({ subject, credits }) => [subject, credits]))
-  const show = async (token: Token): Promise<ShownToken> => {
-    const { id, subject, secret: { issuedAt } } = token
-    const state = stateOf(token, now())
-    // All sessions of a subject may have been ended together, and those of its tokens with them.
-    const hasEnded = state === 'active' && await revocations.isRevoked({ id, subject, issuedAt })
-    return shown(token, hasEnded ? 'revoked' : state, spent.get(subject) ?? 0)
-  }
-  return {
-    items: await Promise.all(page.items.map(show)),
-    next: page.next === null ? null : sealCursor('tokens', page.next)
-  }
-}
-
-function shown (token: Token, state: ShownToken['state'], spent: number): ShownToken {
-  const { id, subject, plan, models, scopes, createdAt, expiresAt, usedAt } = token
-  return {
-    id,
-    subject,
-    state,
-    plan,
-    models,
-    scopes,
-    createdAt: instant(createdAt),
-    expiresAt: instant(expiresAt),
-    usedAt: usedAt === null ? null : instant(usedAt),
-    spent
-  }
-}
-
-function stateOf ({ revokedAt, expiresAt, isInvitation }: Token, now: number): ShownToken['state'] {
-  if (revokedAt !== null) return 'revoked'
-  if (expiresAt <= now) return 'expired'
-  return isInvitation ? 'invited' : 'active'
-}
-
 function printed ({ id, subject, plan, expiresAt }: Token, token: string): PrintedToken {
   return { id, token, subject, plan, expiresAt: instant(expiresAt) }
 }
@@ -202,8 +145,4 @@ function holdSeconds (name: string, seconds: number, least: number, most: number
 
 function bad (problem: string) {
   return gatewayError('GW_BAD_REQUEST', { about: `${problem}.` })
-}
-
-function instant (ms: number): string {
-  return new Date(ms).toISOString()
 }
