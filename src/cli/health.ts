@@ -1,4 +1,4 @@
-import { readDotEnv } from '../settings/dot-env.ts'
+import { readDotEnv } from '../settings/environment/dot-env.ts'
 import type { Command } from './command.ts'
 
 /** For the image's HEALTHCHECK: the image has no curl. */

@@ -1,4 +1,4 @@
-import type { EnvironmentValues } from './environment-values.ts'
+import type { EnvironmentValues } from './environment/values.ts'
 
 /**
  * Settings that are read and checked, and that this version does nothing with yet. Each of them opens something, so

@@ -1,5 +1,5 @@
 import { Type } from 'typebox'
-import { exact, group, name, text, word } from './file-vocabulary.ts'
+import { exact, group, name, text, word } from './vocabulary.ts'
 
 const algorithms = [
   'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'HS256', 'HS384', 'HS512'

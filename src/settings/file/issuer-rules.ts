@@ -1,6 +1,6 @@
-import { reachOf } from './addresses.ts'
-import type { FileProblem } from './file-problems.ts'
-import type { GatewayFile, IssuerSettings } from './file-schema.ts'
+import { reachOf } from '../environment/addresses.ts'
+import type { FileProblem } from './problems.ts'
+import type { GatewayFile, IssuerSettings } from './schema.ts'
 import type { KeyPath } from './key-path.ts'
 
 /** What must hold for issuers beyond the shape of their keys. */

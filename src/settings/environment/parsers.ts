@@ -1,8 +1,8 @@
 import { statSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { resolve } from 'node:path'
-import { Secret } from '../domain/secret.ts'
-import { Refusal, shown } from './settings-error.ts'
+import { Secret } from '../../domain/secret.ts'
+import { Refusal, shown } from '../settings-error.ts'
 
 /** Turns the text of a setting into its value; throws a `Refusal` that says what is wrong with it. */
 export type Parser<Value> = (text: string, cwd: string) => Value

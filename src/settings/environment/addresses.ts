@@ -1,6 +1,6 @@
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
-import { Refusal, shown } from './settings-error.ts'
+import { Refusal, shown } from '../settings-error.ts'
 
 /** Who can be behind a host name: this machine, our own network, or the internet. */
 export type Reach = 'loopback' | 'private' | 'public'

@@ -1,5 +1,5 @@
 import { Type } from 'typebox'
-import { amount, count, exact, fieldPath, glob, group, oneOf, text, word } from './file-vocabulary.ts'
+import { amount, count, exact, fieldPath, glob, group, oneOf, text, word } from './vocabulary.ts'
 
 /** What a session may do. Keys that are missing take their defaults in any plan, not in `default` alone. */
 export const plan = group({

@@ -1,10 +1,10 @@
 import { resolve } from 'node:path'
-import type { GatewayFile } from './file-schema.ts'
-import type { GatewayFileReading } from './gateway-file.ts'
-import type { KeyPath } from './key-path.ts'
-import { apiKeyRule, secret, secrets, signingSecretRule, type SecretRule } from './secrets.ts'
-import { Refusal, type SettingsProblem } from './settings-error.ts'
-import { reasonOf, type ReadFile } from './text-file.ts'
+import type { GatewayFile } from '../file/schema.ts'
+import type { GatewayFileReading } from '../file/gateway-file.ts'
+import type { KeyPath } from '../file/key-path.ts'
+import { apiKeyRule, secret, secrets, signingSecretRule, type SecretRule } from './strength.ts'
+import { Refusal, type SettingsProblem } from '../settings-error.ts'
+import { reasonOf, type ReadFile } from '../text-file.ts'
 
 /** A setting of the config file that names a file with a secret. */
 export interface FileSecretSetting {

@@ -1,4 +1,4 @@
-import { Refusal } from './settings-error.ts'
+import { Refusal } from '../settings-error.ts'
 
 /** What makes a secret good enough. */
 export interface SecretRule {

@@ -1,7 +1,7 @@
 import { Type, type Static } from 'typebox'
 import {
   bytes, count, countOrNone, days, exact, flag, group, hosts, milliseconds, modelMap, name, oneOf, seconds, section, text
-} from './file-vocabulary.ts'
+} from './vocabulary.ts'
 import { issuer } from './issuer-schema.ts'
 import { caps, plan, price } from './plan-schema.ts'
 

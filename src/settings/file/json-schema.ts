@@ -1,4 +1,4 @@
-import { gatewayFile } from './file-schema.ts'
+import { gatewayFile } from './schema.ts'
 
 /** The keywords that our schema uses, as far as this program reads them. */
 export interface JsonSchema {

@@ -1,12 +1,12 @@
-import type { Live } from '../domain/live.ts'
-import { Secret } from '../domain/secret.ts'
-import type { Settings } from '../settings.ts'
-import { variables } from './environment.ts'
+import type { Live } from '../../domain/live.ts'
+import { Secret } from '../../domain/secret.ts'
+import type { Settings } from '../../settings.ts'
+import { variables } from '../environment/variables.ts'
 import { type FileSecretSetting, fileSecretSettings } from './file-secrets.ts'
-import { pathText } from './key-path.ts'
-import { secretVariables } from './secret-rules.ts'
-import { Refusal } from './settings-error.ts'
-import { readShortText, reasonOf } from './text-file.ts'
+import { pathText } from '../file/key-path.ts'
+import { secretVariables } from './rules.ts'
+import { Refusal } from '../settings-error.ts'
+import { readShortText, reasonOf } from '../text-file.ts'
 
 /** The secrets in use. Those that came from files follow their files, when they are told to. */
 export interface LiveSecrets {

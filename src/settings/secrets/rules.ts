@@ -1,8 +1,8 @@
-import type { EnvironmentReading } from './environment-values.ts'
+import type { EnvironmentReading } from '../environment/values.ts'
 import type { FileSecret } from './file-secrets.ts'
-import type { GatewayFileReading } from './gateway-file.ts'
-import { pathText } from './key-path.ts'
-import type { SettingsProblem } from './settings-error.ts'
+import type { GatewayFileReading } from '../file/gateway-file.ts'
+import { pathText } from '../file/key-path.ts'
+import type { SettingsProblem } from '../settings-error.ts'
 
 interface Holder {
   readonly setting: string
