@@ -8,6 +8,7 @@ import { Secret } from '../../src/domain/secret.ts'
 import type { Store } from '../../src/domain/ledger/store.ts'
 import { demandOf } from '../contracts/ledger-balance.ts'
 import { clock } from '../helpers/clock.ts'
+import { pagesOf } from '../helpers/pages.ts'
 import { certificates, redisCluster, redisServer, type RedisServer, type RedisServerOptions } from '../helpers/redis-server.ts'
 import { until } from '../helpers/until.ts'
 
@@ -59,13 +60,8 @@ async function unknown (store: Store, more = {}): Promise<ReservationId> {
 
 async function pages<Item> (read: (cursor: string | null) => Promise<{ items: readonly Item[], next: string | null }>): Promise<Item[]> {
   const all: Item[] = []
-  for (let cursor: string | null = null, count = 0; count < 1000; count++) {
-    const { items, next } = await read(cursor)
-    all.push(...items)
-    if (next === null) return all
-    cursor = next
-  }
-  throw new Error('there is no last page')
+  for await (const { items } of pagesOf(read)) all.push(...items)
+  return all
 }
 
 // --- at start ---

@@ -8,7 +8,7 @@ import type { ResultRef, ResultSource } from '../../src/domain/results/results.t
 import { isGatewayError } from '../../src/errors.ts'
 import { certificate } from '../helpers/certificate.ts'
 import { fileServer, whole } from '../helpers/file-server.ts'
-import { listen } from '../helpers/raw-server.ts'
+import { httpPort } from '../helpers/http-server.ts'
 
 function source (t: Test, more: Partial<UndiciResultsOptions> = {}): ResultSource {
   const it = undiciResults({
@@ -42,9 +42,7 @@ function resolver (...addresses: readonly string[]): Resolve & { readonly asked:
 
 t.test('a result comes over https, from a host that its certificate names', async t => {
   const { cert, key } = certificate(t, 'file.apixo.test')
-  const server = createServer({ cert, key }, whole('bytes'))
-  const port = await listen(server)
-  t.teardown(() => { server.close(); server.closeAllConnections() })
+  const port = await httpPort(t, createServer({ cert, key }, whole('bytes')))
   const more = { hosts: ['*.apixo.test'], resolve: resolver('127.0.0.1'), isAllowed: () => true }
   t.equal(await outcome(source(t, { ...more, ca: cert }), `https://file.apixo.test:${port}/a`), 'bytes')
   t.match(await outcome(source(t, { ...more, ca: cert }), `https://other.apixo.test:${port}/a`), /^GW_UPSTREAM_UNREACHABLE: .*altnames/)

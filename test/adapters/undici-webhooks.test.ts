@@ -3,7 +3,8 @@ import t, { type Test } from 'tap'
 import { undiciWebhooks, type UndiciWebhooksOptions } from '../../src/adapters/undici-webhooks.ts'
 import type { Resolve } from '../../src/domain/callbacks/guarded-lookup.ts'
 import { certificate } from '../helpers/certificate.ts'
-import { closedPort, listen } from '../helpers/raw-server.ts'
+import { httpPort } from '../helpers/http-server.ts'
+import { closedPort } from '../helpers/raw-server.ts'
 import { status, webhookReceiver } from '../helpers/webhook-receiver.ts'
 
 const letter = { headers: { 'content-type': 'application/json', 'webhook-id': 'msg_1' }, body: Buffer.from('{"code":200}') }
@@ -39,9 +40,7 @@ t.test('only a certificate that proves the host is good enough', async t => {
 t.test('what is no https, nobody, or a broken answer each has its word', async t => {
   const { origin, webhooks, answers } = await webhookReceiver(t)
   const it = courier(t, { ...webhooks, timeoutMs: 300 })
-  const plain = createPlainServer(status(200))
-  const port = await listen(plain)
-  t.teardown(() => { plain.close(); plain.closeAllConnections() })
+  const port = await httpPort(t, createPlainServer(status(200)))
   t.match(await it.bring({ ...letter, url: `https://app.test:${port}/` }), { status: null, error: /^(?:unreachable|broken)$/ })
   t.same(await it.bring({ ...letter, url: `https://app.test:${await closedPort()}/` }), { status: null, error: 'unreachable' })
   answers.push(request => { request.socket.destroy() })

@@ -1,6 +1,6 @@
 import type { Test } from 'tap'
 import type { AuditEntry } from '../../src/domain/operator/audit.ts'
-import type { Page } from '../../src/domain/ledger/records.ts'
+import { pagesOf } from '../helpers/pages.ts'
 import { type Fixture, openBooks, type OpenStore } from './open-books.ts'
 
 const entryOf = (more: Partial<AuditEntry> = {}): AuditEntry =>
@@ -26,14 +26,11 @@ export function auditTrailContract (t: Test, open: OpenStore): void {
     const { audit } = await openBooks(t, open)
     await audit.append(Array.from({ length: 10 }, (_, at) => entryOf({ at })))
     const found: number[] = []
-    let cursor: string | null = null
-    do {
-      const page: Page<AuditEntry> = await audit.read({ cursor, limit: 3 })
-      t.ok(page.items.length <= 3)
-      found.push(...page.items.map(({ at }) => at))
-      cursor = page.next
+    for await (const { items } of pagesOf(cursor => audit.read({ cursor, limit: 3 }))) {
+      t.ok(items.length <= 3)
+      found.push(...items.map(({ at }) => at))
       await audit.append([entryOf({ at: 100 })])
-    } while (cursor !== null)
+    }
     t.same(found, [9, 8, 7, 6, 5, 4, 3, 2, 1, 0])
   })
 

@@ -1,5 +1,6 @@
 import type { Test } from 'tap'
 import type { Page, PageRequest, TaskRecord, UsageRow } from '../../src/domain/ledger/records.ts'
+import { pagesOf } from '../helpers/pages.ts'
 import { answer, openBooks, type OpenStore, periodStart, places, sent, terms } from './open-books.ts'
 
 const subject = 'app:alice'
@@ -14,14 +15,11 @@ export function taskRecordsContract (t: Test, open: OpenStore): void {
 
 async function allPages (read: (page: PageRequest) => Promise<Page<TaskRecord>>, limit: number, between = async () => {}): Promise<TaskRecord[]> {
   const found: TaskRecord[] = []
-  let cursor: string | null = null
-  do {
-    const page = await read({ cursor, limit })
-    if (page.items.length > limit) throw new Error('a page is too long')
-    found.push(...page.items)
-    cursor = page.next
+  for await (const { items } of pagesOf(cursor => read({ cursor, limit }))) {
+    if (items.length > limit) throw new Error('a page is too long')
+    found.push(...items)
     await between()
-  } while (cursor !== null)
+  }
   return found
 }
 

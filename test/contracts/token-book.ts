@@ -1,7 +1,7 @@
 import type { Test } from 'tap'
-import type { Page } from '../../src/domain/ledger/records.ts'
 import type { Token, TokenSecret } from '../../src/domain/sessions/tokens.ts'
 import { clock } from '../helpers/clock.ts'
+import { pagesOf } from '../helpers/pages.ts'
 import { openBooks, type OpenStore } from './open-books.ts'
 
 const start = clock().now()
@@ -55,14 +55,11 @@ export function tokenBookContract (t: Test, open: OpenStore): void {
     t.strictSame(await tokens.list(all), { items: [], next: null })
     for (let number = 0; number < 10; number++) await tokens.create(tokenOf({ id: `t${number}` }))
     const found: string[] = []
-    let cursor: string | null = null
-    do {
-      const page: Page<Token> = await tokens.list({ cursor, limit: 3 })
-      t.ok(page.items.length <= 3)
-      found.push(...page.items.map(({ id }) => id))
-      cursor = page.next
+    for await (const { items } of pagesOf(cursor => tokens.list({ cursor, limit: 3 }))) {
+      t.ok(items.length <= 3)
+      found.push(...items.map(({ id }) => id))
       await tokens.create(tokenOf({ id: `later${found.length}` }))
-    } while (cursor !== null)
+    }
     t.same(found, [9, 8, 7, 6, 5, 4, 3, 2, 1, 0].map(number => `t${number}`))
     t.strictSame((await tokens.list({ cursor: null, limit: 100 })).next, null)
     t.strictSame(await tokens.list({ cursor: 'made up', limit: 3 }), { items: [], next: null })

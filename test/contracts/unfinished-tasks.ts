@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { UnfinishedTasks } from '../../src/domain/ledger/ledger.ts'
+import { pagesOf } from '../helpers/pages.ts'
 import { answer, type Fixture, openBooks, type OpenStore } from './open-books.ts'
 
 /** Every UnfinishedTasks must pass this, whatever is behind it. */
@@ -44,16 +44,13 @@ async function allPages (
   t: Test, { ledger, unfinished }: Pick<Fixture, 'ledger' | 'unfinished'>, before: number, limit: number, between = async () => {}
 ): Promise<string[]> {
   const found = new Set<string>()
-  let cursor: string | null = null
-  do {
-    const { items, next }: Awaited<ReturnType<UnfinishedTasks['page']>> = await unfinished.page(cursor, before, limit)
+  for await (const { items, next } of pagesOf(cursor => unfinished.page(cursor, before, limit))) {
     t.ok(items.length <= limit)
     for (const task of items) {
       t.same(task, await ledger.taskOf(task.taskId))
       found.add(task.taskId)
     }
-    cursor = next
-    if (cursor !== null) await between()
-  } while (cursor !== null)
+    if (next !== null) await between()
+  }
   return [...found].sort()
 }

@@ -9,9 +9,9 @@ export const intervalMs = 5000
 
 /** A gateway whose time, timers included, stands still unless the test turns it on. */
 export async function crankedGateway (t: Test, options: TestGatewayOptions = {}) {
-  const time = clock()
+  const time = options.time ?? clock()
   const timers = crankedTimers(time)
-  const gateway = await startGateway(t, { time, timers, ...options })
+  const gateway = await startGateway(t, { ...options, time, timers })
   const pass = (ms: number): void => {
     time.advance(ms)
     timers.run()

@@ -1,9 +1,8 @@
-import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Test } from 'tap'
 import type { TestGateway } from './gateway.ts'
-import { listen } from './raw-server.ts'
+import { httpPort } from './http-server.ts'
 
 /** A host of results that behaves as it is told. */
 export interface FileServer {
@@ -15,7 +14,7 @@ export interface FileServer {
 
 export type ServeFile = (request: IncomingMessage, response: ServerResponse) => void
 
-/** It ends with its test, and with it every answer that never would. */
+/** It ends with its test. */
 export async function fileServer (t: Test, serve: ServeFile): Promise<FileServer> {
   const requests: IncomingMessage[] = []
   const sockets = new Set<Socket>()
@@ -27,13 +26,7 @@ export async function fileServer (t: Test, serve: ServeFile): Promise<FileServer
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
   })
-  const port = await listen(server)
-  t.teardown(async () => {
-    server.close()
-    server.closeAllConnections()
-    await once(server, 'close')
-  })
-  return { origin: `http://127.0.0.1:${port}`, requests, sockets }
+  return { origin: `http://127.0.0.1:${await httpPort(t, server)}`, requests, sockets }
 }
 
 /** A whole file with all the headers an honest host has. */

@@ -4,11 +4,14 @@ import { createGateway, type Gateway, type GatewayOptions } from '../../src/app.
 import type { Model } from '../../src/domain/bodies/models.ts'
 import { type Sandbox, type SandboxOptions, startSandbox } from '../../src/sandbox/sandbox.ts'
 import { loadSettings, type Settings } from '../../src/settings.ts'
+import { type Caller, callerOf, issuerToken } from './http-caller.ts'
 import { type Clock, clock } from './clock.ts'
 import type { CrankedTimers } from './timers.ts'
 
+export type { CallOptions, Reply } from './http-caller.ts'
+export { issuerToken } from './http-caller.ts'
+
 export const apiKey = 'apixo-key-of-the-operator-0001'
-export const issuerToken = 'issuer-token-of-the-backend-0001'
 export const adminToken = 'admin-token-of-the-operator-0001'
 export const sessionSecret = 'a-session-secret-of-32-bytes-and-more'
 /** Whole run of a task in the sandbox, ms of the test's clock. */
@@ -35,26 +38,8 @@ export interface TestGatewayOptions {
   readonly siteverifyUrl?: string
 }
 
-export interface CallOptions {
-  readonly method?: string
-  readonly token?: string
-  readonly body?: unknown
-  readonly headers?: Readonly<Record<string, string>>
-  readonly signal?: AbortSignal
-}
-
-export interface Reply {
-  readonly status: number
-  readonly headers: Headers
-  readonly text: string
-  /** The parsed body; `undefined` when it is no JSON. */
-  readonly json: any
-  /** `x-gateway-error`. */
-  readonly error: string | null
-}
-
 /** A whole gateway on a real socket, over a sandbox, with a clock cranked by hand. It ends with its test. */
-export interface TestGateway {
+export interface TestGateway extends Caller {
   readonly origin: string
   readonly gateway: Gateway
   readonly settings: Settings
@@ -64,10 +49,6 @@ export interface TestGateway {
   readonly log: ReadonlyArray<Record<string, any>>
   /** The access lines among them. */
   lines (): ReadonlyArray<Record<string, any>>
-  call (path: string, options?: CallOptions): Promise<Reply>
-  mint (subject: string, more?: object): Promise<string>
-  submit (token: string, prompt?: string, model?: string, options?: CallOptions): Promise<Reply>
-  status (token: string, taskId: string, model?: string, options?: CallOptions): Promise<Reply>
 }
 
 const roomy = 'plans: { default: { requestsPerMinute: 100000, pollsPerMinute: 100000, concurrentTasks: 1000, credits: unlimited } }'
@@ -91,22 +72,6 @@ export async function startGateway (t: Test, options: TestGatewayOptions = {}): 
   const origin = await gateway.listen()
   sandbox.callbacksTo = origin
 
-  const call: TestGateway['call'] = async (path, { method, token, body, headers = {}, signal } = {}) => {
-    const text = body === undefined || typeof body === 'string' ? body : JSON.stringify(body)
-    const response = await fetch(origin + path, {
-      method: method ?? (body === undefined ? 'GET' : 'POST'),
-      headers: {
-        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-        ...(text === undefined ? {} : { 'content-type': 'application/json' }),
-        ...headers
-      },
-      redirect: 'manual',
-      ...(text === undefined ? {} : { body: text }),
-      ...(signal === undefined ? {} : { signal })
-    })
-    return replyFrom(response)
-  }
-
   return {
     origin,
     gateway,
@@ -115,16 +80,7 @@ export async function startGateway (t: Test, options: TestGatewayOptions = {}): 
     time,
     log,
     lines: () => log.filter(line => line.msg === 'request'),
-    call,
-    async mint (subject, more = {}) {
-      const { status, json, text } = await call('/gateway/sessions', { token: issuerToken, body: { subject, ...more } })
-      if (status !== 201) throw new Error(`minting failed: ${text}`)
-      return json.token
-    },
-    submit: (token, prompt = 'a red cube', model = 'nano-banana', more = {}) =>
-      call(`/api/v1/generateTask/${model}`, { token, body: { request_type: 'async', input: { mode: 'text-to-image', prompt } }, ...more }),
-    status: (token, taskId, model = 'nano-banana', more = {}) =>
-      call(`/api/v1/statusTask/${model}?taskId=${encodeURIComponent(taskId)}`, { token, ...more })
+    ...callerOf(origin)
   }
 }
 
@@ -145,15 +101,6 @@ export function settingsFor (t: Test, baseUrl: string, { config = roomy, models,
       ...env
     }
   })
-}
-
-async function replyFrom (response: Response): Promise<Reply> {
-  const text = await response.text()
-  let json
-  try {
-    json = JSON.parse(text)
-  } catch { /* not JSON: the test looks at the text */ }
-  return { status: response.status, headers: response.headers, text, json, error: response.headers.get('x-gateway-error') }
 }
 
 function collector (log: Array<Record<string, any>>): Writable {

@@ -1,11 +1,10 @@
-import { once } from 'node:events'
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http'
 import { createServer } from 'node:https'
 import type { Test } from 'tap'
 import type { GatewayOptions } from '../../src/app.ts'
 import type { Resolve } from '../../src/domain/callbacks/guarded-lookup.ts'
 import { certificate } from './certificate.ts'
-import { listen } from './raw-server.ts'
+import { httpPort } from './http-server.ts'
 
 export interface ReceivedMessage {
   readonly path: string
@@ -46,12 +45,7 @@ export async function webhookReceiver (t: Test): Promise<WebhookReceiver> {
       answer(request, response)
     })
   })
-  const port = await listen(server)
-  t.teardown(async () => {
-    server.close()
-    server.closeAllConnections()
-    await once(server, 'close')
-  })
+  const port = await httpPort(t, server)
   const resolve: Resolve = (_hostname, _options, done) => setImmediate(done, null, [{ address: '127.0.0.1', family: 4 }])
   return { origin: `https://${host}:${port}`, host, port, messages, answers, webhooks: { ca: cert, resolve, isAllowed: () => true } }
 }

@@ -1,7 +1,7 @@
-import { rmSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import t, { type Test } from 'tap'
 import { adminToken, apiKey, issuerToken, sessionSecret, startGateway, type TestGatewayOptions } from '../helpers/gateway.ts'
+import { holdStore, storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'
 
 const env = { GATEWAY_ADMIN_TOKEN: adminToken }
@@ -13,12 +13,6 @@ async function start (test: Test, options: TestGatewayOptions = {}) {
     return json.items.filter((entry: any) => kind === undefined || entry.kind === kind)
   }
   return { ...gateway, entries }
-}
-
-function storeFor (t: Test, name: string): string {
-  const store = `${t.testdirName}-${name}.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
-  return store
 }
 
 t.test('minting and logging out are in the audit trail', async t => {
@@ -80,7 +74,7 @@ t.test('refusals are counted, and written once a round', async t => {
 })
 
 t.test('the settings are written down at the first start, and then what has changed, with fingerprints for secrets', async t => {
-  const store = storeFor(t, 'settings')
+  const store = storeFile(t)
   const other = 'another-issuer-token-0002'
   for (const more of [{}, {}, { LOG_LEVEL: 'fatal', GATEWAY_ISSUER_TOKEN: other }, { LOG_LEVEL: 'fatal', GATEWAY_ISSUER_TOKEN: other }]) {
     const { gateway } = await startGateway(t, { store, env: { ...env, ...more, GATEWAY_CONFIG: 'gateway.yaml', APIXO_BASE_URL: 'http://127.0.0.1:9' } })
@@ -95,18 +89,16 @@ t.test('the settings are written down at the first start, and then what has chan
 })
 
 t.test('no session begins or ends, and no credits are given, while the audit trail can not be written', async t => {
-  const store = storeFor(t, 'down')
+  const store = storeFile(t)
   const { mint, call, entries, gateway } = await start(t, { store })
   const token = await mint('alice')
-  const other = new DatabaseSync(store)
-  t.teardown(() => other.close())
-  other.exec('BEGIN IMMEDIATE')
+  const letGo = holdStore(t, store)
   const down = { status: 503, error: 'GW_STORE_DOWN' }
   t.match(await call('/gateway/sessions', { token: issuerToken, body: { subject: 'bob' } }), down)
   t.match(await call('/gateway/session', { token, method: 'DELETE' }), down)
   t.match(await call('/gateway/admin/credits', { token: adminToken, body: { subject: 'app:alice', credits: 1 } }), down)
   await t.rejects(gateway.tidy(), { code: 'GW_STORE_DOWN' })
-  other.exec('COMMIT')
+  letGo()
   await until('the store is back', async () => (await call('/readyz')).status === 200)
   t.equal((await call('/gateway/session', { token })).status, 200, 'the session is still there')
   t.match((await call('/gateway/admin/credits', { token: adminToken, body: { subject: 'app:alice', credits: 1 } })).json, { granted: 1 })
@@ -118,7 +110,7 @@ t.test('no session begins or ends, and no credits are given, while the audit tra
 })
 
 t.test('no token, secret or prompt is in the audit trail', async t => {
-  const store = storeFor(t, 'secrets')
+  const store = storeFile(t)
   const { mint, call, submit, gateway } = await start(t, { store, config: 'plans: { default: { credits: 1 } }' })
   const token = await mint('alice')
   await submit(token, 'a-very-private-prompt sandbox:drop-after')

@@ -1,17 +1,11 @@
-import { rmSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { microcredits } from '../../src/domain/bodies/pricing.ts'
 import { openStore } from '../../src/parts/store.ts'
 import { startGateway, taskMs, type TestGateway } from '../helpers/gateway.ts'
+import { storeFile } from '../helpers/store-file.ts'
 
 const path = '/api/v1/apikeys/current-balance'
-
-function storeFor (t: Test, name: string): string {
-  const store = `${t.testdirName}-${name}.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
-  return store
-}
 
 /** As the operator does it, from a process of its own beside the running gateway. */
 async function grant ({ settings, time }: TestGateway, subject: string, credits: number): Promise<void> {
@@ -51,7 +45,7 @@ t.test('the balance of a plan without a limit is null', async t => {
 })
 
 t.test('grants are part of the balance, and outlive the period', async t => {
-  const gateway = await startGateway(t, { config: 'plans: { default: { credits: 1, period: minute } }', store: storeFor(t, 'grants') })
+  const gateway = await startGateway(t, { config: 'plans: { default: { credits: 1, period: minute } }', store: storeFile(t) })
   const { call, mint, submit, time } = gateway
   const token = await mint('alice')
   const left = async () => (await call(path, { token })).json.data
@@ -96,7 +90,7 @@ t.test('the balance takes no query and no other method', async t => {
 })
 
 t.test('while the store can not be read, nobody is told of credits or tasks, and afterwards everybody is', async t => {
-  const store = storeFor(t, 'unreadable')
+  const store = storeFile(t)
   const { call, mint, submit } = await startGateway(t, { store, config: 'plans: { default: { credits: 5 } }' })
   const token = await mint('alice')
   await submit(token)

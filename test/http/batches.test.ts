@@ -1,9 +1,7 @@
-import { rmSync } from 'node:fs'
-import { DatabaseSync } from 'node:sqlite'
-import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { anyItems, batchesConfig as config, batchStatus, items, submitBatch } from '../helpers/batches.ts'
 import { startGateway, taskMs } from '../helpers/gateway.ts'
+import { holdStore, missedClaim, storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'
 
 const plan = (limits: string) => `plans: { default: { requestsPerMinute: 1000, ${limits} } }\nbatches: { enabled: true }`
@@ -254,20 +252,13 @@ t.test('an answer that repeats our key is not passed on, though its tasks run', 
 })
 
 t.test('the answer is not told before every task has its owner, nor when the store is gone', async t => {
-  const store = `${t.testdirName}-late.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const store = storeFile(t)
   const { it, alice, status, sandbox, time, gateway: { tidy } } = await open(t, { store })
   const list = items('sandbox:slow-headers', 'x')
   const answer = submitBatch(it, alice, list, { key: 'one' })
-  await until('the upstream has it', () => sandbox.waiting === 1)
-  const other = new DatabaseSync(store)
-  t.teardown(() => other.close())
-  other.exec('BEGIN IMMEDIATE')
-  sandbox.release()
-  await wait(100) // the claims are tried, and tried again
-  time.advance(11_000)
+  const letGo = await missedClaim(t, store, { sandbox, time })
   t.match(await answer, { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
-  other.exec('COMMIT')
+  letGo()
   await tidy()
   for (const id of sandbox.tasks.keys()) t.equal((await status(alice, id)).status, 200)
   t.match(await submitBatch(it, alice, list, { key: 'one' }), { error: 'GW_OUTCOME_UNKNOWN' })
@@ -275,15 +266,12 @@ t.test('the answer is not told before every task has its owner, nor when the sto
 })
 
 t.test('while the store can not serve, nothing is sent', async t => {
-  const store = `${t.testdirName}-down.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const store = storeFile(t)
   const { it, alice, sandbox } = await open(t, { store, config: plan('credits: 2, concurrentTasks: 2') })
-  const other = new DatabaseSync(store)
-  t.teardown(() => other.close())
-  other.exec('BEGIN IMMEDIATE')
+  const letGo = holdStore(t, store)
   t.match(await submitBatch(it, alice, anyItems(2)), { status: 503, error: 'GW_STORE_DOWN' })
   t.equal(sandbox.submits.length, 0)
-  other.exec('COMMIT')
+  letGo()
   await it.gateway.tidy()
   t.equal((await submitBatch(it, alice, anyItems(2))).status, 200, 'and nothing was charged')
 })
@@ -321,17 +309,14 @@ t.test('an ended task whose own status does not say so is left to its caller', a
 })
 
 t.test('a store that fails behind the caller\'s back is told to the operator alone', async t => {
-  const store = `${t.testdirName}-behind.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const store = storeFile(t)
   const { it, alice, sandbox, time, log } = await open(t, { store })
   const made = await submitBatch(it, alice, anyItems(1))
   time.advance(taskMs)
-  const other = new DatabaseSync(store)
-  t.teardown(() => other.close())
-  other.exec('BEGIN IMMEDIATE')
+  const letGo = holdStore(t, store)
   t.equal((await batchStatus(it, alice, made.json.data.batchId)).status, 200)
   await until('it is told', () => log.some(line => /own status calls/.test(line.msg)))
-  other.exec('COMMIT')
+  letGo()
   t.equal(sandbox.calls.length, 3)
 })
 

@@ -1,6 +1,3 @@
-import { DatabaseSync } from 'node:sqlite'
-import { rmSync } from 'node:fs'
-import { setTimeout as wait } from 'node:timers/promises'
 import t from 'tap'
 import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import { operationOf } from '../../src/domain/bodies/catalog.ts'
@@ -13,7 +10,7 @@ import { gatewayError } from '../../src/errors.ts'
 import { newCall, type Context } from '../../src/http/call.ts'
 import { forwardSubmit } from '../../src/http/forward.ts'
 import { startGateway } from '../helpers/gateway.ts'
-import { until } from '../helpers/until.ts'
+import { holdStore, missedClaim, storeFile } from '../helpers/store-file.ts'
 
 const keys = ['apixo-key-number-one', 'apixo-key-number-two']
 
@@ -87,8 +84,7 @@ t.test('a submit that names an earlier task goes out with the key that made it, 
 })
 
 t.test('a task whose key has left the ring can not be asked about', async t => {
-  const store = `${t.testdirName}-ring.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const store = storeFile(t)
   const { submit, call, mint, gateway, time } = await startGateway(t, { store })
   const token = await mint('alice')
   const { taskId } = (await submit(token)).json.data
@@ -114,44 +110,34 @@ t.test('neither a 402, which may be about one price, nor a 401 to a status call 
 })
 
 t.test('while the store can not serve, it is not ready, and nothing is sent', async t => {
-  const store = `${t.testdirName}-down.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const store = storeFile(t)
   const { submit, call, mint, sandbox, gateway } = await startGateway(t, { store, config: 'plans: { default: { credits: 1 } }' })
   const token = await mint('alice')
-  const other = new DatabaseSync(store)
-  t.teardown(() => other.close())
-  other.exec('BEGIN IMMEDIATE')
+  const letGo = holdStore(t, store)
   const refused = await submit(token)
   t.match(refused, { status: 503, error: 'GW_STORE_DOWN' })
   t.ok(refused.headers.get('retry-after'))
   t.match(await call('/readyz'), { status: 503, json: { status: 'unavailable', store: 'down' } })
   t.equal((await call('/livez')).status, 200)
   t.equal(sandbox.submits.length, 0)
-  other.exec('COMMIT')
+  letGo()
   t.match(await call('/readyz'), { status: 200, json: { status: 'ok' } })
   await gateway.tidy()
   t.equal((await submit(token)).status, 200, 'and nothing was charged')
 })
 
 t.test('a task whose claim could not be written is claimed when the store is back, and until then its outcome is unknown', async t => {
-  const store = `${t.testdirName}-late.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const store = storeFile(t)
   const { submit, status, mint, sandbox, time, log, gateway } = await startGateway(t, { store })
   const token = await mint('alice')
   const answer = submit(token, 'sandbox:slow-headers')
-  await until('the upstream has it', () => sandbox.waiting === 1)
-  const other = new DatabaseSync(store)
-  t.teardown(() => other.close())
-  other.exec('BEGIN IMMEDIATE')
-  sandbox.release()
-  await wait(100) // the claim is tried, and tried again
-  time.advance(11_000)
+  const letGo = await missedClaim(t, store, { sandbox, time })
   const lost = await answer
   t.match(lost, { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
   t.equal(lost.headers.get('x-should-retry'), 'false')
   const [taskId] = [...sandbox.tasks.keys()]
   t.match(log.filter(line => line.alarm === 'store-down'), [{ to: 'claimed', taskId }], 'the operator has the id')
-  other.exec('COMMIT')
+  letGo()
   await gateway.tidy()
   t.equal((await status(token, taskId!)).status, 200)
 })
@@ -167,8 +153,7 @@ t.test('a probe that gets no answer benches nobody, and the caller hears that it
 })
 
 t.test('what a crash cut off is told to the operator at the next start', async t => {
-  const store = `${t.testdirName}-crashed.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const store = storeFile(t)
   const terms = { reservedMs: 1000, sentMs: 1000, giveUpMs: 1000, refundsPerPeriod: 0, retentionMs: 1000 }
   const earlier = sqliteStore({ path: store, synchronous: 'normal', now: Date.now, terms })
   t.equal(earlier.lost, 0)

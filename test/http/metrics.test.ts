@@ -1,7 +1,6 @@
-import { rmSync } from 'node:fs'
-import { DatabaseSync } from 'node:sqlite'
 import t, { type Test } from 'tap'
 import { adminToken, startGateway, taskMs, type TestGatewayOptions } from '../helpers/gateway.ts'
+import { holdStore, storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'
 
 const env = { GATEWAY_ADMIN_TOKEN: adminToken }
@@ -121,17 +120,14 @@ t.test('the keys are counted by state', async t => {
 })
 
 t.test('they say whether the store serves', async t => {
-  const store = `${t.testdirName}-metrics.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const store = storeFile(t)
   const { mint, submit, value } = await start(t, { store })
   const token = await mint('alice')
   t.equal(await value('gateway_store_up'), 1)
-  const other = new DatabaseSync(store)
-  t.teardown(() => other.close())
-  other.exec('BEGIN IMMEDIATE')
+  const letGo = holdStore(t, store)
   t.equal((await submit(token)).error, 'GW_STORE_DOWN')
   t.equal(await value('gateway_store_up'), 0)
-  other.exec('COMMIT')
+  letGo()
   t.equal(await value('gateway_store_up'), 1)
 })
 

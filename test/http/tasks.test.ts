@@ -1,7 +1,7 @@
-import { rmSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import t from 'tap'
 import { startGateway, taskMs, type TestGateway } from '../helpers/gateway.ts'
+import { storeFile } from '../helpers/store-file.ts'
 
 /** Every page from the first to the last. */
 async function pages ({ call }: Pick<TestGateway, 'call'>, token: string, limit: number): Promise<any[][]> {
@@ -69,8 +69,7 @@ t.test('a long list comes in pages, each task once, whatever is added meanwhile'
 })
 
 t.test('rows that are no task of one submit are left out, and the pages go on behind them', async t => {
-  const store = `${t.testdirName}-rows.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const store = storeFile(t)
   const gateway = await startGateway(t, { store })
   const { mint, submit } = gateway
   const token = await mint('alice')

@@ -1,87 +1,15 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { connect } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { chromium } from 'playwright-core'
 import { PNG } from 'pngjs'
-import t, { type Test } from 'tap'
-import { certificate } from '../helpers/certificate.ts'
+import t from 'tap'
+import { chromium, openPage, pictureOf } from '../helpers/chromium.ts'
 import { crankedGateway, intervalMs } from '../helpers/cranked-gateway.ts'
-import { root, startProgram } from '../helpers/program.ts'
-import { closedPort } from '../helpers/raw-server.ts'
-import { chromiumPath, nginxPath } from '../helpers/system-packages.ts'
+import { exampleHost, exampleNginx } from '../helpers/nginx.ts'
 import { until } from '../helpers/until.ts'
 
-/** As the example says. */
-const host = 'gateway.example'
-const publicUrl = `https://${host}`
+const publicUrl = `https://${exampleHost}`
 const env = { GATEWAY_PUBLIC_URL: publicUrl, GATEWAY_TRUST_PROXY: '127.0.0.1' }
-const example = readFileSync(join(root, 'config/examples/nginx.conf'), 'utf8')
-const flags = [
-  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync', '--no-proxy-server'
-]
 const html = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>A page</title>
 <style>body { margin: 24px; font: 16px sans-serif }</style>
 <h1>A page of somebody's app</h1><p></p><img alt="">`
-
-interface Ports { readonly gateway: string, readonly tls: number, readonly plain: number }
-type Certificate = ReturnType<typeof certificate>
-
-/** The example as it ships, but for its ports, the certificate, and a front end of one page beside the gateway. */
-function siteOf (ports: Ports, { cert, key }: Certificate, file: (name: string, text: string) => string): string {
-  return example
-    .replace('127.0.0.1:8080', `127.0.0.1:${ports.gateway}`)
-    .replace('listen 80;', `listen 127.0.0.1:${ports.plain};`)
-    .replace('listen 443 ssl;', `listen 127.0.0.1:${ports.tls} ssl;`)
-    .replace('/etc/nginx/tls/gateway.example.pem', file('cert.pem', cert))
-    .replace('/etc/nginx/tls/gateway.example.key', file('key.pem', key))
-    .replace('  location / {', `  location = /page { default_type text/html; alias ${file('page.html', html)}; }\n\n  location / {`)
-}
-
-/** Resolves with the port where nginx speaks TLS. */
-async function nginx (t: Test, gateway: string): Promise<number> {
-  const folder = mkdtempSync(join(tmpdir(), 'gateway-browser-'))
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
-  const [tls, plain] = [await closedPort(), await closedPort()]
-  const file = (name: string, text: string): string => {
-    writeFileSync(join(folder, name), text)
-    return join(folder, name)
-  }
-  const site = file('site.conf', siteOf({ gateway, tls, plain }, certificate(t, host), file))
-  const config = file('nginx.conf', `
-    daemon off; master_process off; pid ${folder}/nginx.pid; error_log ${folder}/error.log;
-    events {}
-    http {
-      access_log off;
-      client_body_temp_path ${folder}/body; proxy_temp_path ${folder}/proxy; fastcgi_temp_path ${folder}/fastcgi;
-      uwsgi_temp_path ${folder}/uwsgi; scgi_temp_path ${folder}/scgi;
-      include ${site};
-    }`)
-  startProgram(t, [nginxPath(), '-p', folder, '-c', config], { cwd: folder })
-  await until('nginx to listen', () => new Promise<boolean>(resolve => {
-    const socket = connect(tls, '127.0.0.1', () => {
-      socket.destroy()
-      resolve(true)
-    }).on('error', () => resolve(false))
-  }))
-  return tls
-}
-
-/** A page behind nginx, with all that it has asked for and complained about. To the browser nginx has its own name and port. */
-async function open (t: Test, port: number) {
-  const browser = await chromium.launch({
-    executablePath: chromiumPath(), args: [...flags, `--host-resolver-rules=MAP ${host}:443 127.0.0.1:${port}`]
-  })
-  t.teardown(() => browser.close())
-  const page = await browser.newPage({ viewport: { width: 640, height: 720 }, ignoreHTTPSErrors: true })
-  const [requests, complaints]: [string[], string[]] = [[], []]
-  page.on('request', request => requests.push(`${request.method()} ${request.url()}`))
-  page.on('console', message => complaints.push(message.text()))
-  page.on('pageerror', error => complaints.push(String(error)))
-  await page.goto(`${publicUrl}/page`)
-  return { page, requests, complaints }
-}
 
 /** The page's own code, run in the browser: from here on it has the cookie alone. Resolves with the task's id. */
 async function submitFromPage (token: string): Promise<string> {
@@ -142,7 +70,11 @@ const [connecting, closed] = [0, 2]
 
 t.test('behind the nginx of the examples a page hears its task end, shows the picture, and comes back once and no more', async t => {
   const { origin, mint, pass, lines } = await crankedGateway(t, { env })
-  const { page, requests, complaints } = await open(t, await nginx(t, new URL(origin).port))
+  const nginx = await exampleNginx(t, origin, { page: html })
+  await nginx.start()
+  // To the browser nginx has its own name and port.
+  const browser = await chromium(t, { hosts: { [`${exampleHost}:443`]: `127.0.0.1:${nginx.port}` } })
+  const { page, requests, complaints } = await openPage(t, browser, `${publicUrl}/page`, { viewport: { width: 640, height: 720 }, ignoreHTTPSErrors: true })
   const taskId = await page.evaluate(submitFromPage, await mint('alice'))
   t.equal(await page.evaluate(() => document.cookie), '', 'no script sees what it works with')
 
@@ -160,9 +92,7 @@ t.test('behind the nginx of the examples a page hears its task end, shows the pi
   t.same([width, height], [512, 512])
   t.ok(new Set(row).size > 10, 'there is something to see')
   t.same(row, await rowAt(link.replace(publicUrl, origin)), 'dot for dot')
-  const screenshot = await page.screenshot()
-  const folder = process.env.TEST_SCREENSHOTS
-  if (folder) writeFileSync(join(folder, 'browser-events.png'), screenshot)
+  await pictureOf(page, 'browser-events')
 
   await until('the EventSource gives up', async () => (await heard()).ends.at(-1) === closed)
   t.same(await heard(), { states: ['pending', 'processing', 'success'], results: [[link]], ends: [connecting, closed] })

@@ -1,19 +1,11 @@
-import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { join } from 'node:path'
-import { type Browser, chromium, type Page } from 'playwright-core'
+import type { Page } from 'playwright-core'
 import t, { type Test } from 'tap'
+import { chromium, openPage, pictureOf } from '../helpers/chromium.ts'
 import { startGateway, taskMs } from '../helpers/gateway.ts'
-import { chromiumPath } from '../helpers/system-packages.ts'
+import { pageServer } from '../helpers/page-server.ts'
 
 /** A plan whose second submit in a minute is one too many. */
 const config = 'plans: { default: { requestsPerMinute: 1, pollsPerMinute: 100 } }'
-const flags = [
-  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync'
-]
 const html = `<!doctype html><title>A page</title><style>body { margin: 24px; font: 16px sans-serif }</style>
 <h1>A page of somebody's app</h1><p></p><img alt="">`
 
@@ -33,36 +25,16 @@ async function callFromPage ({ gateway, path, token, method = 'GET', body }: Pag
   }
 }
 
-/** A server of one page; its origin is the page's. */
-async function pageServer (t: Test): Promise<string> {
-  const server = createServer((_request, response) => { response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' }).end(html) })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  return `http://localhost:${(server.address() as AddressInfo).port}`
-}
-
-let browser: Browser
-t.before(async () => {
-  browser = await chromium.launch({ executablePath: chromiumPath(), args: flags })
-})
-t.teardown(() => browser.close())
+const browser = await chromium(t)
 
 async function open (t: Test, origin: string): Promise<Page> {
-  const context = await browser.newContext({ viewport: { width: 640, height: 720 } })
-  t.teardown(() => context.close())
-  const page = await context.newPage()
-  await page.goto(origin)
-  return page
+  return (await openPage(t, browser, origin, { viewport: { width: 640, height: 720 } })).page
 }
 
 const submitBody = JSON.stringify({ request_type: 'async', input: { mode: 'text-to-image', prompt: 'a lighthouse at dusk' } })
 
 t.test('a page of a listed origin submits, polls, and shows the picture', async t => {
-  const pageOrigin = await pageServer(t)
+  const pageOrigin = await pageServer(t, html, 'localhost')
   const { origin: gateway, mint, time, lines } = await startGateway(t, { env: { GATEWAY_ALLOWED_ORIGINS: pageOrigin }, config })
   const [page, token] = [await open(t, pageOrigin), await mint('alice')]
   const call = (path: string, more: { method?: string, body?: string } = {}) => page.evaluate(callFromPage, { gateway, path, token, ...more })
@@ -87,10 +59,8 @@ t.test('a page of a listed origin submits, polls, and shows the picture', async 
     return [image.naturalWidth, image.naturalHeight]
   }, { url: resultUrl, text: `state: ${done.json.data.state}` })
   t.strictSame(size, [512, 512])
-  const screenshot = await page.screenshot()
-  const folder = process.env.TEST_SCREENSHOTS
-  if (folder) writeFileSync(join(folder, 'page.png'), screenshot)
-  t.ok(screenshot.length > 20_000, 'a picture is on the page')
+  const picture = await pictureOf(page, 'page')
+  t.ok(picture.length > 20_000, 'a picture is on the page')
 
   // What the gateway refuses, the page can read as well.
   const limited = await call('/api/v1/generateTask/nano-banana', { method: 'POST', body: submitBody })
@@ -104,7 +74,7 @@ t.test('a page of a listed origin submits, polls, and shows the picture', async 
 })
 
 t.test('a page of a listed origin may log out', async t => {
-  const pageOrigin = await pageServer(t)
+  const pageOrigin = await pageServer(t, html, 'localhost')
   const { origin: gateway, mint } = await startGateway(t, { env: { GATEWAY_ALLOWED_ORIGINS: `https://app.test,${pageOrigin}` } })
   const [page, token] = [await open(t, pageOrigin), await mint('alice')]
   const call = (method: string) => page.evaluate(callFromPage, { gateway, path: '/gateway/session', token, method })
@@ -117,7 +87,7 @@ t.test('a page of a listed origin may log out', async t => {
 })
 
 t.test('a page of an origin that is not listed sees a network error, and nothing is made', async t => {
-  const pageOrigin = await pageServer(t)
+  const pageOrigin = await pageServer(t, html, 'localhost')
   const { origin: gateway, mint, sandbox } = await startGateway(t, { env: { GATEWAY_ALLOWED_ORIGINS: 'https://app.test' } })
   const [page, token] = [await open(t, pageOrigin), await mint('alice')]
   const call = (path: string, more: { method?: string, body?: string } = {}) => page.evaluate(callFromPage, { gateway, path, token, ...more })
@@ -127,7 +97,7 @@ t.test('a page of an origin that is not listed sees a network error, and nothing
 })
 
 t.test('a page can not mint, not even with the issuer token', async t => {
-  const pageOrigin = await pageServer(t)
+  const pageOrigin = await pageServer(t, html, 'localhost')
   const { origin: gateway, settings, lines } = await startGateway(t, { env: { GATEWAY_ALLOWED_ORIGINS: pageOrigin } })
   const page = await open(t, pageOrigin)
   const token = settings.issuerToken!.reveal()

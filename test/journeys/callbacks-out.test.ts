@@ -1,17 +1,17 @@
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { deliveringGateway, isSigned } from '../helpers/deliveries.ts'
 import { clock } from '../helpers/clock.ts'
+import { storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'
 import { status, webhookReceiver } from '../helpers/webhook-receiver.ts'
 
-/** A ledger that outlives the gateway, whose helper makes the test's own folder anew at each start. */
-function fileFor (t: Test): string {
-  const folder = mkdtempSync(join(tmpdir(), 'gateway-deliveries-'))
-  t.teardown(() => rmSync(folder, { recursive: true }))
-  return join(folder, 'gateway.db')
+/** A task of a first gateway has ended, and its delivery is due. What is there stays there for a second one. */
+async function beforeRestart (t: Test) {
+  const [receiver, store, time] = [await webhookReceiver(t), storeFile(t), clock()]
+  const first = await deliveringGateway(t, { receiver, store, time })
+  const token = await first.mint('alice', { ttlSeconds: 86_400 })
+  const taskId = await first.submitTo(token, `${receiver.origin}/`)
+  return { receiver, store, time, first, token, taskId, envelope: await first.endOf(token, taskId) }
 }
 
 t.test('the end of a task is told to the server that its caller has named: the envelope, byte for byte, and signed', async t => {
@@ -75,13 +75,7 @@ t.test('a server that does not take it gets it again, five times in some hours, 
 })
 
 t.test('a restart in the middle loses nothing: what was not answered is sent again, and the pauses go on', async t => {
-  const receiver = await webhookReceiver(t)
-  const store = fileFor(t)
-  const time = clock()
-  const first = await deliveringGateway(t, { receiver, store, time })
-  const token = await first.mint('alice', { ttlSeconds: 86_400 })
-  const taskId = await first.submitTo(token, `${receiver.origin}/`)
-  const envelope = await first.endOf(token, taskId)
+  const { receiver, store, time, first, token, taskId, envelope } = await beforeRestart(t)
   receiver.answers.push(status(503), () => { /* the connection ends without an answer, when the gateway does */ })
   await first.deliver(token, taskId)
   time.advance(30_000)
@@ -131,13 +125,7 @@ t.test('with several session secrets a message has a signature for each', async 
 })
 
 t.test('a host that the operator has taken off the list is not called any more, also with what waits for it', async t => {
-  const receiver = await webhookReceiver(t)
-  const store = fileFor(t)
-  const time = clock()
-  const first = await deliveringGateway(t, { receiver, store, time })
-  const token = await first.mint('alice', { ttlSeconds: 86_400 })
-  const taskId = await first.submitTo(token, `${receiver.origin}/`)
-  await first.endOf(token, taskId)
+  const { receiver, store, time, first, token, taskId } = await beforeRestart(t)
   await first.gateway.close()
   const config = 'plans: { default: {} }\ncallbacks: { allowedHosts: [other.test] }'
   const second = await deliveringGateway(t, { receiver, store, time, config, upstream: first.sandbox })

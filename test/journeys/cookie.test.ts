@@ -1,28 +1,18 @@
-import { once } from 'node:events'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
+import type { BrowserContext, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
+import { chromium } from '../helpers/chromium.ts'
 import { cookieName } from '../helpers/cookies.ts'
-import { type Clock, clock } from '../helpers/clock.ts'
-import { startGateway, taskMs, type TestGateway } from '../helpers/gateway.ts'
-import { chromiumPath } from '../helpers/system-packages.ts'
-import { crankedTimers } from '../helpers/timers.ts'
+import { clock } from '../helpers/clock.ts'
+import { crankedGateway } from '../helpers/cranked-gateway.ts'
+import { taskMs, type TestGateway } from '../helpers/gateway.ts'
+import { pageServer } from '../helpers/page-server.ts'
 import { until } from '../helpers/until.ts'
 
-const flags = [
-  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync'
-]
 const html = '<!doctype html><title>A page</title><h1>A page</h1>'
 const submitPath = '/api/v1/generateTask/nano-banana'
 const submitBody = '{"request_type":"async","input":{"mode":"text-to-image","prompt":"a lighthouse at dusk"}}'
 
-let browser: Browser
-t.before(async () => {
-  browser = await chromium.launch({ executablePath: chromiumPath(), args: flags })
-})
-t.teardown(() => browser.close())
+const browser = await chromium(t)
 
 async function newContext (t: Test): Promise<BrowserContext> {
   const context = await browser.newContext()
@@ -63,30 +53,9 @@ async function logIn (page: Page, { mint }: Pick<TestGateway, 'mint'>, more: obj
   return await call(page, '/gateway/sessions/cookie', { method: 'POST', token: await mint('alice', more) })
 }
 
-/** A gateway whose time, timers included, is the test's. */
+/** Its time begins with the browser's, which reads Max-Age by its own. */
 async function start (t: Test, env: Readonly<Record<string, string>> = {}) {
-  const time: Clock = clock(Date.now()) // a browser reads Max-Age by its own
-  const timers = crankedTimers(time)
-  const gateway = await startGateway(t, { time, timers, env })
-  return {
-    ...gateway,
-    pass (ms: number): void {
-      time.advance(ms)
-      timers.run()
-    }
-  }
-}
-
-/** A server of pages on another port of this machine: another origin, and to the browser the same site. */
-async function neighbour (t: Test): Promise<string> {
-  const server = createServer((_request, response) => { response.writeHead(200, { 'content-type': 'text/html' }).end(html) })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  return await crankedGateway(t, { time: clock(Date.now()), env })
 }
 
 t.test('a page logs in, works without a token, hears its task end by EventSource, and logs out', async t => {
@@ -143,7 +112,8 @@ t.test('a cookie that has ended leaves the browser with the first 401', async t 
 })
 
 t.test('a page of another origin, the same site to the browser, does nothing with the cookie', async t => {
-  const other = await neighbour(t)
+  // Another port of this machine: another origin, and to the browser the same site.
+  const other = await pageServer(t, html)
   const gateway = await start(t, { GATEWAY_ALLOWED_ORIGINS: other })
   const { origin, lines, sandbox } = gateway
   const context = await newContext(t)

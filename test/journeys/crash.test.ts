@@ -4,8 +4,10 @@ import type { Store } from '../../src/domain/ledger/store.ts'
 import { openStore } from '../../src/parts/store.ts'
 import { type Sandbox, startSandbox } from '../../src/sandbox/sandbox.ts'
 import { loadSettings } from '../../src/settings.ts'
-import { apiKey, issuerToken } from '../helpers/gateway.ts'
+import { callerOf } from '../helpers/http-caller.ts'
+import { apiKey } from '../helpers/gateway.ts'
 import { gatewayEnvironment, type GatewayProcess, startProcess } from '../helpers/gateway-process.ts'
+import { pagesOf } from '../helpers/pages.ts'
 import { random } from '../helpers/random.ts'
 import { redisServer } from '../helpers/redis-server.ts'
 import { until } from '../helpers/until.ts'
@@ -53,7 +55,7 @@ async function killAndLook (t: Test, cwd: string, storeUrl: string, replicaCount
   const sandbox = await startSandbox({ keys: [apiKey], balanceUsd: 1e6 })
   t.teardown(() => sandbox.close())
   const { all, start, store } = await startReplicas(t, cwd, { ...gatewayEnvironment(sandbox.origin), GATEWAY_STORE: storeUrl }, replicaCount)
-  const tokens = new Map(await Promise.all(subjects.map(async subject => [subject, await mint(all[0]!.origin, subject)] as const)))
+  const tokens = new Map(await Promise.all(subjects.map(async subject => [subject, await callerOf(all[0]!.origin).mint(subject)] as const)))
   const reached: Submitted[] = []
 
   for (let round = 1; round <= rounds; round++) {
@@ -105,12 +107,9 @@ function holdBooks (t: Test, { claimed, unknown, halfDone }: Books, accepted: nu
 async function books ({ records, accounts }: Store, subject: string): Promise<Books> {
   const name = `app:${subject}`
   const stages = { claimed: 0, settled: 0, unknown: 0, reserved: 0, sent: 0 }
-  let cursor: string | null = null
-  do {
-    const { items, next } = await records.tasksOf(name, { cursor, limit: 100 })
+  for await (const { items } of pagesOf(cursor => records.tasksOf(name, { cursor, limit: 100 }))) {
     for (const { stage } of items) stages[stage]++
-    cursor = next
-  } while (cursor !== null)
+  }
   const now = new Date()
   const { used } = await accounts.balanceOf(name, Date.UTC(now.getUTCFullYear(), now.getUTCMonth()))
   const claimed = stages.claimed + stages.settled
@@ -125,33 +124,13 @@ async function ownersAreKnown (t: Test, { origin }: GatewayProcess, { ledger }: 
   for (const it of reached) if ((await ledger.taskOf(it.taskId))?.subject !== `app:${it.subject}`) strangers.push(it)
   t.same(strangers, [])
   for (const { subject, taskId } of reached.slice(-20)) {
-    const response = await fetch(`${origin}/api/v1/statusTask/nano-banana?taskId=${taskId}`, { headers: { authorization: `Bearer ${tokens.get(subject)}` } })
-    await response.body?.cancel()
-    t.equal(response.status, 200)
+    t.equal((await callerOf(origin).status(tokens.get(subject)!, taskId)).status, 200)
   }
-}
-
-async function mint (origin: string, subject: string): Promise<string> {
-  const response = await fetch(`${origin}/gateway/sessions`, {
-    method: 'POST', headers: { authorization: `Bearer ${issuerToken}`, 'content-type': 'application/json' }, body: JSON.stringify({ subject })
-  })
-  const { token } = await response.json() as { token: string }
-  return token
 }
 
 /** The task's id, or `undefined` when the connection died under the request. */
-async function submit (origin: string, token: string, prompt: string): Promise<string | undefined> {
-  try {
-    const response = await fetch(`${origin}/api/v1/generateTask/nano-banana`, {
-      method: 'POST',
-      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-      body: JSON.stringify({ request_type: 'async', input: { mode: 'text-to-image', prompt } })
-    })
-    const { data } = await response.json() as { data: { taskId: string } | null }
-    return data?.taskId
-  } catch {
-    return undefined
-  }
+function submit (origin: string, token: string, prompt: string): Promise<string | undefined> {
+  return callerOf(origin).submit(token, prompt).then(({ json }) => json?.data?.taskId, () => undefined)
 }
 
 function acceptedFor ({ tasks }: Sandbox, subject: string): number {

@@ -1,22 +1,22 @@
 import { execFile } from 'node:child_process'
-import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer, type IncomingMessage, request as httpRequest, type ServerResponse } from 'node:http'
+import { type IncomingMessage, request as httpRequest, type ServerResponse } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { type Browser, chromium, type Page } from 'playwright-core'
+import type { Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { parse, stringify } from 'yaml'
 import { startSandbox } from '../../src/sandbox/sandbox.ts'
 import { loadSettings, readDotEnv } from '../../src/settings.ts'
+import { chromium, openPage } from '../helpers/chromium.ts'
 import { clock } from '../helpers/clock.ts'
+import { crankedGateway } from '../helpers/cranked-gateway.ts'
 import { apiKey, startGateway, taskMs, type TestGateway } from '../helpers/gateway.ts'
 import { gatewayEnvironment, startProcess } from '../helpers/gateway-process.ts'
 import { identityProvider } from '../helpers/identity-provider.ts'
+import { pageServer } from '../helpers/page-server.ts'
 import { root } from '../helpers/program.ts'
-import { chromiumPath } from '../helpers/system-packages.ts'
-import { crankedTimers } from '../helpers/timers.ts'
 import { until } from '../helpers/until.ts'
 
 const folder = join(root, 'config/examples')
@@ -24,11 +24,6 @@ const text = readFileSync(join(folder, 'README.md'), 'utf8')
 const shipped = parse(readFileSync(join(root, 'config/gateway.yaml'), 'utf8'))
 /** The origins that the document names: ours, and that of the page. */
 const documented = { gateway: 'https://gateway.example', page: 'https://app.example' }
-const flags = [
-  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync'
-]
-
 /** What a section of the document has. */
 interface Section {
   readonly title: string
@@ -97,19 +92,12 @@ interface App {
 }
 
 async function startApp (t: Test): Promise<App> {
-  const server = createServer((request, response) => {
+  const origin = await pageServer(t, (request, response) => {
     if (/^\/(?:gateway|api\/v1)\//.test(request.url!) && app.gateway !== '') return passOn(request, response, app.gateway)
     if (request.url !== '/session') return response.writeHead(200, { 'content-type': 'text/html' }).end('<!doctype html><title>A page</title><input>')
     app.backend().then(answer => response.end(JSON.stringify(answer)), error => response.writeHead(500).end(String(error)))
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  const { port } = server.address() as { port: number }
-  const app: App = { origin: `http://127.0.0.1:${port}`, backend: async () => ({}), gateway: '' }
+  const app: App = { origin, backend: async () => ({}), gateway: '' }
   return app
 }
 
@@ -125,19 +113,7 @@ function passOn (request: IncomingMessage, response: ServerResponse, to: string)
   request.pipe(outgoing)
 }
 
-let browser: Browser
-t.before(async () => {
-  browser = await chromium.launch({ executablePath: chromiumPath(), args: flags })
-})
-t.teardown(() => browser.close())
-
-async function open (t: Test, origin: string): Promise<Page> {
-  const context = await browser.newContext()
-  t.teardown(() => context.close())
-  const page = await context.newPage()
-  await page.goto(origin)
-  return page
-}
+const browser = await chromium(t)
 
 /** The page's code in a real browser, as it stands but for the origins. */
 async function runIn (page: Page, code: string, names: readonly string[]): Promise<any> {
@@ -150,12 +126,14 @@ async function start (t: Test, number: number, change = (text: string) => text) 
   const app = await startApp(t)
   const here = (text: string): string => change(text).replaceAll(documented.page, app.origin)
   const cwd = await folderFrom(t, section, here)
-  const time = clock(Date.now()) // a browser reads Max-Age by its own
-  const timers = crankedTimers(time)
-  const gateway = await startGateway(t, { time, timers, config: readFileSync(join(cwd, 'gateway.yaml'), 'utf8'), env: readDotEnv(cwd) as Record<string, string> })
+  const gateway = await crankedGateway(t, {
+    time: clock(Date.now()), // a browser reads Max-Age by its own
+    config: readFileSync(join(cwd, 'gateway.yaml'), 'utf8'),
+    env: readDotEnv(cwd) as Record<string, string>
+  })
   const code = (who: 'backend' | 'page'): string => here(section.code(who)).replaceAll(documented.gateway, gateway.origin)
   const globals = { process: { env: readDotEnv(cwd) }, user: { id: 'alice' } }
-  const page = await open(t, app.origin)
+  const { page } = await openPage(t, browser, app.origin)
   return {
     ...gateway,
     app,
@@ -164,11 +142,7 @@ async function start (t: Test, number: number, change = (text: string) => text) 
     useBackend (narrow = (code: string) => code): void {
       app.backend = async () => await run(narrow(code('backend')), globals, ['token'])
     },
-    runPage: (...names: string[]) => runIn(page, code('page'), ['data', ...names]),
-    pass (ms: number): void {
-      time.advance(ms)
-      timers.run()
-    }
+    runPage: (...names: string[]) => runIn(page, code('page'), ['data', ...names])
   }
 }
 
@@ -333,7 +307,7 @@ t.test('6: a team shares one key by tokens of the command line, which end one by
   const { section, app, origin, here, shell } = await startBeside(t, 6)
   const [token, link] = (await shell(section.commands)).trim().split('\n')
   t.match(link, /^https:\/\/gateway\.example\/gateway\/invitation#apxi_/)
-  const page = await open(t, app.origin)
+  const { page } = await openPage(t, browser, app.origin)
   await page.fill('input', token!)
   const { data } = await runIn(page, here(section.code('page')), ['data'])
   const status = async () => await fetch(`${origin}/api/v1/statusTask/nano-banana?taskId=${data.taskId}`, { headers: { authorization: `Bearer ${token}` } })

@@ -1,40 +1,22 @@
-import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { RequestListener } from 'node:http'
 import { join } from 'node:path'
-import { chromium, type Page } from 'playwright-core'
-import t, { type Test } from 'tap'
+import t from 'tap'
+import { chromium, openPage } from '../helpers/chromium.ts'
 import { startGateway, taskMs } from '../helpers/gateway.ts'
-import { chromiumPath } from '../helpers/system-packages.ts'
+import { pageServer } from '../helpers/page-server.ts'
 
 const config = 'plans: { default: {}, guest: { credits: 5 } }\nguests: { enabled: true }'
-const flags = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 const html = '<!doctype html><title>A page</title><img alt="">'
 const library = join(import.meta.dirname, '../../node_modules/altcha-lib/dist/esm/v2')
 
-/** A page, and beside it what ALTCHA has for browsers, as it is. */
-async function pageServer (t: Test): Promise<string> {
-  const server = createServer((request, response) => {
-    const [, script] = request.url!.split('/altcha/')
-    response.writeHead(200, { 'content-type': script === undefined ? 'text/html' : 'text/javascript' })
-      .end(script === undefined ? html : readFileSync(join(library, script)))
-  })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
-  return `http://localhost:${(server.address() as AddressInfo).port}`
-}
+const browser = await chromium(t)
 
-async function open (t: Test, origin: string): Promise<Page> {
-  const browser = await chromium.launch({ executablePath: chromiumPath(), args: flags })
-  t.teardown(() => browser.close())
-  const page = await browser.newPage()
-  await page.goto(origin)
-  return page
+/** A page, and beside it what ALTCHA has for browsers, as it is. */
+const pages: RequestListener = (request, response) => {
+  const [, script] = request.url!.split('/altcha/')
+  response.writeHead(200, { 'content-type': script === undefined ? 'text/html' : 'text/javascript' })
+    .end(script === undefined ? html : readFileSync(join(library, script)))
 }
 
 interface Asked { readonly gateway: string, readonly token?: string, readonly body?: string }
@@ -60,9 +42,9 @@ async function asGuest ({ gateway, token, body }: Asked): Promise<{ status?: num
 }
 
 t.test('a visitor without an account makes a picture', async t => {
-  const pageOrigin = await pageServer(t)
+  const pageOrigin = await pageServer(t, pages, 'localhost')
   const { origin: gateway, status, time } = await startGateway(t, { config, env: { GATEWAY_ALLOWED_ORIGINS: pageOrigin } })
-  const page = await open(t, pageOrigin)
+  const { page } = await openPage(t, browser, pageOrigin)
   const entered = await page.evaluate(asGuest, { gateway })
   t.equal(entered.status, 201)
   const { token } = entered.json
@@ -83,9 +65,9 @@ t.test('a visitor without an account makes a picture', async t => {
 })
 
 t.test('the page of a stranger gets nowhere with its visitors', async t => {
-  const pageOrigin = await pageServer(t)
+  const pageOrigin = await pageServer(t, pages, 'localhost')
   const { origin: gateway, lines } = await startGateway(t, { config, env: { GATEWAY_ALLOWED_ORIGINS: 'https://app.example' } })
-  const page = await open(t, pageOrigin)
+  const { page } = await openPage(t, browser, pageOrigin)
   t.match(await page.evaluate(asGuest, { gateway }), { failure: 'TypeError: Failed to fetch' })
   // It needs to read no answer to send such a request, and no challenge to try.
   await page.evaluate(async gateway => await fetch(`${gateway}/gateway/sessions/guest`, { method: 'POST', mode: 'no-cors' }).then(() => {}), gateway)

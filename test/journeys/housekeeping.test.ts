@@ -1,8 +1,8 @@
-import { rmSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import t from 'tap'
 import { patienceWithCallersMs } from '../../src/domain/operator/reconciler.ts'
 import { startGateway } from '../helpers/gateway.ts'
+import { storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'
 
 t.test('a task that nobody polls is ended in the background, and makes room', async t => {
@@ -71,11 +71,10 @@ t.test('a task that never ends is given up: charged, its slot free, and the oper
 })
 
 t.test('a task of a key that has left the ring is left alone', async t => {
-  const store = `${t.testdirName}-ledger.db`
+  const store = storeFile(t)
   const { gateway, mint, submit, time } = await startGateway(t, { store })
   await submit(await mint('alice'))
   await gateway.close()
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
   const other = await startGateway(t, { store, keys: ['another-key-of-the-operator'], time })
   time.advance(patienceWithCallersMs)
   await other.gateway.tidy()
@@ -83,8 +82,7 @@ t.test('a task of a key that has left the ring is left alone', async t => {
 })
 
 t.test('it runs by itself, and goes on after it has failed', async t => {
-  const store = `${t.testdirName}-broken.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const store = storeFile(t)
   const { mint, submit, sandbox, time, log } = await startGateway(t, { store, tidyEveryMs: 5 })
   await submit(await mint('alice'), 'sandbox:forever')
   time.advance(patienceWithCallersMs)

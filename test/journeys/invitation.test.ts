@@ -1,23 +1,12 @@
-import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core'
+import type { BrowserContextOptions } from 'playwright-core'
 import t, { type Test } from 'tap'
+import { chromium, openPage, pictureOf, type WatchedPage } from '../helpers/chromium.ts'
 import { adminToken, startGateway } from '../helpers/gateway.ts'
-import { chromiumPath } from '../helpers/system-packages.ts'
 
 const publicUrl = 'https://ai.example'
 const env = { GATEWAY_ADMIN_TOKEN: adminToken, GATEWAY_PUBLIC_URL: publicUrl }
 const config = 'plans: { default: {}, team: { credits: 5 } }'
-const flags = [
-  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync'
-]
-
-let browser: Browser
-t.before(async () => {
-  browser = await chromium.launch({ executablePath: chromiumPath(), args: flags })
-})
-t.teardown(() => browser.close())
+const browser = await chromium(t)
 
 async function start (t: Test) {
   const gateway = await startGateway(t, { env, config })
@@ -28,23 +17,8 @@ async function start (t: Test) {
   return { ...gateway, invite }
 }
 
-/** A page, and all that it has asked for and complained about. */
-async function open (t: Test, link: string, options: BrowserContextOptions = {}) {
-  const context = await browser.newContext({ viewport: { width: 720, height: 780 }, locale: 'en-GB', ...options })
-  t.teardown(() => context.close())
-  const page = await context.newPage()
-  const [requests, complaints]: [string[], string[]] = [[], []]
-  page.on('request', request => requests.push(`${request.method()} ${request.url()}`))
-  page.on('console', message => complaints.push(message.text()))
-  page.on('pageerror', error => complaints.push(String(error)))
-  await page.goto(link)
-  return { page, requests, complaints }
-}
-
-async function keepPicture (page: Page, name: string): Promise<void> {
-  const picture = await page.screenshot()
-  const folder = process.env.TEST_SCREENSHOTS
-  if (folder) writeFileSync(join(folder, `${name}.png`), picture)
+function open (t: Test, link: string, options: BrowserContextOptions = {}): Promise<WatchedPage> {
+  return openPage(t, browser, link, { viewport: { width: 720, height: 780 }, locale: 'en-GB', ...options })
 }
 
 t.test('who is invited opens the link, presses the button, and has a token', async t => {
@@ -55,7 +29,7 @@ t.test('who is invited opens the link, presses the button, and has a token', asy
   t.equal(await page.evaluate(() => history.length), 2, 'and no step back')
   t.equal(await page.title(), 'Your invitation')
   t.ok(await page.getByText('You are invited').isVisible())
-  await keepPicture(page, 'invitation')
+  await pictureOf(page, 'invitation')
 
   await page.getByRole('button', { name: 'Show my token' }).click()
   const shown = page.locator('#token')
@@ -68,8 +42,13 @@ t.test('who is invited opens the link, presses the button, and has a token', asy
   await page.getByRole('button', { name: 'Copy' }).click()
   await page.getByText('Copied.').waitFor()
   t.equal(await page.evaluate(() => navigator.clipboard.readText()), token)
-  await keepPicture(page, 'invitation-accepted')
+  await pictureOf(page, 'invitation-accepted')
 
+  const [opened] = await Promise.all([page.context().waitForEvent('page'), page.getByRole('link', { name: 'try it here' }).click()])
+  await opened.getByLabel('Session token').waitFor()
+  t.equal(opened.url(), `${origin}/gateway/`)
+  t.same(await opened.evaluate(() => [document.referrer, window.opener, window.name, sessionStorage.length]), ['', null, '', 0], 'nothing of the token goes along')
+  t.ok(await shown.isVisible())
   t.same(requests, [`GET ${origin}/gateway/invitation`, `POST ${origin}/gateway/invitations/accept`], 'it asked nobody else')
   t.same(complaints, [])
   await page.reload()
@@ -87,7 +66,7 @@ t.test('who comes second is told so, and that nothing can be done with the link'
   await second.page.getByRole('button', { name: 'Show my token' }).click()
   await second.page.getByText('This invitation can not be used').waitFor()
   t.notOk(await second.page.locator('#result').isVisible())
-  await keepPicture(second.page, 'invitation-used')
+  await pictureOf(second.page, 'invitation-used')
 })
 
 t.test('a link that was opened but not accepted is good for another day, and without a clipboard the token is selected', async t => {
@@ -102,7 +81,7 @@ t.test('a link that was opened but not accepted is good for another day, and wit
   await page.getByText('It is selected').waitFor()
   t.equal(await page.evaluate(() => String(getSelection())), await page.locator('#token').textContent())
   t.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360, 'it fits a telephone')
-  await keepPicture(page, 'invitation-dark')
+  await pictureOf(page, 'invitation-dark')
 })
 
 t.test('while the gateway is away the page says so, and the button works again later', async t => {

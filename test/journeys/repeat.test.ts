@@ -1,6 +1,7 @@
 import t from 'tap'
 import { startSandbox } from '../../src/sandbox/sandbox.ts'
-import { apiKey, issuerToken } from '../helpers/gateway.ts'
+import { callerOf } from '../helpers/http-caller.ts'
+import { apiKey } from '../helpers/gateway.ts'
 import { gatewayEnvironment, startProcess } from '../helpers/gateway-process.ts'
 import { random } from '../helpers/random.ts'
 import { until } from '../helpers/until.ts'
@@ -23,7 +24,7 @@ t.test(`a submit that is repeated with its key after a crash is made once, and i
   const start = () => startProcess(t, { cwd, env: { ...gatewayEnvironment(sandbox.origin), LOG_LEVEL: 'info' } })
 
   let gateway = await start()
-  const token = await mint(gateway.origin)
+  const token = await callerOf(gateway.origin).mint('alice')
   const told = new Map<string, Told>()
   const count = { found: 0, again: 0, unknown: 0 }
   for (let round = 1; round <= rounds; round++) {
@@ -56,25 +57,8 @@ t.test(`a submit that is repeated with its key after a crash is made once, and i
   t.equal(await gateway.ended, 0)
 })
 
-async function mint (origin: string): Promise<string> {
-  const response = await fetch(`${origin}/gateway/sessions`, {
-    method: 'POST', headers: { authorization: `Bearer ${issuerToken}`, 'content-type': 'application/json' }, body: '{"subject":"alice"}'
-  })
-  const { token } = await response.json() as { token: string }
-  return token
-}
-
 /** What the caller is told; `undefined` when the connection died under the request. */
-async function submit (origin: string, token: string, key: string): Promise<Told | undefined> {
-  try {
-    const response = await fetch(`${origin}/api/v1/generateTask/nano-banana`, {
-      method: 'POST',
-      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', 'idempotency-key': key },
-      body: JSON.stringify({ request_type: 'async', input: { mode: 'text-to-image', prompt: key } })
-    })
-    const { data } = await response.json() as { data: { taskId: string } | null }
-    return { status: response.status, taskId: data?.taskId, error: response.headers.get('x-gateway-error') }
-  } catch {
-    return undefined
-  }
+function submit (origin: string, token: string, key: string): Promise<Told | undefined> {
+  return callerOf(origin).submit(token, key, 'nano-banana', { headers: { 'idempotency-key': key } })
+    .then(({ status, json, error }) => ({ status, taskId: json?.data?.taskId, error }), () => undefined)
 }

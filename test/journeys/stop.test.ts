@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import t, { type Test } from 'tap'
 import { type Sandbox, startSandbox } from '../../src/sandbox/sandbox.ts'
-import { apiKey, issuerToken } from '../helpers/gateway.ts'
+import { type CallOptions, callerOf, type Reply } from '../helpers/http-caller.ts'
+import { apiKey } from '../helpers/gateway.ts'
 import { gatewayEnvironment, type GatewayProcess, startProcess } from '../helpers/gateway-process.ts'
 import { until } from '../helpers/until.ts'
 
@@ -16,7 +17,7 @@ interface Journey {
   readonly token: string
   readonly gateway: GatewayProcess
   restart (): Promise<GatewayProcess>
-  submit (prompt: string, signal?: AbortSignal): Promise<Response>
+  submit (prompt: string, options?: CallOptions): Promise<Reply>
   /** Tasks in the file, by stage. */
   stages (): Record<string, number>
 }
@@ -27,21 +28,14 @@ async function journey (t: Test, config = `${plans}\nupstream: { drainMs: ${drai
   const cwd = t.testdir({ 'gateway.yaml': config })
   const start = () => startProcess(t, { cwd, env: gatewayEnvironment(sandbox.origin) })
   const gateway = await start()
-  const minted = await fetch(`${gateway.origin}/gateway/sessions`, {
-    method: 'POST', headers: { authorization: `Bearer ${issuerToken}`, 'content-type': 'application/json' }, body: '{"subject":"alice"}'
-  })
-  const { token } = await minted.json() as { token: string }
+  const { mint, submit } = callerOf(gateway.origin)
+  const token = await mint('alice')
   return {
     sandbox,
     token,
     gateway,
     restart: start,
-    submit: (prompt, signal) => fetch(`${gateway.origin}/api/v1/generateTask/nano-banana`, {
-      method: 'POST',
-      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
-      body: JSON.stringify({ request_type: 'async', input: { mode: 'text-to-image', prompt } }),
-      ...(signal === undefined ? {} : { signal })
-    }),
+    submit: (prompt, options) => submit(token, prompt, 'nano-banana', options),
     stages () {
       const db = new DatabaseSync(join(cwd, 'gateway.db'), { readOnly: true })
       const rows = db.prepare('SELECT stage, count(*) AS count FROM tasks GROUP BY stage').all()
@@ -84,17 +78,13 @@ t.test('while it stops, what runs comes to its end and new requests are refused'
   sandbox.release()
   const answers = await running
   t.same(answers.map(({ status }) => status), [200, 200, 200])
-  const bodies = await Promise.all(answers.map(answer => answer.json())) as Array<{ data: { taskId: string } }>
   const { code, ms } = await stopped
   t.equal(code, 0)
   t.ok(ms < drainMs - 3000, `as soon as they are done, though their connections are kept alive: ${ms} ms`)
   t.same(stages(), { claimed: 3 })
 
   const again = await restart()
-  for (const { data } of bodies) {
-    const status = await fetch(`${again.origin}/api/v1/statusTask/nano-banana?taskId=${data.taskId}`, { headers: { authorization: `Bearer ${token}` } })
-    t.equal(status.status, 200)
-  }
+  for (const { json } of answers) t.equal((await callerOf(again.origin).status(token, json.data.taskId)).status, 200)
   t.equal((await stop(again)).code, 0)
 })
 
@@ -127,7 +117,7 @@ t.test('a request on a connection from before the stop is told that the gateway 
 t.test('a submit whose caller has hung up is still claimed before the end', async t => {
   const { gateway, sandbox, submit, stages } = await journey(t)
   const caller = new AbortController()
-  const running = submit('sandbox:slow-headers', caller.signal).catch(() => 'hung up')
+  const running = submit('sandbox:slow-headers', { signal: caller.signal }).catch(() => 'hung up')
   await until('the upstream has it', () => sandbox.waiting === 1)
   caller.abort()
   t.equal(await running, 'hung up')

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import t, { type Test } from 'tap'
+import { httpPort } from '../helpers/http-server.ts'
 import { crankedTimers } from '../helpers/timers.ts'
-import { listen } from '../helpers/raw-server.ts'
 import { until } from '../helpers/until.ts'
 import { clientOf, sandboxFor } from './client.ts'
 
@@ -18,8 +18,7 @@ async function calling (t: Test, answer: (response: ServerResponse, request: Inc
       answer(response, request)
     })
   })
-  const origin = `http://127.0.0.1:${await listen(server)}`
-  t.teardown(() => { server.close(); server.closeAllConnections() })
+  const origin = `http://127.0.0.1:${await httpPort(t, server)}`
   const time = { now: 1_700_000_000_000 }
   const timers = crankedTimers({ now: () => time.now })
   const { sandbox } = await sandboxFor(t, { timers, now: () => time.now, taskMs })
@@ -107,8 +106,7 @@ t.test('without a test\'s timers the sandbox has Node\'s, and remembers as many 
   const { sandbox } = await sandboxFor(t, { now: Date.now, taskMs: 20, recordCalls: 2 })
   const { post } = clientOf(sandbox)
   const server = createServer((request, response) => { request.resume().on('end', () => response.end()) })
-  const origin = `http://127.0.0.1:${await listen(server)}`
-  t.teardown(() => { server.close(); server.closeAllConnections() })
+  const origin = `http://127.0.0.1:${await httpPort(t, server)}`
   const alive = setInterval(() => {}, 1000)
   t.teardown(() => clearInterval(alive))
   for (const path of ['one', 'two', 'three']) await post({ request_type: 'callback', callback_url: `${origin}/${path}`, input: { prompt: 'x' } })

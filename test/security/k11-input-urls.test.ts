@@ -1,7 +1,7 @@
 import { createServer } from 'node:http'
 import t from 'tap'
 import { startGateway } from '../helpers/gateway.ts'
-import { listen } from '../helpers/raw-server.ts'
+import { httpPort } from '../helpers/http-server.ts'
 
 t.test('URLs inside input are data: passed on as they are, and fetched by nobody here', async t => {
   const fetched: string[] = []
@@ -9,8 +9,7 @@ t.test('URLs inside input are data: passed on as they are, and fetched by nobody
     fetched.push(request.url!)
     response.end()
   })
-  t.teardown(() => bait.close())
-  const origin = `http://127.0.0.1:${await listen(bait)}`
+  const origin = `http://127.0.0.1:${await httpPort(t, bait)}`
 
   const { call, status, mint, sandbox } = await startGateway(t)
   const token = await mint('mallory')

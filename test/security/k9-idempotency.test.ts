@@ -1,10 +1,8 @@
-import { rmSync } from 'node:fs'
-import { DatabaseSync } from 'node:sqlite'
-import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { createGateway } from '../../src/app.ts'
 import { apiKey, type CallOptions, type Reply, startGateway, taskMs, type TestGateway, type TestGatewayOptions } from '../helpers/gateway.ts'
 import { rawHttp, rawRequest } from '../helpers/raw-http.ts'
+import { missedClaim, storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'
 
 const dayMs = 24 * 60 * 60 * 1000
@@ -25,13 +23,6 @@ function isReplay (reply: Reply): boolean {
 /** What a caller sees of an answer. */
 function seen ({ status, text, headers }: Reply) {
   return { status, text, contentType: headers.get('content-type') }
-}
-
-/** A file for a ledger, taken away with its test. */
-function fileFor (t: Test, name: string): string {
-  const file = `${t.testdirName}-${name}.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(file + end, { force: true }) })
-  return file
 }
 
 function balanceOf ({ call }: Pick<TestGateway, 'call'>, token: string): Promise<number> {
@@ -112,7 +103,7 @@ t.test('while the first request is under way its key is taken, and whoever hung 
 
 for (const count of [50, 200]) {
   t.test(`of ${count} parallel submits with one key, one reaches the upstream`, async t => {
-    const { send, mint, sandbox } = await start(t, { store: fileFor(t, 'burst') })
+    const { send, mint, sandbox } = await start(t, { store: storeFile(t) })
     const token = await mint('alice')
     const key = (index: number) => index % 2 === 0 ? 'a' : '"a"'
     const replies = await Promise.all(Array.from({ length: count }, (_, index) => send(token, key(index))))
@@ -241,7 +232,7 @@ t.test('a key is remembered for 24 hours', async t => {
 })
 
 t.test('keys outlive the gateway, and the end of their task', async t => {
-  const { send, mint, status, sandbox, settings, gateway, time } = await start(t, { store: fileFor(t, 'restart') })
+  const { send, mint, status, sandbox, settings, gateway, time } = await start(t, { store: storeFile(t) })
   const token = await mint('alice')
   const first = await send(token, 'accepted')
   const refused = await send(token, 'refused', 'sandbox:http-400')
@@ -274,7 +265,7 @@ t.test('keys outlive the gateway, and the end of their task', async t => {
 })
 
 t.test('an answer that repeats our key is not kept: its task has its owner, and a repetition makes no other', async t => {
-  const { send, call, mint, sandbox, log } = await start(t, { store: fileFor(t, 'leak') })
+  const { send, call, mint, sandbox, log } = await start(t, { store: storeFile(t) })
   const token = await mint('alice')
   for (const replayed of [false, true, true]) {
     const reply = await send(token, 'a', 'sandbox:echo-key')
@@ -341,20 +332,14 @@ t.test('the log holds no idempotency key', async t => {
 })
 
 t.test('a claim that comes late brings the answer with it', async t => {
-  const store = fileFor(t, 'late')
+  const store = storeFile(t)
   const { send, mint, sandbox, time, gateway } = await start(t, { store })
   const token = await mint('alice')
   const sent = send(token, 'a', 'sandbox:slow-headers')
-  await until('the upstream has it', () => sandbox.waiting === 1)
-  const other = new DatabaseSync(store)
-  t.teardown(() => other.close())
-  other.exec('BEGIN IMMEDIATE')
-  sandbox.release()
-  await wait(100) // the claim is tried, and tried again
-  time.advance(11_000)
+  const letGo = await missedClaim(t, store, { sandbox, time })
   t.match(await sent, { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
   t.equal((await send(token, 'a', 'sandbox:slow-headers')).error, 'GW_IDEMPOTENCY_PENDING')
-  other.exec('COMMIT')
+  letGo()
   await gateway.tidy()
   const found = await send(token, 'a', 'sandbox:slow-headers')
   t.same(found.json.data, { taskId: [...sandbox.tasks.keys()][0] })

@@ -1,0 +1,38 @@
+import type { Test } from 'tap'
+import { auditTrailContract } from './audit-trail.ts'
+import { callbackSecretsContract } from './callback-secrets.ts'
+import { creditAccountsContract } from './credit-accounts.ts'
+import { deliveriesContract } from './deliveries.ts'
+import { guestCountsContract } from './guest-counts.ts'
+import { idempotencyStoreContract } from './idempotency-store.ts'
+import { oneChargeContract } from './one-charge.ts'
+import type { OpenStore } from './open-books.ts'
+import { revocationsContract } from './revocations.ts'
+import { spentProofsContract } from './spent-proofs.ts'
+import { taskLedgerContract } from './task-ledger.ts'
+import { taskRecordsContract } from './task-records.ts'
+import { tokenBookContract } from './token-book.ts'
+import { unfinishedTasksContract } from './unfinished-tasks.ts'
+
+const contracts = {
+  'the promises of a task ledger': taskLedgerContract,
+  'the promises of unfinished tasks': unfinishedTasksContract,
+  'the promises of idempotency keys': idempotencyStoreContract,
+  'the promises of credit accounts': creditAccountsContract,
+  'the promises of task records': taskRecordsContract,
+  'the promises of an audit trail': auditTrailContract,
+  'the promises of callback secrets': callbackSecretsContract,
+  'the promises of deliveries': deliveriesContract,
+  'the promises of revocations': revocationsContract,
+  'the promises of guest counts': guestCountsContract,
+  'the promises of spent proofs': spentProofsContract,
+  'the promises of a token book': tokenBookContract,
+  'one charge for each submit': oneChargeContract
+}
+
+/** Holds a store against every contract of one. `name` is what it is called in the titles. */
+export function everyContract (t: Test, name: string, open: OpenStore): void {
+  for (const [promise, contract] of Object.entries(contracts)) {
+    t.test(`${name} keeps ${promise}`, async t => contract(t, open))
+  }
+}
