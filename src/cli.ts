@@ -9,6 +9,7 @@ const general = `Usage: apixo-gateway <command>
   check    prints the effective settings and where each came from
   health   asks a running gateway whether it is ready; exit code 0 or 1
   token    tokens for people who share one key, and invitations to have one
+  session  ends all sessions of a subject, or one
   credits  gives a subject credits beyond its plan
   usage    what was spent, by subject, model or day
   unknown  submits and tasks without a known end; lets one of them go
@@ -27,6 +28,7 @@ const commands: Readonly<Record<string, () => Promise<{ readonly command: Comman
   check: () => import('./cli/check.ts'),
   health: () => import('./cli/health.ts'),
   token: () => import('./cli/token.ts'),
+  session: () => import('./cli/session.ts'),
   credits: () => import('./cli/credits.ts'),
   usage: () => import('./cli/usage.ts'),
   unknown: () => import('./cli/unknown.ts'),

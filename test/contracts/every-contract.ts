@@ -30,9 +30,12 @@ const contracts = {
   'one charge for each submit': oneChargeContract
 }
 
-/** Holds a store against every contract of one. `name` is what it is called in the titles. */
-export function everyContract (t: Test, name: string, open: OpenStore): void {
+/**
+ * Holds a store against every contract of one. `name` is what it is called in the titles. `openBeside` opens the store that
+ * `open` has opened last once more, as the operator does; absent where nobody else can.
+ */
+export function everyContract (t: Test, name: string, open: OpenStore, openBeside?: OpenStore): void {
   for (const [promise, contract] of Object.entries(contracts)) {
-    t.test(`${name} keeps ${promise}`, async t => contract(t, open))
+    t.test(`${name} keeps ${promise}`, async t => contract(t, open, openBeside))
   }
 }

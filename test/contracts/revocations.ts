@@ -1,7 +1,7 @@
 import type { Test } from 'tap'
 import type { RevocableSession, Revocations } from '../../src/domain/sessions/session.ts'
 import type { Clock } from '../helpers/clock.ts'
-import { openBooks, type OpenStore } from './open-books.ts'
+import { openBooks, type OpenStore, terms } from './open-books.ts'
 
 /** A session of alice's that began long ago. */
 export function sessionOf (id: string): RevocableSession {
@@ -9,7 +9,7 @@ export function sessionOf (id: string): RevocableSession {
 }
 
 /** Every Revocations must pass this, whatever is behind it. */
-export function revocationsContract (t: Test, openStore: OpenStore): void {
+export function revocationsContract (t: Test, openStore: OpenStore, openBeside?: OpenStore): void {
   const open = async (t: Test): Promise<{ it: Revocations, time: Clock }> => {
     const { revocations: it, time } = await openBooks(t, openStore)
     return { it, time }
@@ -91,5 +91,50 @@ export function revocationsContract (t: Test, openStore: OpenStore): void {
     time.advance(100_000)
     await it.revoke('other', time.now() + 1000)
     t.equal(await isRevoked('app:bob', now), true)
+  })
+
+  t.test('a later session of an id whose earlier ones have ended with their subject\'s is good', async t => {
+    const { it, time } = await open(t)
+    const now = time.now()
+    t.equal(await it.isRevoked({ id: 'one', subject: 'app:alice', issuedAt: now }), false)
+    await it.revokeSubject('app:alice', now, now + 1_000_000)
+    t.equal(await it.isRevoked({ id: 'one', subject: 'app:alice', issuedAt: now }), true)
+    t.equal(await it.isRevoked({ id: 'one', subject: 'app:alice', issuedAt: now + 1 }), false)
+  })
+
+  t.test('a word for good lasts for years', async t => {
+    const { it, time } = await open(t)
+    const isRevoked = asker(it)
+    const now = time.now()
+    await it.revoke('one', 8.64e15)
+    await it.revokeSubject('app:alice', now, 8.64e15)
+    time.advance(3650 * 86_400_000)
+    await it.revoke('other', time.now() + 1000)
+    t.equal(await it.isRevoked(sessionOf('one')), true)
+    t.same([await isRevoked('app:alice', now), await isRevoked('app:alice', now + 1)], [true, false])
+  })
+
+  if (openBeside === undefined) return
+
+  t.test('what somebody else says over the same store holds within a second, and nothing else does', async t => {
+    const { it, time } = await open(t)
+    const isRevoked = asker(it)
+    const { revocations: other } = await openBeside(t, { terms, now: time.now })
+    const now = time.now()
+    /** Of somebody whose sessions are ended one by one. */
+    const zoe = (id: string): RevocableSession => ({ id, subject: 'app:zoe', issuedAt: now })
+    for (const [id, subject] of [['one', 'app:alice'], ['two', 'app:bob'], ['three', 'app:carol']] as const) {
+      t.same([await it.isRevoked(zoe(id)), await isRevoked(subject, now)], [false, false])
+      await other.revoke(id, now + 1_000_000)
+      await other.revokeSubject(subject, now, now + 1_000_000)
+      t.same([await other.isRevoked(zoe(id)), await asker(other)(subject, now)], [true, true], 'there at once')
+      time.advance(999)
+      t.same([await it.isRevoked(zoe(id)), await isRevoked(subject, now)], [true, true])
+      t.same([await it.isRevoked(zoe('four')), await isRevoked(subject, now + 1), await isRevoked('app:dan', now)], [false, false, false])
+    }
+    await it.revoke('five', now + 1_000_000)
+    await it.revokeSubject('app:erin', now, now + 1_000_000)
+    time.advance(999)
+    t.same([await other.isRevoked(zoe('five')), await asker(other)('app:erin', now)], [true, true], 'and the other way round')
   })
 }

@@ -7,10 +7,14 @@ import type { OpenStore } from '../contracts/open-books.ts'
 /** Holds what is at that address against every contract of a store; each test has a prefix of its own, and so an empty one. */
 export function redisContracts (t: Test, name: string, url: string): void {
   let opened = 0
-  const open: OpenStore = async (t, { terms, now }) => {
-    const store = await redisStore({ url: new Secret(url), terms, now, onLost: () => {}, prefix: `test-${++opened}` })
+  const openNext: OpenStore = (...given) => {
+    opened++
+    return openAgain(...given)
+  }
+  const openAgain: OpenStore = async (t, { terms, now }) => {
+    const store = await redisStore({ url: new Secret(url), terms, now, onLost: () => {}, prefix: `test-${opened}` })
     t.teardown(() => store.close())
     return store
   }
-  everyContract(t, name, open)
+  everyContract(t, name, openNext, openAgain)
 }

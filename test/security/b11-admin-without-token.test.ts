@@ -6,7 +6,7 @@ const env = { GATEWAY_ADMIN_TOKEN: adminToken }
 const config = 'plans: { default: {} }\nlimits: { addressFailuresPerMinute: 10000 }'
 const routes = [
   ['GET', '/gateway/admin/usage'], ['POST', '/gateway/admin/credits'], ['GET', '/gateway/admin/unknown'], ['POST', '/gateway/admin/unknown/1/release'],
-  ['GET', '/gateway/admin/audit'], ['GET', '/metrics']
+  ['GET', '/gateway/admin/audit'], ['POST', '/gateway/admin/revocations'], ['GET', '/metrics']
 ] as const
 
 /** The same calls on the admin port. */

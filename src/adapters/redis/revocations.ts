@@ -8,7 +8,8 @@ const rememberedSessions = 10_000
 
 /**
  * Revocations in Redis: a key for each session, and one for all of a subject's. Asking costs a round trip per request, of
- * two commands, for a revocation has to hold on all replicas at once; who is revoked stays so, and is not asked about again.
+ * two commands, for a revocation has to hold on all replicas at once. An id that is revoked stays so and is not asked about
+ * again; of one that has ended with its subject's there may be a later session, as of a token that was rotated since.
  */
 export function redisRevocations ({ ask, on }: Commands, keys: KeyNames, now: () => number): Revocations {
   const revoked = new LRUCache<string, true>({ max: rememberedSessions })
@@ -27,9 +28,8 @@ export function redisRevocations ({ ask, on }: Commands, keys: KeyNames, now: ()
       const [byId, before] = await ask(client => Promise.all([
         client.exists(keys.revocation(id)), client.get(keys.revocationOf(subject))
       ]))
-      const isRevoked = byId === 1 || (before !== null && issuedAt <= Number(before))
-      if (isRevoked) revoked.set(id, true)
-      return isRevoked
+      if (byId === 1) revoked.set(id, true)
+      return byId === 1 || (before !== null && issuedAt <= Number(before))
     }
   }
 }

@@ -5,8 +5,8 @@ import { latestVersion, migrate, versionOf } from './migrations.ts'
 import { isBusy } from './store-down.ts'
 
 /**
- * `server`: the one that owns the file. `operator`: the command line beside it, which may read, give credits and release
- * charges; it recovers nothing, and makes no file.
+ * `server`: the one that owns the file. `operator`: the command line beside it, which may read, give credits, release
+ * charges, keep tokens and end sessions; it recovers nothing, and makes no file.
  */
 export type Role = 'server' | 'operator'
 

@@ -1,54 +1,83 @@
 import type { DatabaseSync } from 'node:sqlite'
+import { LRUCache } from 'lru-cache'
 import type { Revocations } from '../../domain/sessions/session.ts'
 import type { GroupCommit } from './group-commit.ts'
+import { read } from './store-down.ts'
+
+/** Between two looks at whether somebody else has written, ms: half of the second within which a revocation holds. */
+const lookEveryMs = 500
+/** Answers in memory, about sessions and about subjects. */
+const rememberedAnswers = 10_000
 
 /**
- * Revocations in SQLite, with all that still matter in memory: one server owns the file, so what it has read and
- * written is all there is, and a look-up costs a map's.
+ * Revocations in SQLite. Answers are remembered, for one server owns the file and a look-up in memory costs next to
+ * nothing. But the command line may end sessions beside it: now and then the file is asked whether another connection has
+ * written (https://sqlite.org/pragma.html#pragma_data_version), and all answers are forgotten when one has.
  */
 export function sqliteRevocations (db: DatabaseSync, group: GroupCommit, now: () => number): Revocations {
   const sql = statements(db)
-  const revoked = new Set((sql.revoked.all() as unknown as SessionRow[]).map(row => row.session_id))
-  const revokedBefore = new Map((sql.subjects.all() as unknown as SubjectRow[]).map(({ subject, before }) => [subject, before]))
+  const revoked = new LRUCache<string, boolean>({ max: rememberedAnswers, memoMethod: id => read(() => sql.isRevoked(id)) })
+  const revokedBefore = new LRUCache<string, number>({ max: rememberedAnswers, memoMethod: subject => read(() => sql.before(subject)) })
+  let lookedAt = now()
+  let version = sql.version()
 
-  /** Their sessions have ended by themselves; in memory they would be for ever. */
-  const forgetEnded = (): void => {
-    for (const { session_id: ended } of sql.forget.all(now()) as unknown as SessionRow[]) revoked.delete(ended)
-    for (const { subject } of sql.forgetSubjects.all(now()) as unknown as SubjectRow[]) revokedBefore.delete(subject)
+  const forgetAnswers = (): void => {
+    revoked.clear()
+    revokedBefore.clear()
+  }
+  // An answer from within a transaction of our own has gone with it.
+  group.onUndo(forgetAnswers)
+
+  const look = (): void => {
+    const at = now()
+    // A clock that was put back must not put off the next look.
+    if (at >= lookedAt && at - lookedAt < lookEveryMs) return
+    const latest = read(sql.version)
+    if (latest !== version) forgetAnswers()
+    version = latest
+    lookedAt = at
+  }
+  /** What has ended by itself goes first. */
+  const write = async (work: () => void): Promise<void> => {
+    group.run(() => {
+      for (const { id } of sql.forget.all(now()) as unknown as SessionRow[]) revoked.delete(id)
+      for (const { subject } of sql.forgetSubjects.all(now()) as unknown as SubjectRow[]) revokedBefore.delete(subject)
+      work()
+    })
+    await group.committed()
   }
 
   return {
-    async revoke (sessionId, expiresAt) {
-      group.run(() => {
-        forgetEnded()
-        sql.revoke.run(sessionId, expiresAt)
-      })
-      await group.committed()
-      revoked.add(sessionId)
-    },
-    async revokeSubject (subject, before, expiresAt) {
-      group.run(() => {
-        forgetEnded()
-        sql.revokeSubject.run(subject, before, expiresAt)
-      })
-      await group.committed()
-      revokedBefore.set(subject, Math.max(before, revokedBefore.get(subject) ?? before))
-    },
-    isRevoked: async ({ id, subject, issuedAt }) => revoked.has(id) || issuedAt <= (revokedBefore.get(subject) ?? -Infinity)
+    revoke: (sessionId, expiresAt) => write(() => {
+      sql.revoke.run(sessionId, expiresAt)
+      revoked.delete(sessionId)
+    }),
+    revokeSubject: (subject, before, expiresAt) => write(() => {
+      sql.revokeSubject.run(subject, before, expiresAt)
+      revokedBefore.delete(subject)
+    }),
+    async isRevoked ({ id, subject, issuedAt }) {
+      look()
+      return revoked.memo(id) || issuedAt <= revokedBefore.memo(subject)
+    }
   }
 }
 
-interface SessionRow { readonly session_id: string }
-interface SubjectRow { readonly subject: string, readonly before: number }
+interface SessionRow { readonly id: string }
+interface SubjectRow { readonly subject: string }
 
 function statements (db: DatabaseSync) {
+  const version = db.prepare('PRAGMA data_version')
+  const session = db.prepare('SELECT 1 FROM revocations WHERE session_id = ?')
+  const subject = db.prepare('SELECT before FROM subject_revocations WHERE subject = ?')
   return {
-    revoked: db.prepare('SELECT session_id FROM revocations'),
+    version: () => (version.get() as { readonly data_version: number }).data_version,
+    isRevoked: (id: string) => session.get(id) !== undefined,
+    before: (name: string) => (subject.get(name) as { readonly before: number } | undefined)?.before ?? -Infinity,
     revoke: db.prepare('INSERT INTO revocations (session_id, expires_at) VALUES (?, ?) ON CONFLICT DO NOTHING'),
-    forget: db.prepare('DELETE FROM revocations WHERE expires_at <= ? RETURNING session_id'),
-    subjects: db.prepare('SELECT subject, before FROM subject_revocations'),
     revokeSubject: db.prepare(`INSERT INTO subject_revocations (subject, before, expires_at) VALUES (?, ?, ?)
       ON CONFLICT DO UPDATE SET before = max(before, excluded.before), expires_at = max(expires_at, excluded.expires_at)`),
-    forgetSubjects: db.prepare('DELETE FROM subject_revocations WHERE expires_at <= ? RETURNING subject, before')
+    forget: db.prepare('DELETE FROM revocations WHERE expires_at <= ? RETURNING session_id AS id'),
+    forgetSubjects: db.prepare('DELETE FROM subject_revocations WHERE expires_at <= ? RETURNING subject')
   }
 }

@@ -30,8 +30,8 @@ export interface SqliteStoreOptions extends Omit<ConnectionOptions, 'role'> {
 }
 
 /**
- * Opens the embedded store. One server a file: a second one is refused at once, because each keeps revocations and
- * limits in its own memory. What an earlier server left half done is brought to a safe end first.
+ * Opens the embedded store. One server a file: a second one is refused at once, because each keeps limits in its own
+ * memory. What an earlier server left half done is brought to a safe end first.
  */
 export function sqliteStore ({ role = 'server', ...options }: SqliteStoreOptions): Store {
   return connect({ ...options, role }, connection => storeOver(connection, { ...options, role }))

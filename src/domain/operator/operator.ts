@@ -1,10 +1,12 @@
 import { gatewayError } from '../../errors.ts'
-import type { AuditEntry, AuditKind, AuditTrail } from './audit.ts'
+import type { AuditEntry, AuditKind } from './audit.ts'
 import { creditsFrom } from '../bodies/balance.ts'
 import type { CreditAccounts } from '../ledger/credits.ts'
 import { openCursor, sealCursor } from './cursor.ts'
 import { microcredits } from '../bodies/pricing.ts'
 import type { Page, PageRequest, TaskRecord, TaskRecords } from '../ledger/records.ts'
+import { type SessionEnds, sessionEnds, type SessionEndsOptions } from './session-ends.ts'
+import { checkSubject } from './subject-form.ts'
 import { type UsageQuery, type UsageReport, usageReport } from './usage.ts'
 
 /** A page as somebody outside asks for it. */
@@ -31,7 +33,7 @@ export interface ShownAuditEntry extends Omit<AuditEntry, 'at'> {
  * A deed is in the audit trail before it is done: none is ever without its entry, and after a failure there may be an
  * entry of what was then not done. All methods throw `GW_STORE_DOWN`.
  */
-export interface Operator {
+export interface Operator extends SessionEnds {
   /** Throws `GW_BAD_REQUEST`. */
   usage (query: UsageQuery): Promise<UsageReport>
   /**
@@ -47,26 +49,22 @@ export interface Operator {
   audit (page: PageQuery): Promise<Page<ShownAuditEntry>>
 }
 
-export interface OperatorOptions {
+export interface OperatorOptions extends SessionEndsOptions {
   readonly accounts: Pick<CreditAccounts, 'grant'>
   readonly records: Pick<TaskRecords, 'unknowns' | 'release' | 'usage'>
-  readonly trail: AuditTrail
-  /** How the audit trail names who did it. */
-  readonly actor: 'admin' | 'cli'
-  readonly now: () => number
 }
 
 /** Most credits of one grant: a slip of the finger is smaller than a sum that can't be counted. */
 export const maxGrant = 100_000_000
-/** An issuer's name and the subject's own, without what no store and no terminal should have to show. */
-const storedSubject = /^(?=.{3,160}$)[^:\p{Cc}\p{Cs}]+:[^\p{Cc}\p{Cs}]+$/u
 const pageSize = 500
 
-export function operator ({ accounts, records, trail, actor, now }: OperatorOptions): Operator {
+export function operator (options: OperatorOptions): Operator {
+  const { accounts, records, trail, actor, now } = options
   const note = (kind: AuditKind, subject: string, detail: AuditEntry['detail']) =>
     trail.append([{ at: now(), kind, actor, subject, detail }])
 
   return {
+    ...sessionEnds(options),
     usage: async query => usageReport(query, await records.usage(query)),
     async grant (subject, credits) {
       checkGrant(subject, credits)
@@ -87,14 +85,9 @@ export function operator ({ accounts, records, trail, actor, now }: OperatorOpti
 
 /** Throws `GW_BAD_REQUEST` for what can't be granted. */
 export function checkGrant (subject: string, credits: number): void {
-  if (!storedSubject.test(subject)) throw bad(`subject must have its stored form, issuer and name: ${hint(subject)}`)
+  checkSubject(subject)
   if (!(credits > 0 && credits <= maxGrant)) throw bad(`credits must be a number above 0 and at most ${maxGrant}`)
   if (creditsFrom(microcredits(credits)) !== credits) throw bad('credits must have at most six decimals')
-}
-
-/** `alice` is most likely the app's own. */
-function hint (subject: string): string {
-  return storedSubject.test(`app:${subject}`) && !subject.includes(':') ? `app:${subject}` : 'app:alice'
 }
 
 function bad (problem: string) {

@@ -93,9 +93,26 @@ export interface SessionIssuer {
 }
 
 /** What is asked of revocations. */
-export type RevocableSession = Pick<Session, 'id' | 'subject' | 'issuedAt'>
+export type RevocableSession = Pick<Session, 'id' | 'subject' | 'issuedAt'> & Partial<Pick<Session, 'rootId'>>
 
-/** Remembers which sessions have ended before their time. All throw `GW_STORE_DOWN`. */
+/**
+ * What is revoked beside a session when that is to end with what it was swapped for, a cookie. It is the id of no session:
+ * those are printable. A swap itself revokes the id alone.
+ */
+export function standInsOf (sessionId: string): string {
+  return `${sessionId}\n`
+}
+
+/**
+ * For how long, ms, it is remembered at the least that a subject has ended all its sessions: `sessions.maxTtlSeconds` may
+ * have been longer when they were minted.
+ */
+export const endedEverywhereMs = 400 * 86_400_000
+
+/**
+ * Remembers which sessions have ended before their time, for whoever shares the store: nothing is pushed or announced that
+ * could be lost. What one has written holds for all others within a second. All throw `GW_STORE_DOWN`.
+ */
 export interface Revocations {
   /** Resolves when the revocation is on disk. Revoking twice is once. `expiresAt` (Unix ms): it may be forgotten then. */
   revoke (sessionId: string, expiresAt: number): Promise<void>

@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import { gatewayError } from '../../errors.ts'
 import { globs } from '../bodies/glob.ts'
-import { type RevocableSession, type Revocations, type Session, type SessionVerifier, unscoped } from './session.ts'
+import { type Revocations, type Session, type SessionVerifier, standInsOf, unscoped } from './session.ts'
 import type { Store } from '../ledger/store.ts'
 import { idIn, isHashOf, isTokenId, isTokenLike } from './token-form.ts'
 import { type Token, type TokenBook, type TokenLookup, type TokenSecret, usedEveryMs } from './tokens.ts'
@@ -83,12 +83,10 @@ function openSecrets ({ isInvitation, revokedAt, expiresAt, secret, previous }: 
   return secrets.filter(({ until }) => now < until)
 }
 
-/** A session in a cookie stands in for another, and has that one's id as its `rootId`. */
-type Rooted = RevocableSession & Partial<Pick<Session, 'rootId'>>
-
 /**
- * Revocations that know of tokens: whatever stands in for a token (a stream that is open, a cookie that it was swapped
- * for) ends when that is revoked, or when the grace of its secret is over; and who logs out with a token revokes it.
+ * Revocations that know what stands in for what. A cookie ends with the session that it was swapped for. Whatever stands in
+ * for a token (a cookie, a stream that is open) ends when that is revoked, or when the grace of its secret is over; and who
+ * logs out with a token revokes it.
  */
 export function tokenRevocations (revocations: Revocations, { tokenOf, tokens, now }: TokenSessionsOptions): Revocations {
   return {
@@ -96,12 +94,15 @@ export function tokenRevocations (revocations: Revocations, { tokenOf, tokens, n
     async revoke (sessionId, expiresAt) {
       if (!isTokenId(sessionId) || !await tokens.revoke(sessionId, now())) await revocations.revoke(sessionId, expiresAt)
     },
-    async isRevoked (session: Rooted) {
-      if (session.subject.startsWith(`${tokenIssuer}:`)) {
-        const token = await tokenOf(session.rootId ?? session.id)
-        if (token === null || !openSecrets(token, now()).some(({ issuedAt }) => issuedAt === session.issuedAt)) return true
+    async isRevoked (session) {
+      const { id, subject, issuedAt, rootId = id } = session
+      if (subject.startsWith(`${tokenIssuer}:`)) {
+        const token = await tokenOf(rootId)
+        if (token === null || !openSecrets(token, now()).some(secret => secret.issuedAt === issuedAt)) return true
       }
-      return await revocations.isRevoked(session)
+      if (rootId === id) return await revocations.isRevoked(session)
+      const answers = [revocations.isRevoked(session), revocations.isRevoked({ ...session, id: standInsOf(rootId) })]
+      return (await Promise.all(answers)).includes(true)
     }
   }
 }

@@ -17,12 +17,14 @@ const text = Type.Optional(Type.String({ maxLength: 1024 }))
 const pageSchema = Type.Object({ cursor: text, limit: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,2}$' })) }, strict)
 const usageSchema = Type.Object({ from: text, to: text, by: text, format: Type.Optional(Type.Enum(['json', 'csv'])) }, strict)
 const grantSchema = Type.Object({ subject: Type.String(), credits: Type.Number() }, strict)
+const endSchema = Type.Object({ subject: Type.Optional(Type.String()), session: Type.Optional(Type.String()) }, strict)
 const noQuery = Type.Object({}, strict)
 /** `null` is how the framework shows a schema that there is no body. */
 const noBody = { type: 'object', nullable: true, additionalProperties: false } as const
 
 type PageRequest = Static<typeof pageSchema>
 type UsageRequest = Static<typeof usageSchema>
+type EndRequest = Static<typeof endSchema>
 
 const defaultLimit = 100
 const maxLimit = 500
@@ -56,8 +58,22 @@ export function adminRoutes (app: FastifyInstance, { authenticate, operator, now
     return reply.code(204).send()
   })
 
+  const end = guarded('endSessions', { body: endSchema, querystring: noQuery })
+  app.post<{ Body: EndRequest }>('/gateway/admin/revocations', end, async ({ body }, reply) => {
+    const ended = await endSessions(operator, body)
+    reply.code(201)
+    return ended
+  })
+
   const audit = guarded('listAudit', { querystring: pageSchema })
   app.get<{ Querystring: PageRequest }>('/gateway/admin/audit', audit, async ({ query }) => operator.audit(pageOf(query)))
+}
+
+async function endSessions (operator: Operator, { subject, session }: EndRequest) {
+  if (subject !== undefined && session === undefined) return { subject, before: await operator.endSessions(subject) }
+  if (session === undefined || subject !== undefined) throw gatewayError('GW_BAD_REQUEST', { about: 'Send one of the two: subject, or session (its id).' })
+  await operator.endSession(session)
+  return { session }
 }
 
 /** The query decides; else a person's browser asks for everything, and a spreadsheet's import for CSV. */

@@ -6,7 +6,7 @@ import type { Live } from '../../domain/live.ts'
 import { periodAt, type Plan } from '../../domain/bodies/plan.ts'
 import type { Microcredits } from '../../domain/bodies/pricing.ts'
 import type { Secret } from '../../domain/secret.ts'
-import { budgetOf, type Revocations, type Session, type SessionIssuer, type SessionVerifier } from '../../domain/sessions/session.ts'
+import { budgetOf, endedEverywhereMs, type Revocations, type Session, type SessionIssuer, type SessionVerifier } from '../../domain/sessions/session.ts'
 import { gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { checkQuery } from '../authorize.ts'
@@ -79,7 +79,10 @@ export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptio
     const isEverywhere = readEverywhere(request)
     await note('revoke', session.subject, session, isEverywhere ? { everywhere: true } : {})
     await revocations.revoke(session.id, session.endsAt)
-    if (isEverywhere) await revocations.revokeSubject(session.subject, now(), Math.max(session.endsAt, now() + maxTtlSeconds * 1000))
+    if (isEverywhere) {
+      const until = now() + Math.max(maxTtlSeconds * 1000, endedEverywhereMs)
+      await revocations.revokeSubject(session.subject, now(), Math.max(session.endsAt, until))
+    }
     if (session.isCookie) cookie.clear(reply)
     return reply.code(204).send()
   })

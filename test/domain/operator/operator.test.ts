@@ -20,6 +20,8 @@ function over (count: number, down: { audit?: boolean } = {}) {
       },
       read: async () => ({ items: [], next: null })
     },
+    revocations: { revoke: async () => {}, revokeSubject: async () => {} },
+    tokens: { find: async () => null, revoke: async () => false },
     accounts: {
       async grant ({ microcredits }) {
         done.push('granted')

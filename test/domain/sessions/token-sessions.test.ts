@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { sqliteStore } from '../../../src/adapters/sqlite/store.ts'
-import type { Revocations } from '../../../src/domain/sessions/session.ts'
+import { type Revocations, standInsOf } from '../../../src/domain/sessions/session.ts'
 import { hashOf, newTokenId, printSecret } from '../../../src/domain/sessions/token-form.ts'
 import { recentTokens, teamTokens, tokenSessions } from '../../../src/domain/sessions/token-sessions.ts'
 import type { Token, TokenBook } from '../../../src/domain/sessions/tokens.ts'
@@ -189,4 +189,17 @@ t.test('what stands in for a token ends with it: a cookie, and all sessions of a
   const other = (await verifier.verify(await print()))!
   await revocations.revokeSubject('token:alice', time.now(), time.now() + 86_400_000)
   t.equal(await revocations.isRevoked(other), true)
+})
+
+t.test('a cookie ends with what stands in for its session, and not by being swapped for it', async t => {
+  const time = clock()
+  const { revocations } = open(t, time)
+  const cookie = { id: 'cookie', rootId: 'bearer', subject: 'app:alice', issuedAt: time.now() }
+  await revocations.revoke('bearer', time.now() + 1000)
+  t.equal(await revocations.isRevoked(cookie), false, 'as a swap does')
+  await revocations.revoke(standInsOf('bearer'), time.now() + 1000)
+  t.equal(await revocations.isRevoked(cookie), true)
+  t.equal(await revocations.isRevoked({ ...cookie, rootId: 'other' }), false)
+  await revocations.revoke('cookie', time.now() + 1000)
+  t.equal(await revocations.isRevoked({ ...cookie, rootId: 'other' }), true, 'and by its own id')
 })

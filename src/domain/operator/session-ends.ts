@@ -1,0 +1,85 @@
+import { gatewayError } from '../../errors.ts'
+import { type Revocations, standInsOf } from '../sessions/session.ts'
+import { isTokenId } from '../sessions/token-form.ts'
+import type { TokenBook } from '../sessions/tokens.ts'
+import type { AuditEntry, AuditTrail } from './audit.ts'
+import { checkSubject } from './subject-form.ts'
+
+/**
+ * How the operator ends sessions before their time, whoever has issued them, in headers and in cookies, and tokens. On
+ * every replica their next request is refused within a second, and their streams close with the next look at them;
+ * requests that run are finished. All methods throw `GW_STORE_DOWN` and `GW_BAD_REQUEST`.
+ *
+ * What has ended stays so for good. Sessions of the gateway end by `sessions.maxTtlSeconds` as it was when they were minted,
+ * but nothing bounds the `exp` of another issuer, and a session that was ended must not come back.
+ */
+export interface SessionEnds {
+  /**
+   * Ends all sessions of a subject in its stored form, `app:alice`, that were issued until now; resolves to that instant, in
+   * ISO 8601. Sessions issued later are good. A token of another issuer that does not say when it was issued is ended also
+   * when it is a later one, and so is one of the same second, for most issuers count whole ones.
+   *
+   * The instant is of this clock. A session by a clock that is ahead (another replica's, an issuer's) and younger than the
+   * difference is not among them: whoever has to be sure ends them again when that is over.
+   */
+  endSessions (subject: string): Promise<string>
+  /**
+   * Ends one session by its id, as the audit trail has it, with the cookie that it was swapped for; or a token by its id,
+   * with all its secrets. Of another issuer's token the id is the issuer's name (or `subjectPrefix`), a colon, and its `jti`.
+   * Nobody has a list of sessions: an id that is none, or not yet, is ended like any other.
+   */
+  endSession (id: string): Promise<void>
+}
+
+export interface SessionEndsOptions {
+  readonly revocations: Pick<Revocations, 'revoke' | 'revokeSubject'>
+  readonly tokens: Pick<TokenBook, 'find' | 'revoke'>
+  readonly trail: AuditTrail
+  /** How the audit trail names who did it. */
+  readonly actor: 'admin' | 'cli'
+  readonly now: () => number
+}
+
+/** The last instant that a `Date` knows, Unix ms. */
+const never = 8.64e15
+/** An issuer's name, a colon, and the longest `jti` that stands for itself are shorter. */
+const maxIdLength = 256
+const printable = /^[^\p{Cc}\p{Cs}]+$/u
+/** A token, as it is sent: it must not get into the audit trail. `eyJ` is how JWTs begin. */
+const secret = /(?:^|[\s=])(?:apxi?_[0-9A-Za-z]{11}_|eyJ)/
+/** No session has such an id: other issuers can't have these names. */
+const ownSubject = /^(?:app|guest|token):/
+
+export function sessionEnds ({ revocations, tokens, trail, actor, now }: SessionEndsOptions): SessionEnds {
+  const note = (subject: string | null, detail: AuditEntry['detail']) =>
+    trail.append([{ at: now(), kind: 'revoke', actor, subject, detail }])
+
+  return {
+    async endSessions (subject) {
+      checkSubject(subject)
+      await note(subject, { everywhere: true })
+      const before = now()
+      await revocations.revokeSubject(subject, before, never)
+      return new Date(before).toISOString()
+    },
+    async endSession (id) {
+      checkSessionId(id)
+      // Looked for here and not left to `revocations`: those of a bare store, as the command line has it, know no tokens.
+      const token = isTokenId(id) ? await tokens.find(id) : null
+      await note(token === null ? null : token.subject, { session: id })
+      if (token === null) await Promise.all([id, standInsOf(id)].map(name => revocations.revoke(name, never)))
+      else await tokens.revoke(id, now())
+    }
+  }
+}
+
+/** Throws `GW_BAD_REQUEST` for what can't be the id of a session. */
+export function checkSessionId (id: string): void {
+  if (secret.test(id)) throw bad('session must be the id of a session, and never its token')
+  if (ownSubject.test(id)) throw bad('session must be the id of a session: to end all sessions of a subject, name it as subject')
+  if (id.length > maxIdLength || !printable.test(id)) throw bad(`session must be the id of a session: at most ${maxIdLength} printable characters`)
+}
+
+function bad (problem: string) {
+  return gatewayError('GW_BAD_REQUEST', { about: `${problem}.` })
+}
