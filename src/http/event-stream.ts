@@ -45,7 +45,7 @@ export interface EventStreamsOptions {
   readonly now: () => number
 }
 
-/** A session that was revoked or has expired loses its streams within this time, ms. */
+/** A session that was revoked or has expired loses its streams within this time, ms; up to a second more if that was done beside this process. */
 export const sessionCheckMs = 5000
 /** So often says an idle stream that it lives, ms; proxies give up after 30 s or more. */
 export const heartbeatMs = 3 * sessionCheckMs
@@ -161,7 +161,8 @@ function textOf ({ type, id, data }: ServerEvent): string {
 
 /** Ends the streams whose session is over. While the store is down only time ends a session: it can't be revoked then. */
 async function endOverdue (streams: readonly Open[], { revocations, now }: EventStreamsOptions): Promise<void> {
-  const bySession = Map.groupBy(streams, ({ session }) => session.id)
+  // Two secrets of a rotated token have one id, and so may two tokens of an issuer; their ends are their own.
+  const bySession = Map.groupBy(streams, ({ session: { id, issuedAt, expiresAt } }) => `${issuedAt} ${expiresAt} ${id}`)
   await Promise.all([...bySession.values()].map(async its => {
     const { session } = its[0]!
     const isOver = session.expiresAt <= now() || await revocations.isRevoked(session).catch(() => false)
