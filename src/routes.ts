@@ -63,7 +63,7 @@ export async function registerRoutes (app: FastifyInstance, settings: Settings, 
     healthRoutes(app, store.ping)
     await app.register(async scope => {
       readBodies(scope, 'bytes')
-      const mirrored = { ...parts, store, entrance: { ...who, uploads }, rates, rules }
+      const mirrored = { ...parts, store, entrance: { ...who, uploads, now: parts.now }, rates, rules }
       mirrorRoutes(scope, mirrored)
       if (file.batches.enabled) batchRoutes(scope, mirrored)
     })

@@ -13,6 +13,8 @@ export interface Call {
   /** Who is throttled: the address, or the /64 it is in. */
   address: string | undefined
   stage: Stage
+  /** When *authenticate* was done, before the body was read, Unix ms. */
+  letInAt: number
   /** Passed authenticate, authorize and admit. */
   granted: boolean
   code: ErrorCode | 'OK'
@@ -70,6 +72,7 @@ export function newCall (finish: () => void): Call {
     startedAt: performance.now(),
     address: undefined,
     stage: 'receive',
+    letInAt: 0,
     granted: false,
     code: 'OK',
     session: null,

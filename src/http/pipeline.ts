@@ -32,10 +32,14 @@ export interface Line<Order extends object, Admitted extends Order, Outcome> {
 export interface Entrance {
   readonly authenticate: Authenticate
   readonly uploads: Uploads
+  readonly now: () => number
 }
 
+/** A body that comes later than this after its session was looked at has it looked at again, ms. */
+const slowBodyMs = 500
+
 export function mirror<Order extends object, Admitted extends Order, Outcome> (
-  operation: Operation, { authenticate, uploads }: Entrance, line: Line<Order, Admitted, Outcome>
+  operation: Operation, { authenticate, uploads, now }: Entrance, line: Line<Order, Admitted, Outcome>
 ): RouteOptions {
   const run = async (context: Context): Promise<Answer> => {
     const { call } = context
@@ -55,13 +59,18 @@ export function mirror<Order extends object, Admitted extends Order, Outcome> (
     method: operation.method,
     url: operation.url,
     config: { operation: operation.name },
-    onRequest: authenticate,
+    onRequest: async (request, reply) => {
+      await authenticate(request, reply)
+      request.call.letInAt = now()
+    },
     preParsing: uploads.admit,
     handler: async (request: FastifyRequest, reply: FastifyReply) => {
       const context = contextOf(request, reply)
       const { call } = context
       call.running = true
       try {
+        // A body may take its time, and whose it is may have been put out since.
+        if (now() - call.letInAt > slowBodyMs) await authenticate(request, reply)
         const answer = await run(context)
         call.stage = 'reply'
         return replyWith(reply, answer)
