@@ -86,3 +86,18 @@ t.test('a submit that continues a task goes to that task\'s account or nowhere',
   t.match(await again(), { status: 502, error: 'GW_UPSTREAM_REFUSED_KEY' })
   t.equal(sandbox.submits.length, before + 1, 'it is not tried with a key whose account does not know the task')
 })
+
+t.test('when the other key is benched, a limit that the upstream has set for one caller is not everybody\'s', async t => {
+  const { mint, submit, sandbox, time } = await startGateway(t, { keys })
+  const token = await mint('alice')
+  sandbox.revoke(keys[1]!)
+  for (let count = 0; count < 2; count++) t.equal((await submit(token)).status, 200)
+  sandbox.next((_request, response) => {
+    response.writeHead(429, { 'content-type': 'application/json', 'retry-after': '60' }).end('{"code":429,"message":"slow down","data":null}')
+  })
+  t.match(await submit(token), { status: 429, error: null })
+  t.equal((await submit(await mint('bob'))).status, 200)
+  sandbox.restore(keys[1]!)
+  time.advance(60_000)
+  t.equal((await submit(token)).status, 200)
+})

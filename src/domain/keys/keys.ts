@@ -93,7 +93,7 @@ export function keyRing ({ keys, drainMs, now, ...options }: KeyRingOptions): Ke
       const entry = entries.of(id)
       if (entry === undefined) return
       if (model !== null) entry.models.set(model, now() + restMs)
-      else if (entries.takers().length > 1) limit(entry, retryAfterMs(retryAfter, now()) ?? limitedMs, now())
+      else if (entries.haveOther(entry)) limit(entry, retryAfterMs(retryAfter, now()) ?? limitedMs, now())
     },
     readyInMs (model) {
       const readyAt = entries.takers().map(entry =>
@@ -120,6 +120,8 @@ function keyEntries (keys: readonly UpstreamKey[], drainMs: number, now: () => n
   return {
     all,
     takers,
+    /** Whether one beside it is in service. A benched one is not: to rest the last one would turn everybody away. */
+    haveOther: (entry: KeyEntry) => takers().some(other => other !== entry && other.health === 'ready'),
     of: (id: string) => all().find(({ key }) => key.id === id),
     replace (replacements: readonly UpstreamKey[]): void {
       const ids = new Set(replacements.map(({ id }) => id))
