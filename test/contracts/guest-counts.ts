@@ -27,6 +27,19 @@ export function guestCountsContract (t: Test, openStore: OpenStore): void {
     t.equal(waits.filter(waitMs => waitMs === 0).length, 7)
   })
 
+  t.test('what is put back makes room for one more in the same window, and never for more than there were', async t => {
+    const { it } = await open(t)
+    for (const name of ['one', 'nobody']) await it.putBack(name)
+    for (let count = 0; count < 2; count++) t.equal(await it.take('one', 2, hourMs), 0)
+    await it.putBack('one')
+    t.equal(await it.take('one', 2, hourMs), 0)
+    const waitMs = await it.take('one', 2, hourMs)
+    t.ok(waitMs > hourMs - 60_000 && waitMs <= hourMs, `${waitMs}`)
+    for (let count = 0; count < 3; count++) await it.putBack('one')
+    const waits = await Promise.all(Array.from({ length: 5 }, () => it.take('one', 2, hourMs)))
+    t.equal(waits.filter(waitMs => waitMs === 0).length, 2)
+  })
+
   t.test('addresses of every kind are names', async t => {
     const { it } = await open(t)
     const names = ['address 192.0.2.1', 'address 2001:db8::', 'address ', 'everybody', "'", '{a}', '*']

@@ -33,6 +33,17 @@ t.test('one address can not use up what all may begin in an hour', async t => {
   t.equal((await enter(undefined, from('203.0.113.2'))).status, 201)
 })
 
+t.test('a visitor who is turned away because the hour is full keeps the day\'s sessions', async t => {
+  const { enter, time } = await start(t, 'proof: none, sessionsPerAddressPerDay: 1')
+  await Promise.all(bought(100, 0).map(headers => enter(undefined, headers)))
+  const [visitor, other] = [from('203.0.113.1'), from('203.0.113.2')]
+  for (let round = 0; round < 5; round++) t.equal((await enter(undefined, visitor)).headers.get('retry-after'), '3600')
+  time.advance(hourMs)
+  t.equal((await enter(undefined, visitor)).status, 201)
+  t.match(await enter(undefined, visitor), { status: 429, error: 'GW_THROTTLED' })
+  t.equal((await enter(undefined, other)).status, 201)
+})
+
 t.test('all addresses of a /64 are one, and so are all that are made up', async t => {
   const behind = await start(t, 'proof: none, sessionsPerAddressPerDay: 1')
   const neighbours = ['2001:db8:1:2::1', '2001:db8:1:2:ffff::9', '2001:0db8:0001:0002::3']

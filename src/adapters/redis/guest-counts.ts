@@ -4,6 +4,9 @@ import type { KeyNames } from './key-names.ts'
 
 export function redisGuestCounts ({ on }: Commands, keys: KeyNames): GuestCounts {
   return {
-    take: async (name, limit, windowMs) => await on(keys.guestCount(name), 'take', limit, windowMs) as number
+    take: async (name, limit, windowMs) => await on(keys.guestCount(name), 'take', limit, windowMs) as number,
+    async putBack (name) {
+      await on(keys.guestCount(name), 'putBack')
+    }
   }
 }

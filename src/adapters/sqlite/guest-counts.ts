@@ -6,6 +6,7 @@ export function sqliteGuestCounts (db: DatabaseSync, group: GroupCommit, now: ()
   const full = db.prepare('SELECT ends_at AS endsAt FROM guest_counts WHERE name = ? AND ends_at > ? AND sessions >= ?')
   const add = db.prepare(`INSERT INTO guest_counts (name, sessions, ends_at) VALUES (:name, 1, :now + :windowMs)
     ON CONFLICT DO UPDATE SET sessions = iif(ends_at > :now, sessions + 1, 1), ends_at = iif(ends_at > :now, ends_at, excluded.ends_at)`)
+  const back = db.prepare('UPDATE guest_counts SET sessions = sessions - 1 WHERE name = ? AND sessions > 0')
   return {
     async take (name, limit, windowMs) {
       const at = now()
@@ -16,6 +17,10 @@ export function sqliteGuestCounts (db: DatabaseSync, group: GroupCommit, now: ()
       })
       await group.committed()
       return waitMs
+    },
+    async putBack (name) {
+      group.run(() => back.run(name))
+      await group.committed()
     }
   }
 }

@@ -43,6 +43,8 @@ export interface GuestCounts {
    * in any. Throws `GW_STORE_DOWN`.
    */
   take (name: string, limit: number, windowMs: number): Promise<number>
+  /** Undoes one `take` that has counted. Throws `GW_STORE_DOWN`. */
+  putBack (name: string): Promise<void>
 }
 
 /** Where a guest comes from. */
@@ -89,7 +91,10 @@ export function guestName (subject: string): string {
   return subject.slice(prefix.length)
 }
 
-/** An address that has had its sessions does not count for the hour: it can't use up what is for all. */
+/**
+ * An address that has had its sessions does not count for the hour: it can't use up what is for all. And whom a full hour
+ * turns away keeps the sessions of the day.
+ */
 export function guests ({ proofs, spent, counts, sessionsPerAddressPerDay }: GuestsOptions): Guests {
   const use = async (proof: string | undefined, purpose: string, ip: string): Promise<void> => {
     if (proofs === null) return
@@ -106,8 +111,12 @@ export function guests ({ proofs, spent, counts, sessionsPerAddressPerDay }: Gue
   return {
     async admit (proof, { ip, address }) {
       await use(proof, newSession, ip)
-      await take(`address ${address}`, sessionsPerAddressPerDay, dayMs)
-      await take('everybody', addressesPerHour * sessionsPerAddressPerDay, hourMs)
+      const own = `address ${address}`
+      await take(own, sessionsPerAddressPerDay, dayMs)
+      await take('everybody', addressesPerHour * sessionsPerAddressPerDay, hourMs).catch(async error => {
+        await counts.putBack(own)
+        throw error
+      })
     },
     prove: (proof, subject, ip) => use(proof, guestName(subject), ip)
   }

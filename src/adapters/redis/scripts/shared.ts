@@ -81,6 +81,11 @@ if tonumber(redis.call('GET', KEYS[1]) or '0') >= tonumber(ARGV[1]) then return 
 if redis.call('INCR', KEYS[1]) == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 0`,
 
+  /** Undoes one `take` that has counted. */
+  putBack: `
+if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then redis.call('DECR', KEYS[1]) end
+return 0`,
+
   /** ARGV: a name, now (Unix ms), how long the list is kept (ms). See ../deliveries.ts. */
   noteDeliveries: `
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
