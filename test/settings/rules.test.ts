@@ -38,6 +38,8 @@ t.test('values that do not go together are refused', async t => {
     ['issuers: [{ issuer: "https://a.example:8443", audience: b }, { issuer: "https://a.example", audience: b }]', 'issuers[1].subjectPrefix', /^is missing$/],
     ['issuers: [{ issuer: apixo-gateway, audience: b, jwksUrl: "https://a.example" }]', 'issuers[0].issuer', /^is the gateway itself$/],
     ['issuers: [{ issuer: "app:a", audience: b, jwksUrl: "https://a.example" }]', 'issuers[0].issuer', /^begins like the subjects/],
+    ['issuers: [{ issuer: "https://a.example", audience: b, subjectPrefix: shop }, { issuer: shop, audience: b, jwksUrl: "https://a.example" }]', 'issuers[1].subjectPrefix', /^is the name of another issuer$/],
+    ['issuers: [{ issuer: shop, audience: b, jwksUrl: "https://a.example" }, { issuer: "https://a.example", audience: b, subjectPrefix: shop }]', 'issuers[1].subjectPrefix', /^is the name of another issuer$/],
     [`issuers: [{ ${issuer}, jwksUrl: "https://a.example", subjectPrefix: guest }]`, 'issuers[0].subjectPrefix', /^begins like the subjects/]
   ]
   for (const [yaml, setting, problem] of rows) {

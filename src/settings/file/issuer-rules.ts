@@ -69,6 +69,9 @@ function nameProblems (issuer: IssuerSettings, before: readonly IssuerSettings[]
   if (before.some(other => isAmbiguous(nameOf(issuer), nameOf(other)))) {
     problems.push({ path: [...path, 'subjectPrefix'], problem: 'is missing', expected: 'a name, as subjects of one issuer could be taken for those of another' })
   }
+  if (before.some(other => nameOf(issuer) === nameOf(other) && issuer.subjectPrefix !== other.subjectPrefix)) {
+    problems.push({ path: [...path, 'subjectPrefix'], problem: 'is the name of another issuer', expected: 'another name, or the same subjectPrefix for both to merge them' })
+  }
   return problems
 }
 
