@@ -43,7 +43,7 @@ export function turnstileProofs ({ secret, hostnames, now, url = siteverify, tim
   let questions = 0
 
   const ask = async (response: string, remoteip: string): Promise<Verdict> => {
-    // A caller who has hung up has no address any more, whatever the type says.
+    // A caller who has hung up has no address any more.
     const body = new URLSearchParams({ secret: secret.current.reveal(), response, ...(remoteip && { remoteip }) })
     return await read(await fetch(url, { method: 'POST', body, redirect: 'error', signal: AbortSignal.timeout(timeoutMs) }))
   }

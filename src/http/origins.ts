@@ -2,6 +2,7 @@ import type { FastifyRequest } from 'fastify'
 import { isInRange } from '../domain/sessions/address-range.ts'
 import type { Session } from '../domain/sessions/session.ts'
 import { gatewayError } from '../errors.ts'
+import { ipOf } from './receive.ts'
 
 /** The web origin of the gateway's own pages, as browsers write it; `null`: the request does not tell. */
 export type OwnOrigin = (request: FastifyRequest) => string | null
@@ -22,8 +23,8 @@ export function ownOrigins (publicUrl: string | undefined): OwnOrigin {
 export function holdOrigin ({ isCookie, origins, addressRange }: Session, request: FastifyRequest, ownOrigin: OwnOrigin): void {
   if (isCookie && !isOwnPage(request, ownOrigin)) throw denied('A cookie counts only for pages of the gateway\'s own origin.')
   if (origins !== null && !isListed(origins, request, ownOrigin)) throw denied('This session is not for pages of this origin.')
-  // A caller who has hung up has no address any more, whatever the type says, and is in no network.
-  if (addressRange !== null && !isInRange(request.ip, addressRange)) throw denied('This session is not for this address.')
+  // A caller who has hung up has no address any more, and is in no network.
+  if (addressRange !== null && !isInRange(ipOf(request), addressRange)) throw denied('This session is not for this address.')
 }
 
 /** A browser says that this comes from somewhere else than a page of ours, or from its own address bar. */

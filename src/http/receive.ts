@@ -2,6 +2,7 @@ import cors from '@fastify/cors'
 import rateLimit from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import ipaddr from 'ipaddr.js'
+import { withoutPort } from '../domain/sessions/address-range.ts'
 import { gatewayError } from '../errors.ts'
 import type { BeginCall } from './beginning.ts'
 import { exposedHeaders } from './security.ts'
@@ -93,11 +94,18 @@ function proxyWarning (app: FastifyInstance): (request: FastifyRequest) => void 
   }
 }
 
+/**
+ * The caller's address, without the port that some proxies write beside it; `''` for one that has none any more: a request
+ * may still be in the pipeline when its socket closes, and then `ip` is not there, whatever its type says.
+ */
+export function ipOf ({ ip }: FastifyRequest): string {
+  return withoutPort(ip ?? '')
+}
+
 /** One budget per address, and per /64 in IPv6, where a household has that many addresses to itself. */
-export function addressOf ({ call, ip }: FastifyRequest): string {
-  // A request that was still in the pipeline when its socket closed has no address any more, whatever the type says.
-  call.address ??= rateLimit.normalizeIP(ip ?? '')
-  return call.address
+export function addressOf (request: FastifyRequest): string {
+  request.call.address ??= rateLimit.normalizeIP(ipOf(request))
+  return request.call.address
 }
 
 function arrive ({ begin, isStopping }: ReceiveOptions, warnOfProxy: (request: FastifyRequest) => void) {

@@ -51,3 +51,20 @@ t.test('behind a trusted proxy the right-most address that is not trusted counts
     t.equal(await guesses(call, index => ({ 'x-forwarded-for': '203.0.113.7', 'x-real-ip': `203.0.113.${index}`, 'cf-connecting-ip': `203.0.113.${index}`, forwarded: `for=203.0.113.${index}` })), 5)
   })
 })
+
+t.test('the port that some proxies write beside an address makes no other address of it', async t => {
+  const config = 'plans: { default: {} }\nlimits: { addressFailuresPerMinute: 3 }'
+  const { call, mint, lines } = await startGateway(t, { config, env: { GATEWAY_TRUST_PROXY: 'loopback' } })
+  const from = (address: string) => ({ 'x-forwarded-for': address })
+  const guess = async (address: string) => (await call('/gateway/session', { token: 'guess', headers: from(address) })).status
+  for (const host of ['203.0.113.1', '[2001:db8::1]']) {
+    const statuses: number[] = []
+    for (let port = 4000; port < 4005; port++) statuses.push(await guess(`${host}:${port}`))
+    t.same(statuses, [401, 401, 401, 429, 429], host)
+  }
+  t.equal(await guess('2001:db8::1'), 429, 'with a port or without, it is one')
+  const bound = await mint('alice', { addressPrefix: '203.0.113.0/24' })
+  const ask = async (address: string) => (await call('/gateway/session', { token: bound, headers: from(address) })).status
+  t.same([await ask('203.0.113.77:5000'), await ask('203.0.114.77:5000'), await ask('unknown')], [200, 403, 403])
+  t.ok(lines().length > 0)
+})

@@ -19,6 +19,11 @@ export function readAddressRange (text: string): string | null {
   return `${network.toString()}/${bits}`
 }
 
+/** An address as a proxy may name it: some write the port beside it, `203.0.113.7:4711` or `[2001:db8::1]:4711`. */
+export function withoutPort (address: string): string {
+  return /^\[(.+)\](?::\d+)?$/.exec(address)?.[1] ?? /^([\d.]+):\d+$/.exec(address)?.[1] ?? address
+}
+
 /** Whether an address lies in a network that `readAddressRange` has read. What is no address lies in none. */
 export function isInRange (address: string, range: string): boolean {
   if (!ipaddr.isValid(address)) return false

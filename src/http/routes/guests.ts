@@ -9,7 +9,7 @@ import { contextOf } from '../call.ts'
 import { proofOf } from '../guest-proofs.ts'
 import type { OwnOrigin } from '../origins.ts'
 import type { Rates } from '../rates.ts'
-import { addressOf } from '../receive.ts'
+import { addressOf, ipOf } from '../receive.ts'
 
 export interface GuestRoutesOptions {
   readonly guests: Guests
@@ -37,7 +37,7 @@ export function guestRoutes (app: FastifyInstance, options: GuestRoutesOptions):
     request.call.stage = 'authorize'
     if (Object.keys(request.body ?? {}).length > 0) throw gatewayError('GW_BAD_REQUEST', { about: 'Guests do not choose what they get: send no body.' })
     request.call.stage = 'admit'
-    await guests.admit(proofOf(request), { ip: request.ip, address: addressOf(request) })
+    await guests.admit(proofOf(request), { ip: ipOf(request), address: addressOf(request) })
     const { token, session } = await sessions.mint({ issuer: 'guest', subject: randomUUID(), plan, models: ['*'], scopes: guestScopes, ttlSeconds })
     const { id, subject, expiresAt } = session
     await audit.append([{ at: now(), kind: 'mint', actor: subject, subject, detail: { session: id, plan, ttlSeconds } }])
