@@ -98,8 +98,9 @@ async function openSessions (app: FastifyInstance, settings: Settings, { store, 
   const ownOrigin = ownOrigins(publicUrl)
   const cookie = await sessionCookie(app, { ...file.sessions, issuer: sessions, now })
   const { revocations } = store
-  const authenticate = authenticator({ verifiers: [tokenSessions, sessions, issued], revocations, plans, cookie, ownOrigin, timeoutMs: verifierMs })
-  return { authenticate, sessions, cookie, ownOrigin, plans }
+  const verifiers = [tokenSessions, sessions, issued]
+  const authenticate = authenticator({ verifiers, revocations, plans, cookie, ownOrigin, timeoutMs: verifierMs })
+  return { authenticate, verifiers, sessions, cookie, ownOrigin, plans }
 }
 
 /** Without an admin token there is no admin API, and `/metrics` only where the network decides who gets there. */

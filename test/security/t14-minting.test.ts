@@ -1,6 +1,7 @@
 import t from 'tap'
 import { cookieName, swap } from '../helpers/cookies.ts'
-import { issuerToken, sessionSecret, startGateway } from '../helpers/gateway.ts'
+import { adminToken, issuerToken, sessionSecret, startGateway } from '../helpers/gateway.ts'
+import { identityProvider } from '../helpers/identity-provider.ts'
 
 const config = 'plans: { default: {} }\nlimits: { addressFailuresPerMinute: 10000 }\nsessions: { maxTtlSeconds: 7200, defaultTtlSeconds: 600 }'
 const path = '/gateway/sessions'
@@ -73,6 +74,21 @@ t.test('a cookie does not mint, and neither does what the issuer token was put i
   t.match(await call(path, { body, headers: { cookie: `${cookieName}=${issuerToken}` } }), { status: 401, error: 'GW_NO_SESSION' })
   t.match(await call(path, { body, token: cookie.value }), { status: 403, error: 'GW_SCOPE_DENIED' })
   t.match(await call('/gateway/sessions/cookie', { method: 'POST', token: issuerToken }), { status: 401, error: 'GW_BAD_SESSION' })
+})
+
+t.test('a token of a person, or of another issuer, does not mint', async t => {
+  const provider = await identityProvider(t)
+  const issuers = `issuers: [{ issuer: "${provider.origin}", jwksUrl: "${provider.jwksUrl}", audience: app, algorithms: [ES256] }]`
+  const { call, time, lines } = await startGateway(t, { config: `${config}\n${issuers}`, env: { GATEWAY_ADMIN_TOKEN: adminToken } })
+  const { json: person } = await call('/gateway/admin/tokens', { token: adminToken, body: { subject: 'alice' } })
+  const now = time.now() / 1000
+  const theirs = await provider.sign({ iss: provider.origin, sub: 'alice', aud: 'app', iat: now, exp: now + 600 })
+  for (const token of [person.token, theirs]) {
+    t.equal((await call('/gateway/session', { token })).status, 200)
+    t.match(await call(path, { body, token }), { status: 403, error: 'GW_SCOPE_DENIED', json: { message: /issuer token/ } })
+  }
+  t.match(await call(path, { body, token: `${person.token}x` }), { status: 401, error: 'GW_BAD_SESSION' })
+  t.equal(lines().filter(({ operation, granted }) => operation === 'mintSession' && granted).length, 0)
 })
 
 t.test('a minted session lasts as long as was asked for and starts with its own issuer\'s prefix', async t => {

@@ -19,7 +19,9 @@ import { readSessionRequest, type SessionRequestBody, sessionRequestSchema } fro
 
 export interface SessionRoutesOptions {
   readonly authenticate: Authenticate
-  readonly sessions: SessionIssuer & SessionVerifier
+  readonly sessions: SessionIssuer
+  /** All who vouch for sessions. */
+  readonly verifiers: readonly SessionVerifier[]
   /** What the app's backend mints sessions with; `undefined`: minting is off. */
   readonly issuerToken: Live<Secret | undefined>
   readonly revocations: Revocations
@@ -137,7 +139,7 @@ function whatIsLeft (
  * Only the app's backend mints. A browser gives itself away by `Origin` or `Sec-Fetch-Site` (no script can forge or
  * drop them: https://fetch.spec.whatwg.org/#forbidden-request-header), and a session can't beget another.
  */
-function authenticateIssuer ({ issuerToken, sessions }: SessionRoutesOptions) {
+function authenticateIssuer ({ issuerToken, verifiers }: SessionRoutesOptions) {
   return async (request: FastifyRequest): Promise<void> => {
     const token = issuerToken.current
     if (token === undefined) throw gatewayError('GW_NOT_FOUND')
@@ -148,7 +150,8 @@ function authenticateIssuer ({ issuerToken, sessions }: SessionRoutesOptions) {
     const credential = credentialOf(request.raw.rawHeaders)
     if (credential === null) throw gatewayError('GW_NO_SESSION')
     if (isSame(credential, token)) return
-    if (await sessions.verify(credential) !== null) {
+    for (const verifier of verifiers) {
+      if (await verifier.verify(credential) === null) continue
       throw gatewayError('GW_SCOPE_DENIED', { about: 'A session can not mint sessions: use the issuer token.' })
     }
     throw gatewayError('GW_BAD_SESSION')
