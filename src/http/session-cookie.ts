@@ -19,6 +19,8 @@ export interface SessionCookieOptions {
   readonly issuer: SessionIssuer
   /** How long a cookie lasts that nobody uses. */
   readonly cookieMaxAgeSeconds: number
+  /** The end of any cookie: another issuer's token that it stands in for may last for years, and is no longer asked then. */
+  readonly maxTtlSeconds: number
   readonly now: () => number
 }
 
@@ -35,7 +37,7 @@ const attributes = { path: '/', httpOnly: true, secure: true, sameSite: 'strict'
 /** Browsers quietly drop a cookie whose name and value are longer (RFC 6265bis section 5.6). */
 const maxCookieBytes = 4096
 
-export async function sessionCookie (app: FastifyInstance, { issuer, cookieMaxAgeSeconds, now }: SessionCookieOptions): Promise<SessionCookie> {
+export async function sessionCookie (app: FastifyInstance, { issuer, cookieMaxAgeSeconds, maxTtlSeconds, now }: SessionCookieOptions): Promise<SessionCookie> {
   await app.register(cookies, { hook: false })
   const maxAgeMs = cookieMaxAgeSeconds * 1000
   /** In place of one that has been set on the way here. */
@@ -49,7 +51,8 @@ export async function sessionCookie (app: FastifyInstance, { issuer, cookieMaxAg
   return {
     read: ({ headers: { cookie } }) => (cookie !== undefined && app.parseCookie(cookie)[name]) || null,
     async print (session) {
-      const printed = await issuer.printCookie(session, now() + maxAgeMs)
+      const endsAt = Math.min(session.endsAt, now() + maxTtlSeconds * 1000)
+      const printed = await issuer.printCookie({ ...session, endsAt }, now() + maxAgeMs)
       if (name.length + printed.token.length <= maxCookieBytes) return printed
       throw gatewayError('GW_BAD_REQUEST', { about: 'This session is too long for a cookie: mint it with shorter lists.' })
     },

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { cookieIn, cookieName, fromOwnPage, swap } from '../helpers/cookies.ts'
 import { adminToken, startGateway } from '../helpers/gateway.ts'
+import { identityProvider } from '../helpers/identity-provider.ts'
 import { rawHttp } from '../helpers/raw-http.ts'
 
 const path = '/gateway/sessions/cookie'
@@ -222,4 +223,25 @@ t.test('a swap and a log-out everywhere are in the audit trail', async t => {
   t.match(minted, { kind: 'mint', actor: 'issuer' })
   t.match(swapped, { kind: 'mint', actor: 'app:alice', subject: 'app:alice', detail: { insteadOf: minted.detail.session } })
   t.match(revoked, { kind: 'revoke', actor: 'app:alice', detail: { session: swapped.detail.session, everywhere: true } })
+})
+
+t.test('no cookie outlasts the longest session of ours, however long the token of another issuer does', async t => {
+  const provider = await identityProvider(t)
+  const gateway = await startGateway(t, {
+    config: 'plans: { default: {} }\nsessions: { defaultTtlSeconds: 60, maxTtlSeconds: 3600, cookieMaxAgeSeconds: 1800 }\n' +
+      `issuers: [{ issuer: "${provider.origin}", jwksUrl: "${provider.jwksUrl}", audience: app, algorithms: [ES256] }]`
+  })
+  const { call, time } = gateway
+  const now = time.now() / 1000
+  let cookie = await swap(gateway, await provider.sign({ iss: provider.origin, sub: 'alice', aud: 'app', iat: now, exp: now + 10 * 365 * 86_400 }))
+  t.equal(cookie.maxAge, 1800)
+  for (const [seconds, maxAge] of [[1000, 1800], [1500, 1100], [1099, null]] as const) {
+    time.advance(seconds * 1000)
+    const reply = await call('/gateway/session', fromOwnPage(cookie))
+    const renewed = cookieIn(reply)
+    t.same([reply.status, renewed?.maxAge ?? null], [200, maxAge])
+    cookie = renewed ?? cookie
+  }
+  time.advance(1000)
+  t.match(await call('/gateway/session', fromOwnPage(cookie)), { status: 401, error: 'GW_BAD_SESSION' })
 })
