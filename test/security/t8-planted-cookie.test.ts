@@ -1,6 +1,8 @@
 import t from 'tap'
 import { cookieIn, cookieName, fromOwnPage, swap } from '../helpers/cookies.ts'
 import { adminToken, startGateway } from '../helpers/gateway.ts'
+import { redisServer } from '../helpers/redis-server.ts'
+import { startReplicas } from '../helpers/replicas.ts'
 
 const config = 'plans: { default: {} }\nlimits: { addressFailuresPerMinute: 1000 }'
 
@@ -46,6 +48,20 @@ t.test('a page of somebody else does not log a visitor in as itself', async t =>
   }
   t.equal((await call('/gateway/session', { token })).status, 200, 'and the token is not used up by it')
 })
+
+for (const where of ['one gateway', 'three replicas'] as const) {
+  t.test(`of twenty swaps of a token at the same time one gets a cookie, over ${where}`, async t => {
+    const gateways = where === 'one gateway' ? [await startGateway(t, { config })] : await startReplicas(t, 3, (await redisServer(t)).url, { config })
+    const token = await gateways[0]!.mint('alice')
+    const replies = await Promise.all(Array.from({ length: 20 }, (_, index) =>
+      gateways[index % gateways.length]!.call('/gateway/sessions/cookie', { method: 'POST', token })))
+    t.equal(replies.filter(reply => reply.status === 201 && cookieIn(reply) !== null).length, 1)
+    for (const reply of replies.filter(({ status }) => status !== 201)) {
+      t.match(reply, { status: 401, error: 'GW_BAD_SESSION' })
+      t.equal(cookieIn(reply), null)
+    }
+  })
+}
 
 t.test('a token is swapped once; whoever comes second with it finds out', async t => {
   const gateway = await startGateway(t, { config })

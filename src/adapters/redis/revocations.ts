@@ -16,9 +16,10 @@ export function redisRevocations ({ ask, on }: Commands, keys: KeyNames, now: ()
   return {
     async revoke (sessionId, expiresAt) {
       const lastsMs = expiresAt - now()
-      if (lastsMs <= 0) return
-      await ask(client => client.set(keys.revocation(sessionId), expiresAt, 'PX', keptFor(lastsMs)))
+      if (lastsMs <= 0) return false
+      const set = await ask(client => client.set(keys.revocation(sessionId), expiresAt, 'PX', keptFor(lastsMs), 'NX'))
       revoked.set(sessionId, true)
+      return set === 'OK'
     },
     async revokeSubject (subject, before, expiresAt) {
       await on(keys.revocationOf(subject), 'raise', before, keptFor(expiresAt - now()))

@@ -38,19 +38,20 @@ export function sqliteRevocations (db: DatabaseSync, group: GroupCommit, now: ()
     lookedAt = at
   }
   /** What has ended by itself goes first. */
-  const write = async (work: () => void): Promise<void> => {
-    group.run(() => {
+  const write = async <Result> (work: () => Result): Promise<Result> => {
+    const result = group.run(() => {
       for (const { id } of sql.forget.all(now()) as unknown as SessionRow[]) revoked.delete(id)
       for (const { subject } of sql.forgetSubjects.all(now()) as unknown as SubjectRow[]) revokedBefore.delete(subject)
-      work()
+      return work()
     })
     await group.committed()
+    return result
   }
 
   return {
     revoke: (sessionId, expiresAt) => write(() => {
-      sql.revoke.run(sessionId, expiresAt)
       revoked.delete(sessionId)
+      return sql.revoke.run(sessionId, expiresAt).changes === 1
     }),
     revokeSubject: (subject, before, expiresAt) => write(() => {
       sql.revokeSubject.run(subject, before, expiresAt)

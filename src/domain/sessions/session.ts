@@ -114,8 +114,11 @@ export const endedEverywhereMs = 400 * 86_400_000
  * could be lost. What one has written holds for all others within a second. All throw `GW_STORE_DOWN`.
  */
 export interface Revocations {
-  /** Resolves when the revocation is on disk. Revoking twice is once. `expiresAt` (Unix ms): it may be forgotten then. */
-  revoke (sessionId: string, expiresAt: number): Promise<void>
+  /**
+   * Resolves when the revocation is on disk. Revoking twice is once: of several calls, at the same time too, one is told
+   * `true`. `expiresAt` (Unix ms): it may be forgotten then.
+   */
+  revoke (sessionId: string, expiresAt: number): Promise<boolean>
   /**
    * Ends all sessions of the subject that were issued at `before` (Unix ms) or earlier; a later `before` takes the place
    * of an earlier one, and never the other way round. On disk when it resolves. `expiresAt`: as above.

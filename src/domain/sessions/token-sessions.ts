@@ -21,7 +21,8 @@ export function recentTokens ({ find }: Pick<TokenLookup, 'find'>, now: () => nu
   return async id => {
     const at = now()
     const recent = known.get(id)
-    if (recent !== undefined && at - recent.at < freshMs) return await recent.token
+    // A clock that was put back makes nothing fresh for longer.
+    if (recent !== undefined && at >= recent.at && at - recent.at < freshMs) return await recent.token
     const asked = { at, token: find(id) }
     known.set(id, asked)
     const token = await asked.token.catch(error => {
@@ -92,7 +93,7 @@ export function tokenRevocations (revocations: Revocations, { tokenOf, tokens, n
   return {
     ...revocations,
     async revoke (sessionId, expiresAt) {
-      if (!isTokenId(sessionId) || !await tokens.revoke(sessionId, now())) await revocations.revoke(sessionId, expiresAt)
+      return (isTokenId(sessionId) && await tokens.revoke(sessionId, now())) || await revocations.revoke(sessionId, expiresAt)
     },
     async isRevoked (session) {
       const { id, subject, issuedAt, rootId = id } = session

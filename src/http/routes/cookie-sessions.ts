@@ -36,8 +36,9 @@ export function cookieSessionRoutes (app: FastifyInstance, options: CookieSessio
     holdSwap(session, request, ownOrigin(request))
     const printed = await cookie.print(session)
     await note('mint', session.subject, printed.session, { insteadOf: session.id })
-    // What scripts could read is worth nothing from here on. A token that a person was given is hers to use elsewhere.
-    if (!isTokenId(session.id)) await revocations.revoke(session.id, session.endsAt)
+    // What scripts could read is worth nothing from here on, and of several swaps at once one gets the cookie. A token that
+    // a person was given is hers to use elsewhere.
+    if (!isTokenId(session.id) && !await revocations.revoke(session.id, session.endsAt)) throw gatewayError('GW_BAD_SESSION')
     cookie.write(printed, reply)
     reply.code(201)
     return { subject: session.subject, expiresAt: new Date(printed.session.expiresAt).toISOString() }

@@ -20,7 +20,7 @@ function over (count: number, down: { audit?: boolean } = {}) {
       },
       read: async () => ({ items: [], next: null })
     },
-    revocations: { revoke: async () => {}, revokeSubject: async () => {} },
+    revocations: { revoke: async () => true, revokeSubject: async () => {} },
     tokens: { find: async () => null, revoke: async () => false },
     accounts: {
       async grant ({ microcredits }) {

@@ -23,7 +23,7 @@ function start (t: Test, wrap: (store: Store, now: () => number) => Pick<Store, 
     revocations: {
       async revoke (id, expiresAt) {
         done.push('revoked')
-        await revocations.revoke(id, expiresAt)
+        return await revocations.revoke(id, expiresAt)
       },
       async revokeSubject (subject, before, expiresAt) {
         done.push('revoked all')
