@@ -34,6 +34,7 @@ import { invitationRoutes } from './http/routes/invitations.ts'
 import { metricsRoutes } from './http/routes/metrics.ts'
 import { mirrorRoutes } from './http/routes/mirror.ts'
 import { modelRoutes } from './http/routes/models.ts'
+import { pageRoutes } from './http/routes/pages.ts'
 import { resultRoutes } from './http/routes/results.ts'
 import { sessionRoutes } from './http/routes/sessions.ts'
 import { taskRoutes } from './http/routes/tasks.ts'
@@ -74,6 +75,7 @@ export async function registerRoutes (app: FastifyInstance, settings: Settings, 
       cookieSessionRoutes(scope, common)
       if (parts.guests !== undefined) guestRoutes(scope, { ...common, ...settings, ...file.sessions, ...file.guests, guests: parts.guests })
       invitationRoutes(scope, { page: readPage('invitation'), accept: invitations({ ...common, trail: store.audit }) })
+      pageRoutes(scope, { playground: readPage('playground', ["img-src 'self' data:", "media-src 'self'"]) })
       taskRoutes(scope, common)
       deliveryRoutes(scope, common)
       modelRoutes(scope, { ...common, models: settings.models, priceOf: priceList(file.prices) })

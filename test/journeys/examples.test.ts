@@ -113,7 +113,7 @@ function passOn (request: IncomingMessage, response: ServerResponse, to: string)
   request.pipe(outgoing)
 }
 
-const browser = await chromium(t)
+const browser = await chromium(t, { hosts: { 'app.lan': '127.0.0.1' } })
 
 /** The page's code in a real browser, as it stands but for the origins. */
 async function runIn (page: Page, code: string, names: readonly string[]): Promise<any> {
@@ -225,6 +225,17 @@ t.test('3: a page of the same origin works with a cookie, and hears its task end
   it.pass(7 * 86_400_000)
   t.same(await session('GET'), [401, 'GW_BAD_SESSION'], 'a week without use')
   t.same(await session('GET'), [401, 'GW_NO_SESSION'], 'and the browser has forgotten it')
+})
+
+t.test('3: where the page came without https its token stays in the tab, and it says so', async t => {
+  const it = await start(t, 3)
+  it.app.gateway = it.origin
+  it.useBackend()
+  await it.page.goto(it.app.origin.replace('127.0.0.1', 'app.lan'))
+  const { data, token } = await it.runPage('token')
+  t.equal((await it.status(token, data.taskId)).status, 200, 'no swap has used it up')
+  t.match(await it.page.locator('body').innerText(), /no session cookie: the token stays in this tab/)
+  t.same(await it.page.context().cookies(), [])
 })
 
 t.test('4: the token of an identity provider is a session until it expires', async t => {

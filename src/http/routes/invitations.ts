@@ -2,11 +2,11 @@ import type { FastifyInstance } from 'fastify'
 import Type, { type Static } from 'typebox'
 import type { AcceptInvitation } from '../../domain/sessions/invitations.ts'
 import { gatewayError } from '../../errors.ts'
+import { sendPage, type ServedPage } from './pages.ts'
 
 export interface InvitationRoutesOptions {
   readonly accept: AcceptInvitation
-  /** Its policy lets nothing run but what is in it. */
-  readonly page: { readonly html: string, readonly contentSecurityPolicy: string }
+  readonly page: ServedPage
 }
 
 /** Longer than any, and shorter than what is worth hashing. */
@@ -18,14 +18,7 @@ const body = Type.Object({ invitation: Type.String({ maxLength: 256 }) }, { addi
  * sent when somebody presses the button.
  */
 export function invitationRoutes (app: FastifyInstance, { accept, page }: InvitationRoutesOptions): void {
-  app.get('/gateway/invitation', { config: { operation: 'showInvitation' } }, async (_request, reply) => {
-    reply.headers({
-      'content-security-policy': page.contentSecurityPolicy,
-      'cross-origin-opener-policy': 'same-origin',
-      'referrer-policy': 'no-referrer'
-    })
-    return reply.type('text/html; charset=utf-8').send(page.html)
-  })
+  app.get('/gateway/invitation', { config: { operation: 'showInvitation' } }, (_request, reply) => sendPage(reply, page))
 
   // One 404 for what was never printed, is used up, or has expired; it counts against the address, as each 404 does.
   app.post<{ Body: Static<typeof body> }>('/gateway/invitations/accept', {

@@ -1,0 +1,64 @@
+import { createHash } from 'node:crypto'
+import t from 'tap'
+import { startGateway } from '../helpers/gateway.ts'
+
+t.test('the playground runs what is in it, shows what is ours, and nothing else', async t => {
+  const { call } = await startGateway(t)
+  const { status, headers, text } = await call('/gateway/')
+  t.equal(status, 200)
+  const digest = (name: string) => createHash('sha256').update(new RegExp(`<${name}>(.*)</${name}>`, 's').exec(text)![1]!).digest('base64')
+  t.equal(headers.get('content-security-policy'), `default-src 'none'; script-src 'sha256-${digest('script')}'; style-src 'sha256-${digest('style')}'; ` +
+    "connect-src 'self'; img-src 'self' data:; media-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'")
+  t.match(Object.fromEntries(headers), {
+    'content-type': 'text/html; charset=utf-8',
+    'cache-control': 'no-store',
+    'referrer-policy': 'no-referrer',
+    'x-content-type-options': 'nosniff',
+    'cross-origin-opener-policy': 'same-origin'
+  })
+  t.equal(headers.get('set-cookie'), null)
+  t.equal([...text.matchAll(/<(?:script|style)\b/g)].length, 2)
+  t.notMatch(text.replace('https://altcha.org', ''), /https?:\/\/|\bon\w+="|style="|<(?:iframe|img)|innerHTML|insertAdjacent|document\.write|eval\(|@import/, 'no third parties, and nothing that its policy would stop')
+})
+
+t.test('the page is the same for everybody, whatever they send along', async t => {
+  const { call, mint, sandbox } = await startGateway(t)
+  const { text } = await call('/gateway/')
+  for (const headers of [{ cookie: '__Host-apixo_session=x' }, { authorization: 'Basic eDp4' }, { accept: 'application/json' }, { 'x-forwarded-host': 'evil.example' }]) {
+    t.match(await call('/gateway/', { headers: headers as Record<string, string> }), { status: 200, text })
+  }
+  t.match(await call('/gateway/?from=mail', { token: await mint('alice') }), { status: 200, text })
+  t.equal(sandbox.calls.length, 0)
+})
+
+t.test('the ways to it lead there, and take nothing with them', async t => {
+  const { call } = await startGateway(t)
+  for (const [path, status] of [['/', 302], ['/?token=x&next=https://evil.example', 302], ['/gateway', 308], ['/gateway?access=x', 308]] as const) {
+    for (const headers of [{}, { host: 'evil.example' }, { 'x-forwarded-host': 'evil.example', 'x-forwarded-proto': 'https' }]) {
+      const reply = await call(path, { headers })
+      t.equal(reply.status, status, path)
+      t.equal(reply.headers.get('location'), '/gateway/')
+      t.equal(reply.headers.get('cache-control'), 'no-store')
+      t.equal(reply.text, '')
+    }
+  }
+})
+
+t.test('they are looked at, and nothing more', async t => {
+  const { call } = await startGateway(t)
+  for (const path of ['/', '/gateway', '/gateway/']) {
+    for (const method of ['POST', 'PUT', 'DELETE', 'HEAD', 'PATCH']) {
+      const reply = await call(path, { method })
+      t.match(reply, { status: 405, error: 'GW_METHOD_NOT_ALLOWED' }, `${method} ${path}`)
+      t.equal(reply.headers.get('allow'), 'GET')
+    }
+  }
+  for (const path of ['/gateway/index.html', '/gateway//', '/gateway/x', '/index.html', '/gateway/style.css', '//evil.example']) {
+    t.match(await call(path), { status: 404, error: 'GW_NOT_FOUND' }, path)
+  }
+})
+
+t.test('with an admin port, there is no playground on that', async t => {
+  const { gateway } = await startGateway(t, { env: { GATEWAY_ADMIN_TOKEN: 'admin-token-of-the-operator-0001', GATEWAY_ADMIN_PORT: '0' } })
+  for (const path of ['/', '/gateway', '/gateway/']) t.equal((await fetch(gateway.adminApp!.listeningOrigin + path, { redirect: 'manual' })).status, 404, path)
+})
