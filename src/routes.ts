@@ -37,6 +37,7 @@ import { modelRoutes } from './http/routes/models.ts'
 import { pageRoutes } from './http/routes/pages.ts'
 import { resultRoutes } from './http/routes/results.ts'
 import { sessionRoutes } from './http/routes/sessions.ts'
+import { staticFileRoutes } from './http/routes/static-files.ts'
 import { taskRoutes } from './http/routes/tasks.ts'
 import { tokenRoutes } from './http/routes/tokens.ts'
 import { sessionCookie } from './http/session-cookie.ts'
@@ -53,7 +54,7 @@ export interface Doors { readonly log: Logger, readonly uploads: Uploads, readon
 
 /** All that the main port answers. */
 export async function registerRoutes (app: FastifyInstance, settings: Settings, parts: Parts, { log, uploads, numbers, streams }: Doors): Promise<void> {
-  const { file, publicUrl, adminPort } = settings
+  const { file, publicUrl, adminPort, staticDir } = settings
   const { store, tickets } = parts
   const who = await openSessions(app, settings, parts, log)
   const rates = await subjectRates(app, store.counter === undefined ? undefined : { redis: store.counter, onStoreError: file.limits.onStoreError })
@@ -75,7 +76,7 @@ export async function registerRoutes (app: FastifyInstance, settings: Settings, 
       cookieSessionRoutes(scope, common)
       if (parts.guests !== undefined) guestRoutes(scope, { ...common, ...settings, ...file.sessions, ...file.guests, guests: parts.guests })
       invitationRoutes(scope, { page: readPage('invitation'), accept: invitations({ ...common, trail: store.audit }) })
-      pageRoutes(scope, { playground: readPage('playground', ["img-src 'self' data:", "media-src 'self'"]) })
+      pageRoutes(scope, { playground: readPage('playground', ["img-src 'self' data:", "media-src 'self'"]), hasFrontEnd: staticDir !== undefined })
       taskRoutes(scope, common)
       deliveryRoutes(scope, common)
       modelRoutes(scope, { ...common, models: settings.models, priceOf: priceList(file.prices) })
@@ -84,6 +85,8 @@ export async function registerRoutes (app: FastifyInstance, settings: Settings, 
     })
     if (adminPort === undefined) await registerOperatorRoutes(app, settings, parts, numbers)
   })
+  // Apart from the others: what is no route of ours stays a 404 for every other method.
+  if (staticDir !== undefined) staticFileRoutes(app, { folder: staticDir })
 }
 
 /** Who may call, and how that is found out. */

@@ -8,7 +8,6 @@ import { fileRuleProblems, fileWarnings } from './settings/file/rules.ts'
 import type { GatewayFile } from './settings/file/schema.ts'
 import { readFileSecrets, type FileSecret } from './settings/secrets/file-secrets.ts'
 import { readGatewayFile, type GatewayFileReading } from './settings/file/gateway-file.ts'
-import { inertWarnings } from './settings/inert.ts'
 import { pathText } from './settings/file/key-path.ts'
 import { readModels } from './settings/models.ts'
 import type { StoreSettings } from './settings/environment/parsers.ts'
@@ -127,7 +126,7 @@ function settingsOf (
       issuer === undefined ? [] : [[issuer, values.map(value => new Secret(value))] as const])),
     turnstileSecret: wrapped(fileSecrets.find(({ issuer }) => issuer === undefined)?.values[0]),
     secretFiles: secretFilesOf(environment, fileSecrets),
-    warnings: [...upstreamWarnings(environment), ...inertWarnings(values), ...fileWarnings(config.file)],
+    warnings: [...upstreamWarnings(environment), ...fileWarnings(config.file)],
     origins: new Map([...environment.origins, ...config.origins])
   })
 }

@@ -83,7 +83,7 @@ t.test('settings that the README says have no effect are settings', async t => {
   const names = Array.from(text!.matchAll(/`([\w.]+)`/g), ([, name]) => name!)
   const known = new Set<string>(environmentVariables.flatMap(({ name }) => [name, `${name}_FILE`]))
   const { file } = loadSettings({ cwd: root, env: { APIXO_API_KEY: apiKey, GATEWAY_SESSION_SECRET: issuerToken } })
-  t.ok(names.length > 2)
+  t.ok(names.length > 1)
   for (const name of names) {
     if (known.has(name)) continue
     const value = name.split('.').reduce<any>((part, key) => part?.[key], file)

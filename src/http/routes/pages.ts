@@ -3,15 +3,21 @@ import type { FastifyInstance, FastifyReply } from 'fastify'
 /** What a browser is shown; its policy lets nothing run but what is in it. */
 export interface ServedPage { readonly html: string, readonly contentSecurityPolicy: string }
 
+export interface PageRoutesOptions {
+  readonly playground: ServedPage
+  /** A front end is served at `/`. */
+  readonly hasFrontEnd: boolean
+}
+
 /**
  * The playground, and the ways to it. It is the same for everybody, and knows nobody: who is calling, it finds out as
  * every page does.
  */
-export function pageRoutes (app: FastifyInstance, { playground }: { readonly playground: ServedPage }): void {
+export function pageRoutes (app: FastifyInstance, { playground, hasFrontEnd }: PageRoutesOptions): void {
   app.get('/gateway/', { config: { operation: 'showPlayground' } }, (_request, reply) => sendPage(reply, playground))
 
   // A fixed place: whatever else was in the address, such as a token in its query, leads nowhere.
-  app.get('/', { config: { operation: 'findPlayground' } }, (_request, reply) => reply.redirect('/gateway/', 302))
+  if (!hasFrontEnd) app.get('/', { config: { operation: 'findPlayground' } }, (_request, reply) => reply.redirect('/gateway/', 302))
   app.get('/gateway', { config: { operation: 'findPlayground' } }, (_request, reply) => reply.redirect('/gateway/', 308))
 }
 

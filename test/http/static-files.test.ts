@@ -1,0 +1,92 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import t, { type Test } from 'tap'
+import { startGateway } from '../helpers/gateway.ts'
+import { rawHttp, rawRequest } from '../helpers/raw-http.ts'
+
+const asPage = { accept: 'text/html,application/xhtml+xml,*/*;q=0.8' }
+
+/** A gateway with a front end of these files. */
+async function open (t: Test, files: Readonly<Record<string, string>>) {
+  const above = mkdtempSync(join(tmpdir(), 'apixo-front-end-'))
+  t.teardown(() => rmSync(above, { recursive: true }))
+  for (const [path, text] of Object.entries(files)) {
+    mkdirSync(dirname(join(above, 'dist', path)), { recursive: true })
+    writeFileSync(join(above, 'dist', path), text)
+  }
+  return await startGateway(t, { env: { GATEWAY_STATIC_DIR: join(above, 'dist') } })
+}
+
+const frontEnd = { 'index.html': '<title>Front</title>', 'assets/app.js': 'start()' }
+
+t.test('a front end is served at /, as it is, and asked about anew each time', async t => {
+  const { call, origin } = await open(t, frontEnd)
+  const page = await call('/', { headers: asPage })
+  t.match(page, { status: 200, text: '<title>Front</title>', error: null })
+  t.match(Object.fromEntries(page.headers), {
+    'content-type': 'text/html; charset=utf-8', 'cache-control': 'no-cache', 'x-content-type-options': 'nosniff', etag: /^W\//
+  })
+  t.equal(page.headers.get('content-security-policy'), null, 'what may run in it is its own to say')
+  const script = await call('/assets/app.js?v=1')
+  t.match(script, { status: 200, text: 'start()' })
+  t.equal(script.headers.get('content-type'), 'application/javascript; charset=utf-8')
+  const again = await rawHttp(t, origin, rawRequest('GET /assets/app.js', [`if-none-match: ${script.headers.get('etag')}`]))
+  t.match(again, { status: 304, text: /\r\n\r\n$/ })
+  t.match(await call('/assets/app.js', { headers: { range: 'bytes=1-3' } }), { status: 206, text: 'tar' })
+  const head = await call('/assets/app.js', { method: 'HEAD' })
+  t.match(head, { status: 200, text: '' })
+  t.equal(head.headers.get('content-length'), '7')
+})
+
+t.test('what is opened as a page and is no file is the front end\'s to show; anything else is not there', async t => {
+  const { call } = await open(t, { ...frontEnd, 'docs/index.html': '<title>Docs</title>' })
+  for (const path of ['/tasks/42', '/no.html', '/assets/none']) t.match(await call(path, { headers: asPage }), { status: 200, text: '<title>Front</title>' }, path)
+  t.match(await call('/docs/', { headers: asPage }), { status: 200, text: '<title>Docs</title>' })
+  for (const [path, options] of [['/assets/none.js', {}], ['/assets/', {}], ['/tasks/42', { method: 'POST', headers: asPage }]] as const) {
+    t.match(await call(path, options), { status: 404, error: 'GW_NOT_FOUND', json: { code: 404, data: null } }, path)
+  }
+  t.match(await call('/index.html', { headers: { range: 'bytes=900-' } }), { status: 400, error: 'GW_BAD_REQUEST' })
+  t.match(await call('/index.html', { headers: { 'if-match': '"other"' } }), { status: 400, error: 'GW_BAD_REQUEST' })
+})
+
+t.test('a folder without an index.html has no pages', async t => {
+  const { call } = await open(t, { 'a.txt': 'a' })
+  t.match(await call('/a.txt'), { status: 200, text: 'a' })
+  for (const path of ['/', '/tasks']) t.match(await call(path, { headers: asPage }), { status: 404, error: 'GW_NOT_FOUND' }, path)
+})
+
+t.test('no file takes the place of a route, one that may come included', async t => {
+  const names = ['api/v1/new', 'v1/messages', 'v1beta/models', 'gateway/page.html', 'gateway/new', 'readyz/x', 'metrics']
+  const { call, sandbox } = await open(t, { ...frontEnd, ...Object.fromEntries(names.map(name => [name, 'a file'])) })
+  const odd = ['/gateway//new', '/GATEWAY/new', '/x/../gateway/new', '/%67ateway/new', '/gateway/%2e/new', '//gateway/new', '/./v1/messages']
+  for (const path of [...names.map(name => `/${name}`), ...odd]) {
+    const { status, text } = await call(path, { headers: asPage })
+    t.notMatch(text, /a file|Front/, path)
+    t.ok(status >= 301 && status <= 404, `${path}: ${status}`)
+  }
+  t.match(await call('/readyz'), { status: 200, json: {} })
+  t.equal(sandbox.calls.length, 0)
+})
+
+t.test('nothing outside of the folder is served, and nothing whose name begins with a dot', async t => {
+  const { origin } = await open(t, { ...frontEnd, '.env': 'SECRET=1', '.git/config': 'secret', '../secret.txt': 'secret', '../dist-old/secret.txt': 'secret' })
+  const ups = ['/../secret.txt', '/..%2fsecret.txt', '/%2e%2e/secret.txt', '/%2e%2e%2fsecret.txt', '/assets/../../secret.txt', '/..%5csecret.txt',
+    '/%252e%252e/secret.txt', '/../dist-old/secret.txt', '//../secret.txt', '/.env', '/%2eenv', '/.git/config', '/assets/../.env', '/secret.txt%00.html', '/%']
+  for (const path of ups) {
+    const { text, status } = await rawHttp(t, origin, rawRequest(`GET ${path}`))
+    t.notMatch(text.replace(path, ''), /secret/i, path)
+    t.ok([400, 404].includes(status!), `${path}: ${status}`)
+  }
+})
+
+t.test('the playground is where it was', async t => {
+  const { call } = await open(t, { ...frontEnd, 'gateway/index.html': 'a file' })
+  t.match(await call('/gateway/', { headers: asPage }), { status: 200, text: /<title>Playground/ })
+  t.match(await call('/gateway', { headers: asPage }), { status: 308 })
+})
+
+t.test('without the setting there is no such route', async t => {
+  const { call } = await startGateway(t)
+  t.match(await call('/index.html', { headers: asPage }), { status: 404, error: 'GW_NOT_FOUND' })
+})
