@@ -2,9 +2,9 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Plan } from '../domain/bodies/plan.ts'
 import type { Revocations, Session, SessionVerifier } from '../domain/sessions/session.ts'
 import { gatewayError, isGatewayError } from '../errors.ts'
-import { credentialOf } from './credential.ts'
-import { holdOrigin, type OwnOrigin } from './origins.ts'
-import type { SessionCookie } from './session-cookie.ts'
+import { credentialOf } from './sessions/credential.ts'
+import { holdOrigin, type OwnOrigin } from './sessions/origins.ts'
+import type { SessionCookie } from './sessions/session-cookie.ts'
 
 /** Route hook: gives the call its session, or throws. It runs before the body is read. */
 export type Authenticate = (request: FastifyRequest, reply: FastifyReply) => Promise<void>

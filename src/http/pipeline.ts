@@ -16,7 +16,7 @@ import type { Uploads } from './uploads.ts'
  * admit         idempotency, rates, slots, credits: before the call    admit.ts, idempotency.ts
  * forward       the upstream call, with the server's key               forward.ts
  * settle        the task recorded, credits kept or given back          settle.ts
- * reply         the upstream's own answer, or one rendered error       reply.ts, error-handler.ts
+ * reply         the upstream's own answer, or one rendered error       reply.ts, server/error-handler.ts
  *
  * A stage returns the next one's input or throws a row of errors.ts. `forward` alone does not throw for what went wrong
  * upstream: it returns an outcome, so that nothing it has begun gets past `settle`. The line has one short cut, from

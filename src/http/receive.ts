@@ -4,8 +4,8 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import ipaddr from 'ipaddr.js'
 import { withoutPort } from '../domain/sessions/address-range.ts'
 import { gatewayError } from '../errors.ts'
-import type { BeginCall } from './beginning.ts'
-import { exposedHeaders } from './security.ts'
+import type { BeginCall } from './server/beginning.ts'
+import { exposedHeaders } from './server/security.ts'
 
 export interface ReceiveOptions {
   readonly allowedOrigins: readonly string[]

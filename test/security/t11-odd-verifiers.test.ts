@@ -5,7 +5,7 @@ import { type Revocations, type Session, type SessionVerifier, unscoped } from '
 import { gatewayError } from '../../src/errors.ts'
 import { authenticator } from '../../src/http/authenticate.ts'
 import { newCall } from '../../src/http/call.ts'
-import type { SessionCookie } from '../../src/http/session-cookie.ts'
+import type { SessionCookie } from '../../src/http/sessions/session-cookie.ts'
 
 const session: Session = unscoped({
   id: 'id', subject: 'app:alice', plan: 'default', models: ['*'], permits: () => true, scopes: ['tasks:read'], issuedAt: 0, expiresAt: 1

@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import Type, { type Static } from 'typebox'
 import type { KeyStatus } from '../../domain/keys/key-entry.ts'
 import type { KeyRing } from '../../domain/keys/keys.ts'
-import type { AuthenticateOperator } from '../admin.ts'
+import type { AuthenticateOperator } from '../sessions/operator.ts'
 
 export interface AdminKeyRoutesOptions {
   readonly authenticate: AuthenticateOperator

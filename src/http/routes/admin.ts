@@ -3,7 +3,7 @@ import Type, { type Static } from 'typebox'
 import type { Operator, PageQuery } from '../../domain/operator/operator.ts'
 import { readUsageQuery, usageCsv } from '../../domain/operator/usage.ts'
 import { gatewayError } from '../../errors.ts'
-import type { AuthenticateOperator } from '../admin.ts'
+import type { AuthenticateOperator } from '../sessions/operator.ts'
 
 export interface AdminRoutesOptions {
   readonly authenticate: AuthenticateOperator

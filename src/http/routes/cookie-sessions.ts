@@ -6,9 +6,9 @@ import { isTrustworthy } from '../../domain/sessions/web-origin.ts'
 import { gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { contextOf } from '../call.ts'
-import { isForeignPage, type OwnOrigin } from '../origins.ts'
-import type { SessionCookie } from '../session-cookie.ts'
-import { sessionNotes } from '../session-notes.ts'
+import { isForeignPage, type OwnOrigin } from '../sessions/origins.ts'
+import type { SessionCookie } from '../sessions/session-cookie.ts'
+import { sessionNotes } from '../sessions/session-notes.ts'
 
 export interface CookieSessionRoutesOptions {
   readonly authenticate: Authenticate

@@ -9,10 +9,10 @@ import { gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { checkQuery, checkScope } from '../authorize.ts'
 import { type Context, contextOf } from '../call.ts'
-import type { EventStream, EventStreams, ServerEvent } from '../event-stream.ts'
+import type { EventStream, EventStreams, ServerEvent } from '../events/event-stream.ts'
 import { type Ownership, ownership } from '../ownership.ts'
 import type { Rates } from '../rates.ts'
-import type { ResultsOf } from '../result-links.ts'
+import type { ResultsOf } from '../results/result-links.ts'
 
 export interface EventRoutesOptions {
   readonly authenticate: Authenticate

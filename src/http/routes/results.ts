@@ -7,7 +7,7 @@ import type { Authenticate } from '../authenticate.ts'
 import type { SessionCall } from '../call.ts'
 import { ownership } from '../ownership.ts'
 import type { Rates } from '../rates.ts'
-import { resultSender } from '../results.ts'
+import { resultSender } from '../results/result-sender.ts'
 
 export interface ResultRoutesOptions {
   readonly authenticate: Authenticate

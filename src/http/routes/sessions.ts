@@ -11,11 +11,11 @@ import { gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { checkQuery } from '../authorize.ts'
 import { contextOf } from '../call.ts'
-import { isSame } from '../comparison.ts'
-import { credentialOf } from '../credential.ts'
-import type { SessionCookie } from '../session-cookie.ts'
-import { sessionNotes } from '../session-notes.ts'
-import { readSessionRequest, type SessionRequestBody, sessionRequestSchema } from '../session-request.ts'
+import { isSame } from '../sessions/comparison.ts'
+import { credentialOf } from '../sessions/credential.ts'
+import type { SessionCookie } from '../sessions/session-cookie.ts'
+import { sessionNotes } from '../sessions/session-notes.ts'
+import { readSessionRequest, type SessionRequestBody, sessionRequestSchema } from '../sessions/session-request.ts'
 
 export interface SessionRoutesOptions {
   readonly authenticate: Authenticate

@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import Type, { type Static } from 'typebox'
 import type { TokenDesk } from '../../domain/sessions/token-desk.ts'
 import { gatewayError } from '../../errors.ts'
-import type { AuthenticateOperator } from '../admin.ts'
+import type { AuthenticateOperator } from '../sessions/operator.ts'
 
 export interface TokenRoutesOptions {
   readonly authenticate: AuthenticateOperator

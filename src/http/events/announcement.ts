@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import type { TaskEvents } from '../domain/status/events.ts'
+import type { TaskEvents } from '../../domain/status/events.ts'
 
 /**
  * Tells, when a submit or a batch is over, that its subject has new tasks: streams that are open follow them from then on,

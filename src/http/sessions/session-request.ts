@@ -1,9 +1,9 @@
 import Type, { type Static } from 'typebox'
-import { readAddressRange } from '../domain/sessions/address-range.ts'
-import { microcredits } from '../domain/bodies/pricing.ts'
-import { scopes, type SessionRequest } from '../domain/sessions/session.ts'
-import { isWebOrigin } from '../domain/sessions/web-origin.ts'
-import { gatewayError } from '../errors.ts'
+import { readAddressRange } from '../../domain/sessions/address-range.ts'
+import { microcredits } from '../../domain/bodies/pricing.ts'
+import { scopes, type SessionRequest } from '../../domain/sessions/session.ts'
+import { isWebOrigin } from '../../domain/sessions/web-origin.ts'
+import { gatewayError } from '../../errors.ts'
 
 const maxOrigins = 20
 

@@ -1,8 +1,8 @@
 import type { FastifyRequest } from 'fastify'
-import { isInRange } from '../domain/sessions/address-range.ts'
-import type { Session } from '../domain/sessions/session.ts'
-import { gatewayError } from '../errors.ts'
-import { ipOf } from './receive.ts'
+import { isInRange } from '../../domain/sessions/address-range.ts'
+import type { Session } from '../../domain/sessions/session.ts'
+import { gatewayError } from '../../errors.ts'
+import { ipOf } from '../receive.ts'
 
 /** The web origin of the gateway's own pages, as browsers write it; `null`: the request does not tell. */
 export type OwnOrigin = (request: FastifyRequest) => string | null

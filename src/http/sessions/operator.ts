@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
-import type { Live } from '../domain/live.ts'
-import type { Secret } from '../domain/secret.ts'
-import { gatewayError } from '../errors.ts'
+import type { Live } from '../../domain/live.ts'
+import type { Secret } from '../../domain/secret.ts'
+import { gatewayError } from '../../errors.ts'
 import { isSame } from './comparison.ts'
 import { credentialOf } from './credential.ts'
 

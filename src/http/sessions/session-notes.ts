@@ -1,5 +1,5 @@
-import type { AuditEntry, AuditKind, AuditTrail } from '../domain/operator/audit.ts'
-import type { Session } from '../domain/sessions/session.ts'
+import type { AuditEntry, AuditKind, AuditTrail } from '../../domain/operator/audit.ts'
+import type { Session } from '../../domain/sessions/session.ts'
 
 /**
  * Writes down that a session begins or ends: before the answer, and before what it tells of is done, so that none does

@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import cookies from '@fastify/cookie'
-import type { PrintedSession, Session, SessionIssuer } from '../domain/sessions/session.ts'
-import { gatewayError } from '../errors.ts'
+import type { PrintedSession, Session, SessionIssuer } from '../../domain/sessions/session.ts'
+import { gatewayError } from '../../errors.ts'
 
 /** The cookie that a session may be in, for pages of the gateway's own origin. */
 export interface SessionCookie {

@@ -1,6 +1,6 @@
 import { METHODS } from 'node:http'
 import type { FastifyInstance } from 'fastify'
-import { gatewayError } from '../errors.ts'
+import { gatewayError } from '../../errors.ts'
 
 const operation = 'methodNotAllowed'
 

@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { newCall } from './call.ts'
+import { newCall } from '../call.ts'
 import { secureHeaders } from './security.ts'
 
 /** Gives a request its call and its first headers. */

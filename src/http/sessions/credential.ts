@@ -1,4 +1,4 @@
-import { gatewayError } from '../errors.ts'
+import { gatewayError } from '../../errors.ts'
 
 /**
  * Finds the caller's token where stock SDKs put their key: `Authorization: Bearer` (RFC 6750 section 2.1), `x-api-key`,

@@ -1,8 +1,8 @@
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { quoted } from '../domain/bodies/json.ts'
-import { gatewayError, type GatewayError, isGatewayError } from '../errors.ts'
+import { quoted } from '../../domain/bodies/json.ts'
+import { gatewayError, type GatewayError, isGatewayError } from '../../errors.ts'
 import type { BeginCall } from './beginning.ts'
 
 /** What the framework refuses by itself, in our words. Any other 4xx of its own is a bad request. */

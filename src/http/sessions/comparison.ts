@@ -1,5 +1,5 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
-import type { Secret } from '../domain/secret.ts'
+import type { Secret } from '../../domain/secret.ts'
 
 /** Equal or not, in a time that says nothing about how much of it is right: both are hashed to one length first. */
 export function isSame (credential: string, secret: Secret): boolean {

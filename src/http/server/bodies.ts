@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
-import { readJson } from '../domain/bodies/json.ts'
-import { gatewayError } from '../errors.ts'
+import { readJson } from '../../domain/bodies/json.ts'
+import { gatewayError } from '../../errors.ts'
 
 /** Longest body of the gateway's own routes. They are read outside the bound on bytes in flight, so they are small. */
 const ownBodyBytes = 65_536

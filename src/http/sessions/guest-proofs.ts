@@ -1,8 +1,8 @@
 import type { FastifyRequest } from 'fastify'
-import { type Guests, isGuest, proofHeader } from '../domain/sessions/guests.ts'
-import { gatewayError } from '../errors.ts'
-import type { Context } from './call.ts'
-import { ipOf } from './receive.ts'
+import { type Guests, isGuest, proofHeader } from '../../domain/sessions/guests.ts'
+import { gatewayError } from '../../errors.ts'
+import type { Context } from '../call.ts'
+import { ipOf } from '../receive.ts'
 
 /** Part of *admit*: throws `GW_SCOPE_DENIED` unless the caller may submit now. A guest's proof is used up by asking. */
 export type Prove = (context: Context) => Promise<void>

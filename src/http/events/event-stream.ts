@@ -1,8 +1,8 @@
 import type { FastifyReply } from 'fastify'
-import type { Revocations, Session } from '../domain/sessions/session.ts'
-import type { Timers } from '../domain/timers.ts'
-import { gatewayError } from '../errors.ts'
-import type { Context } from './call.ts'
+import type { Revocations, Session } from '../../domain/sessions/session.ts'
+import type { Timers } from '../../domain/timers.ts'
+import { gatewayError } from '../../errors.ts'
+import type { Context } from '../call.ts'
 
 /** https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream */
 export interface ServerEvent {
