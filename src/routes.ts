@@ -56,7 +56,7 @@ export interface Doors { readonly log: Logger, readonly uploads: Uploads, readon
 export async function registerRoutes (app: FastifyInstance, settings: Settings, parts: Parts, { log, uploads, numbers, streams }: Doors): Promise<void> {
   const { file, publicUrl, adminPort, staticDir } = settings
   const { store, tickets } = parts
-  const who = await openSessions(app, settings, parts, log)
+  const who = await openSessions(app, settings, parts, { log, streams })
   const rates = await subjectRates(app, store.counter === undefined ? undefined : { redis: store.counter, onStoreError: file.limits.onStoreError })
   const rules = { ...parts, extraFields: new Set(file.submit.fields), priceOf: pricing(file.prices), holdCaps: caps(file.caps) }
   const common = { ...parts, ...store, ...who, rates }
@@ -90,7 +90,7 @@ export async function registerRoutes (app: FastifyInstance, settings: Settings, 
 }
 
 /** Who may call, and how that is found out. */
-async function openSessions (app: FastifyInstance, settings: Settings, { store, secrets, tokenSessions, now }: Parts, log: Logger) {
+async function openSessions (app: FastifyInstance, settings: Settings, { store, secrets, tokenSessions, now }: Parts, { log, streams }: Pick<Doors, 'log' | 'streams'>) {
   const { file, publicUrl } = settings
   const plans = compilePlans(file.plans)
   const sessions = signedSessions({ secrets: secrets.sessionSecrets, now })
@@ -98,7 +98,9 @@ async function openSessions (app: FastifyInstance, settings: Settings, { store, 
     issuers: file.issuers,
     secrets: secrets.issuerSecrets,
     now,
-    onKeysFailed: (issuer, err) => log.warn({ alarm: 'issuer-keys', issuer, err }, 'the keys of an issuer can not be read; those known before stay in use')
+    onKeysFailed: (issuer, err) => log.warn({ alarm: 'issuer-keys', issuer, err }, 'the keys of an issuer can not be read; those known before stay in use'),
+    // Who comes back with a token under a key that is gone is refused.
+    onKeysChanged: streams.renew
   })
   const ownOrigin = ownOrigins(publicUrl)
   const cookie = await sessionCookie(app, { ...file.sessions, issuer: sessions, now })

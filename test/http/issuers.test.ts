@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { SignJWT } from 'jose'
 import t, { type Test } from 'tap'
 import { clock } from '../helpers/clock.ts'
+import { openEvents } from '../helpers/event-source.ts'
 import { startGateway } from '../helpers/gateway.ts'
 import { identityProvider, type Misbehaviour } from '../helpers/identity-provider.ts'
 import { until } from '../helpers/until.ts'
@@ -121,9 +122,28 @@ t.test('a token that is not good, or is nobody\'s, is a 401 that does not say wh
   t.equal(sandbox.calls.length, 0)
 })
 
+t.test('a key that its issuer takes back closes the streams of sessions under it, and the next one is refused', async t => {
+  const { call, origin, print, provider, time } = await start(t)
+  const token = await print({ exp: time.now() / 1000 + 86_400 })
+  const open = () => openEvents(t, `${origin}/gateway/events`, { token })
+  const stream = await open()
+  t.equal(stream.status, 200)
+  await provider.addKey('ES256')
+  provider.published.shift()
+  time.advance(20 * 60_000)
+  t.match(await call('/gateway/session', { token }), { status: 401, error: 'GW_BAD_SESSION' })
+  await stream.over()
+  t.notOk(stream.isCut)
+  t.equal((await open()).status, 401)
+  const fresh = await openEvents(t, `${origin}/gateway/events`, { token: await print({ exp: time.now() / 1000 + 86_400 }) })
+  time.advance(20 * 60_000)
+  await call('/gateway/session', { token })
+  t.notOk(fresh.isOver, 'keys that are the same close nothing')
+})
+
 t.test('a session of an issuer mints no others', async t => {
   const { print, call } = await start(t)
-  t.equal((await call('/gateway/sessions', { token: await print(), body: { subject: 'bob' } })).status, 401)
+  t.equal((await call('/gateway/sessions', { token: await print(), body: { subject: 'bob' } })).status, 403)
 })
 
 t.test('an issuer that is down at start stops nobody, is told of once, and is asked again', async t => {

@@ -47,6 +47,8 @@ export interface PublishedKeysOptions {
   readonly load: () => Promise<Publication>
   readonly now: () => number
   readonly onFailed: (error: unknown) => void
+  /** There are others than before. */
+  readonly onChanged: () => void
 }
 
 /** From this age on they are renewed while they are used, ms. */
@@ -62,7 +64,7 @@ const emptyCoolDownMs = 5000
  * The keys that an issuer publishes. One request at a time, whoever asks; while the issuer is down or answers rubbish,
  * the keys known before stay in use.
  */
-export function publishedKeys ({ load, now, onFailed }: PublishedKeysOptions): IssuerKeys {
+export function publishedKeys ({ load, now, onFailed, onChanged }: PublishedKeysOptions): IssuerKeys {
   let published: Publication | undefined
   let confirmedAt = -Infinity
   let restUntil = -Infinity
@@ -70,9 +72,11 @@ export function publishedKeys ({ load, now, onFailed }: PublishedKeysOptions): I
 
   const ask = async (): Promise<void> => {
     try {
-      const next = await load()
-      if (next.text !== published?.text) published = next
+      const [before, next] = [published, await load()]
       confirmedAt = now()
+      if (next.text === before?.text) return
+      published = next
+      if (before !== undefined) onChanged()
     } catch (error) {
       onFailed(error)
     } finally {

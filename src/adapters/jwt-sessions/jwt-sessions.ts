@@ -34,6 +34,8 @@ export interface JwtSessionsOptions {
   readonly now: () => number
   /** The keys of an issuer could not be had. Those known before stay in use; it is tried again on its next tokens. */
   readonly onKeysFailed: (issuer: string, error: unknown) => void
+  /** An issuer publishes other keys than before: sessions under one that is gone are no longer vouched for. */
+  readonly onKeysChanged?: () => void
   /** For all documents of one renewal, ms. */
   readonly timeoutMs?: number
 }
@@ -48,7 +50,7 @@ interface Verified { readonly session: Session, readonly keys: KeySet, readonly 
  * keys. Whether a session was revoked is never remembered here. Keys are fetched in the background from the first
  * moment; an issuer that can not be reached keeps nobody from starting.
  */
-export function jwtSessions ({ issuers, secrets, now, onKeysFailed, timeoutMs = documentsMs }: JwtSessionsOptions): SessionVerifier {
+export function jwtSessions ({ issuers, secrets, now, onKeysFailed, onKeysChanged = () => {}, timeoutMs = documentsMs }: JwtSessionsOptions): SessionVerifier {
   const trusted = new Map(issuers.map(rules => [rules.issuer, { rules, source: keysOf(rules) }]))
   const verified = new LRUCache<string, Verified>({ max: verifiedTokens })
 
@@ -56,7 +58,7 @@ export function jwtSessions ({ issuers, secrets, now, onKeysFailed, timeoutMs = 
     const shared = secrets.get(rules.issuer)
     if (shared !== undefined) return sharedKeys(shared)
     const load = keyDocuments({ ...rules, timeoutMs })
-    return publishedKeys({ load, now, onFailed: error => onKeysFailed(rules.issuer, error) })
+    return publishedKeys({ load, now, onFailed: error => onKeysFailed(rules.issuer, error), onChanged: onKeysChanged })
   }
 
   async function verifyFresh (token: string): Promise<Verified | null> {
