@@ -115,7 +115,10 @@ function arrive ({ begin, isStopping }: ReceiveOptions, warnOfProxy: (request: F
     if (isStopping()) return next(gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }))
     // A fragment is not part of a request target (RFC 9112 section 3.2); a router that cuts it off would read another
     // route than the one that was asked for.
-    if (request.raw.url!.includes('#')) return next(gatewayError('GW_BAD_REQUEST', { about: 'Encode # in the path as %23.' }))
+    const target = request.raw.url!
+    if (target.includes('#')) return next(gatewayError('GW_BAD_REQUEST', { about: 'Encode # in the path as %23.' }))
+    // `*` is for OPTIONS alone (section 3.2.4 there); the router takes it for `/`.
+    if (target === '*' && request.method !== 'OPTIONS') return next(gatewayError('GW_BAD_REQUEST', { about: 'The path * is none.' }))
     next()
   }
 }
