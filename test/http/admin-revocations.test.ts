@@ -1,11 +1,11 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { DatabaseSync } from 'node:sqlite'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { SignJWT } from 'jose'
 import t, { type Test } from 'tap'
 import { fromOwnPage, swap } from '../helpers/cookies.ts'
 import { adminToken, type CallOptions, issuerToken, startGateway, type TestGatewayOptions } from '../helpers/gateway.ts'
+import { holdStore, storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'
 
 const shop = 'https://shop.example/'
@@ -156,16 +156,13 @@ t.test('nobody but the operator ends sessions of others', async t => {
 })
 
 t.test('what can not be written down ends nothing, and the operator hears so', async t => {
-  const store = `${t.testdirName}-down.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const store = storeFile(t)
   const { end, mint, statusesOf, call } = await start(t, { store })
   const token = await mint('alice')
-  const other = new DatabaseSync(store)
-  t.teardown(() => other.close())
-  other.exec('BEGIN IMMEDIATE')
+  const letGo = holdStore(t, store)
   t.match(await end({ subject: 'app:alice' }), { status: 503, error: 'GW_STORE_DOWN' })
   t.match(await end({ session: 'one' }), { status: 503, error: 'GW_STORE_DOWN' })
-  other.exec('COMMIT')
+  letGo()
   await until('the store is back', async () => (await call('/readyz')).status === 200)
   t.same(await statusesOf(token), [200])
   t.equal((await end({ subject: 'app:alice' })).status, 201)

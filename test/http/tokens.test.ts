@@ -113,7 +113,7 @@ t.test('a rotated token has a new secret, the same subject and tasks, and the ol
 t.test('whoever holds a token can end it, and a token mints nothing', async t => {
   const { create, session, call, time, admin } = await start(t)
   const { token, id } = await create()
-  t.match(await call('/gateway/sessions', { token, body: { subject: 'x' } }), { status: 401, error: 'GW_BAD_SESSION' })
+  t.match(await call('/gateway/sessions', { token, body: { subject: 'x' } }), { status: 403, error: 'GW_SCOPE_DENIED' })
   t.match(await call('/gateway/admin/tokens', { token }), { status: 401, error: 'GW_BAD_SESSION' })
   t.equal((await call('/gateway/session', { token, method: 'DELETE' })).status, 204)
   time.advance(1000)

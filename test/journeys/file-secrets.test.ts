@@ -1,14 +1,14 @@
-import { rmSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs'
-import { DatabaseSync } from 'node:sqlite'
+import { truncateSync, unlinkSync, writeFileSync } from 'node:fs'
 import { setTimeout as wait } from 'node:timers/promises'
 import { SignJWT } from 'jose'
 import t, { type Test } from 'tap'
 import { Secret } from '../../src/domain/secret.ts'
-import { load } from '../helpers/callers.ts'
 import { openEvents } from '../helpers/event-source.ts'
 import { adminToken, sessionSecret, startGateway, type TestGatewayOptions } from '../helpers/gateway.ts'
 import { guestsOf } from '../helpers/guests.ts'
+import { load } from '../helpers/load.ts'
 import { secretFiles } from '../helpers/secret-files.ts'
+import { holdStore, storeFile } from '../helpers/store-file.ts'
 import { turnstileSecret, turnstileServer } from '../helpers/turnstile-server.ts'
 import { until } from '../helpers/until.ts'
 
@@ -156,25 +156,17 @@ t.test('whatever happens to the files, what was read before serves, with one ala
   t.notMatch(JSON.stringify(log), new RegExp([oldShared, turnstileSecret, sessionSecret].join('|')))
 })
 
-function storeFor (t: Test, name: string): string {
-  const store = `${t.testdirName}-${name}.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
-  return store
-}
-
 t.test('while the audit trail can not be written secrets rotate all the same, and are written down later', async t => {
-  const store = storeFor(t, 'down')
+  const store = storeFile(t)
   const { files, said, after, rotations, call, gateway, time } = await withFiles(t, { store })
   const at = new Date(time.now()).toISOString()
-  const other = new DatabaseSync(store)
-  t.teardown(() => other.close())
-  other.exec('BEGIN IMMEDIATE')
+  const letGo = holdStore(t, store)
   const isKept = { msg: 'the audit trail does not have this rotation yet; it is tried again' }
   await after('issuers[0].secretFile', () => files.rotate('shop', newShared), isKept)
   await after('GATEWAY_SESSION_SECRET', () => files.rotate('GATEWAY_SESSION_SECRET', newSession), isKept)
   t.match(said('issuers[0].secretFile', { msg: isRead }), [{ rotated: true }])
   await t.rejects(gateway.tidy(), { code: 'GW_STORE_DOWN' })
-  other.exec('COMMIT')
+  letGo()
   await until('the store is back', async () => (await call('/readyz')).status === 200)
   time.advance(60_000)
   await gateway.tidy()
@@ -188,7 +180,7 @@ t.test('while the audit trail can not be written secrets rotate all the same, an
 })
 
 t.test('the next start compares its settings with those of the last start, whatever has rotated between', async t => {
-  const store = storeFor(t, 'settings')
+  const store = storeFile(t)
   const first = await withFiles(t, { store })
   await first.after('GATEWAY_SESSION_SECRET', () => first.files.rotate('GATEWAY_SESSION_SECRET', newSession))
   await first.rotations(1)

@@ -13,7 +13,7 @@ t.test('an unknown secret is an address that does not exist: the same answer as 
   const plain = await call('/gateway/no-such-route', { method: 'POST', body: '{}' })
   const path = callbackPath()
   const guesses = [
-    guess(), path.slice(-43, -1), `${path.slice(-43)}A`, path.slice(-43).toLowerCase(), 'x', '%00', '..', '*', "'", 'a'.repeat(2000), encodeURIComponent('😀')
+    guess(), path.slice(-43, -1), `${path.slice(-43)}A`, path.slice(-43).toLowerCase(), 'x', '%00', '*', "'", 'a'.repeat(2000), encodeURIComponent('😀')
   ]
   for (const secret of guesses) {
     const reply = await callBack(`/gateway/callbacks/${secret}`, '{"code":200}')

@@ -1,4 +1,3 @@
-import { rmSync } from 'node:fs'
 import t, { type Test } from 'tap'
 import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import { type Operator, operator } from '../../src/domain/operator/operator.ts'
@@ -9,6 +8,7 @@ import { crankedGateway } from '../helpers/cranked-gateway.ts'
 import { adminToken } from '../helpers/gateway.ts'
 import { redisServer } from '../helpers/redis-server.ts'
 import { startReplicas } from '../helpers/replicas.ts'
+import { storeFile } from '../helpers/store-file.ts'
 
 const env = { GATEWAY_ADMIN_TOKEN: adminToken }
 const config = 'plans: { default: { credits: unlimited } }\nlimits: { addressFailuresPerMinute: 1000 }'
@@ -17,8 +17,7 @@ const freshMs = 1000
 
 /** A gateway over a file, and the operator beside it, as the command line is. */
 async function start (t: Test) {
-  const store = `${t.testdirName}.db`
-  t.teardown(() => { for (const end of ['', '-wal', '-shm', '.lock']) rmSync(store + end, { force: true }) })
+  const store = storeFile(t)
   const gateway = await crankedGateway(t, { store, config, env })
   const { now } = gateway.time
   const beside = sqliteStore({ path: store, role: 'operator', terms, now, synchronous: 'normal' })
