@@ -64,7 +64,7 @@ Paste this into a second terminal.
 # 1. Your backend mints a session for one of its users. Only it knows the issuer token.
 TOKEN=$(curl -s ${origin}/gateway/sessions -H 'authorization: Bearer ${issuerToken}' ${json} -d '{"subject":"alice"}' | sed -E 's/.*"token":"([^"]+)".*/\\1/'); echo "$TOKEN"
 
-# Or sign in with that token at ${origin}/gateway/ and go on there, in a browser.
+# Or go on in a browser instead, at ${origin}/gateway/ where that token is swapped for a cookie, and is used up.
 
 # 2. The page submits a task, with that token where the APIXO key would be.
 TASK=$(curl -s ${origin}/api/v1/generateTask/nano-banana ${bearer} ${json} -d '{"input":{"mode":"text-to-image","prompt":"a lighthouse at dusk"}}' | sed -E 's/.*"taskId":"([^"]+)".*/\\1/'); echo "$TASK"
