@@ -1,21 +1,21 @@
 import type { FastifyInstance } from 'fastify'
 import type { DestinationStream, Logger } from 'pino'
 import { nodeTimers } from './adapters/node-timers.ts'
+import type { Store } from './domain/ledger/store.ts'
 import { type Housekeeping, housekeeping } from './domain/operator/housekeeping.ts'
 import { reconciler } from './domain/operator/reconciler.ts'
 import { type Refusals, refusals } from './domain/operator/refusals.ts'
 import { rotations } from './domain/operator/rotations.ts'
 import { settingsRecord } from './domain/operator/settings-record.ts'
-import type { Store } from './domain/ledger/store.ts'
 import { taskEnding } from './domain/status/task-ending.ts'
 import type { Timers } from './domain/timers.ts'
 import { announcement } from './http/events/announcement.ts'
 import { type EventStreams, eventStreams } from './http/events/event-stream.ts'
+import { healthRoutes } from './http/routes/health.ts'
 import { listener, type ListenerOptions } from './http/server/listener.ts'
 import { accessLine, logger } from './http/server/logging.ts'
 import { withMethods } from './http/server/methods.ts'
 import { type Metrics, metrics } from './http/server/metrics.ts'
-import { healthRoutes } from './http/routes/health.ts'
 import { uploads as boundedUploads } from './http/uploads.ts'
 import { openParts, type Parts, type WebhookTest } from './parts.ts'
 import { followSecrets } from './parts/secrets.ts'
@@ -70,7 +70,7 @@ export async function createGateway (settings: Settings, {
   const { round: tidy } = openHousekeeping(parts, log, [audit.keep, parts.tidyResults, deliveries(parts)])
   const failed = (when: string) => (error: unknown) => log.error({ err: error, owed: parts.patient.owed }, when)
   const timer = setInterval(() => { tidy().catch(failed('housekeeping failed; it is tried again')) }, tidyEveryMs).unref()
-  const secretFiles = followSecrets(settings, parts, log, { sessionsEnded: streams.renew, rotated: audit.rotated })
+  const secretFiles = followSecrets(settings, parts, log, { onSessionsEnded: streams.renew, writeRotation: audit.writeRotation })
   await audit.keep().catch(failed('the audit trail does not have the settings yet; it is tried again'))
 
   return {
@@ -108,14 +108,14 @@ function deliveries ({ store, deliverer }: Parts): () => Promise<void> {
 function openAudit (settings: Settings, { store: { audit: trail }, now }: Parts) {
   const refused = refusals({ trail, now, maxRows: maxRefusals })
   const record = settingsRecord(trail, shownSettings(settings), now)
-  const { write: rotated, flush: flushRotations } = rotations(trail, now)
+  const rotated = rotations(trail, now)
   return {
     refused,
-    rotated,
+    writeRotation: rotated.write,
     async keep (): Promise<void> {
       await record.write()
       await refused.flush()
-      await flushRotations()
+      await rotated.flush()
     }
   }
 }

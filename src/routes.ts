@@ -3,22 +3,17 @@ import type { Logger } from 'pino'
 import { jwtSessions } from './adapters/jwt-sessions/jwt-sessions.ts'
 import { signedSessions } from './adapters/signed-sessions.ts'
 import { caps } from './domain/bodies/caps.ts'
-import { invitations } from './domain/sessions/invitations.ts'
-import type { Live } from './domain/live.ts'
 import { priceList } from './domain/bodies/models.ts'
-import { operator } from './domain/operator/operator.ts'
 import { plans as compilePlans } from './domain/bodies/plan.ts'
 import { pricing } from './domain/bodies/pricing.ts'
+import type { Live } from './domain/live.ts'
+import { operator } from './domain/operator/operator.ts'
 import type { Secret } from './domain/secret.ts'
-import { subjectFeed } from './domain/status/subject-feed.ts'
+import { invitations } from './domain/sessions/invitations.ts'
 import { tokenDesk } from './domain/sessions/token-desk.ts'
-import { operatorAuthenticator } from './http/sessions/operator.ts'
+import { subjectFeed } from './domain/status/subject-feed.ts'
 import { authenticator } from './http/authenticate.ts'
-import { readBodies } from './http/server/bodies.ts'
 import type { EventStreams } from './http/events/event-stream.ts'
-import { withMethods } from './http/server/methods.ts'
-import type { Metrics } from './http/server/metrics.ts'
-import { ownOrigins } from './http/sessions/origins.ts'
 import { subjectRates } from './http/rates.ts'
 import { resultLinks } from './http/results/result-links.ts'
 import { adminRoutes } from './http/routes/admin.ts'
@@ -40,6 +35,11 @@ import { sessionRoutes } from './http/routes/sessions.ts'
 import { staticFileRoutes } from './http/routes/static-files.ts'
 import { taskRoutes } from './http/routes/tasks.ts'
 import { tokenRoutes } from './http/routes/tokens.ts'
+import { readBodies } from './http/server/bodies.ts'
+import { withMethods } from './http/server/methods.ts'
+import type { Metrics } from './http/server/metrics.ts'
+import { operatorAuthenticator } from './http/sessions/operator.ts'
+import { ownOrigins } from './http/sessions/origins.ts'
 import { sessionCookie } from './http/sessions/session-cookie.ts'
 import type { Uploads } from './http/uploads.ts'
 import { readPage } from './pages/page.ts'
@@ -53,7 +53,9 @@ const verifierMs = 5000
 export interface Doors { readonly log: Logger, readonly uploads: Uploads, readonly numbers: Metrics, readonly streams: EventStreams }
 
 /** All that the main port answers. */
-export async function registerRoutes (app: FastifyInstance, settings: Settings, parts: Parts, { log, uploads, numbers, streams }: Doors): Promise<void> {
+export async function registerRoutes (
+  app: FastifyInstance, settings: Settings, parts: Parts, { log, uploads, numbers, streams }: Doors
+): Promise<void> {
   const { file, publicUrl, adminPort, staticDir } = settings
   const { store, tickets } = parts
   const who = await openSessions(app, settings, parts, { log, streams })
@@ -76,7 +78,8 @@ export async function registerRoutes (app: FastifyInstance, settings: Settings, 
       cookieSessionRoutes(scope, common)
       if (parts.guests !== undefined) guestRoutes(scope, { ...common, ...settings, ...file.sessions, ...file.guests, guests: parts.guests })
       invitationRoutes(scope, { page: readPage('invitation'), accept: invitations({ ...common, trail: store.audit }) })
-      pageRoutes(scope, { playground: readPage('playground', ["img-src 'self' data:", "media-src 'self'"]), hasFrontEnd: staticDir !== undefined })
+      const playground = readPage('playground', ["img-src 'self' data:", "media-src 'self'"])
+      pageRoutes(scope, { playground, hasFrontEnd: staticDir !== undefined })
       taskRoutes(scope, common)
       deliveryRoutes(scope, common)
       modelRoutes(scope, { ...common, models: settings.models, priceOf: priceList(file.prices) })
@@ -85,12 +88,14 @@ export async function registerRoutes (app: FastifyInstance, settings: Settings, 
     })
     if (adminPort === undefined) await registerOperatorRoutes(app, settings, parts, numbers)
   })
-  // Apart from the others: what is no route of ours stays a 404 for every other method.
+  // Not under `withMethods`: a POST to what is no route of ours stays a 404, and does not become a 405.
   if (staticDir !== undefined) staticFileRoutes(app, { folder: staticDir })
 }
 
 /** Who may call, and how that is found out. */
-async function openSessions (app: FastifyInstance, settings: Settings, { store, secrets, tokenSessions, now }: Parts, { log, streams }: Pick<Doors, 'log' | 'streams'>) {
+async function openSessions (
+  app: FastifyInstance, settings: Settings, { store, secrets, tokenSessions, now }: Parts, { log, streams }: Pick<Doors, 'log' | 'streams'>
+) {
   const { file, publicUrl } = settings
   const plans = compilePlans(file.plans)
   const sessions = signedSessions({ secrets: secrets.sessionSecrets, now })
@@ -98,7 +103,8 @@ async function openSessions (app: FastifyInstance, settings: Settings, { store, 
     issuers: file.issuers,
     secrets: secrets.issuerSecrets,
     now,
-    onKeysFailed: (issuer, err) => log.warn({ alarm: 'issuer-keys', issuer, err }, 'the keys of an issuer can not be read; those known before stay in use'),
+    onKeysFailed: (issuer, err) =>
+      log.warn({ alarm: 'issuer-keys', issuer, err }, 'the keys of an issuer can not be read; those known before stay in use'),
     // Who comes back with a token under a key that is gone is refused.
     onKeysChanged: streams.renew
   })

@@ -1,5 +1,5 @@
-import t, { type Test } from 'tap'
 import { setTimeout as wait } from 'node:timers/promises'
+import t, { type Test } from 'tap'
 import { startSandbox } from '../src/sandbox/sandbox.ts'
 import { apiKey } from './helpers/gateway.ts'
 import { gatewayEnvironment, runScript, startProcess } from './helpers/gateway-process.ts'

@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
-import { Secret } from '../src/domain/secret.ts'
 import { webhookSecret } from '../src/domain/callbacks/webhook-signature.ts'
+import { Secret } from '../src/domain/secret.ts'
 import { sessionSecret } from './helpers/gateway.ts'
 import { gatewayEnvironment, runScript } from './helpers/gateway-process.ts'
 

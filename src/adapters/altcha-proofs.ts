@@ -1,9 +1,9 @@
 import { hkdfSync } from 'node:crypto'
 import { type Challenge, createChallenge, type Payload, randomInt, verifySolution, type VerifySolutionOptions } from 'altcha-lib'
 import { deriveKey } from 'altcha-lib/algorithms/pbkdf2'
-import type { GuestProofs, Proof, ProofChallenges } from '../domain/sessions/guests.ts'
 import { derived, type Live } from '../domain/live.ts'
 import type { Secret } from '../domain/secret.ts'
+import type { GuestProofs, Proof, ProofChallenges } from '../domain/sessions/guests.ts'
 
 export interface AltchaProofsOptions {
   /** The session secrets, newest first: the first signs, all verify. */

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Live } from '../domain/live.ts'
-import type { GuestProofs } from '../domain/sessions/guests.ts'
 import type { Secret } from '../domain/secret.ts'
+import type { GuestProofs } from '../domain/sessions/guests.ts'
 import { gatewayError } from '../errors.ts'
 
 export interface TurnstileProofsOptions {

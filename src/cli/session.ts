@@ -28,7 +28,7 @@ export const command: Command = {
   }
 }
 
-/** What can't be is refused before anything is opened. */
+/** A subject that can't be one is refused before settings are read and the store is opened. */
 async function endAll (subject: string): Promise<void> {
   checkSubject(subject)
   const before = await withOperator(operator => operator.endSessions(subject))

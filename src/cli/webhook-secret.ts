@@ -16,7 +16,9 @@ export const command: Command = {
     if (host.includes('*') || URL.parse(`https://${host}`)?.hostname !== host) {
       throw new UsageError('HOST is one host in lower case, without scheme, port or path.')
     }
-    const [{ loadSettings, readDotEnv }, { webhookSecret }] = await Promise.all([import('../settings.ts'), import('../domain/callbacks/webhook-signature.ts')])
+    const [{ loadSettings, readDotEnv }, { webhookSecret }] = await Promise.all([
+      import('../settings.ts'), import('../domain/callbacks/webhook-signature.ts')
+    ])
     const cwd = process.cwd()
     const { sessionSecrets } = loadSettings({ env: { ...readDotEnv(cwd), ...process.env }, cwd })
     process.stdout.write(`${webhookSecret(sessionSecrets[0]!, host).reveal()}\n`)

@@ -1,16 +1,16 @@
-import type { IdempotencyStore } from '../domain/ledger/idempotency.ts'
-import { type KeyChoice, type KeyRing, probeIntervalMs } from '../domain/keys/keys.ts'
-import type { ReservationId, TaskLedger } from '../domain/ledger/ledger.ts'
 import { periodAt } from '../domain/bodies/plan.ts'
+import { type KeyChoice, type KeyRing, probeIntervalMs } from '../domain/keys/keys.ts'
+import type { IdempotencyStore } from '../domain/ledger/idempotency.ts'
+import type { ReservationId, TaskLedger } from '../domain/ledger/ledger.ts'
 import { budgetOf } from '../domain/sessions/session.ts'
 import type { UpstreamKey } from '../domain/upstream.ts'
 import { gatewayError } from '../errors.ts'
 import type { StatusOrder, SubmitOrder } from './authorize.ts'
 import type { Context } from './call.ts'
-import type { Prove } from './sessions/guest-proofs.ts'
 import { replay } from './idempotency.ts'
 import type { Rate } from './rates.ts'
 import type { Replay } from './reply.ts'
+import type { Prove } from './sessions/guest-proofs.ts'
 
 /** A submit that is paid for: what it costs is set aside, and the key is chosen. */
 export interface AdmittedSubmit extends SubmitOrder {

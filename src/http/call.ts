@@ -13,7 +13,7 @@ export interface Call {
   /** Who is throttled: the address, or the /64 it is in. */
   address: string | undefined
   stage: Stage
-  /** When *authenticate* was done, before the body was read, Unix ms. */
+  /** When its session was found good, before the body was read, Unix ms. */
   letInAt: number
   /** Passed authenticate, authorize and admit. */
   granted: boolean

@@ -1,6 +1,6 @@
 import { maxTaskIdLength } from '../domain/bodies/envelope.ts'
-import type { Task, TaskLedger } from '../domain/ledger/ledger.ts'
 import type { TaskReferences } from '../domain/bodies/task-references.ts'
+import type { Task, TaskLedger } from '../domain/ledger/ledger.ts'
 import { gatewayError } from '../errors.ts'
 import type { Context } from './call.ts'
 import type { Rate } from './rates.ts'

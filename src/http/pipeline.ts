@@ -35,7 +35,7 @@ export interface Entrance {
   readonly now: () => number
 }
 
-/** A body that comes later than this after its session was looked at has it looked at again, ms. */
+/** When a body has taken longer than this, ms, its session is looked at again. */
 const slowBodyMs = 500
 
 export function mirror<Order extends object, Admitted extends Order, Outcome> (
@@ -69,7 +69,7 @@ export function mirror<Order extends object, Admitted extends Order, Outcome> (
       const { call } = context
       call.running = true
       try {
-        // A body may take its time, and whose it is may have been put out since.
+        // The session may have ended while the body was coming, which may take as long as its sender likes.
         if (now() - call.letInAt > slowBodyMs) await authenticate(request, reply)
         const answer = await run(context)
         call.stage = 'reply'

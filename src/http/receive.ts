@@ -95,8 +95,8 @@ function proxyWarning (app: FastifyInstance): (request: FastifyRequest) => void 
 }
 
 /**
- * The caller's address, without the port that some proxies write beside it; `''` for one that has none any more: a request
- * may still be in the pipeline when its socket closes, and then `ip` is not there, whatever its type says.
+ * The caller's address, without the port that some proxies write beside it. `''` when it is gone: a request may still be in
+ * the pipeline when its socket closes, and then there is no `ip`, whatever its type says.
  */
 export function ipOf ({ ip }: FastifyRequest): string {
   return withoutPort(ip ?? '')
@@ -117,8 +117,10 @@ function arrive ({ begin, isStopping }: ReceiveOptions, warnOfProxy: (request: F
     // route than the one that was asked for.
     const target = request.raw.url!
     if (target.includes('#')) return next(gatewayError('GW_BAD_REQUEST', { about: 'Encode # in the path as %23.' }))
-    // `*` is for OPTIONS alone (section 3.2.4 there); the router takes it for `/`.
-    if (target === '*' && request.method !== 'OPTIONS') return next(gatewayError('GW_BAD_REQUEST', { about: 'The path * is none.' }))
+    // RFC 9112 section 3.2.4; the router would take it for `/`.
+    if (target === '*' && request.method !== 'OPTIONS') {
+      return next(gatewayError('GW_BAD_REQUEST', { about: 'The path * is for OPTIONS alone.' }))
+    }
     next()
   }
 }

@@ -5,15 +5,15 @@ import { join } from 'node:path'
 /** A page as it is served. */
 export interface Page {
   readonly html: string
-  /** Lets run and look what is in the page, by its SHA-256, and nothing else; it talks to our own origin alone. */
+  /** Allows the page's own script and style, by their SHA-256, and no others; it talks to our own origin alone. */
   readonly contentSecurityPolicy: string
 }
 
 const read = (file: string): string => readFileSync(join(import.meta.dirname, file), 'utf8')
 
 /**
- * Reads a page of this folder, which has its one style and its one script within it; what the pages share is put in place
- * of its `@import`. `more`: what this page's policy allows beside that, such as `img-src 'self'`.
+ * Reads a page of this folder, with its one style and its one script within it; the style that pages share takes the place
+ * of its `@import`. `more`: what the policy of this page allows as well, such as `img-src 'self'`.
  */
 export function readPage (name: string, more: readonly string[] = []): Page {
   const html = read(`${name}.html`).replace(/@import "(\w+\.css)";\n/, (_, file: string) => read(file))

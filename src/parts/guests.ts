@@ -1,9 +1,9 @@
 import { altchaProofs } from '../adapters/altcha-proofs.ts'
 import { turnstileProofs } from '../adapters/turnstile.ts'
-import type { Live } from '../domain/live.ts'
-import { type Guests, guests, type ProofChallenges } from '../domain/sessions/guests.ts'
-import type { Secret } from '../domain/secret.ts'
 import type { Store } from '../domain/ledger/store.ts'
+import type { Live } from '../domain/live.ts'
+import type { Secret } from '../domain/secret.ts'
+import { type Guests, guests, type ProofChallenges } from '../domain/sessions/guests.ts'
 import type { LiveSecrets, Settings } from '../settings.ts'
 
 export interface GuestParts {
@@ -27,7 +27,7 @@ export function openGuests (settings: Settings, { store, now, secrets, siteverif
   if (!enabled) return { guests: undefined, challenges: null }
   const altcha = proof === 'work' ? altchaProofs({ secrets: secrets.sessionSecrets, now }) : null
   const hostnames = new Set([...allowedOrigins, publicUrl ?? []].flat().map(origin => new URL(origin).hostname))
-  // The settings have one when they ask for Turnstile, and a file that was emptied changes nothing.
+  // Settings that ask for Turnstile have its secret, and a file that is emptied later changes nothing.
   const secret = secrets.turnstileSecret as Live<Secret>
   const turnstile = proof === 'turnstile' ? turnstileProofs({ secret, hostnames, now, url: siteverifyUrl }) : null
   const proofs = altcha ?? turnstile

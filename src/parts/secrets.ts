@@ -14,14 +14,14 @@ interface SecretHolders {
 
 interface SecretFollowers {
   /** A secret under which sessions were signed is gone, and they with it. */
-  readonly sessionsEnded: () => void
-  /** Keeps what it could not write down; a rejection is logged. */
-  readonly rotated: (rotation: SecretRotation) => Promise<void>
+  readonly onSessionsEnded: () => void
+  /** Writes it into the audit trail, or keeps it until it can; a rejection is logged. */
+  readonly writeRotation: (rotation: SecretRotation) => Promise<void>
 }
 
 /** Secrets that came from files follow their files. */
 export function followSecrets (
-  { secretFiles }: Settings, { secrets, keys, timers }: SecretHolders, log: Logger, { sessionsEnded, rotated }: SecretFollowers
+  { secretFiles }: Settings, { secrets, keys, timers }: SecretHolders, log: Logger, { onSessionsEnded, writeRotation }: SecretFollowers
 ): WatchedFiles {
   const take = (news: SecretNews): void => {
     if ('problem' in news) {
@@ -31,8 +31,9 @@ export function followSecrets (
     log.info(news, 'a file with a secret was read again')
     if (!news.rotated) return
     if (news.setting === 'APIXO_API_KEY') keys.replace(secrets.apiKeys.current.map(upstreamKey))
-    if (signsSessions(news.setting) && news.gone.length > 0) sessionsEnded()
-    rotated(news).catch(err => log.error({ err, setting: news.setting }, 'the audit trail does not have this rotation yet; it is tried again'))
+    if (signsSessions(news.setting) && news.gone.length > 0) onSessionsEnded()
+    const { setting } = news
+    writeRotation(news).catch(err => log.error({ err, setting }, 'the audit trail does not have this rotation yet; it is tried again'))
   }
   return watchedFiles({ paths: [...secretFiles.values()], onChange: () => secrets.refresh().forEach(take), timers })
 }

@@ -1,10 +1,10 @@
 import type { IncomingMessage } from 'node:http'
 import { envelope, invalid, refusal, send, success, type Answer } from './answers.ts'
+import type { BatchStore } from './batch-store.ts'
+import type { CallbackSender } from './callbacks.ts'
 import { casesIn } from './cases.ts'
 import { plainly, type Exchange } from './deliveries.ts'
 import { priceUsd, resultCount } from './models.ts'
-import type { BatchStore } from './batch-store.ts'
-import type { CallbackSender } from './callbacks.ts'
 import { newTask, statusData, type SandboxTask, type TaskRequest, type TaskStore } from './tasks.ts'
 
 /** What the sandbox knows, shared by its routes. */

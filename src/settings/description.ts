@@ -1,8 +1,8 @@
 import type { Secret } from '../domain/secret.ts'
 import type { Settings } from '../settings.ts'
 import { environmentVariables, type VariableName } from './environment/variables.ts'
-import { fileSecretSettings } from './secrets/file-secrets.ts'
 import { leaves, pathText } from './file/key-path.ts'
+import { fileSecretSettings } from './secrets/file-secrets.ts'
 import { maskedUrl } from './settings-error.ts'
 
 const unset = 'unset'

@@ -1,12 +1,12 @@
 import { dirname, join } from 'node:path'
 import Type from 'typebox'
 import { categories, type Model } from '../domain/bodies/models.ts'
-import { fileProblems, type FileProblem } from './file/problems.ts'
 import type { JsonSchema } from './file/json-schema.ts'
 import { pathText } from './file/key-path.ts'
+import { fileProblems, type FileProblem } from './file/problems.ts'
+import { parseYaml } from './file/yaml-file.ts'
 import { shown, type SettingsProblem } from './settings-error.ts'
 import { reasonOf, type ReadFile } from './text-file.ts'
-import { parseYaml } from './file/yaml-file.ts'
 
 const options = Type.Unsafe<Record<string, unknown>>({
   type: 'object',

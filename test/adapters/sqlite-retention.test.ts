@@ -1,9 +1,9 @@
-import { DatabaseSync } from 'node:sqlite'
+import type { DatabaseSync } from 'node:sqlite'
 import t, { type Test } from 'tap'
 import { idempotencyMs } from '../../src/domain/ledger/idempotency.ts'
 import type { Store } from '../../src/domain/ledger/store.ts'
-import { clock } from '../helpers/clock.ts'
 import { answer, terms } from '../contracts/open-books.ts'
+import { clock } from '../helpers/clock.ts'
 import { claimed, fileOf, open, openWithin, reserve, sentOne, storeDown, visit } from './sqlite-files.ts'
 
 const dayMs = 86_400_000

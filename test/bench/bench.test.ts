@@ -1,8 +1,8 @@
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import t from 'tap'
 import { load } from './load.ts'
 import { median, medianRatio, percentile, processorTicks, table } from './numbers.ts'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 
 t.test('median and percentile', async t => {
   t.equal(median([3, 1, 2]), 2)

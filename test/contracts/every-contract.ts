@@ -31,8 +31,8 @@ const contracts = {
 }
 
 /**
- * Holds a store against every contract of one. `name` is what it is called in the titles. `openBeside` opens the store that
- * `open` has opened last once more, as the operator does; absent where nobody else can.
+ * Holds a store against every contract of a store. `name` is what titles call it. `openBeside` opens once more what `open`
+ * has opened last, as the operator does; absent where nobody else can.
  */
 export function everyContract (t: Test, name: string, open: OpenStore, openBeside?: OpenStore): void {
   for (const [promise, contract] of Object.entries(contracts)) {

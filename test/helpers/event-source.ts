@@ -98,3 +98,16 @@ function eventIn (block: string): HeardEvent | null {
   if (data.length === 0) return null
   return { type: valuesOf('event').at(-1) ?? 'message', id: valuesOf('id').at(-1) ?? '', data: data.join('\n'), at: performance.now() }
 }
+
+/** Streams of two sessions: one that a rotation is about to end, and one that goes on. */
+export async function streamsAcross (t: Test, url: string, { old, fresh }: { readonly old: string, readonly fresh: string }) {
+  const streams = [await openEvents(t, url, { token: old }), await openEvents(t, url, { token: fresh })]
+  return {
+    /** Both close; only the session that goes on gets another stream. */
+    async renewed (): Promise<void> {
+      for (const stream of streams) await stream.over()
+      t.equal((await openEvents(t, url, { token: old })).status, 401, 'who comes back is looked at again')
+      t.equal((await openEvents(t, url, { token: fresh })).status, 200)
+    }
+  }
+}

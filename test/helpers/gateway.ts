@@ -4,8 +4,8 @@ import { createGateway, type Gateway, type GatewayOptions } from '../../src/app.
 import type { Model } from '../../src/domain/bodies/models.ts'
 import { type Sandbox, type SandboxOptions, startSandbox } from '../../src/sandbox/sandbox.ts'
 import { loadSettings, type Settings } from '../../src/settings.ts'
-import { type Caller, callerOf, issuerToken } from './http-caller.ts'
 import { type Clock, clock } from './clock.ts'
+import { type Caller, callerOf, issuerToken } from './http-caller.ts'
 import type { CrankedTimers } from './timers.ts'
 
 export type { CallOptions, Reply } from './http-caller.ts'

@@ -14,7 +14,7 @@ export function storeFile (t: Test): string {
   return join(folder, 'gateway.db')
 }
 
-/** Nobody else can write to that store until what it returns is called, or the test has ended. */
+/** Nobody else can write to that store until what this returns is called, or the test has ended. */
 export function holdStore (t: Test, path: string): () => void {
   const other = new DatabaseSync(path)
   t.teardown(() => other.close())
@@ -23,8 +23,8 @@ export function holdStore (t: Test, path: string): () => void {
 }
 
 /**
- * A submit that waits upstream is answered, and for as long as its claim is tried nobody can write to the store; nor later, until
- * what this resolves with is called.
+ * A submit that waits upstream gets its answer while nobody can write to the store, until its claim is given up. What this
+ * resolves with lets the store go.
  */
 export async function missedClaim (t: Test, path: string, { sandbox, time }: Pick<TestGateway, 'sandbox' | 'time'>): Promise<() => void> {
   await until('the upstream has it', () => sandbox.waiting === 1)

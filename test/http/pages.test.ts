@@ -1,23 +1,14 @@
-import { createHash } from 'node:crypto'
 import t from 'tap'
 import { startGateway } from '../helpers/gateway.ts'
+import { holdPage } from '../helpers/served-page.ts'
 
 t.test('the playground runs what is in it, shows what is ours, and nothing else', async t => {
   const { call } = await startGateway(t)
-  const { status, headers, text } = await call('/gateway/')
+  const page = await call('/gateway/')
+  const { status, headers, text } = page
   t.equal(status, 200)
-  const digest = (name: string) => createHash('sha256').update(new RegExp(`<${name}>(.*)</${name}>`, 's').exec(text)![1]!).digest('base64')
-  t.equal(headers.get('content-security-policy'), `default-src 'none'; script-src 'sha256-${digest('script')}'; style-src 'sha256-${digest('style')}'; ` +
-    "connect-src 'self'; img-src 'self' data:; media-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'")
-  t.match(Object.fromEntries(headers), {
-    'content-type': 'text/html; charset=utf-8',
-    'cache-control': 'no-store',
-    'referrer-policy': 'no-referrer',
-    'x-content-type-options': 'nosniff',
-    'cross-origin-opener-policy': 'same-origin'
-  })
+  holdPage(t, page, ["img-src 'self' data:", "media-src 'self'"])
   t.equal(headers.get('set-cookie'), null)
-  t.equal([...text.matchAll(/<(?:script|style)\b/g)].length, 2)
   t.notMatch(text.replace('https://altcha.org', ''), /https?:\/\/|\bon\w+="|style="|<(?:iframe|img)|innerHTML|insertAdjacent|document\.write|eval\(|@import/, 'no third parties, and nothing that its policy would stop')
 })
 

@@ -1,8 +1,8 @@
-import t, { type Test } from 'tap'
 import Fastify, { type FastifyInstance } from 'fastify'
+import { Redis } from 'ioredis'
+import t, { type Test } from 'tap'
 import { newCall, type SessionCall } from '../../src/http/call.ts'
 import { type SharedRates, subjectRates } from '../../src/http/rates.ts'
-import { Redis } from 'ioredis'
 import { type RedisServer, redisServer } from '../helpers/redis-server.ts'
 
 /** Two replicas' worth of routes: a budget each of 2 submits and 3 polls a minute, of the subject that the header names. */

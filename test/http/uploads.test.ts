@@ -1,5 +1,5 @@
-import t from 'tap'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import t from 'tap'
 import { type Call, newCall } from '../../src/http/call.ts'
 import { uploads } from '../../src/http/uploads.ts'
 

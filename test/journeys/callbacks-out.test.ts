@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
-import { deliveringGateway, isSigned } from '../helpers/deliveries.ts'
 import { clock } from '../helpers/clock.ts'
+import { deliveringGateway, isSigned } from '../helpers/deliveries.ts'
 import { storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'
 import { status, webhookReceiver } from '../helpers/webhook-receiver.ts'

@@ -3,7 +3,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { SignJWT } from 'jose'
 import t, { type Test } from 'tap'
 import { Secret } from '../../src/domain/secret.ts'
-import { openEvents } from '../helpers/event-source.ts'
+import { openEvents, streamsAcross } from '../helpers/event-source.ts'
 import { adminToken, sessionSecret, startGateway, type TestGatewayOptions } from '../helpers/gateway.ts'
 import { guestsOf } from '../helpers/guests.ts'
 import { load } from '../helpers/load.ts'
@@ -83,14 +83,11 @@ t.test('a secret shared with an issuer rotates under load: a token is good as lo
   await callers.end()
   t.same(callers.failed(), [])
 
-  const [oldStream, freshStream] = [await openEvents(t, `${origin}/gateway/events`, { token: old }), await openEvents(t, `${origin}/gateway/events`, { token: fresh })]
+  const streams = await streamsAcross(t, `${origin}/gateway/events`, { old, fresh })
   await after('issuers[0].secretFile', () => files.rotate('shop', newShared))
   t.match(await call('/gateway/session', { token: old }), { status: 401, error: 'GW_BAD_SESSION' })
   t.match(await submit(await sign(oldShared)), { status: 401, error: 'GW_BAD_SESSION' })
-  await oldStream.over()
-  await freshStream.over()
-  t.equal((await openEvents(t, `${origin}/gateway/events`, { token: old })).status, 401, 'who comes back is looked at again')
-  t.equal((await openEvents(t, `${origin}/gateway/events`, { token: fresh })).status, 200)
+  await streams.renewed()
   await newcomers.more()
   await newcomers.end()
   t.same(newcomers.failed(), [])

@@ -1,8 +1,8 @@
 import t from 'tap'
 import { startSandbox } from '../../src/sandbox/sandbox.ts'
-import { callerOf } from '../helpers/http-caller.ts'
 import { apiKey } from '../helpers/gateway.ts'
 import { gatewayEnvironment, startProcess } from '../helpers/gateway-process.ts'
+import { callerOf } from '../helpers/http-caller.ts'
 import { random } from '../helpers/random.ts'
 import { until } from '../helpers/until.ts'
 

@@ -4,9 +4,9 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import t, { type Test } from 'tap'
 import { type Sandbox, startSandbox } from '../../src/sandbox/sandbox.ts'
-import { type CallOptions, callerOf, type Reply } from '../helpers/http-caller.ts'
 import { apiKey } from '../helpers/gateway.ts'
 import { gatewayEnvironment, type GatewayProcess, startProcess } from '../helpers/gateway-process.ts'
+import { type CallOptions, callerOf, type Reply } from '../helpers/http-caller.ts'
 import { until } from '../helpers/until.ts'
 
 const drainMs = 8000

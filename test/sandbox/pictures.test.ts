@@ -3,8 +3,8 @@ import t from 'tap'
 import { drawable, wrap } from '../../src/sandbox/letters.ts'
 import { picture } from '../../src/sandbox/pictures.ts'
 import { resultLifeMs } from '../../src/sandbox/results.ts'
-import { lettersIn } from './letters-in.ts'
 import { sandboxFor } from './client.ts'
+import { lettersIn } from './letters-in.ts'
 
 const bytesOf = async (response: Response) => Buffer.from(await response.arrayBuffer())
 

@@ -1,5 +1,5 @@
-import t from 'tap'
 import { METHODS } from 'node:http'
+import t from 'tap'
 import { startGateway, issuerToken } from '../helpers/gateway.ts'
 import { rawHttp, rawRequest } from '../helpers/raw-http.ts'
 

@@ -3,8 +3,8 @@ import { chmodSync, mkdirSync, renameSync, rmSync, truncateSync, writeFileSync }
 import { join } from 'node:path'
 import { inspect } from 'node:util'
 import t, { type Test } from 'tap'
-import { liveSecrets } from '../../src/settings.ts'
 import { Secret } from '../../src/domain/secret.ts'
+import { liveSecrets } from '../../src/settings.ts'
 import { load, sessionSecret } from './fixture.ts'
 
 const shop = 'https://shop.example'

@@ -1,6 +1,7 @@
 import { hash } from 'node:crypto'
 import type { JWTPayload } from 'jose'
 import { globs } from '../../domain/bodies/glob.ts'
+import { endOfTime } from '../../domain/instant.ts'
 import { type Scope, scopes, type Session, unscoped } from '../../domain/sessions/session.ts'
 import { clockToleranceMs } from './signatures.ts'
 
@@ -32,8 +33,6 @@ const maxSubjectLength = 160
 const maxIdLength = 128
 const maxModels = 100
 const modelGlob = /^[A-Za-z0-9._*-]{1,64}$/
-/** The last instant that a `Date` knows, Unix ms. */
-const maxTime = 8.64e15
 
 /**
  * The session that a verified token stands for. Throws when a claim is missing or is not what it has to be; the message
@@ -115,7 +114,7 @@ function textsFrom (payload: JWTPayload, claim: string): string[] {
 function lifetimeFrom ({ exp, iat, nbf }: JWTPayload, now: number): Pick<Session, 'issuedAt' | 'expiresAt'> {
   const expiresAt = Math.floor(exp! * 1000)
   const issuedAt = Math.floor((iat ?? nbf ?? 0) * 1000)
-  if (expiresAt <= now || expiresAt > maxTime) throw wrong('exp')
+  if (expiresAt <= now || expiresAt > endOfTime) throw wrong('exp')
   if (issuedAt < 0 || issuedAt > now + clockToleranceMs) throw wrong('iat')
   return { issuedAt, expiresAt }
 }

@@ -14,13 +14,13 @@ export interface IssuerKeys {
   renewed (): Promise<KeySet | undefined>
 }
 
-/** The secrets that an issuer shares with us: while they rotate, a token under any of them is good. */
+/** The secrets that an issuer shares with us. While they rotate, a token under any of them is good. */
 export function sharedKeys (secrets: Live<readonly Secret[]>): IssuerKeys {
   const keys = derived(secrets, list => signingKeyOf(list.map(secret => createSecretKey(Buffer.from(secret.reveal())))))
   return { current: async () => keys.current, renewed: async () => keys.current }
 }
 
-/** Tokens under a shared secret rarely name it: the key is the one that the signature fits. */
+/** Tokens rarely name the shared secret that signed them: it is the one whose signature they have. */
 function signingKeyOf (keys: readonly KeyObject[]): KeySet {
   return async ({ alg }, token) => {
     const key = keys.find(key => isSignedWith(key, alg, token))
@@ -47,7 +47,7 @@ export interface PublishedKeysOptions {
   readonly load: () => Promise<Publication>
   readonly now: () => number
   readonly onFailed: (error: unknown) => void
-  /** There are others than before. */
+  /** The keys are others than before. */
   readonly onChanged: () => void
 }
 

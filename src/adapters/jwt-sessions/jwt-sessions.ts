@@ -27,14 +27,14 @@ export interface TrustedIssuer extends ClaimRules {
 export interface JwtSessionsOptions {
   readonly issuers: readonly TrustedIssuer[]
   /**
-   * Secrets shared with issuers, by the `iss` of their tokens: all of them verify, so that they can rotate. With one that
-   * is taken off, its sessions end.
+   * Secrets shared with issuers, by the `iss` of their tokens: all of them verify, so that they can rotate. When one is
+   * taken away, the sessions under it have ended.
    */
   readonly secrets: ReadonlyMap<string, Live<readonly Secret[]>>
   readonly now: () => number
   /** The keys of an issuer could not be had. Those known before stay in use; it is tried again on its next tokens. */
   readonly onKeysFailed: (issuer: string, error: unknown) => void
-  /** An issuer publishes other keys than before: sessions under one that is gone are no longer vouched for. */
+  /** An issuer publishes other keys than before; sessions under a key that is gone have ended. */
   readonly onKeysChanged?: () => void
   /** For all documents of one renewal, ms. */
   readonly timeoutMs?: number
@@ -50,7 +50,9 @@ interface Verified { readonly session: Session, readonly keys: KeySet, readonly 
  * keys. Whether a session was revoked is never remembered here. Keys are fetched in the background from the first
  * moment; an issuer that can not be reached keeps nobody from starting.
  */
-export function jwtSessions ({ issuers, secrets, now, onKeysFailed, onKeysChanged = () => {}, timeoutMs = documentsMs }: JwtSessionsOptions): SessionVerifier {
+export function jwtSessions (
+  { issuers, secrets, now, onKeysFailed, onKeysChanged = () => {}, timeoutMs = documentsMs }: JwtSessionsOptions
+): SessionVerifier {
   const trusted = new Map(issuers.map(rules => [rules.issuer, { rules, source: keysOf(rules) }]))
   const verified = new LRUCache<string, Verified>({ max: verifiedTokens })
 

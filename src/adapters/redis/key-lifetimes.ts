@@ -4,7 +4,7 @@ const dayMs = 86_400_000
 /** Longer than the longest period, a month, ms. */
 const periodMs = 40 * dayMs
 
-/** Keys outlive what stands in them by this, ms: what counts are the instants in them, for the clocks of servers differ. */
+/** Keys outlive what stands in them by this, ms, as the clocks of servers differ: what counts are the instants in them. */
 export const slackMs = 3_600_000
 
 /** How long a key is kept whose content lasts so long, ms. */

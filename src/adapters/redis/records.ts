@@ -1,5 +1,5 @@
-import type { Stage } from '../../domain/ledger/ledger.ts'
 import type { FinalState } from '../../domain/bodies/envelope.ts'
+import type { Stage } from '../../domain/ledger/ledger.ts'
 import type { PageRequest, TaskRecord, TaskRecords } from '../../domain/ledger/records.ts'
 import { type BusyPlace, type BusySubjects, firstBusy } from './busy-subjects.ts'
 import type { Commands } from './commands.ts'

@@ -1,15 +1,15 @@
 import { LRUCache } from 'lru-cache'
 import type { Revocations } from '../../domain/sessions/session.ts'
 import type { Commands } from './commands.ts'
-import type { KeyNames } from './key-names.ts'
 import { keptFor } from './key-lifetimes.ts'
+import type { KeyNames } from './key-names.ts'
 
 const rememberedSessions = 10_000
 
 /**
  * Revocations in Redis: a key for each session, and one for all of a subject's. Asking costs a round trip per request, of
- * two commands, for a revocation has to hold on all replicas at once. An id that is revoked stays so and is not asked about
- * again; of one that has ended with its subject's there may be a later session, as of a token that was rotated since.
+ * two commands, for a revocation has to hold on all replicas at once. An id that was revoked stays so, and is not asked about
+ * again. An id whose session ended with all others of its subject may have a later session: a token's, once it is rotated.
  */
 export function redisRevocations ({ ask, on }: Commands, keys: KeyNames, now: () => number): Revocations {
   const revoked = new LRUCache<string, true>({ max: rememberedSessions })

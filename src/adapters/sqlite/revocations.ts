@@ -7,36 +7,18 @@ import { read } from './store-down.ts'
 /** Between two looks at whether somebody else has written, ms: half of the second within which a revocation holds. */
 const lookEveryMs = 500
 /** Answers in memory, about sessions and about subjects. */
-const rememberedAnswers = 10_000
+const maxAnswers = 10_000
 
 /**
  * Revocations in SQLite. Answers are remembered, for one server owns the file and a look-up in memory costs next to
- * nothing. But the command line may end sessions beside it: now and then the file is asked whether another connection has
- * written (https://sqlite.org/pragma.html#pragma_data_version), and all answers are forgotten when one has.
+ * nothing. But the command line may end sessions beside it, and then all answers are forgotten.
  */
 export function sqliteRevocations (db: DatabaseSync, group: GroupCommit, now: () => number): Revocations {
   const sql = statements(db)
-  const revoked = new LRUCache<string, boolean>({ max: rememberedAnswers, memoMethod: id => read(() => sql.isRevoked(id)) })
-  const revokedBefore = new LRUCache<string, number>({ max: rememberedAnswers, memoMethod: subject => read(() => sql.before(subject)) })
-  let lookedAt = now()
-  let version = sql.version()
-
-  const forgetAnswers = (): void => {
-    revoked.clear()
-    revokedBefore.clear()
-  }
+  const { revoked, revokedBefore, forgetAll, forgetStale } = rememberedAnswers(sql, now)
   // An answer from within a transaction of our own has gone with it.
-  group.onUndo(forgetAnswers)
+  group.onUndo(forgetAll)
 
-  const look = (): void => {
-    const at = now()
-    // A clock that was put back must not put off the next look.
-    if (at >= lookedAt && at - lookedAt < lookEveryMs) return
-    const latest = read(sql.version)
-    if (latest !== version) forgetAnswers()
-    version = latest
-    lookedAt = at
-  }
   /** What has ended by itself goes first. */
   const write = async <Result> (work: () => Result): Promise<Result> => {
     const result = group.run(() => {
@@ -58,8 +40,36 @@ export function sqliteRevocations (db: DatabaseSync, group: GroupCommit, now: ()
       revokedBefore.delete(subject)
     }),
     async isRevoked ({ id, subject, issuedAt }) {
-      look()
+      forgetStale()
       return revoked.memo(id) || issuedAt <= revokedBefore.memo(subject)
+    }
+  }
+}
+
+/** What the file has answered, by session and by subject. */
+function rememberedAnswers (sql: ReturnType<typeof statements>, now: () => number) {
+  const revoked = new LRUCache<string, boolean>({ max: maxAnswers, memoMethod: id => read(() => sql.isRevoked(id)) })
+  const revokedBefore = new LRUCache<string, number>({ max: maxAnswers, memoMethod: subject => read(() => sql.before(subject)) })
+  let lookedAt = now()
+  let version = sql.version()
+
+  const forgetAll = (): void => {
+    revoked.clear()
+    revokedBefore.clear()
+  }
+  return {
+    revoked,
+    revokedBefore,
+    forgetAll,
+    /** Asks now and then whether another connection has written: https://sqlite.org/pragma.html#pragma_data_version */
+    forgetStale (): void {
+      const at = now()
+      // A clock that was put back must not put off the next look.
+      if (at >= lookedAt && at - lookedAt < lookEveryMs) return
+      const latest = read(sql.version)
+      if (latest !== version) forgetAll()
+      version = latest
+      lookedAt = at
     }
   }
 }

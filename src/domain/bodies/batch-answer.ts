@@ -1,6 +1,6 @@
+import type { UpstreamAnswer } from '../upstream.ts'
 import { type FinalState, isFinal, maxTaskIdLength, readEnvelope } from './envelope.ts'
 import { effectiveStatus, type NotAccepted, readSubmitAnswer } from './outcome.ts'
-import type { UpstreamAnswer } from '../upstream.ts'
 
 /** What became of a batch as a whole. */
 export type BatchOutcome = BatchAccepted | NotAccepted

@@ -13,7 +13,7 @@ export const maxDepth = 64
 /** Names in one document, all levels together; as many objects and arrays. */
 export const maxNames = 50_000
 /** Characters of all names together: folding makes up to eighteen of one, and fifteen megabytes of them took seconds. */
-export const maxNameCharacters = 500_000
+const maxNameCharacters = 500_000
 
 const quote = 0x22
 const backslash = 0x5c

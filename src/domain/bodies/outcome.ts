@@ -1,5 +1,5 @@
-import { type Envelope, type FinalState, isFinal, readEnvelope } from './envelope.ts'
 import { type UpstreamAnswer, UpstreamFailure } from '../upstream.ts'
+import { type Envelope, type FinalState, isFinal, readEnvelope } from './envelope.ts'
 
 /**
  * What became of a submit.

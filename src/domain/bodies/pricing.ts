@@ -1,6 +1,6 @@
 import { gatewayError } from '../../errors.ts'
-import { globs } from './glob.ts'
 import { numberAt } from './fields.ts'
+import { globs } from './glob.ts'
 
 /** Credits in millionths, so that sums are exact: a credit is 1,000,000 of them. Always a safe integer. */
 export type Microcredits = number

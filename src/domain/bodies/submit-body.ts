@@ -1,6 +1,6 @@
 import { gatewayError } from '../../errors.ts'
-import { nameCheck } from './body-names.ts'
 import type { CallbackHosts } from '../callbacks/callback-hosts.ts'
+import { nameCheck } from './body-names.ts'
 import { readJson } from './json.ts'
 import { taskReferences, type TaskReferences } from './task-references.ts'
 

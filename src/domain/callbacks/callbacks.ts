@@ -1,16 +1,16 @@
 import { LRUCache } from 'lru-cache'
-import { type CallbackSecrets, type CalledBack, isSecretForm, secretHashOf } from './callback-secrets.ts'
 import { operationOf } from '../bodies/catalog.ts'
 import { isFinal, readEnvelope } from '../bodies/envelope.ts'
-import type { TaskEvents } from '../status/events.ts'
+import { finalState, statedState } from '../bodies/outcome.ts'
 import type { KeyChoice } from '../keys/keys.ts'
 import type { ReservationId, Task, TaskLedger } from '../ledger/ledger.ts'
-import { finalState, statedState } from '../bodies/outcome.ts'
 import type { PatientLedger } from '../ledger/patient-ledger.ts'
+import type { TaskEvents } from '../status/events.ts'
 import { statusCall } from '../status/status-call.ts'
 import { eventFrom, type StatusDesk } from '../status/status-desk.ts'
 import type { Timers } from '../timers.ts'
 import type { Upstream } from '../upstream.ts'
+import { type CallbackSecrets, type CalledBack, isSecretForm, secretHashOf } from './callback-secrets.ts'
 
 /** What the upstream announces by itself. */
 export interface Callbacks {

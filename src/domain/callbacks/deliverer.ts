@@ -1,8 +1,8 @@
+import type { Live } from '../live.ts'
+import type { Secret } from '../secret.ts'
 import type { CallbackHosts } from './callback-hosts.ts'
 import type { Courier } from './courier.ts'
 import { type Deliveries, type DeliveryAttempt, type DueDelivery, hasArrived, messageId, retryMs } from './deliveries.ts'
-import type { Live } from '../live.ts'
-import type { Secret } from '../secret.ts'
 import { webhookHeaders, webhookSecret } from './webhook-signature.ts'
 
 /** Tells the ends of tasks to the servers that callers have named, each at least once, or gives up after some hours. */

@@ -1,5 +1,5 @@
-import type { Probe } from './keys.ts'
 import type { UpstreamKey } from '../upstream.ts'
+import type { Probe } from './keys.ts'
 
 /** Whether the upstream serves a key, as far as we know: it refuses it, it has no money, or nothing is wrong. */
 export type KeyHealth = 'ready' | 'refused' | 'empty'

@@ -1,7 +1,7 @@
 import type { ErrorCode } from '../../errors.ts'
 import type { Envelope } from '../bodies/envelope.ts'
-import { castsDoubt, type KeyChoice } from './keys.ts'
 import type { UpstreamAnswer, UpstreamKey } from '../upstream.ts'
+import { castsDoubt, type KeyChoice } from './keys.ts'
 
 /** As much of an answer as casts doubt on a key. */
 interface Doubtful {

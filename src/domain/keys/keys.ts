@@ -1,8 +1,8 @@
 import { readEnvelope } from '../bodies/envelope.ts'
-import { type KeyEntry, keyEntry, type KeyHealth, type KeyStatus, restsUntil, statusOf } from './key-entry.ts'
 import { effectiveStatus } from '../bodies/outcome.ts'
 import { retryAfterMs } from '../retry-after.ts'
 import type { UpstreamAnswer, UpstreamKey } from '../upstream.ts'
+import { type KeyEntry, keyEntry, type KeyHealth, type KeyStatus, restsUntil, statusOf } from './key-entry.ts'
 
 /**
  * What a probe of the key's balance said.
@@ -120,7 +120,7 @@ function keyEntries (keys: readonly UpstreamKey[], drainMs: number, now: () => n
   return {
     all,
     takers,
-    /** Whether one beside it is in service. A benched one is not: to rest the last one would turn everybody away. */
+    /** Whether another one is in service, which a benched one is not: if the last one rested, everybody would be turned away. */
     haveOther: (entry: KeyEntry) => takers().some(other => other !== entry && other.health === 'ready'),
     of: (id: string) => all().find(({ key }) => key.id === id),
     replace (replacements: readonly UpstreamKey[]): void {

@@ -1,5 +1,5 @@
-import type { Demand, ReservationId, Step, TaskLedger } from './ledger.ts'
 import type { Microcredits } from '../bodies/pricing.ts'
+import type { Demand, ReservationId, Step, TaskLedger } from './ledger.ts'
 
 /**
  * What became of credits. reserved: set aside for a submit · then one of these three: charged (its task has an owner),

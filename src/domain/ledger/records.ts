@@ -1,6 +1,6 @@
 import type { FinalState } from '../bodies/envelope.ts'
-import type { ReservationId, Stage } from './ledger.ts'
 import type { Microcredits } from '../bodies/pricing.ts'
+import type { ReservationId, Stage } from './ledger.ts'
 
 /** One row of the ledger, as its owner or the operator may read it. */
 export interface TaskRecord {

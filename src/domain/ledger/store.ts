@@ -1,15 +1,15 @@
-import type { AuditTrail } from '../operator/audit.ts'
 import type { CallbackSecrets } from '../callbacks/callback-secrets.ts'
-import type { CreditAccounts } from './credits.ts'
 import type { Deliveries } from '../callbacks/deliveries.ts'
-import type { TaskEvents } from '../status/events.ts'
+import type { AuditTrail } from '../operator/audit.ts'
 import type { GuestCounts, SpentProofs } from '../sessions/guests.ts'
+import type { Revocations } from '../sessions/session.ts'
+import type { TokenBook } from '../sessions/tokens.ts'
+import type { TaskEvents } from '../status/events.ts'
+import type { StatusTurns } from '../status/status-turns.ts'
+import type { CreditAccounts } from './credits.ts'
 import type { IdempotencyStore } from './idempotency.ts'
 import type { TaskLedger, UnfinishedTasks } from './ledger.ts'
 import type { TaskRecords } from './records.ts'
-import type { Revocations } from '../sessions/session.ts'
-import type { StatusTurns } from '../status/status-turns.ts'
-import type { TokenBook } from '../sessions/tokens.ts'
 
 /** All that outlives a restart, behind one technology. */
 export interface Store {

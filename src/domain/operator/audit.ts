@@ -1,7 +1,8 @@
 import type { Page, PageRequest } from '../ledger/records.ts'
 
 /** What an operator may be asked about later. */
-export type AuditKind = 'mint' | 'revoke' | 'refusals' | 'settings' | 'secret' | 'grant' | 'release' | 'create' | 'rotate' | 'invite' | 'accept'
+export type AuditKind =
+  'mint' | 'revoke' | 'refusals' | 'settings' | 'secret' | 'grant' | 'release' | 'create' | 'rotate' | 'invite' | 'accept'
 
 /** Holds no secret, no token, no prompt and no URL of a result. Secrets are named by their fingerprints. */
 export interface AuditEntry {

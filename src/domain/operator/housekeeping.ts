@@ -1,6 +1,6 @@
 import type { PatientLedger } from '../ledger/patient-ledger.ts'
-import type { Reconciler } from './reconciler.ts'
 import type { Store } from '../ledger/store.ts'
+import type { Reconciler } from './reconciler.ts'
 
 /** What is done every few seconds, whether or not anybody calls. */
 export interface Housekeeping {

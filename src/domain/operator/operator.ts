@@ -1,10 +1,11 @@
 import { gatewayError } from '../../errors.ts'
-import type { AuditEntry, AuditKind } from './audit.ts'
 import { creditsFrom } from '../bodies/balance.ts'
-import type { CreditAccounts } from '../ledger/credits.ts'
-import { openCursor, sealCursor } from './cursor.ts'
 import { microcredits } from '../bodies/pricing.ts'
+import { instant } from '../instant.ts'
+import type { CreditAccounts } from '../ledger/credits.ts'
 import type { Page, PageRequest, TaskRecord, TaskRecords } from '../ledger/records.ts'
+import type { AuditEntry, AuditKind } from './audit.ts'
+import { openCursor, sealCursor } from './cursor.ts'
 import { type SessionEnds, sessionEnds, type SessionEndsOptions } from './session-ends.ts'
 import { checkSubject } from './subject-form.ts'
 import { type UsageQuery, type UsageReport, usageReport } from './usage.ts'
@@ -55,7 +56,7 @@ export interface OperatorOptions extends SessionEndsOptions {
 }
 
 /** Most credits of one grant: a slip of the finger is smaller than a sum that can't be counted. */
-export const maxGrant = 100_000_000
+const maxGrant = 100_000_000
 const pageSize = 500
 
 export function operator (options: OperatorOptions): Operator {
@@ -122,8 +123,4 @@ function unknownTask ({ id, subject, taskId, operation, model, microcredits, cre
     createdAt: instant(createdAt),
     endedAt: endedAt === null ? null : instant(endedAt)
   }
-}
-
-function instant (ms: number): string {
-  return new Date(ms).toISOString()
 }

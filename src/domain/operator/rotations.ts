@@ -1,6 +1,6 @@
 import type { AuditEntry, AuditTrail } from './audit.ts'
 
-/** Other secrets under a setting than a moment ago, by their fingerprints. */
+/** What a rotation has changed about the secrets of a setting, by their fingerprints. */
 export interface SecretRotation {
   readonly setting: string
   readonly inUse: readonly string[]
@@ -10,7 +10,7 @@ export interface SecretRotation {
 
 /** Keeps in the audit trail which secrets have come and gone while the gateway ran. */
 export interface Rotations {
-  /** Resolves when it is in the trail. Throws `GW_STORE_DOWN`; it is kept for the next `flush` then. */
+  /** Resolves when it is in the trail. Throws `GW_STORE_DOWN`, and keeps it for the next `flush` then. */
   write (rotation: SecretRotation): Promise<void>
   /** Writes what is kept. Throws `GW_STORE_DOWN`. */
   flush (): Promise<void>

@@ -1,4 +1,5 @@
 import { gatewayError } from '../../errors.ts'
+import { endOfTime, instant } from '../instant.ts'
 import { type Revocations, standInsOf } from '../sessions/session.ts'
 import { isTokenId } from '../sessions/token-form.ts'
 import type { TokenBook } from '../sessions/tokens.ts'
@@ -6,21 +7,21 @@ import type { AuditEntry, AuditTrail } from './audit.ts'
 import { checkSubject } from './subject-form.ts'
 
 /**
- * How the operator ends sessions before their time, whoever has issued them, in headers and in cookies, and tokens. On
- * every replica their next request is refused within a second, and their streams close with the next look at them;
- * requests that run are finished. All methods throw `GW_STORE_DOWN` and `GW_BAD_REQUEST`.
+ * How the operator ends sessions before their time: those that we have minted, cookies, tokens, and those of other issuers.
+ * Within a second every replica refuses their next request, and their streams close with the next look at them; a request
+ * that runs is finished. All methods throw `GW_STORE_DOWN` and `GW_BAD_REQUEST`.
  *
- * What has ended stays so for good. Sessions of the gateway end by `sessions.maxTtlSeconds` as it was when they were minted,
- * but nothing bounds the `exp` of another issuer, and a session that was ended must not come back.
+ * It is never forgotten: our own sessions end by `sessions.maxTtlSeconds` as it was when they were minted, but nothing
+ * bounds the `exp` of another issuer, and a session that was ended must not come back.
  */
 export interface SessionEnds {
   /**
    * Ends all sessions of a subject in its stored form, `app:alice`, that were issued until now; resolves to that instant, in
-   * ISO 8601. Sessions issued later are good. A token of another issuer that does not say when it was issued is ended also
-   * when it is a later one, and so is one of the same second, for most issuers count whole ones.
+   * ISO 8601. Sessions issued later are good, but for two kinds of another issuer's tokens: those that do not say when they
+   * were issued, and those of the same second, for most issuers count whole seconds.
    *
-   * The instant is of this clock. A session by a clock that is ahead (another replica's, an issuer's) and younger than the
-   * difference is not among them: whoever has to be sure ends them again when that is over.
+   * The instant is by our own clock. A clock that is ahead, another replica's or an issuer's, may have dated a session after
+   * it: whoever has to be sure ends them again when the difference has passed.
    */
   endSessions (subject: string): Promise<string>
   /**
@@ -40,12 +41,10 @@ export interface SessionEndsOptions {
   readonly now: () => number
 }
 
-/** The last instant that a `Date` knows, Unix ms. */
-const never = 8.64e15
 /** An issuer's name, a colon, and the longest `jti` that stands for itself are shorter. */
 const maxIdLength = 256
 const printable = /^[^\p{Cc}\p{Cs}]+$/u
-/** A token, as it is sent: it must not get into the audit trail. `eyJ` is how JWTs begin. */
+/** The beginning of a token, as it is sent: it must not get into the audit trail. `eyJ` is how JWTs begin. */
 const secret = /(?:^|[\s=])(?:apxi?_[0-9A-Za-z]{11}_|eyJ)/
 /** No session has such an id: other issuers can't have these names. */
 const ownSubject = /^(?:app|guest|token):/
@@ -59,15 +58,15 @@ export function sessionEnds ({ revocations, tokens, trail, actor, now }: Session
       checkSubject(subject)
       await note(subject, { everywhere: true })
       const before = now()
-      await revocations.revokeSubject(subject, before, never)
-      return new Date(before).toISOString()
+      await revocations.revokeSubject(subject, before, endOfTime)
+      return instant(before)
     },
     async endSession (id) {
       checkSessionId(id)
       // Looked for here and not left to `revocations`: those of a bare store, as the command line has it, know no tokens.
       const token = isTokenId(id) ? await tokens.find(id) : null
       await note(token === null ? null : token.subject, { session: id })
-      if (token === null) await Promise.all([id, standInsOf(id)].map(name => revocations.revoke(name, never)))
+      if (token === null) await Promise.all([id, standInsOf(id)].map(name => revocations.revoke(name, endOfTime)))
       else await tokens.revoke(id, now())
     }
   }
@@ -77,7 +76,9 @@ export function sessionEnds ({ revocations, tokens, trail, actor, now }: Session
 export function checkSessionId (id: string): void {
   if (secret.test(id)) throw bad('session must be the id of a session, and never its token')
   if (ownSubject.test(id)) throw bad('session must be the id of a session: to end all sessions of a subject, name it as subject')
-  if (id.length > maxIdLength || !printable.test(id)) throw bad(`session must be the id of a session: at most ${maxIdLength} printable characters`)
+  if (id.length > maxIdLength || !printable.test(id)) {
+    throw bad(`session must be the id of a session: at most ${maxIdLength} printable characters`)
+  }
 }
 
 function bad (problem: string) {

@@ -92,8 +92,8 @@ export function guestName (subject: string): string {
 }
 
 /**
- * An address that has had its sessions does not count for the hour: it can't use up what is for all. And whom a full hour
- * turns away keeps the sessions of the day.
+ * An address that has had its sessions does not count for the hour: it can't use up what is for all. Who is turned away
+ * because the hour is full keeps the sessions of the day.
  */
 export function guests ({ proofs, spent, counts, sessionsPerAddressPerDay }: GuestsOptions): Guests {
   const use = async (proof: string | undefined, purpose: string, ip: string): Promise<void> => {

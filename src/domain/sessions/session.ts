@@ -1,5 +1,5 @@
-import type { SessionBudget } from '../ledger/ledger.ts'
 import type { Microcredits } from '../bodies/pricing.ts'
+import type { SessionBudget } from '../ledger/ledger.ts'
 
 export type Scope = 'tasks:write' | 'tasks:read' | 'llm'
 export const scopes: readonly Scope[] = ['tasks:write', 'tasks:read', 'llm']
@@ -96,26 +96,26 @@ export interface SessionIssuer {
 export type RevocableSession = Pick<Session, 'id' | 'subject' | 'issuedAt'> & Partial<Pick<Session, 'rootId'>>
 
 /**
- * What is revoked beside a session when that is to end with what it was swapped for, a cookie. It is the id of no session:
- * those are printable. A swap itself revokes the id alone.
+ * The id under which the cookie of a session is revoked, when both are to end. The swap for the cookie revokes the session's
+ * own id alone. No session has such an id: ids are printable.
  */
 export function standInsOf (sessionId: string): string {
   return `${sessionId}\n`
 }
 
 /**
- * For how long, ms, it is remembered at the least that a subject has ended all its sessions: `sessions.maxTtlSeconds` may
- * have been longer when they were minted.
+ * That a subject has ended all its sessions is remembered for at least so long, ms: `sessions.maxTtlSeconds` may have been
+ * longer when they were minted.
  */
 export const endedEverywhereMs = 400 * 86_400_000
 
 /**
- * Remembers which sessions have ended before their time, for whoever shares the store: nothing is pushed or announced that
- * could be lost. What one has written holds for all others within a second. All throw `GW_STORE_DOWN`.
+ * Remembers which sessions have ended before their time. What one process has written holds for all that share the store,
+ * within a second: they ask, and no message has to arrive. All throw `GW_STORE_DOWN`.
  */
 export interface Revocations {
   /**
-   * Resolves when the revocation is on disk. Revoking twice is once: of several calls, at the same time too, one is told
+   * Resolves when the revocation is on disk. Revoking twice is once: of several calls, even at the same time, one is told
    * `true`. `expiresAt` (Unix ms): it may be forgotten then.
    */
   revoke (sessionId: string, expiresAt: number): Promise<boolean>

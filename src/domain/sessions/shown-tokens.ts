@@ -1,3 +1,4 @@
+import { instant } from '../instant.ts'
 import type { Page, TaskRecords } from '../ledger/records.ts'
 import { openCursor, sealCursor } from '../operator/cursor.ts'
 import type { PageQuery } from '../operator/operator.ts'
@@ -23,7 +24,10 @@ export interface ShownTokensOptions {
   readonly now: () => number
 }
 
-/** A page of them. Of usage there is one sum for the whole page, as `usage` has it: numbers that are to be compared come from one place. */
+/**
+ * A page of tokens. What their subjects have spent is summed once for the whole page, as `usage` sums it: numbers that
+ * people compare come from one place.
+ */
 export async function shownTokens (
   { tokens, records, revocations, now }: ShownTokensOptions, { cursor, limit }: PageQuery
 ): Promise<Page<ShownToken>> {
@@ -60,14 +64,9 @@ function shown (token: Token, state: ShownToken['state'], spent: number): ShownT
   }
 }
 
-/** Of the token by itself: it does not see that all sessions of its subject were ended. */
+/** Of the token alone: that all sessions of its subject were ended is not in it. */
 export function stateOf ({ revokedAt, expiresAt, isInvitation }: Token, now: number): ShownToken['state'] {
   if (revokedAt !== null) return 'revoked'
   if (expiresAt <= now) return 'expired'
   return isInvitation ? 'invited' : 'active'
-}
-
-/** ISO 8601 of Unix milliseconds. */
-export function instant (ms: number): string {
-  return new Date(ms).toISOString()
 }

@@ -1,11 +1,12 @@
 import { gatewayError } from '../../errors.ts'
+import { instant } from '../instant.ts'
 import type { Page } from '../ledger/records.ts'
 import type { AuditKind, AuditTrail } from '../operator/audit.ts'
 import type { PageQuery } from '../operator/operator.ts'
-import { instant, type ShownToken, shownTokens, type ShownTokensOptions, stateOf } from './shown-tokens.ts'
+import { type ShownToken, shownTokens, type ShownTokensOptions, stateOf } from './shown-tokens.ts'
 import { hashOf, newTokenId, printSecret, type TokenKind } from './token-form.ts'
-import type { Token, TokenBook } from './tokens.ts'
 import { readTokenWish, type TokenRules, type TokenWish } from './token-wish.ts'
+import type { Token, TokenBook } from './tokens.ts'
 
 export type { ShownToken } from './shown-tokens.ts'
 

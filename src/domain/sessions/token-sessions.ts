@@ -1,8 +1,8 @@
 import { LRUCache } from 'lru-cache'
 import { gatewayError } from '../../errors.ts'
 import { globs } from '../bodies/glob.ts'
-import { type Revocations, type Session, type SessionVerifier, standInsOf, unscoped } from './session.ts'
 import type { Store } from '../ledger/store.ts'
+import { type Revocations, type Session, type SessionVerifier, standInsOf, unscoped } from './session.ts'
 import { idIn, isHashOf, isTokenId, isTokenLike } from './token-form.ts'
 import { type Token, type TokenBook, type TokenLookup, type TokenSecret, usedEveryMs } from './tokens.ts'
 
@@ -10,7 +10,7 @@ import { type Token, type TokenBook, type TokenLookup, type TokenSecret, usedEve
 const freshMs = 1000
 const rememberedTokens = 10_000
 /** What subjects of tokens begin with; no other issuer may print one. */
-export const tokenIssuer = 'token'
+const tokenIssuer = 'token'
 
 /** Finds tokens as they were at most a second ago, so that the store is asked once a second for a token in use. */
 export type RecentTokens = (id: string) => Promise<Token | null>
@@ -89,7 +89,7 @@ function openSecrets ({ isInvitation, revokedAt, expiresAt, secret, previous }: 
  * for a token (a cookie, a stream that is open) ends when that is revoked, or when the grace of its secret is over; and who
  * logs out with a token revokes it.
  */
-export function tokenRevocations (revocations: Revocations, { tokenOf, tokens, now }: TokenSessionsOptions): Revocations {
+function tokenRevocations (revocations: Revocations, { tokenOf, tokens, now }: TokenSessionsOptions): Revocations {
   return {
     ...revocations,
     async revoke (sessionId, expiresAt) {

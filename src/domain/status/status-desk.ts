@@ -1,14 +1,14 @@
 import { LRUCache } from 'lru-cache'
 import { operationOf } from '../bodies/catalog.ts'
 import { isFinal, readEnvelope } from '../bodies/envelope.ts'
-import type { TaskEvent, TaskEvents } from './events.ts'
+import { finalState, statedState } from '../bodies/outcome.ts'
 import type { KeyChoice } from '../keys/keys.ts'
 import type { Task, TaskLedger } from '../ledger/ledger.ts'
-import { finalState, statedState } from '../bodies/outcome.ts'
-import { failed, statusCall, type StatusOutcome } from './status-call.ts'
-import type { LastStatus, StatusTurns } from './status-turns.ts'
 import type { Timers } from '../timers.ts'
 import type { Upstream } from '../upstream.ts'
+import type { TaskEvent, TaskEvents } from './events.ts'
+import { failed, statusCall, type StatusOutcome } from './status-call.ts'
+import type { LastStatus, StatusTurns } from './status-turns.ts'
 
 /** What the desk says about a task. */
 export type StatusReport =

@@ -1,8 +1,8 @@
 import { LRUCache } from 'lru-cache'
 import { batchRow } from '../bodies/catalog.ts'
-import type { TaskEvent } from './events.ts'
 import type { Task, TaskLedger } from '../ledger/ledger.ts'
 import type { TaskRecord, TaskRecords } from '../ledger/records.ts'
+import type { TaskEvent } from './events.ts'
 import { endOf } from './status-desk.ts'
 import type { Watching } from './watching.ts'
 
@@ -47,11 +47,11 @@ export function subjectFeed ({ watching, ledger, records, now }: SubjectFeedOpti
     const told = new LRUCache<string, true>({ max: maxTold })
     let mark = begin
     let depth = feedDepth
-    let looks = false
-    let stopped = false
+    let isLooking = false
+    let isStopped = false
 
     const emit = (event: TaskEvent): void => {
-      if (stopped || told.has(event.taskId)) return
+      if (isStopped || told.has(event.taskId)) return
       if (event.isFinal) {
         told.set(event.taskId, true)
         followed.delete(event.taskId)
@@ -59,7 +59,7 @@ export function subjectFeed ({ watching, ledger, records, now }: SubjectFeedOpti
       tell(event, mark)
     }
     const follow = (task: Task): void => {
-      if (stopped || task.subject !== subject || task.operation === batchRow || !permits(task.model) || followed.has(task.taskId)) return
+      if (isStopped || task.subject !== subject || task.operation === batchRow || !permits(task.model) || followed.has(task.taskId)) return
       const end = endOf(task, now())
       if (end === null) followed.set(task.taskId, watching.task(task, emit))
       else emit(end)
@@ -86,9 +86,9 @@ export function subjectFeed ({ watching, ledger, records, now }: SubjectFeedOpti
     }
 
     const look = (): void => {
-      if (looks) return
-      looks = true
-      const over = (): void => { looks = false }
+      if (isLooking) return
+      isLooking = true
+      const over = (): void => { isLooking = false }
       read().then(over, over)
     }
     const forget = watching.subject(subject, {
@@ -104,7 +104,7 @@ export function subjectFeed ({ watching, ledger, records, now }: SubjectFeedOpti
     return {
       look,
       stop () {
-        stopped = true
+        isStopped = true
         forget()
         for (const end of followed.values()) end()
         followed.clear()

@@ -1,8 +1,8 @@
 import { isFinal } from '../bodies/envelope.ts'
-import type { TaskEvent, TaskEvents } from './events.ts'
 import type { Task, TaskLedger } from '../ledger/ledger.ts'
-import { endOf, eventFrom, type Inquiry, type StatusDesk, type StatusReport } from './status-desk.ts'
 import type { Timers } from '../timers.ts'
+import type { TaskEvent, TaskEvents } from './events.ts'
+import { endOf, eventFrom, type Inquiry, type StatusDesk, type StatusReport } from './status-desk.ts'
 
 export type TaskWatcher = (event: TaskEvent) => void
 

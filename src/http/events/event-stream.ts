@@ -45,13 +45,16 @@ export interface EventStreamsOptions {
   readonly now: () => number
 }
 
-/** A session that was revoked or has expired loses its streams within this time, ms; up to a second more if that was done beside this process. */
+/**
+ * A session that was revoked or has expired loses its streams within this time, ms; within a second more if another process
+ * has revoked it.
+ */
 export const sessionCheckMs = 5000
-/** So often says an idle stream that it lives, ms; proxies give up after 30 s or more. */
+/** Between two signs of life of an idle stream, ms; proxies give up after 30 s or more. */
 export const heartbeatMs = 3 * sessionCheckMs
 /** Who has so much of an earlier event still to read gets no further one, bytes. */
-export const maxPendingBytes = 64 * 1024
-/** When to try again for a stream. */
+const maxPendingBytes = 64 * 1024
+/** When to try again, after a stream was refused. */
 const retrySeconds = 5
 
 interface Open extends EventStream {
@@ -70,7 +73,7 @@ export function eventStreams (options: EventStreamsOptions): EventStreams {
   const tick = (): void => {
     ticks++
     const isBeat = ticks % (heartbeatMs / sessionCheckMs) === 0
-    for (const stream of streams) if (isBeat) stream.beat()
+    if (isBeat) for (const stream of streams) stream.beat()
     endOverdue([...streams], options).then(schedule, schedule)
   }
   const schedule = (): void => {
@@ -161,7 +164,7 @@ function textOf ({ type, id, data }: ServerEvent): string {
 
 /** Ends the streams whose session is over. While the store is down only time ends a session: it can't be revoked then. */
 async function endOverdue (streams: readonly Open[], { revocations, now }: EventStreamsOptions): Promise<void> {
-  // Two secrets of a rotated token have one id, and so may two tokens of an issuer; their ends are their own.
+  // Both secrets of a rotated token have its id, and two tokens of an issuer may share one; each has an end of its own.
   const bySession = Map.groupBy(streams, ({ session: { id, issuedAt, expiresAt } }) => `${issuedAt} ${expiresAt} ${id}`)
   await Promise.all([...bySession.values()].map(async its => {
     const { session } = its[0]!

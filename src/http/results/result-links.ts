@@ -1,6 +1,6 @@
-import type { TaskEvent } from '../../domain/status/events.ts'
 import { resultUrls } from '../../domain/results/results.ts'
 import type { ResultTickets } from '../../domain/results/tickets.ts'
+import type { TaskEvent } from '../../domain/status/events.ts'
 
 /** Where a caller gets the results of a task that has ended, each for a short time and without a header; none when it has none. */
 export type ResultsOf = (event: TaskEvent) => readonly string[]

@@ -1,8 +1,8 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import { quoted } from '../../domain/bodies/json.ts'
+import type { Task } from '../../domain/ledger/ledger.ts'
 import { fileNameOf, mediumOf } from '../../domain/results/media-types.ts'
 import { isPastLife, type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource, resultUrls } from '../../domain/results/results.ts'
-import type { Task } from '../../domain/ledger/ledger.ts'
-import { quoted } from '../../domain/bodies/json.ts'
 import { gatewayError } from '../../errors.ts'
 
 export interface SendResultOptions {

@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import Type, { type Static } from 'typebox'
+import { instant } from '../../domain/instant.ts'
 import type { KeyStatus } from '../../domain/keys/key-entry.ts'
 import type { KeyRing } from '../../domain/keys/keys.ts'
 import type { AuthenticateOperator } from '../sessions/operator.ts'
@@ -33,8 +34,8 @@ function shown ({ keyId, state, since, restingUntil, balance }: KeyStatus, withB
     keyId,
     state: isBenched ? 'benched' : state,
     ...(isBenched ? { reason: state } : {}),
-    since: new Date(since).toISOString(),
-    ...(restingUntil === null ? {} : { restingUntil: new Date(restingUntil).toISOString() }),
+    since: instant(since),
+    ...(restingUntil === null ? {} : { restingUntil: instant(restingUntil) }),
     ...(withBalance ? { balance } : {})
   }
 }

@@ -71,7 +71,9 @@ export function adminRoutes (app: FastifyInstance, { authenticate, operator, now
 
 async function endSessions (operator: Operator, { subject, session }: EndRequest) {
   if (subject !== undefined && session === undefined) return { subject, before: await operator.endSessions(subject) }
-  if (session === undefined || subject !== undefined) throw gatewayError('GW_BAD_REQUEST', { about: 'Send one of the two: subject, or session (its id).' })
+  if (session === undefined || subject !== undefined) {
+    throw gatewayError('GW_BAD_REQUEST', { about: 'Send one of the two: subject, or session (its id).' })
+  }
   await operator.endSession(session)
   return { session }
 }

@@ -1,4 +1,5 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { instant } from '../../domain/instant.ts'
 import type { AuditTrail } from '../../domain/operator/audit.ts'
 import type { Revocations, Session } from '../../domain/sessions/session.ts'
 import { isTokenId } from '../../domain/sessions/token-form.ts'
@@ -36,12 +37,12 @@ export function cookieSessionRoutes (app: FastifyInstance, options: CookieSessio
     holdSwap(session, request, ownOrigin(request))
     const printed = await cookie.print(session)
     await note('mint', session.subject, printed.session, { insteadOf: session.id })
-    // What scripts could read is worth nothing from here on, and of several swaps at once one gets the cookie. A token that
-    // a person was given is hers to use elsewhere.
+    // What scripts could read is worth nothing from here on, and of several swaps at once one gets the cookie. A person's
+    // own token stays good, for it may be in use elsewhere.
     if (!isTokenId(session.id) && !await revocations.revoke(session.id, session.endsAt)) throw gatewayError('GW_BAD_SESSION')
     cookie.write(printed, reply)
     reply.code(201)
-    return { subject: session.subject, expiresAt: new Date(printed.session.expiresAt).toISOString() }
+    return { subject: session.subject, expiresAt: instant(printed.session.expiresAt) }
   })
 }
 

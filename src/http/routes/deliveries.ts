@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import { type Deliveries, type Delivery, hasArrived, messageId } from '../../domain/callbacks/deliveries.ts'
+import { instant } from '../../domain/instant.ts'
 import type { TaskLedger } from '../../domain/ledger/ledger.ts'
 import { gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
@@ -39,8 +40,8 @@ function shown (taskId: string, delivery: Delivery | null) {
   return {
     webhookId: delivery && messageId(taskId),
     state: delivery === null ? 'none' : stateOf(delivery),
-    attempts: attempts.map(({ at, status, error }) => ({ at: new Date(at).toISOString(), status, error })),
-    nextAttemptAt: nextAt === null ? null : new Date(nextAt).toISOString()
+    attempts: attempts.map(({ at, status, error }) => ({ at: instant(at), status, error })),
+    nextAttemptAt: nextAt === null ? null : instant(nextAt)
   }
 }
 

@@ -1,15 +1,16 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { instant } from '../../domain/instant.ts'
 import type { AuditTrail } from '../../domain/operator/audit.ts'
 import { type Guests, guestName, isGuest, newSession, type ProofChallenges } from '../../domain/sessions/guests.ts'
 import type { Scope, SessionIssuer } from '../../domain/sessions/session.ts'
 import { gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { contextOf } from '../call.ts'
-import { proofOf } from '../sessions/guest-proofs.ts'
-import type { OwnOrigin } from '../sessions/origins.ts'
 import type { Rates } from '../rates.ts'
 import { addressOf, ipOf } from '../receive.ts'
+import { proofOf } from '../sessions/guest-proofs.ts'
+import type { OwnOrigin } from '../sessions/origins.ts'
 
 export interface GuestRoutesOptions {
   readonly guests: Guests
@@ -42,7 +43,7 @@ export function guestRoutes (app: FastifyInstance, options: GuestRoutesOptions):
     const { id, subject, expiresAt } = session
     await audit.append([{ at: now(), kind: 'mint', actor: subject, subject, detail: { session: id, plan, ttlSeconds } }])
     reply.code(201)
-    return { token, subject, expiresAt: new Date(expiresAt).toISOString() }
+    return { token, subject, expiresAt: instant(expiresAt) }
   })
 
   if (challenges !== null) challengeRoutes(app, challenges, options)

@@ -1,5 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import Type, { type Static } from 'typebox'
+import { instant } from '../../domain/instant.ts'
 import type { AcceptInvitation } from '../../domain/sessions/invitations.ts'
 import { gatewayError } from '../../errors.ts'
 import { sendPage, type ServedPage } from './pages.ts'
@@ -30,6 +31,6 @@ export function invitationRoutes (app: FastifyInstance, { accept, page }: Invita
     if (accepted === null) throw gatewayError('GW_NOT_FOUND')
     const { text, token: { id, subject, plan, expiresAt } } = accepted
     reply.code(201)
-    return { id, token: text, subject, plan, expiresAt: new Date(expiresAt).toISOString() }
+    return { id, token: text, subject, plan, expiresAt: instant(expiresAt) }
   })
 }

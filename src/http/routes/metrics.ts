@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
-import type { AuthenticateOperator } from '../sessions/operator.ts'
 import { type Metrics, metricsType } from '../server/metrics.ts'
+import type { AuthenticateOperator } from '../sessions/operator.ts'
 
 /** `authenticate`: absent on the admin port, whose callers have been let in by the network. */
 export function metricsRoutes (app: FastifyInstance, metrics: Metrics, authenticate?: AuthenticateOperator): void {

@@ -10,13 +10,13 @@ export interface PageRoutesOptions {
 }
 
 /**
- * The playground, and the ways to it. It is the same for everybody, and knows nobody: who is calling, it finds out as
- * every page does.
+ * The playground, and the ways to it. It is served the same to everybody: who is signed in, its script finds out over the
+ * same routes as every other page.
  */
 export function pageRoutes (app: FastifyInstance, { playground, hasFrontEnd }: PageRoutesOptions): void {
   app.get('/gateway/', { config: { operation: 'showPlayground' } }, (_request, reply) => sendPage(reply, playground))
 
-  // A fixed place: whatever else was in the address, such as a token in its query, leads nowhere.
+  // The place is fixed: a query, which may have a token in it, is not passed on.
   if (!hasFrontEnd) app.get('/', { config: { operation: 'findPlayground' } }, (_request, reply) => reply.redirect('/gateway/', 302))
   app.get('/gateway', { config: { operation: 'findPlayground' } }, (_request, reply) => reply.redirect('/gateway/', 308))
 }
@@ -24,7 +24,7 @@ export function pageRoutes (app: FastifyInstance, { playground, hasFrontEnd }: P
 export function sendPage (reply: FastifyReply, { html, contentSecurityPolicy }: ServedPage): FastifyReply {
   reply.headers({
     'content-security-policy': contentSecurityPolicy,
-    // No window of another site has a hold on this one, nor is told where a link has led to.
+    // Windows of other sites can not reach into this one, and are not told where a link came from.
     'cross-origin-opener-policy': 'same-origin',
     'referrer-policy': 'no-referrer'
   })

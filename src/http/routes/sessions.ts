@@ -1,12 +1,15 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import type { AuditTrail } from '../../domain/operator/audit.ts'
 import { creditsFrom, creditsLeft } from '../../domain/bodies/balance.ts'
-import type { CreditAccounts, CreditBalance, SessionSpent } from '../../domain/ledger/credits.ts'
-import type { Live } from '../../domain/live.ts'
 import { periodAt, type Plan } from '../../domain/bodies/plan.ts'
 import type { Microcredits } from '../../domain/bodies/pricing.ts'
+import { instant } from '../../domain/instant.ts'
+import type { CreditAccounts, CreditBalance, SessionSpent } from '../../domain/ledger/credits.ts'
+import type { Live } from '../../domain/live.ts'
+import type { AuditTrail } from '../../domain/operator/audit.ts'
 import type { Secret } from '../../domain/secret.ts'
-import { budgetOf, endedEverywhereMs, type Revocations, type Session, type SessionIssuer, type SessionVerifier } from '../../domain/sessions/session.ts'
+import {
+  budgetOf, endedEverywhereMs, type Revocations, type Session, type SessionIssuer, type SessionVerifier
+} from '../../domain/sessions/session.ts'
 import { gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { checkQuery } from '../authorize.ts'
@@ -71,7 +74,7 @@ export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptio
       scopes: session.scopes,
       origins: session.origins,
       addressPrefix: session.addressRange,
-      issuedAt: new Date(session.issuedAt).toISOString(),
+      issuedAt: instant(session.issuedAt),
       ...whatIsLeft(session, plan, balance, spent, end)
     }
   })
@@ -91,7 +94,7 @@ export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptio
 }
 
 function named ({ subject, expiresAt }: Session) {
-  return { subject, expiresAt: new Date(expiresAt).toISOString() }
+  return { subject, expiresAt: instant(expiresAt) }
 }
 
 /** Of a new session, for the audit trail. */
@@ -125,7 +128,7 @@ function whatIsLeft (
       used: shown(balance.used),
       granted: shown(balance.granted),
       left: shown(creditsLeft(plan, balance)),
-      resetsAt: new Date(periodEnd).toISOString(),
+      resetsAt: instant(periodEnd),
       session: credits === null ? null : { limit: shown(credits), used: shown(microcredits), left: shown(Math.max(0, credits - microcredits)) }
     },
     uses: uses === null ? null : { limit: uses, left: Math.max(0, uses - used) },
@@ -151,8 +154,9 @@ function authenticateIssuer ({ issuerToken, verifiers }: SessionRoutesOptions) {
     if (credential === null) throw gatewayError('GW_NO_SESSION')
     if (isSame(credential, token)) return
     for (const verifier of verifiers) {
-      if (await verifier.verify(credential) === null) continue
-      throw gatewayError('GW_SCOPE_DENIED', { about: 'A session can not mint sessions: use the issuer token.' })
+      if (await verifier.verify(credential) !== null) {
+        throw gatewayError('GW_SCOPE_DENIED', { about: 'A session can not mint sessions: use the issuer token.' })
+      }
     }
     throw gatewayError('GW_BAD_SESSION')
   }

@@ -4,17 +4,17 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { type ErrorCode, gatewayError } from '../../errors.ts'
 
 export interface StaticFileRoutesOptions {
-  /** A built front end, with an index.html. Absolute. */
+  /** The absolute path of a built front end, with an index.html. */
   readonly folder: string
 }
 
-/** What stays the gateway's own, whatever lies in the folder: a page must not stand where a route comes one day. */
+/** The gateway's own, whatever lies in the folder: no file may stand where there will be a route one day. */
 const reserved = /^\/(?:api\/v1|v1|v1beta|gateway|livez|readyz|metrics)(?:\/|$)/i
 
 /**
  * Serves a front end on the gateway's own origin, where its pages may have a session cookie. Names that begin with a dot
- * are not served, nor is anything outside of the folder. What a browser opens as a page and is no file is the index.html:
- * a front end has routes of its own.
+ * are not served, nor is anything outside of the folder. When a browser opens a page that is no file, it gets index.html,
+ * for a front end has routes of its own.
  */
 export function staticFileRoutes (app: FastifyInstance, { folder: root }: StaticFileRoutesOptions): void {
   // A browser keeps what it has and asks each time whether that is still good: names need not change with their content.
@@ -34,15 +34,17 @@ export function staticFileRoutes (app: FastifyInstance, { folder: root }: Static
   })
 }
 
-/** A page says by itself what may run in it; that it is not sniffed is said of every answer. */
+/** The front end decides what may run in its pages: our own policy is taken off, and `nosniff` stays. */
 function answer (reply: FastifyReply, found: SendResult): FastifyReply {
   if (found.type === 'error') throw gatewayError(codes[found.statusCode] ?? 'GW_NOT_FOUND', { cause: found.metadata.error })
   reply.removeHeader('content-security-policy')
   return reply.code(found.statusCode).headers({ ...found.headers, 'cache-control': 'no-cache' }).send(found.stream)
 }
 
-/** A path that is none, a condition or a range that can't be met; a file that can't be read. */
-const codes: Readonly<Record<number, ErrorCode>> = { 400: 'GW_BAD_REQUEST', 412: 'GW_BAD_REQUEST', 416: 'GW_BAD_REQUEST', 500: 'GW_INTERNAL' }
+/** A malformed path, a condition or a range that can't be met; a file that can't be read. */
+const codes: Readonly<Record<number, ErrorCode>> = {
+  400: 'GW_BAD_REQUEST', 412: 'GW_BAD_REQUEST', 416: 'GW_BAD_REQUEST', 500: 'GW_INTERNAL'
+}
 
 function opensPage ({ headers: { accept = '' } }: FastifyRequest): boolean {
   return accept.includes('text/html')

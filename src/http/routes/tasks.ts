@@ -1,7 +1,8 @@
 import type { FastifyInstance } from 'fastify'
 import { creditsFrom } from '../../domain/bodies/balance.ts'
-import { openCursor, sealCursor } from '../../domain/operator/cursor.ts'
+import { instant } from '../../domain/instant.ts'
 import type { TaskRecord, TaskRecords } from '../../domain/ledger/records.ts'
+import { openCursor, sealCursor } from '../../domain/operator/cursor.ts'
 import { gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { checkQuery, checkScope } from '../authorize.ts'
@@ -44,8 +45,8 @@ function shown ({ taskId, model, stage, state, microcredits, refunded, createdAt
     state: state ?? (stage === 'unknown' ? 'unknown' : 'running'),
     credits: creditsFrom(microcredits),
     refunded,
-    createdAt: new Date(createdAt).toISOString(),
-    endedAt: endedAt === null ? null : new Date(endedAt).toISOString()
+    createdAt: instant(createdAt),
+    endedAt: endedAt === null ? null : instant(endedAt)
   }
 }
 

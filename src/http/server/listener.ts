@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { receive, type ReceiveOptions } from '../receive.ts'
 import { beginCalls } from './beginning.ts'
 import { lifecycle } from './lifecycle.ts'
-import { receive, type ReceiveOptions } from '../receive.ts'
 import { server, type ServerOptions } from './server.ts'
 
 export interface ListenerOptions extends Omit<ServerOptions, 'begin'>, Omit<ReceiveOptions, 'begin' | 'isStopping'> {

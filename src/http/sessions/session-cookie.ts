@@ -1,5 +1,5 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import cookies from '@fastify/cookie'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { PrintedSession, Session, SessionIssuer } from '../../domain/sessions/session.ts'
 import { gatewayError } from '../../errors.ts'
 
@@ -19,7 +19,7 @@ export interface SessionCookieOptions {
   readonly issuer: SessionIssuer
   /** How long a cookie lasts that nobody uses. */
   readonly cookieMaxAgeSeconds: number
-  /** The end of any cookie: another issuer's token that it stands in for may last for years, and is no longer asked then. */
+  /** No cookie lasts longer: another issuer's token that it stands in for may be good for years, and is not checked again. */
   readonly maxTtlSeconds: number
   readonly now: () => number
 }
@@ -37,7 +37,9 @@ const attributes = { path: '/', httpOnly: true, secure: true, sameSite: 'strict'
 /** Browsers quietly drop a cookie whose name and value are longer (RFC 6265bis section 5.6). */
 const maxCookieBytes = 4096
 
-export async function sessionCookie (app: FastifyInstance, { issuer, cookieMaxAgeSeconds, maxTtlSeconds, now }: SessionCookieOptions): Promise<SessionCookie> {
+export async function sessionCookie (
+  app: FastifyInstance, { issuer, cookieMaxAgeSeconds, maxTtlSeconds, now }: SessionCookieOptions
+): Promise<SessionCookie> {
   await app.register(cookies, { hook: false })
   const maxAgeMs = cookieMaxAgeSeconds * 1000
   /** In place of one that has been set on the way here. */

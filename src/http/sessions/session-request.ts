@@ -1,6 +1,6 @@
 import Type, { type Static } from 'typebox'
-import { readAddressRange } from '../../domain/sessions/address-range.ts'
 import { microcredits } from '../../domain/bodies/pricing.ts'
+import { readAddressRange } from '../../domain/sessions/address-range.ts'
 import { scopes, type SessionRequest } from '../../domain/sessions/session.ts'
 import { isWebOrigin } from '../../domain/sessions/web-origin.ts'
 import { gatewayError } from '../../errors.ts'

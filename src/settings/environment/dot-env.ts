@@ -1,8 +1,8 @@
 import { join } from 'node:path'
 import { parseEnv } from 'node:util'
-import type { Environment } from './values.ts'
 import { SettingsError } from '../settings-error.ts'
 import { readText, reasonOf, type ReadFile } from '../text-file.ts'
+import type { Environment } from './values.ts'
 
 /**
  * The variables in the `.env` file of a folder, none when there is no such file. The real environment wins:

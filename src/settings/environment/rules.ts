@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs'
 import { isAbsolute, join, relative, sep } from 'node:path'
+import type { GatewayFile } from '../file/schema.ts'
+import type { SettingsProblem } from '../settings-error.ts'
 import { reachOf } from './addresses.ts'
 import type { EnvironmentReading } from './values.ts'
 import type { VariableName } from './variables.ts'
-import type { GatewayFile } from '../file/schema.ts'
-import type { SettingsProblem } from '../settings-error.ts'
 
 type Locate = (setting: VariableName, problem: string, expected: string) => SettingsProblem
 

@@ -1,8 +1,8 @@
 import { resolve } from 'node:path'
-import { environmentVariables, variables, type EnvironmentVariable, type VariableName } from './variables.ts'
 import { nearestName } from '../nearest-name.ts'
 import { Refusal, type SettingsProblem } from '../settings-error.ts'
 import { reasonOf, type ReadFile } from '../text-file.ts'
+import { environmentVariables, variables, type EnvironmentVariable, type VariableName } from './variables.ts'
 
 /** An empty variable counts as unset: compose files pass `${NAME:-}`. */
 export type Environment = Readonly<Record<string, string | undefined>>

@@ -1,6 +1,6 @@
+import { apiKeyRule, secret, secrets, signingSecretRule, tokenRule } from '../secrets/strength.ts'
 import { baseUrl, origin, proxy } from './addresses.ts'
 import { boolean, choice, existingDirectory, file, host, list, port, store, type Parser } from './parsers.ts'
-import { apiKeyRule, secret, secrets, signingSecretRule, tokenRule } from '../secrets/strength.ts'
 
 interface Variable {
   /** As one would write it; `undefined` when there is none. */

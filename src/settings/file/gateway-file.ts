@@ -1,10 +1,10 @@
-import { withDefaults } from './defaults.ts'
-import { fileProblems, type FileProblem } from './problems.ts'
-import type { GatewayFile } from './schema.ts'
-import { gatewayFileSchema, isMapping, type Mapping } from './json-schema.ts'
-import { leaves, pathText, type KeyPath } from './key-path.ts'
 import type { SettingsProblem } from '../settings-error.ts'
 import { reasonOf, type ReadFile } from '../text-file.ts'
+import { withDefaults } from './defaults.ts'
+import { gatewayFileSchema, isMapping, type Mapping } from './json-schema.ts'
+import { leaves, pathText, type KeyPath } from './key-path.ts'
+import { fileProblems, type FileProblem } from './problems.ts'
+import type { GatewayFile } from './schema.ts'
 import { parseYaml } from './yaml-file.ts'
 
 type Section = keyof GatewayFile

@@ -1,7 +1,7 @@
 import { reachOf } from '../environment/addresses.ts'
+import type { KeyPath } from './key-path.ts'
 import type { FileProblem } from './problems.ts'
 import type { GatewayFile, IssuerSettings } from './schema.ts'
-import type { KeyPath } from './key-path.ts'
 
 /** What must hold for issuers beyond the shape of their keys. */
 export function issuerProblems ({ issuers }: GatewayFile): readonly FileProblem[] {
@@ -70,7 +70,8 @@ function nameProblems (issuer: IssuerSettings, before: readonly IssuerSettings[]
     problems.push({ path: [...path, 'subjectPrefix'], problem: 'is missing', expected: 'a name, as subjects of one issuer could be taken for those of another' })
   }
   if (before.some(other => nameOf(issuer) === nameOf(other) && issuer.subjectPrefix !== other.subjectPrefix)) {
-    problems.push({ path: [...path, 'subjectPrefix'], problem: 'is the name of another issuer', expected: 'another name, or the same subjectPrefix for both to merge them' })
+    const expected = 'another name, or the same subjectPrefix for both to merge them'
+    problems.push({ path: [...path, 'subjectPrefix'], problem: 'is the name of another issuer', expected })
   }
   return problems
 }

@@ -1,8 +1,8 @@
 import { Check } from 'typebox/schema'
-import { isMapping, schemaOfKey, type JsonSchema, type Mapping } from './json-schema.ts'
-import type { KeyPath } from './key-path.ts'
 import { nearestName } from '../nearest-name.ts'
 import { shown } from '../settings-error.ts'
+import { isMapping, schemaOfKey, type JsonSchema, type Mapping } from './json-schema.ts'
+import type { KeyPath } from './key-path.ts'
 
 /** A problem of the config file, before the file's name and the line are known. */
 export interface FileProblem {

@@ -1,8 +1,8 @@
-import type { FileProblem } from './problems.ts'
-import type { GatewayFile } from './schema.ts'
+import { shown } from '../settings-error.ts'
 import { issuerProblems } from './issuer-rules.ts'
 import { leaves, type KeyPath } from './key-path.ts'
-import { shown } from '../settings-error.ts'
+import type { FileProblem } from './problems.ts'
+import type { GatewayFile } from './schema.ts'
 
 interface FileRule {
   /** The sections that the rule reads. It is left out while one of them has a problem of its own. */

@@ -1,9 +1,9 @@
 import { Type, type Static } from 'typebox'
+import { issuer } from './issuer-schema.ts'
+import { caps, plan, price } from './plan-schema.ts'
 import {
   bytes, count, countOrNone, days, exact, flag, group, hosts, milliseconds, modelMap, name, oneOf, seconds, section, text
 } from './vocabulary.ts'
-import { issuer } from './issuer-schema.ts'
-import { caps, plan, price } from './plan-schema.ts'
 
 const limits = section('Bounds that hold for everybody.', {
   addressRequestsPerMinute: count(6000, 'Requests a minute, per address. A fixed window: at most twice this in any.'),

@@ -1,10 +1,10 @@
 import { resolve } from 'node:path'
-import type { GatewayFile } from '../file/schema.ts'
 import type { GatewayFileReading } from '../file/gateway-file.ts'
 import type { KeyPath } from '../file/key-path.ts'
-import { apiKeyRule, secret, secrets, signingSecretRule, type SecretRule } from './strength.ts'
+import type { GatewayFile } from '../file/schema.ts'
 import { Refusal, type SettingsProblem } from '../settings-error.ts'
 import { reasonOf, type ReadFile } from '../text-file.ts'
+import { apiKeyRule, secret, secrets, signingSecretRule, type SecretRule } from './strength.ts'
 
 /** A setting of the config file that names a file with a secret. */
 export interface FileSecretSetting {
@@ -25,7 +25,9 @@ export interface FileSecret extends Pick<FileSecretSetting, 'path' | 'issuer'> {
 }
 
 /** `issuers[].secretFile` and `guests.turnstileSecretFile`, where they are set. */
-export function fileSecretSettings ({ issuers, guests: { turnstileSecretFile } }: Pick<GatewayFile, 'issuers' | 'guests'>): readonly FileSecretSetting[] {
+export function fileSecretSettings (
+  { issuers, guests: { turnstileSecretFile } }: Pick<GatewayFile, 'issuers' | 'guests'>
+): readonly FileSecretSetting[] {
   const shared = { expected: `${expectedFor(signingSecretRule)}, or with several, a line each`, parse: secretLines }
   const turnstile = { expected: expectedFor(apiKeyRule), parse: secret(apiKeyRule) }
   return [

@@ -2,11 +2,11 @@ import type { Live } from '../../domain/live.ts'
 import { Secret } from '../../domain/secret.ts'
 import type { Settings } from '../../settings.ts'
 import { variables } from '../environment/variables.ts'
-import { type FileSecretSetting, fileSecretSettings } from './file-secrets.ts'
 import { pathText } from '../file/key-path.ts'
-import { secretVariables } from './rules.ts'
 import { Refusal } from '../settings-error.ts'
 import { readShortText, reasonOf } from '../text-file.ts'
+import { type FileSecretSetting, fileSecretSettings } from './file-secrets.ts'
+import { secretVariables } from './rules.ts'
 
 /** The secrets in use. Those that came from files follow their files, when they are told to. */
 export interface LiveSecrets {
@@ -32,7 +32,7 @@ export type SecretNews = {
   /** The file's path. It has been read as a file before, so it is no secret in the wrong place. */
   readonly source: string
 } & (
-  /** Fingerprints of those in use now, and of those that are so no longer. Not `rotated`: a problem has passed, no more. */
+  /** Fingerprints of those in use now, and of those that were until now. Not `rotated`: only a problem has passed. */
   | { readonly rotated: boolean, readonly inUse: readonly string[], readonly gone: readonly string[] }
   | { readonly problem: string, readonly expected: string }
 )
@@ -117,7 +117,7 @@ function refuseTwins (offers: readonly Offer[], holders: readonly Holder[]): voi
   }
 }
 
-/** Takes over what is offered, and tells it when it is news. */
+/** Takes what is offered into use, and returns it if that is news. */
 function taken ({ holder, source, values, problem }: Offer): SecretNews[] {
   const { setting, expected, values: before } = holder
   const rotated = values !== before

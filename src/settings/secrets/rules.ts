@@ -1,8 +1,8 @@
 import type { EnvironmentReading } from '../environment/values.ts'
-import type { FileSecret } from './file-secrets.ts'
 import type { GatewayFileReading } from '../file/gateway-file.ts'
 import { pathText } from '../file/key-path.ts'
 import type { SettingsProblem } from '../settings-error.ts'
+import type { FileSecret } from './file-secrets.ts'
 
 interface Holder {
   readonly setting: string
@@ -24,7 +24,6 @@ export function equalSecretProblems (
 export const secretVariables = [
   'APIXO_API_KEY', 'GATEWAY_SESSION_SECRET', 'GATEWAY_ISSUER_TOKEN', 'GATEWAY_ADMIN_TOKEN'
 ] as const
-export type SecretVariable = typeof secretVariables[number]
 
 function variableHolders ({ values, origins }: EnvironmentReading): Holder[] {
   return secretVariables.map(setting => ({

@@ -1,5 +1,5 @@
-import jwt from '@fastify/jwt'
 import proxy from '@fastify/http-proxy'
+import jwt from '@fastify/jwt'
 import rateLimit from '@fastify/rate-limit'
 import Fastify, { LogController } from 'fastify'
 

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { readEnvelope } from '../../../src/domain/bodies/envelope.ts'
-import { castsDoubt, readProbe } from '../../../src/domain/keys/keys.ts'
 import { readSubmitAnswer, readSubmitFailure } from '../../../src/domain/bodies/outcome.ts'
+import { castsDoubt, readProbe } from '../../../src/domain/keys/keys.ts'
 import { UpstreamFailure } from '../../../src/domain/upstream.ts'
 
 const answer = (status: number, body: unknown) => ({

@@ -1,7 +1,7 @@
 import t from 'tap'
+import type { TaskRecord } from '../../../src/domain/ledger/records.ts'
 import type { AuditEntry } from '../../../src/domain/operator/audit.ts'
 import { operator } from '../../../src/domain/operator/operator.ts'
-import type { TaskRecord } from '../../../src/domain/ledger/records.ts'
 import { gatewayError } from '../../../src/errors.ts'
 
 /** An operator over so many unknown tasks in memory, and what was written and done, in order. */

@@ -2,8 +2,8 @@ import { createHmac } from 'node:crypto'
 import t from 'tap'
 import { signedSessions } from '../../../src/adapters/signed-sessions.ts'
 import type { Task } from '../../../src/domain/ledger/ledger.ts'
-import { Secret } from '../../../src/domain/secret.ts'
 import { resultTickets } from '../../../src/domain/results/tickets.ts'
+import { Secret } from '../../../src/domain/secret.ts'
 import { clock } from '../../helpers/clock.ts'
 
 const secret = new Secret('a-session-secret-of-32-bytes-and-more')

@@ -1,7 +1,7 @@
 import t from 'tap'
-import type { TaskEvent } from '../../../src/domain/status/events.ts'
 import type { Task } from '../../../src/domain/ledger/ledger.ts'
 import type { TaskRecord } from '../../../src/domain/ledger/records.ts'
+import type { TaskEvent } from '../../../src/domain/status/events.ts'
 import { feedDepth, subjectFeed } from '../../../src/domain/status/subject-feed.ts'
 import type { SubjectWatcher, TaskWatcher } from '../../../src/domain/status/watching.ts'
 import { gatewayError } from '../../../src/errors.ts'

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { localEvents } from '../../../src/adapters/local-events.ts'
-import type { TaskEvent, TaskEvents } from '../../../src/domain/status/events.ts'
 import type { Task } from '../../../src/domain/ledger/ledger.ts'
+import type { TaskEvent, TaskEvents } from '../../../src/domain/status/events.ts'
 import type { StatusReport } from '../../../src/domain/status/status-desk.ts'
 import { watching } from '../../../src/domain/status/watching.ts'
 import { gatewayError } from '../../../src/errors.ts'
