@@ -1,4 +1,4 @@
-import type { Model } from './domain/bodies/models.ts'
+import type { Model } from './domain/policy/models.ts'
 import { Secret } from './domain/secret.ts'
 import type { StoreSettings } from './settings/environment/parsers.ts'
 import { environmentRuleProblems, upstreamWarnings } from './settings/environment/rules.ts'

@@ -1,6 +1,6 @@
 import type { Page } from '../domain/ledger/records.ts'
-import type { Store } from '../domain/ledger/store.ts'
 import { type Operator, operator, type PageQuery } from '../domain/operator/operator.ts'
+import type { Store } from '../domain/store.ts'
 import type { Settings } from '../settings.ts'
 
 const hint = 'This command needs the settings of the server: run it in the server\'s folder, with the server\'s environment.'

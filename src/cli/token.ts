@@ -1,5 +1,5 @@
-import { type PrintedToken, type ShownToken, type TokenDesk, tokenDesk } from '../domain/sessions/token-desk.ts'
-import type { TokenWish } from '../domain/sessions/token-wish.ts'
+import { type PrintedToken, type ShownToken, type TokenDesk, tokenDesk } from '../domain/operator/token-desk.ts'
+import type { TokenWish } from '../domain/operator/token-wish.ts'
 import { type Command, type Given, UsageError } from './command.ts'
 import { first, withStore } from './ledger.ts'
 import { type Column, shortInstant, table } from './table.ts'

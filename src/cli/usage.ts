@@ -1,6 +1,6 @@
-import { creditsFrom } from '../domain/bodies/balance.ts'
-import { microcredits } from '../domain/bodies/pricing.ts'
+import { creditsFrom } from '../domain/ledger/balance.ts'
 import { readUsageQuery, type UsageReport, type UsageSum, usageColumns, usageCsv } from '../domain/operator/usage.ts'
+import { microcredits } from '../domain/policy/pricing.ts'
 import type { Command } from './command.ts'
 import { withOperator } from './ledger.ts'
 import { type Column, table } from './table.ts'

@@ -1,7 +1,7 @@
-import { periodAt } from '../domain/bodies/plan.ts'
 import { type KeyChoice, type KeyRing, probeIntervalMs } from '../domain/keys/keys.ts'
 import type { IdempotencyStore } from '../domain/ledger/idempotency.ts'
 import type { ReservationId, TaskLedger } from '../domain/ledger/ledger.ts'
+import { periodAt } from '../domain/policy/plan.ts'
 import { budgetOf } from '../domain/sessions/session.ts'
 import type { UpstreamKey } from '../domain/upstream.ts'
 import { gatewayError } from '../errors.ts'

@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Plan } from '../domain/bodies/plan.ts'
+import type { Plan } from '../domain/policy/plan.ts'
 import type { Revocations, Session, SessionVerifier } from '../domain/sessions/session.ts'
 import { gatewayError, isGatewayError } from '../errors.ts'
 import { credentialOf } from './sessions/credential.ts'

@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Plan } from '../domain/bodies/plan.ts'
+import type { Plan } from '../domain/policy/plan.ts'
 import type { Session } from '../domain/sessions/session.ts'
 import type { ErrorCode } from '../errors.ts'
 

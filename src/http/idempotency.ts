@@ -1,5 +1,5 @@
-import type { Operation } from '../domain/bodies/catalog.ts'
 import { type Earlier, fingerprintOf, type IdempotencyKey, type KeptAnswer, readIdempotencyKey } from '../domain/ledger/idempotency.ts'
+import type { Operation } from '../domain/policy/catalog.ts'
 import type { UpstreamAnswer } from '../domain/upstream.ts'
 import { gatewayError } from '../errors.ts'
 import type { Context } from './call.ts'

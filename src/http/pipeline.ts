@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
-import type { Operation } from '../domain/bodies/catalog.ts'
+import type { Operation } from '../domain/policy/catalog.ts'
 import type { Authenticate } from './authenticate.ts'
 import { type Context, contextOf } from './call.ts'
 import { type Answer, isReplay, type Replay, replyWith } from './reply.ts'

@@ -1,9 +1,9 @@
 import { altchaProofs } from '../adapters/altcha-proofs.ts'
 import { turnstileProofs } from '../adapters/turnstile.ts'
-import type { Store } from '../domain/ledger/store.ts'
 import type { Live } from '../domain/live.ts'
 import type { Secret } from '../domain/secret.ts'
 import { type Guests, guests, type ProofChallenges } from '../domain/sessions/guests.ts'
+import type { Store } from '../domain/store.ts'
 import type { LiveSecrets, Settings } from '../settings.ts'
 
 export interface GuestParts {

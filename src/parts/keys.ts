@@ -1,6 +1,6 @@
 import type { Logger } from 'pino'
-import { balancePath } from '../domain/bodies/catalog.ts'
 import { type KeyRing, keyRing, readProbe } from '../domain/keys/keys.ts'
+import { balancePath } from '../domain/policy/catalog.ts'
 import type { Secret } from '../domain/secret.ts'
 import type { Upstream, UpstreamKey } from '../domain/upstream.ts'
 import type { Settings } from '../settings.ts'

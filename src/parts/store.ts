@@ -1,4 +1,4 @@
-import type { Store } from '../domain/ledger/store.ts'
+import type { Store } from '../domain/store.ts'
 import type { Settings } from '../settings.ts'
 
 /** How often what has overstayed is let go, ms. */

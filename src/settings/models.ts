@@ -1,6 +1,6 @@
 import { dirname, join } from 'node:path'
 import Type from 'typebox'
-import { categories, type Model } from '../domain/bodies/models.ts'
+import { categories, type Model } from '../domain/policy/models.ts'
 import type { JsonSchema } from './file/json-schema.ts'
 import { pathText } from './file/key-path.ts'
 import { fileProblems, type FileProblem } from './file/problems.ts'

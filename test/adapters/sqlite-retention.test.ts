@@ -1,7 +1,7 @@
 import type { DatabaseSync } from 'node:sqlite'
 import t, { type Test } from 'tap'
 import { idempotencyMs } from '../../src/domain/ledger/idempotency.ts'
-import type { Store } from '../../src/domain/ledger/store.ts'
+import type { Store } from '../../src/domain/store.ts'
 import { answer, terms } from '../contracts/open-books.ts'
 import { clock } from '../helpers/clock.ts'
 import { claimed, fileOf, open, openWithin, reserve, sentOne, storeDown, visit } from './sqlite-files.ts'

@@ -1,6 +1,6 @@
 import type { Test } from 'tap'
 import type { Demand, LedgerTerms, ReservationId, Stage, Step } from '../../src/domain/ledger/ledger.ts'
-import type { Store } from '../../src/domain/ledger/store.ts'
+import type { Store } from '../../src/domain/store.ts'
 import { type Clock, clock } from '../helpers/clock.ts'
 import { balance, type Balance, demandOf } from './ledger-balance.ts'
 

@@ -1,7 +1,7 @@
 import { Writable } from 'node:stream'
 import type { Test } from 'tap'
 import { createGateway, type Gateway, type GatewayOptions } from '../../src/app.ts'
-import type { Model } from '../../src/domain/bodies/models.ts'
+import type { Model } from '../../src/domain/policy/models.ts'
 import { type Sandbox, type SandboxOptions, startSandbox } from '../../src/sandbox/sandbox.ts'
 import { loadSettings, type Settings } from '../../src/settings.ts'
 import { type Clock, clock } from './clock.ts'

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
-import { plans } from '../../src/domain/bodies/plan.ts'
 import type { KeyRing } from '../../src/domain/keys/keys.ts'
+import { plans } from '../../src/domain/policy/plan.ts'
 import { unscoped } from '../../src/domain/sessions/session.ts'
 import { type AdmittedSubmit, admitSubmit } from '../../src/http/admit.ts'
 import type { SubmitOrder } from '../../src/http/authorize.ts'

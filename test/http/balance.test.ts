@@ -1,6 +1,6 @@
 import { DatabaseSync } from 'node:sqlite'
 import t from 'tap'
-import { microcredits } from '../../src/domain/bodies/pricing.ts'
+import { microcredits } from '../../src/domain/policy/pricing.ts'
 import { openStore } from '../../src/parts/store.ts'
 import { startGateway, taskMs, type TestGateway } from '../helpers/gateway.ts'
 import { storeFile } from '../helpers/store-file.ts'

@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import type { Store } from '../../src/domain/ledger/store.ts'
+import type { Store } from '../../src/domain/store.ts'
 import { openStore } from '../../src/parts/store.ts'
 import { type Sandbox, startSandbox } from '../../src/sandbox/sandbox.ts'
 import { loadSettings } from '../../src/settings.ts'

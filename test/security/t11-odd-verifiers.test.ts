@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
-import { plans } from '../../src/domain/bodies/plan.ts'
+import { plans } from '../../src/domain/policy/plan.ts'
 import { type Revocations, type Session, type SessionVerifier, unscoped } from '../../src/domain/sessions/session.ts'
 import { gatewayError } from '../../src/errors.ts'
 import { authenticator } from '../../src/http/authenticate.ts'

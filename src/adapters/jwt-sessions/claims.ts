@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import type { JWTPayload } from 'jose'
-import { globs } from '../../domain/bodies/glob.ts'
 import { endOfTime } from '../../domain/instant.ts'
+import { globs } from '../../domain/policy/glob.ts'
 import { type Scope, scopes, type Session, unscoped } from '../../domain/sessions/session.ts'
 import { clockToleranceMs } from './signatures.ts'
 

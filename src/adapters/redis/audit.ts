@@ -1,4 +1,4 @@
-import type { AuditEntry, AuditTrail } from '../../domain/operator/audit.ts'
+import type { AuditEntry, AuditTrail } from '../../domain/ledger/audit.ts'
 import type { Commands } from './commands.ts'
 import type { KeyNames } from './key-names.ts'
 

@@ -1,5 +1,5 @@
 import type { LedgerTerms } from '../../domain/ledger/ledger.ts'
-import type { Store } from '../../domain/ledger/store.ts'
+import type { Store } from '../../domain/store.ts'
 import { redisAccounts } from './accounts.ts'
 import { redisAudit } from './audit.ts'
 import { busySubjects } from './busy-subjects.ts'

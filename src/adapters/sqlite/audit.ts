@@ -1,5 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite'
-import type { AuditEntry, AuditKind, AuditTrail } from '../../domain/operator/audit.ts'
+import type { AuditEntry, AuditKind, AuditTrail } from '../../domain/ledger/audit.ts'
 import type { GroupCommit } from './group-commit.ts'
 import { pageOf, rowAt } from './pages.ts'
 import { read } from './store-down.ts'

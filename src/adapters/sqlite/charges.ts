@@ -1,4 +1,4 @@
-import type { Microcredits } from '../../domain/bodies/pricing.ts'
+import type { Microcredits } from '../../domain/policy/pricing.ts'
 
 /** Which account a price is taken from, and goes back to. */
 export interface Charge {

@@ -1,7 +1,7 @@
-import type { Microcredits } from '../../domain/bodies/pricing.ts'
 import type { SessionSpent } from '../../domain/ledger/credits.ts'
 import type { IdempotencyKey } from '../../domain/ledger/idempotency.ts'
 import type { Demand } from '../../domain/ledger/ledger.ts'
+import type { Microcredits } from '../../domain/policy/pricing.ts'
 import type { Charge } from './charges.ts'
 
 export interface Reservation {

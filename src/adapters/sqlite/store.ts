@@ -1,6 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite'
 import type { LedgerTerms } from '../../domain/ledger/ledger.ts'
-import type { Store } from '../../domain/ledger/store.ts'
+import type { Store } from '../../domain/store.ts'
 import { sqliteAccounts } from './accounts.ts'
 import { sqliteAudit } from './audit.ts'
 import { sqliteCallbackSecrets } from './callback-secrets.ts'

@@ -1,4 +1,4 @@
-import type { Microcredits } from '../bodies/pricing.ts'
+import type { Microcredits } from '../policy/pricing.ts'
 
 /** What a subject has used, and what the operator gave it on top of its plan. */
 export interface CreditBalance {

@@ -1,5 +1,5 @@
 import type { FinalState } from '../bodies/envelope.ts'
-import type { Microcredits } from '../bodies/pricing.ts'
+import type { Microcredits } from '../policy/pricing.ts'
 import type { Earlier, IdempotencyKey, KeptAnswer } from './idempotency.ts'
 import type { Page } from './records.ts'
 

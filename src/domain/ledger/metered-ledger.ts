@@ -1,4 +1,4 @@
-import type { Microcredits } from '../bodies/pricing.ts'
+import type { Microcredits } from '../policy/pricing.ts'
 import type { Demand, ReservationId, Step, TaskLedger } from './ledger.ts'
 
 /**

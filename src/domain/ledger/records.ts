@@ -1,5 +1,5 @@
 import type { FinalState } from '../bodies/envelope.ts'
-import type { Microcredits } from '../bodies/pricing.ts'
+import type { Microcredits } from '../policy/pricing.ts'
 import type { ReservationId, Stage } from './ledger.ts'
 
 /** One row of the ledger, as its owner or the operator may read it. */

@@ -1,5 +1,5 @@
 import type { PatientLedger } from '../ledger/patient-ledger.ts'
-import type { Store } from '../ledger/store.ts'
+import type { Store } from '../store.ts'
 import type { Reconciler } from './reconciler.ts'
 
 /** What is done every few seconds, whether or not anybody calls. */

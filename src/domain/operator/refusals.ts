@@ -1,4 +1,4 @@
-import type { AuditEntry, AuditTrail } from './audit.ts'
+import type { AuditEntry, AuditTrail } from '../ledger/audit.ts'
 
 /**
  * Counts what was refused, and to whom. An entry in the audit trail for each single refusal would let everybody who can

@@ -1,4 +1,4 @@
-import type { AuditEntry, AuditTrail } from './audit.ts'
+import type { AuditEntry, AuditTrail } from '../ledger/audit.ts'
 
 /** What a rotation has changed about the secrets of a setting, by their fingerprints. */
 export interface SecretRotation {

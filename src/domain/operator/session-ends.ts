@@ -1,9 +1,9 @@
 import { gatewayError } from '../../errors.ts'
 import { endOfTime, instant } from '../instant.ts'
+import type { AuditEntry, AuditTrail } from '../ledger/audit.ts'
 import { type Revocations, standInsOf } from '../sessions/session.ts'
 import { isTokenId } from '../sessions/token-form.ts'
 import type { TokenBook } from '../sessions/tokens.ts'
-import type { AuditEntry, AuditTrail } from './audit.ts'
 import { checkSubject } from './subject-form.ts'
 
 /**

@@ -1,5 +1,5 @@
+import type { AuditEntry, AuditTrail } from '../ledger/audit.ts'
 import { fingerprintOf } from '../ledger/idempotency.ts'
-import type { AuditEntry, AuditTrail } from './audit.ts'
 
 /** Name → value as it is shown, secrets as fingerprints. */
 export type ShownSettings = ReadonlyMap<string, string>

@@ -1,5 +1,5 @@
 import { gatewayError } from '../../errors.ts'
-import { creditsFrom } from '../bodies/balance.ts'
+import { creditsFrom } from '../ledger/balance.ts'
 import type { UsageRow, UsageSpan } from '../ledger/records.ts'
 
 /** What usage is summed by. */

@@ -1,4 +1,4 @@
-import type { AuditTrail } from '../operator/audit.ts'
+import type { AuditTrail } from '../ledger/audit.ts'
 import { hashOf, idIn, isHashOf, printSecret } from './token-form.ts'
 import type { Token, TokenBook } from './tokens.ts'
 

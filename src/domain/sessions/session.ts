@@ -1,5 +1,5 @@
-import type { Microcredits } from '../bodies/pricing.ts'
 import type { SessionBudget } from '../ledger/ledger.ts'
+import type { Microcredits } from '../policy/pricing.ts'
 
 export type Scope = 'tasks:write' | 'tasks:read' | 'llm'
 export const scopes: readonly Scope[] = ['tasks:write', 'tasks:read', 'llm']

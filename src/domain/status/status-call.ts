@@ -1,10 +1,10 @@
 import type { ErrorCode } from '../../errors.ts'
-import { type Operation, upstreamPath } from '../bodies/catalog.ts'
 import { type Envelope, readEnvelope } from '../bodies/envelope.ts'
 import { effectiveStatus } from '../bodies/outcome.ts'
 import { keyTrouble } from '../keys/key-trouble.ts'
 import type { KeyChoice } from '../keys/keys.ts'
 import type { Task } from '../ledger/ledger.ts'
+import { type Operation, upstreamPath } from '../policy/catalog.ts'
 import { type FailureReason, type Upstream, type UpstreamAnswer, UpstreamFailure } from '../upstream.ts'
 
 /** What came of asking the upstream: an answer that may be passed on, or why there is none. */

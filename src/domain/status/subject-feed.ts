@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache'
-import { batchRow } from '../bodies/catalog.ts'
 import type { Task, TaskLedger } from '../ledger/ledger.ts'
 import type { TaskRecord, TaskRecords } from '../ledger/records.ts'
+import { batchRow } from '../policy/catalog.ts'
 import type { TaskEvent } from './events.ts'
 import { endOf } from './status-desk.ts'
 import type { Watching } from './watching.ts'

@@ -1,5 +1,5 @@
-import { batchRow } from '../bodies/catalog.ts'
 import type { Task, TaskLedger } from '../ledger/ledger.ts'
+import { batchRow } from '../policy/catalog.ts'
 import type { StatusDesk } from './status-desk.ts'
 
 /**

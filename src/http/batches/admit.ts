@@ -1,6 +1,6 @@
-import { batchRow } from '../../domain/bodies/catalog.ts'
-import { periodAt, type Plan } from '../../domain/bodies/plan.ts'
 import type { Demand, ReservationId } from '../../domain/ledger/ledger.ts'
+import { batchRow } from '../../domain/policy/catalog.ts'
+import { periodAt, type Plan } from '../../domain/policy/plan.ts'
 import { budgetOf } from '../../domain/sessions/session.ts'
 import { gatewayError } from '../../errors.ts'
 import { type AdmitOptions, type AdmittedSubmit, keyFor, lacking } from '../admit.ts'

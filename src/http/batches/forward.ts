@@ -1,6 +1,6 @@
 import { type BatchOutcome, readBatchAnswer } from '../../domain/bodies/batch-answer.ts'
-import { upstreamPath } from '../../domain/bodies/catalog.ts'
 import { readSubmitFailure } from '../../domain/bodies/outcome.ts'
+import { upstreamPath } from '../../domain/policy/catalog.ts'
 import { statusCall, type StatusOutcome } from '../../domain/status/status-call.ts'
 import type { StatusOrder } from '../authorize.ts'
 import type { Context } from '../call.ts'

@@ -1,7 +1,7 @@
 import type { BatchAccepted } from '../../domain/bodies/batch-answer.ts'
-import { batchRow } from '../../domain/bodies/catalog.ts'
 import type { TaskLedger } from '../../domain/ledger/ledger.ts'
 import type { PatientLedger } from '../../domain/ledger/patient-ledger.ts'
+import { batchRow } from '../../domain/policy/catalog.ts'
 import { endBatch } from '../../domain/status/task-ending.ts'
 import { gatewayError } from '../../errors.ts'
 import type { Context } from '../call.ts'

@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import { batchOperations, type Operation } from '../../domain/bodies/catalog.ts'
+import { batchOperations, type Operation } from '../../domain/policy/catalog.ts'
 import { taskEnding } from '../../domain/status/task-ending.ts'
 import { admitStatus } from '../admit.ts'
 import { admitBatch } from '../batches/admit.ts'

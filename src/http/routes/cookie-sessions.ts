@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { instant } from '../../domain/instant.ts'
-import type { AuditTrail } from '../../domain/operator/audit.ts'
+import type { AuditTrail } from '../../domain/ledger/audit.ts'
 import type { Revocations, Session } from '../../domain/sessions/session.ts'
 import { isTokenId } from '../../domain/sessions/token-form.ts'
 import { isTrustworthy } from '../../domain/sessions/web-origin.ts'

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
-import { batchRow } from '../../domain/bodies/catalog.ts'
 import type { Task, TaskLedger } from '../../domain/ledger/ledger.ts'
+import { batchRow } from '../../domain/policy/catalog.ts'
 import type { TaskEvent } from '../../domain/status/events.ts'
 import { endOf } from '../../domain/status/status-desk.ts'
 import type { FeedRequest, SubjectFeed } from '../../domain/status/subject-feed.ts'

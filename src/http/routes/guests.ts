@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { instant } from '../../domain/instant.ts'
-import type { AuditTrail } from '../../domain/operator/audit.ts'
+import type { AuditTrail } from '../../domain/ledger/audit.ts'
 import { type Guests, guestName, isGuest, newSession, type ProofChallenges } from '../../domain/sessions/guests.ts'
 import type { Scope, SessionIssuer } from '../../domain/sessions/session.ts'
 import { gatewayError } from '../../errors.ts'

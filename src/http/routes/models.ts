@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import type { ListedPrice, Model } from '../../domain/bodies/models.ts'
+import type { ListedPrice, Model } from '../../domain/policy/models.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { checkQuery } from '../authorize.ts'
 import { contextOf } from '../call.ts'

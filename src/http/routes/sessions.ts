@@ -1,11 +1,11 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { creditsFrom, creditsLeft } from '../../domain/bodies/balance.ts'
-import { periodAt, type Plan } from '../../domain/bodies/plan.ts'
-import type { Microcredits } from '../../domain/bodies/pricing.ts'
 import { instant } from '../../domain/instant.ts'
+import type { AuditTrail } from '../../domain/ledger/audit.ts'
+import { creditsFrom, creditsLeft } from '../../domain/ledger/balance.ts'
 import type { CreditAccounts, CreditBalance, SessionSpent } from '../../domain/ledger/credits.ts'
 import type { Live } from '../../domain/live.ts'
-import type { AuditTrail } from '../../domain/operator/audit.ts'
+import { periodAt, type Plan } from '../../domain/policy/plan.ts'
+import type { Microcredits } from '../../domain/policy/pricing.ts'
 import type { Secret } from '../../domain/secret.ts'
 import {
   budgetOf, endedEverywhereMs, type Revocations, type Session, type SessionIssuer, type SessionVerifier

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
-import { creditsFrom } from '../../domain/bodies/balance.ts'
 import { instant } from '../../domain/instant.ts'
+import { creditsFrom } from '../../domain/ledger/balance.ts'
 import type { TaskRecord, TaskRecords } from '../../domain/ledger/records.ts'
 import { openCursor, sealCursor } from '../../domain/operator/cursor.ts'
 import { gatewayError } from '../../errors.ts'

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import Type, { type Static } from 'typebox'
-import type { TokenDesk } from '../../domain/sessions/token-desk.ts'
+import type { TokenDesk } from '../../domain/operator/token-desk.ts'
 import { gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../sessions/operator.ts'
 

@@ -1,8 +1,8 @@
 import type { FastifyRequest } from 'fastify'
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
-import { creditsFrom } from '../../domain/bodies/balance.ts'
 import { keyStates } from '../../domain/keys/key-entry.ts'
 import type { KeyRing } from '../../domain/keys/keys.ts'
+import { creditsFrom } from '../../domain/ledger/balance.ts'
 import type { CreditMeter } from '../../domain/ledger/metered-ledger.ts'
 
 /** What the gauges read, at each scrape. */

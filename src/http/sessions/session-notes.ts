@@ -1,4 +1,4 @@
-import type { AuditEntry, AuditKind, AuditTrail } from '../../domain/operator/audit.ts'
+import type { AuditEntry, AuditKind, AuditTrail } from '../../domain/ledger/audit.ts'
 import type { Session } from '../../domain/sessions/session.ts'
 
 /**

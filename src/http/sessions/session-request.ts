@@ -1,5 +1,5 @@
 import Type, { type Static } from 'typebox'
-import { microcredits } from '../../domain/bodies/pricing.ts'
+import { microcredits } from '../../domain/policy/pricing.ts'
 import { readAddressRange } from '../../domain/sessions/address-range.ts'
 import { scopes, type SessionRequest } from '../../domain/sessions/session.ts'
 import { isWebOrigin } from '../../domain/sessions/web-origin.ts'

@@ -2,7 +2,7 @@ import closeWithGrace from 'close-with-grace'
 import { sqliteStore } from '../../../src/adapters/sqlite/store.ts'
 import { createGateway } from '../../../src/app.ts'
 import type { Task } from '../../../src/domain/ledger/ledger.ts'
-import type { Store } from '../../../src/domain/ledger/store.ts'
+import type { Store } from '../../../src/domain/store.ts'
 import { loadSettings } from '../../../src/settings.ts'
 
 /**

@@ -1,5 +1,5 @@
 import t from 'tap'
-import type { AuditEntry, AuditTrail } from '../../../src/domain/operator/audit.ts'
+import type { AuditEntry, AuditTrail } from '../../../src/domain/ledger/audit.ts'
 import { refusals } from '../../../src/domain/operator/refusals.ts'
 import { settingsRecord } from '../../../src/domain/operator/settings-record.ts'
 import { gatewayError } from '../../../src/errors.ts'

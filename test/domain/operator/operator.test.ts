@@ -1,6 +1,6 @@
 import t from 'tap'
+import type { AuditEntry } from '../../../src/domain/ledger/audit.ts'
 import type { TaskRecord } from '../../../src/domain/ledger/records.ts'
-import type { AuditEntry } from '../../../src/domain/operator/audit.ts'
 import { operator } from '../../../src/domain/operator/operator.ts'
 import { gatewayError } from '../../../src/errors.ts'
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import type { AuditEntry } from '../../../src/domain/operator/audit.ts'
+import type { AuditEntry } from '../../../src/domain/ledger/audit.ts'
 import { rotations } from '../../../src/domain/operator/rotations.ts'
 import { gatewayError } from '../../../src/errors.ts'
 

@@ -1,8 +1,8 @@
 import t from 'tap'
 import { sqliteStore } from '../../../src/adapters/sqlite/store.ts'
+import { tokenDesk } from '../../../src/domain/operator/token-desk.ts'
+import { readTokenWish } from '../../../src/domain/operator/token-wish.ts'
 import { invitations } from '../../../src/domain/sessions/invitations.ts'
-import { tokenDesk } from '../../../src/domain/sessions/token-desk.ts'
-import { readTokenWish } from '../../../src/domain/sessions/token-wish.ts'
 import { terms } from '../../contracts/open-books.ts'
 import { clock } from '../../helpers/clock.ts'
 

@@ -1,5 +1,5 @@
 import { gatewayError } from '../../errors.ts'
-import { fieldAt, numberAt } from './fields.ts'
+import { fieldAt, numberAt } from '../bodies/fields.ts'
 import { globs } from './glob.ts'
 
 /** Bounds of one field of a request, as the operator wrote them (`caps` in config/gateway.yaml). */

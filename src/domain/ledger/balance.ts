@@ -1,6 +1,6 @@
-import type { CreditBalance } from '../ledger/credits.ts'
-import type { Plan } from './plan.ts'
-import type { Microcredits } from './pricing.ts'
+import type { Plan } from '../policy/plan.ts'
+import type { Microcredits } from '../policy/pricing.ts'
+import type { CreditBalance } from './credits.ts'
 
 /** What a subject may still spend, of its period and of its grants; `null` is unlimited. Never below zero. */
 export function creditsLeft ({ credits }: Plan, { used, granted }: CreditBalance): Microcredits | null {

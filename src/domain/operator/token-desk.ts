@@ -1,12 +1,12 @@
 import { gatewayError } from '../../errors.ts'
 import { instant } from '../instant.ts'
+import type { AuditKind, AuditTrail } from '../ledger/audit.ts'
 import type { Page } from '../ledger/records.ts'
-import type { AuditKind, AuditTrail } from '../operator/audit.ts'
-import type { PageQuery } from '../operator/operator.ts'
+import { hashOf, newTokenId, printSecret, type TokenKind } from '../sessions/token-form.ts'
+import type { Token, TokenBook } from '../sessions/tokens.ts'
+import type { PageQuery } from './operator.ts'
 import { type ShownToken, shownTokens, type ShownTokensOptions, stateOf } from './shown-tokens.ts'
-import { hashOf, newTokenId, printSecret, type TokenKind } from './token-form.ts'
 import { readTokenWish, type TokenRules, type TokenWish } from './token-wish.ts'
-import type { Token, TokenBook } from './tokens.ts'
 
 export type { ShownToken } from './shown-tokens.ts'
 

@@ -1,7 +1,7 @@
 import { gatewayError } from '../../errors.ts'
 import { quoted } from '../bodies/json.ts'
-import { type Scope, scopes as allScopes } from './session.ts'
-import type { Token } from './tokens.ts'
+import { type Scope, scopes as allScopes } from '../sessions/session.ts'
+import type { Token } from '../sessions/tokens.ts'
 
 /** A token as somebody outside asks for it. */
 export interface TokenWish {

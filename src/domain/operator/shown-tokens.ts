@@ -1,10 +1,10 @@
 import { instant } from '../instant.ts'
 import type { Page, TaskRecords } from '../ledger/records.ts'
-import { openCursor, sealCursor } from '../operator/cursor.ts'
-import type { PageQuery } from '../operator/operator.ts'
-import { readUsageQuery, usageReport } from '../operator/usage.ts'
-import type { Revocations } from './session.ts'
-import type { Token, TokenBook } from './tokens.ts'
+import type { Revocations } from '../sessions/session.ts'
+import type { Token, TokenBook } from '../sessions/tokens.ts'
+import { openCursor, sealCursor } from './cursor.ts'
+import type { PageQuery } from './operator.ts'
+import { readUsageQuery, usageReport } from './usage.ts'
 
 /** A token as the operator is shown it, without anything secret. */
 export interface ShownToken extends Pick<Token, 'id' | 'subject' | 'plan' | 'models' | 'scopes'> {

@@ -1,4 +1,4 @@
-import type { Page, PageRequest } from '../ledger/records.ts'
+import type { Page, PageRequest } from './records.ts'
 
 /** What an operator may be asked about later. */
 export type AuditKind =

@@ -1,8 +1,8 @@
 import t from 'tap'
-import { caps } from '../../../src/domain/bodies/caps.ts'
-import { globs } from '../../../src/domain/bodies/glob.ts'
-import { periodAt, plans } from '../../../src/domain/bodies/plan.ts'
-import { microcredits, pricing } from '../../../src/domain/bodies/pricing.ts'
+import { caps } from '../../../src/domain/policy/caps.ts'
+import { globs } from '../../../src/domain/policy/glob.ts'
+import { periodAt, plans } from '../../../src/domain/policy/plan.ts'
+import { microcredits, pricing } from '../../../src/domain/policy/pricing.ts'
 
 t.test('a glob knows one wildcard, and an empty list matches nothing', async t => {
   const permits = globs(['sora-2*', 'nano.banana'])

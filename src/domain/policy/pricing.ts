@@ -1,5 +1,5 @@
 import { gatewayError } from '../../errors.ts'
-import { numberAt } from './fields.ts'
+import { numberAt } from '../bodies/fields.ts'
 import { globs } from './glob.ts'
 
 /** Credits in millionths, so that sums are exact: a credit is 1,000,000 of them. Always a safe integer. */
