@@ -129,7 +129,7 @@ export async function registerOperatorRoutes (
     readBodies(scope, 'object')
     const office = { ...store, trail: store.audit, actor: 'admin', now } as const
     adminRoutes(scope, { authenticate, now, operator: operator(office) })
-    tokenRoutes(scope, { authenticate, desk: tokenDesk({ ...office, ...file.sessions, publicUrl, plans: file.plans }) })
+    tokenRoutes(scope, { authenticate, now, desk: tokenDesk({ ...office, ...file.sessions, publicUrl, plans: file.plans }) })
     adminKeyRoutes(scope, { authenticate, keys })
   })
 }

@@ -13,7 +13,7 @@ export interface Call {
   /** Who is throttled: the address, or the /64 it is in. */
   address: string | undefined
   stage: Stage
-  /** When its session was found good, before the body was read, Unix ms. */
+  /** When its caller was found good, before the body was read, Unix ms. */
   letInAt: number
   /** Passed authenticate, authorize and admit. */
   granted: boolean

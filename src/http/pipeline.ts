@@ -3,6 +3,7 @@ import type { Operation } from '../domain/policy/catalog.ts'
 import type { Authenticate } from './authenticate.ts'
 import { type Context, contextOf } from './call.ts'
 import { type Answer, isReplay, type Replay, replyWith } from './reply.ts'
+import { withSlowBodies } from './slow-bodies.ts'
 import type { Uploads } from './uploads.ts'
 
 /**
@@ -35,9 +36,6 @@ export interface Entrance {
   readonly now: () => number
 }
 
-/** When a body has taken longer than this, ms, its session is looked at again. */
-const slowBodyMs = 500
-
 export function mirror<Order extends object, Admitted extends Order, Outcome> (
   operation: Operation, { authenticate, uploads, now }: Entrance, line: Line<Order, Admitted, Outcome>
 ): RouteOptions {
@@ -59,18 +57,13 @@ export function mirror<Order extends object, Admitted extends Order, Outcome> (
     method: operation.method,
     url: operation.url,
     config: { operation: operation.name },
-    onRequest: async (request, reply) => {
-      await authenticate(request, reply)
-      request.call.letInAt = now()
-    },
+    ...withSlowBodies(authenticate, now),
     preParsing: uploads.admit,
     handler: async (request: FastifyRequest, reply: FastifyReply) => {
       const context = contextOf(request, reply)
       const { call } = context
       call.running = true
       try {
-        // The session may have ended while the body was coming, which may take as long as its sender likes.
-        if (now() - call.letInAt > slowBodyMs) await authenticate(request, reply)
         const answer = await run(context)
         call.stage = 'reply'
         return replyWith(reply, answer)

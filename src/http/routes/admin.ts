@@ -4,6 +4,7 @@ import type { Operator, PageQuery } from '../../domain/operator/operator.ts'
 import { readUsageQuery, usageCsv } from '../../domain/operator/usage.ts'
 import { gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../sessions/operator.ts'
+import { withSlowBodies } from '../slow-bodies.ts'
 
 export interface AdminRoutesOptions {
   readonly authenticate: AuthenticateOperator
@@ -31,7 +32,7 @@ const maxLimit = 500
 
 /** What the operator sees and does. Who reaches a handler holds the admin token. */
 export function adminRoutes (app: FastifyInstance, { authenticate, operator, now }: AdminRoutesOptions): void {
-  const guarded = (name: string, schema: object) => ({ config: { operation: name }, onRequest: authenticate, schema })
+  const guarded = (name: string, schema: object) => ({ config: { operation: name }, ...withSlowBodies(authenticate, now), schema })
 
   const usage = guarded('showUsage', { querystring: usageSchema })
   app.get<{ Querystring: UsageRequest }>('/gateway/admin/usage', usage, async (request, reply) => {

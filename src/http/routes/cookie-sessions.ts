@@ -10,6 +10,7 @@ import { contextOf } from '../call.ts'
 import { isForeignPage, type OwnOrigin } from '../sessions/origins.ts'
 import type { SessionCookie } from '../sessions/session-cookie.ts'
 import { sessionNotes } from '../sessions/session-notes.ts'
+import { withSlowBodies } from '../slow-bodies.ts'
 
 export interface CookieSessionRoutesOptions {
   readonly authenticate: Authenticate
@@ -31,7 +32,7 @@ export function cookieSessionRoutes (app: FastifyInstance, options: CookieSessio
   app.post('/gateway/sessions/cookie', {
     config: { operation: 'swapSession' },
     schema: { body: noBody },
-    onRequest: authenticate
+    ...withSlowBodies(authenticate, options.now)
   }, async (request, reply) => {
     const { session } = contextOf(request, reply).call
     holdSwap(session, request, ownOrigin(request))

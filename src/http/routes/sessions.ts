@@ -19,6 +19,7 @@ import { credentialOf } from '../sessions/credential.ts'
 import type { SessionCookie } from '../sessions/session-cookie.ts'
 import { sessionNotes } from '../sessions/session-notes.ts'
 import { readSessionRequest, type SessionRequestBody, sessionRequestSchema } from '../sessions/session-request.ts'
+import { withSlowBodies } from '../slow-bodies.ts'
 
 export interface SessionRoutesOptions {
   readonly authenticate: Authenticate
@@ -48,7 +49,7 @@ export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptio
   app.post<{ Body: SessionRequestBody }>('/gateway/sessions', {
     config: { operation: 'mintSession' },
     schema: { body },
-    onRequest: authenticateIssuer(options)
+    ...withSlowBodies(authenticateIssuer(options), now)
   }, async (request, reply) => {
     const asked = readSessionRequest(request.body, options.defaultTtlSeconds)
     if (!plans.has(asked.plan)) throw gatewayError('GW_BAD_REQUEST', { about: `There is no plan ${JSON.stringify(asked.plan)}.` })

@@ -3,8 +3,10 @@ import Type, { type Static } from 'typebox'
 import type { TokenDesk } from '../../domain/operator/token-desk.ts'
 import { gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../sessions/operator.ts'
+import { withSlowBodies } from '../slow-bodies.ts'
 
 export interface TokenRoutesOptions {
+  readonly now: () => number
   readonly authenticate: AuthenticateOperator
   readonly desk: TokenDesk
 }
@@ -33,9 +35,9 @@ const defaultLimit = 100
 const maxLimit = 500
 
 /** Tokens of a team, and invitations to have one. Who reaches a handler holds the admin token. */
-export function tokenRoutes (app: FastifyInstance, { authenticate, desk }: TokenRoutesOptions): void {
+export function tokenRoutes (app: FastifyInstance, { authenticate, desk, now }: TokenRoutesOptions): void {
   const guarded = (name: string, schema: object) =>
-    ({ config: { operation: name }, onRequest: authenticate, schema: { querystring: noQuery, ...schema } })
+    ({ config: { operation: name }, ...withSlowBodies(authenticate, now), schema: { querystring: noQuery, ...schema } })
 
   const create = guarded('createToken', { body: wishSchema })
   app.post<{ Body: Static<typeof wishSchema> }>('/gateway/admin/tokens', create, async ({ body }, reply) => {
