@@ -69,7 +69,11 @@ export interface KeyRingOptions {
 
 export function keyRing ({ keys, drainMs, now, ...options }: KeyRingOptions): KeyRing {
   const entries = keyEntries(keys, drainMs, now)
-  const doubt = doubts({ ...options, now })
+  const onChange: KeyRingOptions['onChange'] = (keyId, state) => {
+    options.onChange(keyId, state)
+    entries.wakeLast()
+  }
+  const doubt = doubts({ ...options, now, onChange })
   let turn = 0
 
   return {
@@ -117,7 +121,13 @@ function keyEntries (keys: readonly UpstreamKey[], drainMs: number, now: () => n
     return [...entries.values()]
   }
   const takers = () => all().filter(({ drainingSince }) => drainingSince === null)
+  /** The last one in service rests no longer: it was told to while there were others. */
+  const wakeLast = (): void => {
+    const [last, other] = takers().filter(({ health }) => health === 'ready')
+    if (last !== undefined && other === undefined && last.limited.until > now()) limit(last, 0, now())
+  }
   return {
+    wakeLast,
     all,
     takers,
     /** Whether another one is in service, which a benched one is not: if the last one rested, everybody would be turned away. */
@@ -131,8 +141,7 @@ function keyEntries (keys: readonly UpstreamKey[], drainMs: number, now: () => n
         if (known === undefined) entries.set(key.id, keyEntry(key, now()))
         else if (known.drainingSince !== null) comeBack(known, now())
       }
-      const [first, second] = takers()
-      if (second === undefined) limit(first!, 0, now())
+      wakeLast()
     }
   }
 }

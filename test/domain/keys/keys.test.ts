@@ -255,3 +255,20 @@ t.test('a retry-after is seconds or a date', async t => {
     ['', null], ['-1', null], ['1.5', null], ['1e3', null], ['soon', null], ['2026-01-15', null], ['Thu, 99 Jan 2026 12:01:00 GMT', null]
   ] as const) t.equal(retryAfterMs(text, now), ms, text)
 })
+
+t.test('the last key in service does not rest, also when it was told to while there were others', async t => {
+  const { ring: it, keys, verdicts, time } = ring(2)
+  it.rest(keys[0]!, null, '60')
+  t.equal(it.choose('m')?.id, 'key-1')
+  verdicts.set('key-1', 'empty')
+  await it.doubt(keys[1]!)
+  t.equal(it.choose('m')?.id, 'key-0')
+  t.equal(it.readyInMs('m'), 0)
+  verdicts.delete('key-1')
+  time.advance(probeIntervalMs)
+  await it.doubt(keys[1]!)
+  it.rest(keys[0]!, null, '60')
+  t.equal(it.choose('m')?.id, 'key-1', 'with another one beside it, it rests again')
+  it.replace([keys[0]!])
+  t.equal(it.choose('m')?.id, 'key-0', 'the other one has been taken out')
+})
