@@ -157,3 +157,21 @@ t.test('an issuer that is down at start stops nobody, is told of once, and is as
   time.advance(5000)
   t.equal((await call('/gateway/session', { token: await print() })).status, 200)
 })
+
+t.test('the same keys in another order, or one more of them, close no stream', async t => {
+  const { call, origin, mint, print, provider, time } = await start(t)
+  await provider.addKey('ES256')
+  const stream = await openEvents(t, `${origin}/gateway/events`, { token: await mint('alice') })
+  const readAgain = async (): Promise<void> => {
+    const asked = provider.requests.length
+    time.advance(20 * 60_000)
+    t.equal((await call('/gateway/session', { token: await print() })).status, 200)
+    t.ok(provider.requests.length > asked)
+  }
+  await readAgain()
+  provider.published.reverse()
+  await readAgain()
+  await provider.addKey('ES256')
+  await readAgain()
+  t.notOk(stream.isOver)
+})

@@ -38,8 +38,8 @@ function isSignedWith (key: KeyObject, alg: string, { protected: header, payload
 
 /** As an issuer's documents were read. */
 export interface Publication {
-  /** Two publications with the same text are one. */
-  readonly text: string
+  /** Each key. Two publications of the same ones are one, in whatever order: an issuer may have several servers. */
+  readonly texts: ReadonlySet<string>
   readonly keys: KeySet
 }
 
@@ -47,7 +47,7 @@ export interface PublishedKeysOptions {
   readonly load: () => Promise<Publication>
   readonly now: () => number
   readonly onFailed: (error: unknown) => void
-  /** The keys are others than before. */
+  /** One of those before is gone. */
   readonly onChanged: () => void
 }
 
@@ -74,9 +74,9 @@ export function publishedKeys ({ load, now, onFailed, onChanged }: PublishedKeys
     try {
       const [before, next] = [published, await load()]
       confirmedAt = now()
-      if (next.text === before?.text) return
+      if (before?.texts.symmetricDifference(next.texts).size === 0) return
       published = next
-      if (before !== undefined) onChanged()
+      if (before?.texts.isSubsetOf(next.texts) === false) onChanged()
     } catch (error) {
       onFailed(error)
     } finally {

@@ -25,9 +25,9 @@ export function keyDocuments ({ issuer, jwksUrl, algorithms, timeoutMs }: KeyDoc
     // The issuer may move its keys: where they were found is asked anew once they are no longer there.
     known = jwksUrl
     const text = await read(url, signal)
-    const keys = createLocalJWKSet({ keys: fittingKeys(JSON.parse(text), algorithms) })
+    const fitting = fittingKeys(JSON.parse(text), algorithms)
     known = url
-    return { text, keys }
+    return { texts: new Set(fitting.map(textOf)), keys: createLocalJWKSet({ keys: fitting }) }
   }
 }
 
@@ -69,4 +69,9 @@ function fittingKeys (set: unknown, algorithms: readonly string[]): JWK[] {
   const fitting = Array.isArray(keys) ? keys.filter(fits) as JWK[] : []
   if (fitting.length === 0) throw new Error(`no key for ${algorithms.join(', ')} is published`)
   return fitting.slice(0, maxKeys)
+}
+
+/** The same for the same key, in whatever order its members stand. */
+function textOf (key: JWK): string {
+  return JSON.stringify(Object.entries(key).sort(([one], [other]) => one < other ? -1 : 1))
 }
