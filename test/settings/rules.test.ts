@@ -1,6 +1,8 @@
-import { join } from 'node:path'
+import { mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import t from 'tap'
-import { load, problemsOf } from './fixture.ts'
+import { load, problemsOf, sessionSecret } from './fixture.ts'
 
 t.test('values that do not go together are refused', async t => {
   const issuer = 'issuer: a, audience: b'
@@ -114,6 +116,17 @@ t.test('a folder with settings, secrets or the store in it is not served', async
     const problems = problemsOf(t, { files, env: { ...env, GATEWAY_STATIC_DIR: folder } })
     t.match(problems.find(({ setting }) => setting === 'GATEWAY_STATIC_DIR'), { source: 'environment', problem }, folder)
   }
+  const yaml = 'plans: { default: {} }\nguests: { turnstileSecretFile: dist/turnstile }\n' +
+    'issuers: [{ issuer: shop, audience: app, algorithms: [HS256], secretFile: run/shop }]'
+  for (const [folder, path] of [['run', 'run/shop'], ['dist', 'dist/turnstile']] as const) {
+    const named = { ...files, 'run/shop': sessionSecret + '-shop', 'dist/turnstile': '0x4AAAF00D' }
+    const problem = `${join(t.testdirName, path)} lies in it and would be served`
+    t.match(problemsOf(t, { yaml, files: named, env: { GATEWAY_STATIC_DIR: folder } }), [{ setting: 'GATEWAY_STATIC_DIR', problem }], folder)
+  }
+  const link = join(mkdtempSync(join(tmpdir(), 'gateway-web-')), 'web')
+  t.teardown(() => rmSync(dirname(link), { recursive: true }))
+  symlinkSync(join(t.testdirName, 'data'), link)
+  t.match(problemsOf(t, { files, env: { GATEWAY_STATIC_DIR: link } }), [{ setting: 'GATEWAY_STATIC_DIR', problem: /gateway\.db lies in it/ }], 'wherever a link leads')
   for (const [folder, env] of [['dist', {}], ['..dist', {}], ['data', { GATEWAY_STORE: 'redis://cache' }]] as const) {
     t.equal(load(t, { files, env: { ...env, GATEWAY_STATIC_DIR: folder } }).staticDir, join(t.testdirName, folder))
   }

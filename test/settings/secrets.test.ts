@@ -125,6 +125,9 @@ t.test('secrets that the config file names are read from their own files', t => 
   ])
   const several = load(t, { yaml, files: { 'run/shop': `${sessionSecret},shop\r\n\n ${sessionSecret}-old\n`, 'run/turnstile': '0x4AAAF00D' } })
   t.strictSame(reveal(several.issuerSecrets.get('https://shop.example')!), [`${sessionSecret},shop`, `${sessionSecret}-old`], 'a line each')
+  t.match(problemsOf(t, { yaml, files: { 'run/shop': `# shared with the shop, rotated on 2026-11-01\n${sessionSecret}-shop`, 'run/turnstile': '0x4AAAF00D' } }), [
+    { setting: 'issuers[0].secretFile', problem: 'value 1 of 2 looks like a comment' }
+  ])
   t.match(problemsOf(t, { yaml, files: { 'run/shop': 'short-9d2f' } }), [
     {
       setting: 'issuers[0].secretFile',

@@ -45,7 +45,7 @@ export interface SessionEndsOptions {
 const maxIdLength = 256
 const printable = /^[^\p{Cc}\p{Cs}]+$/u
 /** The beginning of a token, as it is sent: it must not get into the audit trail. `eyJ` is how JWTs begin. */
-const secret = /(?:^|[\s=])(?:apxi?_[0-9A-Za-z]{11}_|eyJ)/
+const secret = /apxi?_[0-9A-Za-z]{11}_|(?:^|[\s="'])eyJ/
 /** No session has such an id: other issuers can't have these names. */
 const ownSubject = /^(?:app|guest|token):/
 

@@ -1,5 +1,5 @@
-import { existsSync } from 'node:fs'
-import { isAbsolute, join, relative, sep } from 'node:path'
+import { existsSync, realpathSync } from 'node:fs'
+import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path'
 import type { GatewayFile } from '../file/schema.ts'
 import type { SettingsProblem } from '../settings-error.ts'
 import { reachOf } from './addresses.ts'
@@ -18,7 +18,7 @@ export function environmentRuleProblems (
     ...upstreamProblems(reading, locate),
     ...portProblems(reading, locate),
     ...publicUrlProblems(reading, file, locate),
-    ...staticDirectoryProblems(reading, cwd, locate)
+    ...staticDirectoryProblems(reading, file, cwd, locate)
   ]
 }
 
@@ -62,17 +62,26 @@ function publicUrlProblems (
 
 /** A folder that is served to everybody must not hold what nobody may see. */
 function staticDirectoryProblems (
-  { values, origins }: EnvironmentReading, cwd: string, locate: Locate
+  { values, origins }: EnvironmentReading, { issuers, guests }: GatewayFile, cwd: string, locate: Locate
 ): SettingsProblem[] {
   const directory = values.GATEWAY_STATIC_DIR
   if (directory === undefined) return []
   const store = values.GATEWAY_STORE?.kind === 'sqlite' ? [values.GATEWAY_STORE.path] : []
   const dotEnv = [join(cwd, '.env')].filter(path => existsSync(path))
-  const files = [...origins.values(), values.GATEWAY_CONFIG!, ...store, ...dotEnv]
-  const inside = files.find(path => isAbsolute(path) && contains(directory, path))
+  const named = [...issuers.map(({ secretFile }) => secretFile), guests.turnstileSecretFile]
+    .flatMap(path => path === undefined ? [] : resolve(cwd, path))
+  const files = [...origins.values(), values.GATEWAY_CONFIG!, ...store, ...dotEnv, ...named]
+  const inside = files.find(path => isAbsolute(path) && contains(realPath(directory), realPath(path)))
   if (inside === undefined) return []
   const expected = 'a folder with a front end and nothing else'
   return [locate('GATEWAY_STATIC_DIR', `${inside} lies in it and would be served`, expected)]
+}
+
+/** Where a path leads; of one that is not there yet, where it would be. */
+function realPath (path: string): string {
+  if (existsSync(path)) return realpathSync(path)
+  const above = dirname(path)
+  return above === path ? path : join(realPath(above), basename(path))
 }
 
 function contains (directory: string, path: string): boolean {

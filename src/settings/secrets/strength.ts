@@ -66,6 +66,7 @@ export function secrets (rule: SecretRule, separator = /[,\r\n]/): (text: string
 function weaknessOf (value: string, rule: SecretRule): string | undefined {
   const bytes = Buffer.byteLength(value)
   if (rule.samples.some(sample => sample.test(value.toLowerCase()))) return 'is a sample or a known default'
+  if (/^#\s/.test(value)) return 'looks like a comment'
   if (bytes < rule.minBytes) return `has ${bytes} bytes, fewer than ${rule.minBytes}`
   if (rule.visibleAsciiOnly && !/^[\x21-\x7e]*$/.test(value)) return 'has characters other than visible ASCII'
   if (new Set(value).size < rule.minDistinctCharacters) {

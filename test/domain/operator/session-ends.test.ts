@@ -121,6 +121,7 @@ t.test('what can not be a subject or a session is refused with what to change, a
     ['', `${id}: at most 256 printable characters.`], ['x'.repeat(257), `${id}: at most 256 printable characters.`], ['a\nb', `${id}: at most 256 printable characters.`],
     ['apx_abcdefghijk_secret', `${id}, and never its token.`], ['apxi_abcdefghijk_secret', `${id}, and never its token.`], ['eyJhbGciOiJIUzI1NiJ9.e30.sig', `${id}, and never its token.`],
     ['Bearer eyJhbGciOiJIUzI1NiJ9.e30.sig', `${id}, and never its token.`], ['__Host-apixo_session=eyJhbGciOi', `${id}, and never its token.`],
+    ['"eyJhbGciOi"', `${id}, and never its token.`], ["'eyJhbGciOi'", `${id}, and never its token.`], ['"apx_abcdefghijk_secret"', `${id}, and never its token.`],
     ['app:alice', `${id}: to end all sessions of a subject, name it as subject.`], ['token:alice', `${id}: to end all sessions of a subject, name it as subject.`]
   ] as const) await t.rejects(it.endSession(session), { code: 'GW_BAD_REQUEST', message }, session)
   t.same(done, [])
