@@ -89,7 +89,7 @@ export async function registerRoutes (
     if (adminPort === undefined) await registerOperatorRoutes(app, settings, parts, numbers)
   })
   // Not under `withMethods`: a POST to what is no route of ours stays a 404, and does not become a 405.
-  if (staticDir !== undefined) staticFileRoutes(app, { folder: staticDir })
+  if (staticDir !== undefined) staticFileRoutes(app, { folder: staticDir, stallMs: file.upstream.bodyIdleMs })
 }
 
 /** Who may call, and how that is found out. */

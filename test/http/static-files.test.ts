@@ -1,21 +1,23 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
-import { startGateway } from '../helpers/gateway.ts'
-import { rawHttp, rawRequest } from '../helpers/raw-http.ts'
+import { startGateway, type TestGatewayOptions } from '../helpers/gateway.ts'
+import { rawHttp, rawRequest, rawSocket } from '../helpers/raw-http.ts'
+import { until } from '../helpers/until.ts'
 
 const asPage = { accept: 'text/html,application/xhtml+xml,*/*;q=0.8' }
 
 /** A gateway with a front end of these files. */
-async function open (t: Test, files: Readonly<Record<string, string>>) {
+async function open (t: Test, files: Readonly<Record<string, string>>, options: TestGatewayOptions = {}) {
   const above = mkdtempSync(join(tmpdir(), 'apixo-front-end-'))
   t.teardown(() => rmSync(above, { recursive: true }))
   for (const [path, text] of Object.entries(files)) {
     mkdirSync(dirname(join(above, 'dist', path)), { recursive: true })
     writeFileSync(join(above, 'dist', path), text)
   }
-  return await startGateway(t, { env: { GATEWAY_STATIC_DIR: join(above, 'dist') } })
+  const gateway = await startGateway(t, { env: { GATEWAY_STATIC_DIR: join(above, 'dist') }, ...options })
+  return { ...gateway, folder: join(above, 'dist') }
 }
 
 const frontEnd = { 'index.html': '<title>Front</title>', 'assets/app.js': 'start()' }
@@ -46,7 +48,7 @@ t.test('what is opened as a page and is no file is the front end\'s to show; any
   for (const [path, options] of [['/assets/none.js', {}], ['/assets/', {}], ['/tasks/42', { method: 'POST', headers: asPage }]] as const) {
     t.match(await call(path, options), { status: 404, error: 'GW_NOT_FOUND', json: { code: 404, data: null } }, path)
   }
-  t.match(await call('/index.html', { headers: { range: 'bytes=900-' } }), { status: 400, error: 'GW_BAD_REQUEST' })
+  t.match(await call('/index.html', { headers: { range: 'bytes=900-' } }), { status: 400, error: 'GW_BAD_REQUEST', json: { message: /range can not be met/ } })
   t.match(await call('/index.html', { headers: { 'if-match': '"other"' } }), { status: 400, error: 'GW_BAD_REQUEST' })
 })
 
@@ -84,6 +86,62 @@ t.test('the playground is where it was', async t => {
   const { call } = await open(t, { ...frontEnd, 'gateway/index.html': 'a file' })
   t.match(await call('/gateway/', { headers: asPage }), { status: 200, text: /<title>Playground/ })
   t.match(await call('/gateway', { headers: asPage }), { status: 308 })
+})
+
+t.test('a target that names the host is read as the router reads it', async t => {
+  const { origin } = await open(t, { ...frontEnd, 'gateway/page.html': 'a file' })
+  const get = (target: string) => rawHttp(t, origin, rawRequest(`GET ${target}`, ['accept: text/html']))
+  t.match(await get('http://gateway.test/assets/app.js'), { status: 200, text: /start\(\)/ })
+  for (const target of ['http://gateway.test/gateway/page.html', 'http://x/%2e%2e/../gateway/page.html', 'foo://x/y']) {
+    const { status, text } = await get(target)
+    t.ok(status === 400 || status === 404, `${target}: ${status}`)
+    t.notMatch(text, /a file/)
+  }
+})
+
+t.test('what is missing of a front end counts against nobody', async t => {
+  const { call, mint } = await open(t, frontEnd, { config: 'plans: { default: {} }\nlimits: { addressFailuresPerMinute: 3 }' })
+  const token = await mint('alice')
+  for (let round = 0; round < 10; round++) t.equal((await call('/favicon.ico', { headers: { accept: 'image/*' } })).status, 404)
+  t.equal((await call('/gateway/session', { token })).status, 200)
+})
+
+const big = { ...frontEnd, 'big.bin': 'x'.repeat(20_000_000) }
+const openFiles = (folder: string) => readdirSync('/proc/self/fd').filter(fd => {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`).startsWith(folder)
+  } catch {
+    return false // it was the one that has read the list
+  }
+})
+
+t.test('whoever asks for many files in one go, and takes none, has one of them open, and not for long', async t => {
+  const { origin, folder, lines } = await open(t, big, { config: 'plans: { default: {} }\nupstream: { bodyIdleMs: 500 }' })
+  const socket = await rawSocket(t, origin)
+  socket.pause()
+  socket.write('GET /big.bin HTTP/1.1\r\nhost: gateway.test\r\n\r\n'.repeat(200))
+  await until('the first one is open', () => openFiles(folder).length > 0)
+  t.equal(openFiles(folder).length, 1)
+  await until('none is', () => openFiles(folder).length === 0)
+  await until('each request has its line', () => lines().filter(({ operation }) => operation === 'showFile').length === 200)
+})
+
+t.test('a file that gets shorter on its way ends the connection, and the next answer is not taken for the rest of it', async t => {
+  const { origin, folder } = await open(t, big)
+  const socket = await rawSocket(t, origin)
+  let [length, tail] = [0, '']
+  socket.on('data', (chunk: Buffer) => {
+    length += chunk.length
+    tail = (tail + chunk.toString('latin1')).slice(-2000)
+  }).pause()
+  const closed = new Promise(resolve => socket.once('close', resolve))
+  socket.write(['/big.bin', '/readyz'].map(path => `GET ${path} HTTP/1.1\r\nhost: gateway.test\r\n\r\n`).join(''))
+  await until('it is on its way', () => openFiles(folder).length > 0)
+  truncateSync(join(folder, 'big.bin'), 100)
+  socket.resume()
+  await closed
+  t.ok(length < 20_000_000)
+  t.notMatch(tail, /HTTP\/1\.1/)
 })
 
 t.test('without the setting there is no such route', async t => {

@@ -1,3 +1,4 @@
+import type { ReadStream } from 'node:fs'
 import { posix } from 'node:path'
 import send, { type SendOptions, type SendResult } from '@fastify/send'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
@@ -6,6 +7,8 @@ import { type ErrorCode, gatewayError } from '../../errors.ts'
 export interface StaticFileRoutesOptions {
   /** The absolute path of a built front end, with an index.html. */
   readonly folder: string
+  /** A caller who takes no byte for this long is let go, ms. */
+  readonly stallMs: number
 }
 
 /** The gateway's own, whatever lies in the folder: no file may stand where there will be a route one day. */
@@ -16,16 +19,18 @@ const reserved = /^\/(?:api\/v1|v1|v1beta|gateway|livez|readyz|metrics)(?:\/|$)/
  * are not served, nor is anything outside of the folder. When a browser opens a page that is no file, it gets index.html,
  * for a front end has routes of its own.
  */
-export function staticFileRoutes (app: FastifyInstance, { folder: root }: StaticFileRoutesOptions): void {
+export function staticFileRoutes (app: FastifyInstance, { folder: root, stallMs }: StaticFileRoutesOptions): void {
   // A browser keeps what it has and asks each time whether that is still good: names need not change with their content.
   const options: SendOptions = { root, dotfiles: 'ignore', cacheControl: false }
 
   app.route({
     method: ['GET', 'HEAD'],
     url: '/*',
-    config: { operation: 'showFile' },
+    config: { operation: 'showFile', uncounted: true },
     async handler (request, reply) {
-      const [path] = request.raw.url!.split('?', 1) as [string]
+      const path = pathOf(request.raw.url!)
+      reply.raw.setTimeout(stallMs)
+      await turnOf(reply)
       if (reserved.test(posix.normalize(decodeURIComponent(path)))) throw gatewayError('GW_NOT_FOUND')
       const found = await send(request.raw, path, options)
       const isPage = found.statusCode === 404 && opensPage(request)
@@ -34,10 +39,30 @@ export function staticFileRoutes (app: FastifyInstance, { folder: root }: Static
   })
 }
 
+/** A request may name the host in its target (RFC 9112 section 3.2.2); the router has passed over that, too. */
+function pathOf (target: string): string {
+  const [path] = target.split('?', 1) as [string]
+  const own = path.replace(/^https?:\/\/.*?\//i, '/')
+  if (!own.startsWith('/')) throw gatewayError('GW_NOT_FOUND')
+  return own
+}
+
+/**
+ * Requests that a caller has sent ahead wait until those before them are answered: a file that is open for an answer which
+ * nobody takes yet is memory for the asking.
+ */
+async function turnOf ({ raw }: FastifyReply): Promise<void> {
+  if (raw.socket === null && !raw.destroyed) await new Promise<void>(resolve => raw.once('socket', () => resolve()).once('close', resolve))
+  if (raw.destroyed) throw gatewayError('GW_BAD_REQUEST', { about: 'The connection was closed.' })
+}
+
 /** The front end decides what may run in its pages: our own policy is taken off, and `nosniff` stays. */
 function answer (reply: FastifyReply, found: SendResult): FastifyReply {
-  if (found.type === 'error') throw gatewayError(codes[found.statusCode] ?? 'GW_NOT_FOUND', { cause: found.metadata.error })
+  if (found.type === 'error') {
+    throw gatewayError(codes[found.statusCode] ?? 'GW_NOT_FOUND', { about: 'The path is none, or a condition or range can not be met.', cause: found.metadata.error })
+  }
   reply.removeHeader('content-security-policy')
+  if (found.type === 'file') hold(reply, found)
   return reply.code(found.statusCode).headers({ ...found.headers, 'cache-control': 'no-cache' }).send(found.stream)
 }
 
@@ -48,4 +73,10 @@ const codes: Readonly<Record<number, ErrorCode>> = {
 
 function opensPage ({ headers: { accept = '' } }: FastifyRequest): boolean {
   return accept.includes('text/html')
+}
+
+/** A file that got shorter on its way ends the connection: the next answer on it would be taken for the rest. */
+function hold ({ raw }: FastifyReply, { stream, headers }: SendResult): void {
+  // Of what has no body the stream is no file's, and has read nothing that could be counted.
+  stream.once('end', () => { if ((stream as Partial<ReadStream>).bytesRead! < Number(headers['Content-Length'])) raw.destroy() })
 }
