@@ -1,0 +1,120 @@
+import type { Page } from 'playwright-core'
+import t from 'tap'
+import { button, generate, passUntil, playgrounds, secureOrigin, signIn } from '../helpers/playground.ts'
+import { until } from '../helpers/until.ts'
+
+const { open, start } = await playgrounds(t)
+/** What would come of an answer that has been let through is there by then, ms. */
+const settledMs = 300
+
+/** Holds back the answers that the page gets, from the moment that it is told which. */
+async function gate (page: Page) {
+  await page.addInitScript(() => {
+    const at = window as any
+    const opened = new Promise<void>(resolve => { at.letThrough = resolve })
+    const ask = at.fetch.bind(at)
+    at.heldBack = 0
+    at.fetch = async (path: string, options: any) => {
+      const isHeld = at.holdBack !== undefined && new RegExp(at.holdBack).test(`${options?.method ?? 'GET'} ${path}`)
+      if (isHeld) at.heldBack++
+      const response = await ask(path, options)
+      if (isHeld) await opened
+      return response
+    }
+  })
+  await page.reload()
+  return {
+    holdBack: (pattern: string) => page.evaluate(holdBack => { Object.assign(window, { holdBack }) }, pattern),
+    heldBack: (): Promise<number> => page.evaluate(() => (window as any).heldBack),
+    async letThrough (): Promise<void> {
+      await page.evaluate(() => {
+        const at = window as any
+        at.holdBack = undefined
+        at.letThrough()
+      })
+      await page.waitForTimeout(settledMs)
+    }
+  }
+}
+
+async function logOut (page: Page): Promise<void> {
+  await button(page, 'Log out').click()
+  await page.locator('#entry').waitFor()
+}
+
+const holdNothing = (page: Page) => page.evaluate(() => { Object.assign(window, { holdBack: undefined }) })
+
+t.test('what was asked for before a log-out shows nothing after it, neither to nobody nor to who comes next', async t => {
+  const gateway = await start(t)
+  const { page, complaints } = await open(t, secureOrigin)
+  const { holdBack, heldBack, letThrough } = await gate(page)
+  await signIn(page, await gateway.mint('alice'))
+  await generate(page, 'a red cube')
+  await until('her task is listed', async () => await page.locator('#tasks li').count() === 1)
+  await holdBack('^GET /gateway/(tasks[?]|session$)')
+  await until('the end of it makes the page ask for both', async () => {
+    gateway.pass(3000)
+    await page.waitForTimeout(50)
+    return await heldBack() === 2
+  })
+  await holdNothing(page)
+  await logOut(page)
+  await signIn(page, await gateway.mint('bob'))
+  await letThrough()
+  t.same([await page.locator('#subject').innerText(), await page.locator('#tasks li').count()], ['bob', 0])
+  await logOut(page)
+  t.same([await page.locator('#entry').isVisible(), await page.locator('#desk').isVisible()], [true, false])
+  t.same(complaints(), [])
+})
+
+t.test('a submit that is under way at a log-out is hers, and who comes next sees nothing of it and can press the button', async t => {
+  const gateway = await start(t)
+  const { page } = await open(t, secureOrigin)
+  const { holdBack, heldBack, letThrough } = await gate(page)
+  await signIn(page, await gateway.mint('alice'))
+  await holdBack('generateTask')
+  await generate(page, 'a red cube')
+  await until('it is under way', async () => await heldBack() === 1)
+  await holdNothing(page)
+  await logOut(page)
+  await signIn(page, await gateway.mint('bob'))
+  await letThrough()
+  t.equal(await page.locator('#task').isVisible(), false)
+  await generate(page, 'a blue cube')
+  await passUntil(page, gateway.pass, 'Done.')
+  t.same(gateway.lines().filter(({ operation }) => operation === 'generateTask').map(({ subject }) => subject), ['app:alice', 'app:bob'])
+})
+
+t.test('a visitor who logs out while the proof is made submits nothing in the name of who comes next', async t => {
+  const gateway = await start(t)
+  const { page } = await open(t, secureOrigin)
+  const { holdBack, heldBack, letThrough } = await gate(page)
+  await button(page, 'Try it as a visitor').click()
+  await page.locator('#desk').waitFor()
+  await holdBack('/gateway/session/challenge')
+  await generate(page, 'a red cube')
+  await until('the challenge is on its way', async () => await heldBack() === 1)
+  await holdNothing(page)
+  await logOut(page)
+  await signIn(page, await gateway.mint('bob'))
+  await letThrough()
+  await generate(page, 'a blue cube')
+  await passUntil(page, gateway.pass, 'Done.')
+  t.same(gateway.lines().filter(({ operation }) => operation === 'generateTask').map(({ subject }) => subject), ['app:bob'])
+})
+
+t.test('a page whose cookie has become somebody else\'s, in another tab, shows theirs', async t => {
+  const gateway = await start(t)
+  const { page } = await open(t, secureOrigin)
+  await signIn(page, await gateway.mint('alice'))
+  await generate(page, 'a red cube')
+  await passUntil(page, gateway.pass, 'Done.')
+  const other = await page.context().newPage()
+  await other.goto(`${secureOrigin}/gateway/`)
+  await other.locator('#desk').waitFor()
+  await logOut(other)
+  await signIn(other, await gateway.mint('bob'))
+  await generate(page, 'a blue cube')
+  await until('it has found out', async () => await page.locator('#subject').innerText() === 'bob')
+  await until('his list is there', async () => await page.locator('#tasks li').count() === 1)
+})
