@@ -73,6 +73,11 @@ export function gatewayError (code: ErrorCode, detail: ErrorDetail = {}): Gatewa
   return Object.assign(new Constructor(...args), { detail }) as unknown as GatewayError
 }
 
+/** `GW_BAD_REQUEST`, with a sentence that names what to change. */
+export function badRequest (about: string): GatewayError {
+  return gatewayError('GW_BAD_REQUEST', { about })
+}
+
 export function isGatewayError (error: unknown): error is GatewayError {
   return error instanceof Error && 'code' in error && constructors.has(String(error.code))
 }

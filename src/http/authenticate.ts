@@ -1,7 +1,7 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Plan } from '../domain/policy/plan.ts'
 import type { Revocations, Session, SessionVerifier } from '../domain/sessions/session.ts'
-import { gatewayError, isGatewayError } from '../errors.ts'
+import { badRequest, gatewayError, isGatewayError } from '../errors.ts'
 import { credentialOf } from './sessions/credential.ts'
 import { holdOrigin, type OwnOrigin } from './sessions/origins.ts'
 import type { SessionCookie } from './sessions/session-cookie.ts'
@@ -28,7 +28,7 @@ export function authenticator (options: AuthenticateOptions): Authenticate {
   return async (request, reply) => {
     const { call } = request
     call.stage = 'authenticate'
-    if (hasQueryToken(request.query)) throw gatewayError('GW_BAD_REQUEST', { about: 'A key or token never goes into the query: send it as a header.' })
+    if (hasQueryToken(request.query)) throw badRequest('A key or token never goes into the query: send it as a header.')
     // A cookie comes along by itself; what a caller has written into a header is what it means.
     const inHeader = credentialOf(request.raw.rawHeaders)
     const isCookie = inHeader === null

@@ -8,7 +8,7 @@ import type { Task } from '../domain/ledger/ledger.ts'
 import { modelPattern, type Operation } from '../domain/policy/catalog.ts'
 import type { Price } from '../domain/policy/pricing.ts'
 import type { Scope, Session } from '../domain/sessions/session.ts'
-import { gatewayError } from '../errors.ts'
+import { badRequest, gatewayError } from '../errors.ts'
 import type { Context } from './call.ts'
 import { idempotencyKeyOf } from './idempotency.ts'
 import type { Ownership } from './ownership.ts'
@@ -48,7 +48,7 @@ export function authorizeSubmit (operation: Operation, { keyOfReferences }: Owne
   return async (context: Context): Promise<SubmitOrder> => {
     const model = checkOperation(operation, context)
     const bytes = context.request.body
-    if (!Buffer.isBuffer(bytes)) throw bad('Send a JSON body with an input object.')
+    if (!Buffer.isBuffer(bytes)) throw badRequest('Send a JSON body with an input object.')
     const idempotency = idempotencyKeyOf(context, operation, bytes)
     const callback = callbackAddress?.()
     const body = readSubmitBody(bytes, extraFields, { ...(hosts && { hosts }), ...(callback && { upstreamTo: callback.url }) })
@@ -64,7 +64,7 @@ export function authorizeStatus (operation: Operation, { own }: Ownership) {
   return async (context: Context): Promise<StatusOrder> => {
     const model = checkOperation(operation, context)
     const { taskId } = context.request.query as { taskId?: string }
-    if (taskId === undefined || taskId === '') throw bad('Name the task: ?taskId=…')
+    if (taskId === undefined || taskId === '') throw badRequest('Name the task: ?taskId=…')
     const task = await own(taskId, context, model)
     context.call.taskId = taskId
     return { task }
@@ -76,7 +76,7 @@ export function checkOperation (operation: Operation, { request, call: { session
   checkScope(operation.scope, session)
   checkQuery(operation.query, request)
   const { model } = request.params as { model: string }
-  if (!modelPattern.test(model)) throw bad('A model is named with letters, digits, dots, dashes and underscores, 64 at most.')
+  if (!modelPattern.test(model)) throw badRequest('A model is named with letters, digits, dots, dashes and underscores, 64 at most.')
   if (!session.permits(model) || !plan.permits(model)) throw gatewayError('GW_MODEL_DENIED', { about: model })
   call.model = model
   return model
@@ -90,11 +90,7 @@ export function checkScope (scope: Scope, { scopes }: Session): void {
 /** Holds a query to the names that are known: a repeated or any other name is a `GW_BAD_REQUEST`. */
 export function checkQuery (names: readonly string[], { query }: FastifyRequest): void {
   for (const [name, value] of Object.entries(query as Record<string, unknown>)) {
-    if (!names.includes(name)) throw bad(`The query name ${quoted(name)} is not known here.`)
-    if (typeof value !== 'string') throw bad(`The query name ${quoted(name)} is given twice.`)
+    if (!names.includes(name)) throw badRequest(`The query name ${quoted(name)} is not known here.`)
+    if (typeof value !== 'string') throw badRequest(`The query name ${quoted(name)} is given twice.`)
   }
-}
-
-function bad (about: string) {
-  return gatewayError('GW_BAD_REQUEST', { about })
 }

@@ -1,7 +1,7 @@
 import { maxTaskIdLength } from '../domain/bodies/envelope.ts'
 import type { TaskReferences } from '../domain/bodies/task-references.ts'
 import type { Task, TaskLedger } from '../domain/ledger/ledger.ts'
-import { gatewayError } from '../errors.ts'
+import { badRequest, gatewayError } from '../errors.ts'
 import type { Context } from './call.ts'
 import type { Rate } from './rates.ts'
 
@@ -40,7 +40,7 @@ export function ownership (ledger: TaskLedger, misses: Rate): Ownership {
   return {
     own,
     async keyOfReferences ({ references, mentions }, context) {
-      if (references.length > maxReferences || mentions.length > maxMentions) throw bad('The input refers to too many tasks.')
+      if (references.length > maxReferences || mentions.length > maxMentions) throw badRequest('The input refers to too many tasks.')
       const keyIds = new Set<string>()
       for (const taskId of references) keyIds.add((await own(taskId, context)).keyId)
       for (const word of mentions) {
@@ -49,12 +49,8 @@ export function ownership (ledger: TaskLedger, misses: Rate): Ownership {
         if (task.subject !== context.call.session.subject) throw await notFound(context)
         keyIds.add(task.keyId)
       }
-      if (keyIds.size > 1) throw bad('The input refers to tasks of different upstream accounts.')
+      if (keyIds.size > 1) throw badRequest('The input refers to tasks of different upstream accounts.')
       return [...keyIds][0]
     }
   }
-}
-
-function bad (about: string) {
-  return gatewayError('GW_BAD_REQUEST', { about })
 }

@@ -3,7 +3,7 @@ import rateLimit from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import ipaddr from 'ipaddr.js'
 import { withoutPort } from '../domain/sessions/address-range.ts'
-import { gatewayError } from '../errors.ts'
+import { badRequest, gatewayError } from '../errors.ts'
 import type { BeginCall } from './server/beginning.ts'
 import { exposedHeaders } from './server/security.ts'
 
@@ -116,10 +116,10 @@ function arrive ({ begin, isStopping }: ReceiveOptions, warnOfProxy: (request: F
     // A fragment is not part of a request target (RFC 9112 section 3.2); a router that cuts it off would read another
     // route than the one that was asked for.
     const target = request.raw.url!
-    if (target.includes('#')) return next(gatewayError('GW_BAD_REQUEST', { about: 'Encode # in the path as %23.' }))
+    if (target.includes('#')) return next(badRequest('Encode # in the path as %23.'))
     // RFC 9112 section 3.2.4; the router would take it for `/`.
     if (target === '*' && request.method !== 'OPTIONS') {
-      return next(gatewayError('GW_BAD_REQUEST', { about: 'The path * is for OPTIONS alone.' }))
+      return next(badRequest('The path * is for OPTIONS alone.'))
     }
     next()
   }

@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { gatewayError } from '../errors.ts'
+import { badRequest, gatewayError } from '../errors.ts'
 import type { Call, SessionCall } from './call.ts'
 
 /** Bounds the bytes of request bodies that are in memory at once. */
@@ -67,7 +67,7 @@ export function uploads ({ bodyBytes, bodyBytesInFlight }: { bodyBytes: number, 
       const call = request.call as SessionCall
       // Gone while its token was verified: nothing is spent on an answer that nobody waits for. What it took now it
       // would keep for ever, for its release has been.
-      if (call.closed) throw gatewayError('GW_BAD_REQUEST', { about: 'The connection was closed.' })
+      if (call.closed) throw badRequest('The connection was closed.')
       if (bytes === 0) return
       if (queue.length === 0 && hasRoom(bytes) && hasShare(call, bytes)) return take(call, bytes)
       refuseCrowd(call)

@@ -1,4 +1,4 @@
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 import { nameCheck } from './body-names.ts'
 import { elementTexts, readJson } from './json.ts'
 import { taskReferences, type TaskReferences } from './task-references.ts'
@@ -96,5 +96,5 @@ function isObject (value: unknown): value is Readonly<Record<string, unknown>> {
 }
 
 function bad (about: string) {
-  return gatewayError('GW_BAD_REQUEST', { about: `In the body: ${about}.` })
+  return badRequest(`In the body: ${about}.`)
 }

@@ -1,4 +1,4 @@
-import { gatewayError } from '../../errors.ts'
+import { badRequest, gatewayError } from '../../errors.ts'
 import { fold, quoted } from './json.ts'
 
 /** Who asks for a callback makes the upstream post results anywhere, unsigned: a leak, and a way round ownership. */
@@ -24,5 +24,5 @@ export function nameCheck (names: readonly string[]): NameCheck {
 }
 
 function bad (about: string) {
-  return gatewayError('GW_BAD_REQUEST', { about: `In the body: ${about}.` })
+  return badRequest(`In the body: ${about}.`)
 }

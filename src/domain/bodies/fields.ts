@@ -1,4 +1,4 @@
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 import { fold, quoted } from './json.ts'
 
 /**
@@ -22,7 +22,7 @@ function refuseLookAlike (value: object, name: string, path: string): void {
   if (Array.isArray(value)) return
   const folded = fold(name)
   const alike = Object.keys(value).find(other => fold(other) === folded)
-  if (alike !== undefined) throw gatewayError('GW_BAD_REQUEST', { about: `Write ${quoted(name)} of ${path} and not ${quoted(alike)}.` })
+  if (alike !== undefined) throw badRequest(`Write ${quoted(name)} of ${path} and not ${quoted(alike)}.`)
 }
 
 /**
@@ -33,7 +33,7 @@ export function numberAt (body: object, path: string): number | undefined {
   const value = fieldAt(body, path)
   if (value === undefined) return undefined
   if (typeof value !== 'number' || !Number.isFinite(value) || Math.abs(value) > Number.MAX_SAFE_INTEGER) {
-    throw gatewayError('GW_BAD_REQUEST', { about: `${path} must be a plain number.` })
+    throw badRequest(`${path} must be a plain number.`)
   }
   return value
 }

@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer'
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 
 /** A JSON object as it was sent: its parsed form to decide by, and the untouched text of each top-level value to send on. */
 export interface JsonDocument {
@@ -34,11 +34,11 @@ interface Level { readonly names: Set<string> | null, name: string }
  * Throws `GW_BAD_REQUEST`, which names what to change.
  */
 export function readJson (bytes: Buffer): JsonDocument {
-  if (!isUtf8(bytes)) throw bad('The body is not valid UTF-8')
+  if (!isUtf8(bytes)) throw badRequest('The body is not valid UTF-8.')
   const text = bytes.toString('utf8')
   const texts = scan(text)
   const value = parse(text)
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad('The body must be a JSON object')
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw badRequest('The body must be a JSON object.')
   return { value: value as Record<string, unknown>, texts }
 }
 
@@ -88,7 +88,7 @@ function parse (text: string): unknown {
   try {
     return JSON.parse(text)
   } catch {
-    throw bad('The body is not valid JSON')
+    throw badRequest('The body is not valid JSON.')
   }
 }
 
@@ -113,8 +113,8 @@ function scan (text: string): Map<string, string> {
       case quote: {
         const end = endOfString(text, at)
         if (expectsName) {
-          if (++count > maxNames) throw bad(`The body has more than ${maxNames} names`)
-          if ((characters += end - at) > maxNameCharacters) throw bad(`The names in the body have more than ${maxNameCharacters} characters`)
+          if (++count > maxNames) throw badRequest(`The body has more than ${maxNames} names.`)
+          if ((characters += end - at) > maxNameCharacters) throw badRequest(`The names in the body have more than ${maxNameCharacters} characters.`)
           takeName(level!, nameAt(text, at, end), levels.at(-2))
           expectsName = false
         }
@@ -126,8 +126,8 @@ function scan (text: string): Map<string, string> {
         break
       case openBrace:
       case openBracket:
-        if (levels.length === maxDepth) throw bad(`The body is nested more than ${maxDepth} levels deep`)
-        if (++containers > maxNames) throw bad(`The body has more than ${maxNames} objects and arrays`)
+        if (levels.length === maxDepth) throw badRequest(`The body is nested more than ${maxDepth} levels deep.`)
+        if (++containers > maxNames) throw badRequest(`The body has more than ${maxNames} objects and arrays.`)
         expectsName = text.charCodeAt(at) === openBrace
         level = { names: expectsName ? new Set() : null, name: '' }
         levels.push(level)
@@ -164,17 +164,13 @@ function nameAt (text: string, start: number, end: number): string {
 }
 
 function takeName (level: Level, name: string, parent: Level | undefined): void {
-  if (name === '') throw bad('A name in the body is empty')
+  if (name === '') throw badRequest('A name in the body is empty.')
   // What these two do to an object that is merged or copied later: CWE-1321.
   if (name === '__proto__' || (name === 'prototype' && parent?.name === 'constructor')) {
-    throw bad(`The name ${quoted(name)} is not accepted`)
+    throw badRequest(`The name ${quoted(name)} is not accepted.`)
   }
   const folded = fold(name)
-  if (level.names!.has(folded)) throw bad(`The name ${quoted(name)} is given twice, or differs from another only in case`)
+  if (level.names!.has(folded)) throw badRequest(`The name ${quoted(name)} is given twice, or differs from another only in case.`)
   level.names!.add(folded)
   level.name = name
-}
-
-function bad (about: string) {
-  return gatewayError('GW_BAD_REQUEST', { about: `${about}.` })
 }

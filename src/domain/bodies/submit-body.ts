@@ -1,4 +1,4 @@
-import { gatewayError } from '../../errors.ts'
+import { badRequest, gatewayError } from '../../errors.ts'
 import type { CallbackHosts } from '../callbacks/callback-hosts.ts'
 import { nameCheck } from './body-names.ts'
 import { readJson } from './json.ts'
@@ -67,5 +67,5 @@ function bytesFor (original: Buffer, texts: ReadonlyMap<string, string>, passes:
 }
 
 function bad (about: string) {
-  return gatewayError('GW_BAD_REQUEST', { about: `In the body: ${about}.` })
+  return badRequest(`In the body: ${about}.`)
 }

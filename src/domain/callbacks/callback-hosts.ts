@@ -1,4 +1,4 @@
-import { gatewayError } from '../../errors.ts'
+import { badRequest, gatewayError } from '../../errors.ts'
 import { quoted } from '../bodies/json.ts'
 import { hostList, isPublicName } from '../results/result-hosts.ts'
 
@@ -48,5 +48,5 @@ function parse (url: unknown): URL {
 }
 
 function bad (expected: string) {
-  return gatewayError('GW_BAD_REQUEST', { about: `In the body: callback_url must be ${expected}.` })
+  return badRequest(`In the body: callback_url must be ${expected}.`)
 }

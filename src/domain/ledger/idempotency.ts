@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 
 /** How long the first answer is kept, ms. */
 export const idempotencyMs = 24 * 60 * 60 * 1000
@@ -65,5 +65,5 @@ export function fingerprintOf (...parts: ReadonlyArray<string | Buffer>): string
 }
 
 function bad (problem: string) {
-  return gatewayError('GW_BAD_REQUEST', { about: `Idempotency-Key ${problem}.` })
+  return badRequest(`Idempotency-Key ${problem}.`)
 }

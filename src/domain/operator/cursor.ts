@@ -1,4 +1,4 @@
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 import { fingerprintOf } from '../ledger/idempotency.ts'
 
 /** A store's cursor with a checksum: one that was cut, made up, or is of another list, is told apart from an end. */
@@ -10,5 +10,5 @@ export function sealCursor (list: string, cursor: string): string {
 export function openCursor (list: string, sealed: string): string {
   const cursor = sealed.slice(0, Math.max(0, sealed.lastIndexOf('~')))
   if (sealed === sealCursor(list, cursor)) return cursor
-  throw gatewayError('GW_BAD_REQUEST', { about: 'cursor must be the next of an earlier page.' })
+  throw badRequest('cursor must be the next of an earlier page.')
 }

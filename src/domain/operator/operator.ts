@@ -1,4 +1,4 @@
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 import { instant } from '../instant.ts'
 import type { AuditEntry, AuditKind } from '../ledger/audit.ts'
 import { creditsFrom } from '../ledger/balance.ts'
@@ -87,12 +87,8 @@ export function operator (options: OperatorOptions): Operator {
 /** Throws `GW_BAD_REQUEST` for what can't be granted. */
 export function checkGrant (subject: string, credits: number): void {
   checkSubject(subject)
-  if (!(credits > 0 && credits <= maxGrant)) throw bad(`credits must be a number above 0 and at most ${maxGrant}`)
-  if (creditsFrom(microcredits(credits)) !== credits) throw bad('credits must have at most six decimals')
-}
-
-function bad (problem: string) {
-  return gatewayError('GW_BAD_REQUEST', { about: `${problem}.` })
+  if (!(credits > 0 && credits <= maxGrant)) throw badRequest(`credits must be a number above 0 and at most ${maxGrant}.`)
+  if (creditsFrom(microcredits(credits)) !== credits) throw badRequest('credits must have at most six decimals.')
 }
 
 /** There are few of them, and none is let go often: looking through all is cheaper than an index for this alone. */

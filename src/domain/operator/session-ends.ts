@@ -1,4 +1,4 @@
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 import { endOfTime, instant } from '../instant.ts'
 import type { AuditEntry, AuditTrail } from '../ledger/audit.ts'
 import { type Revocations, standInsOf } from '../sessions/session.ts'
@@ -74,13 +74,9 @@ export function sessionEnds ({ revocations, tokens, trail, actor, now }: Session
 
 /** Throws `GW_BAD_REQUEST` for what can't be the id of a session. */
 export function checkSessionId (id: string): void {
-  if (secret.test(id)) throw bad('session must be the id of a session, and never its token')
-  if (ownSubject.test(id)) throw bad('session must be the id of a session: to end all sessions of a subject, name it as subject')
+  if (secret.test(id)) throw badRequest('session must be the id of a session, and never its token.')
+  if (ownSubject.test(id)) throw badRequest('session must be the id of a session: to end all sessions of a subject, name it as subject.')
   if (id.length > maxIdLength || !printable.test(id)) {
-    throw bad(`session must be the id of a session: at most ${maxIdLength} printable characters`)
+    throw badRequest(`session must be the id of a session: at most ${maxIdLength} printable characters.`)
   }
-}
-
-function bad (problem: string) {
-  return gatewayError('GW_BAD_REQUEST', { about: `${problem}.` })
 }

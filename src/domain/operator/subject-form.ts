@@ -1,4 +1,4 @@
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 
 /** An issuer's name and the subject's own, without what no store and no terminal should have to show. */
 const storedSubject = /^(?=.{3,160}$)[^:\p{Cc}\p{Cs}]+:[^\p{Cc}\p{Cs}]+$/u
@@ -8,5 +8,5 @@ export function checkSubject (subject: string): void {
   if (storedSubject.test(subject)) return
   // `alice` is most likely the app's own.
   const meant = storedSubject.test(`app:${subject}`) && !subject.includes(':') ? `app:${subject}` : 'app:alice'
-  throw gatewayError('GW_BAD_REQUEST', { about: `subject must have its stored form, issuer and name: ${meant}.` })
+  throw badRequest(`subject must have its stored form, issuer and name: ${meant}.`)
 }

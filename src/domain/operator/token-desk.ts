@@ -1,4 +1,4 @@
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 import { instant } from '../instant.ts'
 import type { AuditKind, AuditTrail } from '../ledger/audit.ts'
 import type { Page } from '../ledger/records.ts'
@@ -51,7 +51,7 @@ export interface TokenDeskOptions extends TokenRules, ShownTokensOptions {
   readonly publicUrl: string | undefined
 }
 
-const needsPublicUrl = 'An invitation is a link, and needs GATEWAY_PUBLIC_URL: our origin as those who are invited reach it'
+const needsPublicUrl = 'An invitation is a link, and needs GATEWAY_PUBLIC_URL: our origin as those who are invited reach it.'
 const daySeconds = 86_400
 const defaultGraceSeconds = daySeconds
 const maxGraceSeconds = 30 * daySeconds
@@ -66,7 +66,7 @@ export function tokenDesk (options: TokenDeskOptions): TokenDesk {
       return printed(token, text)
     },
     async invite (wish, validSeconds = defaultValidSeconds) {
-      if (publicUrl === undefined) throw bad(needsPublicUrl)
+      if (publicUrl === undefined) throw badRequest(needsPublicUrl)
       holdSeconds('valid', validSeconds, 60, maxValidSeconds)
       const { token, text } = await open(options, 'apxi', wish, validSeconds * 1000)
       const { token: secret, ...shown } = printed(token, text)
@@ -141,9 +141,5 @@ function printed ({ id, subject, plan, expiresAt }: Token, token: string): Print
 
 function holdSeconds (name: string, seconds: number, least: number, most: number): void {
   if (Number.isInteger(seconds) && seconds >= least && seconds <= most) return
-  throw bad(`${name} must be from ${least} seconds to ${most / daySeconds} days`)
-}
-
-function bad (problem: string) {
-  return gatewayError('GW_BAD_REQUEST', { about: `${problem}.` })
+  throw badRequest(`${name} must be from ${least} seconds to ${most / daySeconds} days.`)
 }

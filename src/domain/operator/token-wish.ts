@@ -1,4 +1,4 @@
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 import { quoted } from '../bodies/json.ts'
 import { type Scope, scopes as allScopes } from '../sessions/session.ts'
 import type { Token } from '../sessions/tokens.ts'
@@ -32,10 +32,10 @@ const maxModels = 100
 export function readTokenWish (
   { subject, plan = 'default', ttlSeconds, models = ['*'], scopes = allScopes }: TokenWish, { plans, maxTtlSeconds }: TokenRules
 ): Pick<Token, 'subject' | 'plan' | 'models' | 'scopes' | 'ttlMs'> {
-  if (!name.test(subject)) throw bad('subject must be a name of 1 to 128 characters, none of them a control character')
-  if (subject.startsWith('token:')) throw bad(`subject must be the name alone: ${quoted(subject.slice('token:'.length))}`)
+  if (!name.test(subject)) throw badRequest('subject must be a name of 1 to 128 characters, none of them a control character.')
+  if (subject.startsWith('token:')) throw badRequest(`subject must be the name alone: ${quoted(subject.slice('token:'.length))}.`)
   const known = Object.keys(plans)
-  if (!known.includes(plan)) throw bad(`There is no plan ${quoted(plan)}: plans are ${known.map(quoted).join(', ')}`)
+  if (!known.includes(plan)) throw badRequest(`There is no plan ${quoted(plan)}: plans are ${known.map(quoted).join(', ')}.`)
   return {
     subject: `token:${subject}`,
     plan,
@@ -48,7 +48,7 @@ export function readTokenWish (
 function ttlOf (ttlSeconds: number | undefined, maxTtlSeconds: number): number {
   if (ttlSeconds === undefined) return maxTtlSeconds
   if (Number.isInteger(ttlSeconds) && ttlSeconds >= 1 && ttlSeconds <= maxTtlSeconds) return ttlSeconds
-  throw bad(`ttl must be from 1 second to ${shownDuration(maxTtlSeconds)}, the longest that sessions.maxTtlSeconds permits`)
+  throw badRequest(`ttl must be from 1 second to ${shownDuration(maxTtlSeconds)}, the longest that sessions.maxTtlSeconds permits.`)
 }
 
 function shownDuration (seconds: number): string {
@@ -56,18 +56,14 @@ function shownDuration (seconds: number): string {
 }
 
 function modelsOf (models: readonly string[]): readonly string[] {
-  if (models.length > maxModels) throw bad(`models must be at most ${maxModels}`)
+  if (models.length > maxModels) throw badRequest(`models must be at most ${maxModels}.`)
   const odd = models.find(model => !glob.test(model))
-  if (odd !== undefined) throw bad(`models must be names or globs such as sora-2*: ${quoted(odd)} is none`)
+  if (odd !== undefined) throw badRequest(`models must be names or globs such as sora-2*: ${quoted(odd)} is none.`)
   return models
 }
 
 function scopesOf (scopes: readonly string[]): readonly Scope[] {
   const isScope = (scope: string): scope is Scope => allScopes.some(known => known === scope)
-  if (!scopes.every(isScope)) throw bad(`scopes must be some of ${allScopes.join(', ')}`)
+  if (!scopes.every(isScope)) throw badRequest(`scopes must be some of ${allScopes.join(', ')}.`)
   return [...new Set(scopes)]
-}
-
-function bad (problem: string) {
-  return gatewayError('GW_BAD_REQUEST', { about: `${problem}.` })
 }

@@ -1,4 +1,4 @@
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 import { creditsFrom } from '../ledger/balance.ts'
 import type { UsageRow, UsageSpan } from '../ledger/records.ts'
 
@@ -44,8 +44,8 @@ export function readUsageQuery (asked: UsageWish, now: number): UsageQuery {
   const toMs = dayOf('to', to)
   const from = asked.from ?? `${to.slice(0, 8)}01`
   const fromMs = dayOf('from', from)
-  if (fromMs > toMs) throw bad(`from (${from}) is after to (${to})`)
-  if (toMs - fromMs >= maxDays * dayMs) throw bad(`from and to must be at most ${maxDays} days apart`)
+  if (fromMs > toMs) throw badRequest(`from (${from}) is after to (${to}).`)
+  if (toMs - fromMs >= maxDays * dayMs) throw badRequest(`from and to must be at most ${maxDays} days apart.`)
   return { from, to, by: groupingsOf(asked.by ?? 'subject') }
 }
 
@@ -53,7 +53,7 @@ function dayOf (field: string, text: string): number {
   const start = /^\d{4}-\d{2}-\d{2}$/.test(text) ? Date.parse(text) : NaN
   // The 30th of February is read as the 2nd of March.
   if (Number.isNaN(start) || !new Date(start).toISOString().startsWith(text)) {
-    throw bad(`${field} must be a day such as 2026-01-31`)
+    throw badRequest(`${field} must be a day such as 2026-01-31.`)
   }
   return start
 }
@@ -62,13 +62,9 @@ function groupingsOf (text: string): readonly Grouping[] {
   const names = text.split(',')
   const isKnown = (name: string): name is Grouping => groupings.some(grouping => grouping === name)
   if (!names.every(isKnown) || new Set(names).size < names.length) {
-    throw bad(`by must be one or more of ${groupings.join(', ')}, with commas between them`)
+    throw badRequest(`by must be one or more of ${groupings.join(', ')}, with commas between them.`)
   }
   return names
-}
-
-function bad (problem: string) {
-  return gatewayError('GW_BAD_REQUEST', { about: `${problem}.` })
 }
 
 /** Adds up. Credits are summed as whole microcredits, so that a sum of many prices is exact. */

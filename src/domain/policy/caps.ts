@@ -1,4 +1,4 @@
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 import { fieldAt, numberAt } from '../bodies/fields.ts'
 import { globs } from './glob.ts'
 
@@ -40,5 +40,5 @@ function hold (body: object, path: string, { min, max, oneOf }: CapRule): void {
 }
 
 function beyond (about: string) {
-  return gatewayError('GW_BAD_REQUEST', { about })
+  return badRequest(about)
 }

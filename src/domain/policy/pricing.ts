@@ -1,4 +1,4 @@
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 import { numberAt } from '../bodies/fields.ts'
 import { globs } from './glob.ts'
 
@@ -50,10 +50,10 @@ function compile ({ credits, per, default: units, onFailed }: Exclude<PriceRule,
   if (per === undefined) return flat(credits, refundable)
   return (input: Readonly<Record<string, unknown>>): Price => {
     const count = numberAt({ input }, per) ?? units
-    if (count === undefined) throw gatewayError('GW_BAD_REQUEST', { about: `Set ${per}: it makes the price.` })
-    if (count <= 0 || count > maxUnits) throw gatewayError('GW_BAD_REQUEST', { about: `${per} must be above 0 and at most ${maxUnits}.` })
+    if (count === undefined) throw badRequest(`Set ${per}: it makes the price.`)
+    if (count <= 0 || count > maxUnits) throw badRequest(`${per} must be above 0 and at most ${maxUnits}.`)
     const price = microcredits(credits * count)
-    if (!Number.isSafeInteger(price)) throw gatewayError('GW_BAD_REQUEST', { about: `${per} makes a price beyond all credits.` })
+    if (!Number.isSafeInteger(price)) throw badRequest(`${per} makes a price beyond all credits.`)
     return { microcredits: price, refundable }
   }
 }

@@ -4,7 +4,7 @@ import { fingerprintOf } from '../../domain/ledger/idempotency.ts'
 import { batchRow, type Operation } from '../../domain/policy/catalog.ts'
 import type { Price } from '../../domain/policy/pricing.ts'
 import { isGuest } from '../../domain/sessions/guests.ts'
-import { gatewayError, isGatewayError } from '../../errors.ts'
+import { badRequest, gatewayError, isGatewayError } from '../../errors.ts'
 import { checkOperation, type StatusOrder, type SubmitOrder, type SubmitRules } from '../authorize.ts'
 import type { Context } from '../call.ts'
 import { idempotencyKeyOf } from '../idempotency.ts'
@@ -25,7 +25,7 @@ export function authorizeBatch (operation: Operation, { keyOfReferences }: Owner
     const model = checkOperation(operation, context)
     const { request: { body: bytes }, call: { session: { subject } } } = context
     if (isGuest(subject)) throw gatewayError('GW_SCOPE_DENIED', { about: 'Guests submit one task at a time, with a proof for each.' })
-    if (!Buffer.isBuffer(bytes)) throw gatewayError('GW_BAD_REQUEST', { about: 'Send a JSON body with a list of items.' })
+    if (!Buffer.isBuffer(bytes)) throw badRequest('Send a JSON body with a list of items.')
     const idempotency = idempotencyKeyOf(context, operation, bytes)
     const body = readBatchBody(bytes, key => fingerprintOf('batch-item', subject, key))
     const items = body.items.map(({ clientItemId, input }, index) => naming(`items.${index}`, () => {

@@ -3,7 +3,7 @@ import { quoted } from '../../domain/bodies/json.ts'
 import type { Task } from '../../domain/ledger/ledger.ts'
 import { fileNameOf, mediumOf } from '../../domain/results/media-types.ts'
 import { isPastLife, type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource, resultUrls } from '../../domain/results/results.ts'
-import { gatewayError } from '../../errors.ts'
+import { badRequest, gatewayError } from '../../errors.ts'
 
 export interface SendResultOptions {
   readonly results: ResultSource
@@ -50,7 +50,7 @@ export function resultSender ({ results, stallMs, now }: SendResultOptions): Sen
 function turns () {
   const open = new Map<string, number>()
   return ({ call }: FastifyRequest, reply: FastifyReply, subject: string): AbortSignal => {
-    if (call.closed) throw gatewayError('GW_BAD_REQUEST', { about: 'The connection was closed.' })
+    if (call.closed) throw badRequest('The connection was closed.')
     const count = open.get(subject) ?? 0
     if (count >= maxOpenPerSubject) throw gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: 1 })
     open.set(subject, count + 1)
@@ -68,8 +68,8 @@ function turns () {
 /** `?download=1`, and nothing else. */
 function wantsDownload ({ query }: FastifyRequest): boolean {
   for (const [name, value] of Object.entries(query as Record<string, unknown>)) {
-    if (name !== 'download') throw bad(`The query name ${quoted(name)} is not known here.`)
-    if (value !== '1') throw bad('Write ?download=1, once.')
+    if (name !== 'download') throw badRequest(`The query name ${quoted(name)} is not known here.`)
+    if (value !== '1') throw badRequest('Write ?download=1, once.')
   }
   return Object.keys(query as object).length > 0
 }
@@ -115,8 +115,4 @@ function writeHeaders (reply: FastifyReply, answer: ResultAnswer, { url, task, i
         })
   }
   for (const [name, value] of Object.entries(headers)) if (value !== null) reply.header(name, value)
-}
-
-function bad (about: string) {
-  return gatewayError('GW_BAD_REQUEST', { about })
 }

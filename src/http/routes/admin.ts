@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import Type, { type Static } from 'typebox'
 import type { Operator, PageQuery } from '../../domain/operator/operator.ts'
 import { readUsageQuery, usageCsv } from '../../domain/operator/usage.ts'
-import { gatewayError } from '../../errors.ts'
+import { badRequest, gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../sessions/operator.ts'
 import { withSlowBodies } from '../slow-bodies.ts'
 
@@ -73,7 +73,7 @@ export function adminRoutes (app: FastifyInstance, { authenticate, operator, now
 async function endSessions (operator: Operator, { subject, session }: EndRequest) {
   if (subject !== undefined && session === undefined) return { subject, before: await operator.endSessions(subject) }
   if (session === undefined || subject !== undefined) {
-    throw gatewayError('GW_BAD_REQUEST', { about: 'Send one of the two: subject, or session (its id).' })
+    throw badRequest('Send one of the two: subject, or session (its id).')
   }
   await operator.endSession(session)
   return { session }
@@ -86,6 +86,6 @@ function formatOf ({ query, headers: { accept = '' } }: FastifyRequest<{ Queryst
 }
 
 function pageOf ({ cursor, limit = String(defaultLimit) }: PageRequest): PageQuery {
-  if (Number(limit) > maxLimit) throw gatewayError('GW_BAD_REQUEST', { about: `limit must be at most ${maxLimit}.` })
+  if (Number(limit) > maxLimit) throw badRequest(`limit must be at most ${maxLimit}.`)
   return { cursor, limit: Number(limit) }
 }

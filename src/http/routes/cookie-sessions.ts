@@ -4,7 +4,7 @@ import type { AuditTrail } from '../../domain/ledger/audit.ts'
 import type { Revocations, Session } from '../../domain/sessions/session.ts'
 import { isTokenId } from '../../domain/sessions/token-form.ts'
 import { isTrustworthy } from '../../domain/sessions/web-origin.ts'
-import { gatewayError } from '../../errors.ts'
+import { badRequest, gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { contextOf } from '../call.ts'
 import { isForeignPage, type OwnOrigin } from '../sessions/origins.ts'
@@ -52,14 +52,10 @@ export function cookieSessionRoutes (app: FastifyInstance, options: CookieSessio
  * https drops the cookie without a word: the page is told, and keeps its token.
  */
 function holdSwap ({ isCookie }: Session, request: FastifyRequest, own: string | null): void {
-  if (isCookie) throw bad('Send the session token to swap as Authorization: Bearer.')
+  if (isCookie) throw badRequest('Send the session token to swap as Authorization: Bearer.')
   if (isForeignPage(request, own)) throw gatewayError('GW_ORIGIN_DENIED', { about: 'A cookie is for pages of the gateway\'s own origin.' })
   if (own === null || !isTrustworthy(new URL(own))) {
-    throw bad('A session cookie needs https, and this request came without: behind a proxy set GATEWAY_TRUST_PROXY or ' +
+    throw badRequest('A session cookie needs https, and this request came without: behind a proxy set GATEWAY_TRUST_PROXY or ' +
       'GATEWAY_PUBLIC_URL. Else keep the token and send it as Authorization: Bearer.')
   }
-}
-
-function bad (about: string) {
-  return gatewayError('GW_BAD_REQUEST', { about })
 }

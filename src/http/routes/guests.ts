@@ -4,7 +4,7 @@ import { instant } from '../../domain/instant.ts'
 import type { AuditTrail } from '../../domain/ledger/audit.ts'
 import { type Guests, guestName, isGuest, newSession, type ProofChallenges } from '../../domain/sessions/guests.ts'
 import type { Scope, SessionIssuer } from '../../domain/sessions/session.ts'
-import { gatewayError } from '../../errors.ts'
+import { badRequest, gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { contextOf } from '../call.ts'
 import type { Rates } from '../rates.ts'
@@ -36,7 +36,7 @@ export function guestRoutes (app: FastifyInstance, options: GuestRoutesOptions):
 
   app.post('/gateway/sessions/guest', { config: { operation: 'mintGuestSession' }, onRequest: checkPage(options) }, async (request, reply) => {
     request.call.stage = 'authorize'
-    if (Object.keys(request.body ?? {}).length > 0) throw gatewayError('GW_BAD_REQUEST', { about: 'Guests do not choose what they get: send no body.' })
+    if (Object.keys(request.body ?? {}).length > 0) throw badRequest('Guests do not choose what they get: send no body.')
     request.call.stage = 'admit'
     await guests.admit(proofOf(request), { ip: ipOf(request), address: addressOf(request) })
     const { token, session } = await sessions.mint({ issuer: 'guest', subject: randomUUID(), plan, models: ['*'], scopes: guestScopes, ttlSeconds })
@@ -60,7 +60,7 @@ function challengeRoutes (app: FastifyInstance, { challenge }: ProofChallenges, 
     const context = contextOf(request, reply)
     const { session: { subject } } = context.call
     context.call.stage = 'authorize'
-    if (!isGuest(subject)) throw gatewayError('GW_BAD_REQUEST', { about: 'Only guests need a proof to submit.' })
+    if (!isGuest(subject)) throw badRequest('Only guests need a proof to submit.')
     context.call.stage = 'admit'
     await rates.polls(context)
     return await challenge(guestName(subject))

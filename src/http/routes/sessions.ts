@@ -10,7 +10,7 @@ import type { Secret } from '../../domain/secret.ts'
 import {
   budgetOf, endedEverywhereMs, type Revocations, type Session, type SessionIssuer, type SessionVerifier
 } from '../../domain/sessions/session.ts'
-import { gatewayError } from '../../errors.ts'
+import { badRequest, gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { checkQuery } from '../authorize.ts'
 import { contextOf } from '../call.ts'
@@ -52,7 +52,7 @@ export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptio
     ...withSlowBodies(authenticateIssuer(options), now)
   }, async (request, reply) => {
     const asked = readSessionRequest(request.body, options.defaultTtlSeconds)
-    if (!plans.has(asked.plan)) throw gatewayError('GW_BAD_REQUEST', { about: `There is no plan ${JSON.stringify(asked.plan)}.` })
+    if (!plans.has(asked.plan)) throw badRequest(`There is no plan ${JSON.stringify(asked.plan)}.`)
     const { token, session } = await sessions.mint(asked)
     await note('mint', 'issuer', session, { plan: asked.plan, ttlSeconds: asked.ttlSeconds, ...limitsOf(session) })
     reply.code(201)
@@ -114,7 +114,7 @@ function limitsOf ({ models, scopes, origins, addressRange, uses, credits }: Ses
 function readEverywhere (request: FastifyRequest): boolean {
   checkQuery(['everywhere'], request)
   const { everywhere = 'false' } = request.query as { everywhere?: string }
-  if (everywhere !== 'true' && everywhere !== 'false') throw gatewayError('GW_BAD_REQUEST', { about: 'everywhere must be true or false.' })
+  if (everywhere !== 'true' && everywhere !== 'false') throw badRequest('everywhere must be true or false.')
   return everywhere === 'true'
 }
 

@@ -2,7 +2,7 @@ import type { ReadStream } from 'node:fs'
 import { posix } from 'node:path'
 import send, { type SendOptions, type SendResult } from '@fastify/send'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { type ErrorCode, gatewayError } from '../../errors.ts'
+import { badRequest, type ErrorCode, gatewayError } from '../../errors.ts'
 
 export interface StaticFileRoutesOptions {
   /** The absolute path of a built front end, with an index.html. */
@@ -53,7 +53,7 @@ function pathOf (target: string): string {
  */
 async function turnOf ({ raw }: FastifyReply): Promise<void> {
   if (raw.socket === null && !raw.destroyed) await new Promise<void>(resolve => raw.once('socket', () => resolve()).once('close', resolve))
-  if (raw.destroyed) throw gatewayError('GW_BAD_REQUEST', { about: 'The connection was closed.' })
+  if (raw.destroyed) throw badRequest('The connection was closed.')
 }
 
 /** The front end decides what may run in its pages: our own policy is taken off, and `nosniff` stays. */

@@ -3,7 +3,7 @@ import { instant } from '../../domain/instant.ts'
 import { creditsFrom } from '../../domain/ledger/balance.ts'
 import type { TaskRecord, TaskRecords } from '../../domain/ledger/records.ts'
 import { openCursor, sealCursor } from '../../domain/operator/cursor.ts'
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { checkQuery, checkScope } from '../authorize.ts'
 import { contextOf } from '../call.ts'
@@ -53,5 +53,5 @@ function shown ({ taskId, model, stage, state, microcredits, refunded, createdAt
 function limitFrom (limit: string | undefined): number {
   if (limit === undefined) return defaultLimit
   if (/^[1-9]\d{0,2}$/.test(limit) && Number(limit) <= maxLimit) return Number(limit)
-  throw gatewayError('GW_BAD_REQUEST', { about: `limit must be a whole number from 1 to ${maxLimit}.` })
+  throw badRequest(`limit must be a whole number from 1 to ${maxLimit}.`)
 }

@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import Type, { type Static } from 'typebox'
 import type { TokenDesk } from '../../domain/operator/token-desk.ts'
-import { gatewayError } from '../../errors.ts'
+import { badRequest, gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../sessions/operator.ts'
 import { withSlowBodies } from '../slow-bodies.ts'
 
@@ -48,7 +48,7 @@ export function tokenRoutes (app: FastifyInstance, { authenticate, desk, now }: 
   const list = guarded('listTokens', { querystring: pageSchema })
   app.get<{ Querystring: Static<typeof pageSchema> }>('/gateway/admin/tokens', list, async ({ query }) => {
     const { cursor, limit = String(defaultLimit) } = query
-    if (Number(limit) > maxLimit) throw gatewayError('GW_BAD_REQUEST', { about: `limit must be at most ${maxLimit}.` })
+    if (Number(limit) > maxLimit) throw badRequest(`limit must be at most ${maxLimit}.`)
     return await desk.list({ cursor, limit: Number(limit) })
   })
 

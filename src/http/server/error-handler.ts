@@ -2,14 +2,14 @@ import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { quoted } from '../../domain/bodies/json.ts'
-import { gatewayError, type GatewayError, isGatewayError } from '../../errors.ts'
+import { badRequest, gatewayError, type GatewayError, isGatewayError } from '../../errors.ts'
 import type { BeginCall } from './beginning.ts'
 
 /** What the framework refuses by itself, in our words. Any other 4xx of its own is a bad request. */
 const frameworkErrors: Readonly<Record<string, (limit: string) => GatewayError>> = {
   FST_ERR_CTP_BODY_TOO_LARGE: limit => gatewayError('GW_TOO_LARGE', { about: limit }),
   FST_ERR_CTP_INVALID_MEDIA_TYPE: () => gatewayError('GW_UNSUPPORTED_MEDIA_TYPE', { about: 'Send content-type: application/json.' }),
-  FST_ERR_BAD_URL: () => gatewayError('GW_BAD_REQUEST', { about: 'The path has a broken percent-encoding.' })
+  FST_ERR_BAD_URL: () => badRequest('The path has a broken percent-encoding.')
 }
 
 /** The one place where an error becomes an answer. */
@@ -37,7 +37,7 @@ function asGatewayError (error: FastifyError, request: FastifyRequest): GatewayE
   if (isGatewayError(error)) return error
   const known = frameworkErrors[error.code]
   if (known !== undefined) return known(String(request.routeOptions.bodyLimit))
-  if (error.validation !== undefined) return gatewayError('GW_BAD_REQUEST', { about: validationSentence(error) })
+  if (error.validation !== undefined) return badRequest(validationSentence(error))
   return error.statusCode !== undefined && error.statusCode >= 400 && error.statusCode < 500
     ? gatewayError('GW_BAD_REQUEST', { about: 'The request could not be read.', cause: error })
     : gatewayError('GW_INTERNAL', { cause: error })
@@ -79,7 +79,7 @@ export function answerBrokenHttp (error: NodeJS.ErrnoException, socket: Socket):
     socket.destroy()
     return
   }
-  const ours = gatewayError('GW_BAD_REQUEST', { about: 'This is not a valid HTTP request.' })
+  const ours = badRequest('This is not a valid HTTP request.')
   const status = brokenHttpStatus[String(error.code)] ?? 400
   const body = JSON.stringify({ code: status, message: ours.message, data: null, error: { code: ours.code } })
   socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json; charset=utf-8\r\n` +

@@ -1,4 +1,4 @@
-import { gatewayError } from '../../errors.ts'
+import { badRequest, gatewayError } from '../../errors.ts'
 
 /**
  * Finds the caller's token where stock SDKs put their key: `Authorization: Bearer` (RFC 6750 section 2.1), `x-api-key`,
@@ -37,5 +37,5 @@ function bearer (value: string): string {
 }
 
 function bad (about: string) {
-  return gatewayError('GW_BAD_REQUEST', { about: `Send one session token: ${about}.` })
+  return badRequest(`Send one session token: ${about}.`)
 }

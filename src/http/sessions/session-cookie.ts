@@ -1,7 +1,7 @@
 import cookies from '@fastify/cookie'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { PrintedSession, Session, SessionIssuer } from '../../domain/sessions/session.ts'
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 
 /** The cookie that a session may be in, for pages of the gateway's own origin. */
 export interface SessionCookie {
@@ -56,7 +56,7 @@ export async function sessionCookie (
       const endsAt = Math.min(session.endsAt, now() + maxTtlSeconds * 1000)
       const printed = await issuer.printCookie({ ...session, endsAt }, now() + maxAgeMs)
       if (name.length + printed.token.length <= maxCookieBytes) return printed
-      throw gatewayError('GW_BAD_REQUEST', { about: 'This session is too long for a cookie: mint it with shorter lists.' })
+      throw badRequest('This session is too long for a cookie: mint it with shorter lists.')
     },
     write,
     async slide (session, reply) {

@@ -3,7 +3,7 @@ import { microcredits } from '../../domain/policy/pricing.ts'
 import { readAddressRange } from '../../domain/sessions/address-range.ts'
 import { scopes, type SessionRequest } from '../../domain/sessions/session.ts'
 import { isWebOrigin } from '../../domain/sessions/web-origin.ts'
-import { gatewayError } from '../../errors.ts'
+import { badRequest } from '../../errors.ts'
 
 const maxOrigins = 20
 
@@ -30,10 +30,10 @@ export type SessionRequestBody = Static<ReturnType<typeof sessionRequestSchema>>
 export function readSessionRequest (body: SessionRequestBody, defaultTtlSeconds: number): SessionRequest {
   const { subject, plan = 'default', models = ['*'], ttlSeconds = defaultTtlSeconds, origins, uses, addressPrefix, credits } = body
   for (const origin of origins ?? []) {
-    if (!isWebOrigin(origin)) throw bad('origins must be exact and https (http on this machine alone): https://app.example')
+    if (!isWebOrigin(origin)) throw badRequest('origins must be exact and https (http on this machine alone): https://app.example')
   }
   const addressRange = addressPrefix === undefined ? undefined : readAddressRange(addressPrefix)
-  if (addressRange === null) throw bad('addressPrefix must be a network: 203.0.113.0/24 or 2001:db8::/48')
+  if (addressRange === null) throw badRequest('addressPrefix must be a network: 203.0.113.0/24 or 2001:db8::/48')
   return {
     subject,
     plan,
@@ -45,8 +45,4 @@ export function readSessionRequest (body: SessionRequestBody, defaultTtlSeconds:
     ...(uses === undefined ? {} : { uses }),
     ...(credits === undefined ? {} : { credits: microcredits(credits) })
   }
-}
-
-function bad (about: string) {
-  return gatewayError('GW_BAD_REQUEST', { about })
 }
