@@ -79,9 +79,7 @@ function staticDirectoryProblems (
 
 /** Where a path leads; of one that is not there yet, where it would be. */
 function realPath (path: string): string {
-  if (existsSync(path)) return realpathSync(path)
-  const above = dirname(path)
-  return above === path ? path : join(realPath(above), basename(path))
+  return existsSync(path) ? realpathSync(path) : join(realPath(dirname(path)), basename(path)) // `/` is there
 }
 
 function contains (directory: string, path: string): boolean {
