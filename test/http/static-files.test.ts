@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -18,6 +18,18 @@ async function open (t: Test, files: Readonly<Record<string, string>>, options: 
   }
   const gateway = await startGateway(t, { env: { GATEWAY_STATIC_DIR: join(above, 'dist') }, ...options })
   return { ...gateway, folder: join(above, 'dist') }
+}
+
+/** A folder that is a link to the first of two releases. */
+function releases (t: Test) {
+  const above = mkdtempSync(join(tmpdir(), 'apixo-releases-'))
+  t.teardown(() => rmSync(above, { recursive: true }))
+  for (const name of ['one', 'two']) {
+    mkdirSync(join(above, name))
+    writeFileSync(join(above, name, 'app.js'), name)
+  }
+  symlinkSync(join(above, 'one'), join(above, 'current'))
+  return { folder: join(above, 'current'), two: join(above, 'two') }
 }
 
 const frontEnd = { 'index.html': '<title>Front</title>', 'assets/app.js': 'start()' }
@@ -60,12 +72,12 @@ t.test('a folder without an index.html has no pages', async t => {
 
 t.test('no file takes the place of a route, one that may come included', async t => {
   const names = ['api/v1/new', 'v1/messages', 'v1beta/models', 'gateway/page.html', 'gateway/new', 'readyz/x', 'metrics']
-  const { call, sandbox } = await open(t, { ...frontEnd, ...Object.fromEntries(names.map(name => [name, 'a file'])) })
+  const { call, origin, sandbox } = await open(t, { ...frontEnd, ...Object.fromEntries(names.map(name => [name, 'a file'])) })
   const odd = ['/gateway//new', '/GATEWAY/new', '/x/../gateway/new', '/%67ateway/new', '/gateway/%2e/new', '//gateway/new', '/./v1/messages']
   for (const path of [...names.map(name => `/${name}`), ...odd]) {
-    const { status, text } = await call(path, { headers: asPage })
+    const { status, text } = await rawHttp(t, origin, rawRequest(`GET ${path}`, ['accept: text/html']))
     t.notMatch(text, /a file|Front/, path)
-    t.ok(status >= 301 && status <= 404, `${path}: ${status}`)
+    t.ok(status! >= 301 && status! <= 404, `${path}: ${status}`)
   }
   t.match(await call('/readyz'), { status: 200, json: {} })
   t.equal(sandbox.calls.length, 0)
@@ -80,6 +92,28 @@ t.test('nothing outside of the folder is served, and nothing whose name begins w
     t.notMatch(text.replace(path, ''), /secret/i, path)
     t.ok([400, 404].includes(status!), `${path}: ${status}`)
   }
+})
+
+t.test('a link that leads out of the folder leads nowhere, and one within it does', async t => {
+  const { call, folder } = await open(t, { ...frontEnd, '../run/shop': 'secret', '../dist-old/app.js': 'secret' })
+  for (const [name, target] of [['shop', '../run/shop'], ['out', '../run'], ['old.js', '../dist-old/app.js'], ['gone.js', '../run/none'], ['main.js', 'assets/app.js']] as const) {
+    symlinkSync(target, join(folder, name))
+  }
+  for (const path of ['/shop', '/out/shop', '/old.js', '/gone.js']) {
+    for (const options of [{}, { method: 'HEAD' }, { headers: { range: 'bytes=0-1' } }]) {
+      t.match(await call(path, options), { status: 404, error: 'GW_NOT_FOUND' }, path)
+    }
+  }
+  t.match(await call('/main.js'), { status: 200, text: 'start()' })
+})
+
+t.test('the folder itself may be a link, and lead elsewhere from one moment to the next', async t => {
+  const { folder, ...paths } = releases(t)
+  const { call } = await startGateway(t, { env: { GATEWAY_STATIC_DIR: folder } })
+  t.match(await call('/app.js'), { status: 200, text: 'one' })
+  rmSync(folder)
+  symlinkSync(paths.two, folder)
+  t.match(await call('/app.js'), { status: 200, text: 'two' })
 })
 
 t.test('the playground is where it was', async t => {

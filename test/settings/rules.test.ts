@@ -131,3 +131,21 @@ t.test('a folder with settings, secrets or the store in it is not served', async
     t.equal(load(t, { files, env: { ...env, GATEWAY_STATIC_DIR: folder } }).staticDir, join(t.testdirName, folder))
   }
 })
+
+t.test('nor is a folder with a link in it to one of them, as which it would be served', async t => {
+  const files = { 'run/key': 'ak-one', 'run/gateway.db': '', 'run/shop': `${sessionSecret}-shop` }
+  const folder = mkdtempSync(join(tmpdir(), 'gateway-web-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  for (const name of ['key', 'gateway.db', 'shop']) symlinkSync(join(t.testdirName, 'run', name), join(folder, name))
+  symlinkSync(join(t.testdirName, 'run'), join(folder, 'out'))
+  const yaml = `plans: { default: {} }\nissuers: [{ issuer: shop, audience: app, algorithms: [HS256], secretFile: "${folder}/shop" }]`
+  for (const [name, env, wanted] of [
+    ['key', { APIXO_API_KEY: undefined, APIXO_API_KEY_FILE: `${folder}/key` }],
+    ['out/key', { APIXO_API_KEY: undefined, APIXO_API_KEY_FILE: `${folder}/out/key` }],
+    ['gateway.db', { GATEWAY_STORE: `sqlite:${folder}/gateway.db` }],
+    ['shop', {}, yaml]
+  ] as const) {
+    const problems = problemsOf(t, { files, env: { ...env, GATEWAY_STATIC_DIR: folder }, ...(wanted === undefined ? {} : { yaml: wanted }) })
+    t.match(problems, [{ setting: 'GATEWAY_STATIC_DIR', problem: `${join(folder, name)} lies in it and would be served` }], name)
+  }
+})

@@ -1,5 +1,6 @@
 import type { ReadStream } from 'node:fs'
-import { posix } from 'node:path'
+import { realpath } from 'node:fs/promises'
+import { posix, sep } from 'node:path'
 import send, { type SendOptions, type SendResult } from '@fastify/send'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { badRequest, type ErrorCode, gatewayError } from '../../errors.ts'
@@ -21,7 +22,7 @@ const reserved = /^\/(?:api\/v1|v1|v1beta|gateway|livez|readyz|metrics)(?:\/|$)/
  */
 export function staticFileRoutes (app: FastifyInstance, { folder: root, stallMs }: StaticFileRoutesOptions): void {
   // A browser keeps what it has and asks each time whether that is still good: names need not change with their content.
-  const options: SendOptions = { root, dotfiles: 'ignore', cacheControl: false }
+  const options: SendOptions = { root, dotfiles: 'ignore', cacheControl: false, onFile: holdInside(root) }
 
   app.route({
     method: ['GET', 'HEAD'],
@@ -37,6 +38,15 @@ export function staticFileRoutes (app: FastifyInstance, { folder: root, stallMs 
       return answer(reply, isPage ? await send(request.raw, '/index.html', options) : found)
     }
   })
+}
+
+/** What a link within the folder leads to may be anything of this machine. */
+function holdInside (folder: string) {
+  return async (path: string): Promise<void> => {
+    // A file that is gone by now is as little there as one outside.
+    const [root, file] = await Promise.all([folder, path].map(name => realpath(name).catch(() => '')))
+    if (!file!.startsWith(root + sep)) throw gatewayError('GW_NOT_FOUND')
+  }
 }
 
 /** A request may name the host in its target (RFC 9112 section 3.2.2); the router has passed over that, too. */

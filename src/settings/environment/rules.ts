@@ -71,7 +71,8 @@ function staticDirectoryProblems (
   const named = [...issuers.map(({ secretFile }) => secretFile), guests.turnstileSecretFile]
     .flatMap(path => path === undefined ? [] : resolve(cwd, path))
   const files = [...origins.values(), values.GATEWAY_CONFIG!, ...store, ...dotEnv, ...named]
-  const inside = files.find(path => isAbsolute(path) && contains(realPath(directory), realPath(path)))
+  // A link in the folder is served as what it leads to, and a linked folder may be the one that a path leads into.
+  const inside = files.find(path => isAbsolute(path) && (contains(directory, path) || contains(realPath(directory), realPath(path))))
   if (inside === undefined) return []
   const expected = 'a folder with a front end and nothing else'
   return [locate('GATEWAY_STATIC_DIR', `${inside} lies in it and would be served`, expected)]
