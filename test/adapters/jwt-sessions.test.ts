@@ -271,6 +271,13 @@ t.test('while a shared secret rotates tokens under the old and the new one are g
   }
 })
 
+t.test('a token under the oldest of five shared secrets is good', async t => {
+  const time = clock()
+  const secrets = new Map([[shop, { current: ['4', '3', '2', '1', ''].map(digit => new Secret(`${secret}${digit}`)) }]])
+  const verifier = jwtSessions(options(time, { secrets, issuers: [{ ...rules, algorithms: ['HS256'], issuer: shop }] }))
+  t.match(await verifier.verify(await signShared(claims(shop, time.now()))), { subject: `${shop}:alice` })
+})
+
 t.test('a token under a shared secret that is gone is refused, though it was verified before', async t => {
   const time = clock()
   const next = `another-${secret}`

@@ -232,6 +232,7 @@ const sharedTroubles: typeof troubles = [
   ['it is empty', path => truncateSync(path), 'holds no value'],
   ['it is a sample', path => writeFileSync(path, `${sessionSecret}-change-me`), 'is a sample or a known default'],
   ['half of it is missing', path => writeFileSync(path, `${sessionSecret}-new\n${sessionSecret.slice(9)}`), 'value 2 of 2 has 23 bytes, fewer than 32'],
+  ['it has more secrets than are tried', path => writeFileSync(path, Array.from('123456', digit => `${sessionSecret}-${digit}`).join('\n')), 'holds 6 values, more than 5'],
   ['it is deleted', path => rmSync(path), 'can not be read (ENOENT)'],
   ['it has the value of another secret', path => writeFileSync(path, start.GATEWAY_SESSION_SECRET), 'has the value of GATEWAY_SESSION_SECRET'],
   ['one of its values is another secret', path => writeFileSync(path, `${start['issuers[0].secretFile']}\n${start.GATEWAY_SESSION_SECRET}`), 'has the value of GATEWAY_SESSION_SECRET']

@@ -40,7 +40,15 @@ export function fileSecretSettings (
 }
 
 /** Lines alone: a secret that somebody else has chosen may have a comma in it. */
-const secretLines = secrets(signingSecretRule, /[\r\n]/)
+const linesOf = secrets(signingSecretRule, /[\r\n]/)
+/** For a rotation two are enough; a token is not held against more. */
+const maxShared = 5
+
+function secretLines (text: string): readonly string[] {
+  const values = linesOf(text)
+  if (values.length > maxShared) throw new Refusal(`holds ${values.length} values, more than ${maxShared}`)
+  return values
+}
 
 function expectedFor ({ minBytes }: SecretRule): string {
   return `a file with a secret of at least ${minBytes} bytes`
