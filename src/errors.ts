@@ -78,6 +78,11 @@ export function badRequest (about: string): GatewayError {
   return gatewayError('GW_BAD_REQUEST', { about })
 }
 
+/** `GW_BAD_REQUEST`: what is wrong within a body, as the rest of a sentence. */
+export function badBody (problem: string): GatewayError {
+  return badRequest(`In the body: ${problem}.`)
+}
+
 export function isGatewayError (error: unknown): error is GatewayError {
   return error instanceof Error && 'code' in error && constructors.has(String(error.code))
 }

@@ -1,4 +1,4 @@
-import { badRequest } from '../../errors.ts'
+import { badBody } from '../../errors.ts'
 import { nameCheck } from './body-names.ts'
 import { elementTexts, readJson } from './json.ts'
 import { taskReferences, type TaskReferences } from './task-references.ts'
@@ -38,7 +38,7 @@ export function readBatchBody (original: Buffer, keyOf: (idempotencyKey: string)
   for (const name of texts.keys()) checkTopName(name, '')
   const { items } = value
   if (!Array.isArray(items) || items.length === 0 || items.length > maxBatchItems) {
-    throw bad(`items must be a list of 1 to ${maxBatchItems} objects`)
+    throw badBody(`items must be a list of 1 to ${maxBatchItems} objects`)
   }
   const read = elementTexts(texts.get('items')!).map((text, index) => readItem(items[index], text, `items.${index}.`))
   refuseTwins(read.map(item => item.clientItemId), 'client_item_id')
@@ -59,11 +59,11 @@ interface ReadItem extends BatchItem {
 }
 
 function readItem (item: unknown, text: string, at: string): ReadItem {
-  if (!isObject(item)) throw bad(`${at.slice(0, -1)} must be an object`)
+  if (!isObject(item)) throw badBody(`${at.slice(0, -1)} must be an object`)
   const { texts } = readJson(Buffer.from(text))
   for (const name of texts.keys()) checkItemName(name, at)
   const { input } = item
-  if (!isObject(input)) throw bad(`${at}input must be an object`)
+  if (!isObject(input)) throw badBody(`${at}input must be an object`)
   return {
     clientItemId: boundedTextAt(item.client_item_id, `${at}client_item_id`, maxIdLength),
     idempotencyKey: boundedTextAt(item.idempotency_key, `${at}idempotency_key`, maxKeyLength),
@@ -74,7 +74,7 @@ function readItem (item: unknown, text: string, at: string): ReadItem {
 
 function boundedTextAt (value: unknown, path: string, maxLength: number): string {
   if (typeof value === 'string' && value.length <= maxLength && boundedText.test(value)) return value
-  throw bad(`${path} must be a text of 1 to ${maxLength} characters, none of them a control character`)
+  throw badBody(`${path} must be a text of 1 to ${maxLength} characters, none of them a control character`)
 }
 
 /** Two items with one name can't be told apart in the answer, and with one key they would be one task, paid for twice. */
@@ -82,7 +82,7 @@ function refuseTwins (values: readonly string[], name: string): void {
   const first = new Map<string, number>()
   for (const [index, value] of values.entries()) {
     const twin = first.get(value)
-    if (twin !== undefined) throw bad(`items.${index}.${name} is the same as items.${twin}.${name}`)
+    if (twin !== undefined) throw badBody(`items.${index}.${name} is the same as items.${twin}.${name}`)
     first.set(value, index)
   }
 }
@@ -93,8 +93,4 @@ function rebuild ({ texts }: ReadItem, key: string): string {
 
 function isObject (value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-function bad (about: string) {
-  return badRequest(`In the body: ${about}.`)
 }

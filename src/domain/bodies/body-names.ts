@@ -1,4 +1,4 @@
-import { badRequest, gatewayError } from '../../errors.ts'
+import { badBody, gatewayError } from '../../errors.ts'
 import { fold, quoted } from './json.ts'
 
 /** Who asks for a callback makes the upstream post results anywhere, unsigned: a leak, and a way round ownership. */
@@ -15,14 +15,10 @@ export function nameCheck (names: readonly string[]): NameCheck {
   const known = new Map([...names, ...callbackNames].map(name => [fold(name), name]))
   return (name, at, extra) => {
     const meant = known.get(fold(name))
-    if (meant !== undefined && meant !== name) throw bad(`write ${at}${meant} instead of ${quoted(at + name)}`)
+    if (meant !== undefined && meant !== name) throw badBody(`write ${at}${meant} instead of ${quoted(at + name)}`)
     if (callbackNames.has(name)) throw gatewayError('GW_CALLBACK_DENIED', { about: at + name })
     if (meant === undefined && extra?.has(name) !== true) {
-      throw bad(`the field ${quoted(at + name)} is not known; put the model's own fields into input`)
+      throw badBody(`the field ${quoted(at + name)} is not known; put the model's own fields into input`)
     }
   }
-}
-
-function bad (about: string) {
-  return badRequest(`In the body: ${about}.`)
 }

@@ -1,4 +1,4 @@
-import { badRequest, gatewayError } from '../../errors.ts'
+import { badBody, gatewayError } from '../../errors.ts'
 import type { CallbackHosts } from '../callbacks/callback-hosts.ts'
 import { nameCheck } from './body-names.ts'
 import { readJson } from './json.ts'
@@ -35,10 +35,10 @@ export function readSubmitBody (original: Buffer, extraFields: ReadonlySet<strin
   const deliverTo = maySayWhere && texts.has('callback_url') ? hosts.check(value.callback_url) : undefined
   checkRequestType(value.request_type, maySayWhere, deliverTo)
   if (!extraFields.has('provider') && value.provider !== undefined && value.provider !== 'auto') {
-    throw bad('provider must be "auto" or left out')
+    throw badBody('provider must be "auto" or left out')
   }
   const input = value.input
-  if (typeof input !== 'object' || input === null || Array.isArray(input)) throw bad('input must be an object')
+  if (typeof input !== 'object' || input === null || Array.isArray(input)) throw badBody('input must be an object')
 
   return {
     input: input as Record<string, unknown>,
@@ -51,9 +51,9 @@ export function readSubmitBody (original: Buffer, extraFields: ReadonlySet<strin
 /** `callback` and `async` come to the same for the upstream, which is told in our own words either way. */
 function checkRequestType (type: unknown, maySayWhere: boolean, deliverTo: string | undefined): void {
   if (type === undefined || type === 'async') return
-  if (type !== 'callback') throw bad('request_type must be "async" or left out')
+  if (type !== 'callback') throw badBody('request_type must be "async" or left out')
   if (!maySayWhere) throw gatewayError('GW_CALLBACK_DENIED', { about: 'request_type callback' })
-  if (deliverTo === undefined) throw bad('request_type callback needs a callback_url')
+  if (deliverTo === undefined) throw badBody('request_type callback needs a callback_url')
 }
 
 function bytesFor (original: Buffer, texts: ReadonlyMap<string, string>, passes: (name: string) => boolean, upstreamTo?: string): Buffer {
@@ -64,8 +64,4 @@ function bytesFor (original: Buffer, texts: ReadonlyMap<string, string>, passes:
   if (upstreamTo === undefined && isAsSent && texts.has('request_type')) return original
   const callers = [...texts].filter(([name]) => passes(name))
   return Buffer.from(`{${[...ownWords, ...callers].map(([name, text]) => `${JSON.stringify(name)}:${text}`).join(',')}}`)
-}
-
-function bad (about: string) {
-  return badRequest(`In the body: ${about}.`)
 }

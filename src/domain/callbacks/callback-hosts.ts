@@ -1,4 +1,4 @@
-import { badRequest, gatewayError } from '../../errors.ts'
+import { badBody, gatewayError } from '../../errors.ts'
 import { quoted } from '../bodies/json.ts'
 import { hostList, isPublicName } from '../results/result-hosts.ts'
 
@@ -48,5 +48,5 @@ function parse (url: unknown): URL {
 }
 
 function bad (expected: string) {
-  return badRequest(`In the body: callback_url must be ${expected}.`)
+  return badBody(`callback_url must be ${expected}`)
 }

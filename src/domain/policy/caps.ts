@@ -30,15 +30,11 @@ export function caps (rules: Readonly<Record<string, Readonly<Record<string, Cap
 function hold (body: object, path: string, { min, max, oneOf }: CapRule): void {
   if (min !== undefined || max !== undefined) {
     const value = numberAt(body, path)
-    if (value !== undefined && min !== undefined && value < min) throw beyond(`${path} must be at least ${min}.`)
-    if (value !== undefined && max !== undefined && value > max) throw beyond(`${path} must be at most ${max}.`)
+    if (value !== undefined && min !== undefined && value < min) throw badRequest(`${path} must be at least ${min}.`)
+    if (value !== undefined && max !== undefined && value > max) throw badRequest(`${path} must be at most ${max}.`)
   }
   const value = fieldAt(body, path)
   if (oneOf !== undefined && value !== undefined && !oneOf.some(allowed => allowed === value)) {
-    throw beyond(`${path} must be one of ${oneOf.join(', ')}.`)
+    throw badRequest(`${path} must be one of ${oneOf.join(', ')}.`)
   }
-}
-
-function beyond (about: string) {
-  return badRequest(about)
 }
