@@ -3,6 +3,14 @@ import tseslint from 'typescript-eslint'
 
 export default [
   ...neostandard({ ts: true, ignores: ['dist', '.tap', 'node_modules'] }),
+  // Scripts of a page say in comments what they take from each other and give to each other.
+  {
+    files: ['src/pages/**/*.js'],
+    languageOptions: {
+      sourceType: 'script',
+      globals: { confirm: false, CSS: false, EventSource: false, isSecureContext: false, location: false }
+    }
+  },
   // A promise nobody awaits is a task nobody settles: the rules below need types, so they hold for src alone
   // (tap awaits its subtests by itself).
   {
