@@ -89,15 +89,17 @@ interface App {
   backend: () => Promise<unknown>
   /** Where it leads our paths to; `''`: it does not. */
   gateway: string
+  /** Which these are. */
+  ours: RegExp
 }
 
 async function startApp (t: Test): Promise<App> {
   const origin = await pageServer(t, (request, response) => {
-    if (/^\/(?:gateway|api\/v1)\//.test(request.url!) && app.gateway !== '') return passOn(request, response, app.gateway)
+    if (app.ours.test(request.url!) && app.gateway !== '') return passOn(request, response, app.gateway)
     if (request.url !== '/session') return response.writeHead(200, { 'content-type': 'text/html' }).end('<!doctype html><title>A page</title><input>')
     app.backend().then(answer => response.end(JSON.stringify(answer)), error => response.writeHead(500).end(String(error)))
   })
-  const app: App = { origin, backend: async () => ({}), gateway: '' }
+  const app: App = { origin, backend: async () => ({}), gateway: '', ours: /^\/(?:gateway|api\/v1)\// }
   return app
 }
 
@@ -121,7 +123,7 @@ async function runIn (page: Page, code: string, names: readonly string[]): Promi
 }
 
 /** A gateway with the settings of a section, the reader's app, and a browser with its page. */
-async function start (t: Test, number: number, change = (text: string) => text) {
+async function start (t: Test, number: number, change = (text: string) => text, env: Readonly<Record<string, string>> = {}) {
   const section = sections[number - 1]!
   const app = await startApp(t)
   const here = (text: string): string => change(text).replaceAll(documented.page, app.origin)
@@ -129,7 +131,7 @@ async function start (t: Test, number: number, change = (text: string) => text) 
   const gateway = await crankedGateway(t, {
     time: clock(Date.now()), // a browser reads Max-Age by its own
     config: readFileSync(join(cwd, 'gateway.yaml'), 'utf8'),
-    env: readDotEnv(cwd) as Record<string, string>
+    env: { ...readDotEnv(cwd) as Record<string, string>, ...env }
   })
   const code = (who: 'backend' | 'page'): string => here(section.code(who)).replaceAll(documented.gateway, gateway.origin)
   const globals = { process: { env: readDotEnv(cwd) }, user: { id: 'alice' } }
@@ -225,6 +227,20 @@ t.test('3: a page of the same origin works with a cookie, and hears its task end
   it.pass(7 * 86_400_000)
   t.same(await session('GET'), [401, 'GW_BAD_SESSION'], 'a week without use')
   t.same(await session('GET'), [401, 'GW_NO_SESSION'], 'and the browser has forgotten it')
+})
+
+t.test('3: so does a page that the gateway serves itself, with the backend behind one path of the proxy', async t => {
+  const folder = mkdtempSync(join(tmpdir(), 'gateway-app-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  writeFileSync(join(folder, 'index.html'), '<!doctype html><title>Built</title>')
+  const it = await start(t, 3, undefined, { GATEWAY_STATIC_DIR: folder })
+  Object.assign(it.app, { gateway: it.origin, ours: /^(?!\/session$)/ })
+  it.useBackend()
+  await it.page.reload()
+  t.equal(await it.page.title(), 'Built')
+  const { data, token } = await it.runPage('token')
+  t.equal((await it.status(token, data.taskId)).error, 'GW_BAD_SESSION', 'the token was swapped')
+  t.equal(await it.page.evaluate(async () => (await fetch('/gateway/session')).status), 200)
 })
 
 t.test('3: where the page came without https its token stays in the tab, and it says so', async t => {
