@@ -1,8 +1,9 @@
 import t, { type Test } from 'tap'
 import { startSandbox } from '../src/sandbox/sandbox.ts'
 import { openEvents } from './helpers/event-source.ts'
-import { apiKey, issuerToken } from './helpers/gateway.ts'
+import { apiKey } from './helpers/gateway.ts'
 import { gatewayEnvironment, runScript, startProcess } from './helpers/gateway-process.ts'
+import { callerOf } from './helpers/http-caller.ts'
 import { redisServer } from './helpers/redis-server.ts'
 import { until } from './helpers/until.ts'
 
@@ -20,19 +21,12 @@ async function start (t: Test, more: Readonly<Record<string, string>> = {}) {
   const cwd = t.testdir({ 'gateway.yaml': 'plans: { default: {} }' })
   const env = { ...gatewayEnvironment(sandbox.origin), ...more }
   const { origin } = await startProcess(t, { cwd, env })
-  const status = async (token: string) => {
-    const reply = await fetch(`${origin}/gateway/session`, { headers: { authorization: `Bearer ${token}` } })
-    await reply.arrayBuffer()
-    return reply.status
-  }
+  const { call, mint } = callerOf(origin)
+  const status = async (token: string) => (await call('/gateway/session', { token })).status
   return {
     origin,
     status,
-    async mint (subject: string): Promise<string> {
-      const headers = { authorization: `Bearer ${issuerToken}`, 'content-type': 'application/json' }
-      const reply = await fetch(`${origin}/gateway/sessions`, { method: 'POST', headers, body: JSON.stringify({ subject }) })
-      return (await reply.json() as { token: string }).token
-    },
+    mint,
     isRefused: (token: string) => until('it is refused', async () => await status(token) === 401, refusedMs),
     cli: (...args: readonly string[]) => run(t, cwd, args, env)
   }

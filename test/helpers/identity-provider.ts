@@ -1,8 +1,7 @@
-import { once } from 'node:events'
 import { createServer, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { type CryptoKey, exportJWK, generateKeyPair, type JWK, SignJWT } from 'jose'
 import type { Test } from 'tap'
+import { httpPort } from './http-server.ts'
 
 /** How a server of documents can be no good. Each answers one request in the place of the document. */
 export const misbehaviours = {
@@ -64,14 +63,7 @@ export async function identityProvider (t: Test, alg = 'ES256'): Promise<Identit
     const document = request.url!.endsWith('/.well-known/openid-configuration') ? provider.configuration : { keys: provider.published }
     response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(document))
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(async () => {
-    server.closeAllConnections()
-    server.close()
-    await once(server, 'close')
-  })
-  const origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const origin = `http://127.0.0.1:${await httpPort(t, server)}`
 
   const provider: IdentityProvider = {
     origin,

@@ -1,5 +1,4 @@
-import { once } from 'node:events'
-import { type AddressInfo, connect, type Socket } from 'node:net'
+import { connect, type Socket } from 'node:net'
 import { createServer } from 'node:tls'
 import type { BrowserContextOptions, Page } from 'playwright-core'
 import type { Test } from 'tap'
@@ -7,8 +6,9 @@ import type { Model } from '../../src/domain/policy/models.ts'
 import { certificate } from './certificate.ts'
 import { chromium, openPage } from './chromium.ts'
 import { clock } from './clock.ts'
-import { adminToken, startGateway, taskMs, type TestGatewayOptions } from './gateway.ts'
-import { crankedTimers } from './timers.ts'
+import { crankedGateway } from './cranked-gateway.ts'
+import { adminToken, taskMs, type TestGatewayOptions } from './gateway.ts'
+import { listen } from './raw-server.ts'
 import { until } from './until.ts'
 
 /** As its callers see a gateway behind https. */
@@ -42,10 +42,10 @@ async function startFront (t: Test): Promise<Front> {
       if (passed === null) socket.destroy()
       else socket.write(passed)
     })
-  }).listen(0, '127.0.0.1')
-  await once(server, 'listening')
+  })
+  const address = `127.0.0.1:${await listen(server)}`
   t.teardown(() => server.close())
-  const front: Front = { address: `127.0.0.1:${(server.address() as AddressInfo).port}`, to: 0, pass: answer => answer }
+  const front: Front = { address, to: 0, pass: answer => answer }
   return front
 }
 
@@ -57,17 +57,12 @@ export async function playgrounds (t: Test) {
     front,
     /** A gateway whose time, timers included, is the test's. */
     async start (t: Test, options: TestGatewayOptions = {}) {
-      const time = clock(Date.now()) // a browser reads Max-Age by its own
-      const timers = crankedTimers(time)
       const env = { GATEWAY_PUBLIC_URL: secureOrigin, GATEWAY_ADMIN_TOKEN: adminToken }
-      const gateway = await startGateway(t, { time, timers, config, models, env, ...options })
+      const time = clock(Date.now()) // a browser reads Max-Age by its own
+      const gateway = await crankedGateway(t, { time, config, models, env, ...options })
       const { port } = new URL(gateway.origin)
       Object.assign(front, { to: Number(port), pass: (answer: Buffer) => answer })
-      const pass = (ms: number): void => {
-        time.advance(ms)
-        timers.run()
-      }
-      return { ...gateway, lanOrigin: `http://${lanHost}:${port}`, pass }
+      return { ...gateway, lanOrigin: `http://${lanHost}:${port}` }
     },
     async open (t: Test, origin: string, options: BrowserContextOptions = {}) {
       const settings = { viewport: { width: 1280, height: 960 }, locale: 'en-GB', timezoneId: 'UTC', ignoreHTTPSErrors: true, ...options }

@@ -1,7 +1,6 @@
-import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
+import { httpPort } from './http-server.ts'
 
 /** A stand-in for Cloudflare's siteverify. Tokens are good once. */
 export interface TurnstileServer {
@@ -37,15 +36,10 @@ export async function turnstileServer (t: Test): Promise<TurnstileServer> {
     if (otherwise !== null) return otherwise(response)
     response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(verdict(form)))
   })
-  server.listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => {
-    server.close()
-    server.closeAllConnections()
-  })
+  const port = await httpPort(t, server)
 
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/siteverify`,
+    url: `http://127.0.0.1:${port}/siteverify`,
     secrets,
     asked,
     token (cdata, hostname = 'app.example') {

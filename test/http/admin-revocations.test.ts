@@ -1,10 +1,8 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { SignJWT } from 'jose'
 import t, { type Test } from 'tap'
 import { fromOwnPage, swap } from '../helpers/cookies.ts'
 import { adminToken, type CallOptions, issuerToken, startGateway, type TestGatewayOptions } from '../helpers/gateway.ts'
+import { secretFiles } from '../helpers/secret-files.ts'
 import { holdStore, storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'
 
@@ -85,10 +83,7 @@ t.test('tokens of people end by their id, and with all sessions of their subject
 
 /** A gateway that takes tokens of a shop, under its own name or another. */
 async function startShop (t: Test, prefix: string) {
-  const folder = mkdtempSync(join(tmpdir(), 'gateway-revocations-'))
-  t.teardown(() => rmSync(folder, { recursive: true }))
-  const secretFile = join(folder, 'shop')
-  writeFileSync(secretFile, secret)
+  const secretFile = secretFiles(t, { shop: secret }).path('shop')
   const gateway = await start(t, {
     config: `${config}\nissuers: [{ issuer: "${shop}", secretFile: "${secretFile}", audience: app, algorithms: [HS256]${prefix === shop ? '' : `, subjectPrefix: ${prefix}`} }]`
   })

@@ -1,12 +1,10 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { SignJWT } from 'jose'
 import t, { type Test } from 'tap'
 import { clock } from '../helpers/clock.ts'
 import { openEvents } from '../helpers/event-source.ts'
 import { startGateway } from '../helpers/gateway.ts'
 import { identityProvider, type Misbehaviour } from '../helpers/identity-provider.ts'
+import { secretFiles } from '../helpers/secret-files.ts'
 import { until } from '../helpers/until.ts'
 
 const shop = 'https://shop.example'
@@ -19,10 +17,7 @@ async function start (t: Test, how?: Misbehaviour) {
   const time = clock()
   const provider = await identityProvider(t)
   provider.misbehave(how)
-  const folder = mkdtempSync(join(tmpdir(), 'gateway-issuers-'))
-  t.teardown(() => rmSync(folder, { recursive: true }))
-  const secretFile = join(folder, 'shop')
-  writeFileSync(secretFile, secret)
+  const secretFile = secretFiles(t, { shop: secret }).path('shop')
   const gateway = await startGateway(t, {
     time,
     config: `

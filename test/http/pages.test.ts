@@ -1,5 +1,6 @@
 import t from 'tap'
 import { startGateway } from '../helpers/gateway.ts'
+import { rawHttp } from '../helpers/raw-http.ts'
 import { holdPage } from '../helpers/served-page.ts'
 
 t.test('the playground runs what is in it, shows what is ours, and nothing else', async t => {
@@ -23,15 +24,18 @@ t.test('the page is the same for everybody, whatever they send along', async t =
 })
 
 t.test('the ways to it lead there, and take nothing with them', async t => {
-  const { call } = await startGateway(t)
+  const { call, origin } = await startGateway(t)
   for (const [path, status] of [['/', 302], ['/?token=x&next=https://evil.example', 302], ['/gateway', 308], ['/gateway?access=x', 308]] as const) {
-    for (const headers of [{}, { host: 'evil.example' }, { 'x-forwarded-host': 'evil.example', 'x-forwarded-proto': 'https' }]) {
+    for (const headers of [{}, { 'x-forwarded-host': 'evil.example', 'x-forwarded-proto': 'https' }]) {
       const reply = await call(path, { headers })
       t.equal(reply.status, status, path)
       t.equal(reply.headers.get('location'), '/gateway/')
       t.equal(reply.headers.get('cache-control'), 'no-store')
       t.equal(reply.text, '')
     }
+    const { text } = await rawHttp(t, origin, `GET ${path} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n`)
+    t.match(text, new RegExp(`^HTTP/1\\.1 ${status} .*\r\nlocation: /gateway/\r\n`, 'is'))
+    t.notMatch(text, /evil/)
   }
 })
 

@@ -54,7 +54,7 @@ t.test('behind a trusted proxy the right-most address that is not trusted counts
 
 t.test('the port that some proxies write beside an address makes no other address of it', async t => {
   const config = 'plans: { default: {} }\nlimits: { addressFailuresPerMinute: 3 }'
-  const { call, mint, lines } = await startGateway(t, { config, env: { GATEWAY_TRUST_PROXY: 'loopback' } })
+  const { call, mint } = await startGateway(t, { config, env: { GATEWAY_TRUST_PROXY: 'loopback' } })
   const from = (address: string) => ({ 'x-forwarded-for': address })
   const guess = async (address: string) => (await call('/gateway/session', { token: 'guess', headers: from(address) })).status
   for (const host of ['203.0.113.1', '[2001:db8::1]']) {
@@ -66,5 +66,4 @@ t.test('the port that some proxies write beside an address makes no other addres
   const bound = await mint('alice', { addressPrefix: '203.0.113.0/24' })
   const ask = async (address: string) => (await call('/gateway/session', { token: bound, headers: from(address) })).status
   t.same([await ask('203.0.113.77:5000'), await ask('203.0.114.77:5000'), await ask('unknown')], [200, 403, 403])
-  t.ok(lines().length > 0)
 })

@@ -5,6 +5,7 @@ import { sessionCheckMs } from '../../src/http/events/event-stream.ts'
 import { terms } from '../contracts/open-books.ts'
 import { cookieIn, fromOwnPage, swap } from '../helpers/cookies.ts'
 import { crankedGateway } from '../helpers/cranked-gateway.ts'
+import { doors } from '../helpers/doors.ts'
 import { adminToken } from '../helpers/gateway.ts'
 import { redisServer } from '../helpers/redis-server.ts'
 import { startReplicas } from '../helpers/replicas.ts'
@@ -28,13 +29,6 @@ async function start (t: Test) {
   }
   return { ...gateway, idOf, it: operator({ ...beside, trail: beside.audit, actor: 'cli', now }) }
 }
-
-/** Each door that a session opens. */
-const doors = (taskId: string) => [
-  ['POST', '/api/v1/generateTask/nano-banana'], ['GET', `/api/v1/statusTask/nano-banana?taskId=${taskId}`], ['GET', '/api/v1/apikeys/current-balance'], ['GET', '/gateway/session'],
-  ['DELETE', '/gateway/session'], ['POST', '/gateway/sessions/cookie'], ['GET', '/gateway/models'], ['GET', '/gateway/tasks'], ['GET', `/gateway/tasks/${taskId}/results/0`],
-  ['GET', '/gateway/events'], ['GET', `/gateway/tasks/${taskId}/events`]
-] as const
 
 const ends: Readonly<Record<string, (it: Operator, id: string) => Promise<unknown>>> = {
   'by its id': async (it, id) => await it.endSession(id),

@@ -1,16 +1,10 @@
-import { request } from 'node:http'
 import t from 'tap'
 import { fromOwnPage, swap } from '../helpers/cookies.ts'
+import { doors } from '../helpers/doors.ts'
 import { startGateway, type TestGateway } from '../helpers/gateway.ts'
+import { slowBody } from '../helpers/slow-body.ts'
 
 const config = 'plans: { default: { credits: unlimited } }\nlimits: { addressFailuresPerMinute: 1000 }'
-
-/** Each door that a session opens. */
-const doors = (taskId: string) => [
-  ['POST', '/api/v1/generateTask/nano-banana'], ['GET', `/api/v1/statusTask/nano-banana?taskId=${taskId}`], ['GET', '/api/v1/apikeys/current-balance'], ['GET', '/gateway/session'],
-  ['DELETE', '/gateway/session'], ['POST', '/gateway/sessions/cookie'], ['GET', '/gateway/models'], ['GET', '/gateway/tasks'], ['GET', `/gateway/tasks/${taskId}/results/0`],
-  ['GET', '/gateway/events'], ['GET', `/gateway/tasks/${taskId}/events`]
-] as const
 
 /** Ways in which a session ends, each with all of alice's sessions. */
 const ends: Readonly<Record<string, (gateway: TestGateway, token: string) => Promise<unknown>>> = {
@@ -48,31 +42,15 @@ t.test('requests that run when a session ends are answered, and the next one is 
 
 t.test('a submit whose body is still coming when its session ends is not made', async t => {
   const { origin, call, mint, time, sandbox, lines } = await startGateway(t, { config })
-  const body = JSON.stringify({ input: { prompt: 'a red cube' } })
-  /** Begins to send, lets that happen, and sends the rest. */
-  const submitAround = async (token: string, meanwhile: () => Promise<unknown>): Promise<string | undefined> => {
-    const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json', 'content-length': body.length }
-    const upload = request(`${origin}/api/v1/generateTask/nano-banana`, { method: 'POST', headers: { ...headers, expect: '100-continue' } })
-    const answered = new Promise<string | undefined>((resolve, reject) => {
-      upload.on('error', reject).on('response', response => {
-        response.resume()
-        resolve([response.statusCode, response.headers['x-gateway-error']].join(' '))
-      })
-    })
-    upload.flushHeaders()
-    await new Promise(resolve => upload.once('continue', resolve))
-    upload.write(body.slice(0, 5))
-    await call('/livez') // what was sent before has been read by then
-    await meanwhile()
-    upload.end(body.slice(5))
-    return await answered
-  }
+  const submit = (token: string) => slowBody(t, `${origin}/api/v1/generateTask/nano-banana`, token, { input: { prompt: 'a red cube' } })
   const [ended, slow] = [await mint('alice'), await mint('bob')]
-  t.equal(await submitAround(ended, async () => {
-    await call('/gateway/session', { method: 'DELETE', token: ended })
-    time.advance(1000)
-  }), '401 GW_BAD_SESSION')
+  const finish = await submit(ended)
+  await call('/gateway/session', { method: 'DELETE', token: ended })
+  time.advance(1000)
+  t.match(await finish(), { status: 401, error: 'GW_BAD_SESSION' })
   t.equal(sandbox.submits.length, 0)
   t.match(lines().at(-1), { operation: 'generateTask', stage: 'authenticate', granted: false, code: 'GW_BAD_SESSION' })
-  t.equal(await submitAround(slow, async () => time.advance(60_000)), '200 ', 'a body may take its time')
+  const finishSlowly = await submit(slow)
+  time.advance(60_000)
+  t.match(await finishSlowly(), { status: 200, error: undefined }, 'a body may take its time')
 })
