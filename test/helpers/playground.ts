@@ -77,7 +77,13 @@ export const button = (page: Page, name: string | RegExp) => page.getByRole('but
 export async function signIn (page: Page, token: string): Promise<void> {
   await page.getByLabel('Session token').fill(token)
   await button(page, 'Sign in').click()
+  await entered(page)
+}
+
+/** After a press that lets somebody in: the models and tasks are listed too. */
+export async function entered (page: Page): Promise<void> {
   await page.locator('#desk').waitFor()
+  await page.locator('#entry [aria-disabled=true]').waitFor({ state: 'detached' })
 }
 
 export async function generate (page: Page, prompt: string): Promise<void> {

@@ -1,6 +1,6 @@
 import type { Page } from 'playwright-core'
 import t from 'tap'
-import { button, generate, passUntil, playgrounds, secureOrigin, signIn } from '../helpers/playground.ts'
+import { button, entered, generate, passUntil, playgrounds, secureOrigin, signIn } from '../helpers/playground.ts'
 import { until } from '../helpers/until.ts'
 
 const { open, start } = await playgrounds(t)
@@ -94,7 +94,7 @@ for (const [part, pattern] of Object.entries({ 'is asked for': '/gateway/session
     const { page } = await open(t, secureOrigin)
     const { holdBack, heldBack, letThrough } = await gate(page)
     await button(page, 'Try it as a visitor').click()
-    await page.locator('#desk').waitFor()
+    await entered(page)
     await holdBack(pattern)
     await generate(page, 'a red cube')
     await until('it is on its way', async () => await heldBack() === 1)

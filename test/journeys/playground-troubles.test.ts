@@ -25,24 +25,37 @@ t.test('a stream that is cut off is taken up again where it was, by a page with 
   await page.clock.install()
   await page.reload()
   await signIn(page, await gateway.mint('alice'))
+  let answers = ''
+  front.pass = answer => {
+    answers += answer
+    return answer
+  }
   await generate(page, 'a red cube')
-  await until('the stream has begun', () => gateway.sandbox.calls.some(({ url }) => url.includes('/statusTask/')))
-  front.pass = () => null
+  await until('the gateway has looked at the task', () => answers.includes('id: pending\n'))
+  gateway.pass(taskMs / 2)
+  // What the page has not read yet, it can't come back with; and before an answer has begun the browser itself asks once more.
+  await page.getByText('It is being made…').waitFor()
+  let isCut = false
+  front.pass = () => {
+    isCut = true
+    return null
+  }
   const streams = () => requests.filter(request => request.endsWith('/events')).length
-  const ended = () => gateway.lines().filter(({ operation }) => operation === 'taskEvents').length
-  await until('it is cut off', async () => {
-    gateway.pass(taskMs)
-    return ended() === 1
+  await until('it is cut off', () => {
+    gateway.pass(taskMs / 2)
+    return isCut
   })
   front.pass = answer => answer
   t.equal(streams(), 1)
+  const again = page.waitForRequest(request => request.url().endsWith('/events'))
   await until('it is back', async () => {
     await page.clock.runFor(3000)
     return streams() === 2
   })
+  t.equal((await again).headers()['last-event-id'], 'processing')
   await passUntil(page, gateway.pass, 'Done.')
   t.equal(await pictureWidth(page), 512)
-  await until('both have ended', () => ended() === 2)
+  await until('both have ended', () => gateway.lines().filter(({ operation }) => operation === 'taskEvents').length === 2)
   t.same(complaints(), [])
 })
 

@@ -1,8 +1,7 @@
 import t from 'tap'
 import { pictureOf } from '../helpers/chromium.ts'
 import { cookieName } from '../helpers/cookies.ts'
-import { button, generate, kept, passUntil, pictureWidth, playgrounds, secureOrigin, signIn } from '../helpers/playground.ts'
-import { until } from '../helpers/until.ts'
+import { button, entered, generate, kept, passUntil, pictureWidth, playgrounds, secureOrigin, signIn } from '../helpers/playground.ts'
 
 const { open, start } = await playgrounds(t)
 
@@ -119,7 +118,7 @@ t.test('a visitor gets in by some work, and does some for each picture', async t
   const gateway = await start(t)
   const { page, complaints } = await open(t, secureOrigin, { colorScheme: 'dark', viewport: { width: 360, height: 740 } })
   await button(page, 'Try it as a visitor').click()
-  await page.locator('#desk').waitFor()
+  await entered(page)
   t.match(await page.locator('#account').innerText(), /plan guest\n5 credits left/)
   await pictureOf(page, 'playground-visitor')
   await generate(page, 'a lighthouse at dusk')
@@ -151,8 +150,8 @@ t.test('it works by keyboard alone', async t => {
   t.equal(await page.getByLabel('Session token').getAttribute('type'), 'password')
   await page.keyboard.press('Shift+Tab')
   await page.keyboard.press('Enter')
-  await page.locator('#desk').waitFor()
-  await until('the prompt has the focus', async () => await focused() === 'prompt')
+  await entered(page)
+  t.equal(await focused(), 'prompt')
   await page.keyboard.insertText('a red cube')
   for (const id of ['options', 'generate']) {
     await page.keyboard.press('Tab')
@@ -162,4 +161,22 @@ t.test('it works by keyboard alone', async t => {
   await page.locator('#task').waitFor()
   t.equal(await focused(), 'generate', 'the button keeps it')
   await passUntil(page, gateway.pass, 'Done.')
+})
+
+t.test('who signs in can type at once, and goes on typing when the lists come', async t => {
+  const gateway = await start(t)
+  const { page } = await open(t, secureOrigin)
+  const listed = Promise.withResolvers<void>()
+  await page.route('**/gateway/models', async route => {
+    await listed.promise
+    await route.continue()
+  })
+  await page.getByLabel('Session token').fill(await gateway.mint('alice'))
+  await button(page, 'Sign in').click()
+  await page.locator('#prompt:focus').waitFor()
+  await page.getByLabel('Options').fill('{"seed":1}')
+  listed.resolve()
+  await entered(page)
+  t.equal(await page.evaluate(() => document.activeElement?.id), 'options')
+  t.equal(await page.getByLabel('Options').inputValue(), '{"seed":1}')
 })

@@ -20,10 +20,7 @@ const onPress = (id, deed) => {
   })
 }
 
-onPress('enter', async () => {
-  await signIn(part('token').value.trim())
-  if (!part('desk').hidden) part('prompt').focus()
-})
+onPress('enter', () => signIn(part('token').value.trim()))
 onPress('generate', generate)
 onPress('visit', visit)
 onPress('log-out', () => logOut(false))

@@ -66,12 +66,15 @@ const enter = async ({ subject, plan, credits, uses }) => {
   // Another tab has logged out, and in as somebody else.
   if (!part('desk').hidden && part('account').dataset.subject !== subject) leave('')
   const isNew = part('desk').hidden
+  const isByHand = part('entry').contains(document.activeElement)
   part('account').dataset.subject = subject
   part('subject').textContent = subject.startsWith('guest:') ? 'A visitor' : subject.slice(subject.indexOf(':') + 1)
   part('plan').textContent = plan
   part('credits').textContent = leftOf(credits, uses)
   part('token').value = ''
   view('desk')
+  // At once: when the lists are there, a person may be typing elsewhere.
+  if (isByHand) part('prompt').focus()
   if (isNew) await Promise.all([listModels(), listTasks()])
 }
 
