@@ -78,11 +78,11 @@ t.test('a page logs in, works without a token, hears its task end by EventSource
   }, taskId)
   const states = () => page.evaluate('states') as Promise<string[]>
   await until('the first state', async () => (await states()).length > 0)
-  for (let count = 0; count < 20 && (await states()).at(-1) !== 'success'; count++) {
+  await until('the last state', async () => {
     gateway.pass(taskMs)
     await page.waitForTimeout(50)
-  }
-  t.equal((await states()).at(-1), 'success')
+    return (await states()).at(-1) === 'success'
+  })
 
   t.equal((await call(page, '/gateway/session', { method: 'DELETE' })).status, 204)
   t.same(await context.cookies(), [], 'the browser has let it go')
