@@ -7,9 +7,8 @@ import { certificate } from './certificate.ts'
 import { chromium, openPage } from './chromium.ts'
 import { clock } from './clock.ts'
 import { crankedGateway } from './cranked-gateway.ts'
-import { adminToken, taskMs, type TestGatewayOptions } from './gateway.ts'
+import { adminToken, type TestGatewayOptions } from './gateway.ts'
 import { listen } from './raw-server.ts'
-import { until } from './until.ts'
 
 /** As its callers see a gateway behind https. */
 export const secureOrigin = 'https://gateway.example'
@@ -91,13 +90,9 @@ export async function generate (page: Page, prompt: string): Promise<void> {
   await button(page, 'Generate').click()
 }
 
-/** Time goes on until the page says so of its task. */
-export async function passUntil (page: Page, pass: (ms: number) => void, text: string): Promise<void> {
-  await until(text, async () => {
-    pass(taskMs / 2)
-    await page.waitForTimeout(50)
-    return (await page.locator('#state').textContent())!.includes(text)
-  })
+/** Time passes until the page says so of its task. */
+export async function passUntilSaid (page: Page, { passUntil }: Awaited<ReturnType<typeof crankedGateway>>, text: string): Promise<void> {
+  await passUntil(text, async () => (await page.locator('#state').textContent())!.includes(text))
 }
 
 /** Of the result that is shown, once the browser has drawn it. */

@@ -4,7 +4,7 @@ import { chromium } from '../helpers/chromium.ts'
 import { clock } from '../helpers/clock.ts'
 import { cookieName } from '../helpers/cookies.ts'
 import { crankedGateway } from '../helpers/cranked-gateway.ts'
-import { taskMs, type TestGateway } from '../helpers/gateway.ts'
+import type { TestGateway } from '../helpers/gateway.ts'
 import { pageServer } from '../helpers/page-server.ts'
 import { until } from '../helpers/until.ts'
 
@@ -78,11 +78,7 @@ t.test('a page logs in, works without a token, hears its task end by EventSource
   }, taskId)
   const states = () => page.evaluate('states') as Promise<string[]>
   await until('the first state', async () => (await states()).length > 0)
-  await until('the last state', async () => {
-    gateway.pass(taskMs)
-    await page.waitForTimeout(50)
-    return (await states()).at(-1) === 'success'
-  })
+  await gateway.passUntil('the last state', async () => (await states()).at(-1) === 'success')
 
   t.equal((await call(page, '/gateway/session', { method: 'DELETE' })).status, 204)
   t.same(await context.cookies(), [], 'the browser has let it go')

@@ -12,7 +12,7 @@ import { loadSettings, readDotEnv } from '../../src/settings.ts'
 import { chromium, openPage } from '../helpers/chromium.ts'
 import { clock } from '../helpers/clock.ts'
 import { crankedGateway } from '../helpers/cranked-gateway.ts'
-import { apiKey, startGateway, taskMs, type TestGateway } from '../helpers/gateway.ts'
+import { apiKey, startGateway, type TestGateway } from '../helpers/gateway.ts'
 import { gatewayEnvironment, startProcess } from '../helpers/gateway-process.ts'
 import { identityProvider } from '../helpers/identity-provider.ts'
 import { pageServer } from '../helpers/page-server.ts'
@@ -208,11 +208,7 @@ t.test('3: a page of the same origin works with a cookie, and hears its task end
   it.useBackend()
   const { data, token } = await it.runPage('token')
   t.equal((await it.status(token, data.taskId)).error, 'GW_BAD_SESSION', 'the token is of no use any more')
-  await until('the page hears the end', async () => {
-    it.pass(taskMs)
-    await it.page.waitForTimeout(50)
-    return await it.page.title() === 'success'
-  })
+  await it.passUntil('the page hears the end', async () => await it.page.title() === 'success')
   const session = (method: string) => it.page.evaluate(async method => {
     const response = await fetch('/gateway/session', { method })
     return [response.status, response.headers.get('x-gateway-error')]

@@ -1,6 +1,6 @@
 import type { Page } from 'playwright-core'
 import t from 'tap'
-import { button, entered, generate, passUntil, playgrounds, secureOrigin, signIn } from '../helpers/playground.ts'
+import { button, entered, generate, passUntilSaid, playgrounds, secureOrigin, signIn } from '../helpers/playground.ts'
 import { until } from '../helpers/until.ts'
 
 const { open, start } = await playgrounds(t)
@@ -29,12 +29,12 @@ async function gate (page: Page) {
   return {
     holdBack: (pattern: string) => page.evaluate(holdBack => { Object.assign(window, { holdBack }) }, pattern),
     heldBack: (): Promise<number> => page.evaluate(() => (window as any).heldBack),
-    async letThrough (): Promise<void> {
-      await page.evaluate(() => {
-        const at = window as any
-        at.holdBack = undefined
-        at.letThrough()
-      })
+    /** Whoever is there logs out and somebody else comes; what was held back gets through only then. */
+    async handOver (token: string): Promise<void> {
+      await page.evaluate(() => { Object.assign(window, { holdBack: undefined }) })
+      await logOut(page)
+      await signIn(page, token)
+      await page.evaluate(() => (window as any).letThrough())
       await page.waitForTimeout(settledMs)
     }
   }
@@ -45,25 +45,16 @@ async function logOut (page: Page): Promise<void> {
   await page.locator('#entry').waitFor()
 }
 
-const holdNothing = (page: Page) => page.evaluate(() => { Object.assign(window, { holdBack: undefined }) })
-
 t.test('what was asked for before a log-out shows nothing after it, neither to nobody nor to who comes next', async t => {
   const gateway = await start(t)
   const { page, complaints } = await open(t, secureOrigin)
-  const { holdBack, heldBack, letThrough } = await gate(page)
+  const { holdBack, heldBack, handOver } = await gate(page)
   await signIn(page, await gateway.mint('alice'))
   await generate(page, 'a red cube')
   await until('her task is listed', async () => await page.locator('#tasks li').count() === 1)
   await holdBack('^GET /gateway/(tasks[?]|session$)')
-  await until('the end of it makes the page ask for both', async () => {
-    gateway.pass(3000)
-    await page.waitForTimeout(50)
-    return await heldBack() === 2
-  })
-  await holdNothing(page)
-  await logOut(page)
-  await signIn(page, await gateway.mint('bob'))
-  await letThrough()
+  await gateway.passUntil('the end of it makes the page ask for both', async () => await heldBack() === 2)
+  await handOver(await gateway.mint('bob'))
   t.same([await page.locator('#subject').innerText(), await page.locator('#tasks li').count()], ['bob', 0])
   await logOut(page)
   t.same([await page.locator('#entry').isVisible(), await page.locator('#desk').isVisible()], [true, false])
@@ -73,18 +64,15 @@ t.test('what was asked for before a log-out shows nothing after it, neither to n
 t.test('a submit that is under way at a log-out is hers, and who comes next sees nothing of it and can press the button', async t => {
   const gateway = await start(t)
   const { page } = await open(t, secureOrigin)
-  const { holdBack, heldBack, letThrough } = await gate(page)
+  const { holdBack, heldBack, handOver } = await gate(page)
   await signIn(page, await gateway.mint('alice'))
   await holdBack('generateTask')
   await generate(page, 'a red cube')
   await until('it is under way', async () => await heldBack() === 1)
-  await holdNothing(page)
-  await logOut(page)
-  await signIn(page, await gateway.mint('bob'))
-  await letThrough()
+  await handOver(await gateway.mint('bob'))
   t.equal(await page.locator('#task').isVisible(), false)
   await generate(page, 'a blue cube')
-  await passUntil(page, gateway.pass, 'Done.')
+  await passUntilSaid(page, gateway, 'Done.')
   t.same(gateway.lines().filter(({ operation }) => operation === 'generateTask').map(({ subject }) => subject), ['app:alice', 'app:bob'])
 })
 
@@ -92,18 +80,15 @@ for (const [part, pattern] of Object.entries({ 'is asked for': '/gateway/session
   t.test(`a visitor who logs out while the proof ${part} submits nothing in the name of who comes next`, async t => {
     const gateway = await start(t)
     const { page } = await open(t, secureOrigin)
-    const { holdBack, heldBack, letThrough } = await gate(page)
+    const { holdBack, heldBack, handOver } = await gate(page)
     await button(page, 'Try it as a visitor').click()
     await entered(page)
     await holdBack(pattern)
     await generate(page, 'a red cube')
     await until('it is on its way', async () => await heldBack() === 1)
-    await holdNothing(page)
-    await logOut(page)
-    await signIn(page, await gateway.mint('bob'))
-    await letThrough()
+    await handOver(await gateway.mint('bob'))
     await generate(page, 'a blue cube')
-    await passUntil(page, gateway.pass, 'Done.')
+    await passUntilSaid(page, gateway, 'Done.')
     t.same(gateway.lines().filter(({ operation }) => operation === 'generateTask').map(({ subject }) => subject), ['app:bob'])
   })
 }
@@ -113,7 +98,7 @@ t.test('a page whose cookie has become somebody else\'s, in another tab, shows t
   const { page } = await open(t, secureOrigin)
   await signIn(page, await gateway.mint('alice'))
   await generate(page, 'a red cube')
-  await passUntil(page, gateway.pass, 'Done.')
+  await passUntilSaid(page, gateway, 'Done.')
   const other = await page.context().newPage()
   await other.goto(`${secureOrigin}/gateway/`)
   await other.locator('#desk').waitFor()

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { pictureOf } from '../helpers/chromium.ts'
 import { adminToken, taskMs } from '../helpers/gateway.ts'
-import { button, generate, kept, passUntil, pictureWidth, playgrounds, secureOrigin, signIn } from '../helpers/playground.ts'
+import { button, generate, kept, passUntilSaid, pictureWidth, playgrounds, secureOrigin, signIn } from '../helpers/playground.ts'
 import { until } from '../helpers/until.ts'
 
 const { front, open, start } = await playgrounds(t)
@@ -13,7 +13,7 @@ t.test('a gateway that does not know that it is behind https sets no cookie, and
   await signIn(page, token)
   t.match(await page.locator('#why').innerText(), /^The gateway set no session cookie: the token stays in this tab until you close it\. .+ \(GW_ORIGIN_DENIED\)$/)
   await generate(page, 'a red cube')
-  await passUntil(page, gateway.pass, 'Done.')
+  await passUntilSaid(page, gateway, 'Done.')
   t.equal(await pictureWidth(page), 512)
   t.same(await page.context().cookies(), [])
   t.same(complaints(), [])
@@ -41,10 +41,7 @@ t.test('a stream that is cut off is taken up again where it was, by a page with 
     return null
   }
   const streams = () => requests.filter(request => request.endsWith('/events')).length
-  await until('it is cut off', () => {
-    gateway.pass(taskMs / 2)
-    return isCut
-  })
+  await gateway.passUntil('it is cut off', () => isCut)
   front.pass = answer => answer
   t.equal(streams(), 1)
   const again = page.waitForRequest(request => request.url().endsWith('/events'))
@@ -53,7 +50,7 @@ t.test('a stream that is cut off is taken up again where it was, by a page with 
     return streams() === 2
   })
   t.equal((await again).headers()['last-event-id'], 'processing')
-  await passUntil(page, gateway.pass, 'Done.')
+  await passUntilSaid(page, gateway, 'Done.')
   t.equal(await pictureWidth(page), 512)
   await until('both have ended', () => gateway.lines().filter(({ operation }) => operation === 'taskEvents').length === 2)
   t.same(complaints(), [])
@@ -161,7 +158,7 @@ t.test('what went wrong is said with its code', async t => {
 
   await signIn(page, await gateway.mint('alice', { plan: 'poor' }))
   await generate(page, 'sandbox:failed')
-  await passUntil(page, gateway.pass, 'It failed: ')
+  await passUntilSaid(page, gateway, 'It failed: ')
   t.match(await page.locator('#state').innerText(), /^It failed: \w.+ \(\w+\)$/)
   await generate(page, 'sandbox:http-400')
   await problem.getByText(/ \(400\)$/).waitFor()
@@ -198,7 +195,7 @@ t.test('videos and sounds are played, by what they are and not by their model', 
   const { page, complaints } = await open(t, secureOrigin)
   await signIn(page, await gateway.mint('alice', { ttlSeconds: 7 * 86_400 }))
   await generate(page, 'a red cube')
-  await passUntil(page, gateway.pass, 'Done.')
+  await passUntilSaid(page, gateway, 'Done.')
   for (const [contentType, element] of [['video/mp4', 'video'], ['audio/mpeg', 'audio'], ['application/octet-stream', 'a']] as const) {
     await page.route('**/gateway/results/**', route => route.fulfill({ contentType, body: 'x' }))
     await button(page, /^Show the task/).click()

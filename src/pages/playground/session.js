@@ -63,10 +63,10 @@ const view = name => {
 }
 
 const enter = async ({ subject, plan, credits, uses }) => {
+  const isByHand = !part('entry').hidden
   // Another tab has logged out, and in as somebody else.
   if (!part('desk').hidden && part('account').dataset.subject !== subject) leave('')
   const isNew = part('desk').hidden
-  const isByHand = part('entry').contains(document.activeElement)
   part('account').dataset.subject = subject
   part('subject').textContent = subject.startsWith('guest:') ? 'A visitor' : subject.slice(subject.indexOf(':') + 1)
   part('plan').textContent = plan
