@@ -58,7 +58,7 @@ export async function request (port: number, { method, path, headers, body }: Sh
   return { status: response.status, json: await response.json() }
 }
 
-function wire ({ method, path, headers, body }: Shot, port: number): string {
+export function wire ({ method, path, headers, body }: Shot, port: number): string {
   const lines = [`${method} ${path} HTTP/1.1`, `host: 127.0.0.1:${port}`]
   for (const [name, value] of Object.entries(headers)) lines.push(`${name}: ${value}`)
   if (body !== undefined) lines.push(`content-length: ${Buffer.byteLength(body)}`)
