@@ -41,7 +41,10 @@ export type ErrorCode = keyof typeof rows
 export interface ErrorDetail {
   /** Fills the `%s` of the row's sentence. Never a secret, a prompt, a URL of a result or a path of this machine. */
   readonly about?: string
-  /** Whole seconds, sent as `retry-after` (RFC 9110 section 10.2.3). */
+  /**
+   * Whole seconds, sent as `retry-after` (RFC 9110 section 10.2.3) when it is at most a minute. A longer wait is told in the
+   * body, and no client is asked to try again by itself.
+   */
   readonly retryAfterSeconds?: number
   /** `false` tells stock SDKs not to retry by themselves (`x-should-retry`). */
   readonly shouldRetry?: false

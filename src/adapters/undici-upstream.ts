@@ -98,6 +98,7 @@ class Collector implements Dispatcher.DispatchHandler, Exchange {
   #status = 0
   #contentType = ''
   #retryAfter: string | undefined
+  #retryAfterMs: string | undefined
   #controller: Dispatcher.DispatchController | null = null
   #failure: FailureReason | null = null
 
@@ -120,6 +121,7 @@ class Collector implements Dispatcher.DispatchHandler, Exchange {
     this.#status = status
     this.#contentType = String(headers['content-type'] ?? '')
     this.#retryAfter = headers['retry-after']?.toString()
+    this.#retryAfterMs = headers['retry-after-ms']?.toString()
     const encoding = headers['content-encoding']
     if (encoding !== undefined && encoding !== 'identity') this.#fail('encoded')
   }
@@ -136,6 +138,7 @@ class Collector implements Dispatcher.DispatchHandler, Exchange {
       status: this.#status,
       contentType: this.#contentType,
       retryAfter: this.#retryAfter,
+      retryAfterMs: this.#retryAfterMs,
       body,
       leaksKey: body.includes(this.#key)
     })

@@ -21,6 +21,8 @@ export interface UpstreamAnswer {
   readonly status: number
   readonly contentType: string
   readonly retryAfter: string | undefined
+  /** `retry-after-ms`, which SDKs obey before the other. */
+  readonly retryAfterMs?: string | undefined
   readonly body: Buffer
   /** The answer repeats the key it was asked with: never to be passed on. */
   readonly leaksKey: boolean

@@ -88,5 +88,5 @@ export function keyFor ({ keyId, model }: Pick<SubmitOrder, 'keyId' | 'model'>, 
 
 /** No key may be used now, or the one that made a task has left the ring. A benched one is asked about by then. */
 export function noKey (waitMs = probeIntervalMs) {
-  return gatewayError('GW_NO_KEY', { retryAfterSeconds: Math.max(1, Math.ceil(waitMs / 1000)) })
+  return gatewayError('GW_NO_KEY', { retryAfterSeconds: Math.ceil(waitMs / 1000) })
 }

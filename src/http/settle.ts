@@ -1,5 +1,6 @@
 import type { KeptAnswer } from '../domain/ledger/idempotency.ts'
 import type { PatientLedger } from '../domain/ledger/patient-ledger.ts'
+import { retryAfterSeconds } from '../domain/retry-after.ts'
 import type { StatusReport } from '../domain/status/status-desk.ts'
 import type { UpstreamAnswer } from '../domain/upstream.ts'
 import { type ErrorCode, gatewayError } from '../errors.ts'
@@ -71,7 +72,7 @@ function kept ({ idempotency }: AdmittedSubmit, answer: UpstreamAnswer): { reado
 export async function settleStatus (report: StatusReport): Promise<Answer> {
   switch (report.kind) {
     case 'ended': return keptAnswer(report.body)
-    case 'early': return answerFrom({ ...report.last, retryAfter: String(Math.max(1, Math.ceil(report.nextInMs / 1000))) })
+    case 'early': return answerFrom({ ...report.last, retryAfter: String(retryAfterSeconds(report.nextInMs)), retryAfterMs: undefined })
     case 'answered': return answerFrom(report.answer)
     case 'failed': throw ourTrouble(report.code, report.cause)
   }

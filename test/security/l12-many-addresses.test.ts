@@ -19,7 +19,7 @@ t.test('whoever rents addresses gets so many sessions an hour from all of them t
   t.equal(all.filter(({ status }) => status === 201).length, 100)
   const refused = all.filter(({ error }) => error === 'GW_THROTTLED')
   t.equal(refused.length, 50)
-  t.same(new Set(refused.map(({ headers }) => headers.get('retry-after'))), new Set(['3600']))
+  t.same(new Set(refused.map(({ json }) => json.error.retryAfterSeconds)), new Set([3600]))
   time.advance(hourMs - 1)
   t.equal((await enter(undefined, from('203.0.113.1'))).status, 429)
   time.advance(1)
@@ -37,7 +37,7 @@ t.test('a visitor who is turned away because the hour is full keeps the day\'s s
   const { enter, time } = await start(t, 'proof: none, sessionsPerAddressPerDay: 1')
   await Promise.all(bought(100, 0).map(headers => enter(undefined, headers)))
   const [visitor, other] = [from('203.0.113.1'), from('203.0.113.2')]
-  for (let round = 0; round < 5; round++) t.equal((await enter(undefined, visitor)).headers.get('retry-after'), '3600')
+  for (let round = 0; round < 5; round++) t.equal((await enter(undefined, visitor)).json.error.retryAfterSeconds, 3600)
   time.advance(hourMs)
   t.equal((await enter(undefined, visitor)).status, 201)
   t.match(await enter(undefined, visitor), { status: 429, error: 'GW_THROTTLED' })

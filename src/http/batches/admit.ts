@@ -48,6 +48,6 @@ const noLimits = { creditLimit: null, taskLimit: Number.MAX_SAFE_INTEGER } as co
 
 /** A batch larger than the plan never fits: it uses nothing up, and its caller need not wait. */
 function refuseEndlessWait (count: number, { requestsPerMinute, concurrentTasks }: Plan): void {
-  if (count > requestsPerMinute) throw gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: 60, shouldRetry: false })
-  if (count > concurrentTasks) throw gatewayError('GW_TOO_MANY_TASKS', { retryAfterSeconds: 60, shouldRetry: false })
+  if (count > requestsPerMinute) throw gatewayError('GW_RATE_LIMITED', { shouldRetry: false })
+  if (count > concurrentTasks) throw gatewayError('GW_TOO_MANY_TASKS', { shouldRetry: false })
 }

@@ -2,7 +2,9 @@ import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { quoted } from '../../domain/bodies/json.ts'
+import { longestRetryAfter, retryAfterSeconds } from '../../domain/retry-after.ts'
 import { badRequest, gatewayError, type GatewayError, isGatewayError } from '../../errors.ts'
+import { withoutBudget } from '../reply.ts'
 import type { BeginCall } from './beginning.ts'
 
 /** What the framework refuses by itself, in our words. Any other 4xx of its own is a bad request. */
@@ -55,8 +57,10 @@ function render (error: GatewayError, request: FastifyRequest, reply: FastifyRep
   const { code, statusCode, detail } = error
   request.call.code = code
   reply.code(statusCode).header('x-gateway-error', code)
-  if (detail.retryAfterSeconds !== undefined) reply.header('retry-after', detail.retryAfterSeconds)
-  if (detail.shouldRetry === false) reply.header('x-should-retry', 'false')
+  const longWait = longWaitOf(error)
+  if (detail.retryAfterSeconds !== undefined && longWait === null) reply.header('retry-after', retryAfterSeconds(detail.retryAfterSeconds * 1000))
+  if (detail.shouldRetry === false || longWait !== null) reply.header('x-should-retry', 'false')
+  if (code !== 'GW_RATE_LIMITED') withoutBudget(reply)
   if (detail.allow !== undefined) reply.header('allow', detail.allow)
   // RFC 6750 section 3: what to send, and never a redirect to a login page.
   if (statusCode === 401) reply.header('www-authenticate', 'Bearer realm="apixo-gateway"')
@@ -65,9 +69,21 @@ function render (error: GatewayError, request: FastifyRequest, reply: FastifyRep
   return reply.type('application/json; charset=utf-8').send(envelope(error, request.id))
 }
 
+/** Seconds, when it is more than the minute that a window of ours lasts at the most. */
+function longWaitOf ({ detail: { retryAfterSeconds = 0 } }: GatewayError): number | null {
+  return retryAfterSeconds > longestRetryAfter + 1 ? retryAfterSeconds : null
+}
+
 /** APIXO's envelope with ours beside it. */
-function envelope ({ code, statusCode, message }: GatewayError, requestId: string): string {
-  return JSON.stringify({ code: statusCode, message, data: null, error: { code, requestId } })
+function envelope (error: GatewayError, requestId: string): string {
+  const { code, statusCode, message } = error
+  const longWait = longWaitOf(error)
+  return JSON.stringify({
+    code: statusCode,
+    message: longWait === null ? message : `${message} Wait ${longWait} seconds.`,
+    data: null,
+    error: { code, requestId, ...(longWait !== null && { retryAfterSeconds: longWait }) }
+  })
 }
 
 /**

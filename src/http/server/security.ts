@@ -8,8 +8,11 @@ export const secureHeaders = {
   'x-content-type-options': 'nosniff'
 } as const
 
-/** Read by pages of other origins. */
+/** What is left of a subject's budget: draft-ietf-httpapi-ratelimit-headers-03. */
+export const budgetHeaders = ['ratelimit-limit', 'ratelimit-remaining', 'ratelimit-reset'] as const
+
+/** Read by pages of other origins; to a script a header that is not among them is not there. */
 export const exposedHeaders = [
-  'x-gateway-error', 'x-request-id', 'ratelimit-limit', 'ratelimit-remaining', 'ratelimit-reset', 'retry-after',
-  'idempotency-replayed', 'content-range'
+  'x-gateway-error', 'x-request-id', 'request-id', ...budgetHeaders, 'retry-after', 'x-should-retry', 'etag', 'allow',
+  'content-disposition', 'idempotency-replayed', 'content-range'
 ] as const
