@@ -7,7 +7,8 @@ import createError, { type FastifyErrorConstructor } from '@fastify/error'
 const rows = {
   GW_BAD_REQUEST: [400, '%s'],
   GW_NO_SESSION: [401, 'Send a session token: Authorization: Bearer <token>, or x-api-key, or x-goog-api-key.'],
-  GW_BAD_SESSION: [401, 'The session token is malformed, forged, expired, revoked or used up. Get a new one.'],
+  GW_BAD_SESSION: [401, 'The session token is malformed, forged, expired or revoked. Get a new one.'],
+  GW_SESSION_SPENT: [402, 'The uses of this session are spent.'],
   GW_CREDITS_EXHAUSTED: [402, 'The credits of this period, or of this session, are used up.'],
   GW_SCOPE_DENIED: [403, '%s'],
   GW_MODEL_DENIED: [403, 'This session may not use the model %s.'],

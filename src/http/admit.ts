@@ -76,7 +76,7 @@ export function admitStatus (polls: Rate) {
 /** What the ledger had no room for. */
 export function lacking (what: 'slot' | 'uses' | 'credits') {
   if (what === 'slot') return gatewayError('GW_TOO_MANY_TASKS', { retryAfterSeconds: slotRetrySeconds })
-  return gatewayError(what === 'uses' ? 'GW_BAD_SESSION' : 'GW_CREDITS_EXHAUSTED', { shouldRetry: false })
+  return gatewayError(what === 'uses' ? 'GW_SESSION_SPENT' : 'GW_CREDITS_EXHAUSTED', { shouldRetry: false })
 }
 
 /** The key that made the task a submit goes on with, else the next in turn. */

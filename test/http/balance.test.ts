@@ -3,6 +3,7 @@ import t from 'tap'
 import { microcredits } from '../../src/domain/policy/pricing.ts'
 import { openStore } from '../../src/parts/store.ts'
 import { startGateway, taskMs, type TestGateway } from '../helpers/gateway.ts'
+import { redisServer } from '../helpers/redis-server.ts'
 import { storeFile } from '../helpers/store-file.ts'
 
 const path = '/api/v1/apikeys/current-balance'
@@ -62,6 +63,28 @@ t.test('grants are part of the balance, and outlive the period', async t => {
   t.equal(await left(), 1.5)
   t.equal((await call(path, { token: await mint('bob') })).json.data, 1)
 })
+
+for (const kind of ['SQLite', 'Redis']) {
+  t.test(`${kind}: the balance is the least of what the session and its subject have left, and so is what a submit gets`, async t => {
+    const env = kind === 'Redis' ? { GATEWAY_STORE: (await redisServer(t)).url } : {}
+    const config = 'plans: { default: { credits: 10 }, endless: { credits: unlimited } }\nprices: { "*": 0.7 }'
+    const { call, mint, submit } = await startGateway(t, { config, env })
+    const left = async (token: string) => (await call(path, { token })).json.data
+    const narrow = await mint('alice', { credits: 1.5 })
+    t.equal(await left(narrow), 1.5)
+    t.equal((await submit(narrow)).status, 200)
+    t.equal(await left(narrow), 0.8)
+    t.equal((await submit(narrow)).status, 200)
+    t.equal(await left(narrow), 0.1)
+    t.match(await submit(narrow), { status: 402, error: 'GW_CREDITS_EXHAUSTED' })
+    t.match((await call('/gateway/session', { token: narrow })).json.credits, { left: 8.6, session: { limit: 1.5, used: 1.4, left: 0.1 } })
+    t.equal(await left(await mint('alice')), 8.6, 'a session without limits has what its subject has')
+    const wide = await mint('alice', { credits: 100 })
+    t.equal(await left(wide), 8.6, 'a session has no more than its subject')
+    t.equal(await left(await mint('bob', { plan: 'endless', credits: 3 })), 3, 'the session alone has a limit')
+    t.equal(await left(await mint('bob', { plan: 'endless', uses: 3 })), null, 'uses are no credits')
+  })
+}
 
 t.test('asking for the balance takes any session, and counts as a poll', async t => {
   const { call, mint, status } = await startGateway(t, { config: 'plans: { default: { pollsPerMinute: 3 } }' })

@@ -160,7 +160,7 @@ t.test('uses and credits of a session count on in its cookie', async t => {
   const send = () => call('/api/v1/generateTask/nano-banana', { body: { input: { prompt: 'x' } }, ...fromOwnPage(cookie) })
   t.equal((await send()).status, 200)
   const spent = await send()
-  t.match(spent, { status: 401, error: 'GW_BAD_SESSION' })
+  t.match(spent, { status: 402, error: 'GW_SESSION_SPENT' })
   t.equal(cookieIn(spent), null, 'its tasks can still be asked for')
   t.match((await call('/gateway/session', fromOwnPage(cookie))).json, { uses: { limit: 2, left: 0 }, credits: { session: { limit: 5, used: 2, left: 3 } } })
 })

@@ -196,7 +196,7 @@ t.test('2: a narrow session does what it was minted for, and no more', async t =
 
   it.useBackend(code => code.replace('uses: 3', 'uses: 1'))
   const once = await it.runPage('token')
-  t.match(await it.call(path, { token: once.token, body, headers }), { status: 401, error: 'GW_BAD_SESSION' })
+  t.match(await it.call(path, { token: once.token, body, headers }), { status: 402, error: 'GW_SESSION_SPENT' })
   t.equal((await it.status(once.token, once.data.taskId, 'nano-banana', { headers })).status, 200)
   it.pass(600_000)
   t.equal((await it.status(once.token, once.data.taskId, 'nano-banana', { headers })).error, 'GW_BAD_SESSION')

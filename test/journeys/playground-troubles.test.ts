@@ -152,7 +152,7 @@ t.test('what went wrong is said with its code', async t => {
   await problem.getByText('(GW_OUTCOME_UNKNOWN)').waitFor()
   t.equal(gateway.sandbox.submits.length, 1, 'nor does the page, if somebody tries')
   await generate(page, 'another')
-  await problem.getByText('(GW_BAD_SESSION)').waitFor()
+  await problem.getByText('(GW_SESSION_SPENT)').waitFor()
   t.ok(await page.locator('#desk').isVisible(), 'a session without further submits is still one')
   await button(page, 'Log out').click()
 

@@ -8,6 +8,12 @@ export function creditsLeft ({ credits }: Plan, { used, granted }: CreditBalance
   return credits === null ? null : Math.max(0, credits - used) + granted
 }
 
+/** What a session may still spend: the least of what its subject has left and its own limit leaves; `null` is unlimited. */
+export function leastLeft (ofSubject: Microcredits | null, limit: Microcredits | null, spent: Microcredits): Microcredits | null {
+  if (limit === null) return ofSubject
+  return Math.min(ofSubject ?? Infinity, Math.max(0, limit - spent))
+}
+
 /**
  * Credits as they are shown. One division of two whole numbers gives the double nearest to the decimal, which is what
  * prints as that decimal: 74.87 and never 74.86999999. Sums are made before, in microcredits.

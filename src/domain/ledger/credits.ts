@@ -23,6 +23,8 @@ export interface SessionSpent {
   readonly microcredits: Microcredits
 }
 
+export const nothingSpent: SessionSpent = { uses: 0, microcredits: 0 }
+
 /**
  * The accounts of the subjects. A reservation takes what is left of the period's credits first and the rest from the
  * grants, which do not end with a period; what it takes goes back to where it came from.

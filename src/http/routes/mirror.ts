@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { KeyRing } from '../../domain/keys/keys.ts'
-import { creditsFrom, creditsLeft } from '../../domain/ledger/balance.ts'
+import { creditsFrom, creditsLeft, leastLeft } from '../../domain/ledger/balance.ts'
+import { nothingSpent } from '../../domain/ledger/credits.ts'
 import type { PatientLedger } from '../../domain/ledger/patient-ledger.ts'
 import { balancePath, type Operation, operations } from '../../domain/policy/catalog.ts'
 import { periodAt } from '../../domain/policy/plan.ts'
@@ -52,7 +53,7 @@ export function mirrorRoutes (app: FastifyInstance, options: MirrorOptions): voi
   balanceRoute(app, options)
 }
 
-/** Whoever asks here for the balance of its key has a session for one: the answer is the session's own credits. */
+/** Clients ask here for the balance of their key. A session stands in its place: the answer is what it may still spend. */
 function balanceRoute (app: FastifyInstance, { entrance: { authenticate }, store: { accounts }, rates: { polls }, now }: MirrorOptions): void {
   app.get(balancePath, { config: { operation: 'currentBalance' }, onRequest: authenticate }, async (request, reply) => {
     const context = contextOf(request, reply)
@@ -61,7 +62,11 @@ function balanceRoute (app: FastifyInstance, { entrance: { authenticate }, store
     checkQuery([], request)
     call.stage = 'admit'
     await polls(context)
-    const left = creditsLeft(plan, await accounts.balanceOf(session.subject, periodAt(plan.period, now()).start))
+    const [balance, spent] = await Promise.all([
+      accounts.balanceOf(session.subject, periodAt(plan.period, now()).start),
+      session.credits === null ? nothingSpent : accounts.spentIn(session.subject, session.rootId)
+    ])
+    const left = leastLeft(creditsLeft(plan, balance), session.credits, spent.microcredits)
     return { code: 200, message: 'success', data: left === null ? null : creditsFrom(left) }
   })
 }

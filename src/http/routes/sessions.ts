@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { instant } from '../../domain/instant.ts'
 import type { AuditTrail } from '../../domain/ledger/audit.ts'
 import { creditsFrom, creditsLeft } from '../../domain/ledger/balance.ts'
-import type { CreditAccounts, CreditBalance, SessionSpent } from '../../domain/ledger/credits.ts'
+import { type CreditAccounts, type CreditBalance, nothingSpent, type SessionSpent } from '../../domain/ledger/credits.ts'
 import type { Live } from '../../domain/live.ts'
 import { periodAt, type Plan } from '../../domain/policy/plan.ts'
 import type { Microcredits } from '../../domain/policy/pricing.ts'
@@ -37,8 +37,6 @@ export interface SessionRoutesOptions {
   readonly maxTtlSeconds: number
   readonly now: () => number
 }
-
-const nothing: SessionSpent = { uses: 0, microcredits: 0 }
 
 /** Sessions are minted by the app's backend, looked at and ended by whoever holds one. */
 export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptions): void {
@@ -120,7 +118,7 @@ function readEverywhere (request: FastifyRequest): boolean {
 
 /** `null` is unlimited. `spent`: of a session with limits of its own. */
 function whatIsLeft (
-  { uses, credits }: Session, plan: Plan, balance: CreditBalance, { uses: used, microcredits }: SessionSpent = nothing, periodEnd: number
+  { uses, credits }: Session, plan: Plan, balance: CreditBalance, { uses: used, microcredits }: SessionSpent = nothingSpent, periodEnd: number
 ) {
   const shown = (microcredits: Microcredits | null) => microcredits === null ? null : creditsFrom(microcredits)
   return {

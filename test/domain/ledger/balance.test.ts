@@ -1,5 +1,5 @@
 import t from 'tap'
-import { creditsFrom, creditsLeft } from '../../../src/domain/ledger/balance.ts'
+import { creditsFrom, creditsLeft, leastLeft } from '../../../src/domain/ledger/balance.ts'
 import { plans } from '../../../src/domain/policy/plan.ts'
 
 const planWith = (credits: number | 'unlimited') => plans({
@@ -17,6 +17,16 @@ t.test('what is left is what the period has not used, and all grants', t => {
 t.test('a plan that has become smaller is never below zero, and takes nothing from the grants', t => {
   t.equal(creditsLeft(planWith(1), { used: 5_000_000, granted: 0, unfinished: 0 }), 0)
   t.equal(creditsLeft(planWith(1), { used: 5_000_000, granted: 3_000_000, unfinished: 0 }), 3_000_000)
+  t.end()
+})
+
+t.test('a session has the least of its own and its subject\'s, and never less than nothing', t => {
+  t.equal(leastLeft(null, null, 7), null)
+  t.equal(leastLeft(5, null, 7), 5)
+  t.equal(leastLeft(5, 9, 7), 2)
+  t.equal(leastLeft(1, 9, 7), 1)
+  t.equal(leastLeft(null, 9, 7), 2)
+  t.equal(leastLeft(5, 6, 7), 0)
   t.end()
 })
 
