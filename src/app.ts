@@ -8,6 +8,7 @@ import { rotations } from './domain/operator/rotations.ts'
 import { settingsRecord } from './domain/operator/settings-record.ts'
 import { taskEnding } from './domain/status/task-ending.ts'
 import type { Store } from './domain/store.ts'
+import { type Clock, systemClock } from './domain/time.ts'
 import type { Timers } from './domain/timers.ts'
 import { announcement } from './http/events/announcement.ts'
 import { type EventStreams, eventStreams } from './http/events/event-stream.ts'
@@ -24,8 +25,7 @@ import { registerOperatorRoutes, registerRoutes } from './routes.ts'
 import { type Settings, shownSettings } from './settings.ts'
 
 /** What a test puts in the place of the real thing. */
-export interface GatewayOptions {
-  readonly now?: () => number
+export interface GatewayOptions extends Partial<Clock> {
   readonly timers?: Timers
   /** Closed with the gateway. */
   readonly store?: Store
@@ -57,12 +57,12 @@ const maxRefusals = 1000
 
 /** The composition root: settings → seams → Fastify. It reads like a contents page; what happens is told elsewhere. */
 export async function createGateway (settings: Settings, {
-  now = Date.now, timers = nodeTimers(), store, tidyEveryMs = tidyMs, logTo, webhooks, siteverifyUrl
+  now = systemClock.now, elapsed = systemClock.elapsed, timers = nodeTimers(), store, tidyEveryMs = tidyMs, logTo, webhooks, siteverifyUrl
 }: GatewayOptions = {}): Promise<Gateway> {
   const { host, port, adminPort, file: { upstream: { drainMs } } } = settings
   const log = logger({ level: settings.logLevel, buffered: !process.stdout.isTTY, ...(logTo === undefined ? {} : { destination: logTo }) })
   const numbers = metrics()
-  const parts = await openParts(settings, log, { now, timers, store, webhooks, siteverifyUrl }, numbers)
+  const parts = await openParts(settings, log, { now, elapsed, timers, store, webhooks, siteverifyUrl }, numbers)
   const audit = openAudit(settings, parts)
   const streams = eventStreams({ ...parts, ...settings.file.limits, revocations: parts.store.revocations })
   const { main, admin } = await openListeners(settings, parts, { log, numbers, streams, refused: audit.refused })

@@ -18,6 +18,7 @@ import type { TaskEvents } from './domain/status/events.ts'
 import { type StatusDesk, statusDesk } from './domain/status/status-desk.ts'
 import { type Watching, watching } from './domain/status/watching.ts'
 import type { Store } from './domain/store.ts'
+import type { Clock } from './domain/time.ts'
 import type { Timers } from './domain/timers.ts'
 import type { Upstream } from './domain/upstream.ts'
 import { type CallbackParts, openCallbacks } from './parts/callbacks.ts'
@@ -32,14 +33,15 @@ const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../packag
 export type WebhookTest = Pick<UndiciWebhooksOptions, 'ca' | 'resolve' | 'isAllowed' | 'timeoutMs'>
 
 /** What a test puts in the place of the real thing. */
-interface PartsTest {
+interface PartsTest extends Clock {
+  readonly timers: Timers
   readonly store: Store | undefined
   readonly webhooks: WebhookTest | undefined
   readonly siteverifyUrl: string | undefined
 }
 
 /** What stands behind the seams. */
-export interface Parts extends CallbackParts, ResultParts, GuestParts {
+export interface Parts extends Clock, CallbackParts, ResultParts, GuestParts {
   readonly secrets: LiveSecrets
   readonly store: Store
   readonly tokenSessions: SessionVerifier
@@ -51,28 +53,27 @@ export interface Parts extends CallbackParts, ResultParts, GuestParts {
   readonly desk: StatusDesk
   readonly watching: Watching
   readonly timers: Timers
-  readonly now: () => number
 }
 
 /** `meter`: told what becomes of credits. */
 export async function openParts (
   settings: Settings,
   log: Logger,
-  { now, timers, store: given, webhooks, siteverifyUrl }: PartsTest & { readonly now: () => number, readonly timers: Timers },
+  { now, elapsed, timers, store: given, webhooks, siteverifyUrl }: PartsTest,
   meter: CreditMeter
 ): Promise<Parts> {
   const { upstream: waits } = settings.file
   const client = { ...waits, baseUrl: settings.tasksBaseUrl, userAgent: `apixo-gateway/${version}` }
   const opened = given ?? await openStore(settings, now, 'server', err => log.warn({ err }, 'the connection to the store was lost; it is made again'))
-  const { keep, ...results } = openResults(settings, { ...client, taskOf: opened.ledger.taskOf, log, now })
-  const { tokenSessions, revocations } = teamTokens(opened, now)
+  const { keep, ...results } = openResults(settings, { ...client, taskOf: opened.ledger.taskOf, log, now, elapsed })
+  const { tokenSessions, revocations } = teamTokens(opened, { now, elapsed })
   const store = { ...opened, revocations, ledger: meteredLedger(keepingLedger(opened.ledger, keep), meter) }
   meter.unknown(store.lost)
   if (store.lost > 0) log.error({ alarm: 'unknown-outcome', count: store.lost }, 'submits that a crash cut off may have been accepted')
   const upstream = undiciUpstream(client)
   const patient = patientLedger({
     ledger: store.ledger,
-    now,
+    elapsed,
     wait,
     patienceMs,
     onOwed: (reservation, { to, taskId }: { readonly to: string, readonly taskId?: string }) =>
@@ -80,22 +81,22 @@ export async function openParts (
   })
   const secrets = liveSecrets(settings)
   const tickets = resultTickets({ ...settings.file.results, secrets: secrets.sessionSecrets, taskOf: store.ledger.taskOf, now })
-  const keys = openKeys(settings, upstream, log, now)
-  const inquiries = openInquiries(settings, { ...store, upstream, keys, timers, now })
+  const keys = openKeys(settings, upstream, log, { now, elapsed })
+  const inquiries = openInquiries(settings, { ...store, upstream, keys, timers, now, elapsed })
   const callbacks = openCallbacks(settings, {
-    store, patient, upstream, keys, timers, now, log, ...inquiries, sessionSecrets: secrets.sessionSecrets, webhooks: { ...client, ...webhooks }
+    store, patient, upstream, keys, timers, now, elapsed, log, ...inquiries, sessionSecrets: secrets.sessionSecrets, webhooks: { ...client, ...webhooks }
   })
   const guestParts = openGuests(settings, { store, now, secrets, siteverifyUrl })
-  return { secrets, store, tokenSessions, upstream, patient, tickets, timers, now, keys, ...inquiries, ...callbacks, ...guestParts, ...results }
+  return { secrets, store, tokenSessions, upstream, patient, tickets, timers, now, elapsed, keys, ...inquiries, ...callbacks, ...guestParts, ...results }
 }
 
 /** Who asks how tasks are, and who is told. */
 function openInquiries (
-  { file, models }: Settings, base: Pick<Parts, 'upstream' | 'keys' | 'timers' | 'now'> & Pick<Store, 'ledger' | 'events' | 'turns'>
+  { file, models }: Settings, base: Pick<Parts, 'upstream' | 'keys' | 'timers' | keyof Clock> & Pick<Store, 'ledger' | 'events' | 'turns'>
 ) {
   const { upstream: { connectMs, headersMs, bodyIdleMs }, polling } = file
   const answerMs = connectMs + headersMs
-  const { events = localEvents(), turns = localTurns({ now: base.now, leaseMs: answerMs + bodyIdleMs }) } = base
+  const { events = localEvents(), turns = localTurns({ elapsed: base.elapsed, leaseMs: answerMs + bodyIdleMs }) } = base
   const intervalOf = intervalBy(polling, models)
   const desk = statusDesk({ ...base, turns, events, intervalOf, answerMs })
   return { events, desk, watching: watching({ ...base, desk, events, intervalOf }) }

@@ -67,7 +67,7 @@ export async function registerRoutes (
     healthRoutes(app, store.ping)
     await app.register(async scope => {
       readBodies(scope, 'bytes')
-      const mirrored = { ...parts, store, entrance: { ...who, uploads, now: parts.now }, rates, rules }
+      const mirrored = { ...parts, store, entrance: { ...who, uploads, elapsed: parts.elapsed }, rates, rules }
       mirrorRoutes(scope, mirrored)
       if (file.batches.enabled) batchRoutes(scope, mirrored)
     })
@@ -94,7 +94,7 @@ export async function registerRoutes (
 
 /** Who may call, and how that is found out. */
 async function openSessions (
-  app: FastifyInstance, settings: Settings, { store, secrets, tokenSessions, now }: Parts, { log, streams }: Pick<Doors, 'log' | 'streams'>
+  app: FastifyInstance, settings: Settings, { store, secrets, tokenSessions, now, elapsed }: Parts, { log, streams }: Pick<Doors, 'log' | 'streams'>
 ) {
   const { file, publicUrl } = settings
   const plans = compilePlans(file.plans)
@@ -103,6 +103,7 @@ async function openSessions (
     issuers: file.issuers,
     secrets: secrets.issuerSecrets,
     now,
+    elapsed,
     onKeysFailed: (issuer, err) =>
       log.warn({ alarm: 'issuer-keys', issuer, err }, 'the keys of an issuer can not be read; those known before stay in use'),
     // Who comes back with a token under a key that is gone is refused.
@@ -118,7 +119,7 @@ async function openSessions (
 
 /** Without an admin token there is no admin API, and `/metrics` only where the network decides who gets there. */
 export async function registerOperatorRoutes (
-  app: FastifyInstance, { adminToken, adminPort, publicUrl, file }: Settings, { store, secrets, keys, now }: Parts, numbers: Metrics
+  app: FastifyInstance, { adminToken, adminPort, publicUrl, file }: Settings, { store, secrets, keys, now, elapsed }: Parts, numbers: Metrics
 ): Promise<void> {
   // Whoever has one at the start has one for good: a file that was emptied changes nothing.
   const authenticate = adminToken && operatorAuthenticator(secrets.adminToken as Live<Secret>)
@@ -128,8 +129,8 @@ export async function registerOperatorRoutes (
   await app.register(async scope => {
     readBodies(scope, 'object')
     const office = { ...store, trail: store.audit, actor: 'admin', now } as const
-    adminRoutes(scope, { authenticate, now, operator: operator(office) })
-    tokenRoutes(scope, { authenticate, now, desk: tokenDesk({ ...office, ...file.sessions, publicUrl, plans: file.plans }) })
+    adminRoutes(scope, { authenticate, now, elapsed, operator: operator(office) })
+    tokenRoutes(scope, { authenticate, elapsed, desk: tokenDesk({ ...office, ...file.sessions, publicUrl, plans: file.plans }) })
     adminKeyRoutes(scope, { authenticate, keys })
   })
 }

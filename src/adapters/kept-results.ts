@@ -6,8 +6,9 @@ import { pipeline } from 'node:stream/promises'
 import type { TaskLedger } from '../domain/ledger/ledger.ts'
 import { byteRange } from '../domain/results/byte-range.ts'
 import { type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource, resultUrls } from '../domain/results/results.ts'
+import type { Clock } from '../domain/time.ts'
 
-export interface KeptResultsOptions {
+export interface KeptResultsOptions extends Clock {
   /** Made when the first result is kept. Nobody else writes into it. */
   readonly directory: string
   /** Where results come from, and are fetched from while there is no copy. */
@@ -15,7 +16,6 @@ export interface KeptResultsOptions {
   readonly taskOf: TaskLedger['taskOf']
   /** How long a copy is kept at least, from the day its task was made. */
   readonly retentionMs: number
-  readonly now: () => number
   /** Told when a copy could not be made; the next call for that result tries again. */
   readonly onTrouble: (error: unknown, taskId: string) => void
 }
@@ -42,7 +42,7 @@ const dayMs = 24 * hourMs
  * readers never see half of one, and a crash leaves nothing but a file that goes with its folder.
  */
 export function keptResults (options: KeptResultsOptions): KeptResults {
-  const { results, taskOf, directory, now, onTrouble } = options
+  const { results, taskOf, directory, now, elapsed, onTrouble } = options
   const copies = copier(options)
   let tidiedAt = -Infinity
 
@@ -64,8 +64,8 @@ export function keptResults (options: KeptResultsOptions): KeptResults {
     },
     idle: copies.idle,
     async tidy () {
-      if (now() - tidiedAt < hourMs) return
-      tidiedAt = now()
+      if (elapsed() - tidiedAt < hourMs) return
+      tidiedAt = elapsed()
       await forgetBefore(directory, dayOf(now() - options.retentionMs - 2 * dayMs)) // a task may run for a day, and a day is not over at once
     },
     async close () {

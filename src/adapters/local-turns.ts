@@ -2,7 +2,8 @@ import { LRUCache } from 'lru-cache'
 import type { LastStatus, StatusTurns } from '../domain/status/status-turns.ts'
 
 export interface LocalTurnsOptions {
-  readonly now: () => number
+  /** Monotonic ms. */
+  readonly elapsed: () => number
   /** A turn that nobody has ended by then is free again, ms: longer than a status call may last. */
   readonly leaseMs: number
 }
@@ -10,9 +11,9 @@ export interface LocalTurnsOptions {
 interface Entry {
   readonly last: LastStatus | null
   readonly isAsking: boolean
-  /** Unix ms. */
+  /** Monotonic ms. */
   readonly freeAt: number
-  /** When a turn was taken last because there was news, Unix ms. */
+  /** When a turn was taken last because there was news, monotonic ms. */
   readonly newsAt: number
 }
 
@@ -22,7 +23,7 @@ const maxBytes = 64 * 1024 * 1024
 const entryBytes = 500
 
 /** The turns of one process. */
-export function localTurns ({ now, leaseMs }: LocalTurnsOptions): StatusTurns {
+export function localTurns ({ elapsed, leaseMs }: LocalTurnsOptions): StatusTurns {
   const entries = new LRUCache<string, Entry>({
     maxSize: maxBytes,
     sizeCalculation: ({ last }) => entryBytes + (last === null ? 0 : last.body.length)
@@ -32,16 +33,16 @@ export function localTurns ({ now, leaseMs }: LocalTurnsOptions): StatusTurns {
     async take (taskId, intervalMs, hasNews = false) {
       const entry = entries.get(taskId)
       const newsAt = entry?.newsAt ?? -Infinity
-      const isUrgent = hasNews && entry?.isAsking === false && newsAt + intervalMs <= now()
-      if (entry === undefined || entry.freeAt <= now() || isUrgent) {
-        entries.set(taskId, { last: entry?.last ?? null, isAsking: true, freeAt: now() + leaseMs, newsAt: hasNews ? now() : newsAt })
+      const isUrgent = hasNews && entry?.isAsking === false && newsAt + intervalMs <= elapsed()
+      if (entry === undefined || entry.freeAt <= elapsed() || isUrgent) {
+        entries.set(taskId, { last: entry?.last ?? null, isAsking: true, freeAt: elapsed() + leaseMs, newsAt: hasNews ? elapsed() : newsAt })
         return { mine: true }
       }
-      return { mine: false, last: entry.last, nextInMs: entry.isAsking ? 0 : entry.freeAt - now() }
+      return { mine: false, last: entry.last, nextInMs: entry.isAsking ? 0 : entry.freeAt - elapsed() }
     },
     async end (taskId, last, intervalMs) {
       if (last === null) entries.delete(taskId)
-      else entries.set(taskId, { last, isAsking: false, freeAt: now() + intervalMs, newsAt: entries.get(taskId)?.newsAt ?? -Infinity })
+      else entries.set(taskId, { last, isAsking: false, freeAt: elapsed() + intervalMs, newsAt: entries.get(taskId)?.newsAt ?? -Infinity })
     }
   }
 }

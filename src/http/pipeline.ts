@@ -33,11 +33,12 @@ export interface Line<Order extends object, Admitted extends Order, Outcome> {
 export interface Entrance {
   readonly authenticate: Authenticate
   readonly uploads: Uploads
-  readonly now: () => number
+  /** Monotonic ms. */
+  readonly elapsed: () => number
 }
 
 export function mirror<Order extends object, Admitted extends Order, Outcome> (
-  operation: Operation, { authenticate, uploads, now }: Entrance, line: Line<Order, Admitted, Outcome>
+  operation: Operation, { authenticate, uploads, elapsed }: Entrance, line: Line<Order, Admitted, Outcome>
 ): RouteOptions {
   const run = async (context: Context): Promise<Answer> => {
     const { call } = context
@@ -57,7 +58,7 @@ export function mirror<Order extends object, Admitted extends Order, Outcome> (
     method: operation.method,
     url: operation.url,
     config: { operation: operation.name },
-    ...withSlowBodies(authenticate, now),
+    ...withSlowBodies(authenticate, elapsed),
     preParsing: uploads.admit,
     handler: async (request: FastifyRequest, reply: FastifyReply) => {
       const context = contextOf(request, reply)

@@ -10,14 +10,14 @@ type Look = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
  * be as long as its sender likes. Else submits are parked until their session has ended, and made then; and whoever has a
  * leaked secret keeps a body coming until that secret is gone, and is given a session under the next one.
  */
-export function withSlowBodies (look: Look, now: () => number): { readonly onRequest: Look, readonly preHandler: Look } {
+export function withSlowBodies (look: Look, elapsed: () => number): { readonly onRequest: Look, readonly preHandler: Look } {
   return {
     async onRequest (request, reply) {
       await look(request, reply)
-      request.call.letInAt = now()
+      request.call.letInAt = elapsed()
     },
     async preHandler (request, reply) {
-      if (now() - request.call.letInAt > slowBodyMs) await look(request, reply)
+      if (elapsed() - request.call.letInAt > slowBodyMs) await look(request, reply)
     }
   }
 }

@@ -12,6 +12,7 @@ import type { Secret } from '../domain/secret.ts'
 import type { TaskEvents } from '../domain/status/events.ts'
 import type { StatusDesk } from '../domain/status/status-desk.ts'
 import type { Store } from '../domain/store.ts'
+import type { Clock } from '../domain/time.ts'
 import type { Timers } from '../domain/timers.ts'
 import type { Upstream } from '../domain/upstream.ts'
 import type { Settings } from '../settings.ts'
@@ -25,7 +26,7 @@ export interface CallbackParts {
   readonly deliverer: Deliverer
 }
 
-export interface CallbackPartsOptions {
+export interface CallbackPartsOptions extends Clock {
   readonly store: Store
   readonly patient: PatientLedger
   readonly upstream: Upstream
@@ -33,7 +34,6 @@ export interface CallbackPartsOptions {
   readonly desk: StatusDesk
   readonly events: TaskEvents
   readonly timers: Timers
-  readonly now: () => number
   readonly log: Logger
   readonly sessionSecrets: Live<readonly Secret[]>
   readonly webhooks: UndiciWebhooksOptions

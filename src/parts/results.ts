@@ -4,6 +4,7 @@ import { type KeptResults, keptResults } from '../adapters/kept-results.ts'
 import { undiciResults, type UndiciResultsOptions } from '../adapters/undici-results.ts'
 import type { TaskLedger } from '../domain/ledger/ledger.ts'
 import type { ResultSource } from '../domain/results/results.ts'
+import type { Clock } from '../domain/time.ts'
 import type { Settings } from '../settings.ts'
 import { dayMs } from './store.ts'
 
@@ -13,8 +14,7 @@ export interface ResultParts {
   readonly tidyResults: () => Promise<void>
 }
 
-interface ResultClient extends Omit<UndiciResultsOptions, 'hosts' | 'maxBytes'>, Pick<TaskLedger, 'taskOf'> {
-  readonly now: () => number
+interface ResultClient extends Clock, Omit<UndiciResultsOptions, 'hosts' | 'maxBytes'>, Pick<TaskLedger, 'taskOf'> {
   readonly log: Logger
 }
 

@@ -18,7 +18,7 @@ async function setup (t: Test, { alg = 'ES256', discovery = false, ...more }: Se
   const start = () => jwtSessions({
     issuers: [{ issuer: provider.origin, algorithms: [alg], plan: 'default', ...(discovery ? {} : { jwksUrl: provider.jwksUrl }), ...more }],
     secrets: new Map(),
-    now: time.now,
+    ...time,
     onKeysFailed: (issuer, error) => failures.push([issuer, (error as Error).message]),
     timeoutMs: 300
   })
@@ -63,7 +63,7 @@ t.test('an issuer with a slash at its end has its configuration below it, and ke
   const issuer = `${provider.origin}/tenant/`
   provider.configuration.issuer = issuer
   provider.requests.length = 0
-  const verifier = jwtSessions({ issuers: [{ issuer, algorithms: ['ES256'], plan: 'default' }], secrets: new Map(), now: time.now, onKeysFailed: () => t.fail('the keys are there') })
+  const verifier = jwtSessions({ issuers: [{ issuer, algorithms: ['ES256'], plan: 'default' }], secrets: new Map(), ...time, onKeysFailed: () => t.fail('the keys are there') })
   t.ok(await verifier.verify(await provider.sign({ iss: issuer, sub: 'alice', exp: time.now() / 1000 + 60 })))
   t.equal(provider.requests.find(path => path.includes('.well-known')), '/tenant/.well-known/openid-configuration')
   t.equal(await verifier.verify(await provider.sign({ iss: issuer.slice(0, -1), sub: 'alice', exp: time.now() / 1000 + 60 })), null)

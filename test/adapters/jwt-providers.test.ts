@@ -162,7 +162,7 @@ for (const [name, { settings, header, claims, session, refused }] of Object.entr
     const verifier = jwtSessions({
       issuers: [{ plan: 'default', ...settings, ...(isShared ? {} : { jwksUrl: provider.jwksUrl }) }],
       secrets: new Map(isShared ? [[settings.issuer, { current: [new Secret(secret)] }]] : []),
-      now: time.now,
+      ...time,
       onKeysFailed: () => t.fail('the keys are there')
     })
     const print = (payload: object): Promise<string> => isShared
@@ -179,7 +179,7 @@ t.test('the public key of a Supabase project is no session: it names another iss
   const verifier = jwtSessions({
     issuers: [{ plan: 'default', ...providers['Supabase, with its older shared secret']!.settings }],
     secrets: new Map([[supabase, { current: [new Secret(secret)] }]]),
-    now: time.now,
+    ...time,
     onKeysFailed: () => t.fail('nothing is fetched')
   })
   const anon = { iss: 'supabase', ref: 'abcdefghijkl', role: 'anon', iat: now, exp: now + 315_360_000 }

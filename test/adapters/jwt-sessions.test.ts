@@ -4,7 +4,7 @@ import t, { type Test } from 'tap'
 import { jwtSessions, type JwtSessionsOptions, type TrustedIssuer } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import { sessionVerifierContract } from '../contracts/session-verifier.ts'
-import { clock } from '../helpers/clock.ts'
+import { type Clock, clock } from '../helpers/clock.ts'
 import { type IdentityProvider, identityProvider } from '../helpers/identity-provider.ts'
 
 const badSession = { code: 'GW_BAD_SESSION' }
@@ -26,8 +26,8 @@ function unsigned (payload: unknown): string {
   return ['{"alg":"none"}', JSON.stringify(payload), 'x'].map(part => Buffer.from(part).toString('base64url')).join('.')
 }
 
-function options (time: { now: () => number }, more: Partial<JwtSessionsOptions> = {}): JwtSessionsOptions {
-  return { issuers: [], secrets: new Map([[shop, { current: [new Secret(secret)] }]]), now: time.now, onKeysFailed: () => {}, ...more }
+function options (time: Clock, more: Partial<JwtSessionsOptions> = {}): JwtSessionsOptions {
+  return { issuers: [], secrets: new Map([[shop, { current: [new Secret(secret)] }]]), now: time.now, elapsed: time.elapsed, onKeysFailed: () => {}, ...more }
 }
 
 function claims (iss: string, now: number, more: object = {}): object {

@@ -6,6 +6,7 @@ import t, { type Test } from 'tap'
 import { keptResults } from '../../src/adapters/kept-results.ts'
 import type { Task } from '../../src/domain/ledger/ledger.ts'
 import type { ResultAnswer, ResultAsk } from '../../src/domain/results/results.ts'
+import { systemClock } from '../../src/domain/time.ts'
 import { clock } from '../helpers/clock.ts'
 import { until } from '../helpers/until.ts'
 
@@ -36,7 +37,7 @@ function scene (t: Test, host: Host = honest, { urls = 1, directory = join(t.tes
     },
     taskOf: async id => id === task.taskId ? task : null,
     retentionMs: 30 * dayMs,
-    now: time.now,
+    ...time,
     onTrouble: (error, taskId) => troubles.push([taskId, error])
   })
   t.teardown(() => kept.close())
@@ -184,7 +185,7 @@ t.test('a task that is not there, or a store that is down, keeps nothing and hur
     results: kept,
     taskOf: async () => { throw new Error('down') },
     retentionMs: 1,
-    now: Date.now,
+    ...systemClock,
     onTrouble: (error, taskId) => troubles.push([taskId, error])
   })
   down.keep('x')

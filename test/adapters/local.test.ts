@@ -14,20 +14,20 @@ t.test('the events of one process keep the promises of task events', async t =>
 
 t.test('the turns of one process keep the promises of status turns', async t =>
   statusTurnsContract(t, async () => {
-    const { now, advance } = clock()
+    const { elapsed, advance } = clock()
     const leaseMs = 60_000
-    const turns = localTurns({ now, leaseMs })
+    const turns = localTurns({ elapsed, leaseMs })
     return { here: turns, there: turns, leaseMs, async pass (ms) { advance(ms) } }
   }))
 
 t.test('the answer of a turn that was forgotten meanwhile is everybody\'s all the same', async t => {
-  const turns = localTurns({ now: clock().now, leaseMs: 60_000 })
+  const turns = localTurns({ elapsed: clock().elapsed, leaseMs: 60_000 })
   await turns.end('a', { status: 200, contentType: 'application/json', body: Buffer.from('{}') }, 1000)
   t.match(await turns.take('a', 1000), { mine: false, nextInMs: 1000 })
 })
 
 t.test('turns take a bounded amount of memory: the task asked about longest ago is forgotten', async t => {
-  const turns = localTurns({ now: clock().now, leaseMs: 60_000 })
+  const turns = localTurns({ elapsed: clock().elapsed, leaseMs: 60_000 })
   const last = { status: 200, contentType: 'application/json', body: Buffer.alloc(1024 * 1024) }
   for (let task = 0; task < 100; task++) {
     await turns.take(String(task), 1000)

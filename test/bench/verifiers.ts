@@ -48,7 +48,7 @@ async function gatewayParts () {
   endings.push(() => store.close())
   const owner = { teardown: (end: () => unknown) => { endings.push(end) } } as unknown as Test
   const providers = { RS256: await identityProvider(owner, 'RS256'), ES256: await identityProvider(owner, 'ES256') }
-  const { tokenSessions, revocations } = teamTokens(store, now)
+  const { tokenSessions, revocations } = teamTokens(store, time)
   const sessions = signedSessions({ secrets: { current: [new Secret(secret)] }, now })
   const issued = jwtSessions({
     issuers: [
@@ -57,7 +57,7 @@ async function gatewayParts () {
       { issuer: shop, audience: 'app', algorithms: ['HS256'], plan: 'default' }
     ],
     secrets: new Map([[shop, { current: [new Secret(secret)] }]]),
-    now,
+    ...time,
     onKeysFailed: (issuer, error) => { throw new Error(issuer, { cause: error }) }
   })
   const cookie = await sessionCookie(Fastify(), { issuer: sessions, cookieMaxAgeSeconds: 604_800, maxTtlSeconds: 7_776_000, now })

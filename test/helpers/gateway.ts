@@ -62,6 +62,7 @@ export async function startGateway (t: Test, options: TestGatewayOptions = {}): 
   const log: Array<Record<string, any>> = []
   const gateway = await createGateway(settings, {
     now: time.now,
+    elapsed: time.elapsed,
     logTo: collector(log),
     ...(options.timers === undefined ? {} : { timers: options.timers }),
     ...(options.webhooks === undefined ? {} : { webhooks: options.webhooks }),

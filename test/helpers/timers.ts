@@ -9,16 +9,16 @@ export interface CrankedTimers extends Timers {
   readonly waiting: number
 }
 
-export function crankedTimers ({ now }: Pick<Clock, 'now'>): CrankedTimers {
+export function crankedTimers ({ elapsed }: Pick<Clock, 'elapsed'>): CrankedTimers {
   const waiting = new Set<{ readonly at: number, readonly run: () => void }>()
   return {
     after (ms, run) {
-      const timer = { at: now() + ms, run }
+      const timer = { at: elapsed() + ms, run }
       waiting.add(timer)
       return () => { waiting.delete(timer) }
     },
     run () {
-      const due = [...waiting].filter(({ at }) => at <= now()).sort((one, other) => one.at - other.at)
+      const due = [...waiting].filter(({ at }) => at <= elapsed()).sort((one, other) => one.at - other.at)
       for (const timer of due) if (waiting.delete(timer)) timer.run()
     },
     get waiting () { return waiting.size }

@@ -20,7 +20,7 @@ async function calling (t: Test, answer: (response: ServerResponse, request: Inc
   })
   const origin = `http://127.0.0.1:${await httpPort(t, server)}`
   const time = { now: 1_700_000_000_000 }
-  const timers = crankedTimers({ now: () => time.now })
+  const timers = crankedTimers({ elapsed: () => time.now })
   const { sandbox } = await sandboxFor(t, { timers, now: () => time.now, taskMs })
   const { post } = clientOf(sandbox)
   const submit = async (prompt: string, callbackUrl = `${origin}/hooks?a=b`): Promise<string> =>

@@ -242,7 +242,7 @@ t.test('keys outlive the gateway, and the end of their task', async t => {
   t.equal((await status(token, first.json.data.taskId)).json.data.state, 'success')
   await gateway.close()
 
-  const second = await createGateway(settings, { now: time.now, logTo: { write () {} } })
+  const second = await createGateway(settings, { ...time, logTo: { write () {} } })
   t.teardown(() => second.close())
   const origin = await second.listen()
   const submit = async (key: string, prompt: string) => {

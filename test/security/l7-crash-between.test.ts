@@ -52,7 +52,7 @@ t.test('a gateway that stops lets a submit run to its end, and knows its task wh
   t.equal((await sent).status, 200)
   await closed
 
-  const second = await createGateway(settings, { now: time.now, logTo: { write () {} } })
+  const second = await createGateway(settings, { ...time, logTo: { write () {} } })
   t.teardown(() => second.close())
   const origin = await second.listen()
   const [taskId] = sandbox.tasks.keys()

@@ -29,7 +29,7 @@ t.test('a token of an issuer is refused unless one of its keys signed it, whatev
   const verifier = jwtSessions({
     issuers: [{ issuer: provider.origin, jwksUrl: provider.jwksUrl, algorithms: ['RS256'], audience: 'app', plan: 'default' }],
     secrets: new Map(),
-    now: time.now,
+    ...time,
     onKeysFailed: () => t.fail('the keys are there')
   })
   const [key, elliptic] = [await provider.addKey('RS256'), await provider.addKey('ES256')]
@@ -83,7 +83,7 @@ t.test('what the header asks for and we do not know is refused, also under the r
   const verifier = jwtSessions({
     issuers: [{ issuer: provider.origin, algorithms: ['ES256'], plan: 'default' }],
     secrets: new Map(),
-    now: time.now,
+    ...time,
     onKeysFailed: () => t.fail('the keys are there')
   })
   const withHeader = (header: Readonly<Record<string, unknown>>) => provider.sign(claims(provider.origin), { header })
@@ -112,7 +112,7 @@ t.test('a key that is too weak verifies nothing', async t => {
   const verifier = jwtSessions({
     issuers: [{ issuer: provider.origin, algorithms: ['RS256'], plan: 'default' }],
     secrets: new Map(),
-    now: time.now,
+    ...time,
     onKeysFailed: () => t.fail('the keys are there')
   })
   const text = `${encode({ alg: 'RS256', kid: 'weak' })}.${encode(claims(provider.origin))}`
@@ -127,7 +127,7 @@ t.test('a shared secret verifies nothing but HMAC, and no token of another issue
       { issuer: provider.origin, algorithms: ['ES256'], audience: 'app', plan: 'default' }
     ],
     secrets: new Map([[shop, { current: [new Secret(secret)] }]]),
-    now: time.now,
+    ...time,
     onKeysFailed: () => t.fail('the keys are there')
   })
   t.ok(await verifier.verify(forge({ alg: 'HS256' }, claims(shop), secret)))
@@ -148,7 +148,7 @@ t.test('a token of this gateway is none of an issuer, and one of an issuer is no
   const issued = jwtSessions({
     issuers: [{ issuer: shop, algorithms: ['HS256'], plan: 'default' }],
     secrets: new Map([[shop, { current: [new Secret(secret)] }]]),
-    now: time.now,
+    ...time,
     onKeysFailed: () => {}
   })
   const { token } = await own.mint({ subject: 'alice', plan: 'default', models: ['*'], scopes: [], ttlSeconds: 60 })

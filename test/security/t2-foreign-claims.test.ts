@@ -12,7 +12,7 @@ t.test('a good signature of an issuer under wrong claims opens nothing', async t
   const provider = await identityProvider(t)
   const { origin: issuer } = provider
   const verifier = jwtSessions({
-    issuers: [{ issuer, algorithms: ['ES256'], audience: 'app', plan: 'default' }], secrets: new Map(), now: time.now, onKeysFailed: () => t.fail('the keys are there')
+    issuers: [{ issuer, algorithms: ['ES256'], audience: 'app', plan: 'default' }], secrets: new Map(), ...time, onKeysFailed: () => t.fail('the keys are there')
   })
   const good = { iss: issuer, sub: 'alice', aud: 'app', iat: seconds, nbf: seconds, exp: seconds + 60 }
   t.ok(await verifier.verify(await provider.sign(good)), 'so that the refusals below mean something')
@@ -57,7 +57,7 @@ t.test('a good signature of an issuer under wrong claims opens nothing', async t
 t.test('numbers that JSON can write and a clock can not read end in a refusal', async t => {
   const provider = await identityProvider(t)
   const verifier = jwtSessions({
-    issuers: [{ issuer: provider.origin, algorithms: ['ES256'], plan: 'default' }], secrets: new Map(), now: time.now, onKeysFailed: () => t.fail('the keys are there')
+    issuers: [{ issuer: provider.origin, algorithms: ['ES256'], plan: 'default' }], secrets: new Map(), ...time, onKeysFailed: () => t.fail('the keys are there')
   })
   const { privateKey, kid } = await provider.addKey('ES256')
   const signed = (rest: string) => new CompactSign(new TextEncoder().encode(`{"iss":"${provider.origin}","sub":"alice",${rest}}`))
@@ -75,7 +75,7 @@ t.test('one tenant\'s token is no other tenant\'s, though both have the same key
   const verifier = jwtSessions({
     issuers: [{ ...issuer, issuer: mine, plan: 'gold' }, { ...issuer, issuer: other, plan: 'default' }],
     secrets: new Map(),
-    now: time.now,
+    ...time,
     onKeysFailed: () => t.fail('the keys are there')
   })
   const print = (iss: string) => provider.sign({ iss, sub: 'alice', aud: 'app', exp: seconds + 60 })

@@ -18,7 +18,7 @@ async function setup (t: Test, { how, discovery = false }: { how?: Misbehaviour,
   const verifier = jwtSessions({
     issuers: [{ issuer: provider.origin, algorithms: ['ES256'], plan: 'default', ...(discovery ? {} : { jwksUrl: provider.jwksUrl }) }],
     secrets: new Map(),
-    now: time.now,
+    ...time,
     onKeysFailed: issuer => failures.push(issuer),
     timeoutMs: 300
   })

@@ -38,7 +38,8 @@ export interface Publication {
 
 export interface PublishedKeysOptions {
   readonly load: () => Promise<Publication>
-  readonly now: () => number
+  /** Monotonic ms: an issuer's new key must not have to wait for a wall clock that was put back. */
+  readonly elapsed: () => number
   readonly onFailed: (error: unknown) => void
   /** One of those before is gone. */
   readonly onChanged: () => void
@@ -57,7 +58,7 @@ const emptyCoolDownMs = 5000
  * The keys that an issuer publishes. One request at a time, whoever asks; while the issuer is down or answers rubbish,
  * the keys known before stay in use.
  */
-export function publishedKeys ({ load, now, onFailed, onChanged }: PublishedKeysOptions): IssuerKeys {
+export function publishedKeys ({ load, elapsed, onFailed, onChanged }: PublishedKeysOptions): IssuerKeys {
   let published: Publication | undefined
   let confirmedAt = -Infinity
   let restUntil = -Infinity
@@ -66,7 +67,7 @@ export function publishedKeys ({ load, now, onFailed, onChanged }: PublishedKeys
   const ask = async (): Promise<void> => {
     try {
       const [before, next] = [published, await load()]
-      confirmedAt = now()
+      confirmedAt = elapsed()
       if (before?.texts.symmetricDifference(next.texts).size === 0) return
       published = next
       if (before?.texts.isSubsetOf(next.texts) === false) onChanged()
@@ -78,8 +79,8 @@ export function publishedKeys ({ load, now, onFailed, onChanged }: PublishedKeys
   }
 
   const renew = async (): Promise<void> => {
-    if (running === undefined && now() >= restUntil) {
-      restUntil = now() + (published === undefined ? emptyCoolDownMs : coolDownMs)
+    if (running === undefined && elapsed() >= restUntil) {
+      restUntil = elapsed() + (published === undefined ? emptyCoolDownMs : coolDownMs)
       running = ask()
     }
     await running
@@ -90,7 +91,7 @@ export function publishedKeys ({ load, now, onFailed, onChanged }: PublishedKeys
 
   return {
     async current () {
-      const age = now() - confirmedAt
+      const age = elapsed() - confirmedAt
       const renewal = age >= freshMs ? renew() : undefined
       if (age >= staleMs) await renewal
       return published?.keys

@@ -3,6 +3,7 @@ import { LRUCache } from 'lru-cache'
 import type { Live } from '../../domain/live.ts'
 import type { Secret } from '../../domain/secret.ts'
 import type { Session, SessionVerifier } from '../../domain/sessions/session.ts'
+import type { Clock } from '../../domain/time.ts'
 import { gatewayError } from '../../errors.ts'
 import { type ClaimRules, sessionFrom } from './claims.ts'
 import { type IssuerKeys, type KeySet, publishedKeys, sharedKeys } from './issuer-keys.ts'
@@ -24,14 +25,13 @@ export interface TrustedIssuer extends ClaimRules {
   readonly audience?: string
 }
 
-export interface JwtSessionsOptions {
+export interface JwtSessionsOptions extends Clock {
   readonly issuers: readonly TrustedIssuer[]
   /**
    * Secrets shared with issuers, by the `iss` of their tokens: all of them verify, so that they can rotate. When one is
    * taken away, the sessions under it have ended.
    */
   readonly secrets: ReadonlyMap<string, Live<readonly Secret[]>>
-  readonly now: () => number
   /** The keys of an issuer could not be had. Those known before stay in use; it is tried again on its next tokens. */
   readonly onKeysFailed: (issuer: string, error: unknown) => void
   /** An issuer publishes other keys than before; sessions under a key that is gone have ended. */
@@ -51,7 +51,7 @@ interface Verified { readonly session: Session, readonly keys: KeySet, readonly 
  * moment; an issuer that can not be reached keeps nobody from starting.
  */
 export function jwtSessions (
-  { issuers, secrets, now, onKeysFailed, onKeysChanged = () => {}, timeoutMs = documentsMs }: JwtSessionsOptions
+  { issuers, secrets, now, elapsed, onKeysFailed, onKeysChanged = () => {}, timeoutMs = documentsMs }: JwtSessionsOptions
 ): SessionVerifier {
   const trusted = new Map(issuers.map(rules => [rules.issuer, { rules, source: keysOf(rules) }]))
   const verified = new LRUCache<string, Verified>({ max: verifiedTokens })
@@ -60,7 +60,7 @@ export function jwtSessions (
     const shared = secrets.get(rules.issuer)
     if (shared !== undefined) return sharedKeys(shared)
     const load = keyDocuments({ ...rules, timeoutMs })
-    return publishedKeys({ load, now, onFailed: error => onKeysFailed(rules.issuer, error), onChanged: onKeysChanged })
+    return publishedKeys({ load, elapsed, onFailed: error => onKeysFailed(rules.issuer, error), onChanged: onKeysChanged })
   }
 
   async function verifyFresh (token: string): Promise<Verified | null> {

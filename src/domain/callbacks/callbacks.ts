@@ -8,6 +8,7 @@ import { operationOf } from '../policy/catalog.ts'
 import type { TaskEvents } from '../status/events.ts'
 import { statusCall } from '../status/status-call.ts'
 import { eventFrom, type StatusDesk } from '../status/status-desk.ts'
+import type { Clock } from '../time.ts'
 import type { Timers } from '../timers.ts'
 import type { Upstream } from '../upstream.ts'
 import { type CallbackSecrets, type CalledBack, isSecretForm, secretHashOf } from './callback-secrets.ts'
@@ -28,7 +29,7 @@ export interface Callbacks {
 /** What a callback said that can not be so. */
 export type Oddity = 'not its task' | 'a task that has not ended' | 'a task that the upstream does not know'
 
-export interface CallbacksOptions {
+export interface CallbacksOptions extends Clock {
   readonly secrets: CallbackSecrets
   readonly ledger: Pick<TaskLedger, 'settle' | 'taskOf'>
   readonly patient: PatientLedger
@@ -39,7 +40,6 @@ export interface CallbacksOptions {
   /** As the desk's, ms. */
   readonly intervalOf: (model: string) => number
   readonly timers: Timers
-  readonly now: () => number
   readonly onOdd: (calledBack: CalledBack, oddity: Oddity) => void
   /** A reservation whose answer was lost has its task. */
   readonly onFound: (calledBack: CalledBack, taskId: string) => void
@@ -77,13 +77,13 @@ export function callbacks (options: CallbacksOptions): Callbacks {
 }
 
 /** Asks about a task at once; if that was done not long ago because of another callback, later, once for all that come until then. */
-function asking ({ desk, ledger, timers, intervalOf, now, onTrouble }: CallbacksOptions) {
+function asking ({ desk, ledger, timers, intervalOf, elapsed, onTrouble }: CallbacksOptions) {
   const later = new Set<string>()
   const askedAt = new LRUCache<string, number>({ max: maxRemembered })
 
   /** `false`: it was asked about too lately. */
   const ask = async (task: Task): Promise<boolean> => {
-    askedAt.set(task.taskId, now())
+    askedAt.set(task.taskId, elapsed())
     const { kind } = await desk.ask(task, { hasNews: true }).report
     return kind !== 'early'
   }
@@ -95,7 +95,7 @@ function asking ({ desk, ledger, timers, intervalOf, now, onTrouble }: Callbacks
 
   return async (calledBack: CalledBack, task: Task): Promise<void> => {
     const { taskId, model } = task
-    const isFirst = now() - (askedAt.get(taskId) ?? -Infinity) >= intervalOf(model)
+    const isFirst = elapsed() - (askedAt.get(taskId) ?? -Infinity) >= intervalOf(model)
     if (isFirst && await ask(task)) return
     if (later.has(taskId) || later.size >= maxRemembered) return
     later.add(taskId)
@@ -107,15 +107,15 @@ function asking ({ desk, ledger, timers, intervalOf, now, onTrouble }: Callbacks
  * A submit whose answer was lost, or is still on its way: the callback names the task that came of it. It is claimed when
  * the upstream says, to the key of the submit, that it knows this task, and when nobody else has it.
  */
-function adopting ({ ledger, patient, upstream, keys, events, intervalOf, now, onOdd, onFound }: CallbacksOptions) {
+function adopting ({ ledger, patient, upstream, keys, events, intervalOf, now, elapsed, onOdd, onFound }: CallbacksOptions) {
   const checkedAt = new LRUCache<ReservationId, number>({ max: maxRemembered })
 
   return async (calledBack: CalledBack, taskId: string): Promise<void> => {
     const { reservation, model } = calledBack
     if (!taskIdForm.test(taskId)) return onOdd(calledBack, 'not its task')
-    if (now() - (checkedAt.get(reservation) ?? -Infinity) < intervalOf(model)) return
+    if (elapsed() - (checkedAt.get(reservation) ?? -Infinity) < intervalOf(model)) return
     if (await ledger.taskOf(taskId) !== null) return onOdd(calledBack, 'not its task')
-    checkedAt.set(reservation, now())
+    checkedAt.set(reservation, elapsed())
     const outcome = await statusCall({ upstream, keys }, operationOf('statusTask'), { ...calledBack, taskId }).outcome
     if (outcome.kind === 'failed') return
     const { answer, envelope } = outcome

@@ -20,53 +20,53 @@ export interface KeyStatus {
   readonly balance: number | null
 }
 
-/** What the ring remembers of a key. */
+/** What the ring remembers of a key. All instants are of the monotonic clock, ms. */
 export interface KeyEntry {
   readonly key: UpstreamKey
   health: KeyHealth
-  /** Unix ms; since when it has this health, or is back in the ring. */
+  /** Since when it has this health, or is back in the ring. */
   since: number
   /** The turn in which it was chosen last. */
   chosenAt: number
-  /** Unix ms. */
   probedAt: number
   probe: Promise<Probe>
   balance: number | null
-  /** Unix ms; the upstream has had enough of it from then until then. */
+  /** The upstream has had enough of it from then until then. */
   limited: { readonly from: number, readonly until: number }
-  /** Unix ms; it has left the ring and serves its tasks. */
+  /** It has left the ring and serves its tasks. */
   drainingSince: number | null
-  /** Model → Unix ms until which the key keeps from it. */
+  /** Model → instant until which the key keeps from it. */
   readonly models: Map<string, number>
 }
 
-export function keyEntry (key: UpstreamKey, now: number): KeyEntry {
+export function keyEntry (key: UpstreamKey, at: number): KeyEntry {
   return {
     key,
     health: 'ready',
-    since: now,
+    since: at,
     chosenAt: 0,
     probedAt: -Infinity,
     probe: Promise.resolve({ verdict: 'unclear', balance: null }),
     balance: null,
-    limited: { from: now, until: now },
+    limited: { from: at, until: at },
     drainingSince: null,
     models: new Map()
   }
 }
 
-/** Until when it takes nothing for a model, Unix ms; in the past when it does not rest. */
-export function restsUntil ({ models, limited }: KeyEntry, model: string, now: number): number {
-  const until = models.get(model) ?? 0
-  if (until <= now) models.delete(model)
+/** Until when it takes nothing for a model; in the past when it does not rest. */
+export function restsUntil ({ models, limited }: KeyEntry, model: string, at: number): number {
+  const until = models.get(model) ?? -Infinity
+  if (until <= at) models.delete(model)
   return Math.max(until, limited.until)
 }
 
-export function statusOf (entry: KeyEntry, now: number): KeyStatus {
+/** As the wall clock has it now: `atWall` reads an instant of the monotonic one. */
+export function statusOf (entry: KeyEntry, elapsed: number, atWall: (instant: number) => number): KeyStatus {
   const { key, health, since, limited, drainingSince, balance } = entry
   const told = { keyId: key.id, restingUntil: null, balance }
-  if (drainingSince !== null) return { ...told, state: 'draining', since: drainingSince }
-  if (health !== 'ready') return { ...told, state: health, since }
-  if (limited.until > now) return { ...told, state: 'resting', since: limited.from, restingUntil: limited.until }
-  return { ...told, state: 'ready', since: Math.max(since, limited.until) }
+  if (drainingSince !== null) return { ...told, state: 'draining', since: atWall(drainingSince) }
+  if (health !== 'ready') return { ...told, state: health, since: atWall(since) }
+  if (limited.until > elapsed) return { ...told, state: 'resting', since: atWall(limited.from), restingUntil: atWall(limited.until) }
+  return { ...told, state: 'ready', since: atWall(Math.max(since, limited.until)) }
 }

@@ -1,6 +1,7 @@
 import { readEnvelope } from '../bodies/envelope.ts'
 import { effectiveStatus } from '../bodies/outcome.ts'
 import { retryAfterMs } from '../retry-after.ts'
+import type { Clock } from '../time.ts'
 import type { UpstreamAnswer, UpstreamKey } from '../upstream.ts'
 import { type KeyEntry, keyEntry, type KeyHealth, type KeyStatus, restsUntil, statusOf } from './key-entry.ts'
 
@@ -56,24 +57,23 @@ export const restMs = 60_000
 /** How long a key rests that the upstream has had enough of, when it does not say, ms. APIXO documents no `retry-after`. */
 export const limitedMs = 5000
 
-export interface KeyRingOptions {
+export interface KeyRingOptions extends Clock {
   readonly keys: readonly UpstreamKey[]
   /** Never rejects. */
   readonly probe: (key: UpstreamKey) => Promise<Probe>
   /** How long a key that was replaced serves its tasks: as long as one may run, ms. */
   readonly drainMs: number
-  readonly now: () => number
   /** Told when a key is benched or back. */
   readonly onChange: (keyId: string, state: KeyHealth) => void
 }
 
-export function keyRing ({ keys, drainMs, now, ...options }: KeyRingOptions): KeyRing {
-  const entries = keyEntries(keys, drainMs, now)
+export function keyRing ({ keys, drainMs, now, elapsed, ...options }: KeyRingOptions): KeyRing {
+  const entries = keyEntries(keys, drainMs, elapsed)
   const onChange: KeyRingOptions['onChange'] = (keyId, state) => {
     options.onChange(keyId, state)
     entries.wakeLast()
   }
-  const doubt = doubts({ ...options, now, onChange })
+  const doubt = doubts({ ...options, elapsed, onChange })
   let turn = 0
 
   return {
@@ -82,7 +82,7 @@ export function keyRing ({ keys, drainMs, now, ...options }: KeyRingOptions): Ke
       for (const entry of entries.takers()) {
         // A benched key gets its chance again without anybody's help: asked about in the background, when it is missed.
         if (entry.health !== 'ready') doubt(entry).catch(() => { /* a verdict is all a probe gives */ })
-        const isFit = entry.health === 'ready' && entry.key.id !== except?.id && restsUntil(entry, model, now()) <= now()
+        const isFit = entry.health === 'ready' && entry.key.id !== except?.id && restsUntil(entry, model, elapsed()) <= elapsed()
         if (isFit && entry.chosenAt < (best?.chosenAt ?? Infinity)) best = entry
       }
       if (best !== undefined) best.chosenAt = ++turn
@@ -96,35 +96,38 @@ export function keyRing ({ keys, drainMs, now, ...options }: KeyRingOptions): Ke
     rest ({ id }, model, retryAfter = '') {
       const entry = entries.of(id)
       if (entry === undefined) return
-      if (model !== null) entry.models.set(model, now() + restMs)
-      else if (entries.haveOther(entry)) limit(entry, retryAfterMs(retryAfter, now()) ?? limitedMs, now())
+      if (model !== null) entry.models.set(model, elapsed() + restMs)
+      else if (entries.haveOther(entry)) limit(entry, retryAfterMs(retryAfter, now()) ?? limitedMs, elapsed())
     },
     readyInMs (model) {
       const readyAt = entries.takers().map(entry =>
-        entry.health === 'ready' ? restsUntil(entry, model, now()) : entry.probedAt + probeIntervalMs)
-      return Math.max(0, Math.min(...readyAt) - now())
+        entry.health === 'ready' ? restsUntil(entry, model, elapsed()) : entry.probedAt + probeIntervalMs)
+      return Math.max(0, Math.min(...readyAt) - elapsed())
     },
-    states: () => entries.all().map(entry => statusOf(entry, now())),
+    states () {
+      const [at, wall] = [elapsed(), now()]
+      return entries.all().map(entry => statusOf(entry, at, instant => wall - at + instant))
+    },
     replace: entries.replace
   }
 }
 
-function limit (entry: KeyEntry, ms: number, now: number): void {
-  entry.limited = { from: now, until: now + Math.min(ms, restMs) }
+function limit (entry: KeyEntry, ms: number, at: number): void {
+  entry.limited = { from: at, until: at + Math.min(ms, restMs) }
 }
 
 /** The keys there are, those that drain among them. */
-function keyEntries (keys: readonly UpstreamKey[], drainMs: number, now: () => number) {
-  const entries = new Map(keys.map(key => [key.id, keyEntry(key, now())]))
+function keyEntries (keys: readonly UpstreamKey[], drainMs: number, elapsed: () => number) {
+  const entries = new Map(keys.map(key => [key.id, keyEntry(key, elapsed())]))
   const all = (): KeyEntry[] => {
-    for (const [id, { drainingSince }] of entries) if (drainingSince !== null && drainingSince + drainMs <= now()) entries.delete(id)
+    for (const [id, { drainingSince }] of entries) if (drainingSince !== null && drainingSince + drainMs <= elapsed()) entries.delete(id)
     return [...entries.values()]
   }
   const takers = () => all().filter(({ drainingSince }) => drainingSince === null)
   /** The last one in service rests no longer: it was told to while there were others. */
   const wakeLast = (): void => {
     const [last, other] = takers().filter(({ health }) => health === 'ready')
-    if (last !== undefined && other === undefined && last.limited.until > now()) limit(last, 0, now())
+    if (last !== undefined && other === undefined && last.limited.until > elapsed()) limit(last, 0, elapsed())
   }
   return {
     wakeLast,
@@ -135,27 +138,27 @@ function keyEntries (keys: readonly UpstreamKey[], drainMs: number, now: () => n
     of: (id: string) => all().find(({ key }) => key.id === id),
     replace (replacements: readonly UpstreamKey[]): void {
       const ids = new Set(replacements.map(({ id }) => id))
-      for (const entry of all()) if (!ids.has(entry.key.id)) entry.drainingSince ??= now()
+      for (const entry of all()) if (!ids.has(entry.key.id)) entry.drainingSince ??= elapsed()
       for (const key of replacements) {
         const known = entries.get(key.id)
-        if (known === undefined) entries.set(key.id, keyEntry(key, now()))
-        else if (known.drainingSince !== null) comeBack(known, now())
+        if (known === undefined) entries.set(key.id, keyEntry(key, elapsed()))
+        else if (known.drainingSince !== null) comeBack(known, elapsed())
       }
       wakeLast()
     }
   }
 }
 
-function comeBack (entry: KeyEntry, now: number): void {
+function comeBack (entry: KeyEntry, at: number): void {
   entry.drainingSince = null
-  if (entry.health === 'ready') entry.since = now
+  if (entry.health === 'ready') entry.since = at
 }
 
-function doubts ({ probe, now, onChange }: Pick<KeyRingOptions, 'probe' | 'now' | 'onChange'>) {
+function doubts ({ probe, elapsed, onChange }: Pick<KeyRingOptions, 'probe' | 'elapsed' | 'onChange'>) {
   const change = (entry: KeyEntry, health: KeyHealth): void => {
     if (entry.health === health) return
     entry.health = health
-    entry.since = now()
+    entry.since = elapsed()
     onChange(entry.key.id, health)
   }
 
@@ -169,8 +172,8 @@ function doubts ({ probe, now, onChange }: Pick<KeyRingOptions, 'probe' | 'now' 
   }
 
   return async (entry: KeyEntry): Promise<Verdict> => {
-    if (now() - entry.probedAt >= probeIntervalMs) {
-      entry.probedAt = now()
+    if (elapsed() - entry.probedAt >= probeIntervalMs) {
+      entry.probedAt = elapsed()
       entry.probe = judge(entry)
     }
     return (await entry.probe).verdict

@@ -21,7 +21,8 @@ export interface PatientLedger {
 
 export interface PatientLedgerOptions {
   readonly ledger: TaskLedger
-  readonly now: () => number
+  /** Monotonic ms. */
+  readonly elapsed: () => number
   readonly wait: (ms: number) => Promise<unknown>
   /** How long a reply waits for the store, ms. */
   readonly patienceMs: number
@@ -32,18 +33,18 @@ export interface PatientLedgerOptions {
 /** A long outage shall not fill the memory with submits that never were. */
 const maxOwed = 10_000
 
-export function patientLedger ({ ledger, now, wait, patienceMs, onOwed }: PatientLedgerOptions): PatientLedger {
+export function patientLedger ({ ledger, elapsed, wait, patienceMs, onOwed }: PatientLedgerOptions): PatientLedger {
   const owed: Array<{ readonly id: ReservationId, readonly step: Step }> = []
 
   return {
     async advance (id, step) {
-      const deadline = now() + patienceMs
+      const deadline = elapsed() + patienceMs
       for (let pauseMs = 50; ; pauseMs = Math.min(pauseMs * 2, 1000)) {
         try {
           return await ledger.advance(id, step)
         } catch (error) {
           if (!isStoreDown(error)) throw error
-          if (now() + pauseMs > deadline) break
+          if (elapsed() + pauseMs > deadline) break
         }
         await wait(pauseMs)
       }

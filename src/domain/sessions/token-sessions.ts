@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache'
 import { gatewayError } from '../../errors.ts'
 import { globs } from '../policy/glob.ts'
 import type { Store } from '../store.ts'
+import type { Clock } from '../time.ts'
 import { type Revocations, type Session, type SessionVerifier, standInsOf, unscoped } from './session.ts'
 import { idIn, isHashOf, isTokenId, isTokenLike } from './token-form.ts'
 import { type Token, type TokenBook, type TokenLookup, type TokenSecret, usedEveryMs } from './tokens.ts'
@@ -16,13 +17,12 @@ const tokenIssuer = 'token'
 export type RecentTokens = (id: string) => Promise<Token | null>
 
 /** Only what was found is remembered after its look-up: made-up ids must not push real ones out. */
-export function recentTokens ({ find }: Pick<TokenLookup, 'find'>, now: () => number): RecentTokens {
+export function recentTokens ({ find }: Pick<TokenLookup, 'find'>, elapsed: () => number): RecentTokens {
   const known = new LRUCache<string, { readonly at: number, readonly token: Promise<Token | null> }>({ max: rememberedTokens })
   return async id => {
-    const at = now()
+    const at = elapsed()
     const recent = known.get(id)
-    // A clock that was put back makes nothing fresh for longer.
-    if (recent !== undefined && at >= recent.at && at - recent.at < freshMs) return await recent.token
+    if (recent !== undefined && at - recent.at < freshMs) return await recent.token
     const asked = { at, token: find(id) }
     known.set(id, asked)
     const token = await asked.token.catch(error => {
@@ -34,22 +34,23 @@ export function recentTokens ({ find }: Pick<TokenLookup, 'find'>, now: () => nu
   }
 }
 
-interface TokenSessionsOptions {
+interface TokenSessionsOptions extends Clock {
   readonly tokenOf: RecentTokens
   readonly tokens: TokenBook
-  readonly now: () => number
 }
 
 /**
  * Sessions of tokens. A rotated secret is a session until its grace ends, and has its own `issuedAt`; the id is the
  * token's. That a token was used is noted behind the request's back, and nobody waits for it.
  */
-export function tokenSessions ({ tokenOf, tokens, now }: TokenSessionsOptions): SessionVerifier {
+export function tokenSessions ({ tokenOf, tokens, now, elapsed }: TokenSessionsOptions): SessionVerifier {
   const notedAt = new LRUCache<string, number>({ max: rememberedTokens })
   const note = ({ id, usedAt }: Token): void => {
+    if (elapsed() - (notedAt.get(id) ?? -Infinity) < usedEveryMs) return
+    notedAt.set(id, elapsed())
     const at = now()
-    if (at - Math.max(usedAt ?? -Infinity, notedAt.get(id) ?? -Infinity) < usedEveryMs) return
-    notedAt.set(id, at)
+    // Another replica may have noted it; not while the clock is behind what stands there.
+    if (usedAt !== null && at >= usedAt && at - usedAt < usedEveryMs) return
     tokens.used(id, at).catch(() => { /* a store that is down says so where it counts; the next minute has its own note */ })
   }
 
@@ -109,7 +110,7 @@ function tokenRevocations (revocations: Revocations, { tokenOf, tokens, now }: T
 }
 
 /** What the rest of the gateway has of tokens: who vouches for them, and how they end. */
-export function teamTokens ({ tokens, revocations }: Pick<Store, 'tokens' | 'revocations'>, now: () => number) {
-  const options = { tokens, now, tokenOf: recentTokens(tokens, now) }
+export function teamTokens ({ tokens, revocations }: Pick<Store, 'tokens' | 'revocations'>, { now, elapsed }: Clock) {
+  const options = { tokens, now, elapsed, tokenOf: recentTokens(tokens, elapsed) }
   return { tokenSessions: tokenSessions(options), revocations: tokenRevocations(revocations, options) }
 }

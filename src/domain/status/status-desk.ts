@@ -4,6 +4,7 @@ import { finalState, statedState } from '../bodies/outcome.ts'
 import type { KeyChoice } from '../keys/keys.ts'
 import type { Task, TaskLedger } from '../ledger/ledger.ts'
 import { operationOf } from '../policy/catalog.ts'
+import type { Clock } from '../time.ts'
 import type { Timers } from '../timers.ts'
 import type { Upstream } from '../upstream.ts'
 import type { TaskEvent, TaskEvents } from './events.ts'
@@ -41,7 +42,7 @@ export interface AskingReason {
   readonly hasNews?: boolean
 }
 
-export interface StatusDeskOptions {
+export interface StatusDeskOptions extends Clock {
   readonly upstream: Upstream
   readonly keys: KeyChoice
   readonly ledger: Pick<TaskLedger, 'settle' | 'taskOf'>
@@ -52,7 +53,6 @@ export interface StatusDeskOptions {
   /** How long the first answer may take on its way to another replica, ms. */
   readonly answerMs: number
   readonly timers: Timers
-  readonly now: () => number
 }
 
 interface Flight {
@@ -104,7 +104,7 @@ export function statusDesk (options: StatusDeskOptions): StatusDesk {
 
 /** Asks the upstream when it is this task's turn, and says what was said last when it is not. */
 function turnTaker (options: StatusDeskOptions) {
-  const { turns, intervalOf, answerMs, timers, now } = options
+  const { turns, intervalOf, answerMs, timers, elapsed } = options
   const publish = publisher(options)
 
   const call = async (task: Task, flight: Flight): Promise<StatusOutcome> => {
@@ -129,12 +129,12 @@ function turnTaker (options: StatusDeskOptions) {
   }
 
   return async (task: Task, flight: Flight): Promise<StatusReport> => {
-    const deadline = now() + answerMs
+    const deadline = elapsed() + answerMs
     for (let pauseMs = 50; ; pauseMs = Math.min(pauseMs * 2, 1000)) {
       const turn = await turns.take(task.taskId, intervalOf(task.model), flight.hasNews)
       if (turn.mine) return await askInTurn(task, flight)
       if (turn.last !== null) return early(turn.last, turn.nextInMs, task.taskId)
-      if (flight.waiting === 0 || now() + pauseMs > deadline) return failed('timeout')
+      if (flight.waiting === 0 || elapsed() + pauseMs > deadline) return failed('timeout')
       await new Promise<void>(resolve => { timers.after(pauseMs, resolve) })
     }
   }

@@ -2,14 +2,14 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import Type, { type Static } from 'typebox'
 import type { Operator, PageQuery } from '../../domain/operator/operator.ts'
 import { readUsageQuery, usageCsv } from '../../domain/operator/usage.ts'
+import type { Clock } from '../../domain/time.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../sessions/operator.ts'
 import { withSlowBodies } from '../slow-bodies.ts'
 
-export interface AdminRoutesOptions {
+export interface AdminRoutesOptions extends Clock {
   readonly authenticate: AuthenticateOperator
   readonly operator: Operator
-  readonly now: () => number
 }
 
 const strict = { additionalProperties: false } as const
@@ -31,8 +31,8 @@ const defaultLimit = 100
 const maxLimit = 500
 
 /** What the operator sees and does. Who reaches a handler holds the admin token. */
-export function adminRoutes (app: FastifyInstance, { authenticate, operator, now }: AdminRoutesOptions): void {
-  const guarded = (name: string, schema: object) => ({ config: { operation: name }, ...withSlowBodies(authenticate, now), schema })
+export function adminRoutes (app: FastifyInstance, { authenticate, operator, now, elapsed }: AdminRoutesOptions): void {
+  const guarded = (name: string, schema: object) => ({ config: { operation: name }, ...withSlowBodies(authenticate, elapsed), schema })
 
   const usage = guarded('showUsage', { querystring: usageSchema })
   app.get<{ Querystring: UsageRequest }>('/gateway/admin/usage', usage, async (request, reply) => {

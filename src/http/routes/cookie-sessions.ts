@@ -4,6 +4,7 @@ import type { AuditTrail } from '../../domain/ledger/audit.ts'
 import type { Revocations, Session } from '../../domain/sessions/session.ts'
 import { isTokenId } from '../../domain/sessions/token-form.ts'
 import { isTrustworthy } from '../../domain/sessions/web-origin.ts'
+import type { Clock } from '../../domain/time.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { contextOf } from '../call.ts'
@@ -12,13 +13,12 @@ import type { SessionCookie } from '../sessions/session-cookie.ts'
 import { sessionNotes } from '../sessions/session-notes.ts'
 import { withSlowBodies } from '../slow-bodies.ts'
 
-export interface CookieSessionRoutesOptions {
+export interface CookieSessionRoutesOptions extends Clock {
   readonly authenticate: Authenticate
   readonly revocations: Revocations
   readonly audit: AuditTrail
   readonly cookie: SessionCookie
   readonly ownOrigin: OwnOrigin
-  readonly now: () => number
 }
 
 /** `null` is how the framework shows a schema that there is no body. */
@@ -32,7 +32,7 @@ export function cookieSessionRoutes (app: FastifyInstance, options: CookieSessio
   app.post('/gateway/sessions/cookie', {
     config: { operation: 'swapSession' },
     schema: { body: noBody },
-    ...withSlowBodies(authenticate, options.now)
+    ...withSlowBodies(authenticate, options.elapsed)
   }, async (request, reply) => {
     const { session } = contextOf(request, reply).call
     holdSwap(session, request, ownOrigin(request))

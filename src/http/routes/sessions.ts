@@ -10,6 +10,7 @@ import type { Secret } from '../../domain/secret.ts'
 import {
   budgetOf, endedEverywhereMs, type Revocations, type Session, type SessionIssuer, type SessionVerifier
 } from '../../domain/sessions/session.ts'
+import type { Clock } from '../../domain/time.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { checkQuery } from '../authorize.ts'
@@ -21,7 +22,7 @@ import { sessionNotes } from '../sessions/session-notes.ts'
 import { readSessionRequest, type SessionRequestBody, sessionRequestSchema } from '../sessions/session-request.ts'
 import { withSlowBodies } from '../slow-bodies.ts'
 
-export interface SessionRoutesOptions {
+export interface SessionRoutesOptions extends Clock {
   readonly authenticate: Authenticate
   readonly sessions: SessionIssuer
   /** All who vouch for sessions. */
@@ -35,19 +36,18 @@ export interface SessionRoutesOptions {
   readonly plans: ReadonlyMap<string, Plan>
   readonly defaultTtlSeconds: number
   readonly maxTtlSeconds: number
-  readonly now: () => number
 }
 
 /** Sessions are minted by the app's backend, looked at and ended by whoever holds one. */
 export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptions): void {
-  const { authenticate, sessions, plans, revocations, accounts, cookie, maxTtlSeconds, now } = options
+  const { authenticate, sessions, plans, revocations, accounts, cookie, maxTtlSeconds, now, elapsed } = options
   const body = sessionRequestSchema(maxTtlSeconds)
   const note = sessionNotes(options)
 
   app.post<{ Body: SessionRequestBody }>('/gateway/sessions', {
     config: { operation: 'mintSession' },
     schema: { body },
-    ...withSlowBodies(authenticateIssuer(options), now)
+    ...withSlowBodies(authenticateIssuer(options), elapsed)
   }, async (request, reply) => {
     const asked = readSessionRequest(request.body, options.defaultTtlSeconds)
     if (!plans.has(asked.plan)) throw badRequest(`There is no plan ${JSON.stringify(asked.plan)}.`)

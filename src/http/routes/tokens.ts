@@ -6,7 +6,8 @@ import type { AuthenticateOperator } from '../sessions/operator.ts'
 import { withSlowBodies } from '../slow-bodies.ts'
 
 export interface TokenRoutesOptions {
-  readonly now: () => number
+  /** Monotonic ms. */
+  readonly elapsed: () => number
   readonly authenticate: AuthenticateOperator
   readonly desk: TokenDesk
 }
@@ -35,9 +36,9 @@ const defaultLimit = 100
 const maxLimit = 500
 
 /** Tokens of a team, and invitations to have one. Who reaches a handler holds the admin token. */
-export function tokenRoutes (app: FastifyInstance, { authenticate, desk, now }: TokenRoutesOptions): void {
+export function tokenRoutes (app: FastifyInstance, { authenticate, desk, elapsed }: TokenRoutesOptions): void {
   const guarded = (name: string, schema: object) =>
-    ({ config: { operation: name }, ...withSlowBodies(authenticate, now), schema: { querystring: noQuery, ...schema } })
+    ({ config: { operation: name }, ...withSlowBodies(authenticate, elapsed), schema: { querystring: noQuery, ...schema } })
 
   const create = guarded('createToken', { body: wishSchema })
   app.post<{ Body: Static<typeof wishSchema> }>('/gateway/admin/tokens', create, async ({ body }, reply) => {

@@ -29,7 +29,7 @@ function ring (count: number) {
     ring: keyRing({
       keys,
       drainMs,
-      now: time.now,
+      ...time,
       probe: async ({ id }): Promise<Probe> => {
         probes.push(id)
         return { verdict: verdicts.get(id) ?? 'fine', balance: balances.get(id) ?? null }

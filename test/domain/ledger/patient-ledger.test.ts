@@ -11,7 +11,7 @@ function patient (advance: TaskLedger['advance']) {
     alarms,
     it: patientLedger({
       ledger: { advance } as TaskLedger,
-      now: time.now,
+      elapsed: time.elapsed,
       wait: async ms => time.advance(ms),
       patienceMs: 10_000,
       onOwed: (id, step) => alarms.push([id, step])

@@ -7,16 +7,16 @@ import type { Store } from '../../../src/domain/store.ts'
 import { gatewayError } from '../../../src/errors.ts'
 import { terms } from '../../contracts/open-books.ts'
 import { invitationOf, tokenOf } from '../../contracts/token-book.ts'
-import { clock } from '../../helpers/clock.ts'
+import { type Clock, clock } from '../../helpers/clock.ts'
 
 const yearMs = 366 * 86_400_000
 
 /** An operator over a real store, what the server has of it, and what was written down and done, in order. */
-function start (t: Test, wrap: (store: Store, now: () => number) => Pick<Store, 'revocations' | 'tokens'> = store => store) {
+function start (t: Test, wrap: (store: Store, time: Clock) => Pick<Store, 'revocations' | 'tokens'> = store => store) {
   const time = clock()
   const store = sqliteStore({ path: ':memory:', terms, now: time.now, synchronous: 'normal' })
   t.teardown(() => store.close())
-  const { revocations, tokens } = wrap(store, time.now)
+  const { revocations, tokens } = wrap(store, time)
   const done: Array<Omit<AuditEntry, 'at'> | string> = []
   let isDown = false
   const it = sessionEnds({
@@ -42,7 +42,7 @@ function start (t: Test, wrap: (store: Store, now: () => number) => Pick<Store, 
     actor: 'cli',
     now: time.now
   })
-  const server = teamTokens(store, time.now).revocations
+  const server = teamTokens(store, time).revocations
   return { it, time, store, server, done, fail: () => { isDown = true } }
 }
 
@@ -71,7 +71,7 @@ t.test('one session ends for good, and the cookie that it was swapped for', asyn
 
 const doors = {
   'the bare store that the command line has': (store: Store) => store,
-  'the revocations of a server': (store: Store, now: () => number) => ({ ...store, ...teamTokens(store, now) })
+  'the revocations of a server': (store: Store, time: Clock) => ({ ...store, ...teamTokens(store, time) })
 }
 for (const [over, wrap] of Object.entries(doors)) {
   t.test(`a token ends by its id over ${over}, and so does an invitation`, async t => {

@@ -29,7 +29,7 @@ function open (t: Test, time: Clock) {
       await store.tokens.used(id, at)
     }
   }
-  const { tokenSessions: verifier, revocations } = teamTokens({ tokens, revocations: store.revocations }, time.now)
+  const { tokenSessions: verifier, revocations } = teamTokens({ tokens, revocations: store.revocations }, time)
   const print = async (more: Partial<Token> = {}): Promise<string> => {
     const id = newTokenId()
     const text = printSecret('apx', id)
@@ -97,8 +97,8 @@ t.test('what is not found is not remembered, and what could not be asked for nei
   const token = await print()
   const down = gatewayError('GW_STORE_DOWN')
   let isDown = true
-  const tokenOf = recentTokens({ find: async id => { if (isDown) throw down; return await tokens.find(id) } }, time.now)
-  const failing = tokenSessions({ tokens, now: time.now, tokenOf })
+  const tokenOf = recentTokens({ find: async id => { if (isDown) throw down; return await tokens.find(id) } }, time.elapsed)
+  const failing = tokenSessions({ tokens, ...time, tokenOf })
   await t.rejects(failing.verify(token), { code: 'GW_STORE_DOWN' }, 'closed')
   isDown = false
   t.ok(await failing.verify(token))
@@ -141,11 +141,11 @@ t.test('that a token was used is written once a minute, and nobody waits for it'
   t.equal(asked.used, 2)
   await until('it is written', async () => (await tokens.find(idOf(token)))?.usedAt !== null)
   const slow: TokenBook = { ...tokens, used: () => new Promise(() => {}) }
-  const patient = teamTokens({ tokens: slow, revocations: {} as Revocations }, time.now).tokenSessions
+  const patient = teamTokens({ tokens: slow, revocations: {} as Revocations }, time).tokenSessions
   time.advance(60_000)
   t.ok(await patient.verify(token), 'not for a store that hangs')
   const failing: TokenBook = { ...tokens, used: async () => { throw gatewayError('GW_STORE_DOWN') } }
-  t.ok(await teamTokens({ tokens: failing, revocations: {} as Revocations }, time.now).tokenSessions.verify(token), 'nor one that fails')
+  t.ok(await teamTokens({ tokens: failing, revocations: {} as Revocations }, time).tokenSessions.verify(token), 'nor one that fails')
 })
 
 t.test('what another replica has noted is not noted again', async t => {

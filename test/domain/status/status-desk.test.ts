@@ -68,8 +68,8 @@ function desks ({ replicas = 1, turns: given = undefined as StatusTurns | undefi
   const events = localEvents()
   const heard: TaskEvent[] = []
   events.subscribe(event => heard.push(event), () => {})
-  const turns = given ?? localTurns({ now: time.now, leaseMs: 120_000 })
-  const options = { upstream, keys, ledger, events, turns, timers, answerMs, intervalOf: () => intervalMs, now: time.now }
+  const turns = given ?? localTurns({ elapsed: time.elapsed, leaseMs: 120_000 })
+  const options = { upstream, keys, ledger, events, turns, timers, answerMs, intervalOf: () => intervalMs, now: time.now, elapsed: time.elapsed }
   const [desk, other] = Array.from({ length: Math.max(replicas, 2) }, () => statusDesk(options))
   /** The next call, when it has been made. */
   const next = async (count: number) => {

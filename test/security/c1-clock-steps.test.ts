@@ -1,0 +1,107 @@
+import t, { type Test } from 'tap'
+import { clock } from '../helpers/clock.ts'
+import { crankedGateway, intervalMs } from '../helpers/cranked-gateway.ts'
+import { apiKey, taskMs, type TestGatewayOptions } from '../helpers/gateway.ts'
+import { identityProvider } from '../helpers/identity-provider.ts'
+import { until } from '../helpers/until.ts'
+
+const hourMs = 3_600_000
+const steps = { 'an hour back': -hourMs, 'an hour ahead': hourMs, '25 hours back': -25 * hourMs, '25 hours ahead': 25 * hourMs }
+const roomy = 'plans: { default: { credits: unlimited, concurrentTasks: 1000, requestsPerMinute: 10000, pollsPerMinute: 10000 } }'
+const keys = ['apixo-key-number-one', 'apixo-key-number-two'] as const
+
+/** A gateway whose wall clock is stepped; its upstream has a clock of its own, which is not. Sessions outlast every step. */
+async function stepped (t: Test, options: TestGatewayOptions = {}) {
+  const time = clock()
+  const start = time.now()
+  const it = await crankedGateway(t, { config: roomy, ...options, time, sandbox: { now: () => start + time.elapsed(), ...options.sandbox } })
+  return { ...it, session: (subject: string, more = {}) => it.mint(subject, { ttlSeconds: 30 * 86_400, ...more }) }
+}
+
+function eachStep (title: string, run: (t: Test, stepMs: number) => Promise<void>): void {
+  t.test(title, async t => {
+    for (const [name, stepMs] of Object.entries(steps)) await t.test(name, async t => await run(t, stepMs))
+  })
+}
+
+eachStep('a running task is asked about after its interval, and not before, wherever the clock is put', async (t, stepMs) => {
+  const { session, made, status, polls, pass, time } = await stepped(t)
+  const token = await session('alice')
+  const taskId = await made(token)
+  await status(token, taskId)
+  time.step(stepMs)
+  const early = await status(token, taskId)
+  t.equal(polls(), 1, 'no time has passed')
+  t.equal(early.headers.get('retry-after'), String(intervalMs / 1000))
+  pass(intervalMs)
+  t.equal((await status(token, taskId)).json.data.state, 'processing')
+  pass(taskMs)
+  t.equal((await status(token, taskId)).json.data.state, 'success')
+})
+
+eachStep('an event stream hears of the end though nobody polls', async (t, stepMs) => {
+  const { session, made, listenTo, passUntil, time } = await stepped(t)
+  const token = await session('alice')
+  const stream = await listenTo(await made(token), { token })
+  await until('the first state is told', () => stream.events.length === 1)
+  time.step(stepMs)
+  await passUntil('the end is told', () => stream.events.some(({ data }) => JSON.parse(data).data.state === 'success'))
+})
+
+eachStep('a benched key is asked about again after ten seconds, and not an hour later', async (t, stepMs) => {
+  const { session, submit, sandbox, time, log, pass } = await stepped(t, { keys })
+  const token = await session('alice')
+  sandbox.revoke(keys[0])
+  for (let round = 0; round < 2; round++) await submit(token)
+  sandbox.restore(keys[0])
+  time.step(stepMs)
+  const probes = () => sandbox.calls.filter(({ url }) => url.includes('current-balance')).length
+  const before = probes()
+  for (let round = 0; round < 4; round++) await submit(token)
+  t.equal(probes(), before, 'not before its time')
+  pass(10_000)
+  await submit(token)
+  await until('it is back', () => log.some(line => line.msg === 'the key is back in use'))
+})
+
+eachStep('the last key that was benched is back for whoever comes after the announced wait', async (t, stepMs) => {
+  const { session, submit, sandbox, time, pass } = await stepped(t)
+  const token = await session('alice')
+  sandbox.revoke(apiKey)
+  await submit(token)
+  sandbox.restore(apiKey)
+  time.step(stepMs)
+  const refused = await submit(token)
+  t.equal(refused.error, 'GW_NO_KEY')
+  const waitSeconds = Number(refused.headers.get('retry-after'))
+  t.ok(waitSeconds >= 1 && waitSeconds <= 10, `a wait of ${waitSeconds} s`)
+  pass(waitSeconds * 1000)
+  await submit(token)
+  await until('it serves again', async () => (await submit(token)).status === 200)
+})
+
+eachStep('a key that was refused one model serves it again a minute later', async (t, stepMs) => {
+  const { session, submit, sandbox, time, pass } = await stepped(t)
+  const token = await session('alice')
+  sandbox.next((_request, response) => { response.writeHead(401, { 'content-type': 'application/json' }).end('{"code":401,"message":"no"}') })
+  await submit(token)
+  time.step(stepMs)
+  pass(60_000)
+  t.equal((await submit(token)).status, 200)
+})
+
+eachStep('a key that an issuer has rotated in is known by its first token', async (t, stepMs) => {
+  const issuer = await identityProvider(t)
+  const config = `${roomy}\nissuers: [{ issuer: "${issuer.origin}", algorithms: [ES256], audience: app, plan: default }]`
+  const { call, time, pass } = await stepped(t, { config })
+  const print = (options = {}) => {
+    const seconds = Math.floor(time.now() / 1000)
+    return issuer.sign({ iss: issuer.origin, sub: 'alice', aud: 'app', iat: seconds, exp: seconds + 3600 }, options)
+  }
+  t.equal((await call('/gateway/session', { token: await print() })).status, 200)
+  await call('/gateway/session', { token: await print({ header: { kid: 'made-up' } }) })
+  await issuer.addKey('ES256')
+  time.step(stepMs)
+  pass(30_000)
+  t.equal((await call('/gateway/session', { token: await print() })).status, 200)
+})
