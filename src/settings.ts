@@ -13,7 +13,7 @@ import { readModels } from './settings/models.ts'
 import { readFileSecrets, type FileSecret } from './settings/secrets/file-secrets.ts'
 import { equalSecretProblems, secretVariables } from './settings/secrets/rules.ts'
 import { SettingsError } from './settings/settings-error.ts'
-import { readText, type ReadFile } from './settings/text-file.ts'
+import { isLasting, readText, type ReadFile } from './settings/text-file.ts'
 
 export { describeSettings, shownSettings } from './settings/description.ts'
 export { readDotEnv } from './settings/environment/dot-env.ts'
@@ -57,7 +57,7 @@ export interface Settings {
   /** Secrets shared with issuers, by the issuer's name: at least one each, all of which verify. */
   readonly issuerSecrets: ReadonlyMap<string, readonly Secret[]>
   readonly turnstileSecret: Secret | undefined
-  /** The files that secrets came from, absolute, by their setting: what is in them may change (`liveSecrets`). */
+  /** The plain files that secrets came from, absolute, by their setting: what is in them may change (`liveSecrets`). */
   readonly secretFiles: ReadonlyMap<string, string>
   /** Sentences for the log, at every start. */
   readonly warnings: readonly string[]
@@ -136,5 +136,5 @@ function secretFilesOf ({ origins }: EnvironmentReading, fileSecrets: readonly F
   return new Map([
     ...places.filter(([, place]) => place !== 'environment' && place !== 'default'),
     ...fileSecrets.map(({ path, source }) => [pathText(path), source] as const)
-  ])
+  ].filter(([, path]) => isLasting(path)))
 }

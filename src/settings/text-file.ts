@@ -1,25 +1,71 @@
-import { readFileSync, statSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs'
 import { Refusal } from './settings-error.ts'
 
-/** Reads a text file; throws what `node:fs` throws. */
-export type ReadFile = (path: string) => string
+/** Reads a text file of at most so many bytes; throws what `node:fs` throws, and a `Refusal`. */
+export type ReadFile = (path: string, maxBytes?: number) => string
 
-export function readText (path: string): string {
-  return readFileSync(path, 'utf8')
+/** Longer than any list of secrets, bytes. */
+export const maxSecretBytes = 65_536
+/** Longer than any config file, bytes. */
+const maxTextBytes = 4_194_304
+/** How long a pipe may take to say all it has, ms. */
+const pipeMs = 5000
+
+/**
+ * Reads a text file, or a pipe such as `/dev/stdin`, of which a start must not hang: `/dev/zero` has no end, and a pipe
+ * may have nobody at its other end. It holds up the event loop for `waitMs` at most, so it is for the start alone.
+ */
+export function readText (path: string, maxBytes = maxTextBytes, waitMs = pipeMs): string {
+  const file = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  try {
+    return readAll(file, maxBytes, performance.now() + waitMs)
+  } finally {
+    closeSync(file)
+  }
+}
+
+function readAll (file: number, maxBytes: number, deadline: number): string {
+  const isPipe = fstatSync(file).isFIFO()
+  const buffer = Buffer.allocUnsafe(16_384)
+  const chunks: Buffer[] = []
+  for (let size = 0; ;) {
+    const length = readSome(file, buffer)
+    if (length !== null && length > 0) {
+      size += length
+      if (size > maxBytes) throw new Refusal(`has more than ${maxBytes} bytes`)
+      chunks.push(Buffer.from(buffer.subarray(0, length)))
+    } else if (length === 0 && (size > 0 || !isPipe)) return Buffer.concat(chunks).toString('utf8')
+    // Nobody has opened the other end of the pipe yet, or whoever has is slow.
+    else if (performance.now() > deadline) throw new Refusal('does not come to an end')
+    else Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5)
+  }
+}
+
+/** `null`: nothing yet. */
+function readSome (file: number, buffer: Buffer): number | null {
+  try {
+    return readSync(file, buffer)
+  } catch (error) {
+    if (reasonOf(error) === 'EAGAIN') return null
+    throw error
+  }
 }
 
 /** Why a file could not be read, in a word without its path: that may be a secret in the wrong place. */
 export function reasonOf (error: unknown): string {
+  if (error instanceof Refusal) return error.message
   return error instanceof Error && 'code' in error ? String(error.code) : 'for no known reason'
 }
-
-/** Longer than any list of secrets, bytes. */
-const maxBytes = 65_536
 
 /** Reads a short text file. It may be called while the gateway serves: a pipe or a disk's worth of text would hold it up. */
 export function readShortText (path: string): string {
   const found = statSync(path)
   if (!found.isFile()) throw new Refusal('is no plain file')
-  if (found.size > maxBytes) throw new Refusal(`has ${found.size} bytes, more than ${maxBytes}`)
-  return readText(path)
+  if (found.size > maxSecretBytes) throw new Refusal(`has ${found.size} bytes, more than ${maxSecretBytes}`)
+  return readText(path, maxSecretBytes)
+}
+
+/** Whether a file can be read again: a pipe has said all it had to say. One that is gone may come back. */
+export function isLasting (path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() !== false
 }

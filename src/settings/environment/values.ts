@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
 import { nearestName } from '../nearest-name.ts'
 import { Refusal, type SettingsProblem } from '../settings-error.ts'
-import { reasonOf, type ReadFile } from '../text-file.ts'
+import { maxSecretBytes, reasonOf, type ReadFile } from '../text-file.ts'
 import { environmentVariables, variables, type EnvironmentVariable, type VariableName } from './variables.ts'
 
 /** An empty variable counts as unset: compose files pass `${NAME:-}`. */
@@ -73,7 +73,7 @@ function find (variable: EnvironmentVariable, { env, cwd, readFile }: Sources): 
 
 function findInFile (fileName: string, path: string, cwd: string, readFile: ReadFile): Found {
   try {
-    return { text: readFile(path), source: path }
+    return { text: readFile(path, maxSecretBytes), source: path }
   } catch (error) {
     // The path is not shown: some put the secret itself into the _FILE variable.
     const problem = `${fileName} names no readable file (${reasonOf(error)}; a relative path counts from ${cwd})`

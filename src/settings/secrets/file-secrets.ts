@@ -3,7 +3,7 @@ import type { GatewayFileReading } from '../file/gateway-file.ts'
 import type { KeyPath } from '../file/key-path.ts'
 import type { GatewayFile } from '../file/schema.ts'
 import { Refusal, type SettingsProblem } from '../settings-error.ts'
-import { reasonOf, type ReadFile } from '../text-file.ts'
+import { maxSecretBytes, reasonOf, type ReadFile } from '../text-file.ts'
 import { apiKeyRule, secret, secrets, signingSecretRule, type SecretRule } from './strength.ts'
 
 /** A setting of the config file that names a file with a secret. */
@@ -73,7 +73,7 @@ export function readFileSecrets (
 
 function textOf (path: string, readFile: ReadFile): string {
   try {
-    return readFile(path)
+    return readFile(path, maxSecretBytes)
   } catch (error) {
     // The path is not shown: some put the secret itself there.
     throw new Refusal(`names no readable file (${reasonOf(error)})`)
