@@ -9,7 +9,7 @@ import { readGatewayFile, type GatewayFileReading } from './settings/file/gatewa
 import { pathText } from './settings/file/key-path.ts'
 import { fileRuleProblems, fileWarnings } from './settings/file/rules.ts'
 import type { GatewayFile } from './settings/file/schema.ts'
-import { readModels } from './settings/models.ts'
+import { type ModelsReading, readModels } from './settings/models.ts'
 import { readFileSecrets, type FileSecret } from './settings/secrets/file-secrets.ts'
 import { equalSecretProblems, secretVariables } from './settings/secrets/rules.ts'
 import { SettingsError } from './settings/settings-error.ts'
@@ -52,7 +52,7 @@ export interface Settings {
   readonly configPath: string
   readonly logLevel: EnvironmentValues['LOG_LEVEL']
   readonly file: GatewayFile
-  /** What models.json says, beside the config file; none without it. */
+  /** What models.json says, beside the config file or as shipped. */
   readonly models: readonly Model[]
   /** Secrets shared with issuers, by the issuer's name: at least one each, all of which verify. */
   readonly issuerSecrets: ReadonlyMap<string, readonly Secret[]>
@@ -93,11 +93,14 @@ export function loadSettings ({ env, cwd, readFile = readText }: SettingsSources
     ...equalSecretProblems(environment, config, fileSecrets.secrets)
   ]
   if (problems.length > 0) throw new SettingsError(problems)
-  return settingsOf(environment, config, fileSecrets.secrets, models.models)
+  return settingsOf(environment, config, fileSecrets.secrets, models)
 }
 
 function settingsOf (
-  environment: EnvironmentReading, config: GatewayFileReading, fileSecrets: readonly FileSecret[], models: readonly Model[]
+  environment: EnvironmentReading,
+  config: GatewayFileReading,
+  fileSecrets: readonly FileSecret[],
+  { models, warnings }: ModelsReading
 ): Settings {
   // Without a problem every value is there that is required or has a default.
   const values = environment.values as EnvironmentValues
@@ -126,7 +129,7 @@ function settingsOf (
       issuer === undefined ? [] : [[issuer, values.map(value => new Secret(value))] as const])),
     turnstileSecret: wrapped(fileSecrets.find(({ issuer }) => issuer === undefined)?.values[0]),
     secretFiles: secretFilesOf(environment, fileSecrets),
-    warnings: [...upstreamWarnings(environment), ...fileWarnings(config.file)],
+    warnings: [...upstreamWarnings(environment), ...fileWarnings(config.file), ...warnings],
     origins: new Map([...environment.origins, ...config.origins])
   })
 }

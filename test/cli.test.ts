@@ -59,7 +59,7 @@ t.test('words that a command does not know end in its own help and exit code 64'
 })
 
 t.test('check prints each setting and where it came from, and secrets as fingerprints', async t => {
-  const cwd = t.testdir({ 'gateway.yaml': config, '.env': 'LOG_LEVEL=warn\n' })
+  const cwd = t.testdir({ 'gateway.yaml': config, 'models.json': '{"models":[]}', '.env': 'LOG_LEVEL=warn\n' })
   const { code, stdout, stderr } = await run(t, cwd, ['check'], gatewayEnvironment(nowhere))
   t.equal(code, 0)
   t.equal(stderr, '')
@@ -69,6 +69,14 @@ t.test('check prints each setting and where it came from, and secrets as fingerp
   t.match(stdout, /^HOST +127\.0\.0\.1 +\(from default\)$/m)
   t.match(stdout, /^plans\.default\.credits +100 +\(from .*gateway\.yaml\)$/m)
   for (const secret of [apiKey, sessionSecret]) t.notMatch(stdout, secret)
+})
+
+t.test('check warns of what a start warns of, and is content', async t => {
+  const cwd = t.testdir({ 'gateway.yaml': config })
+  const { code, stdout, stderr } = await run(t, cwd, ['check'], gatewayEnvironment(nowhere))
+  t.equal(code, 0)
+  t.match(stdout, /^APIXO_API_KEY/)
+  t.match(stderr, /^warning: There is no models\.json beside \S+gateway\.yaml: the shipped \S+config\/models\.json counts\.\n$/)
 })
 
 t.test('check says what is wrong, and exits as a start would', async t => {

@@ -28,28 +28,48 @@ const modelsFile = Type.Object({
 export interface ModelsReading {
   readonly models: readonly Model[]
   readonly problems: readonly SettingsProblem[]
+  /** Sentences for the log, at every start. */
+  readonly warnings: readonly string[]
 }
 
-/** Reads models.json beside the config file. There need not be one; one that is broken is a problem. */
+/** What we ship, for a config file that stands elsewhere and has none beside it. */
+const shippedPath = join(import.meta.dirname, '../../config/models.json')
+
+/**
+ * Reads models.json beside the config file, or else the shipped one, with a warning: without it every model is polled as
+ * the slowest are, and pages are shown none. One that is broken is a problem.
+ */
 export function readModels (configPath: string, readFile: ReadFile): ModelsReading {
   const path = join(dirname(configPath), 'models.json')
+  const own = readIfThere(path, readFile)
+  if (own !== null) return own
+  const shipped = path === shippedPath ? null : readIfThere(shippedPath, readFile)
+  const substitute = shipped === null ? 'no model has a category' : `the shipped ${shippedPath} counts`
+  return { ...shipped ?? nothing, warnings: [`There is no models.json beside ${configPath}: ${substitute}.`] }
+}
+
+const nothing: ModelsReading = { models: [], problems: [], warnings: [] }
+
+/** `null`: there is no such file. */
+function readIfThere (path: string, readFile: ReadFile): ModelsReading | null {
   const problem = (problem: string, expected: string, source = path): ModelsReading =>
-    ({ models: [], problems: [{ setting: 'models', source, problem, expected }] })
+    ({ ...nothing, problems: [{ setting: 'models', source, problem, expected }] })
   let text
   try {
     text = readFile(path)
   } catch (error) {
     const reason = reasonOf(error)
-    return reason === 'ENOENT' || reason === 'ENOTDIR' ? { models: [], problems: [] } : problem(`can not be read (${reason})`, 'a file that can be read, or none')
+    if (reason === 'ENOENT' || reason === 'ENOTDIR') return null
+    return problem(`can not be read (${reason})`, 'a file that can be read, or none')
   }
   const expected = 'JSON with each key once'
   if (!isJson(text)) return problem('is no JSON', expected)
   // JSON is YAML too, and its reader knows the lines and keys that stand there twice.
   const { value, faults: [fault], lineOf } = parseYaml(text)
-  if (fault !== undefined) return problem(fault.problem, expected, `${path}:${fault.line}`)
+  if (fault !== undefined) return problem(fault.problem, fault.expected ?? expected, `${path}:${fault.line}`)
   const problems = problemsIn(value).map(({ path: at, problem, expected }) =>
     ({ setting: at.length === 0 ? 'models' : pathText(at), source: `${path}:${lineOf(at) ?? 1}`, problem, expected }))
-  return { models: problems.length > 0 ? [] : (value as { models: readonly Model[] }).models, problems }
+  return problems.length > 0 ? { ...nothing, problems } : { ...nothing, models: (value as { models: readonly Model[] }).models }
 }
 
 function problemsIn (value: unknown): readonly FileProblem[] {

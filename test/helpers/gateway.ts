@@ -20,7 +20,7 @@ export const taskMs = 6000
 export interface TestGatewayOptions {
   /** config/gateway.yaml; a roomy default plan when absent. */
   readonly config?: string
-  /** config/models.json has these; there is none when absent. */
+  /** config/models.json has these; none when absent. */
   readonly models?: readonly Model[]
   readonly env?: Readonly<Record<string, string>>
   readonly keys?: readonly string[]
@@ -86,8 +86,8 @@ export async function startGateway (t: Test, options: TestGatewayOptions = {}): 
 }
 
 /** Settings as an operator would make them: a file and an environment. */
-export function settingsFor (t: Test, baseUrl: string, { config = roomy, models, env = {}, keys = [apiKey], store = ':memory:' }: TestGatewayOptions): Settings {
-  const cwd = t.testdir({ 'gateway.yaml': config, ...(models === undefined ? {} : { 'models.json': JSON.stringify({ models }) }) })
+export function settingsFor (t: Test, baseUrl: string, { config = roomy, models = [], env = {}, keys = [apiKey], store = ':memory:' }: TestGatewayOptions): Settings {
+  const cwd = t.testdir({ 'gateway.yaml': config, 'models.json': JSON.stringify({ models }) })
   return loadSettings({
     cwd,
     env: {

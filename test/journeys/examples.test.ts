@@ -21,14 +21,15 @@ import { until } from '../helpers/until.ts'
 
 const folder = join(root, 'config/examples')
 const text = readFileSync(join(folder, 'README.md'), 'utf8')
-const shipped = parse(readFileSync(join(root, 'config/gateway.yaml'), 'utf8'))
+const shippedText = readFileSync(join(root, 'config/gateway.yaml'), 'utf8')
+const shipped = parse(shippedText)
 /** The origins that the document names: ours, and that of the page. */
 const documented = { gateway: 'https://gateway.example', page: 'https://app.example' }
 /** What a section of the document has. */
 interface Section {
   readonly title: string
   readonly text: string
-  /** gateway.yaml: the shipped one, and what the section has beside it. */
+  /** gateway.yaml: the shipped one, and at its end what the section has. */
   readonly config: string
   /** Appends to `.env`. */
   readonly dotEnv: string
@@ -43,11 +44,10 @@ const sections = text.split(/^## /m).slice(1).map(sectionFrom)
 function sectionFrom (text: string): Section {
   const blocks = Array.from(text.matchAll(/^```(\w+)\n(.*?)^```$/gms), ([, language, code]) => ({ language, code: code! }))
   const of = (language: string) => blocks.filter(block => block.language === language).map(({ code }) => code)
-  const own = parse(of('yaml').join('')) ?? {}
   return {
     title: text.slice(0, text.indexOf('\n')),
     text,
-    config: stringify({ ...shipped, ...own, plans: { ...shipped.plans, ...own.plans } }),
+    config: [shippedText, ...of('yaml')].join(''),
     dotEnv: of('sh').filter(code => code.includes('>> .env')).join(''),
     commands: of('sh').filter(code => !code.includes('>> .env')).join(''),
     code (who) {

@@ -11,6 +11,8 @@ interface Installation {
   readonly env?: Readonly<Record<string, string | undefined>>
   /** The text of config/gateway.yaml. */
   readonly yaml?: string
+  /** The text of config/models.json: without any model when absent; `null`: there is no such file. */
+  readonly models?: string | null
   /** Further files, by their path. */
   readonly files?: Readonly<Record<string, string>>
 }
@@ -18,8 +20,8 @@ interface Installation {
 type Folder = Pick<Test, 'testdir' | 'testdirName'>
 
 /** Makes a folder as an operator would, and gives what `loadSettings` takes. */
-export function install (t: Folder, { env = {}, yaml = 'plans: { default: {} }\n', files = {} }: Installation = {}) {
-  const tree: Record<string, string | Record<string, string>> = { config: { 'gateway.yaml': yaml } }
+export function install (t: Folder, { env = {}, yaml = 'plans: { default: {} }\n', models = '{"models":[]}', files = {} }: Installation = {}) {
+  const tree: Record<string, string | Record<string, string>> = { config: { 'gateway.yaml': yaml, ...models === null ? {} : { 'models.json': models } } }
   for (const [path, text] of Object.entries(files)) {
     const [folder, name] = path.split('/')
     tree[folder!] = name === undefined ? text : { ...tree[folder!] as Record<string, string>, [name]: text }

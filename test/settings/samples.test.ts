@@ -19,9 +19,13 @@ t.test('config/gateway.schema.json is current', t => {
   t.end()
 })
 
-t.test('the config file that ships is valid and changes no default', t => {
+t.test('the config file that ships is valid, changes no default, and has the plans of the examples', t => {
   t.ok(Check(gatewayFileSchema(), parse(read('config/gateway.yaml'))))
-  t.same(loadSample('config/gateway.yaml').file, load(t).file)
+  const { plans: { default: plan, guest, team, ...others }, ...rest } = loadSample('config/gateway.yaml').file
+  const { plans, ...defaults } = load(t).file
+  t.same({ default: plan, ...others }, plans)
+  t.same(rest, defaults)
+  t.match([guest, team], [{ credits: 5, models: ['nano-banana*'] }, { credits: 500, period: 'month' }])
   t.end()
 })
 

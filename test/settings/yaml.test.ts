@@ -1,6 +1,8 @@
-import { resolve } from 'node:path'
+import { readFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
 import t from 'tap'
 import { loadSettings } from '../../src/settings.ts'
+import { root } from '../helpers/program.ts'
 import { configPath, install, problemsOf } from './fixture.ts'
 
 t.test('the line is that of the key, also in lists, behind aliases and when the key is missing', t => {
@@ -29,8 +31,6 @@ const bomb = Array.from('bcdefghij', (name, index) =>
 
 t.test('text that is not strict YAML 1.2 is refused with its line', async t => {
   const rows: ReadonlyArray<readonly [yaml: string, line: number | undefined, problem: RegExp]> = [
-    ['plans: {}\nplans: {}\n', 2, /^Map keys must be unique$/],
-    ['plans: { default: {}, default: {} }\n', 1, /^Map keys must be unique$/],
     ['plans:\n\tdefault: {}\n', 2, /^Tabs are not allowed/],
     ['plans: [\n', 2, /must be sufficiently indented/],
     ['plans: !include other.yaml\n', 1, /^Unresolved tag$/],
@@ -45,6 +45,33 @@ t.test('text that is not strict YAML 1.2 is refused with its line', async t => {
     const source = line === undefined ? path : `${path}:${line}`
     t.match(problems[0], { setting: 'GATEWAY_CONFIG', source, problem, expected: 'YAML 1.2 with each key once' }, yaml)
   }
+})
+
+t.test('a key that stands there twice is named with both lines, and where they go', t => {
+  const shipped = readFileSync(join(root, 'config/gateway.yaml'), 'utf8')
+  const line = (text: string, start: string) => text.split('\n').findIndex(line => line.startsWith(start)) + 1
+  const rows = [
+    [`${shipped}plans:\n  pro: {}\n`, `"plans" stands there twice, in line ${line(shipped, 'plans:')} and in line ${shipped.split('\n').length}`],
+    ['plans: { default: {}, default: {} }\n', '"default" stands there twice, in line 1'],
+    ['plans:\n  a: &x { credits: 1 }\n  "a": *x\n', '"a" stands there twice, in line 2 and in line 3'],
+    ['prices:\n  1: 2\n  1: 3\n', '"1" stands there twice, in line 2 and in line 3'],
+    ['issuers:\n  - { issuer: a, audience: b }\n  - audience: b\n    issuer: a\n    audience: c\n', '"audience" stands there twice, in line 3 and in line 5'],
+    [`${'x'.repeat(100)}: 1\n${'x'.repeat(100)}: 1\n`, `"${'x'.repeat(78)}… stands there twice, in line 1 and in line 2`]
+  ] as const
+  for (const [yaml, problem] of rows) {
+    const expected = 'each key once: merge the second into the first'
+    const source = `${configPath(t)}:${problem.split(' ').at(-1)}`
+    t.match(problemsOf(t, { yaml }), [{ setting: 'GATEWAY_CONFIG', source, problem, expected }], yaml)
+  }
+  t.end()
+})
+
+t.test('every second key of a file is told of, and one that is thrice there twice', t => {
+  t.strictSame(problemsOf(t, { yaml: 'plans: {}\nplans: {}\nlimits: {}\nplans: {}\nlimits: {}\n' }).map(({ problem }) => problem), [
+    '"plans" stands there twice, in line 1 and in line 2', '"plans" stands there twice, in line 1 and in line 4',
+    '"limits" stands there twice, in line 3 and in line 5'
+  ])
+  t.end()
 })
 
 t.test('a file that is no mapping is refused, and an empty one has no plans', t => {

@@ -34,9 +34,8 @@ export function readGatewayFile (path: string, readFile: ReadFile): GatewayFileR
     problem: found.problem,
     expected: found.expected
   })
-  const expected = 'YAML 1.2 with each key once'
   if (faults.length === 0) return validated(path, value, locate)
-  const problems = faults.map(({ problem, line }) =>
+  const problems = faults.map(({ problem, line, expected = 'YAML 1.2 with each key once' }) =>
     ({ ...locate({ path: [], problem, expected }), source: source(line) }))
   return unreadable(problems, locate)
 }
