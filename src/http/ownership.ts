@@ -19,10 +19,6 @@ export interface Ownership {
   keyOfReferences (input: TaskReferences, context: Context): Promise<string | undefined>
 }
 
-/** Ids that one submit may name, each of which costs a look into the ledger. */
-const maxReferences = 50
-const maxMentions = 200
-
 export function ownership (ledger: TaskLedger, misses: Rate): Ownership {
   const notFound = async (context: Context) => {
     await misses(context)
@@ -40,7 +36,6 @@ export function ownership (ledger: TaskLedger, misses: Rate): Ownership {
   return {
     own,
     async keyOfReferences ({ references, mentions }, context) {
-      if (references.length > maxReferences || mentions.length > maxMentions) throw badRequest('The input refers to too many tasks.')
       const keyIds = new Set<string>()
       for (const taskId of references) keyIds.add((await own(taskId, context)).keyId)
       for (const word of mentions) {

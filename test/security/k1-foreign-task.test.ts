@@ -69,11 +69,11 @@ t.test('a task named inside input belongs to the caller, at any depth and in any
   for (const more of [{ origin: taskId }, { parent: { uuid: taskId } }, { sources: ['x', taskId] }]) {
     t.equal((await send(mallory, more)).error, 'GW_TASK_NOT_FOUND', `no name is needed: ${JSON.stringify(more)}`)
   }
-  t.equal((await send(mallory, { words: Array.from({ length: 201 }, () => 'a-word-of-some-length') })).error, 'GW_BAD_REQUEST')
+  t.equal((await send(mallory, { words: Array.from({ length: 201 }, (_, index) => `a-word-of-some-length-${index}`) })).error, 'GW_BAD_REQUEST')
   t.equal(sandbox.submits.length, 1, 'none of them was sent')
   t.equal((await send(alice, { a: [{ task_id: taskId }] })).status, 200, 'the owner may')
   t.equal((await send(alice, { origin: taskId, style: 'not-a-task-but-as-long' })).status, 200, 'under any name')
-  t.equal((await send(mallory, { task_id: Array.from({ length: 51 }, () => taskId) })).error, 'GW_BAD_REQUEST', 'nor are ids tried in bulk')
+  t.equal((await send(mallory, { task_id: Array.from({ length: 51 }, (_, index) => taskId + index) })).error, 'GW_BAD_REQUEST', 'nor are ids tried in bulk')
   t.equal(sandbox.submits.length, 3)
 })
 

@@ -43,12 +43,9 @@ export function readBatchBody (original: Buffer, keyOf: (idempotencyKey: string)
   const read = elementTexts(texts.get('items')!).map((text, index) => readItem(items[index], text, `items.${index}.`))
   refuseTwins(read.map(item => item.clientItemId), 'client_item_id')
   refuseTwins(read.map(item => item.idempotencyKey), 'idempotency_key')
-  const references = taskReferences(read.map(item => item.input))
   return {
     items: read,
-    // Items of one batch often start from one and the same task.
-    references: [...new Set(references.references)],
-    mentions: [...new Set(references.mentions)],
+    ...taskReferences(read.map(item => item.input)),
     bytes: Buffer.from(`{"items":[${read.map(item => rebuild(item, keyOf(item.idempotencyKey))).join(',')}]}`)
   }
 }

@@ -20,9 +20,20 @@ export function fieldAt (body: object, path: string): unknown {
 
 function refuseLookAlike (value: object, name: string, path: string): void {
   if (Array.isArray(value)) return
-  const folded = fold(name)
-  const alike = Object.keys(value).find(other => fold(other) === folded)
+  const alike = namesIn(value).get(fold(name))
   if (alike !== undefined) throw badRequest(`Write ${quoted(name)} of ${path} and not ${quoted(alike)}.`)
+}
+
+/** The names of each object that was asked about, by how they fold: fifteen caps and 49,000 names took 0.7 s without. */
+const foldedNames = new WeakMap<object, ReadonlyMap<string, string>>()
+
+function namesIn (value: object): ReadonlyMap<string, string> {
+  let names = foldedNames.get(value)
+  if (names === undefined) {
+    names = new Map(Object.keys(value).map(name => [fold(name), name]))
+    foldedNames.set(value, names)
+  }
+  return names
 }
 
 /**

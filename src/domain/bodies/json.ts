@@ -14,6 +14,10 @@ export const maxDepth = 64
 export const maxNames = 50_000
 /** Characters of all names together: folding makes up to eighteen of one, and fifteen megabytes of them took seconds. */
 const maxNameCharacters = 500_000
+/** Characters of one name: combining marks are put in order when it is folded, and 320,000 of them took 90 s. */
+const maxNameLength = 256
+/** Of each character, written as an escape. */
+const escapeLength = '\\u0301'.length
 
 const quote = 0x22
 const backslash = 0x5c
@@ -34,12 +38,18 @@ interface Level { readonly names: Set<string> | null, name: string }
  * Throws `GW_BAD_REQUEST`, which names what to change.
  */
 export function readJson (bytes: Buffer): JsonDocument {
-  if (!isUtf8(bytes)) throw badRequest('The body is not valid UTF-8.')
+  if (!isUtf8(bytes)) throw badRequest(startsInUtf16(bytes) ? 'The body is in UTF-16: send UTF-8.' : 'The body is not valid UTF-8.')
   const text = bytes.toString('utf8')
+  if (text.startsWith('\uFEFF')) throw badRequest('The body begins with a byte order mark (BOM): send it without.')
   const texts = scan(text)
   const value = parse(text)
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw badRequest('The body must be a JSON object.')
   return { value: value as Record<string, unknown>, texts }
+}
+
+/** By its byte order mark, as Windows programs write it. */
+function startsInUtf16 ([first, second]: Buffer): boolean {
+  return (first === 0xff && second === 0xfe) || (first === 0xfe && second === 0xff)
 }
 
 /** Two names that fold alike may be one name to somebody: a case-blind parser, or one that knows Unicode (`ſ` is an s). */
@@ -106,7 +116,10 @@ function scan (text: string): Map<string, string> {
   let containers = 0
   let valueAt = 0
   const endValue = (end: number) => {
-    if (levels.length === 1 && level!.names !== null && level!.name !== '') texts.set(level!.name, text.slice(valueAt, end).trim())
+    if (levels.length !== 1 || level!.names === null || level!.name === '') return
+    texts.set(level!.name, text.slice(valueAt, end).trim())
+    // Once for each name: where commas follow without one, each of them would read the same text again.
+    level!.name = ''
   }
   for (let at = 0; at < text.length; at++) {
     switch (text.charCodeAt(at)) {
@@ -159,8 +172,15 @@ function endOfString (text: string, start: number): number {
 }
 
 function nameAt (text: string, start: number, end: number): string {
+  if (end - start - 1 > maxNameLength * escapeLength) throw longName()
   const raw = text.slice(start + 1, end)
-  return raw.includes('\\') ? String(parse(`"${raw}"`)) : raw
+  const name = raw.includes('\\') ? String(parse(`"${raw}"`)) : raw
+  if (name.length > maxNameLength) throw longName()
+  return name
+}
+
+function longName () {
+  return badRequest(`A name in the body has more than ${maxNameLength} characters.`)
 }
 
 function takeName (level: Level, name: string, parent: Level | undefined): void {

@@ -1,3 +1,4 @@
+import { badRequest } from '../../errors.ts'
 import { fold } from './json.ts'
 
 /** The earlier tasks that a request's `input` has to do with. */
@@ -7,6 +8,10 @@ export interface TaskReferences {
   /** Other strings in `input` that could be ids of tasks; none may be somebody else's. */
   readonly mentions: readonly string[]
 }
+
+/** Ids that one request may name, each of which costs a look into the ledger. */
+const maxReferences = 50
+const maxMentions = 200
 
 /** `task_id`, `taskId`, `origin-task-ids`, `batchId`, … : the names under which a model page refers to an earlier task. */
 const referenceName = /(?:task|batch)ids?$/
@@ -19,12 +24,13 @@ function isReference (name: string): boolean {
 const likeTaskId = /^[\w-]{16,256}$/
 
 /**
- * Task ids in `input`, at any depth: by the name they stand under, in any case and spelling, and by their looks under
- * any other, for the documents keep finding new names for an earlier task.
+ * Task ids in `input`, at any depth, each of them once: by the name they stand under, in any case and spelling, and by
+ * their looks under any other, for the documents keep finding new names for an earlier task. Throws `GW_BAD_REQUEST` at the
+ * first that is too many: a body has room for eight million.
  */
 export function taskReferences (input: object): TaskReferences {
-  const references: string[] = []
-  const mentions: string[] = []
+  const references = new Set<string>()
+  const mentions = new Set<string>()
   const visit = (value: unknown, refers: boolean): void => {
     if (Array.isArray(value)) {
       // Not by `Object.entries`: of an array with millions of numbers it makes as many arrays more.
@@ -34,11 +40,15 @@ export function taskReferences (input: object): TaskReferences {
       for (const [name, inner] of Object.entries(value)) visit(inner, refers || isReference(name))
     } else if (refers && value !== null) {
       // Whatever is written there is held against the ledger: a number or a boolean belongs to nobody.
-      references.push(String(value))
+      collect(references, String(value), maxReferences)
     } else if (typeof value === 'string' && likeTaskId.test(value)) {
-      mentions.push(value)
+      collect(mentions, value, maxMentions)
     }
   }
   visit(input, false)
-  return { references, mentions }
+  return { references: [...references], mentions: [...mentions] }
+}
+
+function collect (ids: Set<string>, id: string, limit: number): void {
+  if (ids.add(id).size > limit) throw badRequest('The input refers to too many tasks.')
 }

@@ -19,6 +19,14 @@ t.test('what is no JSON object in UTF-8 is refused', async t => {
   t.throws(() => readJson(Buffer.from('{"a":1}', 'utf16le')), badRequest, 'UTF-16')
 })
 
+t.test('a byte order mark is named, for no editor shows it', async t => {
+  t.throws(() => read('\uFEFF{"a":1}'), { ...badRequest, message: /byte order mark/ })
+  for (const mark of [[0xff, 0xfe], [0xfe, 0xff]]) {
+    t.throws(() => readJson(Buffer.from([...mark, 0x7b, 0, 0x7d, 0])), { ...badRequest, message: /UTF-16/ })
+  }
+  for (const bytes of [[0xff], [0xfe, 0], [0x7b, 0xff, 0xfe], [0xff, 0xff]]) t.throws(() => readJson(Buffer.from(bytes)), { message: /not valid UTF-8/ })
+})
+
 t.test('a name given twice, or twice but for case, is refused at every depth', async t => {
   const twins = [
     '{"model":"a","model":"b"}', '{"model":"a","Model":"b"}', '{"a":{"x":1,"X":2}}', '{"a":[{"x":1,"x":2}]}',
@@ -47,10 +55,11 @@ t.test('depth and names have bounds', async t => {
 })
 
 t.test('a million names and ten thousand levels are refused in less than a second', async t => {
-  const start = performance.now()
-  t.throws(() => read(`{${Array.from({ length: 1e6 }, (_, index) => `"k${index}":1`).join()}}`), badRequest)
+  const names = `{${Array.from({ length: 1e6 }, (_, index) => `"k${index}":1`).join()}}`
+  const start = process.threadCpuUsage() // and not the clock: a busy machine has others to serve
+  t.throws(() => read(names), badRequest)
   t.throws(() => read('{"a":'.repeat(10_000)), badRequest)
-  t.ok(performance.now() - start < 1000)
+  t.ok(process.threadCpuUsage(start).user < 1_000_000)
 })
 
 t.test('folding knows Unicode\'s look-alikes', async t => {
