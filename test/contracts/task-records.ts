@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { Page, PageRequest, TaskRecord, UsageRow } from '../../src/domain/ledger/records.ts'
+import { endsKeptMs, type Page, type PageRequest, type TaskRecord, type UsageRow } from '../../src/domain/ledger/records.ts'
 import { pagesOf } from '../helpers/pages.ts'
 import { answer, openBooks, type OpenStore, periodStart, places, sent, terms } from './open-books.ts'
 
@@ -10,7 +10,7 @@ const ever = { from: '2000-01-01', to: '2100-01-01' }
 
 /** Every TaskRecords must pass this, whatever is behind it. */
 export function taskRecordsContract (t: Test, open: OpenStore): void {
-  for (const group of [listing, releasing, summing, retaining]) group(t, open)
+  for (const group of [listing, ending, releasing, summing, retaining]) group(t, open)
 }
 
 async function allPages (read: (page: PageRequest) => Promise<Page<TaskRecord>>, limit: number, between = async () => {}): Promise<TaskRecord[]> {
@@ -77,6 +77,48 @@ function listing (t: Test, open: OpenStore): void {
     const found = await allPages(page => records.tasksOf(subject, page), 3, async () => { await at('claimed', {}, `new ${count++}`) })
     t.same(found.map(({ taskId }) => taskId), Array.from({ length: 10 }, (_, index) => `task ${9 - index}`))
     t.equal((await records.tasksOf(subject, { cursor: null, limit: count + 10 })).next, null, 'a page that is just full is the last')
+  })
+}
+
+function ending (t: Test, open: OpenStore): void {
+  t.test('ends are told in their order, each place once, in pages of any length, and those of one subject', async t => {
+    const { records, ledger, at, time } = await openBooks(t, open)
+    const begin = time.now()
+    const later: string[] = []
+    for (let count = 0; count < 12; count++) {
+      if (count % 3 === 0) time.advance(1000)
+      await at(count % 2 === 0 ? 'settled' : 'claimed', {}, `täsk {${count}}`)
+      if (count % 2 === 1) later.push(`täsk {${count}}`)
+    }
+    for (const place of ['sent', 'unknown', 'released'] as const) await at(place)
+    await at('settled', { subject: 'app:bob' }, 'of bob')
+    time.advance(1000)
+    for (const taskId of later) await ledger.settle({ taskId, state: 'failed', answer })
+    const first = { endedAt: begin, taskId: '' }
+    const whole = await records.endsOf(subject, first, 100)
+    const [early, late] = [whole.slice(0, 6), whole.slice(6)]
+    t.same(early.map(({ taskId }) => taskId).sort(), [0, 10, 2, 4, 6, 8].map(count => `täsk {${count}}`))
+    t.same(early.map(({ endedAt }) => (endedAt - begin) / 1000), [1, 1, 2, 3, 3, 4])
+    t.same(late.map(({ taskId }) => taskId).sort(), later.sort())
+    t.same(late.map(({ endedAt }) => endedAt), later.map(() => begin + 5000))
+    for (const limit of [1, 2, 5, 12]) {
+      const found = []
+      for (let page = await records.endsOf(subject, first, limit); page.length > 0; page = await records.endsOf(subject, page.at(-1)!, limit)) found.push(...page)
+      t.same(found, whole, `by ${limit}`)
+    }
+    t.same(await records.endsOf(subject, { endedAt: begin + 5000, taskId: '' }, 100), late, 'those at that very time too')
+    t.same(await records.endsOf(subject, { endedAt: begin + 5001, taskId: '' }, 100), [])
+    t.same(await records.endsOf('app:carol', first, 100), [])
+  })
+
+  t.test('ends of the last day stay in order, however many there are', async t => {
+    const { records, at, time } = await openBooks(t, open)
+    await at('settled', {}, 'long ago')
+    time.advance(endsKeptMs - 1000)
+    await at('settled', {}, 'a moment ago')
+    time.advance(2000)
+    await at('settled', {}, 'now')
+    t.same((await records.endsOf(subject, { endedAt: time.now() - endsKeptMs, taskId: '' }, 100)).map(({ taskId }) => taskId), ['a moment ago', 'now'])
   })
 }
 

@@ -4,7 +4,7 @@ import Fastify from 'fastify'
 import t, { type Test } from 'tap'
 import { gatewayError } from '../../src/errors.ts'
 import type { Context } from '../../src/http/call.ts'
-import { type EventStream, eventStreams, sessionCheckMs } from '../../src/http/events/event-stream.ts'
+import { type EventStream, eventStreams, heartbeatMs, sessionCheckMs } from '../../src/http/events/event-stream.ts'
 import { clock } from '../helpers/clock.ts'
 import { openEvents } from '../helpers/event-source.ts'
 import { rawSocket } from '../helpers/raw-http.ts'
@@ -84,10 +84,49 @@ t.test('while the store is down only time ends a session', async t => {
     it.time.advance(sessionCheckMs)
     it.timers.run()
   }
-  await until('it lives', () => stream.text === ':\n\n:\n\n')
+  await until('it lives', () => /^retry: \d+\n:\n$/.test(stream.text))
   it.time.advance(60_000)
   await until('it looks', () => it.timers.waiting === 1)
   it.timers.run()
   await stream.over()
   t.notOk(stream.isCut)
+})
+
+t.test('a slow reader is told when there is room, and a sign of life does not cost it its stream', async t => {
+  const it = await streaming(t)
+  const stream = await openEvents(t, it.origin)
+  stream.pause()
+  const large = (index: number) => ({ type: 'state', id: String(index), data: 'x'.repeat(1_000_000) })
+  let room: Promise<void> | null = null
+  let sent = 0
+  for (; room === null; sent++) {
+    it.opened[0]!.send(large(sent))
+    room = it.opened[0]!.room()
+  }
+  for (let count = 0; count < heartbeatMs / sessionCheckMs; count++) {
+    await until('it looks', () => it.timers.waiting === 1)
+    it.time.advance(sessionCheckMs)
+    it.timers.run()
+  }
+  stream.resume()
+  await room
+  t.equal(it.opened[0]!.room(), null)
+  it.opened[0]!.send({ type: 'state', id: 'last', data: 'x' })
+  await stream.heard(sent + 1)
+  t.notOk(stream.isOver)
+})
+
+t.test('whoever waits for room in a stream whose reader has gone waits no longer', async t => {
+  const it = await streaming(t)
+  const stream = await openEvents(t, it.origin)
+  stream.pause()
+  let room: Promise<void> | null = null
+  while (room === null) {
+    it.opened[0]!.send({ type: 'state', id: '1', data: 'x'.repeat(1_000_000) })
+    room = it.opened[0]!.room()
+  }
+  stream.close()
+  await room
+  it.opened[0]!.send({ type: 'state', id: '2', data: 'x' })
+  t.equal(it.opened[0]!.room(), null)
 })

@@ -10,9 +10,14 @@ t.test('a task\'s stream tells each change once, with the envelope as its data, 
   const taskId = await made(token)
   const stream = await listenTo(taskId, { token, headers: { 'accept-encoding': 'gzip, br' } })
   t.equal(stream.status, 200)
-  t.match(stream.headers, { 'content-type': 'text/event-stream', 'cache-control': 'no-store', 'x-accel-buffering': 'no', 'x-content-type-options': 'nosniff' })
+  t.match(stream.headers, {
+    'content-type': 'text/event-stream',
+    'cache-control': 'no-store, no-transform',
+    'content-encoding': 'identity',
+    'x-accel-buffering': 'no',
+    'x-content-type-options': 'nosniff'
+  })
   t.ok(stream.headers['x-request-id'])
-  t.equal(stream.headers['content-encoding'], undefined)
   await stream.heard(1)
   pass(intervalMs)
   await stream.heard(2)
@@ -79,6 +84,27 @@ t.test('an answer of several lines is several lines of data', async t => {
   const [event] = await stream.heard(1)
   t.equal(event!.data, body)
   t.equal(event!.id, 'a_state___')
+})
+
+t.test('a stream says when to come back, a little later or sooner than the next; an id is the last line of its event', async t => {
+  const { mint, made, listenTo, pass } = await crankedGateway(t)
+  const token = await mint('alice')
+  const taskId = await made(token)
+  const streams = await Promise.all(Array.from({ length: 12 }, () => listenTo(taskId, { token })))
+  const waits = await Promise.all(streams.map(async stream => {
+    await stream.heard(1)
+    return Number(/^retry: (\d+)\n/.exec(stream.text)?.[1])
+  }))
+  t.ok(waits.every(wait => wait >= 1000 && wait <= 5000), String(waits))
+  t.ok(new Set(waits).size > 2, 'streams that are ended together do not come back together')
+  pass(taskMs)
+  for (const stream of streams) {
+    await stream.over()
+    const blocks = stream.text.split('\n\n').filter(block => block.includes('data:'))
+    t.equal(blocks.length, 3)
+    for (const block of blocks) t.match(block, /\nid: [^\n]+$/)
+    t.equal(stream.text.split('\n\n').length, 4, 'and nothing else is a block')
+  }
 })
 
 t.test('a subject has so many streams and no more, and one that is closed makes room', async t => {

@@ -3,7 +3,7 @@ import type { Stage } from '../../domain/ledger/ledger.ts'
 import type { PageRequest, TaskRecord, TaskRecords } from '../../domain/ledger/records.ts'
 import { type BusyPlace, type BusySubjects, firstBusy } from './busy-subjects.ts'
 import type { Commands } from './commands.ts'
-import { decoded, placeOf, reservationName } from './key-names.ts'
+import { decoded, encoded, placeOf, reservationName } from './key-names.ts'
 
 /** A row of a list: `null` for one that is past its retention. */
 interface Row { readonly number: string, readonly record: TaskRecord | null }
@@ -24,6 +24,10 @@ export function redisRecords ({ ofSubject }: Commands, busy: BusySubjects): Omit
         if (items.length === limit) return { items, next: last }
         start = `(${last}`
       }
+    },
+    async endsOf (subject, { endedAt, taskId }, limit) {
+      const rows = (await ofSubject(subject, 'endsAfter', endedAt, encoded(taskId), limit) as Buffer[]).map(String)
+      return rows.flatMap((task, index) => index % 2 === 0 ? [{ taskId: decoded(task), endedAt: Number(rows[index + 1]) }] : [])
     },
     unknowns: page => unknowns({ ofSubject }, busy, page),
     async release (id) {

@@ -156,7 +156,10 @@ const migrations: readonly string[] = [
      previous_until     INTEGER,
      revoked_at         INTEGER,
      used_at            INTEGER
-   ) STRICT;`
+   ) STRICT;`,
+
+  // Entered once, when a task ends.
+  "CREATE INDEX ended_tasks ON tasks (subject, ended_at, task_id) WHERE stage = 'settled';"
 ]
 
 /** The version of the file. Throws when a newer gateway wrote it. */

@@ -1,4 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { FinalState } from '../../domain/bodies/envelope.ts'
 import type { Stage } from '../../domain/ledger/ledger.ts'
 import type { TaskRecord, TaskRecords } from '../../domain/ledger/records.ts'
@@ -24,6 +25,12 @@ export function sqliteRecords (db: DatabaseSync, group: GroupCommit, { accounts,
       const rows = read(() => sql.ofSubject.all(subject, rowAt(cursor) ?? Infinity, limit + 1) as unknown as Row[])
       await group.committed() // what is told here must not be undone
       return pageOf(rows, limit, recordFrom)
+    },
+    async endsOf (subject, { endedAt, taskId }, limit) {
+      await nextTurn()
+      const rows = read(() => sql.ends.all(subject, endedAt, taskId, limit) as unknown as EndRow[])
+      await group.committed()
+      return rows.map(row => ({ endedAt: row.ended_at, taskId: row.task_id }))
     },
     async unknowns ({ cursor, limit }) {
       return pageOf(read(() => sql.unknown.all(rowAt(cursor) ?? 0, limit + 1) as unknown as Row[]), limit, recordFrom)
@@ -60,6 +67,8 @@ interface Row {
   readonly ended_at: number | null
 }
 
+interface EndRow { readonly ended_at: number, readonly task_id: string }
+
 function recordFrom ({ id, task_id: taskId, refunded, created_at: createdAt, ended_at: endedAt, ...row }: Row): TaskRecord {
   return { ...row, id: String(id), taskId, refunded: refunded === 1, createdAt, endedAt }
 }
@@ -67,6 +76,8 @@ function recordFrom ({ id, task_id: taskId, refunded, created_at: createdAt, end
 function statements (db: DatabaseSync) {
   return {
     ofSubject: db.prepare(`SELECT ${columns} FROM tasks WHERE subject = ? AND listed = 1 AND id < ? ORDER BY id DESC LIMIT ?`),
+    ends: db.prepare(`SELECT ended_at, task_id FROM tasks WHERE subject = ? AND stage = 'settled' AND (ended_at, task_id) > (?, ?)
+      ORDER BY ended_at, task_id LIMIT ?`),
     unknown: db.prepare(`SELECT ${columns} FROM tasks WHERE stage = 'unknown' AND refunded = 0 AND id > ? ORDER BY id LIMIT ?`),
     release: db.prepare(`UPDATE tasks SET refunded = 1 WHERE id = ? AND stage = 'unknown' AND refunded = 0 RETURNING ${chargeColumns}`)
   }

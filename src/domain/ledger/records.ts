@@ -34,6 +34,16 @@ export interface PageRequest {
   readonly limit: number
 }
 
+/** A task's place among the ends of its subject: by the time, and at the same time by the store's order of the ids. */
+export interface TaskEnd {
+  /** Unix ms. */
+  readonly endedAt: number
+  readonly taskId: string
+}
+
+/** How long a store knows the order of the ends at least, ms. */
+export const endsKeptMs = 25 * 3600_000
+
 /** Sums of one day (UTC, of the reservation), subject and model. */
 export interface UsageRow {
   /** `2026-01-31` */
@@ -61,6 +71,12 @@ export interface UsageSpan {
 export interface TaskRecords {
   /** The subject's tasks, the newest first: all that were claimed or are unknown, and no refused submits. */
   tasksOf (subject: string, page: PageRequest): Promise<Page<TaskRecord>>
+  /**
+   * The subject's tasks that have ended after that place, the oldest end first, a batch's own row among them. At the
+   * time of a place whose id is empty there is none before it. What is older than `endsKeptMs` may be left out. Each call is
+   * a turn of the event loop.
+   */
+  endsOf (subject: string, after: TaskEnd, limit: number): Promise<readonly TaskEnd[]>
   /** All unknown ones that are still charged, the oldest first. */
   unknowns (page: PageRequest): Promise<Page<TaskRecord>>
   /**

@@ -1,19 +1,26 @@
-import { LRUCache } from 'lru-cache'
 import type { Task, TaskLedger } from '../ledger/ledger.ts'
-import type { TaskRecord, TaskRecords } from '../ledger/records.ts'
+import type { TaskEnd, TaskRecord, TaskRecords } from '../ledger/records.ts'
 import { batchRow } from '../policy/catalog.ts'
 import type { TaskEvent } from './events.ts'
 import { endOf } from './status-desk.ts'
 import type { Watching } from './watching.ts'
 
+/** How far a reader has heard: of every end before `mark` (Unix ms), and of that of the task that was told with it. */
+export interface FeedCursor { readonly mark: number, readonly taskId: string }
+
 export interface FeedRequest {
   readonly subject: string
   /** Models that the session may use. */
   readonly permits: (model: string) => boolean
-  /** Every end after this is told, Unix ms; `null`: those from now on. */
-  readonly since: number | null
-  /** `mark`, Unix ms: every end before it has been told. It is the `since` of who comes back. */
-  readonly tell: (event: TaskEvent, mark: number) => void
+  /** Every end after this is told, the oldest first; `null`: those from now on. */
+  readonly since: FeedCursor | null
+  /**
+   * `mark`: with the event's own task it is the cursor of a reader that comes back. `null`: there is room for the next event;
+   * else it resolves when there is, also when the reader has gone.
+   */
+  readonly tell: (event: TaskEvent, mark: number) => Promise<void> | null
+  /** Called before anything is told when `since` is too long ago: ends before this time (Unix ms) are not told. */
+  readonly resync: (from: number, mark: number) => void
 }
 
 /** All of a subject's tasks: the state of each unfinished one, then each change, and each end once. */
@@ -26,89 +33,189 @@ export interface SubjectFeed {
 export interface SubjectFeedOptions {
   readonly watching: Watching
   readonly ledger: Pick<TaskLedger, 'taskOf'>
-  readonly records: Pick<TaskRecords, 'tasksOf'>
+  readonly records: Pick<TaskRecords, 'tasksOf' | 'endsOf'>
   readonly now: () => number
 }
 
-/** How far the first look goes back: this many of the subject's newest tasks, in pages. */
+/** How far the first look goes back for unfinished tasks: this many of the subject's newest ones, in pages. */
 export const feedDepth = 500
 const pageLength = 100
+/** Ends of one page, each of which costs about 0.1 ms: short turns of the event loop. */
+export const endsPerPage = 20
+/** How long ago the ends are that a reader who comes back is told of, ms. A store knows them a little longer. */
+export const replayMs = 24 * 3600_000
 /** Clocks of two replicas may differ by so much, and a row be written so long after the instant in it, ms. */
-const slackMs = 10_000
+export const slackMs = 10_000
 /** Ends that a feed knows it has told. */
-const maxTold = 2 * feedDepth
+const maxTold = 10_000
 
-export function subjectFeed ({ watching, ledger, records, now }: SubjectFeedOptions) {
-  return ({ subject, permits, since, tell }: FeedRequest): SubjectFeed => {
-    const begin = since ?? now()
-    // Whoever comes for the first time is owed nothing older, and hears of what ends from here on.
-    const endedAfter = since === null ? begin : since - slackMs
-    const followed = new Map<string, () => void>()
-    const told = new LRUCache<string, true>({ max: maxTold })
-    let mark = begin
-    let depth = feedDepth
-    let isLooking = false
-    let isStopped = false
+export function subjectFeed (options: SubjectFeedOptions) {
+  return (request: FeedRequest): SubjectFeed => new Feed(options, request)
+}
 
-    const emit = (event: TaskEvent): void => {
-      if (isStopped || told.has(event.taskId)) return
-      if (event.isFinal) {
-        told.set(event.taskId, true)
-        followed.delete(event.taskId)
-      }
-      tell(event, mark)
-    }
-    const follow = (task: Task): void => {
-      if (isStopped || task.subject !== subject || task.operation === batchRow || !permits(task.model) || followed.has(task.taskId)) return
-      const end = endOf(task, now())
-      if (end === null) followed.set(task.taskId, watching.task(task, emit))
-      else emit(end)
-    }
-    const adopt = async (taskId: string): Promise<void> => {
-      const task = await ledger.taskOf(taskId)
-      if (task !== null) follow(task)
-    }
+/**
+ * What a slow reader has not taken yet is not sent: of ends in the past the next one is read when there is room, and of
+ * what happens meanwhile the latest of each task waits.
+ */
+class Feed implements SubjectFeed {
+  readonly #options: SubjectFeedOptions
+  readonly #request: FeedRequest
+  /** No end up to this time is news to the reader, Unix ms. */
+  readonly #began: number
+  /** Where the next look begins: every end before it has been told. */
+  #next: TaskEnd
+  /** Ends that have been told, the latest last. */
+  readonly #told = new Set<string>()
+  /** Ways to stop following a task. */
+  readonly #followed = new Map<string, () => void>()
+  /** What is to be told as soon as there is room. */
+  readonly #waiting = new Map<string, TaskEvent>()
+  #full: Promise<void> | null = null
+  #depth = feedDepth
+  #isLooking = false
+  #isStopped = false
+  readonly #forget: () => void
 
-    const isNew = ({ taskId, operation, stage, endedAt }: TaskRecord): boolean =>
-      taskId !== null && operation !== batchRow && !followed.has(taskId) && !told.has(taskId) &&
-      (stage === 'claimed' || (stage === 'settled' && endedAt! > endedAfter))
-    const read = async (): Promise<void> => {
-      const start = now()
-      let cursor: string | null = null
-      for (let seen = 0; seen < depth; seen += pageLength) {
-        const page = await records.tasksOf(subject, { cursor, limit: pageLength })
-        for (const record of page.items) if (isNew(record)) await adopt(record.taskId!)
-        cursor = page.next
-        if (cursor === null) break
-      }
-      mark = start
-      depth = pageLength
-    }
-
-    const look = (): void => {
-      if (isLooking) return
-      isLooking = true
-      const over = (): void => { isLooking = false }
-      read().then(over, over)
-    }
-    const forget = watching.subject(subject, {
+  constructor (options: SubjectFeedOptions, request: FeedRequest) {
+    const { watching, now } = options
+    const { subject, since, resync } = request
+    this.#options = options
+    this.#request = request
+    const opened = now()
+    const oldest = opened - replayMs
+    // A reader that comes for the first time is owed nothing older, and hears of what ends from here on.
+    const heardUntil = since === null ? opened : Math.min(since.mark - slackMs, opened)
+    this.#began = Math.max(heardUntil, oldest)
+    this.#next = since === null || heardUntil < oldest
+      ? { endedAt: this.#began + 1, taskId: '' }
+      : { endedAt: heardUntil, taskId: since.taskId }
+    if (heardUntil < oldest) resync(oldest, this.#mark)
+    this.#forget = watching.subject(subject, {
       changed: ({ taskId }) => {
-        if (!followed.has(taskId) && !told.has(taskId)) adopt(taskId).catch(() => { /* the next look finds it */ })
+        if (!this.#followed.has(taskId) && !this.#told.has(taskId)) this.#adopt(taskId).catch(() => { /* the next look finds it */ })
       },
       missed: () => {
-        depth = feedDepth
-        look()
+        this.#depth = feedDepth
+        this.look()
       }
     })
+  }
 
-    return {
-      look,
-      stop () {
-        isStopped = true
-        forget()
-        for (const end of followed.values()) end()
-        followed.clear()
+  look (): void {
+    if (this.#isLooking) return
+    this.#isLooking = true
+    const over = (): void => { this.#isLooking = false }
+    this.#read().then(over, over)
+  }
+
+  stop (): void {
+    this.#isStopped = true
+    this.#forget()
+    for (const end of this.#followed.values()) end()
+    this.#followed.clear()
+    this.#waiting.clear()
+  }
+
+  get #mark (): number {
+    return this.#next.endedAt - 1 + slackMs
+  }
+
+  async #read (): Promise<void> {
+    // A later end may not be written yet.
+    const safe = this.#options.now() - slackMs
+    await this.#replay(safe)
+    this.#passed(safe + 1)
+    await this.#findNew()
+    this.#depth = pageLength
+  }
+
+  /** Tells the ends that have not been told, in their order, so that a reader that is cut goes on where it was. */
+  async #replay (safe: number): Promise<void> {
+    const { records } = this.#options
+    let last = this.#next
+    for (let isMore = true; isMore;) {
+      const ends = await records.endsOf(this.#request.subject, last, endsPerPage)
+      for (last of ends) {
+        if (!this.#told.has(last.taskId)) await this.#tellEnd(last.taskId, Math.max(Math.min(last.endedAt, safe) + slackMs, this.#mark))
+        if (this.#isStopped) return
+        this.#passed(Math.min(last.endedAt, safe + 1))
       }
+      isMore = ends.length === endsPerPage
     }
+  }
+
+  /** All before that time have been told, and of those at it perhaps some. */
+  #passed (endedAt: number): void {
+    if (endedAt > this.#next.endedAt) this.#next = { endedAt, taskId: '' }
+  }
+
+  async #tellEnd (taskId: string, mark: number): Promise<void> {
+    const task = await this.#ownTask(taskId)
+    const end = task && endOf(task, this.#options.now())
+    if (end === null) return
+    while (this.#full !== null) await this.#full
+    if (!this.#isStopped && !this.#told.has(taskId)) this.#tell(end, mark)
+  }
+
+  /**
+   * Tasks that nobody has told of. Of those that have ended, too: a replica of an older version, beside this one for a
+   * while, writes no order of the ends into Redis.
+   */
+  async #findNew (): Promise<void> {
+    const { records } = this.#options
+    let cursor: string | null = null
+    for (let seen = 0; seen < this.#depth && !this.#isStopped; seen += pageLength) {
+      const page = await records.tasksOf(this.#request.subject, { cursor, limit: pageLength })
+      for (const record of page.items) if (this.#isNew(record)) await this.#adopt(record.taskId!)
+      cursor = page.next
+      if (cursor === null) break
+    }
+  }
+
+  #isNew ({ taskId, operation, stage, endedAt }: TaskRecord): boolean {
+    return taskId !== null && operation !== batchRow && !this.#followed.has(taskId) && !this.#told.has(taskId) &&
+      (stage === 'claimed' || (stage === 'settled' && endedAt! > this.#began))
+  }
+
+  async #adopt (taskId: string): Promise<void> {
+    const task = await this.#ownTask(taskId)
+    if (task === null || this.#isStopped || this.#followed.has(taskId)) return
+    const end = endOf(task, this.#options.now())
+    if (end === null) this.#followed.set(taskId, this.#options.watching.task(task, event => this.#take(event)))
+    else this.#take(end)
+  }
+
+  async #ownTask (taskId: string): Promise<Task | null> {
+    const task = await this.#options.ledger.taskOf(taskId)
+    const isOwn = task !== null && task.subject === this.#request.subject && task.operation !== batchRow && this.#request.permits(task.model)
+    return isOwn ? task : null
+  }
+
+  #take (event: TaskEvent): void {
+    if (this.#isStopped) return
+    if (event.isFinal) this.#followed.delete(event.taskId)
+    this.#waiting.set(event.taskId, event)
+    this.#tellWaiting()
+  }
+
+  #tellWaiting (): void {
+    for (const [taskId, event] of this.#waiting) {
+      if (this.#full !== null) return
+      this.#waiting.delete(taskId)
+      if (!this.#told.has(taskId)) this.#tell(event, this.#mark)
+    }
+  }
+
+  #tell (event: TaskEvent, mark: number): void {
+    if (event.isFinal && this.#told.add(event.taskId).size > maxTold) {
+      const [oldest] = this.#told
+      this.#told.delete(oldest!)
+    }
+    const room = this.#request.tell(event, mark)
+    if (room === null) return
+    this.#full = room.then(() => {
+      this.#full = null
+      this.#tellWaiting()
+    })
   }
 }

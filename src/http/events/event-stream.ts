@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto'
 import type { FastifyReply } from 'fastify'
 import type { Revocations, Session } from '../../domain/sessions/session.ts'
 import type { Timers } from '../../domain/timers.ts'
@@ -14,8 +15,10 @@ export interface ServerEvent {
 
 /** One caller who listens. */
 export interface EventStream {
-  /** Drops a reader who is too slow: it comes back with the last id it has read. */
+  /** Drops a reader that has far too much still to read: it comes back with the last id it has read. */
   send (...events: readonly ServerEvent[]): void
+  /** `null`: the reader has room for more. Else it resolves when it has, or when it has gone. */
+  room (): Promise<void> | null
   end (): void
 }
 
@@ -52,8 +55,20 @@ export interface EventStreamsOptions {
 export const sessionCheckMs = 5000
 /** Between two signs of life of an idle stream, ms; proxies give up after 30 s or more. */
 export const heartbeatMs = 3 * sessionCheckMs
-/** Who has so much of an earlier event still to read gets no further one, bytes. */
+/** A reader that has so much of an earlier event still to read gets no further one, bytes. */
 const maxPendingBytes = 64 * 1024
+/** A reader that takes no byte of what waits for it is let go after this time, ms. */
+const stallMs = 4 * heartbeatMs
+/**
+ * When a reader that was cut is to come back, ms: whole and at least a second, for the readers at large ignore other numbers
+ * or take them for "at once"; drawn for each stream, so that those which are ended together do not come back together.
+ */
+const retryMs = { from: 2000, to: 4000 } as const
+/**
+ * A sign of life. No empty line follows: @microsoft/fetch-event-source takes that for the end of an event and hands its
+ * page one without data.
+ */
+const heartbeat = ':\n'
 /** When to try again, after a stream was refused. */
 const retrySeconds = 5
 
@@ -104,13 +119,15 @@ export function eventStreams (options: EventStreamsOptions): EventStreams {
       if ((perSubject.get(session.subject) ?? 0) >= streamsPerSubject) {
         throw gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: retrySeconds })
       }
-      const { write, end } = openOn(reply)
+      const { write, isIdle, room, end } = openOn(reply)
       const stream: Open = {
         session,
         send: (...events) => write(events.map(textOf).join('')),
+        room,
         end,
         beat () {
-          write(':\n\n')
+          // What a slow reader has still to take is a sign of life as well.
+          if (isIdle()) write(heartbeat)
           beat()
         }
       }
@@ -130,25 +147,52 @@ export function eventStreams (options: EventStreamsOptions): EventStreams {
   }
 }
 
-/** Sends the headers and a first comment, so that the caller and every proxy on the way know that it has begun. */
+/**
+ * Each keeps a proxy from holding events back that the others do not: one that compresses (`no-transform` for the common
+ * ones, an encoding for those that look at nothing else), and one that buffers.
+ */
+const streamHeaders = {
+  'content-type': 'text/event-stream',
+  'cache-control': 'no-store, no-transform',
+  'content-encoding': 'identity',
+  'x-accel-buffering': 'no'
+} as const
+
+/** Sends the headers and a first line, so that the caller and every proxy on the way know that it has begun. */
 function openOn (reply: FastifyReply) {
   const { raw } = reply
   reply.hijack()
   raw.on('error', () => { /* the caller has gone; 'close' follows */ })
-  // `no-store` is there already. No proxy shall keep what has been said until there is more of it.
-  const headers = reply.header('content-type', 'text/event-stream').header('x-accel-buffering', 'no').getHeaders()
+  const headers = reply.headers(streamHeaders).getHeaders()
   const isOpen = (): boolean => !raw.destroyed && !raw.writableEnded
-  if (isOpen()) raw.writeHead(200, headers as Record<string, string>).write(':\n\n')
+  if (isOpen()) {
+    raw.writeHead(200, headers as Record<string, string>).write(`retry: ${randomInt(retryMs.from, retryMs.to + 1)}\n`)
+    // Node ends a socket on which nothing moves for so long; a reader that takes what it gets is sent a heartbeat before.
+    raw.setTimeout(stallMs)
+  }
   return {
     write (text: string): void {
       if (!isOpen()) return
       if (raw.writableLength > maxPendingBytes) raw.destroy()
       else raw.write(text)
     },
+    room: (): Promise<void> | null => raw.writableNeedDrain ? drained(raw) : null,
+    isIdle: (): boolean => raw.writableLength === 0,
     end (): void {
       if (isOpen()) raw.end()
     }
   }
+}
+
+/** Resolves when what waits has been taken, or nobody is there any more who could. */
+function drained (raw: FastifyReply['raw']): Promise<void> {
+  return new Promise(resolve => {
+    const done = (): void => {
+      raw.off('drain', done).off('close', done)
+      resolve()
+    }
+    raw.once('drain', done).once('close', done)
+  })
 }
 
 function onceClosed ({ raw }: FastifyReply, closed: () => void): void {
@@ -157,9 +201,12 @@ function onceClosed ({ raw }: FastifyReply, closed: () => void): void {
   else raw.once('close', closed)
 }
 
-/** Data of several lines is several fields, which the reader joins again. */
+/**
+ * Data of several lines is several fields, which the reader joins again. The id comes last: some readers keep that of an
+ * event that was cut in the middle, ask from there, and would never hear of it.
+ */
 function textOf ({ type, id, data }: ServerEvent): string {
-  return `event: ${type}\nid: ${id}\n${data.split(/\r\n|\r|\n/).map(line => `data: ${line}\n`).join('')}\n`
+  return `event: ${type}\n${data.split(/\r\n|\r|\n/).map(line => `data: ${line}\n`).join('')}id: ${id}\n\n`
 }
 
 /** Ends the streams whose session is over. While the store is down only time ends a session: it can't be revoked then. */

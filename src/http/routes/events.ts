@@ -1,9 +1,10 @@
 import type { FastifyInstance } from 'fastify'
+import { instant } from '../../domain/instant.ts'
 import type { Task, TaskLedger } from '../../domain/ledger/ledger.ts'
 import { batchRow } from '../../domain/policy/catalog.ts'
 import type { TaskEvent } from '../../domain/status/events.ts'
 import { endOf } from '../../domain/status/status-desk.ts'
-import type { FeedRequest, SubjectFeed } from '../../domain/status/subject-feed.ts'
+import type { FeedCursor, FeedRequest, SubjectFeed } from '../../domain/status/subject-feed.ts'
 import type { Watching } from '../../domain/status/watching.ts'
 import { gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
@@ -98,20 +99,29 @@ function sendEnd (event: TaskEvent, stream: EventStream, { resultsOf }: EventRou
   stream.end()
 }
 
+/**
+ * Ids are cursors. With its end come the results of a task: the first of the two events has the id of what was told before,
+ * so that a reader that is cut between them hears of the end again.
+ */
 function streamSubject ({ streams, feed, resultsOf }: EventRoutesOptions, context: Context): void {
   const { call: { session, plan } } = context
   const stream = streams.open(context, { closed: () => tasks.stop(), beat: () => tasks.look() })
   const tasks = feed({
     subject: session.subject,
     permits: model => session.permits(model) && plan.permits(model),
-    since: markIn(lastEventId(context)),
-    tell: (event, mark) => stream.send(...eventsOf(event, `${mark}-${encodeURIComponent(event.taskId)}`, resultsOf))
+    since: cursorIn(lastEventId(context)),
+    tell: (event, mark) => {
+      const [first, ...results] = eventsOf(event, cursorId(mark, event.taskId), resultsOf)
+      stream.send(results.length === 0 ? first : { ...first, id: cursorId(mark - 1, event.taskId) }, ...results)
+      return stream.room()
+    },
+    resync: (from, mark) => stream.send({ type: 'resync', id: cursorId(mark, ''), data: JSON.stringify({ since: instant(from) }) })
   })
   tasks.look()
 }
 
 /** One event, or two: with its end come the results of a task. */
-function eventsOf (event: TaskEvent, id: string, resultsOf: ResultsOf): readonly ServerEvent[] {
+function eventsOf (event: TaskEvent, id: string, resultsOf: ResultsOf): readonly [ServerEvent, ...ServerEvent[]] {
   const state = { type: 'state', id, data: event.body.toString() }
   const results = event.isFinal ? resultsOf(event) : []
   return results.length === 0 ? [state] : [state, { type: 'results', id, data: JSON.stringify({ taskId: event.taskId, results }) }]
@@ -127,8 +137,17 @@ function lastEventId ({ request }: Context): string | null {
   return typeof id === 'string' ? id : null
 }
 
+function cursorId (mark: number, taskId: string): string {
+  return `${mark}-${encodeURIComponent(taskId)}`
+}
+
 /** An id that we have not made is none. */
-function markIn (id: string | null): number | null {
-  const mark = /^(\d{1,15})-/.exec(id ?? '')?.[1]
-  return mark === undefined ? null : Number(mark)
+function cursorIn (id: string | null): FeedCursor | null {
+  const [, mark, taskId] = /^(\d{1,15})-([\w.!~*'()%-]{0,2400})$/.exec(id ?? '') ?? []
+  if (mark === undefined) return null
+  try {
+    return { mark: Number(mark), taskId: decodeURIComponent(taskId!) }
+  } catch {
+    return null
+  }
 }

@@ -1,8 +1,8 @@
 import t from 'tap'
 import type { Task } from '../../../src/domain/ledger/ledger.ts'
-import type { TaskRecord } from '../../../src/domain/ledger/records.ts'
+import type { TaskEnd, TaskRecord } from '../../../src/domain/ledger/records.ts'
 import type { TaskEvent } from '../../../src/domain/status/events.ts'
-import { feedDepth, subjectFeed } from '../../../src/domain/status/subject-feed.ts'
+import { endsPerPage, feedDepth, replayMs, slackMs, subjectFeed, type FeedCursor } from '../../../src/domain/status/subject-feed.ts'
 import type { SubjectWatcher, TaskWatcher } from '../../../src/domain/status/watching.ts'
 import { gatewayError } from '../../../src/errors.ts'
 import { taskEvent } from '../../contracts/task-events.ts'
@@ -12,7 +12,7 @@ import { until } from '../../helpers/until.ts'
 interface Row { ended?: boolean, operation?: string, model?: string, stage?: 'unknown', subject?: string, endedAt?: number }
 
 /** A subject's tasks, the newest first, and what its feed tells of them. */
-function fed (since: number | null = null) {
+function fed (since: FeedCursor | null = null, isOldStore = false) {
   const time = clock()
   const tasks = new Map<string, Row>()
   const watchers = new Map<string, TaskWatcher>()
@@ -35,12 +35,22 @@ function fed (since: number | null = null) {
     }) as TaskRecord)
     return { items: rows.slice(start, start + limit), next: rows.length > start + limit ? String(start + limit) : null }
   }
+  /** As a store has them: by their time, then by the id. */
+  const endsOf = async (_subject: string, after: TaskEnd, limit: number): Promise<readonly TaskEnd[]> => {
+    if (store.isDown) throw gatewayError('GW_STORE_DOWN')
+    const ends = [...tasks].flatMap(([taskId, { ended, endedAt = time.now() }]) => ended && !isOldStore ? [{ taskId, endedAt }] : [])
+    const isAfter = (one: TaskEnd, other: TaskEnd): boolean => one.endedAt > other.endedAt || (one.endedAt === other.endedAt && one.taskId > other.taskId)
+    return ends.filter(end => isAfter(end, after)).sort((one, other) => isAfter(one, other) ? 1 : -1).slice(0, limit)
+  }
   const told: string[] = []
   const marks: number[] = []
+  const resyncs: number[] = []
+  /** The reader takes so many events more, and then no other until it is let. */
+  const reader = { takes: Infinity, room: Promise.withResolvers<void>() }
   const feed = subjectFeed({
     now: time.now,
     ledger: { taskOf },
-    records: { tasksOf },
+    records: { tasksOf, endsOf },
     watching: {
       task ({ taskId }, watcher) {
         watchers.set(taskId, watcher)
@@ -59,14 +69,16 @@ function fed (since: number | null = null) {
     tell: ({ taskId, state }, mark) => {
       told.push(`${taskId} ${state}`)
       marks.push(mark)
-    }
+      return --reader.takes > 0 ? null : reader.room.promise
+    },
+    resync: from => { resyncs.push(from) }
   })
   const say = (taskId: string, more: Partial<TaskEvent> = {}): void => {
     const event = taskEvent({ taskId, ...more })
     watchers.get(taskId)?.(event)
     subject?.changed(event)
   }
-  return { feed, time, tasks, watchers, told, marks, say, miss: () => subject?.missed(), store, get reads () { return reads } }
+  return { feed, time, tasks, watchers, told, marks, resyncs, reader, say, miss: () => subject?.missed(), store, get reads () { return reads } }
 }
 
 const final = { state: 'success', isFinal: true } as const
@@ -112,23 +124,100 @@ t.test('a mark moves on with each look, and what was missed while the store was 
   await rest()
   it.say('a')
   t.strictSame(it.told, ['b success', 'a pending'])
-  t.strictSame(it.marks, [start, start + 1000], 'while it looks, nothing is said to be over')
+  it.time.advance(slackMs)
+  it.feed.look()
+  await rest()
+  it.say('a')
+  t.strictSame(it.marks, [start + slackMs, start + slackMs, start + 1000 + slackMs], 'what may still be written is not said to be over')
+})
+
+t.test('ends are told the oldest first, each with a mark from which a reader that was cut goes on, and never an older one', async t => {
+  const start = clock().now() - 3600_000
+  const tasks = Array.from({ length: 3 * endsPerPage }, (_, index) => [`t${index}`, { ended: true, endedAt: start + Math.floor(index / 2) }] as const)
+  const heard: string[] = []
+  let since: FeedCursor = { mark: start, taskId: 'x' }
+  for (let round = 0; heard.length < tasks.length; round++) {
+    const it = fed(since)
+    for (const [taskId, row] of [...tasks].reverse()) it.tasks.set(taskId, row)
+    it.reader.takes = 7
+    it.feed.look()
+    await until('it has what it takes', () => it.told.length === Math.min(7, tasks.length - heard.length))
+    heard.push(...it.told)
+    since = { mark: it.marks.at(-1)!, taskId: it.told.at(-1)!.split(' ')[0]! }
+    it.feed.stop()
+    it.reader.room.resolve()
+    await rest()
+    t.ok(round < tasks.length)
+  }
+  t.strictSame(heard.map(story => story.split(' ')[0]).sort(), tasks.map(([taskId]) => taskId).sort(), 'each once')
+})
+
+t.test('a reader that takes its time is sent nothing more, and then the latest of each task', async t => {
+  const it = fed({ mark: clock().now(), taskId: '' })
+  for (const taskId of ['a', 'b']) it.tasks.set(taskId, {})
+  for (const taskId of ['old', 'older']) it.tasks.set(taskId, { ended: true })
+  it.reader.takes = 1
+  it.feed.look()
+  await rest()
+  t.strictSame(it.told, ['old success'])
+  for (const taskId of ['a', 'b']) it.say(taskId, { state: '' })
+  await rest()
+  for (const state of ['pending', 'processing']) for (const taskId of ['a', 'b']) it.say(taskId, { state })
+  it.say('older', { state: '' })
+  it.say('b', final)
+  await rest()
+  t.strictSame(it.told, ['old success'])
+  it.reader.takes = Infinity
+  it.reader.room.resolve()
+  await rest()
+  t.strictSame(it.told, ['old success', 'a processing', 'b success', 'older success'])
+})
+
+t.test('of ends that are more than a day ago nothing is told, and the reader is told so', async t => {
+  const now = clock().now()
+  const it = fed({ mark: 1, taskId: 'x' })
+  for (const ago of [replayMs, replayMs - 1]) it.tasks.set(String(ago), { ended: true, endedAt: now - ago })
+  it.feed.look()
+  await rest()
+  t.strictSame([it.resyncs, it.told], [[now - replayMs], [`${replayMs - 1} success`]])
+  t.strictSame(fed({ mark: now + 1e9, taskId: 'x' }).resyncs, [], 'a mark in the future is one of now')
+  t.strictSame([fed().resyncs, fed({ mark: now - replayMs + slackMs, taskId: '' }).resyncs], [[], []])
+})
+
+t.test('ends that a store has in no order are told all the same', async t => {
+  const it = fed({ mark: clock().now() - 1000, taskId: '' }, true)
+  it.tasks.set('a', { ended: true }).set('b', { ended: true, endedAt: 0 }).set('c', { ended: true, model: 'suno' })
+  it.feed.look()
+  await rest()
+  it.feed.look()
+  await rest()
+  t.strictSame(it.told, ['a success'])
+})
+
+t.test('a feed remembers ends that it has told, up to a number', async t => {
+  const it = fed()
+  for (let count = 0; count <= 10_000; count++) {
+    it.tasks.set(String(count), { ended: true, endedAt: 0 })
+    it.say(String(count), { state: '' })
+  }
+  await rest()
+  t.equal(it.told.length, 10_001)
+  for (const taskId of ['0', '1']) it.say(taskId, { state: '' })
+  await rest()
+  t.strictSame(it.told.slice(10_001), ['0 success'])
 })
 
 t.test('the first look goes back a long way, later ones do not, unless events were lost', async t => {
-  const it = fed(clock().now() - 60_000)
-  for (let count = 0; count < feedDepth + 100; count++) it.tasks.set(String(count), { ended: true })
-  const ends = async (taskId: string): Promise<void> => {
-    it.tasks.set(taskId, { ended: true })
-  }
+  const it = fed()
+  for (let count = 0; count < feedDepth + 100; count++) it.tasks.set(String(count), {})
   it.feed.look()
-  await until('all are told', () => it.told.length === feedDepth)
+  await until('all are followed', () => it.watchers.size === feedDepth)
   await rest()
   t.equal(it.reads, 5)
   it.feed.look()
   await rest()
   t.equal(it.reads, 6)
-  await ends('new')
+  it.tasks.set('new', { ended: true, endedAt: it.time.now() + 1 })
   it.miss()
   await until('the new one is told', () => it.told.includes('new success'))
   await rest()
@@ -141,6 +230,7 @@ t.test('a feed that has stopped tells nothing, and follows nothing', async t => 
   feed.look()
   await rest()
   const late = watchers.get('a')!
+  tasks.set('ended', { ended: true, endedAt: Infinity })
   feed.look()
   feed.stop()
   late(taskEvent({ taskId: 'a', ...final }))

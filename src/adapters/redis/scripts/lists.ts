@@ -39,6 +39,14 @@ return found`,
   /** ARGV[5..6]: the highest number, as Redis writes the end of a range, how many at the most. The newest first. */
   list: "return rows(redis.call('ZREVRANGEBYSCORE', list, ARGV[5], '-inf', 'LIMIT', 0, ARGV[6]))",
 
+  /** ARGV[5..7]: a time (Unix ms), a task id, how many at the most. Task ids and when each has ended, in the order of `ends`. */
+  endsAfter: `
+local skipped = 0
+for index, task in ipairs(redis.call('ZRANGEBYSCORE', ends, ARGV[5], ARGV[5])) do
+  if task == ARGV[6] then skipped = index end
+end
+return redis.call('ZRANGEBYSCORE', ends, ARGV[5], '+inf', 'WITHSCORES', 'LIMIT', skipped, ARGV[7])`,
+
   /** ARGV[5..6]: the lowest number, as in `list`, how many at the most. The oldest first. */
   listUnknown: `
 trim(unknown, 100)

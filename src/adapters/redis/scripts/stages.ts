@@ -1,3 +1,4 @@
+import { endsKeptMs } from '../../../domain/ledger/records.ts'
 import { slackMs } from '../key-lifetimes.ts'
 
 /** Lua that takes a reservation from one stage to the next. */
@@ -117,6 +118,9 @@ if not it.task then claim(it, task, digits(now)) end
 if it.stage == 'unknown' then find(it) end
 redis.call('HSET', it.key, 'stage', 'settled', 'ended', digits(now), 'state', state, 'answer', ARGV[8])
 endRow(it)
+redis.call('ZADD', ends, digits(now), task)
+redis.call('ZREMRANGEBYSCORE', ends, '-inf', digits(now - ${endsKeptMs}))
+redis.call('PEXPIRE', ends, ${endsKeptMs + slackMs})
 redis.call('ZADD', deliveries, 'XX', digits(now), it.number)
 tally(it, state == 'success' and 'succeeded' or 'failed', '1')
 if state ~= 'failed' or it.refundable ~= '1' or it.refunded then return 1 end

@@ -18,6 +18,7 @@ import { stageFunctions, stageScripts } from './stages.ts'
  * list            the numbers of those that are or were claimed or unknown
  * unknown         the numbers of those that are unknown and still charged
  * deliveries      the numbers of those whose end is to be delivered, by when that is due: inf while the task runs
+ * ends            the task ids of those that have ended lately, by when
  * idem:<key>      an idempotency key: its reservation's number, and the answer
  * usage:<day>     sums, by what and model
  * session:<id>    uses and credits that a session with limits of its own has taken
@@ -29,6 +30,7 @@ const common = `
 local account, now, keepMs, retentionMs, supersededMs = KEYS[1], tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local base = string.sub(account, 1, -8)
 local open, list, unknown, deliveries = base .. 'open', base .. 'list', base .. 'unknown', base .. 'deliveries'
+local ends = base .. 'ends'
 
 local function digits (number) return string.format('%.0f', number) end
 
