@@ -67,7 +67,7 @@ export function mirror<Order extends object, Admitted extends Order, Outcome> (
       try {
         const answer = await run(context)
         call.stage = 'reply'
-        return replyWith(reply, answer)
+        return reply.sent ? reply : replyWith(reply, answer) // a stop may have answered in our place
       } finally {
         call.running = false
         call.finish()

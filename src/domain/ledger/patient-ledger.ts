@@ -13,6 +13,8 @@ export interface PatientLedger {
    * later ones are left to their leases, after which they are unknown.
    */
   owe (id: ReservationId, step: Extract<Step, { to: 'released' | 'unknown' }>): void
+  /** Ends all waits for the store, now and from now on: their steps are kept. */
+  hurry (): void
   /** Tries all kept steps once more, in order. */
   retry (): Promise<void>
   /** Steps still to be written. */
@@ -35,6 +37,8 @@ const maxOwed = 10_000
 
 export function patientLedger ({ ledger, elapsed, wait, patienceMs, onOwed }: PatientLedgerOptions): PatientLedger {
   const owed: Array<{ readonly id: ReservationId, readonly step: Step }> = []
+  const hurried = Promise.withResolvers<void>()
+  let isHurried = false
 
   return {
     async advance (id, step) {
@@ -44,9 +48,9 @@ export function patientLedger ({ ledger, elapsed, wait, patienceMs, onOwed }: Pa
           return await ledger.advance(id, step)
         } catch (error) {
           if (!isStoreDown(error)) throw error
-          if (elapsed() + pauseMs > deadline) break
+          if (isHurried || elapsed() + pauseMs > deadline) break
         }
-        await wait(pauseMs)
+        await Promise.race([wait(pauseMs), hurried.promise])
       }
       owed.push({ id, step })
       onOwed(id, step)
@@ -54,6 +58,10 @@ export function patientLedger ({ ledger, elapsed, wait, patienceMs, onOwed }: Pa
     },
     owe (id, step) {
       if (owed.length < maxOwed) owed.push({ id, step })
+    },
+    hurry () {
+      isHurried = true
+      hurried.resolve()
     },
     async retry () {
       while (owed.length > 0) {

@@ -7,7 +7,7 @@ export type BeginCall = (request: FastifyRequest, reply: FastifyReply) => void
 
 export interface BeginningOptions {
   /** Run once for each call, as it arrives. */
-  readonly begun: () => void
+  readonly begun: (request: FastifyRequest, reply: FastifyReply) => void
   /** Run once for each call, when its response is out, or its caller gone, and its work is done. */
   readonly endings: ReadonlyArray<(request: FastifyRequest, reply: FastifyReply) => void>
 }
@@ -22,7 +22,7 @@ export function beginCalls ({ begun, endings }: BeginningOptions): BeginCall {
       for (const end of endings) end(request, reply)
     })
     request.call = call
-    begun()
+    begun(request, reply)
     // 'close' comes after a complete response and after a broken one alike; 'onResponse' does not.
     reply.raw.once('close', () => {
       call.closed = true

@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { receive, type ReceiveOptions } from '../receive.ts'
 import { beginCalls } from './beginning.ts'
-import { lifecycle } from './lifecycle.ts'
+import { type Drain, lifecycle } from './lifecycle.ts'
 import { server, type ServerOptions } from './server.ts'
 
 export interface ListenerOptions extends Omit<ServerOptions, 'begin'>, Omit<ReceiveOptions, 'begin' | 'isStopping'> {
@@ -12,8 +12,8 @@ export interface ListenerOptions extends Omit<ServerOptions, 'begin'>, Omit<Rece
 /** A port of ours: a server whose every request goes through *receive*, and that stops with grace. */
 export interface Listener {
   readonly app: FastifyInstance
-  /** Refuses new calls and resolves when the running ones are done, or after `drainMs`. */
-  drain (drainMs: number): Promise<void>
+  /** Refuses new calls and resolves when the running ones are answered: by themselves, or when their time is over. */
+  drain (drain: Drain): Promise<void>
 }
 
 export async function listener ({ endings, ...options }: ListenerOptions): Promise<Listener> {
@@ -21,5 +21,5 @@ export async function listener ({ endings, ...options }: ListenerOptions): Promi
   const begin = beginCalls({ begun: life.begun, endings: [...endings, life.ended] })
   const app = server({ ...options, begin })
   await receive(app, { ...options, begin, isStopping: life.isStopping })
-  return { app, drain: drainMs => life.drain(app, drainMs) }
+  return { app, drain: drain => life.drain(app, drain) }
 }

@@ -71,3 +71,23 @@ t.test('the end of a reservation without a task is kept and written later, with 
   t.equal(it.owed, 10_000)
   t.same(alarms, [])
 })
+
+t.test('somebody in a hurry ends all waits after one more try, and lets no other begin', async t => {
+  const tries: string[] = []
+  const alarms: string[] = []
+  const it = patientLedger({
+    ledger: { advance: async id => { tries.push(id); throw down() } } as Pick<TaskLedger, 'advance'> as TaskLedger,
+    elapsed: clock().elapsed,
+    wait: () => new Promise(() => {}),
+    patienceMs: 10_000,
+    onOwed: id => alarms.push(id)
+  })
+  const waiting = it.advance('1', { to: 'claimed', taskId: 'a' })
+  await new Promise(resolve => setImmediate(resolve))
+  it.hurry()
+  await t.rejects(waiting, { code: 'GW_OUTCOME_UNKNOWN' })
+  await t.rejects(it.advance('2', { to: 'unknown' }), { code: 'GW_OUTCOME_UNKNOWN' })
+  t.same(tries, ['1', '1', '2'])
+  t.same(alarms, ['1', '2'])
+  t.equal(it.owed, 2)
+})
