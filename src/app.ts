@@ -145,7 +145,7 @@ async function openListeners (settings: Settings, parts: Parts, { log, numbers, 
     ({ call }) => uploads.release(call),
     announcement(parts)
   ]
-  const common = { ...limits, log, trustProxy, endings }
+  const common = { ...limits, log, elapsed: parts.elapsed, trustProxy, endings }
   numbers.watch({ keys: parts.keys, ping: parts.store.ping, eventStreams: () => streams.count })
   const main = await listener({ ...common, allowedOrigins })
   await registerRoutes(main.app, settings, parts, { log, uploads, numbers, streams })

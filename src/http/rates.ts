@@ -1,5 +1,7 @@
-import rateLimit from '@fastify/rate-limit'
+import rateLimit, { type FastifyRateLimitStore, type FastifyRateLimitStoreCtor } from '@fastify/rate-limit'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import { LRUCache } from 'lru-cache'
+import type { Clock } from '../domain/time.ts'
 import { gatewayError } from '../errors.ts'
 import type { Context, SessionCall } from './call.ts'
 
@@ -24,12 +26,53 @@ export interface SharedRates {
   readonly onStoreError: 'refuse' | 'allow'
 }
 
+type Told = Parameters<FastifyRateLimitStore['incr']>[1]
+
 type Budget = Exclude<Awaited<ReturnType<ReturnType<FastifyInstance['createRateLimit']>>>, { isAllowed: true }>
 
 /** Counts one call. */
 type Count = (request: FastifyRequest) => Promise<Budget>
 
 const minuteMs = 60_000
+
+interface RateWindow { readonly startedAt: number, count: number }
+
+/**
+ * The plugin's store in the memory of this process. Its own goes by `Date.now()`, so that a clock put back an hour shuts a
+ * window for that hour; and it hands out one object for all requests of a turn of the event loop, each of which then reads
+ * what the last of them has counted. Here windows are fixed ones of the monotonic clock, and each is told its own count.
+ *
+ * Every limiter that is made of it has its own windows, `maxKeys` of them; the one used longest ago is forgotten first.
+ */
+export function rateWindows ({ elapsed, maxKeys }: Pick<Clock, 'elapsed'> & { readonly maxKeys: number }): FastifyRateLimitStoreCtor {
+  return class Windows implements FastifyRateLimitStore {
+    readonly #windows = new LRUCache<string, RateWindow>({ max: maxKeys })
+
+    incr (key: string, tell: Told, windowMs: number): void {
+      let window = this.#open(key, windowMs)
+      if (window === undefined) this.#windows.set(key, window = { startedAt: elapsed(), count: 0 })
+      tell(null, { current: ++window.count, ttl: leftOf(window, windowMs) })
+    }
+
+    read (key: string, tell: Told, windowMs: number): void {
+      const window = this.#open(key, windowMs)
+      tell(null, window === undefined ? { current: 0, ttl: 0 } : { current: window.count, ttl: leftOf(window, windowMs) })
+    }
+
+    child (): FastifyRateLimitStore {
+      return new Windows()
+    }
+
+    #open (key: string, windowMs: number): RateWindow | undefined {
+      const window = this.#windows.get(key)
+      return window !== undefined && leftOf(window, windowMs) > 0 ? window : undefined
+    }
+  }
+
+  function leftOf ({ startedAt }: RateWindow, windowMs: number): number {
+    return startedAt + windowMs - elapsed()
+  }
+}
 
 /** Without `shared`, each process counts by itself. */
 export async function subjectRates (app: FastifyInstance, shared?: SharedRates): Promise<Rates> {

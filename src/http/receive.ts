@@ -3,11 +3,13 @@ import rateLimit from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import ipaddr from 'ipaddr.js'
 import { withoutPort } from '../domain/sessions/address-range.ts'
+import type { Clock } from '../domain/time.ts'
 import { badRequest, gatewayError } from '../errors.ts'
+import { rateWindows } from './rates.ts'
 import type { BeginCall } from './server/beginning.ts'
 import { exposedHeaders } from './server/security.ts'
 
-export interface ReceiveOptions {
+export interface ReceiveOptions extends Pick<Clock, 'elapsed'> {
   readonly allowedOrigins: readonly string[]
   /** Per address and minute. */
   readonly addressRequestsPerMinute: number
@@ -52,7 +54,7 @@ export async function receive (app: FastifyInstance, options: ReceiveOptions): P
   await app.register(rateLimit, {
     global: false,
     keyGenerator: addressOf,
-    cache: maxAddresses,
+    store: rateWindows({ elapsed: options.elapsed, maxKeys: maxAddresses }),
     timeWindow: minuteMs,
     addHeaders: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false, 'retry-after': false },
     addHeadersOnExceeding: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false },
@@ -65,12 +67,12 @@ export async function receive (app: FastifyInstance, options: ReceiveOptions): P
   const failures = app.createRateLimit({ max: options.addressFailuresPerMinute, allowList: isUncounted })
   let lastFailureAt = -Infinity
   app.decorate('countFailure', async request => {
-    lastFailureAt = Date.now()
+    lastFailureAt = options.elapsed()
     await failures(request)
   })
   app.addHook('onRequest', async (request, reply) => {
     // While nobody has failed for a whole window there is nothing to look up.
-    if (Date.now() - lastFailureAt <= minuteMs) {
+    if (options.elapsed() - lastFailureAt <= minuteMs) {
       const seen = await failures(request, { increment: false })
       if (!seen.isAllowed && seen.remaining === 0) throw gatewayError('GW_THROTTLED', { retryAfterSeconds: seen.ttlInSeconds })
     }

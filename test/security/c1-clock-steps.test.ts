@@ -105,3 +105,36 @@ eachStep('a key that an issuer has rotated in is known by its first token', asyn
   pass(30_000)
   t.equal((await call('/gateway/session', { token: await print() })).status, 200)
 })
+
+eachStep('a spent rate is had again a minute later, and the announced wait is no longer than that', async (t, stepMs) => {
+  const config = 'plans: { default: { credits: unlimited, concurrentTasks: 1000, requestsPerMinute: 2, pollsPerMinute: 10000 } }'
+  const { session, submit, time, pass } = await stepped(t, { config })
+  const token = await session('alice')
+  await submit(token)
+  pass(20_000)
+  await submit(token)
+  time.step(stepMs)
+  const refused = await submit(token)
+  t.match(refused, { status: 429, error: 'GW_RATE_LIMITED' })
+  t.equal(refused.headers.get('retry-after'), '40')
+  pass(39_999)
+  t.equal((await submit(token)).status, 429)
+  pass(1)
+  t.equal((await submit(token)).status, 200)
+})
+
+eachStep('an address that has used up its requests, or its failures, is let in again a minute later', async (t, stepMs) => {
+  for (const [limits, path, code] of [
+    ['addressRequestsPerMinute: 3', '/gateway/', 200],
+    ['addressFailuresPerMinute: 3', '/nowhere', 404]
+  ] as const) {
+    const { call, time, pass } = await stepped(t, { config: `${roomy}\nlimits: { ${limits} }` })
+    for (let count = 0; count < 3; count++) t.equal((await call(path)).status, code)
+    time.step(stepMs)
+    const refused = await call(path)
+    t.match(refused, { status: 429, error: 'GW_THROTTLED' }, limits)
+    t.ok(Number(refused.headers.get('retry-after')) <= 60)
+    pass(60_000)
+    t.equal((await call(path)).status, code)
+  }
+})
