@@ -60,7 +60,7 @@ export async function registerRoutes (
   const { store, tickets } = parts
   const who = await openSessions(app, settings, parts, { log, streams })
   const rates = await subjectRates(app, store.counter === undefined ? undefined : { redis: store.counter, onStoreError: file.limits.onStoreError })
-  const rules = { ...parts, extraFields: new Set(file.submit.fields), priceOf: pricing(file.prices), holdCaps: caps(file.caps) }
+  const rules = { ...parts, extraFields: new Set(file.submit.fields), priceOf: pricing(file.prices, file.caps), holdCaps: caps(file.caps) }
   const common = { ...parts, ...store, ...who, rates }
 
   await withMethods(app, async () => {

@@ -1,13 +1,15 @@
 import { badRequest } from '../../errors.ts'
 import { numberAt } from '../bodies/fields.ts'
+import { type CapRules, leastCount } from './caps.ts'
 import { globs } from './glob.ts'
 
 /** Credits in millionths, so that sums are exact: a credit is 1,000,000 of them. Always a safe integer. */
 export type Microcredits = number
 
-/** Rounded up: a price of a fraction of a millionth is not free. */
+/** Rounded up, and nothing above 0 to less than one: a price of a fraction of a millionth is not free. */
 export function microcredits (credits: number): Microcredits {
-  return Math.ceil(Number((credits * 1_000_000).toFixed(3)))
+  const rounded = Math.ceil(Number((credits * 1_000_000).toFixed(3)))
+  return credits > 0 ? Math.max(1, rounded) : rounded
 }
 
 /** What a submit costs, fixed when it is reserved. */
@@ -28,16 +30,17 @@ type Pricing = (model: string, input: Readonly<Record<string, unknown>>) => Pric
 const maxUnits = 1_000_000
 
 /**
- * The price of a submit: by the first rule whose glob matches the model, whatever its case, else one credit.
- * Throws `GW_BAD_REQUEST` when the field that sets the price is missing or is no plain positive number.
+ * The price of a submit: by the first rule whose glob matches the model, whatever its case, else one credit. A count below
+ * the least that the model's caps allow, or below 1 where they say nothing, is priced as that: a tenth of a picture is a
+ * picture. Throws `GW_BAD_REQUEST` when the field that sets the price is missing or is no plain positive number.
  */
-export function pricing (rules: Readonly<Record<string, PriceRule>>): Pricing {
+export function pricing (rules: Readonly<Record<string, PriceRule>>, capRules: CapRules): Pricing {
   const rows = Object.entries(rules).flatMap(([models, rule]) => {
     if (typeof rule === 'object' && 'inputPerMillion' in rule) return []
-    return [{ matches: globs([models], { ignoreCase: true }), priceOf: typeof rule === 'number' ? flat(rule) : compile(rule) }]
+    return [{ matches: globs([models], { ignoreCase: true }), priceOf: typeof rule === 'number' ? flat(rule) : compile(rule, capRules) }]
   })
   const otherwise = flat(1)
-  return (model, input) => (rows.find(row => row.matches(model))?.priceOf ?? otherwise)(input)
+  return (model, input) => (rows.find(row => row.matches(model))?.priceOf ?? otherwise)(input, model)
 }
 
 function flat (credits: number, refundable = true) {
@@ -45,14 +48,17 @@ function flat (credits: number, refundable = true) {
   return () => price
 }
 
-function compile ({ credits, per, default: units, onFailed }: Exclude<PriceRule, number | { inputPerMillion: number }>) {
+type CountedRule = Extract<PriceRule, { readonly credits: number }>
+
+function compile ({ credits, per, default: units, onFailed }: CountedRule, capRules: CapRules) {
   const refundable = onFailed !== 'charge'
   if (per === undefined) return flat(credits, refundable)
-  return (input: Readonly<Record<string, unknown>>): Price => {
+  const leastOf = leastCount(capRules, per)
+  return (input: Readonly<Record<string, unknown>>, model: string): Price => {
     const count = numberAt({ input }, per) ?? units
     if (count === undefined) throw badRequest(`Set ${per}: it makes the price.`)
     if (count <= 0 || count > maxUnits) throw badRequest(`${per} must be above 0 and at most ${maxUnits}.`)
-    const price = microcredits(credits * count)
+    const price = microcredits(credits * Math.max(count, leastOf(model)))
     if (!Number.isSafeInteger(price)) throw badRequest(`${per} makes a price beyond all credits.`)
     return { microcredits: price, refundable }
   }

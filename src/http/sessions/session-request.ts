@@ -20,7 +20,8 @@ export function sessionRequestSchema (maxTtlSeconds: number) {
     uses: Type.Optional(Type.Integer({ minimum: 1, maximum: 1_000_000_000 })),
     plan: Type.Optional(Type.String({ maxLength: 64 })),
     addressPrefix: Type.Optional(Type.String({ maxLength: 64 })),
-    credits: Type.Optional(Type.Number({ exclusiveMinimum: 0, maximum: 100_000_000 }))
+    // Less than a microcredit is nothing that can be counted.
+    credits: Type.Optional(Type.Number({ minimum: 0.000_001, maximum: 100_000_000 }))
   }, { additionalProperties: false })
 }
 

@@ -21,7 +21,7 @@ export const plan = group({
 
 const submitPrice = group({
   credits: amount('Credits per submit, or per unit of `per`.'),
-  per: Type.Optional(text(fieldPath, 'a field of the body such as input.duration', 'It multiplies the credits.')),
+  per: Type.Optional(text(fieldPath, 'a field of the body such as input.duration', 'It multiplies the credits; below the min of its cap, or below 1, it counts as that.')),
   default: Type.Optional(amount('The number that counts when the field of `per` is absent.')),
   onFailed: Type.Optional(word(['refund', 'charge'], 'The credits of a failed task; refund when absent.'))
 })

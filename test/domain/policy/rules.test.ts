@@ -48,7 +48,7 @@ t.test('the first price that matches counts, whatever the case of the model', as
     kept: { credits: 3, onFailed: 'charge' },
     'claude-*': { inputPerMillion: 300, outputPerMillion: 1500 },
     'flux*': 0.25
-  })
+  }, {})
   t.same(priceOf('sora-2', { duration: 4 }), { microcredits: 8_000_000, refundable: true })
   t.same(priceOf('SORA-2', {}), { microcredits: 16_000_000, refundable: true }, 'the default when the field is absent')
   t.same(priceOf('kept', {}), { microcredits: 3_000_000, refundable: false })
@@ -58,7 +58,7 @@ t.test('the first price that matches counts, whatever the case of the model', as
 })
 
 t.test('a number that makes a price must be plain and above zero', async t => {
-  const priceOf = pricing({ '*': { credits: 2, per: 'input.duration' } })
+  const priceOf = pricing({ '*': { credits: 2, per: 'input.duration' } }, {})
   for (const duration of [0, -1, 1e300, Infinity, NaN, '4', null, [4], { value: 4 }, true, 2 ** 60, 1_000_001]) {
     t.throws(() => priceOf('sora-2', { duration }), { code: 'GW_BAD_REQUEST', message: /input\.duration/ }, String(duration))
   }
@@ -69,6 +69,26 @@ t.test('a fraction of a millionth is rounded up, and a sum of floats is not', as
   t.equal(microcredits(0.0000001), 1)
   t.equal(microcredits(0.1 + 0.2), 300_000)
   t.equal(microcredits(0), 0)
+  for (const credits of [1e-10, 1e-300, Number.MIN_VALUE]) t.equal(microcredits(credits), 1, String(credits))
+})
+
+t.test('a count below the least unit is priced as that unit', async t => {
+  const priceOf = pricing({ '*': { credits: 2, per: 'input.duration', default: 0.25 } }, {
+    'sora-2*': { 'input.duration': { min: 4, max: 12 }, 'input.size': { min: 100 } },
+    'SORA-2-pro': { 'input.duration': { min: 6 } },
+    'veo*': { 'input.duration': { min: 0.5 } },
+    'kling*': { 'input.duration': { min: 0, max: 10 } }
+  })
+  const credits = (model: string, duration?: number) => priceOf(model, duration === undefined ? {} : { duration }).microcredits / 1_000_000
+  for (const tiny of [1e-10, 1e-300, Number.MIN_VALUE, 0.1]) {
+    t.equal(credits('suno', tiny), 2, `${tiny}: one, where nothing is said`)
+    t.equal(credits('Sora-2', tiny), 8, `${tiny}: what the cap demands`)
+    t.equal(credits('sora-2-pro', tiny), 12, `${tiny}: of several caps all hold`)
+    t.equal(credits('veo-3', tiny), 1, `${tiny}: a cap below one`)
+    t.equal(credits('kling-2', tiny), 2, `${tiny}: a cap of nothing says nothing`)
+  }
+  t.same([credits('suno'), credits('veo-3')], [2, 1], 'also where the default counts')
+  t.same([credits('suno', 1), credits('suno', 1.5), credits('sora-2', 4.5), credits('veo-3', 0.75)], [2, 3, 9, 1.5], 'fractions above it are priced as they are')
 })
 
 t.test('caps hold before anything is spent, whatever the case of the model', async t => {
