@@ -82,7 +82,7 @@ export function lacking (what: 'slot' | 'uses' | 'credits') {
 /** The key that made the task a submit goes on with, else the next in turn. */
 export function keyFor ({ keyId, model }: Pick<SubmitOrder, 'keyId' | 'model'>, keys: KeyChoice): UpstreamKey {
   const key = keyId === undefined ? keys.choose(model) : keys.byId(keyId)
-  if (key === undefined) throw noKey(keyId === undefined ? keys.readyInMs(model) : probeIntervalMs)
+  if (key === undefined) throw noKey(keyId === undefined ? keys.readyInMs() : probeIntervalMs)
   return key
 }
 

@@ -57,6 +57,7 @@ export function withKeys<Order extends AdmittedSubmit, Outcome extends SubmitOut
   const judged = async (order: Order, key: UpstreamKey, call: Call) => {
     call.keyId = key.id
     const outcome = await attempt(order, key, call)
+    if (outcome.kind === 'accepted') keys.learn(key, order.model, 'accepted')
     return { outcome, trouble: outcome.kind === 'refused' ? await keyTrouble(outcome, key, keys, order.model) : null }
   }
 

@@ -18,8 +18,8 @@ export interface KeyTrouble { readonly code: ErrorCode, readonly mayTryAnother: 
 export async function keyTrouble (
   { status, envelope, answer }: Doubtful, key: UpstreamKey, keys: KeyChoice, model?: string
 ): Promise<KeyTrouble | null> {
-  // Whoever comes next need not meet the same limit. This caller does: what it was told is true of its request.
-  if (status === 429 && model !== undefined) keys.rest(key, null, answer?.retryAfter)
+  // The next caller need not meet the same limit. This one does: what it was told is true of its request.
+  if (status === 429 && model !== undefined) keys.learn(key, model, 'limited', answer?.retryAfter)
   if (!castsDoubt(status, envelope.message)) return null
   const verdict = await keys.doubt(key)
   const mayTryAnother = status === 401 || status === 402
@@ -28,6 +28,6 @@ export async function keyTrouble (
   if (!mayTryAnother) return null
   // The key works, but not for this (nor does its money reach, perhaps): never a 401 to a caller, whose SDK would log
   // out. Only a submit's 401 is about the model; a 402 may be about this one caller's price, and must not shut out others.
-  if (verdict === 'fine' && model !== undefined && status === 401) keys.rest(key, model)
+  if (verdict === 'fine' && model !== undefined && status === 401) keys.learn(key, model, 'denied')
   return { code: 'GW_UPSTREAM_REFUSED_KEY', mayTryAnother }
 }

@@ -3,7 +3,7 @@ import { effectiveStatus } from '../bodies/outcome.ts'
 import { retryAfterMs } from '../retry-after.ts'
 import type { Clock } from '../time.ts'
 import type { UpstreamAnswer, UpstreamKey } from '../upstream.ts'
-import { type KeyEntry, keyEntry, type KeyHealth, type KeyStatus, restsUntil, statusOf } from './key-entry.ts'
+import { type KeyEntry, keyEntry, type KeyHealth, type KeyStatus, modelOf, statusOf } from './key-entry.ts'
 
 /**
  * What a probe of the key's balance said.
@@ -21,7 +21,11 @@ export interface Probe {
 
 /** What requests need of the upstream keys. */
 export interface KeyChoice {
-  /** The ready key that was chosen longest ago, other than `except`; `undefined` when there is none. */
+  /**
+   * The ready key that was chosen longest ago; when all rest for this model, the one that rests no longer than the others.
+   * `except`: that one was tried just now, so the one that served this model last is better than any. `undefined` when no
+   * other is ready: a rest is a preference, and more keys are never worse than one.
+   */
   choose (model: string, except?: UpstreamKey): UpstreamKey | undefined
   /** The key that made a task: it also asks for its status, benched, resting or draining. `undefined` when we have it no more. */
   byId (keyId: string): UpstreamKey | undefined
@@ -31,13 +35,13 @@ export interface KeyChoice {
    */
   doubt (key: UpstreamKey): Promise<Verdict>
   /**
-   * Keeps a key from one model for a minute: the key is fine, but not for that. With `null` from all of them, for as long
-   * as the upstream's `retry-after` says, a minute at most: it has had enough of this key. A key that has none beside it
-   * does not rest so: one caller's 429 would be everybody's 503.
+   * What the upstream said to a submit. `accepted`: the key serves this model. `denied`: the key is fine, but not for this
+   * model; it rests from it for a minute. `limited`: it has had enough of them for now; it rests from this model for as
+   * long as `retryAfter` says, a minute at most. Callers can bring about the last two.
    */
-  rest (key: UpstreamKey, model: string | null, retryAfter?: string): void
-  /** When to choose again for a model for which there was no key, ms. A benched key is asked about by then. */
-  readyInMs (model: string): number
+  learn (key: UpstreamKey, model: string, said: 'accepted' | 'denied' | 'limited', retryAfter?: string): void
+  /** When to choose again when no key was ready, ms. A benched key is asked about by then. */
+  readyInMs (): number
 }
 
 /** The upstream keys and which of them may be used; and what is their operator's. */
@@ -67,24 +71,20 @@ export interface KeyRingOptions extends Clock {
   readonly onChange: (keyId: string, state: KeyHealth) => void
 }
 
-export function keyRing ({ keys, drainMs, now, elapsed, ...options }: KeyRingOptions): KeyRing {
+export function keyRing ({ keys, drainMs, now, elapsed, probe, onChange }: KeyRingOptions): KeyRing {
   const entries = keyEntries(keys, drainMs, elapsed)
-  const onChange: KeyRingOptions['onChange'] = (keyId, state) => {
-    options.onChange(keyId, state)
-    entries.wakeLast()
-  }
-  const doubt = doubts({ ...options, elapsed, onChange })
+  const doubt = doubts({ probe, elapsed, onChange })
   let turn = 0
 
   return {
     choose (model, except) {
-      let best: KeyEntry | undefined
+      const ready: KeyEntry[] = []
       for (const entry of entries.takers()) {
         // A benched key gets its chance again without anybody's help: asked about in the background, when it is missed.
         if (entry.health !== 'ready') doubt(entry).catch(() => { /* a verdict is all a probe gives */ })
-        const isFit = entry.health === 'ready' && entry.key.id !== except?.id && restsUntil(entry, model, elapsed()) <= elapsed()
-        if (isFit && entry.chosenAt < (best?.chosenAt ?? Infinity)) best = entry
+        else if (entry.key.id !== except?.id) ready.push(entry)
       }
+      const best = (except && lastToServe(ready, model)) ?? firstToServe(ready, model, elapsed())
       if (best !== undefined) best.chosenAt = ++turn
       return best?.key
     },
@@ -93,27 +93,62 @@ export function keyRing ({ keys, drainMs, now, elapsed, ...options }: KeyRingOpt
       const entry = entries.of(id)
       return entry === undefined ? 'unclear' : await doubt(entry)
     },
-    rest ({ id }, model, retryAfter = '') {
+    learn ({ id }, model, said, retryAfter = '') {
       const entry = entries.of(id)
       if (entry === undefined) return
-      if (model !== null) entry.models.set(model, elapsed() + restMs)
-      else if (entries.haveOther(entry)) limit(entry, retryAfterMs(retryAfter, now()) ?? limitedMs, elapsed())
+      const at = elapsed()
+      if (said === 'accepted') {
+        entry.models.set(model, { restsUntil: at, servedAt: ++turn })
+        return
+      }
+      const ms = said === 'denied' ? restMs : Math.min(retryAfterMs(retryAfter, now()) ?? limitedMs, restMs)
+      const { restsUntil, servedAt } = modelOf(entry, model)
+      entry.models.set(model, { restsUntil: Math.max(restsUntil, at + ms), servedAt })
+      if (said === 'limited') entry.limited = { from: at, until: at + ms }
     },
-    readyInMs (model) {
-      const readyAt = entries.takers().map(entry =>
-        entry.health === 'ready' ? restsUntil(entry, model, elapsed()) : entry.probedAt + probeIntervalMs)
+    readyInMs () {
+      const readyAt = entries.takers().map(({ health, probedAt }) => health === 'ready' ? elapsed() : probedAt + probeIntervalMs)
       return Math.max(0, Math.min(...readyAt) - elapsed())
     },
     states () {
       const [at, wall] = [elapsed(), now()]
-      return entries.all().map(entry => statusOf(entry, at, instant => wall - at + instant))
+      const last = lastAwake(entries.takers(), at)
+      return entries.all().map(entry => statusOf(entry, at, instant => wall - at + instant, entry === last))
     },
     replace: entries.replace
   }
 }
 
-function limit (entry: KeyEntry, ms: number, at: number): void {
-  entry.limited = { from: at, until: at + Math.min(ms, restMs) }
+function firstToServe (ready: readonly KeyEntry[], model: string, at: number): KeyEntry | undefined {
+  let best: KeyEntry | undefined
+  let leastMs = Infinity
+  for (const entry of ready) {
+    const restMs = Math.max(0, modelOf(entry, model).restsUntil - at)
+    if (best !== undefined && (restMs > leastMs || (restMs === leastMs && entry.chosenAt >= best.chosenAt))) continue
+    best = entry
+    leastMs = restMs
+  }
+  return best
+}
+
+/** That it has served a model is sure; that it may not is only what one caller was told. */
+function lastToServe (ready: readonly KeyEntry[], model: string): KeyEntry | undefined {
+  let last: KeyEntry | undefined
+  let lastAt = 0
+  for (const entry of ready) {
+    const { servedAt } = modelOf(entry, model)
+    if (servedAt <= lastAt) continue
+    last = entry
+    lastAt = servedAt
+  }
+  return last
+}
+
+/** When all that serve are limited, the one that is so no longer than the others; it goes on serving. */
+function lastAwake (takers: readonly KeyEntry[], at: number): KeyEntry | undefined {
+  const ready = takers.filter(({ health }) => health === 'ready')
+  if (ready.some(({ limited }) => limited.until <= at)) return undefined
+  return ready.sort((one, other) => one.limited.until - other.limited.until)[0]
 }
 
 /** The keys there are, those that drain among them. */
@@ -124,17 +159,9 @@ function keyEntries (keys: readonly UpstreamKey[], drainMs: number, elapsed: () 
     return [...entries.values()]
   }
   const takers = () => all().filter(({ drainingSince }) => drainingSince === null)
-  /** The last one in service rests no longer: it was told to while there were others. */
-  const wakeLast = (): void => {
-    const [last, other] = takers().filter(({ health }) => health === 'ready')
-    if (last !== undefined && other === undefined && last.limited.until > elapsed()) limit(last, 0, elapsed())
-  }
   return {
-    wakeLast,
     all,
     takers,
-    /** Whether another one is in service, which a benched one is not: if the last one rested, everybody would be turned away. */
-    haveOther: (entry: KeyEntry) => takers().some(other => other !== entry && other.health === 'ready'),
     of: (id: string) => all().find(({ key }) => key.id === id),
     replace (replacements: readonly UpstreamKey[]): void {
       const ids = new Set(replacements.map(({ id }) => id))
@@ -144,7 +171,6 @@ function keyEntries (keys: readonly UpstreamKey[], drainMs: number, elapsed: () 
         if (known === undefined) entries.set(key.id, keyEntry(key, elapsed()))
         else if (known.drainingSince !== null) comeBack(known, elapsed())
       }
-      wakeLast()
     }
   }
 }
