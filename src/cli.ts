@@ -1,4 +1,6 @@
 #!/usr/bin/env node
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Command, exitCodeOf, UsageError } from './cli/command.ts'
 
@@ -17,7 +19,7 @@ const general = `Usage: apixo-gateway <command>
 
   webhook-secret   what a server checks the messages of the gateway with
 
-apixo-gateway <command> --help tells more.
+apixo-gateway <command> --help tells more; apixo-gateway --version, which one.
 Exit codes: 0, 64 (wrong words), 78 (wrong settings), 1 (anything else).
 `
 
@@ -48,7 +50,9 @@ async function run (name: string, args: readonly string[]): Promise<number | und
   try {
     const { positionals, values } = parseArgs({ args: [...args], allowPositionals: true, options: { ...command.options } })
     if (!(command.operands ?? [0]).includes(positionals.length)) throw new UsageError('These are not the words of this command.')
-    return await command.run({ operands: positionals, options: values as Record<string, string | undefined> })
+    const flags = new Set(Object.keys(values).filter(name => values[name] === true))
+    const options = Object.fromEntries(Object.entries(values).filter(([name]) => !flags.has(name)))
+    return await command.run({ operands: positionals, options: options as Record<string, string>, flags })
   } catch (error) {
     const code = exitCodeOf(error)
     process.stderr.write(`apixo-gateway: ${(error as Error).message}\n${code === 64 ? `\n${usage}` : ''}`)
@@ -56,11 +60,19 @@ async function run (name: string, args: readonly string[]): Promise<number | und
   }
 }
 
+/** As package.json has it. */
+function version (): string {
+  const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8')) as { readonly version: string }
+  return version
+}
+
 const [name, ...args] = process.argv.slice(2)
 if (name !== undefined && Object.hasOwn(commands, name)) {
   process.exitCode = await run(name, args)
 } else if (wantsHelp(process.argv)) {
   process.stdout.write(general)
+} else if (name === '--version' && args.length === 0) {
+  process.stdout.write(`${version()}\n`)
 } else {
   process.stderr.write(general)
   process.exitCode = 64

@@ -1,19 +1,25 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { isKnownSubject, type Traces } from '../src/domain/operator/subject-form.ts'
 import { startSandbox } from '../src/sandbox/sandbox.ts'
 import { apiKey, issuerToken } from './helpers/gateway.ts'
 import { gatewayEnvironment, type GatewayProcess, runScript, startProcess } from './helpers/gateway-process.ts'
+import { redisServer } from './helpers/redis-server.ts'
 
+const stores: Readonly<Record<string, (t: Test) => Promise<Record<string, string>>>> = {
+  'a SQLite file': async () => ({}),
+  Redis: async t => ({ GATEWAY_STORE: (await redisServer(t)).url })
+}
 const config = 'plans: { default: { credits: 2, period: month } }'
 const script = 'src/cli.ts'
 
 /** A gateway that runs, and the command line beside it. */
-async function start (t: Test) {
+async function start (t: Test, more: Readonly<Record<string, string>> = {}) {
   const sandbox = await startSandbox({ keys: [apiKey] })
   t.teardown(() => sandbox.close())
   const cwd = t.testdir({ 'gateway.yaml': config })
-  const env = gatewayEnvironment(sandbox.origin)
+  const env = { ...gatewayEnvironment(sandbox.origin), ...more }
   const gateway = await startProcess(t, { cwd, env })
   return { cwd, env, gateway, cli: (...args: readonly string[]) => run(t, cwd, args, env) }
 }
@@ -50,6 +56,48 @@ t.test('credits that are granted beside a running gateway count at once', async 
   t.match(await cli('credits', 'grant', 'app:alice', '0.000001'), { code: 0, stdout: 'app:alice has 0.500001 granted credits left.\n' })
 })
 
+for (const [name, storeOf] of Object.entries(stores)) {
+  t.test(`a grant to a subject that nobody has heard of wants --create, over ${name}`, async t => {
+    const { gateway, cli } = await start(t, await storeOf(t))
+    t.strictSame(await cli('credits', 'grant', 'app:alcie', '5'), {
+      code: 1, stdout: '', stderr: 'apixo-gateway: Nothing is known of app:alcie: is it misspelt? If it has yet to come, say so by --create.\n'
+    })
+    t.same(JSON.parse((await cli('audit', '--format', 'json')).stdout).map(({ kind }: { kind: string }) => kind), ['settings'], 'nothing was done')
+    t.match(await cli('session', 'end', '--subject', 'app:alcie'), {
+      code: 0, stdout: /^Ended: /, stderr: 'But nothing is known of app:alcie, no session, task or credits: is it misspelt?\n'
+    })
+    t.match(await cli('session', 'end', 'no-such-session'), {
+      code: 0, stdout: /^Ended: /, stderr: 'But the audit trail has no session no-such-session: if no other issuer gave it, is it misspelt?\n'
+    })
+    t.match(await cli('session', 'end', 'A1b2C3d4E5f'), { code: 0, stderr: /no session A1b2C3d4E5f/ })
+    t.equal((await cli('credits', 'grant', 'app:alcie', '5')).code, 1, 'having been ended is not being known')
+    t.match(await cli('credits', 'grant', 'app:alcie', '5', '--create'), { code: 0, stdout: 'app:alcie has 5 granted credits left.\n', stderr: '' })
+    t.match(await cli('credits', 'grant', 'app:alcie', '1'), { code: 0, stdout: 'app:alcie has 6 granted credits left.\n' })
+
+    await mint(gateway, 'bob')
+    await cli('token', 'create', '--subject', 'carol')
+    for (const subject of ['app:bob', 'token:carol']) t.match(await cli('credits', 'grant', subject, '1'), { code: 0, stderr: '' }, subject)
+    t.match(await cli('session', 'end', '--subject', 'app:bob'), { code: 0, stderr: '' })
+  })
+}
+
+t.test('a subject is known by its tasks when the audit trail has forgotten its sessions', async t => {
+  const traces = (tasks: number, pages: readonly string[][]): Traces => ({
+    records: { tasksOf: async () => ({ items: Array(tasks), next: null }) },
+    accounts: { balanceOf: async () => ({ used: 0, granted: 0, unfinished: 0 }) },
+    audit: {
+      async read ({ cursor }) {
+        const index = Number(cursor)
+        const items = pages[index]!.map(subject => ({ at: 0, kind: 'mint', actor: 'issuer', subject, detail: {} } as const))
+        return { items, next: index + 1 < pages.length ? String(index + 1) : null }
+      }
+    }
+  })
+  t.ok(await isKnownSubject(traces(1, [[]]), 'app:alice'))
+  t.ok(await isKnownSubject(traces(0, [['app:bob'], ['app:alice']]), 'app:alice'), 'on a later page')
+  t.notOk(await isKnownSubject(traces(0, [['app:bob'], ['app:carol']]), 'app:alice'))
+})
+
 t.test('a grant that makes no sense is refused before anything is opened, and says what to change', async t => {
   const cwd = t.testdir({})
   await Promise.all(([
@@ -60,7 +108,7 @@ t.test('a grant that makes no sense is refused before anything is opened, and sa
     t.equal(code, 64, args.join(' '))
     t.equal(stdout, '')
     t.match(stderr, why)
-    t.match(stderr, /\n\nUsage: apixo-gateway credits grant SUBJECT CREDITS\n/)
+    t.match(stderr, /\n\nUsage: apixo-gateway credits grant SUBJECT CREDITS \[--create\]\n/)
   }))
 })
 

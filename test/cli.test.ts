@@ -1,7 +1,10 @@
+import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
+import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { apiKey, sessionSecret } from './helpers/gateway.ts'
 import { gatewayEnvironment, runScript, startProcess } from './helpers/gateway-process.ts'
+import { root } from './helpers/program.ts'
 import { closedPort, listen } from './helpers/raw-server.ts'
 
 const nowhere = 'http://127.0.0.1:1'
@@ -25,6 +28,13 @@ t.test('who asks for help gets it on standard output', async t => {
     for (const command of commands) t.match(stdout, new RegExp(`^ {2}${command} `, 'm'))
     t.ok(stdout.split('\n').every(line => line.length <= 80), '80 columns')
   }
+})
+
+t.test('the version is that of the package, and nothing else', async t => {
+  const cwd = t.testdir({})
+  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+  t.strictSame(await run(t, cwd, ['--version']), { code: 0, stdout: `${version}\n`, stderr: '' })
+  t.equal((await run(t, cwd, ['--version', 'more'])).code, 64)
 })
 
 t.test('every command has help of its own, and does nothing else then', async t => {

@@ -4,13 +4,15 @@ import type { ParseArgsOptionsConfig } from 'node:util'
 export interface Given {
   readonly operands: readonly string[]
   readonly options: Readonly<Record<string, string | undefined>>
+  /** Options that are given or not, such as `--create`. */
+  readonly flags: ReadonlySet<string>
 }
 
 /** One command of `apixo-gateway`. */
 export interface Command {
   /** What `--help` prints after `Usage: apixo-gateway `. */
   readonly usage: string
-  readonly options?: Readonly<Record<string, ParseArgsOptionsConfig[string] & { readonly type: 'string' }>>
+  readonly options?: Readonly<Record<string, ParseArgsOptionsConfig[string]>>
   /** How many operands it takes; none when absent. */
   readonly operands?: readonly number[]
   /** Its exit code; `undefined`: it goes on running. Throws what `exitCodeOf` knows. */

@@ -6,8 +6,8 @@ import type { Settings } from '../settings.ts'
 const hint = 'This command needs the settings of the server: run it in the server\'s folder, with the server\'s environment.'
 
 /** Lets the operator work beside a server that may be running. */
-export async function withOperator<Result> (work: (operator: Operator) => Promise<Result>): Promise<Result> {
-  return await withStore((_settings, store) => work(operator({ ...store, trail: store.audit, actor: 'cli', now: Date.now })))
+export async function withOperator<Result> (work: (operator: Operator, store: Store) => Promise<Result>): Promise<Result> {
+  return await withStore((_settings, store) => work(operator({ ...store, trail: store.audit, actor: 'cli', now: Date.now }), store))
 }
 
 /** Opens the store of a server that may be running, and closes it again. */

@@ -1,5 +1,6 @@
 import { checkSessionId } from '../domain/operator/session-ends.ts'
-import { checkSubject } from '../domain/operator/subject-form.ts'
+import { checkSubject, isKnownSession, isKnownSubject } from '../domain/operator/subject-form.ts'
+import { isTokenId } from '../domain/sessions/token-form.ts'
 import { type Command, UsageError } from './command.ts'
 import { withOperator } from './ledger.ts'
 import { shortInstant } from './table.ts'
@@ -31,12 +32,18 @@ export const command: Command = {
 /** A subject that can't be one is refused before settings are read and the store is opened. */
 async function endAll (subject: string): Promise<void> {
   checkSubject(subject)
-  const before = await withOperator(operator => operator.endSessions(subject))
+  const [before, isKnown] = await withOperator(async (operator, store) =>
+    [await operator.endSessions(subject), await isKnownSubject(store, subject)] as const)
   process.stdout.write(`Ended: all sessions of ${subject} until ${shortInstant(before)} UTC are of no use within a second.\n`)
+  if (!isKnown) process.stderr.write(`But nothing is known of ${subject}, no session, task or credits: is it misspelt?\n`)
 }
 
 async function endOne (id: string): Promise<void> {
   checkSessionId(id)
-  await withOperator(operator => operator.endSession(id))
+  const isKnown = await withOperator(async (operator, store) => {
+    await operator.endSession(id)
+    return isTokenId(id) ? await store.tokens.find(id) !== null : await isKnownSession(store, id)
+  })
   process.stdout.write(`Ended: session ${id} is of no use within a second.\n`)
+  if (!isKnown) process.stderr.write(`But the audit trail has no session ${id}: if no other issuer gave it, is it misspelt?\n`)
 }
