@@ -40,7 +40,7 @@ export type ErrorCode = keyof typeof rows
 
 /** What an error may say beyond its row. */
 export interface ErrorDetail {
-  /** Fills the `%s` of the row's sentence. Never a secret, a prompt, a URL of a result or a path of this machine. */
+  /** Fills the `%s` of the row's sentence, or stands in its place. Never a secret, a prompt, a URL of a result or a path of this machine. */
   readonly about?: string
   /**
    * Whole seconds, sent as `retry-after` (RFC 9110 section 10.2.3) when it is at most a minute. A longer wait is told in the
@@ -72,9 +72,11 @@ export const errorTable: ReadonlyArray<{ readonly code: ErrorCode, readonly stat
 /** Makes the error of a row. Throw it; the error handler of `http/` renders it once. */
 export function gatewayError (code: ErrorCode, detail: ErrorDetail = {}): GatewayError {
   const Constructor = constructors.get(code)!
-  const args: unknown[] = rows[code][1].includes('%s') ? [detail.about] : []
+  const takesAbout = rows[code][1].includes('%s')
+  const args: unknown[] = takesAbout ? [detail.about] : []
   if (detail.cause !== undefined) args.push({ cause: detail.cause })
-  return Object.assign(new Constructor(...args), { detail }) as unknown as GatewayError
+  const sentence = takesAbout || detail.about === undefined ? {} : { message: detail.about }
+  return Object.assign(new Constructor(...args), sentence, { detail }) as unknown as GatewayError
 }
 
 /** `GW_BAD_REQUEST`, with a sentence that names what to change. */

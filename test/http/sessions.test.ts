@@ -102,6 +102,20 @@ t.test('minting is for who holds the issuer token, and off without one', async t
   t.match(await call('/gateway/sessions', { body, token: issuerToken, headers: { 'sec-fetch-site': 'same-origin' } }), { status: 403, error: 'GW_ORIGIN_DENIED' })
 })
 
+t.test('a wrong token of the server\'s own is told as such, and nobody is sent for another session', async t => {
+  const { call } = await startGateway(t, { env: { GATEWAY_ADMIN_TOKEN: adminToken } })
+  for (const [path, name, right] of [['/gateway/sessions', 'issuer', issuerToken], ['/gateway/admin/credits', 'admin', adminToken]] as const) {
+    const body = {}
+    const wrong = `This is not the ${name} token: send what the gateway has as GATEWAY_${name.toUpperCase()}_TOKEN.`
+    t.match(await call(path, { body, token: `${right}x` }), { status: 401, error: 'GW_BAD_SESSION', json: { message: wrong } })
+    for (const authorization of ['Bearer ', 'Bearer', right, `Bearer ${right} ${right}`, 'Basic YTpi']) {
+      t.match(await call(path, { body, headers: { authorization } }), { status: 401, error: 'GW_BAD_SESSION', json: { message: wrong } }, authorization)
+    }
+    t.match(await call(path, { body }), { status: 401, error: 'GW_NO_SESSION', json: { message: `Send the ${name} token: Authorization: Bearer <token>.` } })
+  }
+  t.match(await call('/gateway/session', { token: 'x' }), { json: { message: /^The session token is malformed/ } })
+})
+
 t.test('without an issuer token there is no minting route', async t => {
   const { call } = await startGateway(t, { env: { GATEWAY_ISSUER_TOKEN: '' } })
   t.match(await call('/gateway/sessions', { body: { subject: 'a' }, token: issuerToken }), { status: 404, error: 'GW_NOT_FOUND' })

@@ -16,7 +16,7 @@ import type { Authenticate } from '../authenticate.ts'
 import { checkQuery } from '../authorize.ts'
 import { contextOf } from '../call.ts'
 import { isSame } from '../sessions/comparison.ts'
-import { credentialOf } from '../sessions/credential.ts'
+import { serverTokenOf, wrongToken } from '../sessions/credential.ts'
 import type { SessionCookie } from '../sessions/session-cookie.ts'
 import { sessionNotes } from '../sessions/session-notes.ts'
 import { readSessionRequest, type SessionRequestBody, sessionRequestSchema } from '../sessions/session-request.ts'
@@ -149,14 +149,13 @@ function authenticateIssuer ({ issuerToken, verifiers }: SessionRoutesOptions) {
     if (request.headers.origin !== undefined || request.headers['sec-fetch-site'] !== undefined) {
       throw gatewayError('GW_ORIGIN_DENIED', { about: 'Sessions are minted by a backend, never from a page.' })
     }
-    const credential = credentialOf(request.raw.rawHeaders)
-    if (credential === null) throw gatewayError('GW_NO_SESSION')
+    const credential = serverTokenOf(request.raw.rawHeaders, 'issuer')
     if (isSame(credential, token)) return
     for (const verifier of verifiers) {
       if (await verifier.verify(credential) !== null) {
         throw gatewayError('GW_SCOPE_DENIED', { about: 'A session can not mint sessions: use the issuer token.' })
       }
     }
-    throw gatewayError('GW_BAD_SESSION')
+    throw wrongToken('issuer')
   }
 }

@@ -1,4 +1,4 @@
-import { badRequest, gatewayError } from '../../errors.ts'
+import { badRequest, gatewayError, type GatewayError, isGatewayError } from '../../errors.ts'
 
 /**
  * Finds the caller's token where stock SDKs put their key: `Authorization: Bearer` (RFC 6750 section 2.1), `x-api-key`,
@@ -38,4 +38,28 @@ function bearer (value: string): string {
 
 function bad (about: string) {
   return badRequest(`Send one session token: ${about}.`)
+}
+
+/** Those who hold a token of the server's own, and no session. */
+export type TokenHolder = 'issuer' | 'admin'
+
+/** As `credentialOf`, for a route of whoever holds one of the server's own tokens: no error there speaks of sessions. */
+export function serverTokenOf (rawHeaders: readonly string[], holder: TokenHolder): string {
+  let credential
+  try {
+    credential = credentialOf(rawHeaders)
+  } catch (error) {
+    throw isGatewayError(error) && error.code === 'GW_BAD_SESSION' ? wrongToken(holder) : error
+  }
+  if (credential === null) throw noToken(holder)
+  return credential
+}
+
+export function noToken (holder: TokenHolder): GatewayError {
+  return gatewayError('GW_NO_SESSION', { about: `Send the ${holder} token: Authorization: Bearer <token>.` })
+}
+
+export function wrongToken (holder: TokenHolder): GatewayError {
+  const setting = `GATEWAY_${holder.toUpperCase()}_TOKEN`
+  return gatewayError('GW_BAD_SESSION', { about: `This is not the ${holder} token: send what the gateway has as ${setting}.` })
 }

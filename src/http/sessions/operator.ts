@@ -1,9 +1,8 @@
 import type { FastifyRequest } from 'fastify'
 import type { Live } from '../../domain/live.ts'
 import type { Secret } from '../../domain/secret.ts'
-import { gatewayError } from '../../errors.ts'
 import { isSame } from './comparison.ts'
-import { credentialOf } from './credential.ts'
+import { noToken, serverTokenOf, wrongToken } from './credential.ts'
 
 /** Route hook: lets only the operator pass, before a byte of body is read. */
 export type AuthenticateOperator = (request: FastifyRequest) => Promise<void>
@@ -15,9 +14,9 @@ export type AuthenticateOperator = (request: FastifyRequest) => Promise<void>
 export function operatorAuthenticator (adminToken: Live<Secret>): AuthenticateOperator {
   return async request => {
     request.call.stage = 'authenticate'
-    const credential = credentialOf(request.raw.rawHeaders)
-    if (credential === null || request.headers.authorization === undefined) throw gatewayError('GW_NO_SESSION')
-    if (!isSame(credential, adminToken.current)) throw gatewayError('GW_BAD_SESSION')
+    const credential = serverTokenOf(request.raw.rawHeaders, 'admin')
+    if (request.headers.authorization === undefined) throw noToken('admin')
+    if (!isSame(credential, adminToken.current)) throw wrongToken('admin')
     request.call.stage = 'authorize'
   }
 }
