@@ -19,7 +19,7 @@ export interface FeedRequest {
    * else it resolves when there is, also when the reader has gone.
    */
   readonly tell: (event: TaskEvent, mark: number) => Promise<void> | null
-  /** Called before anything is told when `since` is too long ago: ends before this time (Unix ms) are not told. */
+  /** Called when `since` is too long ago, and ends before `from` (Unix ms) are not told though they may be news. */
   readonly resync: (from: number, mark: number) => void
 }
 
@@ -60,8 +60,10 @@ export function subjectFeed (options: SubjectFeedOptions) {
 class Feed implements SubjectFeed {
   readonly #options: SubjectFeedOptions
   readonly #request: FeedRequest
-  /** No end up to this time is news to the reader, Unix ms. */
+  /** Ends up to this time are not told, Unix ms. */
   readonly #began: number
+  /** No end up to this time is news to the reader, Unix ms. */
+  readonly #heardUntil: number
   /** Where the next look begins: every end before it has been told. */
   #next: TaskEnd
   /** Ends that have been told, the latest last. */
@@ -74,22 +76,22 @@ class Feed implements SubjectFeed {
   #depth = feedDepth
   #isLooking = false
   #isStopped = false
+  #isResynced = false
   readonly #forget: () => void
 
   constructor (options: SubjectFeedOptions, request: FeedRequest) {
     const { watching, now } = options
-    const { subject, since, resync } = request
+    const { subject, since } = request
     this.#options = options
     this.#request = request
     const opened = now()
     const oldest = opened - replayMs
     // A reader that comes for the first time is owed nothing older, and hears of what ends from here on.
-    const heardUntil = since === null ? opened : Math.min(since.mark - slackMs, opened)
-    this.#began = Math.max(heardUntil, oldest)
-    this.#next = since === null || heardUntil < oldest
+    this.#heardUntil = since === null ? opened : Math.min(since.mark - slackMs, opened)
+    this.#began = Math.max(this.#heardUntil, oldest)
+    this.#next = since === null || this.#heardUntil < oldest
       ? { endedAt: this.#began + 1, taskId: '' }
-      : { endedAt: heardUntil, taskId: since.taskId }
-    if (heardUntil < oldest) resync(oldest, this.#mark)
+      : { endedAt: this.#heardUntil, taskId: since.taskId }
     this.#forget = watching.subject(subject, {
       changed: ({ taskId }) => {
         if (!this.#followed.has(taskId) && !this.#told.has(taskId)) this.#adopt(taskId).catch(() => { /* the next look finds it */ })
@@ -164,12 +166,25 @@ class Feed implements SubjectFeed {
   async #findNew (): Promise<void> {
     const { records } = this.#options
     let cursor: string | null = null
+    let hasSkipped = false
     for (let seen = 0; seen < this.#depth && !this.#isStopped; seen += pageLength) {
       const page = await records.tasksOf(this.#request.subject, { cursor, limit: pageLength })
-      for (const record of page.items) if (this.#isNew(record)) await this.#adopt(record.taskId!)
+      for (const record of page.items) {
+        if (this.#isNew(record)) await this.#adopt(record.taskId!)
+        hasSkipped ||= this.#isSkipped(record)
+      }
       cursor = page.next
       if (cursor === null) break
     }
+    // What lies further back has not been looked at.
+    if (!this.#isResynced && this.#heardUntil < this.#began && (hasSkipped || cursor !== null)) {
+      this.#request.resync(this.#began, this.#mark)
+    }
+    this.#isResynced = true
+  }
+
+  #isSkipped ({ stage, model, endedAt }: TaskRecord): boolean {
+    return stage === 'settled' && endedAt! > this.#heardUntil && endedAt! <= this.#began && this.#request.permits(model)
   }
 
   #isNew ({ taskId, operation, stage, endedAt }: TaskRecord): boolean {

@@ -30,8 +30,8 @@ function fed (since: FeedCursor | null = null, isOldStore = false) {
     if (store.isDown) throw gatewayError('GW_STORE_DOWN')
     reads++
     const start = Number(cursor)
-    const rows = [...tasks].reverse().map(([taskId, { ended, operation = 'generateTask', stage, endedAt = time.now() }]) => ({
-      taskId, operation, stage: stage ?? (ended ? 'settled' : 'claimed'), endedAt: ended ? endedAt : null
+    const rows = [...tasks].reverse().map(([taskId, { ended, operation = 'generateTask', model = 'sora-2', stage, endedAt = time.now() }]) => ({
+      taskId, operation, model, stage: stage ?? (ended ? 'settled' : 'claimed'), endedAt: ended ? endedAt : null
     }) as TaskRecord)
     return { items: rows.slice(start, start + limit), next: rows.length > start + limit ? String(start + limit) : null }
   }
@@ -180,8 +180,23 @@ t.test('of ends that are more than a day ago nothing is told, and the reader is 
   it.feed.look()
   await rest()
   t.strictSame([it.resyncs, it.told], [[now - replayMs], [`${replayMs - 1} success`]])
-  t.strictSame(fed({ mark: now + 1e9, taskId: 'x' }).resyncs, [], 'a mark in the future is one of now')
-  t.strictSame([fed().resyncs, fed({ mark: now - replayMs + slackMs, taskId: '' }).resyncs], [[], []])
+  it.feed.look()
+  await rest()
+  t.equal(it.resyncs.length, 1, 'once')
+
+  const resyncsOf = async (since: FeedCursor | null, tasks: ReadonlyArray<readonly [string, Row]>): Promise<number> => {
+    const it = fed(since)
+    for (const [taskId, row] of tasks) it.tasks.set(taskId, row)
+    it.feed.look()
+    await until('it has looked', () => it.reads >= Math.min(5, Math.ceil(tasks.length / 100)))
+    await rest()
+    return it.resyncs.length
+  }
+  const old = { ended: true, endedAt: now - replayMs - 1 }
+  t.equal(await resyncsOf({ mark: now + 1e9, taskId: 'x' }, [['old', old]]), 0, 'a mark in the future is one of now')
+  for (const since of [null, { mark: now - replayMs + slackMs, taskId: '' }]) t.equal(await resyncsOf(since, [['old', old]]), 0)
+  t.equal(await resyncsOf({ mark: 1, taskId: 'x' }, [['other', { ...old, model: 'suno' }], ['running', {}]]), 0, 'nothing was missed')
+  t.equal(await resyncsOf({ mark: 1, taskId: 'x' }, Array.from({ length: feedDepth + 1 }, (_, index) => [String(index), {}])), 1, 'who knows what lies behind that')
 })
 
 t.test('ends that a store has in no order are told all the same', async t => {
