@@ -141,7 +141,8 @@ async function openListeners (settings: Settings, parts: Parts, { log, numbers, 
   const endings: ListenerOptions['endings'] = [
     accessLine(log),
     numbers.ended,
-    ({ call }) => { if (call.code !== 'OK' && !call.granted) refused.count(call.code, call.stage, call.session?.subject ?? null) },
+    // An outage is nobody's refusal: what is our own trouble has a status of 500 and more.
+    ({ call }, { statusCode }) => { if (call.code !== 'OK' && !call.granted && statusCode < 500) refused.count(call.code, call.stage, call.session?.subject ?? null) },
     ({ call }) => uploads.release(call),
     announcement(parts)
   ]

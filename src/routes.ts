@@ -15,6 +15,7 @@ import { subjectFeed } from './domain/status/subject-feed.ts'
 import { authenticator } from './http/authenticate.ts'
 import type { EventStreams } from './http/events/event-stream.ts'
 import { subjectRates } from './http/rates.ts'
+import { readRoutes } from './http/read-route.ts'
 import { resultLinks } from './http/results/result-links.ts'
 import { adminRoutes } from './http/routes/admin.ts'
 import { adminKeyRoutes } from './http/routes/admin-keys.ts'
@@ -61,13 +62,15 @@ export async function registerRoutes (
   const who = await openSessions(app, settings, parts, { log, streams })
   const rates = await subjectRates(app, store.counter === undefined ? undefined : { redis: store.counter, onStoreError: file.limits.onStoreError })
   const rules = { ...parts, extraFields: new Set(file.submit.fields), priceOf: pricing(file.prices, file.caps), holdCaps: caps(file.caps) }
-  const common = { ...parts, ...store, ...who, rates }
+  const readRoute = readRoutes({ authenticate: who.authenticate, ledger: store.ledger, rates })
+  const resultsOf = resultLinks(tickets, publicUrl)
+  const common = { ...parts, ...store, ...who, rates, readRoute }
 
   await withMethods(app, async () => {
     healthRoutes(app, store.ping)
     await app.register(async scope => {
       readBodies(scope, 'bytes')
-      const mirrored = { ...parts, store, entrance: { ...who, uploads, elapsed: parts.elapsed }, rates, rules }
+      const mirrored = { ...parts, store, entrance: { ...who, uploads, elapsed: parts.elapsed }, readRoute, rates, rules }
       mirrorRoutes(scope, mirrored)
       if (file.batches.enabled) batchRoutes(scope, mirrored)
     })
@@ -80,11 +83,13 @@ export async function registerRoutes (
       invitationRoutes(scope, { page: readPage('invitation.html'), accept: invitations({ ...common, trail: store.audit }) })
       const playground = readPage('playground/playground.html', ["img-src 'self' data:", "media-src 'self'"])
       pageRoutes(scope, { playground, hasFrontEnd: staticDir !== undefined })
-      taskRoutes(scope, common)
-      deliveryRoutes(scope, common)
-      modelRoutes(scope, { ...common, models: settings.models, priceOf: priceList(file.prices) })
-      eventRoutes(scope, { ...common, streams, resultsOf: resultLinks(tickets, publicUrl), feed: subjectFeed(common) })
-      resultRoutes(scope, { ...common, stallMs: file.upstream.bodyIdleMs })
+      taskRoutes(scope, { readRoute, records: store.records, ledger: store.ledger, resultsOf })
+      deliveryRoutes(scope, { readRoute, deliveries: store.deliveries })
+      modelRoutes(scope, { readRoute, models: settings.models, priceOf: priceList(file.prices) })
+      eventRoutes(scope, { readRoute, watching: parts.watching, streams, resultsOf, feed: subjectFeed(common), now: parts.now })
+      resultRoutes(scope, {
+        readRoute, results: parts.results, tickets, hasForeignPages: settings.allowedOrigins.length > 0, stallMs: file.upstream.bodyIdleMs, now: parts.now
+      })
     })
     if (adminPort === undefined) await registerOperatorRoutes(app, settings, parts, numbers)
   })

@@ -94,6 +94,7 @@ t.test('no session begins or ends, and no credits are given, while the audit tra
   const token = await mint('alice')
   const letGo = holdStore(t, store)
   const down = { status: 503, error: 'GW_STORE_DOWN' }
+  t.equal((await call('/gateway/tasks?x=1', { token })).status, 400)
   t.match(await call('/gateway/sessions', { token: issuerToken, body: { subject: 'bob' } }), down)
   t.match(await call('/gateway/session', { token, method: 'DELETE' }), down)
   t.match(await call('/gateway/admin/credits', { token: adminToken, body: { subject: 'app:alice', credits: 1 } }), down)
@@ -104,9 +105,8 @@ t.test('no session begins or ends, and no credits are given, while the audit tra
   t.match((await call('/gateway/admin/credits', { token: adminToken, body: { subject: 'app:alice', credits: 1 } })).json, { granted: 1 })
   await gateway.tidy()
   t.strictSame((await entries('refusals')).map(({ subject, detail }) => ({ subject, ...detail })), [
-    { subject: 'app:alice', code: 'GW_STORE_DOWN', count: 1, authenticate: 1 },
-    { subject: null, code: 'GW_STORE_DOWN', count: 2, authenticate: 1, authorize: 1 }
-  ], 'and what was refused meanwhile is not forgotten')
+    { subject: 'app:alice', code: 'GW_BAD_REQUEST', count: 1, authorize: 1 }
+  ], 'what was refused meanwhile is not forgotten, and the outage is no refusal')
 })
 
 t.test('no token, secret or prompt is in the audit trail', async t => {

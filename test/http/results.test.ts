@@ -334,7 +334,7 @@ t.test('a caller who is gone before the work begins costs the host nothing', asy
   const endings = [() => gone.resolve()]
   app.addHook('onRequest', async (request, reply) => beginCalls({ begun () {}, endings })(request, reply))
   resultRoutes(app as never, {
-    rates: {},
+    readRoute () {},
     tickets: {
       async open () {
         asked.resolve()

@@ -35,13 +35,15 @@ t.test('a caller finds its tasks, the newest first, with what became of them', a
   const at = (seconds: number) => new Date(Date.parse(start) + seconds * 1000).toISOString()
   t.same(json, {
     tasks: [
-      { taskId: null, model: 'sora-2', state: 'unknown', credits: 1, refunded: false, createdAt: at(3), endedAt: at(3) },
-      { taskId: ids[2], model: 'nano-banana', state: 'running', credits: 1, refunded: false, createdAt: at(2), endedAt: null },
-      { taskId: ids[1], model: 'suno', state: 'failed', credits: 2.5, refunded: true, createdAt: at(1), endedAt: end },
-      { taskId: ids[0], model: 'suno', state: 'success', credits: 2.5, refunded: false, createdAt: start, endedAt: end }
+      { taskId: null, model: 'sora-2', state: 'unknown', credits: 1, refunded: false, createdAt: at(3), endedAt: at(3), results: [] },
+      { taskId: ids[2], model: 'nano-banana', state: 'running', credits: 1, refunded: false, createdAt: at(2), endedAt: null, results: [] },
+      { taskId: ids[1], model: 'suno', state: 'failed', credits: 2.5, refunded: true, createdAt: at(1), endedAt: end, results: [] },
+      { taskId: ids[0], model: 'suno', state: 'success', credits: 2.5, refunded: false, createdAt: start, endedAt: end, results: json.tasks[3].results }
     ],
     next: null
   })
+  t.match(json.tasks[3].results, [/^\/gateway\/results\/./])
+  t.equal((await call(json.tasks[3].results[0])).status, 200, 'without a header')
   t.same((await call('/gateway/tasks', { token: await mint('alice', { scopes: ['tasks:read'] }) })).json, json, 'in each of its sessions')
   t.same((await call('/gateway/tasks', { token: await mint('bob') })).json, { tasks: [], next: null })
 })
@@ -113,4 +115,24 @@ t.test('the list is for sessions that may read tasks, and takes no other method'
   t.match(refused, { status: 403, error: 'GW_SCOPE_DENIED', json: { message: /tasks:read/ } })
   for (const method of ['POST', 'DELETE', 'PUT', 'HEAD']) t.match(await call('/gateway/tasks', { method, token: await mint('alice') }), { status: 405 })
   t.equal(sandbox.calls.length, 0)
+})
+
+t.test('where the results of a task are is told by a plain call, for as long as a ticket lasts', async t => {
+  const { call, mint, submit, status, time, settings } = await startGateway(t, { env: { GATEWAY_PUBLIC_URL: 'https://gateway.example' } })
+  const token = await mint('alice')
+  const { taskId } = (await submit(token)).json.data
+  const path = `/gateway/tasks/${taskId}/results`
+  t.same((await call(path, { token })).json, { taskId, results: [] }, 'while it runs there are none')
+  time.advance(taskMs)
+  await status(token, taskId)
+  const { results } = (await call(path, { token })).json
+  t.match(results, [/^https:\/\/gateway\.example\/gateway\/results\/./])
+  t.same((await call('/gateway/tasks', { token })).json.tasks[0].results, results)
+  t.same((await call('/gateway/tasks', { token: await mint('alice', { models: ['sora-2'] }) })).json.tasks[0].results, [], 'of models that the session may use')
+  const ticket = new URL(results[0]).pathname
+  t.equal((await call(ticket)).status, 200)
+  time.advance(settings.file.results.ticketSeconds * 1000)
+  t.equal((await call(ticket)).error, 'GW_RESULT_EXPIRED')
+  t.equal((await call(new URL((await call(path, { token })).json.results[0]).pathname)).status, 200, 'and then there is another')
+  t.equal((await call(path, { token: await mint('bob') })).error, 'GW_TASK_NOT_FOUND')
 })

@@ -12,8 +12,16 @@ export interface SendResultOptions {
   readonly now: () => number
 }
 
-/** Sends one result of a task that has been found to be the caller's, or what a ticket opens. */
-export type SendResult = (request: FastifyRequest, reply: FastifyReply, task: Task, index: number) => Promise<FastifyReply>
+/** One result of a task that has been found to be the caller's, or what a ticket opens. */
+export interface OpenedResult {
+  readonly task: Task
+  /** From 0. */
+  readonly index: number
+  /** Whose pages may show it (https://fetch.spec.whatwg.org/#cross-origin-resource-policy-header). */
+  readonly shownBy: 'same-origin' | 'cross-origin'
+}
+
+export type SendResult = (request: FastifyRequest, reply: FastifyReply, opened: OpenedResult) => Promise<FastifyReply>
 
 /** Results of one subject on their way at a time: a page of pictures, and not all the sockets there are. */
 const maxOpenPerSubject = 50
@@ -25,7 +33,7 @@ const maxOpenPerSubject = 50
 export function resultSender ({ results, stallMs, now }: SendResultOptions): SendResult {
   const takeTurn = turns()
 
-  return async (request, reply, task, index) => {
+  return async (request, reply, { task, index, shownBy }) => {
     const { call } = request
     call.taskId = task.taskId
     call.model = task.model
@@ -39,6 +47,7 @@ export function resultSender ({ results, stallMs, now }: SendResultOptions): Sen
     const answer = await results.fetch({ url, task, index }, ask, caller).finally(() => { call.upstreamMs += performance.now() - start })
     if (answer === null) throw gatewayError(isPastLife(task, now()) ? 'GW_RESULT_EXPIRED' : 'GW_UPSTREAM_INVALID')
     call.stage = 'reply'
+    reply.header('cross-origin-resource-policy', shownBy)
     writeHeaders(reply, answer, { url, task, index }, isDownload)
     // Node ends a socket on which nothing moves for so long, in either direction; with the response the wait is over.
     reply.raw.setTimeout(stallMs)
@@ -95,13 +104,11 @@ function askOf ({ headers }: FastifyRequest): ResultAsk {
 }
 
 /**
- * `no-store`, `nosniff` and the sandbox are on every answer already. No other site may show the result in its page;
- * scripts of allowed origins read it with CORS.
+ * `no-store`, `nosniff` and the sandbox are on every answer already. Scripts of allowed origins read a result with CORS.
  */
 function writeHeaders (reply: FastifyReply, answer: ResultAnswer, { url, task, index }: ResultRef, isDownload: boolean): void {
   const medium = mediumOf(answer.contentType, url)
   const headers = {
-    'cross-origin-resource-policy': 'same-origin',
     'content-range': answer.contentRange,
     'accept-ranges': answer.acceptsRanges ? 'bytes' : null,
     etag: answer.etag,

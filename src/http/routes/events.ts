@@ -1,24 +1,17 @@
 import type { FastifyInstance } from 'fastify'
 import { instant } from '../../domain/instant.ts'
-import type { Task, TaskLedger } from '../../domain/ledger/ledger.ts'
-import { batchRow } from '../../domain/policy/catalog.ts'
+import type { Task } from '../../domain/ledger/ledger.ts'
 import type { TaskEvent } from '../../domain/status/events.ts'
 import { endOf } from '../../domain/status/status-desk.ts'
 import type { FeedCursor, FeedRequest, SubjectFeed } from '../../domain/status/subject-feed.ts'
 import type { Watching } from '../../domain/status/watching.ts'
-import { gatewayError } from '../../errors.ts'
-import type { Authenticate } from '../authenticate.ts'
-import { checkQuery, checkScope } from '../authorize.ts'
-import { type Context, contextOf } from '../call.ts'
+import type { Context } from '../call.ts'
 import type { EventStream, EventStreams, ServerEvent } from '../events/event-stream.ts'
-import { type Ownership, ownership } from '../ownership.ts'
-import type { Rates } from '../rates.ts'
+import type { ReadRoute } from '../read-route.ts'
 import type { ResultsOf } from '../results/result-links.ts'
 
 export interface EventRoutesOptions {
-  readonly authenticate: Authenticate
-  readonly ledger: TaskLedger
-  readonly rates: Rates
+  readonly readRoute: ReadRoute
   readonly watching: Watching
   readonly feed: (request: FeedRequest) => SubjectFeed
   readonly streams: EventStreams
@@ -33,53 +26,25 @@ export interface EventRoutesOptions {
  * https://html.spec.whatwg.org/multipage/server-sent-events.html
  */
 export function eventRoutes (app: FastifyInstance, options: EventRoutesOptions): void {
-  const { authenticate, ledger, rates: { polls, misses } } = options
-  const owners = ownership(ledger, misses)
+  const { readRoute, streams, now } = options
+  const scope = 'tasks:read'
 
-  app.get('/gateway/tasks/:taskId/events', { config: { operation: 'taskEvents' }, onRequest: authenticate }, async (request, reply) => {
-    const context = contextOf(request, reply)
-    const task = await authorizeTask(owners, context)
-    context.call.stage = 'admit'
-    await polls(context)
+  readRoute(app, {
+    url: '/gateway/tasks/:taskId/events', operation: 'taskEvents', scope, query: [], task: 'own'
+  }, ({ context, reply, task }) => {
     const seen = lastEventId(context)
-    const end = endOf(task, options.now())
+    const end = endOf(task, now())
     // After its last event a stream ends, and EventSource would come back for ever.
     if (end !== null && seen === stateId(end)) return reply.code(204).send()
-    context.call.granted = true
     if (end === null) streamTask(task, seen, options, context)
-    else sendEnd(end, options.streams.open(context), options)
+    else sendEnd(end, streams.open(context), options)
     return reply
   })
 
-  app.get('/gateway/events', { config: { operation: 'events' }, onRequest: authenticate }, async (request, reply) => {
-    const context = contextOf(request, reply)
-    authorize(context)
-    context.call.stage = 'admit'
-    await polls(context)
-    context.call.granted = true
+  readRoute(app, { url: '/gateway/events', operation: 'events', scope, query: [], task: null }, ({ context, reply }) => {
     streamSubject(options, context)
     return reply
   })
-}
-
-function authorize ({ request, call }: Context): void {
-  call.stage = 'authorize'
-  checkScope('tasks:read', call.session)
-  checkQuery([], request)
-}
-
-/** As for a status call: the task is the caller's, and was made with a model that this session may use. */
-async function authorizeTask ({ own }: Ownership, context: Context): Promise<Task> {
-  authorize(context)
-  const { call, call: { session, plan }, request } = context
-  const { taskId } = request.params as { taskId: string }
-  const task = await own(taskId, context)
-  // A batch is no task to ask about.
-  if (task.operation === batchRow) return await own(taskId, context, task.model)
-  if (!session.permits(task.model) || !plan.permits(task.model)) throw gatewayError('GW_MODEL_DENIED', { about: task.model })
-  call.taskId = taskId
-  call.model = task.model
-  return task
 }
 
 function streamTask (task: Task, seen: string | null, options: EventRoutesOptions, context: Context): void {

@@ -10,17 +10,18 @@ import type { StatusDesk } from '../../domain/status/status-desk.ts'
 import type { Store } from '../../domain/store.ts'
 import type { Upstream } from '../../domain/upstream.ts'
 import { admitStatus, admitSubmit } from '../admit.ts'
-import { authorizeStatus, authorizeSubmit, checkQuery, type SubmitRules } from '../authorize.ts'
-import { contextOf } from '../call.ts'
+import { authorizeStatus, authorizeSubmit, type SubmitRules } from '../authorize.ts'
 import { forwardStatus, forwardSubmit } from '../forward.ts'
 import { ownership } from '../ownership.ts'
 import { type Entrance, mirror } from '../pipeline.ts'
 import type { Rates } from '../rates.ts'
+import type { ReadRoute } from '../read-route.ts'
 import { guestProver } from '../sessions/guest-proofs.ts'
 import { settleStatus, settleSubmit } from '../settle.ts'
 
 export interface MirrorOptions {
   readonly entrance: Entrance
+  readonly readRoute: ReadRoute
   readonly upstream: Upstream
   readonly keys: KeyRing
   readonly desk: StatusDesk
@@ -54,14 +55,9 @@ export function mirrorRoutes (app: FastifyInstance, options: MirrorOptions): voi
 }
 
 /** Clients ask here for the balance of their key. A session stands in its place: the answer is what it may still spend. */
-function balanceRoute (app: FastifyInstance, { entrance: { authenticate }, store: { accounts }, rates: { polls }, now }: MirrorOptions): void {
-  app.get(balancePath, { config: { operation: 'currentBalance' }, onRequest: authenticate }, async (request, reply) => {
-    const context = contextOf(request, reply)
-    const { call, call: { session, plan } } = context
-    call.stage = 'authorize'
-    checkQuery([], request)
-    call.stage = 'admit'
-    await polls(context)
+function balanceRoute (app: FastifyInstance, { readRoute, store: { accounts }, now }: MirrorOptions): void {
+  readRoute(app, { url: balancePath, operation: 'currentBalance', scope: null, query: [], task: null }, async ({ context }) => {
+    const { session, plan } = context.call
     const [balance, spent] = await Promise.all([
       accounts.balanceOf(session.subject, periodAt(plan.period, now()).start),
       session.credits === null ? nothingSpent : accounts.spentIn(session.subject, session.rootId)

@@ -1,20 +1,16 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import type { TaskLedger } from '../../domain/ledger/ledger.ts'
 import type { ResultSource } from '../../domain/results/results.ts'
 import type { ResultTickets } from '../../domain/results/tickets.ts'
 import { gatewayError } from '../../errors.ts'
-import type { Authenticate } from '../authenticate.ts'
-import type { SessionCall } from '../call.ts'
-import { ownership } from '../ownership.ts'
-import type { Rates } from '../rates.ts'
+import type { ReadRoute } from '../read-route.ts'
 import { resultSender } from '../results/result-sender.ts'
 
 export interface ResultRoutesOptions {
-  readonly authenticate: Authenticate
-  readonly ledger: TaskLedger
-  readonly rates: Rates
+  readonly readRoute: ReadRoute
   readonly results: ResultSource
   readonly tickets: ResultTickets
+  /** Pages of other origins may call us, and so show what a ticket opens. */
+  readonly hasForeignPages: boolean
   /** A caller who takes no byte for this long is let go, ms. */
   readonly stallMs: number
   readonly now: () => number
@@ -25,25 +21,14 @@ export interface ResultRoutesOptions {
  * which send no header.
  */
 export function resultRoutes (app: FastifyInstance, options: ResultRoutesOptions): void {
-  const { authenticate, ledger, rates: { polls, misses }, tickets } = options
-  const { own } = ownership(ledger, misses)
+  const { readRoute, tickets, hasForeignPages } = options
   const send = resultSender(options)
 
-  app.get('/gateway/tasks/:taskId/results/:index', {
-    config: { operation: 'result' },
-    onRequest: authenticate
-  }, async (request, reply) => {
-    const { taskId, index } = request.params as { taskId: string, index: string }
-    const call = request.call as SessionCall
-    call.stage = 'authorize'
-    const { session, plan } = call
-    if (!session.scopes.includes('tasks:read')) throw gatewayError('GW_SCOPE_DENIED', { about: 'This session lacks the scope tasks:read.' })
-    const context = { request, reply, call }
-    const task = await own(taskId, context)
-    if (!session.permits(task.model) || !plan.permits(task.model)) throw gatewayError('GW_MODEL_DENIED', { about: task.model })
-    call.stage = 'admit'
-    await polls(context)
-    return await send(request, reply, task, indexOf(index))
+  readRoute(app, {
+    url: '/gateway/tasks/:taskId/results/:index', operation: 'result', scope: 'tasks:read', query: ['download'], task: 'own'
+  }, async ({ request, reply, task }) => {
+    const { index } = request.params as { index: string }
+    return await send(request, reply, { task, index: indexOf(index), shownBy: 'same-origin' })
   })
 
   app.get('/gateway/results/:ticket', { config: { operation: 'ticketResult' } }, async (request: FastifyRequest, reply: FastifyReply) => {
@@ -51,7 +36,8 @@ export function resultRoutes (app: FastifyInstance, options: ResultRoutesOptions
     const opened = await tickets.open((request.params as { ticket: string }).ticket)
     // A ticket that opens nothing is an address that does not exist.
     if (opened === null) throw gatewayError('GW_NOT_FOUND')
-    return await send(request, reply, opened.task, opened.index)
+    // The ticket is the authority: whoever has it may show what it opens, in a plain <img> too.
+    return await send(request, reply, { ...opened, shownBy: hasForeignPages ? 'cross-origin' : 'same-origin' })
   })
 }
 

@@ -15,6 +15,7 @@ import { badRequest, gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { checkQuery } from '../authorize.ts'
 import { contextOf } from '../call.ts'
+import type { ReadRoute } from '../read-route.ts'
 import { isSame } from '../sessions/comparison.ts'
 import { serverTokenOf, wrongToken } from '../sessions/credential.ts'
 import type { SessionCookie } from '../sessions/session-cookie.ts'
@@ -24,6 +25,7 @@ import { withSlowBodies } from '../slow-bodies.ts'
 
 export interface SessionRoutesOptions extends Clock {
   readonly authenticate: Authenticate
+  readonly readRoute: ReadRoute
   readonly sessions: SessionIssuer
   /** All who vouch for sessions. */
   readonly verifiers: readonly SessionVerifier[]
@@ -57,8 +59,8 @@ export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptio
     return { token, ...named(session) }
   })
 
-  app.get('/gateway/session', { config: { operation: 'showSession' }, onRequest: authenticate }, async (request, reply) => {
-    const { session, plan } = contextOf(request, reply).call
+  options.readRoute(app, { url: '/gateway/session', operation: 'showSession', scope: null, query: null, task: null }, async ({ context }) => {
+    const { session, plan } = context.call
     const { start, end } = periodAt(plan.period, now())
     // A store that is down is a 503 here, and not a session without numbers: a page that shows them has one shape to know,
     // and one that could neither submit nor poll has nothing else to offer.

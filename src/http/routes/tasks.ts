@@ -1,41 +1,56 @@
 import type { FastifyInstance } from 'fastify'
 import { instant } from '../../domain/instant.ts'
 import { creditsFrom } from '../../domain/ledger/balance.ts'
+import type { Task, TaskLedger } from '../../domain/ledger/ledger.ts'
 import type { TaskRecord, TaskRecords } from '../../domain/ledger/records.ts'
 import { openCursor, sealCursor } from '../../domain/operator/cursor.ts'
 import { badRequest } from '../../errors.ts'
-import type { Authenticate } from '../authenticate.ts'
-import { checkQuery, checkScope } from '../authorize.ts'
-import { contextOf } from '../call.ts'
-import type { Rates } from '../rates.ts'
+import type { SessionCall } from '../call.ts'
+import type { ReadRoute } from '../read-route.ts'
+import type { ResultsOf } from '../results/result-links.ts'
 
 export interface TaskRoutesOptions {
-  readonly authenticate: Authenticate
+  readonly readRoute: ReadRoute
   readonly records: TaskRecords
-  readonly rates: Rates
+  readonly ledger: Pick<TaskLedger, 'taskOf'>
+  readonly resultsOf: ResultsOf
 }
 
 const defaultLimit = 20
 const maxLimit = 100
 
-/** The caller's own tasks, the newest first. A page may be shorter than its limit; `next` alone says whether there is more. */
-export function taskRoutes (app: FastifyInstance, { authenticate, records, rates: { polls } }: TaskRoutesOptions): void {
-  app.get('/gateway/tasks', { config: { operation: 'listTasks' }, onRequest: authenticate }, async (request, reply) => {
-    const context = contextOf(request, reply)
-    const { call, call: { session } } = context
-    call.stage = 'authorize'
-    checkScope('tasks:read', session)
-    checkQuery(['cursor', 'limit'], request)
-    const { cursor, limit } = request.query as { cursor?: string, limit?: string }
-    const page = { limit: limitFrom(limit), cursor: cursor === undefined ? null : openCursor(session.subject, cursor) }
-    call.stage = 'admit'
-    await polls(context)
-    const { items, next } = await records.tasksOf(session.subject, page)
+/**
+ * The caller's own tasks, the newest first, and where their results are. A page may be shorter than its limit; `next` alone
+ * says whether there is more.
+ */
+export function taskRoutes (app: FastifyInstance, { readRoute, records, ledger, resultsOf }: TaskRoutesOptions): void {
+  /** Of models that this session may use, as for the results themselves. */
+  const linksOf = async ({ taskId, model, state }: TaskRecord, { session, plan }: SessionCall): Promise<readonly string[]> => {
+    if (taskId === null || state !== 'success' || !session.permits(model) || !plan.permits(model)) return []
+    return linksIn(await ledger.taskOf(taskId), resultsOf)
+  }
+
+  readRoute(app, {
+    url: '/gateway/tasks', operation: 'listTasks', scope: 'tasks:read', query: ['cursor', 'limit'], task: null
+  }, async ({ context: { call }, query: { cursor, limit } }) => {
+    const { subject } = call.session
+    const page = { limit: limitFrom(limit), cursor: cursor === undefined ? null : openCursor(subject, cursor) }
+    const { items, next } = await records.tasksOf(subject, page)
+    const tasks = items.filter(({ operation }) => operation === 'generateTask')
     return {
-      tasks: items.filter(({ operation }) => operation === 'generateTask').map(shown),
-      next: next === null ? null : sealCursor(session.subject, next)
+      tasks: await Promise.all(tasks.map(async task => ({ ...shown(task), results: await linksOf(task, call) }))),
+      next: next === null ? null : sealCursor(subject, next)
     }
   })
+
+  // For a page that waits for one task, by polling its status for one.
+  readRoute(app, {
+    url: '/gateway/tasks/:taskId/results', operation: 'listResults', scope: 'tasks:read', query: [], task: 'own'
+  }, ({ task }) => ({ taskId: task.taskId, results: linksIn(task, resultsOf) }))
+}
+
+function linksIn (task: Task | null, resultsOf: ResultsOf): readonly string[] {
+  return task === null || task.finalAnswer === null ? [] : resultsOf({ ...task, body: task.finalAnswer })
 }
 
 function shown ({ taskId, model, stage, state, microcredits, refunded, createdAt, endedAt }: TaskRecord) {

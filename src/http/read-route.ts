@@ -1,0 +1,86 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { Task, TaskLedger } from '../domain/ledger/ledger.ts'
+import { batchRow } from '../domain/policy/catalog.ts'
+import type { Scope } from '../domain/sessions/session.ts'
+import { gatewayError, isGatewayError } from '../errors.ts'
+import type { Authenticate } from './authenticate.ts'
+import { checkQuery, checkScope } from './authorize.ts'
+import { type Context, contextOf } from './call.ts'
+import { ownership } from './ownership.ts'
+import type { Rates } from './rates.ts'
+
+export interface ReadRouteOptions {
+  readonly authenticate: Authenticate
+  readonly ledger: TaskLedger
+  readonly rates: Rates
+}
+
+/** What a route wants of its caller before it answers. */
+export interface ReadRules<Named extends 'own' | null> {
+  readonly url: string
+  /** As in logs and metrics. */
+  readonly operation: string
+  /** `null`: any session may. */
+  readonly scope: Scope | null
+  /** Names that its query may have; `null`: the handler looks at the query itself. */
+  readonly query: readonly string[] | null
+  /** `own`: the path names a task as `:taskId`, which must be the caller's, and no batch. */
+  readonly task: Named
+}
+
+/** A call that may be answered. */
+export interface Read<Named extends 'own' | null> {
+  readonly context: Context
+  readonly request: FastifyRequest
+  readonly reply: FastifyReply
+  readonly query: Readonly<Record<string, string | undefined>>
+  readonly task: Named extends 'own' ? Task : null
+}
+
+export type ReadHandler<Named extends 'own' | null> = (read: Read<Named>) => unknown
+
+/** Adds a GET route for callers with a session. */
+export type ReadRoute = <Named extends 'own' | null>(app: FastifyInstance, rules: ReadRules<Named>, handler: ReadHandler<Named>) => void
+
+/**
+ * The stages of whatever reads for a session, in one order: scope, query, the task is the caller's, its model permitted,
+ * one poll counted. What fails after that is no refusal, unless the handler itself still refuses the caller in *admit*.
+ *
+ * A stranger's task and one that does not exist are the same `GW_TASK_NOT_FOUND`.
+ */
+export function readRoutes ({ authenticate, ledger, rates: { polls, misses } }: ReadRouteOptions): ReadRoute {
+  const { own } = ownership(ledger, misses)
+
+  const ownTask = async (context: Context): Promise<Task> => {
+    const { call, call: { session, plan }, request } = context
+    const { taskId } = request.params as { taskId: string }
+    const task = await own(taskId, context)
+    const { model, operation } = task
+    // A batch is no task to ask about.
+    if (operation === batchRow) return await own(taskId, context, model)
+    if (!session.permits(model) || !plan.permits(model)) throw gatewayError('GW_MODEL_DENIED', { about: model })
+    call.taskId = taskId
+    call.model = model
+    return task
+  }
+
+  return (app, { url, operation, scope, query, task: named }, handler) => {
+    app.get(url, { config: { operation }, onRequest: authenticate }, async (request, reply) => {
+      const context = contextOf(request, reply)
+      const { call } = context
+      call.stage = 'authorize'
+      if (scope !== null) checkScope(scope, call.session)
+      if (query !== null) checkQuery(query, request)
+      const task = named === 'own' ? await ownTask(context) : null
+      call.stage = 'admit'
+      await polls(context)
+      call.granted = true
+      try {
+        return await handler({ context, request, reply, query: request.query as Record<string, string>, task: task as never })
+      } catch (error) {
+        if (call.stage === 'admit' && isGatewayError(error) && error.statusCode < 500) call.granted = false
+        throw error
+      }
+    })
+  }
+}
