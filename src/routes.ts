@@ -115,7 +115,7 @@ async function openSessions (
     onKeysChanged: streams.renew
   })
   const ownOrigin = ownOrigins(publicUrl)
-  const cookie = await sessionCookie(app, { ...file.sessions, issuer: sessions, now })
+  const cookie = await sessionCookie(app, { ...file.sessions, issuer: sessions, ownOrigin, now })
   const { revocations } = store
   const verifiers = [tokenSessions, sessions, issued]
   const authenticate = authenticator({ verifiers, revocations, plans, cookie, ownOrigin, timeoutMs: verifierMs })

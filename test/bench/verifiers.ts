@@ -60,7 +60,7 @@ async function gatewayParts () {
     ...time,
     onKeysFailed: (issuer, error) => { throw new Error(issuer, { cause: error }) }
   })
-  const cookie = await sessionCookie(Fastify(), { issuer: sessions, cookieMaxAgeSeconds: 604_800, maxTtlSeconds: 7_776_000, now })
+  const cookie = await sessionCookie(Fastify(), { issuer: sessions, cookieMaxAgeSeconds: 604_800, maxTtlSeconds: 7_776_000, ownOrigin: () => null, now })
   const authenticate = authenticator({
     verifiers: [tokenSessions, sessions, issued],
     revocations,

@@ -1,9 +1,14 @@
 import type { Reply, TestGateway } from './gateway.ts'
 
-export const cookieName = '__Host-apixo_session'
+/** Its name at that origin: each port of a host has its own. */
+export function cookieNameAt (origin: string): string {
+  const { port } = new URL(origin)
+  return `__Host-apixo_session${port === '' ? '' : `_${port}`}`
+}
 
 /** What a browser would make of `set-cookie`. */
 export interface SetCookie {
+  readonly name: string
   readonly value: string
   /** As a browser sends it back. */
   readonly header: string
@@ -16,9 +21,10 @@ export function cookieIn ({ headers }: Pick<Reply, 'headers'>): SetCookie | null
   const lines = headers.getSetCookie()
   if (lines.length === 0) return null
   const [pair = '', ...attributes] = lines[0]!.split('; ')
-  if (lines.length > 1 || !pair.startsWith(`${cookieName}=`)) throw new Error(`not the one cookie: ${lines.join(' | ')}`)
+  const { name, value } = /^(?<name>__Host-apixo_session(?:_\d+)?)=(?<value>.*)$/s.exec(pair)?.groups ?? {}
+  if (lines.length > 1 || name === undefined) throw new Error(`not the one cookie: ${lines.join(' | ')}`)
   const maxAge = Number(attributes.find(attribute => attribute.startsWith('Max-Age='))?.slice(8))
-  return { value: pair.slice(cookieName.length + 1), header: pair, attributes, maxAge }
+  return { name, value: value!, header: pair, attributes, maxAge }
 }
 
 /** Swaps a token for a cookie, as a page does that no browser shows. */

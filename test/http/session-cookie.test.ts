@@ -1,5 +1,5 @@
 import t from 'tap'
-import { cookieIn, cookieName, fromOwnPage, swap } from '../helpers/cookies.ts'
+import { cookieIn, cookieNameAt, fromOwnPage, swap } from '../helpers/cookies.ts'
 import { adminToken, startGateway } from '../helpers/gateway.ts'
 import { identityProvider } from '../helpers/identity-provider.ts'
 import { rawHttp } from '../helpers/raw-http.ts'
@@ -207,10 +207,10 @@ t.test('of other cookies nothing is read', async t => {
   const gateway = await startGateway(t, { config: longLived })
   const { call, mint } = gateway
   const { value } = await swap(gateway, await mint('alice'))
-  for (const cookie of [`apixo_session=${value}`, `__Host-apixo_session2=${value}`, `__host-apixo_session=${value}`, `x=${value}`, `${cookieName}=`, cookieName, '=', ';;', '']) {
+  for (const cookie of [`apixo_session=${value}`, `__Host-apixo_session2=${value}`, `__host-apixo_session=${value}`, `x=${value}`, `${cookieNameAt(gateway.origin)}=`, cookieNameAt(gateway.origin), '=', ';;', '']) {
     t.match(await call('/gateway/session', { headers: { cookie, 'sec-fetch-site': 'same-origin' } }), { status: 401, error: 'GW_NO_SESSION' }, cookie.slice(0, 30))
   }
-  t.equal((await call('/gateway/session', { headers: { cookie: `a=1; ${cookieName}=${value}; b=2`, 'sec-fetch-site': 'same-origin' } })).status, 200)
+  t.equal((await call('/gateway/session', { headers: { cookie: `a=1; ${cookieNameAt(gateway.origin)}=${value}; b=2`, 'sec-fetch-site': 'same-origin' } })).status, 200)
 })
 
 t.test('a swap and a log-out everywhere are in the audit trail', async t => {
@@ -244,4 +244,32 @@ t.test('no cookie outlasts the longest session of ours, however long the token o
   }
   time.advance(1000)
   t.match(await call('/gateway/session', fromOwnPage(cookie)), { status: 401, error: 'GW_BAD_SESSION' })
+})
+
+t.test('two gateways on one host, whose cookies a browser sends to both, do not put out each other\'s sessions', async t => {
+  const [one, other] = [await startGateway(t), await startGateway(t)]
+  const cookies = [await swap(one, await one.mint('alice')), await swap(other, await other.mint('bob'))]
+  t.not(cookies[0]!.name, cookies[1]!.name)
+  const both = { headers: { cookie: cookies.map(({ header }) => header).join('; '), 'sec-fetch-site': 'same-origin' } }
+  t.equal((await one.call('/gateway/session', both)).json.subject, 'app:alice')
+  t.equal((await other.call('/gateway/session', both)).json.subject, 'app:bob')
+  const left = await one.call('/gateway/session', { method: 'DELETE', ...both })
+  t.match(cookieIn(left), { name: cookies[0]!.name, maxAge: 0 })
+  t.equal((await other.call('/gateway/session', both)).json.subject, 'app:bob')
+})
+
+t.test('the cookie has the name of the port that callers see, and at the usual ones the name that it has always had', async t => {
+  const plain = '__Host-apixo_session'
+  const nameOf = async (env: Readonly<Record<string, string>>, headers: Readonly<Record<string, string>> = {}) => {
+    const gateway = await startGateway(t, { env })
+    const named = (await swap(gateway, await gateway.mint('alice'), headers)).name
+    t.equal((await gateway.call('/gateway/session', { headers: { cookie: `${named}=x`, 'sec-fetch-site': 'same-origin', ...headers } })).error, 'GW_BAD_SESSION')
+    return named.replace(new URL(gateway.origin).port, 'PORT')
+  }
+  t.equal(await nameOf({}), `${plain}_PORT`, 'Host, where nobody says otherwise')
+  t.equal(await nameOf({ GATEWAY_PUBLIC_URL: 'https://gateway.example' }), plain)
+  t.equal(await nameOf({ GATEWAY_PUBLIC_URL: 'https://gateway.example:8443' }), `${plain}_8443`)
+  const forwarded = { 'x-forwarded-proto': 'https', 'x-forwarded-host': 'gateway.example:8444' }
+  t.equal(await nameOf({ GATEWAY_TRUST_PROXY: '127.0.0.1' }, forwarded), `${plain}_8444`)
+  t.equal(await nameOf({ GATEWAY_TRUST_PROXY: '127.0.0.1' }, { ...forwarded, 'x-forwarded-host': 'gateway.example' }), plain)
 })

@@ -2,7 +2,7 @@ import type { BrowserContext, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { chromium } from '../helpers/chromium.ts'
 import { clock } from '../helpers/clock.ts'
-import { cookieName } from '../helpers/cookies.ts'
+import { cookieNameAt } from '../helpers/cookies.ts'
 import { crankedGateway } from '../helpers/cranked-gateway.ts'
 import type { TestGateway } from '../helpers/gateway.ts'
 import { pageServer } from '../helpers/page-server.ts'
@@ -65,7 +65,7 @@ t.test('a page logs in, works without a token, hears its task end by EventSource
   t.equal((await call(page, '/gateway/session')).error, 'GW_NO_SESSION')
   t.match(await logIn(page, gateway), { status: 201, json: { subject: 'app:alice' } })
   t.equal(await page.evaluate(() => document.cookie), '', 'no script sees it')
-  t.match(await context.cookies(), [{ name: cookieName, httpOnly: true, secure: true, sameSite: 'Strict', path: '/' }])
+  t.match(await context.cookies(), [{ name: cookieNameAt(gateway.origin), httpOnly: true, secure: true, sameSite: 'Strict', path: '/' }])
 
   const submitted = await call(page, submitPath, { method: 'POST', body: submitBody })
   t.equal(submitted.status, 200)

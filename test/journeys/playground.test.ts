@@ -1,6 +1,6 @@
 import t from 'tap'
 import { pictureOf } from '../helpers/chromium.ts'
-import { cookieName } from '../helpers/cookies.ts'
+import { cookieNameAt } from '../helpers/cookies.ts'
 import { button, entered, generate, kept, passUntilSaid, pictureWidth, playgrounds, secureOrigin, signIn } from '../helpers/playground.ts'
 
 const { open, start } = await playgrounds(t)
@@ -14,7 +14,7 @@ t.test('over https the session is in a cookie that no script can read, and lasts
   await pictureOf(page, 'playground-signed-out')
   const token = await gateway.mint('alice')
   await signIn(page, token)
-  t.match(await page.context().cookies(), [{ name: cookieName, httpOnly: true, secure: true, sameSite: 'Strict', path: '/' }])
+  t.match(await page.context().cookies(), [{ name: cookieNameAt(secureOrigin), httpOnly: true, secure: true, sameSite: 'Strict', path: '/' }])
   t.same(await kept(page), ['', '{}', '{}'])
   t.equal(await page.getByLabel('Session token').inputValue(), '')
   t.notOk(await page.locator('#why').isVisible())

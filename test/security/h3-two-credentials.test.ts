@@ -1,5 +1,5 @@
 import t from 'tap'
-import { cookieName, swap } from '../helpers/cookies.ts'
+import { cookieNameAt, swap } from '../helpers/cookies.ts'
 import { startGateway } from '../helpers/gateway.ts'
 import { rawHttp, rawRequest } from '../helpers/raw-http.ts'
 
@@ -88,7 +88,7 @@ t.test('what a caller has written into a header counts, and not the cookie that 
   t.equal(await who({ cookie, authorization: `Bearer ${alice}` }), 'app:alice')
   t.equal(await who({ cookie, 'x-api-key': alice }), 'app:alice')
   t.equal(await who({ cookie, 'x-goog-api-key': alice }), 'app:alice')
-  t.equal(await who({ cookie: `${cookieName}=${bob}`, authorization: `Bearer ${alice}` }), 'app:alice')
+  t.equal(await who({ cookie: `${cookieNameAt(gateway.origin)}=${bob}`, authorization: `Bearer ${alice}` }), 'app:alice')
   t.equal(await who({ cookie, authorization: `Bearer ${alice}`, 'x-api-key': bob }), 'GW_BAD_REQUEST')
   // A header that is no good is not made good by a cookie: who is meant would depend on what else the browser holds.
   t.equal(await who({ cookie, authorization: `Bearer ${alice}x` }), 'GW_BAD_SESSION')
@@ -102,7 +102,7 @@ t.test('a token of the one kind is no good in the place of the other', async t =
   const { call, mint } = gateway
   const cookie = await swap(gateway, await mint('alice'))
   const token = await mint('alice')
-  t.match(await call('/gateway/session', { headers: { cookie: `${cookieName}=${token}` } }), { status: 401, error: 'GW_BAD_SESSION' })
+  t.match(await call('/gateway/session', { headers: { cookie: `${cookieNameAt(gateway.origin)}=${token}` } }), { status: 401, error: 'GW_BAD_SESSION' })
   for (const name of ['x-api-key', 'x-goog-api-key']) {
     t.match(await call('/gateway/session', { headers: { [name]: cookie.value } }), { status: 401, error: 'GW_BAD_SESSION' })
   }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { cookieName, swap } from '../helpers/cookies.ts'
+import { cookieNameAt, swap } from '../helpers/cookies.ts'
 import { adminToken, issuerToken, sessionSecret, startGateway } from '../helpers/gateway.ts'
 import { identityProvider } from '../helpers/identity-provider.ts'
 
@@ -71,7 +71,7 @@ t.test('a cookie does not mint, and neither does what the issuer token was put i
   const { call, mint } = gateway
   const cookie = await swap(gateway, await mint('alice'))
   t.match(await call(path, { body, headers: { cookie: cookie.header } }), { status: 401, error: 'GW_NO_SESSION' })
-  t.match(await call(path, { body, headers: { cookie: `${cookieName}=${issuerToken}` } }), { status: 401, error: 'GW_NO_SESSION' })
+  t.match(await call(path, { body, headers: { cookie: `${cookieNameAt(gateway.origin)}=${issuerToken}` } }), { status: 401, error: 'GW_NO_SESSION' })
   t.match(await call(path, { body, token: cookie.value }), { status: 403, error: 'GW_SCOPE_DENIED' })
   t.match(await call('/gateway/sessions/cookie', { method: 'POST', token: issuerToken }), { status: 401, error: 'GW_BAD_SESSION' })
 })

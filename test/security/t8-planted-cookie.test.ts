@@ -1,5 +1,5 @@
 import t from 'tap'
-import { cookieIn, cookieName, fromOwnPage, swap } from '../helpers/cookies.ts'
+import { cookieIn, cookieNameAt, fromOwnPage, swap } from '../helpers/cookies.ts'
 import { adminToken, startGateway } from '../helpers/gateway.ts'
 import { redisServer } from '../helpers/redis-server.ts'
 import { startReplicas } from '../helpers/replicas.ts'
@@ -26,10 +26,10 @@ t.test('no cookie becomes a session that the gateway has not put there', async t
   const { call, mint } = gateway
   const chosen = ['attacker-chosen', '00000000-0000-4000-8000-000000000000', await mint('mallory'), 'a.b.c']
   for (const value of chosen) {
-    const reply = await call('/gateway/session', { headers: { cookie: `${cookieName}=${value}`, 'sec-fetch-site': 'same-origin' } })
+    const reply = await call('/gateway/session', { headers: { cookie: `${cookieNameAt(gateway.origin)}=${value}`, 'sec-fetch-site': 'same-origin' } })
     t.match(reply, { status: 401, error: 'GW_BAD_SESSION' })
     t.match(cookieIn(reply), { value: '', maxAge: 0 }, 'it does not stay')
-    const login = await swap(gateway, await mint('alice'), { cookie: `${cookieName}=${value}` })
+    const login = await swap(gateway, await mint('alice'), { cookie: `${cookieNameAt(gateway.origin)}=${value}` })
     t.notOk(login.value.includes(value))
   }
 })

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { cookieIn, cookieName, swap } from '../helpers/cookies.ts'
+import { cookieIn, cookieNameAt, swap } from '../helpers/cookies.ts'
 import { startGateway } from '../helpers/gateway.ts'
 
 const routes = [
@@ -31,7 +31,7 @@ t.test('a cookie that is no good is a 401 in JSON as well, whatever the browser 
   const { call, mint, time, sandbox } = gateway
   const cookie = await swap(gateway, await mint('alice', { ttlSeconds: 60 }))
   time.advance(60_000)
-  for (const header of [cookie.header, `${cookieName}=x`, `${cookieName}=a.b.c`, `${cookieName}=%`, `${cookieName}=${'x'.repeat(8000)}`]) {
+  for (const header of [cookie.header, `${cookieNameAt(gateway.origin)}=x`, `${cookieNameAt(gateway.origin)}=a.b.c`, `${cookieNameAt(gateway.origin)}=%`, `${cookieNameAt(gateway.origin)}=${'x'.repeat(8000)}`]) {
     for (const accept of ['application/json', 'text/html', 'text/event-stream']) {
       const reply = await call('/gateway/session', { headers: { cookie: header, accept, 'sec-fetch-site': 'same-origin' } })
       t.match(reply, { status: 401, error: 'GW_BAD_SESSION', json: { code: 401, data: null, error: { code: 'GW_BAD_SESSION' } } }, header.slice(0, 40))

@@ -2,6 +2,7 @@ import cookies from '@fastify/cookie'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { PrintedSession, Session, SessionIssuer } from '../../domain/sessions/session.ts'
 import { badRequest } from '../../errors.ts'
+import type { OwnOrigin } from './origins.ts'
 
 /** The cookie that a session may be in, for pages of the gateway's own origin. */
 export interface SessionCookie {
@@ -21,6 +22,7 @@ export interface SessionCookieOptions {
   readonly cookieMaxAgeSeconds: number
   /** No cookie lasts longer: another issuer's token that it stands in for may be good for years, and is not checked again. */
   readonly maxTtlSeconds: number
+  readonly ownOrigin: OwnOrigin
   readonly now: () => number
 }
 
@@ -28,7 +30,8 @@ export interface SessionCookieOptions {
  * The prefix makes browsers hold it to this host, this path and https: no other host of the domain can plant it
  * (RFC 6265bis section 4.1.3.2).
  */
-const name = '__Host-apixo_session'
+const sessionCookieName = '__Host-apixo_session'
+const longestName = `${sessionCookieName}_65535`
 /**
  * No script reads it. `Strict` costs nothing here: what a page of ours asks for is same-site, also when a link in a mail
  * has led to the page; a link from there to a result itself is what tickets are for.
@@ -38,24 +41,33 @@ const attributes = { path: '/', httpOnly: true, secure: true, sameSite: 'strict'
 const maxCookieBytes = 4096
 
 export async function sessionCookie (
-  app: FastifyInstance, { issuer, cookieMaxAgeSeconds, maxTtlSeconds, now }: SessionCookieOptions
+  app: FastifyInstance, { issuer, cookieMaxAgeSeconds, maxTtlSeconds, ownOrigin, now }: SessionCookieOptions
 ): Promise<SessionCookie> {
   await app.register(cookies, { hook: false })
   const maxAgeMs = cookieMaxAgeSeconds * 1000
+  /** To a browser all ports of a host are one: two gateways on one host would put out each other's cookies. */
+  const nameFor = (request: FastifyRequest): string => {
+    const own = ownOrigin(request)
+    const port = own === null ? '' : new URL(own).port // '' for the scheme's own
+    return port === '' ? sessionCookieName : `${sessionCookieName}_${port}`
+  }
   /** In place of one that has been set on the way here. */
   const set = (reply: FastifyReply, value: string, maxAge: number): void => {
     reply.removeHeader('set-cookie')
-    reply.header('set-cookie', app.serializeCookie(name, value, { ...attributes, maxAge }))
+    reply.header('set-cookie', app.serializeCookie(nameFor(reply.request), value, { ...attributes, maxAge }))
   }
   const write = ({ token, session: { expiresAt } }: PrintedSession, reply: FastifyReply): void =>
     set(reply, token, Math.max(0, Math.floor((expiresAt - now()) / 1000)))
 
   return {
-    read: ({ headers: { cookie } }) => (cookie !== undefined && app.parseCookie(cookie)[name]) || null,
+    read (request) {
+      const { cookie } = request.headers
+      return (cookie !== undefined && app.parseCookie(cookie)[nameFor(request)]) || null
+    },
     async print (session) {
       const endsAt = Math.min(session.endsAt, now() + maxTtlSeconds * 1000)
       const printed = await issuer.printCookie({ ...session, endsAt }, now() + maxAgeMs)
-      if (name.length + printed.token.length <= maxCookieBytes) return printed
+      if (longestName.length + printed.token.length <= maxCookieBytes) return printed
       throw badRequest('This session is too long for a cookie: mint it with shorter lists.')
     },
     write,
