@@ -16,6 +16,7 @@ import type { SessionVerifier } from './domain/sessions/session.ts'
 import { teamTokens } from './domain/sessions/token-sessions.ts'
 import type { TaskEvents } from './domain/status/events.ts'
 import { type StatusDesk, statusDesk } from './domain/status/status-desk.ts'
+import { type SlotSearch, slotSearch, taskEnding } from './domain/status/task-ending.ts'
 import { type Watching, watching } from './domain/status/watching.ts'
 import type { Store } from './domain/store.ts'
 import type { Clock } from './domain/time.ts'
@@ -51,6 +52,7 @@ export interface Parts extends Clock, CallbackParts, ResultParts, GuestParts {
   readonly tickets: ResultTickets
   readonly events: TaskEvents
   readonly desk: StatusDesk
+  readonly slots: SlotSearch
   readonly watching: Watching
   readonly timers: Timers
 }
@@ -92,12 +94,14 @@ export async function openParts (
 
 /** Who asks how tasks are, and who is told. */
 function openInquiries (
-  { file, models }: Settings, base: Pick<Parts, 'upstream' | 'keys' | 'timers' | keyof Clock> & Pick<Store, 'ledger' | 'events' | 'turns'>
+  { file, models }: Settings, base: Pick<Parts, 'upstream' | 'keys' | 'timers' | keyof Clock> & Pick<Store, 'ledger' | 'records' | 'events' | 'turns'>
 ) {
   const { upstream: { connectMs, headersMs, bodyIdleMs }, polling } = file
   const answerMs = connectMs + headersMs
   const { events = localEvents(), turns = localTurns({ elapsed: base.elapsed, leaseMs: answerMs + bodyIdleMs }) } = base
   const intervalOf = intervalBy(polling, models)
   const desk = statusDesk({ ...base, turns, events, intervalOf, answerMs })
-  return { events, desk, watching: watching({ ...base, desk, events, intervalOf }) }
+  const { ledger, records, timers, elapsed } = base
+  const slots = slotSearch({ records, ledger, end: taskEnding({ ledger, desk }), intervalOf, timers, elapsed })
+  return { events, desk, slots, watching: watching({ ...base, desk, events, intervalOf }) }
 }

@@ -1,12 +1,13 @@
 import { type KeyChoice, type KeyRing, probeIntervalMs } from '../domain/keys/keys.ts'
 import type { IdempotencyStore } from '../domain/ledger/idempotency.ts'
-import type { ReservationId, TaskLedger } from '../domain/ledger/ledger.ts'
+import type { Demand, ReservationId, TaskLedger } from '../domain/ledger/ledger.ts'
 import { periodAt } from '../domain/policy/plan.ts'
 import { budgetOf } from '../domain/sessions/session.ts'
+import type { SlotSearch } from '../domain/status/task-ending.ts'
 import type { UpstreamKey } from '../domain/upstream.ts'
 import { gatewayError } from '../errors.ts'
 import type { StatusOrder, SubmitOrder } from './authorize.ts'
-import type { Context } from './call.ts'
+import type { Context, SessionCall } from './call.ts'
 import { replay } from './idempotency.ts'
 import type { Rate } from './rates.ts'
 import type { Replay } from './reply.ts'
@@ -18,9 +19,6 @@ export interface AdmittedSubmit extends SubmitOrder {
   readonly key: UpstreamKey
 }
 
-/** When to ask again for a slot: nobody knows when a task ends, and a status call frees it. */
-const slotRetrySeconds = 5
-
 export interface AdmitOptions {
   readonly prove: Prove
   /** The budget of submits. */
@@ -28,6 +26,7 @@ export interface AdmitOptions {
   readonly ledger: TaskLedger
   readonly idempotency: IdempotencyStore
   readonly keys: KeyRing
+  readonly slots: SlotSearch
   readonly now: () => number
 }
 
@@ -35,7 +34,7 @@ export interface AdmitOptions {
  * *admit* for submits: an idempotency key that is new, a guest's proof, the request rate, then a slot, a use and credits,
  * in one atomic step and before anything is sent. A key that was used before has its answer, or its error, and costs nothing.
  */
-export function admitSubmit ({ prove, submits, ledger, idempotency, keys, now }: AdmitOptions) {
+export function admitSubmit ({ prove, submits, ledger, idempotency, keys, slots, now }: AdmitOptions) {
   return async (order: SubmitOrder, context: Context): Promise<AdmittedSubmit | Replay> => {
     const { call } = context
     const session = budgetOf(call.session)
@@ -46,7 +45,7 @@ export function admitSubmit ({ prove, submits, ledger, idempotency, keys, now }:
     await submits(context)
     const key = keyFor(order, keys)
     call.keyId = key.id
-    const reserved = await ledger.reserve({
+    const demand: Demand = {
       subject: call.session.subject,
       operation: 'generateTask',
       model: order.model,
@@ -58,10 +57,11 @@ export function admitSubmit ({ prove, submits, ledger, idempotency, keys, now }:
       ...(order.idempotency && { idempotency: order.idempotency }),
       ...(session && { session }),
       ...(order.deliverTo !== undefined && { deliverTo: order.deliverTo })
-    })
+    }
+    const reserved = await withSlots(slots, call, () => ledger.reserve(demand))
     if (reserved.granted) return { ...order, reservation: reserved.id, key }
     if (reserved.lacks === 'novelty') return replay(reserved.earlier, context) // it was new a moment ago
-    throw lacking(reserved.lacks)
+    throw lacking(reserved.lacks, slots.nextInMs(call.session.subject))
   }
 }
 
@@ -73,9 +73,22 @@ export function admitStatus (polls: Rate) {
   }
 }
 
-/** What the ledger had no room for. */
-export function lacking (what: 'slot' | 'uses' | 'credits') {
-  if (what === 'slot') return gatewayError('GW_TOO_MANY_TASKS', { retryAfterSeconds: slotRetrySeconds })
+/**
+ * Reserves; and once more when a slot is lacking, after the subject's unfinished tasks have been asked about: what has ended,
+ * and nobody has noticed, must not keep its caller waiting.
+ */
+export async function withSlots<Said extends object> (
+  slots: SlotSearch, { session: { subject }, plan }: SessionCall, reserve: () => Promise<Said>
+): Promise<Said> {
+  const said = await reserve()
+  if (!('lacks' in said) || said.lacks !== 'slot') return said
+  await slots.search(subject, plan.concurrentTasks)
+  return await reserve()
+}
+
+/** What the ledger had no room for. `slotInMs`: when there may be a slot. */
+export function lacking (what: 'slot' | 'uses' | 'credits', slotInMs: number) {
+  if (what === 'slot') return gatewayError('GW_TOO_MANY_TASKS', { retryAfterSeconds: Math.ceil(slotInMs / 1000) })
   return gatewayError(what === 'uses' ? 'GW_SESSION_SPENT' : 'GW_CREDITS_EXHAUSTED', { shouldRetry: false })
 }
 

@@ -20,7 +20,8 @@ t.test('of two requests that both found their idempotency key new, the ledger le
   t.teardown(() => store.close())
   const idempotency = { earlier: async () => null } // both look before either has reserved, as on two replicas
   const keys = { choose: () => ({ id: 'a' }) } as unknown as KeyRing
-  const admit = admitSubmit({ prove: async () => {}, submits: async () => {}, ledger: store.ledger, idempotency, keys, now })
+  const slots = { search: async () => {}, nextInMs: () => 0 }
+  const admit = admitSubmit({ prove: async () => {}, submits: async () => {}, ledger: store.ledger, idempotency, keys, slots, now })
   const headers = new Map<string, string>()
   const context = {
     call: { ...newCall(() => {}), session, plan },

@@ -62,6 +62,7 @@ t.test('a key that was used while the batch was on its way to the ledger is told
     submits: async () => {},
     idempotency: { earlier: async () => null },
     keys: { choose: () => ({ id: 'one' }) } as unknown as KeyRing,
+    slots: { search: async () => {}, nextInMs: () => 0 },
     now: () => 0
   }, { reserve, send: async () => {} })
   const order = { model: 'suno', items: [{}], idempotency: { key: 'a', fingerprint: 'b' } } as unknown as BatchOrder

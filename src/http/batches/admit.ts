@@ -3,7 +3,7 @@ import { batchRow } from '../../domain/policy/catalog.ts'
 import { periodAt, type Plan } from '../../domain/policy/plan.ts'
 import { budgetOf } from '../../domain/sessions/session.ts'
 import { gatewayError } from '../../errors.ts'
-import { type AdmitOptions, type AdmittedSubmit, keyFor, lacking } from '../admit.ts'
+import { type AdmitOptions, type AdmittedSubmit, keyFor, lacking, withSlots } from '../admit.ts'
 import type { Context } from '../call.ts'
 import { replay } from '../idempotency.ts'
 import type { Replay } from '../reply.ts'
@@ -20,7 +20,7 @@ export interface AdmittedBatch extends AdmittedSubmit, BatchOrder {
  * *admit* for batches: a batch of ten is ten requests, ten slots and ten prices, all of them or nothing. Its own
  * reservation says whose the batch is; it carries the idempotency key, costs nothing, and is over when its tasks begin.
  */
-export function admitBatch ({ submits, idempotency, keys, now }: Omit<AdmitOptions, 'ledger' | 'prove'>, { reserve }: Reservations) {
+export function admitBatch ({ submits, idempotency, keys, slots, now }: Omit<AdmitOptions, 'ledger' | 'prove'>, { reserve }: Reservations) {
   return async (order: BatchOrder, context: Context): Promise<AdmittedBatch | Replay> => {
     const { call } = context
     const { session: { subject }, plan } = call
@@ -35,10 +35,10 @@ export function admitBatch ({ submits, idempotency, keys, now }: Omit<AdmitOptio
     const limits = { creditLimit: plan.credits, taskLimit: plan.concurrentTasks, ...(session && { session }) }
     const demands: Demand[] = order.items.map(({ price }) => ({ ...common, ...limits, ...price, operation: 'generateTask' }))
     const own: Demand = { ...common, ...order.price, ...noLimits, operation: batchRow, ...(order.idempotency && { idempotency: order.idempotency }) }
-    const reserved = await reserve([...demands, own])
+    const reserved = await withSlots(slots, call, () => reserve([...demands, own]))
     if ('lacks' in reserved) {
       if (reserved.lacks === 'novelty') return replay(reserved.earlier, context)
-      throw lacking(reserved.lacks)
+      throw lacking(reserved.lacks, slots.nextInMs(subject))
     }
     return { ...order, key, itemReservations: reserved.slice(0, -1), reservation: reserved.at(-1)! }
   }

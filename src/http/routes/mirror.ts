@@ -7,6 +7,7 @@ import { balancePath, type Operation, operations } from '../../domain/policy/cat
 import { periodAt } from '../../domain/policy/plan.ts'
 import type { Guests } from '../../domain/sessions/guests.ts'
 import type { StatusDesk } from '../../domain/status/status-desk.ts'
+import type { SlotSearch } from '../../domain/status/task-ending.ts'
 import type { Store } from '../../domain/store.ts'
 import type { Upstream } from '../../domain/upstream.ts'
 import { admitStatus, admitSubmit } from '../admit.ts'
@@ -25,6 +26,7 @@ export interface MirrorOptions {
   readonly upstream: Upstream
   readonly keys: KeyRing
   readonly desk: StatusDesk
+  readonly slots: SlotSearch
   readonly store: Pick<Store, 'ledger' | 'idempotency' | 'accounts'>
   readonly patient: PatientLedger
   readonly rules: SubmitRules
@@ -35,12 +37,12 @@ export interface MirrorOptions {
 
 /** The upstream's own routes: one for each row of the catalog, the balance, and no wildcard. */
 export function mirrorRoutes (app: FastifyInstance, options: MirrorOptions): void {
-  const { entrance, upstream, keys, desk, store: { ledger, idempotency }, patient, rules, rates: { submits, polls, misses }, guests, now } = options
+  const { entrance, upstream, keys, desk, slots, store: { ledger, idempotency }, patient, rules, rates: { submits, polls, misses }, guests, now } = options
   const owners = ownership(ledger, misses)
 
   const submit = (operation: Operation) => mirror(operation, entrance, {
     authorize: authorizeSubmit(operation, owners, rules),
-    admit: admitSubmit({ prove: guestProver(guests), submits, ledger, idempotency, keys, now }),
+    admit: admitSubmit({ prove: guestProver(guests), submits, ledger, idempotency, keys, slots, now }),
     forward: forwardSubmit({ operation, upstream, keys }, ledger, patient),
     settle: settleSubmit(patient)
   })
