@@ -12,6 +12,7 @@ import { type CreditMeter, meteredLedger } from './domain/ledger/metered-ledger.
 import { type PatientLedger, patientLedger } from './domain/ledger/patient-ledger.ts'
 import { intervalBy } from './domain/policy/models.ts'
 import { resultTickets, type ResultTickets } from './domain/results/tickets.ts'
+import { type IssueTimes, issueTimes } from './domain/sessions/issue-times.ts'
 import type { SessionVerifier } from './domain/sessions/session.ts'
 import { teamTokens } from './domain/sessions/token-sessions.ts'
 import type { TaskEvents } from './domain/status/events.ts'
@@ -45,6 +46,7 @@ interface PartsTest extends Clock {
 export interface Parts extends Clock, CallbackParts, ResultParts, GuestParts {
   readonly secrets: LiveSecrets
   readonly store: Store
+  readonly times: IssueTimes
   readonly tokenSessions: SessionVerifier
   readonly upstream: Upstream
   readonly keys: KeyRing
@@ -66,9 +68,10 @@ export async function openParts (
 ): Promise<Parts> {
   const { upstream: waits } = settings.file
   const client = { ...waits, baseUrl: settings.tasksBaseUrl, userAgent: `apixo-gateway/${version}` }
-  const opened = given ?? await openStore(settings, now, 'server', err => log.warn({ err }, 'the connection to the store was lost; it is made again'))
+  const opened = given ?? await openStore(settings, { now, elapsed }, 'server', err => log.warn({ err }, 'the connection to the store was lost; it is made again'))
   const { keep, ...results } = openResults(settings, { ...client, taskOf: opened.ledger.taskOf, log, now, elapsed })
   const { tokenSessions, revocations } = teamTokens(opened, { now, elapsed })
+  const times = issueTimes({ revocations, now })
   const store = { ...opened, revocations, ledger: meteredLedger(keepingLedger(opened.ledger, keep), meter) }
   meter.unknown(store.lost)
   if (store.lost > 0) log.error({ alarm: 'unknown-outcome', count: store.lost }, 'submits that a crash cut off may have been accepted')
@@ -89,7 +92,7 @@ export async function openParts (
     store, patient, upstream, keys, timers, now, elapsed, log, ...inquiries, sessionSecrets: secrets.sessionSecrets, webhooks: { ...client, ...webhooks }
   })
   const guestParts = openGuests(settings, { store, now, secrets, siteverifyUrl })
-  return { secrets, store, tokenSessions, upstream, patient, tickets, timers, now, elapsed, keys, ...inquiries, ...callbacks, ...guestParts, ...results }
+  return { secrets, store, times, tokenSessions, upstream, patient, tickets, timers, now, elapsed, keys, ...inquiries, ...callbacks, ...guestParts, ...results }
 }
 
 /** Who asks how tasks are, and who is told. */

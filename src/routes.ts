@@ -11,6 +11,7 @@ import { plans as compilePlans } from './domain/policy/plan.ts'
 import { pricing } from './domain/policy/pricing.ts'
 import type { Secret } from './domain/secret.ts'
 import { invitations } from './domain/sessions/invitations.ts'
+import { mintedInTime } from './domain/sessions/issue-times.ts'
 import { subjectFeed } from './domain/status/subject-feed.ts'
 import { authenticator } from './http/authenticate.ts'
 import type { EventStreams } from './http/events/event-stream.ts'
@@ -99,11 +100,11 @@ export async function registerRoutes (
 
 /** Who may call, and how that is found out. */
 async function openSessions (
-  app: FastifyInstance, settings: Settings, { store, secrets, tokenSessions, now, elapsed }: Parts, { log, streams }: Pick<Doors, 'log' | 'streams'>
+  app: FastifyInstance, settings: Settings, { store, secrets, tokenSessions, times, now, elapsed }: Parts, { log, streams }: Pick<Doors, 'log' | 'streams'>
 ) {
   const { file, publicUrl } = settings
   const plans = compilePlans(file.plans)
-  const sessions = signedSessions({ secrets: secrets.sessionSecrets, now })
+  const sessions = mintedInTime(signedSessions({ secrets: secrets.sessionSecrets, now }), times)
   const issued = jwtSessions({
     issuers: file.issuers,
     secrets: secrets.issuerSecrets,
@@ -124,7 +125,7 @@ async function openSessions (
 
 /** Without an admin token there is no admin API, and `/metrics` only where the network decides who gets there. */
 export async function registerOperatorRoutes (
-  app: FastifyInstance, { adminToken, adminPort, publicUrl, file }: Settings, { store, secrets, keys, now, elapsed }: Parts, numbers: Metrics
+  app: FastifyInstance, { adminToken, adminPort, publicUrl, file }: Settings, { store, secrets, times, keys, now, elapsed }: Parts, numbers: Metrics
 ): Promise<void> {
   // Whoever has one at the start has one for good: a file that was emptied changes nothing.
   const authenticate = adminToken && operatorAuthenticator(secrets.adminToken as Live<Secret>)
@@ -133,7 +134,7 @@ export async function registerOperatorRoutes (
   if (authenticate === undefined) return
   await app.register(async scope => {
     readBodies(scope, 'object')
-    const office = { ...store, trail: store.audit, actor: 'admin', now } as const
+    const office = { ...store, trail: store.audit, actor: 'admin', times, now } as const
     adminRoutes(scope, { authenticate, now, elapsed, operator: operator(office) })
     tokenRoutes(scope, { authenticate, elapsed, desk: tokenDesk({ ...office, ...file.sessions, publicUrl, plans: file.plans }) })
     adminKeyRoutes(scope, { authenticate, keys })

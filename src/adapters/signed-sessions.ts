@@ -103,9 +103,16 @@ export function signedSessions ({ secrets, now }: SignedSessionsOptions): Sessio
       return session
     },
 
-    async mint ({ issuer = 'app', subject, addressRange: net, ttlSeconds, ...request }) {
-      const iat = now() / 1000
-      return await print({ ...request, net, jti: randomUUID(), sub: `${issuer}:${subject}`, iat, exp: Math.floor(iat) + ttlSeconds })
+    async mint ({ issuer = 'app', subject, addressRange: net, ttlSeconds, issuedAt, ...request }) {
+      const at = now()
+      return await print({
+        ...request,
+        net,
+        jti: randomUUID(),
+        sub: `${issuer}:${subject}`,
+        iat: (issuedAt ?? at) / 1000,
+        exp: Math.floor(at / 1000) + ttlSeconds
+      })
     },
 
     async printCookie (session, expiresAt) {

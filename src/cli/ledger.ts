@@ -1,13 +1,20 @@
 import type { Page } from '../domain/ledger/records.ts'
 import { type Operator, operator, type PageQuery } from '../domain/operator/operator.ts'
+import { issueTimes } from '../domain/sessions/issue-times.ts'
 import type { Store } from '../domain/store.ts'
+import { systemClock } from '../domain/time.ts'
 import type { Settings } from '../settings.ts'
+
+const { now } = systemClock
 
 const hint = 'This command needs the settings of the server: run it in the server\'s folder, with the server\'s environment.'
 
 /** Lets the operator work beside a server that may be running. */
 export async function withOperator<Result> (work: (operator: Operator, store: Store) => Promise<Result>): Promise<Result> {
-  return await withStore((_settings, store) => work(operator({ ...store, trail: store.audit, actor: 'cli', now: Date.now }), store))
+  return await withStore((_settings, store) => {
+    const times = issueTimes({ revocations: store.revocations, now })
+    return work(operator({ ...store, trail: store.audit, actor: 'cli', now, times }), store)
+  })
 }
 
 /** Opens the store of a server that may be running, and closes it again. */
@@ -26,7 +33,7 @@ async function openOperatorStore () {
   try {
     const cwd = process.cwd()
     const settings = loadSettings({ env: { ...readDotEnv(cwd), ...process.env }, cwd })
-    return { settings, store: await openStore(settings, Date.now, 'operator') }
+    return { settings, store: await openStore(settings, systemClock, 'operator') }
   } catch (cause) {
     const { message, code } = cause as Error & { code?: unknown }
     throw Object.assign(new Error(`${message}\n${hint}`, { cause }), { code })

@@ -1,5 +1,7 @@
 import { type PrintedToken, type ShownToken, type TokenDesk, tokenDesk } from '../domain/operator/token-desk.ts'
 import type { TokenWish } from '../domain/operator/token-wish.ts'
+import { issueTimes } from '../domain/sessions/issue-times.ts'
+import { systemClock } from '../domain/time.ts'
 import { type Command, type Given, UsageError } from './command.ts'
 import { first, withStore } from './ledger.ts'
 import { type Column, shortInstant, table } from './table.ts'
@@ -71,9 +73,11 @@ const deeds: Readonly<Record<typeof verbs[number], Deed>> = {
   revoke: { takesId: true, options: [], run: revoke }
 }
 
+const { now } = systemClock
+
 function withDesk<Result> (work: (desk: TokenDesk) => Promise<Result>): Promise<Result> {
   return withStore(({ publicUrl, file: { plans, sessions } }, store) => work(tokenDesk({
-    ...store, ...sessions, trail: store.audit, actor: 'cli', publicUrl, plans, now: Date.now
+    ...store, ...sessions, trail: store.audit, actor: 'cli', publicUrl, plans, now, times: issueTimes({ revocations: store.revocations, now })
   })))
 }
 

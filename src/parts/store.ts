@@ -1,4 +1,5 @@
 import type { Store } from '../domain/store.ts'
+import type { Clock } from '../domain/time.ts'
 import type { Settings } from '../settings.ts'
 
 /** How often what has overstayed is let go, ms. */
@@ -14,7 +15,7 @@ export const dayMs = 86_400_000
  * `onLost` is told whenever the connection to Redis is lost.
  */
 export async function openStore (
-  { store, file }: Settings, now: () => number, role: 'server' | 'operator' = 'server', onLost: (reason: Error) => void = () => {}
+  { store, file }: Settings, { now, elapsed }: Clock, role: 'server' | 'operator' = 'server', onLost: (reason: Error) => void = () => {}
 ): Promise<Store> {
   const { upstream, tasks, limits, ledger } = file
   const terms = {
@@ -31,5 +32,5 @@ export async function openStore (
     return await redisStore({ url: store.url, terms, now, onLost })
   }
   const { sqliteStore } = await import('../adapters/sqlite/store.ts')
-  return sqliteStore({ path: store.path, role, synchronous: ledger.synchronous, now, terms })
+  return sqliteStore({ path: store.path, role, synchronous: ledger.synchronous, now, elapsed, terms })
 }

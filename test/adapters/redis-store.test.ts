@@ -5,6 +5,7 @@ import { redisStore, type RedisStoreOptions } from '../../src/adapters/redis/sto
 import { failures } from '../../src/adapters/redis/store-down.ts'
 import type { ReservationId } from '../../src/domain/ledger/ledger.ts'
 import { Secret } from '../../src/domain/secret.ts'
+import { forgetSlackMs } from '../../src/domain/sessions/session.ts'
 import type { Store } from '../../src/domain/store.ts'
 import { demandOf } from '../contracts/ledger-balance.ts'
 import { clock } from '../helpers/clock.ts'
@@ -252,7 +253,7 @@ t.test('who is revoked stays so without asking', async t => {
   const { server, store, url, time } = await open(t)
   await (await connect(t, url, { now: time.now })).revocations.revoke('session', time.now() + 1000)
   t.equal(await store.revocations.isRevoked(sessionOf('session')), true)
-  await store.revocations.revoke('ended', time.now())
+  await store.revocations.revoke('ended', time.now() - forgetSlackMs)
   t.equal(await server.admin.exists('gw:revoked:ended'), 0, 'what has ended by itself needs no note')
   await server.kill()
   t.equal(await store.revocations.isRevoked(sessionOf('session')), true)

@@ -13,9 +13,9 @@ const places = {
 
 for (const [name, pathFor] of Object.entries(places)) {
   let path = ''
-  const openAs = (role: Role): OpenStore => (t, { terms, now }) => {
+  const openAs = (role: Role): OpenStore => (t, { terms, now, elapsed }) => {
     if (role === 'server') path = pathFor(t)
-    const store = sqliteStore({ path, role, terms, now, synchronous: 'normal' })
+    const store = sqliteStore({ path, role, terms, now, synchronous: 'normal', ...(elapsed === undefined ? {} : { elapsed }) })
     t.teardown(() => store.close())
     return store
   }

@@ -10,6 +10,7 @@ import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import { tokenDesk } from '../../src/domain/operator/token-desk.ts'
 import type { Plan } from '../../src/domain/policy/plan.ts'
 import { Secret } from '../../src/domain/secret.ts'
+import { issueTimes } from '../../src/domain/sessions/issue-times.ts'
 import { teamTokens } from '../../src/domain/sessions/token-sessions.ts'
 import { type Authenticate, authenticator } from '../../src/http/authenticate.ts'
 import { sessionCookie } from '../../src/http/sessions/session-cookie.ts'
@@ -70,7 +71,7 @@ async function gatewayParts () {
     timeoutMs: 5000
   })
   const desk = tokenDesk({
-    ...store, trail: store.audit, actor: 'cli', publicUrl: undefined, plans: { default: {} }, maxTtlSeconds: 7_776_000, now
+    ...store, trail: store.audit, actor: 'cli', publicUrl: undefined, plans: { default: {} }, maxTtlSeconds: 7_776_000, now, times: issueTimes({ revocations, now })
   })
   return { authenticate, sessions, providers, desk }
 }

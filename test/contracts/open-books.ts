@@ -5,7 +5,7 @@ import { type Clock, clock } from '../helpers/clock.ts'
 import { balance, type Balance, demandOf } from './ledger-balance.ts'
 
 /** Opens an empty store that ends with its test. */
-export type OpenStore = (t: Test, setup: { readonly terms: LedgerTerms, readonly now: () => number }) => Promise<Store> | Store
+export type OpenStore = (t: Test, setup: { readonly terms: LedgerTerms, readonly now: () => number, readonly elapsed?: () => number }) => Promise<Store> | Store
 
 export const terms: LedgerTerms = {
   reservedMs: 30_000, sentMs: 140_000, giveUpMs: 86_400_000, refundsPerPeriod: 3, retentionMs: 30 * 86_400_000
@@ -45,7 +45,7 @@ export function stepTo (to: Step['to'], taskId: string): Step {
 
 export async function openBooks (t: Test, open: OpenStore, more: Partial<LedgerTerms> = {}): Promise<Fixture> {
   const time = clock()
-  const store = await open(t, { terms: { ...terms, ...more }, now: time.now })
+  const store = await open(t, { terms: { ...terms, ...more }, now: time.now, elapsed: time.elapsed })
   const { ledger } = store
   const reserve = async (more: Partial<Demand> = {}): Promise<ReservationId> => {
     const reserved = await ledger.reserve(demandOf(more))

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { RevocableSession, Revocations } from '../../src/domain/sessions/session.ts'
+import { forgetSlackMs, type RevocableSession, type Revocations } from '../../src/domain/sessions/session.ts'
 import type { Clock } from '../helpers/clock.ts'
 import { openBooks, type OpenStore, terms } from './open-books.ts'
 
@@ -41,6 +41,16 @@ export function revocationsContract (t: Test, openStore: OpenStore, openBeside?:
     time.advance(10_000)
     await it.revoke('other', time.now() + 1000)
     t.equal(await it.isRevoked(sessionOf('long')), true)
+  })
+
+  t.test('a revocation outlives its session by two days: the clock may be put forward by one, and back again', async t => {
+    const { it, time } = await open(t)
+    await it.revoke('one', time.now() + 1000)
+    await it.revokeSubject('app:bob', time.now(), time.now() + 1000)
+    time.advance(1000 + forgetSlackMs - 1)
+    await it.revoke('other', time.now() + 1000)
+    t.equal(await it.isRevoked(sessionOf('one')), true)
+    t.equal(await it.endedBefore('app:bob') > 0, true)
   })
 
   t.test('ids with odd characters do not mix', async t => {
@@ -93,6 +103,13 @@ export function revocationsContract (t: Test, openStore: OpenStore, openBeside?:
     t.equal(await isRevoked('app:bob', now), true)
   })
 
+  t.test('up to when a subject\'s sessions were ended is known, as nothing is of another', async t => {
+    const { it, time } = await open(t)
+    t.equal(await it.endedBefore('app:alice'), -Infinity)
+    await it.revokeSubject('app:alice', time.now(), time.now() + 1_000_000)
+    t.same([await it.endedBefore('app:alice'), await it.endedBefore('app:bob')], [time.now(), -Infinity])
+  })
+
   t.test('a later session of an id whose earlier ones have ended with their subject\'s is good', async t => {
     const { it, time } = await open(t)
     const now = time.now()
@@ -119,7 +136,7 @@ export function revocationsContract (t: Test, openStore: OpenStore, openBeside?:
   t.test('what somebody else says over the same store holds within a second, and nothing else does', async t => {
     const { it, time } = await open(t)
     const isRevoked = asker(it)
-    const { revocations: other } = await openBeside(t, { terms, now: time.now })
+    const { revocations: other } = await openBeside(t, { terms, now: time.now, elapsed: time.elapsed })
     const now = time.now()
     /** Of somebody whose sessions are ended one by one. */
     const zoe = (id: string): RevocableSession => ({ id, subject: 'app:zoe', issuedAt: now })

@@ -10,7 +10,7 @@ const path = '/api/v1/apikeys/current-balance'
 
 /** As the operator does it, from a process of its own beside the running gateway. */
 async function grant ({ settings, time }: TestGateway, subject: string, credits: number): Promise<void> {
-  const store = await openStore(settings, time.now, 'operator')
+  const store = await openStore(settings, time, 'operator')
   await store.accounts.grant({ subject, microcredits: microcredits(credits) })
   await store.close()
 }

@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { Store } from '../../src/domain/store.ts'
+import { systemClock } from '../../src/domain/time.ts'
 import { openStore } from '../../src/parts/store.ts'
 import { type Sandbox, startSandbox } from '../../src/sandbox/sandbox.ts'
 import { loadSettings } from '../../src/settings.ts'
@@ -94,7 +95,7 @@ async function killAndLook (t: Test, cwd: string, storeUrl: string, replicaCount
 async function startReplicas (t: Test, cwd: string, env: Record<string, string>, count: number): Promise<Replicas> {
   const start = () => startProcess(t, { cwd, env: { ...env, LOG_LEVEL: 'info' } })
   const all = await Promise.all(Array.from({ length: count }, start))
-  const store = await openStore(loadSettings({ cwd, env }), Date.now, 'operator')
+  const store = await openStore(loadSettings({ cwd, env }), systemClock, 'operator')
   t.teardown(() => store.close())
   return { all, start, store }
 }

@@ -1,5 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import t from 'tap'
+import { systemClock } from '../../src/domain/time.ts'
 import { openStore } from '../../src/parts/store.ts'
 import { settingsFor } from '../helpers/gateway.ts'
 import { redisServer } from '../helpers/redis-server.ts'
@@ -7,7 +8,7 @@ import { until } from '../helpers/until.ts'
 
 t.test('who opens a Redis for one command hears of its end from the command alone', async t => {
   const server = await redisServer(t)
-  const store = await openStore(settingsFor(t, 'http://127.0.0.1:9', { env: { GATEWAY_STORE: server.url } }), Date.now, 'operator')
+  const store = await openStore(settingsFor(t, 'http://127.0.0.1:9', { env: { GATEWAY_STORE: server.url } }), systemClock, 'operator')
   t.teardown(() => store.close())
   await store.ping()
   await server.kill()

@@ -1,8 +1,9 @@
 import t, { type Test } from 'tap'
 import { clock } from '../helpers/clock.ts'
 import { crankedGateway, intervalMs } from '../helpers/cranked-gateway.ts'
-import { apiKey, taskMs, type TestGatewayOptions } from '../helpers/gateway.ts'
+import { adminToken, apiKey, taskMs, type TestGatewayOptions } from '../helpers/gateway.ts'
 import { identityProvider } from '../helpers/identity-provider.ts'
+import { redisServer } from '../helpers/redis-server.ts'
 import { until } from '../helpers/until.ts'
 
 const hourMs = 3_600_000
@@ -137,4 +138,65 @@ eachStep('an address that has used up its requests, or its failures, is let in a
     pass(60_000)
     t.equal((await call(path)).status, code)
   }
+})
+
+for (const store of ['memory', 'redis'] as const) {
+  const openIn = async (t: Test) => {
+    const env = store === 'memory' ? {} : { GATEWAY_STORE: (await redisServer(t)).url }
+    const it = await stepped(t, { env: { ...env, GATEWAY_ADMIN_TOKEN: adminToken } })
+    const statusOf = async (token: string) => (await it.call('/gateway/session', { token })).status
+    const endAll = (subject: string) => it.call('/gateway/admin/revocations', { token: adminToken, body: { subject } })
+    return { ...it, statusOf, endAll }
+  }
+
+  eachStep(`all sessions of a subject end, also those dated before the step, and a new one is good (${store})`, async (t, stepMs) => {
+    const { session, statusOf, endAll, time, call } = await openIn(t)
+    const old = await session('alice')
+    const bobs = await session('bob')
+    time.step(stepMs)
+    t.match(await endAll('app:alice'), { error: null })
+    const fresh = await session('alice')
+    t.same([await statusOf(old), await statusOf(fresh), await statusOf(bobs)], [401, 200, 200])
+    time.step(-stepMs)
+    t.same([await statusOf(old), await statusOf(fresh), await statusOf(bobs)], [401, 200, 200], 'also when the clock is right again')
+
+    time.step(stepMs)
+    t.equal((await call('/gateway/session?everywhere=true', { method: 'DELETE', token: fresh })).status, 204)
+    const next = await session('alice')
+    t.same([await statusOf(fresh), await statusOf(next)], [401, 200], 'who logs out everywhere is out')
+    time.step(-stepMs)
+    t.same([await statusOf(old), await statusOf(fresh), await statusOf(next)], [401, 401, 200])
+  })
+
+  eachStep(`a session that was revoked stays so, whatever is forgotten meanwhile (${store})`, async (t, stepMs) => {
+    const { mint, session, statusOf, call, time, gateway } = await openIn(t)
+    const revoked = await mint('alice', { ttlSeconds: 3600 })
+    t.equal((await call('/gateway/session', { method: 'DELETE', token: revoked })).status, 204)
+    time.step(stepMs)
+    const other = await session('bob')
+    await call('/gateway/session', { method: 'DELETE', token: other })
+    await gateway.tidy()
+    time.step(-stepMs)
+    t.equal(await statusOf(revoked), 401)
+  })
+}
+
+eachStep('a token of another issuer that was ended stays so, and one dated in the future is refused', async (t, stepMs) => {
+  const issuer = await identityProvider(t)
+  const config = `${roomy}\nissuers: [{ issuer: "${issuer.origin}", algorithms: [ES256], audience: app, plan: default }]`
+  const { call, time, gateway } = await stepped(t, { config, env: { GATEWAY_ADMIN_TOKEN: adminToken } })
+  const print = (at: number, more = {}) => issuer.sign({
+    iss: issuer.origin, sub: 'alice', aud: 'app', iat: Math.floor(at / 1000), exp: Math.floor(at / 1000) + 30 * 86_400, ...more
+  })
+  const statusOf = async (token: string) => (await call('/gateway/session', { token })).status
+  const old = await print(time.now())
+  t.equal(await statusOf(old), 200)
+  await gateway.tidy()
+  time.step(stepMs)
+  t.match(await call('/gateway/admin/revocations', { token: adminToken, body: { subject: `${issuer.origin}:alice` } }), { error: null })
+  t.equal(await statusOf(old), 401)
+  time.step(-stepMs)
+  t.equal(await statusOf(old), 401, 'also when the clock is right again')
+  t.equal(await statusOf(await print(time.now() + 60_000, { sub: 'bob' })), 200)
+  t.equal(await statusOf(await print(time.now() + 62_000, { sub: 'bob' })), 401)
 })

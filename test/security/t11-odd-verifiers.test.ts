@@ -13,7 +13,7 @@ const session: Session = unscoped({
 const allPlans = plans({
   default: { models: ['*'], requestsPerMinute: 1, pollsPerMinute: 1, concurrentTasks: 1, credits: 1, period: 'day' }
 })
-const noRevocations: Revocations = { revoke: async () => true, revokeSubject: async () => {}, isRevoked: async () => false }
+const noRevocations: Revocations = { revoke: async () => true, revokeSubject: async () => {}, endedBefore: async () => -Infinity, isRevoked: async () => false }
 
 /** Nobody has one here. */
 const cookie = { read: () => null } as unknown as SessionCookie

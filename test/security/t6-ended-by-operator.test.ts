@@ -2,6 +2,7 @@ import t, { type Test } from 'tap'
 import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import { type Operator, operator } from '../../src/domain/operator/operator.ts'
 import { sessionCheckMs } from '../../src/http/events/event-stream.ts'
+import { issueTimes } from '../../src/domain/sessions/issue-times.ts'
 import { terms } from '../contracts/open-books.ts'
 import { cookieIn, fromOwnPage, swap } from '../helpers/cookies.ts'
 import { crankedGateway } from '../helpers/cranked-gateway.ts'
@@ -27,7 +28,7 @@ async function start (t: Test) {
     const { items } = await beside.audit.read({ cursor: null, limit: 100 })
     return items.find(entry => entry.kind === 'mint' && entry.subject === subject)!.detail.session as string
   }
-  return { ...gateway, idOf, it: operator({ ...beside, trail: beside.audit, actor: 'cli', now }) }
+  return { ...gateway, idOf, it: operator({ ...beside, trail: beside.audit, actor: 'cli', now, times: issueTimes({ ...beside, now }) }) }
 }
 
 const ends: Readonly<Record<string, (it: Operator, id: string) => Promise<unknown>>> = {

@@ -3,7 +3,6 @@ import type { JWTPayload } from 'jose'
 import { endOfTime } from '../../domain/instant.ts'
 import { globs } from '../../domain/policy/glob.ts'
 import { type Scope, scopes, type Session, unscoped } from '../../domain/sessions/session.ts'
-import { clockToleranceMs } from './signatures.ts'
 
 /**
  * How the claims of an issuer become a session. A claim is named as it stands in the token, or by its path:
@@ -32,6 +31,8 @@ const printable = /^[^\p{Cc}\p{Cs}]+$/u
 const maxSubjectLength = 160
 const maxIdLength = 128
 const maxModels = 100
+/** An issuer may date its tokens so far ahead of our clock, ms: what ends all sessions until now must not miss any. */
+const aheadMs = 60_000
 const modelGlob = /^[A-Za-z0-9._*-]{1,64}$/
 
 /**
@@ -115,6 +116,6 @@ function lifetimeFrom ({ exp, iat, nbf }: JWTPayload, now: number): Pick<Session
   const expiresAt = Math.floor(exp! * 1000)
   const issuedAt = Math.floor((iat ?? nbf ?? 0) * 1000)
   if (expiresAt <= now || expiresAt > endOfTime) throw wrong('exp')
-  if (issuedAt < 0 || issuedAt > now + clockToleranceMs) throw wrong('iat')
+  if (issuedAt < 0 || issuedAt > now + aheadMs) throw wrong('iat')
   return { issuedAt, expiresAt }
 }

@@ -10,7 +10,7 @@ export interface SignatureRules {
 }
 
 /** How far the issuer's clock may be ahead of ours. An expiry has no such grace. */
-export const clockToleranceMs = 30_000
+const clockToleranceMs = 30_000
 /** Without a `kid` several keys may fit; a forged token is not worth more tries. Settings hold no more shared secrets. */
 const maxTries = 5
 /**

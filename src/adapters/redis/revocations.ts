@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import type { Revocations } from '../../domain/sessions/session.ts'
+import { forgetSlackMs, type Revocations } from '../../domain/sessions/session.ts'
 import type { Commands } from './commands.ts'
 import { keptFor } from './key-lifetimes.ts'
 import type { KeyNames } from './key-names.ts'
@@ -15,14 +15,17 @@ export function redisRevocations ({ ask, on }: Commands, keys: KeyNames, now: ()
   const revoked = new LRUCache<string, true>({ max: rememberedSessions })
   return {
     async revoke (sessionId, expiresAt) {
-      const lastsMs = expiresAt - now()
+      const lastsMs = expiresAt + forgetSlackMs - now()
       if (lastsMs <= 0) return false
       const set = await ask(client => client.set(keys.revocation(sessionId), expiresAt, 'PX', keptFor(lastsMs), 'NX'))
       revoked.set(sessionId, true)
       return set === 'OK'
     },
     async revokeSubject (subject, before, expiresAt) {
-      await on(keys.revocationOf(subject), 'raise', before, keptFor(expiresAt - now()))
+      await on(keys.revocationOf(subject), 'raise', before, keptFor(expiresAt + forgetSlackMs - now()))
+    },
+    async endedBefore (subject) {
+      return Number(await ask(client => client.get(keys.revocationOf(subject))) ?? -Infinity)
     },
     async isRevoked ({ id, subject, issuedAt }) {
       if (revoked.has(id)) return true

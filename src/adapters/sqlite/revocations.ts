@@ -1,6 +1,7 @@
 import type { DatabaseSync } from 'node:sqlite'
 import { LRUCache } from 'lru-cache'
-import type { Revocations } from '../../domain/sessions/session.ts'
+import { forgetSlackMs, type Revocations } from '../../domain/sessions/session.ts'
+import type { Clock } from '../../domain/time.ts'
 import type { GroupCommit } from './group-commit.ts'
 import { read } from './store-down.ts'
 
@@ -13,17 +14,18 @@ const maxAnswers = 10_000
  * Revocations in SQLite. Answers are remembered, for one server owns the file and a look-up in memory costs next to
  * nothing. But the command line may end sessions beside it, and then all answers are forgotten.
  */
-export function sqliteRevocations (db: DatabaseSync, group: GroupCommit, now: () => number): Revocations {
+export function sqliteRevocations (db: DatabaseSync, group: GroupCommit, { now, elapsed }: Clock): Revocations {
   const sql = statements(db)
-  const { revoked, revokedBefore, forgetAll, forgetStale } = rememberedAnswers(sql, now)
+  const { revoked, revokedBefore, forgetAll, forgetStale } = rememberedAnswers(sql, elapsed)
   // An answer from within a transaction of our own has gone with it.
   group.onUndo(forgetAll)
 
   /** What has ended by itself goes first. */
   const write = async <Result> (work: () => Result): Promise<Result> => {
     const result = group.run(() => {
-      for (const { id } of sql.forget.all(now()) as unknown as SessionRow[]) revoked.delete(id)
-      for (const { subject } of sql.forgetSubjects.all(now()) as unknown as SubjectRow[]) revokedBefore.delete(subject)
+      const before = now() - forgetSlackMs
+      for (const { id } of sql.forget.all(before) as unknown as SessionRow[]) revoked.delete(id)
+      for (const { subject } of sql.forgetSubjects.all(before) as unknown as SubjectRow[]) revokedBefore.delete(subject)
       return work()
     })
     await group.committed()
@@ -39,6 +41,10 @@ export function sqliteRevocations (db: DatabaseSync, group: GroupCommit, now: ()
       sql.revokeSubject.run(subject, before, expiresAt)
       revokedBefore.delete(subject)
     }),
+    async endedBefore (subject) {
+      forgetStale()
+      return revokedBefore.memo(subject)
+    },
     async isRevoked ({ id, subject, issuedAt }) {
       forgetStale()
       return revoked.memo(id) || issuedAt <= revokedBefore.memo(subject)
@@ -47,10 +53,10 @@ export function sqliteRevocations (db: DatabaseSync, group: GroupCommit, now: ()
 }
 
 /** What the file has answered, by session and by subject. */
-function rememberedAnswers (sql: ReturnType<typeof statements>, now: () => number) {
+function rememberedAnswers (sql: ReturnType<typeof statements>, elapsed: () => number) {
   const revoked = new LRUCache<string, boolean>({ max: maxAnswers, memoMethod: id => read(() => sql.isRevoked(id)) })
   const revokedBefore = new LRUCache<string, number>({ max: maxAnswers, memoMethod: subject => read(() => sql.before(subject)) })
-  let lookedAt = now()
+  let lookedAt = elapsed()
   let version = sql.version()
 
   const forgetAll = (): void => {
@@ -63,9 +69,8 @@ function rememberedAnswers (sql: ReturnType<typeof statements>, now: () => numbe
     forgetAll,
     /** Asks now and then whether another connection has written: https://sqlite.org/pragma.html#pragma_data_version */
     forgetStale (): void {
-      const at = now()
-      // A clock that was put back must not put off the next look.
-      if (at >= lookedAt && at - lookedAt < lookEveryMs) return
+      const at = elapsed()
+      if (at - lookedAt < lookEveryMs) return
       const latest = read(sql.version)
       if (latest !== version) forgetAll()
       version = latest

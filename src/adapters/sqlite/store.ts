@@ -1,6 +1,7 @@
 import type { DatabaseSync } from 'node:sqlite'
 import type { LedgerTerms } from '../../domain/ledger/ledger.ts'
 import type { Store } from '../../domain/store.ts'
+import { systemClock } from '../../domain/time.ts'
 import { sqliteAccounts } from './accounts.ts'
 import { sqliteAudit } from './audit.ts'
 import { sqliteCallbackSecrets } from './callback-secrets.ts'
@@ -27,17 +28,19 @@ export interface SqliteStoreOptions extends Omit<ConnectionOptions, 'role'> {
   readonly role?: Role
   readonly terms: LedgerTerms
   readonly now: () => number
+  /** Monotonic ms; the system's when absent. */
+  readonly elapsed?: () => number
 }
 
 /**
  * Opens the embedded store. One server a file: a second one is refused at once, because each keeps limits in its own
  * memory. What an earlier server left half done is brought to a safe end first.
  */
-export function sqliteStore ({ role = 'server', ...options }: SqliteStoreOptions): Store {
-  return connect({ ...options, role }, connection => storeOver(connection, { ...options, role }))
+export function sqliteStore ({ role = 'server', elapsed = systemClock.elapsed, ...options }: SqliteStoreOptions): Store {
+  return connect({ ...options, role }, connection => storeOver(connection, { ...options, role, elapsed }))
 }
 
-function storeOver (connection: Connection, { role, terms, now }: Required<SqliteStoreOptions>): Store {
+function storeOver (connection: Connection, { role, terms, now, elapsed }: Required<SqliteStoreOptions>): Store {
   const { db, busyMs, close } = connection
   const lost = role === 'server' ? recover(db, now()) : 0
   const group = groupCommit(db, busyMs)
@@ -58,7 +61,7 @@ function storeOver (connection: Connection, { role, terms, now }: Required<Sqlit
     accounts,
     records: sqliteRecords(db, group, { accounts, idempotency, usage: sqliteUsage(connection) }),
     audit: sqliteAudit(db, group),
-    revocations: sqliteRevocations(db, group, now),
+    revocations: sqliteRevocations(db, group, { now, elapsed }),
     tokens: sqliteTokens(db, group),
     guestCounts: sqliteGuestCounts(db, group, now),
     spentProofs: sqliteSpentProofs(db, group, now),

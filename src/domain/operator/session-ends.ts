@@ -1,6 +1,7 @@
 import { badRequest } from '../../errors.ts'
 import { endOfTime, instant } from '../instant.ts'
 import type { AuditEntry, AuditTrail } from '../ledger/audit.ts'
+import type { IssueTimes } from '../sessions/issue-times.ts'
 import { type Revocations, standInsOf } from '../sessions/session.ts'
 import { isTokenId } from '../sessions/token-form.ts'
 import type { TokenBook } from '../sessions/tokens.ts'
@@ -20,7 +21,7 @@ export interface SessionEnds {
    * ISO 8601. Sessions issued later are good, but for two kinds of another issuer's tokens: those that do not say when they
    * were issued, and those of the same second, for most issuers count whole seconds.
    *
-   * The instant is by our own clock. A clock that is ahead, another replica's or an issuer's, may have dated a session after
+   * The instant is by our own clock, or later where that has been put back since. A clock that is ahead, another replica's or an issuer's, may have dated a session after
    * it: whoever has to be sure ends them again when the difference has passed.
    */
   endSessions (subject: string): Promise<string>
@@ -34,6 +35,7 @@ export interface SessionEnds {
 
 export interface SessionEndsOptions {
   readonly revocations: Pick<Revocations, 'revoke' | 'revokeSubject'>
+  readonly times: Pick<IssueTimes, 'end'>
   readonly tokens: Pick<TokenBook, 'find' | 'revoke'>
   readonly trail: AuditTrail
   /** How the audit trail names who did it. */
@@ -49,7 +51,7 @@ const secret = /apxi?_[0-9A-Za-z]{11}_|(?:^|[\s="'])eyJ/
 /** No session has such an id: other issuers can't have these names. */
 const ownSubject = /^(?:app|guest|token):/
 
-export function sessionEnds ({ revocations, tokens, trail, actor, now }: SessionEndsOptions): SessionEnds {
+export function sessionEnds ({ revocations, times, tokens, trail, actor, now }: SessionEndsOptions): SessionEnds {
   const note = (subject: string | null, detail: AuditEntry['detail']) =>
     trail.append([{ at: now(), kind: 'revoke', actor, subject, detail }])
 
@@ -57,7 +59,7 @@ export function sessionEnds ({ revocations, tokens, trail, actor, now }: Session
     async endSessions (subject) {
       checkSubject(subject)
       await note(subject, { everywhere: true })
-      const before = now()
+      const before = await times.end()
       await revocations.revokeSubject(subject, before, endOfTime)
       return instant(before)
     },

@@ -2,6 +2,7 @@ import { badRequest } from '../../errors.ts'
 import { instant } from '../instant.ts'
 import type { AuditKind, AuditTrail } from '../ledger/audit.ts'
 import type { Page } from '../ledger/records.ts'
+import type { IssueTimes } from '../sessions/issue-times.ts'
 import { hashOf, newTokenId, printSecret, type TokenKind } from '../sessions/token-form.ts'
 import type { Token, TokenBook } from '../sessions/tokens.ts'
 import type { PageQuery } from './operator.ts'
@@ -45,6 +46,7 @@ export interface TokenDesk {
 
 export interface TokenDeskOptions extends TokenRules, ShownTokensOptions {
   readonly tokens: TokenBook
+  readonly times: Pick<IssueTimes, 'next'>
   readonly trail: AuditTrail
   readonly actor: 'admin' | 'cli'
   /** Our own origin, as those who are invited reach it. */
@@ -95,7 +97,8 @@ async function note ({ trail, actor, now }: TokenDeskOptions, kind: AuditKind, {
 async function open (
   options: TokenDeskOptions, kind: TokenKind, wish: TokenWish, lastsMs?: number
 ): Promise<{ token: Token, text: string }> {
-  const { token, text } = newToken(kind, { ...readTokenWish(wish, options), lastsMs }, options.now())
+  const read = readTokenWish(wish, options)
+  const { token, text } = newToken(kind, { ...read, lastsMs }, options.now(), await options.times.next(read.subject))
   const { plan, ttlMs, models, scopes } = token
   const facts = { plan, ttlSeconds: ttlMs / 1000, models: models.length, scopes: scopes.join(' ') }
   await note(options, kind === 'apx' ? 'create' : 'invite', token, facts)
@@ -104,11 +107,11 @@ async function open (
 }
 
 async function rotate (options: TokenDeskOptions, token: Token, graceSeconds: number): Promise<PrintedToken | null> {
-  const { tokens, now } = options
+  const { tokens, times, now } = options
   await note(options, 'rotate', token, { graceSeconds })
   const text = printSecret('apx', token.id)
   // Two sessions of one token are told apart by when their secrets were issued.
-  const issuedAt = Math.max(now(), token.secret.issuedAt + 1)
+  const issuedAt = Math.max(await times.next(token.subject), token.secret.issuedAt + 1)
   const until = now() + graceSeconds * 1000
   const rotated = await tokens.rotate(token.id, { hash: hashOf(text), issuedAt }, until)
   return rotated && { ...printed(rotated, text), previousUntil: instant(Math.min(until, rotated.expiresAt)) }
@@ -116,7 +119,7 @@ async function rotate (options: TokenDeskOptions, token: Token, graceSeconds: nu
 
 type NewToken = ReturnType<typeof readTokenWish> & { readonly lastsMs: number | undefined }
 
-function newToken (kind: TokenKind, { lastsMs, ...wish }: NewToken, now: number): { token: Token, text: string } {
+function newToken (kind: TokenKind, { lastsMs, ...wish }: NewToken, now: number, issuedAt: number): { token: Token, text: string } {
   const id = newTokenId()
   const text = printSecret(kind, id)
   return {
@@ -127,7 +130,7 @@ function newToken (kind: TokenKind, { lastsMs, ...wish }: NewToken, now: number)
       createdAt: now,
       expiresAt: now + (lastsMs ?? wish.ttlMs),
       isInvitation: kind === 'apxi',
-      secret: { hash: hashOf(text), issuedAt: now },
+      secret: { hash: hashOf(text), issuedAt },
       previous: null,
       revokedAt: null,
       usedAt: null

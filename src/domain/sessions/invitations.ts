@@ -1,4 +1,5 @@
 import type { AuditTrail } from '../ledger/audit.ts'
+import type { IssueTimes } from './issue-times.ts'
 import { hashOf, idIn, isHashOf, printSecret } from './token-form.ts'
 import type { Token, TokenBook } from './tokens.ts'
 
@@ -14,8 +15,15 @@ export interface AcceptedInvitation {
  */
 export type AcceptInvitation = (link: string) => Promise<AcceptedInvitation | null>
 
+export interface InvitationsOptions {
+  readonly tokens: TokenBook
+  readonly trail: AuditTrail
+  readonly times: Pick<IssueTimes, 'next'>
+  readonly now: () => number
+}
+
 export function invitations (
-  { tokens, trail, now }: { readonly tokens: TokenBook, readonly trail: AuditTrail, readonly now: () => number }
+  { tokens, trail, times, now }: InvitationsOptions
 ): AcceptInvitation {
   return async link => {
     const id = idIn('apxi', link)
@@ -25,7 +33,7 @@ export function invitations (
     const { subject } = invited
     await trail.append([{ at: now(), kind: 'accept', actor: subject, subject, detail: { token: invited.id } }])
     const text = printSecret('apx', invited.id)
-    const token = await tokens.accept(invited.id, invited.secret.hash, { hash: hashOf(text), issuedAt: now() })
+    const token = await tokens.accept(invited.id, invited.secret.hash, { hash: hashOf(text), issuedAt: await times.next(subject) })
     return token && { text, token }
   }
 }

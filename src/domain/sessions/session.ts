@@ -68,6 +68,8 @@ export interface SessionRequest {
   readonly models: readonly string[]
   readonly scopes: readonly Scope[]
   readonly ttlSeconds: number
+  /** When it begins, Unix ms; now when absent. Its end is reckoned from now in any case. */
+  readonly issuedAt?: number
   /** As in a session; absent is `null`. */
   readonly origins?: readonly string[]
   readonly addressRange?: string
@@ -110,13 +112,19 @@ export function standInsOf (sessionId: string): string {
 export const endedEverywhereMs = 400 * 86_400_000
 
 /**
+ * A revocation is kept for so much longer than its session lasts, ms: the clock by which it is forgotten may be put back
+ * later, and a session that was revoked must not come back. It bears a step of a day, and a session of an hour.
+ */
+export const forgetSlackMs = 2 * 86_400_000
+
+/**
  * Remembers which sessions have ended before their time. What one process has written holds for all that share the store,
  * within a second: they ask, and no message has to arrive. All throw `GW_STORE_DOWN`.
  */
 export interface Revocations {
   /**
    * Resolves when the revocation is on disk. Revoking twice is once: of several calls, even at the same time, one is told
-   * `true`. `expiresAt` (Unix ms): it may be forgotten then.
+   * `true`. `expiresAt` (Unix ms): it may be forgotten `forgetSlackMs` later.
    */
   revoke (sessionId: string, expiresAt: number): Promise<boolean>
   /**
@@ -124,6 +132,8 @@ export interface Revocations {
    * of an earlier one, and never the other way round. On disk when it resolves. `expiresAt`: as above.
    */
   revokeSubject (subject: string, before: number, expiresAt: number): Promise<void>
+  /** The latest `before` of the subject, Unix ms; `-Infinity`: its sessions were never ended, or that is forgotten. */
+  endedBefore (subject: string): Promise<number>
   /** By its id, or with all of its subject's. */
   isRevoked (session: RevocableSession): Promise<boolean>
 }

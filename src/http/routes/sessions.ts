@@ -7,6 +7,7 @@ import type { Live } from '../../domain/live.ts'
 import { periodAt, type Plan } from '../../domain/policy/plan.ts'
 import type { Microcredits } from '../../domain/policy/pricing.ts'
 import type { Secret } from '../../domain/secret.ts'
+import type { IssueTimes } from '../../domain/sessions/issue-times.ts'
 import {
   budgetOf, endedEverywhereMs, type Revocations, type Session, type SessionIssuer, type SessionVerifier
 } from '../../domain/sessions/session.ts'
@@ -32,6 +33,7 @@ export interface SessionRoutesOptions extends Clock {
   /** What the app's backend mints sessions with; `undefined`: minting is off. */
   readonly issuerToken: Live<Secret | undefined>
   readonly revocations: Revocations
+  readonly times: Pick<IssueTimes, 'end'>
   readonly accounts: CreditAccounts
   readonly audit: AuditTrail
   readonly cookie: SessionCookie
@@ -42,7 +44,7 @@ export interface SessionRoutesOptions extends Clock {
 
 /** Sessions are minted by the app's backend, looked at and ended by whoever holds one. */
 export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptions): void {
-  const { authenticate, sessions, plans, revocations, accounts, cookie, maxTtlSeconds, now, elapsed } = options
+  const { authenticate, sessions, plans, revocations, times, accounts, cookie, maxTtlSeconds, now, elapsed } = options
   const body = sessionRequestSchema(maxTtlSeconds)
   const note = sessionNotes(options)
 
@@ -87,7 +89,7 @@ export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptio
     await revocations.revoke(session.id, session.endsAt)
     if (isEverywhere) {
       const until = now() + Math.max(maxTtlSeconds * 1000, endedEverywhereMs)
-      await revocations.revokeSubject(session.subject, now(), Math.max(session.endsAt, until))
+      await revocations.revokeSubject(session.subject, await times.end(), Math.max(session.endsAt, until))
     }
     if (session.isCookie) cookie.clear(reply)
     return reply.code(204).send()

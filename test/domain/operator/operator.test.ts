@@ -21,6 +21,7 @@ function over (count: number, down: { audit?: boolean } = {}) {
       read: async () => ({ items: [], next: null })
     },
     revocations: { revoke: async () => true, revokeSubject: async () => {} },
+    times: { end: async () => 0 },
     tokens: { find: async () => null, revoke: async () => false },
     accounts: {
       async grant ({ microcredits }) {

@@ -2,6 +2,7 @@ import t, { type Test } from 'tap'
 import { sqliteStore } from '../../../src/adapters/sqlite/store.ts'
 import type { AuditEntry } from '../../../src/domain/ledger/audit.ts'
 import { sessionEnds } from '../../../src/domain/operator/session-ends.ts'
+import { issueTimes } from '../../../src/domain/sessions/issue-times.ts'
 import { teamTokens } from '../../../src/domain/sessions/token-sessions.ts'
 import type { Store } from '../../../src/domain/store.ts'
 import { gatewayError } from '../../../src/errors.ts'
@@ -40,7 +41,8 @@ function start (t: Test, wrap: (store: Store, time: Clock) => Pick<Store, 'revoc
       read: async () => ({ items: [], next: null })
     },
     actor: 'cli',
-    now: time.now
+    now: time.now,
+    times: issueTimes({ revocations: store.revocations, now: time.now })
   })
   const server = teamTokens(store, time).revocations
   return { it, time, store, server, done, fail: () => { isDown = true } }
