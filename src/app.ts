@@ -17,6 +17,7 @@ import { listener, type ListenerOptions } from './http/server/listener.ts'
 import { accessLine, logger } from './http/server/logging.ts'
 import { withMethods } from './http/server/methods.ts'
 import { type Metrics, metrics } from './http/server/metrics.ts'
+import { ownOrigins } from './http/sessions/origins.ts'
 import { uploads as boundedUploads } from './http/uploads.ts'
 import { openParts, type Parts, type WebhookTest } from './parts.ts'
 import { followSecrets } from './parts/secrets.ts'
@@ -136,7 +137,7 @@ interface Observers { readonly log: Logger, readonly numbers: Metrics, readonly 
 
 /** The main port, and the admin port when there is one: what is for the operator is on one of the two only. */
 async function openListeners (settings: Settings, parts: Parts, { log, numbers, refused, streams }: Observers) {
-  const { adminPort, trustProxy, allowedOrigins, file: { limits } } = settings
+  const { adminPort, trustProxy, allowedOrigins, publicUrl, file: { limits } } = settings
   const uploads = boundedUploads(limits)
   const endings: ListenerOptions['endings'] = [
     accessLine(log),
@@ -148,10 +149,10 @@ async function openListeners (settings: Settings, parts: Parts, { log, numbers, 
   ]
   const common = { ...limits, log, elapsed: parts.elapsed, trustProxy, endings }
   numbers.watch({ keys: parts.keys, ping: parts.store.ping, eventStreams: () => streams.count })
-  const main = await listener({ ...common, allowedOrigins })
+  const main = await listener({ ...common, allowedOrigins, ownOrigin: ownOrigins(publicUrl) })
   await registerRoutes(main.app, settings, parts, { log, uploads, numbers, streams })
   if (adminPort === undefined) return { main }
-  const admin = await listener({ ...common, allowedOrigins: [] })
+  const admin = await listener({ ...common, allowedOrigins: [], ownOrigin: ownOrigins(undefined) })
   await withMethods(admin.app, async () => {
     healthRoutes(admin.app, parts.store.ping)
     await registerOperatorRoutes(admin.app, settings, parts, numbers)

@@ -13,7 +13,7 @@ import type { Secret } from './domain/secret.ts'
 import { invitations } from './domain/sessions/invitations.ts'
 import { mintedInTime } from './domain/sessions/issue-times.ts'
 import { subjectFeed } from './domain/status/subject-feed.ts'
-import { authenticator } from './http/authenticate.ts'
+import { authenticator, sessionGate } from './http/authenticate.ts'
 import type { EventStreams } from './http/events/event-stream.ts'
 import { subjectRates } from './http/rates.ts'
 import { readRoutes } from './http/read-route.ts'
@@ -119,7 +119,9 @@ async function openSessions (
   const cookie = await sessionCookie(app, { ...file.sessions, issuer: sessions, ownOrigin, now })
   const { revocations } = store
   const verifiers = [tokenSessions, sessions, issued]
-  const authenticate = authenticator({ verifiers, revocations, plans, cookie, ownOrigin, timeoutMs: verifierMs })
+  const { passes, onVouched } = sessionGate(app, { verifiers, own: sessions, cookie, timeoutMs: verifierMs })
+  app.letPass(passes)
+  const authenticate = authenticator({ verifiers, revocations, plans, cookie, ownOrigin, timeoutMs: verifierMs, onVouched })
   return { authenticate, verifiers, sessions, cookie, ownOrigin, plans }
 }
 

@@ -1,7 +1,10 @@
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import { hash } from 'node:crypto'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { LRUCache } from 'lru-cache'
 import type { Plan } from '../domain/policy/plan.ts'
 import type { Revocations, Session, SessionVerifier } from '../domain/sessions/session.ts'
 import { badRequest, gatewayError, isGatewayError } from '../errors.ts'
+import type { PassGate } from './receive.ts'
 import { credentialOf } from './sessions/credential.ts'
 import { holdOrigin, type OwnOrigin } from './sessions/origins.ts'
 import type { SessionCookie } from './sessions/session-cookie.ts'
@@ -17,8 +20,11 @@ export interface AuthenticateOptions {
   readonly ownOrigin: OwnOrigin
   /** A verifier that has not answered by then vouches for nobody, ms. */
   readonly timeoutMs: number
+  /** Told which verifier has vouched for a credential. */
+  readonly onVouched?: (verifier: SessionVerifier, credential: string) => void
 }
 
+type Vouchers = Pick<AuthenticateOptions, 'verifiers' | 'onVouched'>
 interface Vouched { readonly session: Session, readonly plan: Plan }
 
 /** *authenticate*: the credential becomes a session. Nobody vouches, or not in time → refused. */
@@ -46,8 +52,9 @@ export function authenticator (options: AuthenticateOptions): Authenticate {
   }
 }
 
-async function vouch (credential: string, isCookie: boolean, { verifiers, revocations, plans, timeoutMs }: AuthenticateOptions): Promise<Vouched> {
-  const session = await before(timeoutMs, firstVoucher(verifiers, credential))
+async function vouch (credential: string, isCookie: boolean, options: AuthenticateOptions): Promise<Vouched> {
+  const { revocations, plans, timeoutMs } = options
+  const session = await before(timeoutMs, firstVoucher(options, credential))
   const plan = plans.get(session.plan)
   // What is meant for the one place is no good in the other (RFC 8725 section 3.12): no token can be planted as a cookie.
   if (session.isCookie !== isCookie || plan === undefined || await revocations.isRevoked(session)) throw gatewayError('GW_BAD_SESSION')
@@ -55,11 +62,12 @@ async function vouch (credential: string, isCookie: boolean, { verifiers, revoca
 }
 
 /** Whatever a verifier does but return a session, there is none. */
-async function firstVoucher (verifiers: readonly SessionVerifier[], credential: string): Promise<Session> {
+async function firstVoucher ({ verifiers, onVouched }: Vouchers, credential: string): Promise<Session> {
   for (const verifier of verifiers) {
     const session = await answerOf(verifier, credential)
     if (session === null) continue
     if (typeof session?.subject !== 'string' || typeof session.id !== 'string') break
+    onVouched?.(verifier, credential)
     return session
   }
   throw gatewayError('GW_BAD_SESSION')
@@ -82,6 +90,59 @@ function before<T> (timeoutMs: number, work: Promise<T>): Promise<T> {
     }
     work.then(inTime(resolve), inTime(reject))
   })
+}
+
+export interface SessionGateOptions extends Pick<AuthenticateOptions, 'verifiers' | 'cookie' | 'timeoutMs'> {
+  /**
+   * The one of the verifiers that knows what we have signed ourselves: cheap, and it asks nobody. A signature of another
+   * issuer costs much more, and a person's token is looked up.
+   */
+  readonly own: SessionVerifier
+}
+
+export interface SessionGate extends Required<Pick<AuthenticateOptions, 'onVouched'>> {
+  readonly passes: PassGate
+}
+
+/** Credentials of others that are remembered. */
+const knownCredentials = 10_000
+/** Of others' credentials that are not known so many are verified for an address that has failed too often, a second. */
+const strangersPerSecond = 5
+
+/**
+ * Lets sessions pass from an address that has failed too often. What is cheapest comes first: credentials that have been
+ * good in this process, then our own signature, and of the rest a few a second, so that nobody there can have us verify as
+ * many as it likes. Whoever passes still has to be authenticated.
+ */
+export function sessionGate (app: FastifyInstance, { verifiers, own, cookie, timeoutMs }: SessionGateOptions): SessionGate {
+  const known = new LRUCache<string, true>({ max: knownCredentials })
+  const hashOf = (credential: string): string => hash('sha256', credential, 'base64')
+  const strangers = app.createRateLimit({ max: strangersPerSecond, timeWindow: 1000 })
+  // Of our own nothing is remembered: to verify one costs as much as to look it up.
+  const onVouched: SessionGate['onVouched'] = (verifier, credential) => {
+    if (verifier !== own) known.set(hashOf(credential), true)
+  }
+
+  const isGood = async (credential: string, request: FastifyRequest): Promise<boolean> => {
+    if (known.has(hashOf(credential)) || await own.verify(credential) !== null) return true
+    const budget = await strangers(request)
+    if (!budget.isAllowed && budget.isExceeded) return false
+    await firstVoucher({ verifiers, onVouched }, credential)
+    return true
+  }
+  return {
+    onVouched,
+    async passes (request) {
+      try {
+        const credential = credentialOf(request.raw.rawHeaders) ?? cookie.read(request)
+        return credential !== null && await before(timeoutMs, isGood(credential, request))
+      } catch (error) {
+        // What is wrong with it is not said here; that the store is down is.
+        if (isGatewayError(error) && error.statusCode >= 500) throw error
+        return false
+      }
+    }
+  }
 }
 
 /** Queries end up in logs, histories and `Referer` headers (RFC 6750 section 5.3). */

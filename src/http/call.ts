@@ -12,6 +12,8 @@ export interface Call {
   readonly startedAt: number
   /** Who is throttled: the address, or the /64 it is in. */
   address: string | undefined
+  /** Seconds until that address may fail again; `null`: it has not failed too often. */
+  shutOutSeconds: number | null
   stage: Stage
   /** When its caller was found good, before the body was read, Unix ms. */
   letInAt: number
@@ -55,6 +57,9 @@ export function contextOf (request: FastifyRequest, reply: FastifyReply): Contex
   return { request, reply, call: request.call as SessionCall }
 }
 
+/** What opens a route in the place of a session. */
+export type OtherSecret = 'issuer token' | 'admin token' | 'proof' | 'invitation' | 'callback' | 'ticket'
+
 declare module 'fastify' {
   interface FastifyRequest { call: Call }
   interface FastifyContextConfig {
@@ -64,6 +69,11 @@ declare module 'fastify' {
     exempt?: boolean
     /** Its errors don't count against an address: callbacks. */
     uncounted?: boolean
+    /**
+     * The secret that opens it, where that is no session. Of an address that has failed too often the issuer token alone is
+     * still looked at; all others are refused before they are compared, so that nobody goes on guessing.
+     */
+    opensWith?: OtherSecret
   }
 }
 
@@ -71,6 +81,7 @@ export function newCall (finish: () => void): Call {
   return {
     startedAt: performance.now(),
     address: undefined,
+    shutOutSeconds: null,
     stage: 'receive',
     letInAt: 0,
     granted: false,

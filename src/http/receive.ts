@@ -1,13 +1,17 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Socket } from 'node:net'
 import cors from '@fastify/cors'
 import rateLimit from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import ipaddr from 'ipaddr.js'
 import { withoutPort } from '../domain/sessions/address-range.ts'
 import type { Clock } from '../domain/time.ts'
-import { badRequest, gatewayError } from '../errors.ts'
+import { badRequest, type GatewayError, gatewayError } from '../errors.ts'
 import { rateWindows } from './rates.ts'
 import type { BeginCall } from './server/beginning.ts'
-import { exposedHeaders } from './server/security.ts'
+import { corsHeaders, exposedHeaders } from './server/security.ts'
+import { type FailedRequest, isBlameless } from './sessions/credential.ts'
+import type { OwnOrigin } from './sessions/origins.ts'
 
 export interface ReceiveOptions extends Pick<Clock, 'elapsed'> {
   readonly allowedOrigins: readonly string[]
@@ -16,6 +20,7 @@ export interface ReceiveOptions extends Pick<Clock, 'elapsed'> {
   /** 401 and 404 answers, per address and minute. */
   readonly addressFailuresPerMinute: number
   readonly begin: BeginCall
+  readonly ownOrigin: OwnOrigin
   /** New requests are refused from the moment this says so. */
   readonly isStopping: () => boolean
 }
@@ -23,10 +28,22 @@ export interface ReceiveOptions extends Pick<Clock, 'elapsed'> {
 declare module 'fastify' {
   interface FastifyRequest { readonly corsPreflightEnabled: boolean }
   interface FastifyInstance {
-    /** Counts a 401 or 404 against the request's address. */
+    /** Counts a failure against the request's address, unless a foreign page has made a browser ask for it. */
     countFailure (request: FastifyRequest): Promise<void>
+    /**
+     * *receive* for what the framework refuses before any hook: CORS headers, and it counts as a request and as a failure.
+     * Throws `GW_THROTTLED`.
+     */
+    receiveUnrouted (request: FastifyRequest, reply: FastifyReply): Promise<void>
+    /** The same for bytes that become no request: what could be read of its headers. */
+    receiveBroken (socket: Socket, headers: IncomingHttpHeaders): Promise<void>
+    /** Says who goes on from an address that has failed too often; until then nobody does. */
+    letPass (gate: PassGate): void
   }
 }
+
+/** Whether a request goes on from an address that has failed too often. */
+export type PassGate = (request: FastifyRequest) => Promise<boolean>
 
 const minuteMs = 60_000
 /** Addresses whose counts are kept; the one seen longest ago is forgotten first. */
@@ -57,29 +74,75 @@ export async function receive (app: FastifyInstance, options: ReceiveOptions): P
     store: rateWindows({ elapsed: options.elapsed, maxKeys: maxAddresses }),
     timeWindow: minuteMs,
     addHeaders: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false, 'retry-after': false },
-    addHeadersOnExceeding: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false },
-    errorResponseBuilder: (_request, { ttl }) => gatewayError('GW_THROTTLED', { retryAfterSeconds: Math.ceil(ttl / 1000) })
+    addHeadersOnExceeding: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false }
   })
-  const isExempt = (request: FastifyRequest) => request.routeOptions.config?.exempt === true
-  app.addHook('onRequest', app.rateLimit({ max: options.addressRequestsPerMinute, allowList: isExempt }))
+  throttle(app, options, allowed)
+}
 
-  const isUncounted = (request: FastifyRequest) => isExempt(request) || request.routeOptions.config?.uncounted === true
-  const failures = app.createRateLimit({ max: options.addressFailuresPerMinute, allowList: isUncounted })
+/**
+ * Two budgets for each address: of requests, and of failures. Past the first nobody goes on for the rest of the minute. Past
+ * the second only sessions do, and the issuer token, for the others at an address must not pay for what one of them does.
+ */
+function throttle (app: FastifyInstance, options: ReceiveOptions, allowed: ReadonlySet<string>): void {
+  const isExempt = ({ routeOptions: { config } }: FastifyRequest) => config?.exempt === true
+  const isUncounted = ({ routeOptions: { config } }: FastifyRequest) => config?.exempt === true || config?.uncounted === true
+  const requests = app.createRateLimit({ max: options.addressRequestsPerMinute })
+  const failures = app.createRateLimit({ max: options.addressFailuresPerMinute })
   let lastFailureAt = -Infinity
-  app.decorate('countFailure', async request => {
+  let gate: PassGate = async () => false
+
+  const countRequest = async (request: FastifyRequest): Promise<void> => {
+    const budget = await requests(request)
+    if (!budget.isAllowed && budget.isExceeded) throw shutOut(budget.ttlInSeconds)
+    // While nobody has failed for a whole window there is nothing to look up.
+    if (options.elapsed() - lastFailureAt > minuteMs) return
+    const failed = await failures(request, { increment: false })
+    if (!failed.isAllowed && failed.remaining === 0) request.call.shutOutSeconds = failed.ttlInSeconds
+  }
+  app.decorate('letPass', next => { gate = next })
+  /** Of a request, or of what would have become one. */
+  const countFailure = async (request: FastifyRequest, failed: FailedRequest, own: () => string | null): Promise<void> => {
+    if (isBlameless(failed, origin => allowed.has(origin) || origin === own())) return
     lastFailureAt = options.elapsed()
     await failures(request)
+  }
+  app.decorate('countFailure', async request => {
+    const { method, headers, routeOptions: { config } } = request
+    if (!isUncounted(request)) await countFailure(request, { method, headers, opensWith: config?.opensWith }, () => options.ownOrigin(request))
+  })
+  app.decorate('receiveBroken', async ({ remoteAddress = '' }, headers) => {
+    // As much of a request as the plugin looks at.
+    const request = { call: { address: rateLimit.normalizeIP(remoteAddress) }, routeOptions: {} } as FastifyRequest
+    await requests(request)
+    await countFailure(request, { method: undefined, headers, opensWith: undefined }, () => null)
+  })
+  app.decorate('receiveUnrouted', async (request, reply) => {
+    reply.headers(corsHeaders(request.headers.origin, allowed))
+    await countRequest(request)
+    await app.countFailure(request)
+    holdAddress(request)
   })
   app.addHook('onRequest', async (request, reply) => {
-    // While nobody has failed for a whole window there is nothing to look up.
-    if (options.elapsed() - lastFailureAt <= minuteMs) {
-      const seen = await failures(request, { increment: false })
-      if (!seen.isAllowed && seen.remaining === 0) throw gatewayError('GW_THROTTLED', { retryAfterSeconds: seen.ttlInSeconds })
-    }
+    if (options.isStopping()) throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 })
+    if (!isExempt(request)) await countRequest(request)
+    holdTarget(request)
     if (request.corsPreflightEnabled) return reply.code(204).send()
+    const { opensWith } = request.routeOptions.config ?? {}
+    // What is served to anybody, and counts no failures, such as a front end, is no door to guess at.
+    const isOpen = opensWith === 'issuer token' || (opensWith === undefined && isUncounted(request))
+    if (request.call.shutOutSeconds !== null && !isOpen && (opensWith !== undefined || !await gate(request))) holdAddress(request)
     // Said here and not in the handler, which would read the body first.
     if (request.is404) throw gatewayError('GW_NOT_FOUND')
   })
+}
+
+/** Throws `GW_THROTTLED` for an address that has failed too often. */
+export function holdAddress ({ call: { shutOutSeconds } }: FastifyRequest): void {
+  if (shutOutSeconds !== null) throw shutOut(shutOutSeconds)
+}
+
+export function shutOut (seconds: number): GatewayError {
+  return gatewayError('GW_THROTTLED', { retryAfterSeconds: seconds })
 }
 
 /**
@@ -110,19 +173,29 @@ export function addressOf (request: FastifyRequest): string {
   return request.call.address
 }
 
-function arrive ({ begin, isStopping }: ReceiveOptions, warnOfProxy: (request: FastifyRequest) => void) {
-  return (request: FastifyRequest, reply: FastifyReply, next: (error?: Error) => void): void => {
+function arrive ({ begin }: ReceiveOptions, warnOfProxy: (request: FastifyRequest) => void) {
+  return (request: FastifyRequest, reply: FastifyReply, next: () => void): void => {
     begin(request, reply)
     warnOfProxy(request)
-    if (isStopping()) return next(gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }))
-    // A fragment is not part of a request target (RFC 9112 section 3.2); a router that cuts it off would read another
-    // route than the one that was asked for.
-    const target = request.raw.url!
-    if (target.includes('#')) return next(badRequest('Encode # in the path as %23.'))
-    // RFC 9112 section 3.2.4; the router would take it for `/`.
-    if (target === '*' && request.method !== 'OPTIONS') {
-      return next(badRequest('The path * is for OPTIONS alone.'))
-    }
     next()
   }
+}
+
+/** Throws for what the router would read as another request than the one that was sent. */
+function holdTarget ({ method, raw: { url, rawHeaders } }: FastifyRequest): void {
+  // A fragment is not part of a request target (RFC 9112 section 3.2); a router that cuts it off would read another
+  // route than the one that was asked for.
+  if (url!.includes('#')) throw badRequest('Encode # in the path as %23.')
+  // RFC 9112 section 3.2.4; the router would take it for `/`.
+  if (url === '*' && method !== 'OPTIONS') throw badRequest('The path * is for OPTIONS alone.')
+  if (hasTwoHosts(rawHeaders)) throw badRequest('Send one Host header.')
+}
+
+/** RFC 9112 section 3.2. Node takes the first one, a proxy before us may have gone by the second. */
+function hasTwoHosts (rawHeaders: readonly string[]): boolean {
+  let hosts = 0
+  for (let index = 0; index < rawHeaders.length; index += 2) {
+    if (rawHeaders[index]!.length === 4 && rawHeaders[index]!.toLowerCase() === 'host') hosts++
+  }
+  return hosts > 1
 }

@@ -20,7 +20,7 @@ export function adminKeyRoutes (app: FastifyInstance, { authenticate, keys }: Ad
   }
 
   app.get<{ Querystring: Static<typeof querystring> }>('/gateway/admin/keys', {
-    config: { operation: 'listKeys' }, onRequest: authenticate, schema: { querystring }
+    config: { operation: 'listKeys', opensWith: 'admin token' }, onRequest: authenticate, schema: { querystring }
   }, async request => {
     const withBalance = request.query.balance === 'true'
     if (withBalance) await askForBalances()

@@ -32,7 +32,7 @@ const maxLimit = 500
 
 /** What the operator sees and does. Who reaches a handler holds the admin token. */
 export function adminRoutes (app: FastifyInstance, { authenticate, operator, now, elapsed }: AdminRoutesOptions): void {
-  const guarded = (name: string, schema: object) => ({ config: { operation: name }, ...withSlowBodies(authenticate, elapsed), schema })
+  const guarded = (name: string, schema: object) => ({ config: { operation: name, opensWith: 'admin token' as const }, ...withSlowBodies(authenticate, elapsed), schema })
 
   const usage = guarded('showUsage', { querystring: usageSchema })
   app.get<{ Querystring: UsageRequest }>('/gateway/admin/usage', usage, async (request, reply) => {

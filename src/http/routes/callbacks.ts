@@ -31,7 +31,7 @@ export function callbackRoutes (app: FastifyInstance, { find, heed }: Callbacks)
 
   // An address that many callbacks come from is not one that guesses: its 404s are not counted against it.
   app.post<{ Params: { secret: string } }>(`${callbackPath}:secret`, {
-    config: { operation: 'callback', uncounted: true },
+    config: { operation: 'callback', uncounted: true, opensWith: 'callback' },
     async onRequest (request) {
       request.call.stage = 'authorize'
       const calledBack = await find((request.params as { secret: string }).secret)

@@ -34,7 +34,7 @@ const guestScopes: readonly Scope[] = ['tasks:write', 'tasks:read']
 export function guestRoutes (app: FastifyInstance, options: GuestRoutesOptions): void {
   const { guests, challenges, sessions, audit, plan, defaultTtlSeconds: ttlSeconds, now } = options
 
-  app.post('/gateway/sessions/guest', { config: { operation: 'mintGuestSession' }, onRequest: checkPage(options) }, async (request, reply) => {
+  app.post('/gateway/sessions/guest', { config: { operation: 'mintGuestSession', opensWith: 'proof' }, onRequest: checkPage(options) }, async (request, reply) => {
     request.call.stage = 'authorize'
     if (Object.keys(request.body ?? {}).length > 0) throw badRequest('Guests do not choose what they get: send no body.')
     request.call.stage = 'admit'

@@ -23,7 +23,7 @@ export function invitationRoutes (app: FastifyInstance, { accept, page }: Invita
 
   // One 404 for what was never printed, is used up, or has expired; it counts against the address, as each 404 does.
   app.post<{ Body: Static<typeof body> }>('/gateway/invitations/accept', {
-    config: { operation: 'acceptInvitation' },
+    config: { operation: 'acceptInvitation', opensWith: 'invitation' },
     schema: { body }
   }, async (request, reply) => {
     request.call.stage = 'authenticate'

@@ -31,7 +31,7 @@ export function resultRoutes (app: FastifyInstance, options: ResultRoutesOptions
     return await send(request, reply, { task, index: indexOf(index), shownBy: 'same-origin' })
   })
 
-  app.get('/gateway/results/:ticket', { config: { operation: 'ticketResult' } }, async (request: FastifyRequest, reply: FastifyReply) => {
+  app.get('/gateway/results/:ticket', { config: { operation: 'ticketResult', opensWith: 'ticket' } }, async (request: FastifyRequest, reply: FastifyReply) => {
     request.call.stage = 'authorize'
     const opened = await tickets.open((request.params as { ticket: string }).ticket)
     // A ticket that opens nothing is an address that does not exist.

@@ -17,6 +17,7 @@ import type { Authenticate } from '../authenticate.ts'
 import { checkQuery } from '../authorize.ts'
 import { contextOf } from '../call.ts'
 import type { ReadRoute } from '../read-route.ts'
+import { holdAddress } from '../receive.ts'
 import { isSame } from '../sessions/comparison.ts'
 import { serverTokenOf, wrongToken } from '../sessions/credential.ts'
 import type { SessionCookie } from '../sessions/session-cookie.ts'
@@ -49,7 +50,7 @@ export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptio
   const note = sessionNotes(options)
 
   app.post<{ Body: SessionRequestBody }>('/gateway/sessions', {
-    config: { operation: 'mintSession' },
+    config: { operation: 'mintSession', opensWith: 'issuer token' },
     schema: { body },
     ...withSlowBodies(authenticateIssuer(options), elapsed)
   }, async (request, reply) => {
@@ -155,6 +156,7 @@ function authenticateIssuer ({ issuerToken, verifiers }: SessionRoutesOptions) {
     }
     const credential = serverTokenOf(request.raw.rawHeaders, 'issuer')
     if (isSame(credential, token)) return
+    holdAddress(request)
     for (const verifier of verifiers) {
       if (await verifier.verify(credential) !== null) {
         throw gatewayError('GW_SCOPE_DENIED', { about: 'A session can not mint sessions: use the issuer token.' })

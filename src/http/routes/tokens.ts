@@ -38,7 +38,7 @@ const maxLimit = 500
 /** Tokens of a team, and invitations to have one. Who reaches a handler holds the admin token. */
 export function tokenRoutes (app: FastifyInstance, { authenticate, desk, elapsed }: TokenRoutesOptions): void {
   const guarded = (name: string, schema: object) =>
-    ({ config: { operation: name }, ...withSlowBodies(authenticate, elapsed), schema: { querystring: noQuery, ...schema } })
+    ({ config: { operation: name, opensWith: 'admin token' as const }, ...withSlowBodies(authenticate, elapsed), schema: { querystring: noQuery, ...schema } })
 
   const create = guarded('createToken', { body: wishSchema })
   app.post<{ Body: Static<typeof wishSchema> }>('/gateway/admin/tokens', create, async ({ body }, reply) => {

@@ -1,3 +1,5 @@
+import type { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { newCall } from '../call.ts'
 import { secureHeaders } from './security.ts'
@@ -22,6 +24,7 @@ export function beginCalls ({ begun, endings }: BeginningOptions): BeginCall {
       for (const end of endings) end(request, reply)
     })
     request.call = call
+    noteBody(request)
     begun(request, reply)
     // 'close' comes after a complete response and after a broken one alike; 'onResponse' does not.
     reply.raw.once('close', () => {
@@ -30,4 +33,16 @@ export function beginCalls ({ begun, endings }: BeginningOptions): BeginCall {
     })
     reply.headers(secureHeaders).header('x-request-id', request.id)
   }
+}
+
+/** The latest request with a body on each connection: when the body is late, there is only its socket to tell whose it was. */
+const withBody = new WeakMap<Socket, IncomingMessage>()
+
+function noteBody ({ raw }: FastifyRequest): void {
+  if (raw.headers['content-length'] !== undefined || raw.headers['transfer-encoding'] !== undefined) withBody.set(raw.socket, raw)
+}
+
+/** The request whose body may be late on a connection. */
+export function lateOn (socket: Socket): IncomingMessage | undefined {
+  return withBody.get(socket)
 }

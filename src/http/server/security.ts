@@ -16,3 +16,9 @@ export const exposedHeaders = [
   'x-gateway-error', 'x-request-id', 'request-id', ...budgetHeaders, 'retry-after', 'x-should-retry', 'etag', 'allow',
   'content-disposition', 'idempotency-replayed', 'content-range'
 ] as const
+
+/** CORS as @fastify/cors writes it, for what never gets to it. */
+export function corsHeaders (origin: string | undefined, allowed: ReadonlySet<string>): Record<string, string> {
+  if (origin === undefined || !allowed.has(origin)) return { vary: 'Origin' }
+  return { vary: 'Origin', 'access-control-allow-origin': origin, 'access-control-expose-headers': exposedHeaders.join(', ') }
+}

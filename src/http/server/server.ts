@@ -1,7 +1,7 @@
 import Fastify, { type FastifyInstance, LogController } from 'fastify'
 import type { Logger } from 'pino'
 import type { BeginCall } from './beginning.ts'
-import { answerBrokenHttp, answerBrokenUrl, renderErrors } from './error-handler.ts'
+import { answerBrokenHttp, answerUnrouted, maxParamLength, renderErrors } from './error-handler.ts'
 import { requestIds } from './request-ids.ts'
 import { limitSockets } from './sockets.ts'
 
@@ -12,6 +12,7 @@ export interface ServerOptions {
   readonly bodyBytes: number
   readonly socketsPerAddress: number
   readonly begin: BeginCall
+  readonly allowedOrigins: readonly string[]
 }
 
 /** Node's own limits on a slow caller, ms: https://nodejs.org/api/http.html#serverrequesttimeout */
@@ -19,16 +20,14 @@ const requestMs = 120_000
 const requestHeadersMs = 20_000
 const connectionsCheckMs = 5000
 
-/** Of a part of a path: a reservation's name may hold its subject, and a subject 160 characters of any script. */
-const maxParamLength = 2048
-
 /** A Fastify without routes, in which nothing that matters is left to a default. */
-export function server ({ log, trustProxy, bodyBytes, socketsPerAddress, begin }: ServerOptions): FastifyInstance {
-  const app = Fastify({
+export function server ({ log, trustProxy, bodyBytes, socketsPerAddress, begin, allowedOrigins }: ServerOptions): FastifyInstance {
+  const newId = requestIds()
+  const app: FastifyInstance = Fastify({
     loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }), // one access line of our own instead
     childLoggerFactory: parent => parent, // a child logger a request costs more than it says: each line carries the id
-    genReqId: requestIds(),
+    genReqId: newId,
     trustProxy: trustProxy.length === 0 ? false : [...trustProxy],
     bodyLimit: bodyBytes,
     requestTimeout: requestMs,
@@ -37,8 +36,8 @@ export function server ({ log, trustProxy, bodyBytes, socketsPerAddress, begin }
     return503OnClosing: false, // `receive` says it in our own words
     exposeHeadRoutes: false,
     routerOptions: { maxParamLength },
-    clientErrorHandler: answerBrokenHttp,
-    frameworkErrors: answerBrokenUrl(begin),
+    clientErrorHandler: answerBrokenHttp({ app: () => app, newId, allowedOrigins }),
+    frameworkErrors: answerUnrouted(() => app, begin),
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false } }
   }) as unknown as FastifyInstance
   limitSockets(app.server, socketsPerAddress)

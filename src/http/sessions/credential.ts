@@ -1,4 +1,8 @@
+import type { IncomingHttpHeaders } from 'node:http'
+import { proofHeader } from '../../domain/sessions/guests.ts'
 import { badRequest, gatewayError, type GatewayError, isGatewayError } from '../../errors.ts'
+import type { OtherSecret } from '../call.ts'
+import { sessionCookieName } from './session-cookie.ts'
 
 /**
  * Finds the caller's token where stock SDKs put their key: `Authorization: Bearer` (RFC 6750 section 2.1), `x-api-key`,
@@ -62,4 +66,30 @@ export function noToken (holder: TokenHolder): GatewayError {
 export function wrongToken (holder: TokenHolder): GatewayError {
   const setting = `GATEWAY_${holder.toUpperCase()}_TOKEN`
   return gatewayError('GW_BAD_SESSION', { about: `This is not the ${holder} token: send what the gateway has as ${setting}.` })
+}
+
+/** Not in a header: whoever asks for such a route presents its secret. */
+const inPathOrBody: ReadonlySet<OtherSecret | undefined> = new Set<OtherSecret>(['invitation', 'callback', 'ticket'])
+const inHeader = ['authorization', 'x-api-key', 'x-goog-api-key', proofHeader] as const
+
+/** Of a request that has failed. */
+export interface FailedRequest {
+  readonly method: string | undefined
+  readonly headers: IncomingHttpHeaders
+  readonly opensWith: OtherSecret | undefined
+}
+
+/**
+ * Whether a failure says nothing about the address that it came from: any page can make the browsers of its visitors ask for
+ * what is not there, and a preflight has not asked for anything yet. Whoever presents a secret is guessing, wherever it says
+ * that it comes from, for other programs than browsers write what they like.
+ */
+export function isBlameless (
+  { method, headers, opensWith }: FailedRequest, isOurs: (origin: string) => boolean
+): boolean {
+  if (inPathOrBody.has(opensWith) || inHeader.some(name => headers[name] !== undefined)) return false
+  if (headers.cookie?.includes(sessionCookieName)) return false
+  if (method === 'OPTIONS' && headers['access-control-request-method'] !== undefined) return true
+  const { origin, 'sec-fetch-site': site } = headers
+  return site === 'cross-site' || site === 'same-site' || (origin !== undefined && !isOurs(origin))
 }

@@ -30,7 +30,7 @@ export interface SessionCookieOptions {
  * The prefix makes browsers hold it to this host, this path and https: no other host of the domain can plant it
  * (RFC 6265bis section 4.1.3.2).
  */
-const sessionCookieName = '__Host-apixo_session'
+export const sessionCookieName = '__Host-apixo_session'
 const longestName = `${sessionCookieName}_65535`
 /**
  * No script reads it. `Strict` costs nothing here: what a page of ours asks for is same-site, also when a link in a mail
