@@ -4,6 +4,7 @@ import { Agent, type Dispatcher } from 'undici'
 import { guardedLookup, type Resolve } from '../domain/callbacks/guarded-lookup.ts'
 import { isWithin, type Reach, resultHosts } from '../domain/results/result-hosts.ts'
 import type { ResultAnswer, ResultAsk, ResultSource } from '../domain/results/results.ts'
+import { keepAliveMarginMs } from '../domain/upstream.ts'
 import { type ErrorCode, gatewayError, isGatewayError } from '../errors.ts'
 
 export interface UndiciResultsOptions {
@@ -73,6 +74,7 @@ function agent (reach: Reach, { resolve = resolveName, isAllowed = isWithin, ...
     bodyTimeout: options.bodyIdleMs,
     keepAliveTimeout: options.keepAliveMs,
     keepAliveMaxTimeout: options.keepAliveMs,
+    keepAliveTimeoutThreshold: keepAliveMarginMs,
     allowH2: false
   })
 }

@@ -1,5 +1,9 @@
+import { promisify } from 'node:util'
+import { brotliDecompress, gunzip, inflate, inflateRaw } from 'node:zlib'
 import { Pool, type Dispatcher } from 'undici'
-import { type Exchange, type FailureReason, type Upstream, type UpstreamAnswer, UpstreamFailure, type UpstreamKey, type UpstreamRequest } from '../domain/upstream.ts'
+import {
+  type Exchange, type FailureReason, keepAliveMarginMs, type Upstream, type UpstreamAnswer, UpstreamFailure, type UpstreamKey, type UpstreamRequest
+} from '../domain/upstream.ts'
 
 export interface UndiciUpstreamOptions {
   /** `https://api.apixo.ai`, with a path prefix if there is one, without `/api/v1`. */
@@ -13,10 +17,12 @@ export interface UndiciUpstreamOptions {
   readonly ca?: string
 }
 
-/** Task answers are collected up to this length: a status is some hundred bytes. */
+/** Task answers are collected up to this length, and decoded up to it: a status is some hundred bytes. */
 export const maxAnswerBytes = 1024 * 1024
 /** Sockets to the upstream. A submit holds one until its answer. */
 const maxConnections = 512
+/** Texts inside of texts that are looked at for the key: an error's own JSON may be a text in another's. */
+const maxNesting = 4
 
 /** The upstream over undici's `dispatch`, which costs half of `request()` and a fifth of `fetch`. */
 export function undiciUpstream (options: UndiciUpstreamOptions): Upstream {
@@ -31,6 +37,8 @@ export function undiciUpstream (options: UndiciUpstreamOptions): Upstream {
     // Shorter than a server's own, so that a submit rarely meets a socket that is being closed on it.
     keepAliveTimeout: options.keepAliveMs,
     keepAliveMaxTimeout: options.keepAliveMs,
+    keepAliveTimeoutThreshold: keepAliveMarginMs,
+    // One connection for all, and its loss were the loss of all.
     allowH2: false
   })
   const credentials = credentialsOf()
@@ -97,6 +105,7 @@ class Collector implements Dispatcher.DispatchHandler, Exchange {
   #length = 0
   #status = 0
   #contentType = ''
+  #decode: Decode | null = null
   #retryAfter: string | undefined
   #retryAfterMs: string | undefined
   #controller: Dispatcher.DispatchController | null = null
@@ -122,8 +131,10 @@ class Collector implements Dispatcher.DispatchHandler, Exchange {
     this.#contentType = String(headers['content-type'] ?? '')
     this.#retryAfter = headers['retry-after']?.toString()
     this.#retryAfterMs = headers['retry-after-ms']?.toString()
-    const encoding = headers['content-encoding']
-    if (encoding !== undefined && encoding !== 'identity') this.#fail('encoded')
+    const encoding = String(headers['content-encoding'] ?? '').trim().toLowerCase()
+    if (encoding === '' || encoding === 'identity') return
+    this.#decode = decoders.get(encoding) ?? null
+    if (this.#decode === null) this.#fail('encoded')
   }
 
   onResponseData (_: Dispatcher.DispatchController, chunk: Buffer): void {
@@ -134,13 +145,21 @@ class Collector implements Dispatcher.DispatchHandler, Exchange {
 
   onResponseEnd (): void {
     const body = this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks)
+    if (this.#decode === null || body.length === 0) return this.#resolve(body)
+    this.#decode(body).then(plain => this.#resolve(plain), error => {
+      const reason = error.code === 'ERR_BUFFER_TOO_LARGE' ? 'too-long' : 'broken'
+      this.#settled.reject(new UpstreamFailure(reason, error))
+    })
+  }
+
+  #resolve (body: Buffer): void {
     this.#settled.resolve({
       status: this.#status,
       contentType: this.#contentType,
       retryAfter: this.#retryAfter,
       retryAfterMs: this.#retryAfterMs,
       body,
-      leaksKey: body.includes(this.#key)
+      leaksKey: holds(body, this.#key)
     })
   }
 
@@ -152,6 +171,46 @@ class Collector implements Dispatcher.DispatchHandler, Exchange {
     this.#failure = reason
     this.#controller?.abort(new UpstreamFailure(reason))
   }
+}
+
+type Decode = (body: Buffer) => Promise<Buffer>
+
+/**
+ * What proxies compress with though they were asked for plain: the id of a task that is paid for may be inside. Other
+ * codings, and one upon another, are not undone.
+ */
+const decoders: ReadonlyMap<string, Decode> = new Map(Object.entries({
+  gzip: bounded(gunzip), 'x-gzip': bounded(gunzip), br: bounded(brotliDecompress), deflate: inflateAny
+}))
+
+type Decompress = (body: Buffer, options: { readonly maxOutputLength: number }, done: (error: Error | null, plain: Buffer) => void) => void
+
+/** Rejects with `ERR_BUFFER_TOO_LARGE` as soon as there is more than an answer may have: a bomb is not unpacked. */
+function bounded (decompress: Decompress): Decode {
+  const run = promisify(decompress)
+  return body => run(body, { maxOutputLength: maxAnswerBytes })
+}
+
+/** Some send the bare data, without the frame that RFC 9110 section 8.4.1.2 wants and that begins like this. */
+function inflateAny (body: Buffer): Promise<Buffer> {
+  return bounded((body[0]! & 0x0f) === 8 ? inflate : inflateRaw)(body)
+}
+
+/**
+ * Whether a body has these bytes in it, written out or escaped, as a name, a value, or inside of JSON that is a text in
+ * JSON. It goes by the text: of a name given twice a parser would see the last alone, and the caller gets both.
+ */
+function holds (body: Buffer, key: Buffer): boolean {
+  if (body.includes(key)) return true
+  if (!body.includes('\\')) return false // nearly all of them
+  const wanted = key.toString()
+  let text = body.toString()
+  for (let depth = 0; depth < maxNesting && text.includes('\\'); depth++) {
+    text = text.replace(/\\(?:u([0-9a-f]{4})|(.))/gis, (_, unit: string | undefined, plain: string) =>
+      unit === undefined ? plain : String.fromCharCode(parseInt(unit, 16)))
+    if (text.includes(wanted)) return true
+  }
+  return false
 }
 
 const timeouts = new Set(['UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_BODY_TIMEOUT'])

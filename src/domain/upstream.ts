@@ -1,5 +1,11 @@
 import type { Secret } from './secret.ts'
 
+/**
+ * An idle connection is given up this long before the other side's own hint says that it will be, ms. By undici's default of
+ * two seconds no connection to a server that says `Keep-Alive: timeout=2` was ever used again.
+ */
+export const keepAliveMarginMs = 500
+
 /** A key of ours at the upstream. Its id is the fingerprint: safe to log and to store. */
 export interface UpstreamKey {
   readonly id: string
@@ -24,7 +30,7 @@ export interface UpstreamAnswer {
   /** `retry-after-ms`, which SDKs obey before the other. */
   readonly retryAfterMs?: string | undefined
   readonly body: Buffer
-  /** The answer repeats the key it was asked with: never to be passed on. */
+  /** The answer repeats the key it was asked with, plain or escaped: never to be passed on. */
   readonly leaksKey: boolean
 }
 
@@ -32,8 +38,8 @@ export interface UpstreamAnswer {
  * Why there is no complete answer.
  *
  * unreachable: nothing was written (DNS, connect, TLS) · timeout: no headers, or no more body, in time ·
- * broken: the connection ended, or what came was no HTTP · too-long: more than the limit · encoded: compressed, though
- * asked for plain · cancelled: by us, because the caller had gone.
+ * broken: the connection ended, or what came was no HTTP · too-long: more than the limit · encoded: compressed in a
+ * way that is not undone · cancelled: by us, because the caller had gone.
  */
 export type FailureReason = 'unreachable' | 'timeout' | 'broken' | 'too-long' | 'encoded' | 'cancelled'
 

@@ -5,7 +5,7 @@ import { createServer as createHttpsServer } from 'node:https'
 import { createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { gzipSync } from 'node:zlib'
+import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { maxAnswerBytes, undiciUpstream, type UndiciUpstreamOptions } from '../../src/adapters/undici-upstream.ts'
 import { Secret } from '../../src/domain/secret.ts'
@@ -124,6 +124,49 @@ t.test('an identity encoding is no encoding', async t => {
   t.match(await outcomes(t, server), [{ status: 200 }, { status: 200 }])
 })
 
+/** Answers with these bytes in this coding. */
+function encoded (coding: string, bytes: Buffer): Parameters<typeof rawServer>[1] {
+  return socket => {
+    socket.write(`HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: ${coding}\r\ncontent-length: ${bytes.length}\r\n\r\n`)
+    socket.write(bytes)
+  }
+}
+
+t.test('an answer that is compressed, though asked for plain, is undone: the id in it is paid for', async t => {
+  const codings: ReadonlyArray<readonly [string, Buffer]> = [
+    ['gzip', gzipSync(good)], ['GZIP', gzipSync(good)], ['x-gzip', gzipSync(good)], ['br', brotliCompressSync(good)],
+    ['deflate', deflateSync(good)], ['deflate', deflateRawSync(good)]
+  ]
+  for (const [coding, bytes] of codings) {
+    const server = await rawServer(t, encoded(coding, bytes))
+    const expected = { status: 200, contentType: 'application/json', body: Buffer.from(good), leaksKey: false }
+    t.match(await outcomes(t, server), [expected, expected], coding)
+  }
+  const empty = await rawServer(t, encoded('gzip', Buffer.alloc(0)))
+  t.match(await outcomes(t, empty), [{ status: 200, body: Buffer.alloc(0) }, { status: 200 }], 'nothing is nothing')
+  const largest = await rawServer(t, encoded('br', brotliCompressSync(Buffer.alloc(maxAnswerBytes, ' '))))
+  for (const outcome of await outcomes(t, largest)) t.equal(typeof outcome === 'object' && outcome.body.length, maxAnswerBytes)
+})
+
+t.test('a compressed answer is unpacked up to the bound and no further', async t => {
+  const bomb = Buffer.alloc(30 * maxAnswerBytes, ' ')
+  for (const [coding, bytes] of [['gzip', gzipSync(bomb)], ['br', brotliCompressSync(bomb)], ['deflate', deflateSync(bomb)], ['gzip', gzipSync(Buffer.alloc(maxAnswerBytes + 1))]] as const) {
+    const server = await rawServer(t, encoded(coding, bytes))
+    t.same(await outcomes(t, server), ['too-long', 'too-long'], coding)
+  }
+})
+
+t.test('a compressed answer that is cut, is none, or repeats its key is treated as a plain one', async t => {
+  for (const coding of ['gzip', 'br', 'deflate']) {
+    t.same(await outcomes(t, await rawServer(t, encoded(coding, Buffer.from('{"code":200}')))), ['broken', 'broken'], `${coding}: none`)
+  }
+  for (const [coding, bytes] of [['gzip', gzipSync(good)], ['br', brotliCompressSync(good)], ['deflate', deflateSync(good)]] as const) {
+    t.same(await outcomes(t, await rawServer(t, encoded(coding, bytes.subarray(0, -9)))), ['broken', 'broken'], `${coding}: cut`)
+  }
+  const leak = await rawServer(t, encoded('gzip', gzipSync(`{"message":"${apiKey}"}`)))
+  t.match(await outcomes(t, leak), [{ leaksKey: true }, { leaksKey: true }])
+})
+
 t.test('no redirect is followed', async t => {
   const elsewhere = await rawServer(t, socket => socket.write(ok(good)))
   for (const code of [301, 302, 303, 307, 308]) {
@@ -162,6 +205,32 @@ t.test('an answer that repeats its key is marked, wherever in the body it stands
   }
   const server = await rawServer(t, socket => socket.write(ok(`{"message":"${apiKey.slice(1)}"}`)))
   t.match(await outcomes(t, server), [{ leaksKey: false }, { leaksKey: false }], 'nearly')
+})
+
+t.test('an answer that repeats its key in escaped JSON is marked', async t => {
+  const key = { id: 'key-2', secret: new Secret('sk-a+b/c_0001') }
+  const unit = (sign: string) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, '0')}`
+  const escaped = [...key.secret.reveal()].map(unit).join('')
+  const bodies: Readonly<Record<string, string>> = {
+    'a slash': '{"message":"bad key sk-a+b\\/c_0001"}',
+    'a unit': '{"message":"bad key sk-a\\u002Bb/c_0001"}',
+    'a unit in small letters': '{"message":"bad key sk-a\\u002bb/c_0001"}',
+    'each sign': `{"message":"${escaped}"}`,
+    'a name': `{"data":[{"${escaped}":1}]}`,
+    'the first of two names': `{"message":"${escaped}","message":"fine"}`,
+    'JSON in JSON': JSON.stringify({ message: `{"error":{"key":"${escaped}"}}` }),
+    'JSON in JSON in JSON': JSON.stringify({ message: JSON.stringify({ error: '{"key":"sk-a+b\\/c_0001"}' }) }),
+    'what is no JSON': '{"message":"sk-a+b\\/c_0001'
+  }
+  for (const [what, text] of Object.entries(bodies)) {
+    const server = await rawServer(t, socket => socket.write(ok(text)))
+    t.match(await upstream(t, server.origin).send({ ...submit, key }).answer, { leaksKey: true, body: Buffer.from(text) }, what)
+  }
+  const harmless = ['{"message":"sk-a\\u002Cb/c_0001"}', '{"message":"\\"sk-a\\\\u+b\\n/c"}', '{"prompt":"\\u00e9\\/\\\\\\\\"}', '"\\']
+  for (const text of harmless) {
+    const server = await rawServer(t, socket => socket.write(ok(text)))
+    t.match(await upstream(t, server.origin).send({ ...submit, key }).answer, { leaksKey: false, body: Buffer.from(text) }, text)
+  }
 })
 
 t.test('where nobody listens and where no name leads, nothing was sent', async t => {
@@ -238,11 +307,8 @@ const broken: ReadonlyArray<readonly [title: string, reason: FailureReason, answ
   ['leave to go on that nobody asked for', 'broken', socket => socket.write(`HTTP/1.1 100 Continue\r\n\r\n${ok(good)}`)],
   ['another protocol that nobody asked for', 'broken', socket => socket.end('HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n')],
   ['headers without an end', 'broken', socket => socket.write(`HTTP/1.1 200 OK\r\n${'a: b\r\n'.repeat(100_000)}`)],
-  ['a compressed body', 'encoded', socket => {
-    const bytes = gzipSync(good)
-    socket.write(`HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: ${bytes.length}\r\n\r\n`)
-    socket.write(bytes)
-  }],
+  ['a body in a coding that is not undone', 'encoded', encoded('zstd', zstdCompressSync(good))],
+  ['a body compressed twice', 'encoded', encoded('gzip, gzip', gzipSync(gzipSync(good)))],
   ['a body one byte too long', 'too-long', socket => socket.write(ok(' '.repeat(maxAnswerBytes + 1)))],
   ['a body without end', 'too-long', socket => {
     socket.write('HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n')
@@ -312,6 +378,20 @@ t.test('one connection serves requests in turn, and parallel ones get more', asy
   t.equal(server.sockets.length, 1)
   await Promise.all(Array.from({ length: 5 }, () => it.send(submit).answer))
   t.equal(server.sockets.length, 5)
+})
+
+t.test('a connection is used again as long as the server\'s own hint lets it, with half a second to spare', async t => {
+  const served = async (hint: string): Promise<number> => {
+    const server = await rawServer(t, socket => setImmediate(() => socket.write(ok(good, `keep-alive: timeout=${hint}`))))
+    const it = upstream(t, server.origin)
+    for (let count = 0; count < 20; count++) {
+      await it.send(submit).answer
+      await nextTurn()
+    }
+    return server.sockets.length
+  }
+  for (const hint of ['1', '2', '5']) t.equal(await served(hint), 1, hint)
+  t.equal(await served('0'), 20, 'a server that keeps none')
 })
 
 t.test('a submit is never sent twice when a kept connection dies under it', async t => {

@@ -56,7 +56,7 @@ const statuses = [
   { name: 'status-html-200', status: 502, error: 'GW_UPSTREAM_INVALID' },
   { name: 'status-cut-body', status: 502, error: 'GW_UPSTREAM_INVALID' },
   { name: 'status-drop', status: 502, error: 'GW_UPSTREAM_INVALID' },
-  { name: 'status-gzip', status: 502, error: 'GW_UPSTREAM_INVALID' },
+  { name: 'status-gzip', status: 200, error: null },
   { name: 'status-endless-body', status: 502, error: 'GW_UPSTREAM_INVALID' },
   { name: 'status-echo-key', status: 502, error: 'GW_UPSTREAM_INVALID' },
   { name: 'status-slow-headers', status: 504, error: 'GW_UPSTREAM_TIMEOUT' },
