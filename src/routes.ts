@@ -6,7 +6,7 @@ import type { Live } from './domain/live.ts'
 import { operator } from './domain/operator/operator.ts'
 import { tokenDesk } from './domain/operator/token-desk.ts'
 import { caps } from './domain/policy/caps.ts'
-import { priceList } from './domain/policy/models.ts'
+import { officialModels, priceList } from './domain/policy/models.ts'
 import { plans as compilePlans } from './domain/policy/plan.ts'
 import { pricing } from './domain/policy/pricing.ts'
 import type { Secret } from './domain/secret.ts'
@@ -62,7 +62,13 @@ export async function registerRoutes (
   const { store, tickets } = parts
   const who = await openSessions(app, settings, parts, { log, streams })
   const rates = await subjectRates(app, store.counter === undefined ? undefined : { redis: store.counter, onStoreError: file.limits.onStoreError })
-  const rules = { ...parts, extraFields: new Set(file.submit.fields), priceOf: pricing(file.prices, file.caps), holdCaps: caps(file.caps) }
+  const rules = {
+    ...parts,
+    extraFields: new Set(file.submit.fields),
+    mayBeOfficial: officialModels(settings.models),
+    priceOf: pricing(file.prices, file.caps),
+    holdCaps: caps(file.caps)
+  }
   const readRoute = readRoutes({ authenticate: who.authenticate, ledger: store.ledger, rates })
   const resultsOf = resultLinks(tickets, publicUrl)
   const common = { ...parts, ...store, ...who, rates, readRoute }

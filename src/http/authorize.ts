@@ -34,6 +34,8 @@ export interface StatusOrder { readonly task: Task }
 export interface SubmitRules {
   /** Top-level fields beyond the documented ones. */
   readonly extraFields: ReadonlySet<string>
+  /** Whether `provider: official` passes for a model. */
+  readonly mayBeOfficial: (model: string) => boolean
   /** Where callers may be told of the end of a task; nowhere when absent. */
   readonly callbackHosts?: CallbackHosts
   /** Makes the address that the upstream is to call; it is not asked to when absent. */
@@ -44,14 +46,15 @@ export interface SubmitRules {
 
 /** *authorize* for submits: model, idempotency key, body, caps, and that every earlier task it names is the caller's own. */
 export function authorizeSubmit (operation: Operation, { keyOfReferences }: Ownership, rules: SubmitRules) {
-  const { extraFields, callbackHosts: hosts, callbackAddress, priceOf, holdCaps } = rules
+  const { extraFields, mayBeOfficial, callbackHosts: hosts = null, callbackAddress, priceOf, holdCaps } = rules
   return async (context: Context): Promise<SubmitOrder> => {
     const model = checkOperation(operation, context)
     const bytes = context.request.body
     if (!Buffer.isBuffer(bytes)) throw badRequest('Send a JSON body with an input object.')
     const idempotency = idempotencyKeyOf(context, operation, bytes)
     const callback = callbackAddress?.()
-    const body = readSubmitBody(bytes, extraFields, { ...(hosts && { hosts }), ...(callback && { upstreamTo: callback.url }) })
+    const upstreamTo = callback?.url ?? null
+    const body = readSubmitBody(bytes, { extraFields, mayBeOfficial: mayBeOfficial(model), hosts, upstreamTo })
     holdCaps(model, body.input)
     const price = priceOf(model, body.input)
     const keyId = await keyOfReferences(body, context)

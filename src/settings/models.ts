@@ -17,6 +17,7 @@ const options = Type.Unsafe<Record<string, unknown>>({
 const model = Type.Object({
   id: Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$', title: 'the name of a model' }),
   category: Type.Enum([...categories], { title: `one of ${categories.join(', ')}` }),
+  provider: Type.Optional(Type.Enum(['official'], { title: 'official, or nothing' })),
   options: Type.Optional(options)
 }, { title: 'a model', additionalProperties: false })
 

@@ -8,8 +8,6 @@ const list = `"items":[{${item}}]`
 
 const callbacks = [
   `{${list},"webhook_url":"https://evil.test/"}`,
-  `{"webhook_url":null,${list}}`,
-  `{"webhook_url":"",${list}}`,
   `{${list},"webhook\\u005furl":"https://evil.test/"}`,
   `{${list},"callback_url":"https://evil.test/"}`,
   `{${list},"webhook":"https://evil.test/"}`,

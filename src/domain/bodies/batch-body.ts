@@ -35,7 +35,7 @@ const maxKeyLength = 255
  */
 export function readBatchBody (original: Buffer, keyOf: (idempotencyKey: string) => string): BatchBody {
   const { value, texts } = readJson(original)
-  for (const name of texts.keys()) checkTopName(name, '')
+  for (const name of texts.keys()) checkTopName(name, '', value[name])
   const { items } = value
   if (!Array.isArray(items) || items.length === 0 || items.length > maxBatchItems) {
     throw badBody(`items must be a list of 1 to ${maxBatchItems} objects`)
@@ -58,7 +58,7 @@ interface ReadItem extends BatchItem {
 function readItem (item: unknown, text: string, at: string): ReadItem {
   if (!isObject(item)) throw badBody(`${at.slice(0, -1)} must be an object`)
   const { texts } = readJson(Buffer.from(text))
-  for (const name of texts.keys()) checkItemName(name, at)
+  for (const name of texts.keys()) checkItemName(name, at, item[name])
   const { input } = item
   if (!isObject(input)) throw badBody(`${at}input must be an object`)
   return {

@@ -8,6 +8,8 @@ export const categories: readonly Category[] = ['image', 'video', 'audio', 'text
 export interface Model {
   readonly id: string
   readonly category: Category
+  /** Its callers may name this provider; of the others only `auto` is known. */
+  readonly provider?: 'official'
   /** Passed on to callers as it is: what a page needs to draw its form. */
   readonly options?: Readonly<Record<string, unknown>>
 }
@@ -16,6 +18,12 @@ export interface Model {
 export function categoryOf (models: readonly Model[]): (model: string) => Category | null {
   const known = new Map(models.map(({ id, category }) => [id.toLowerCase(), category]))
   return model => known.get(model.toLowerCase()) ?? null
+}
+
+/** Whether a model's callers may ask for the official provider, whatever the case of its name. */
+export function officialModels (models: readonly Model[]): (model: string) => boolean {
+  const official = new Set(models.filter(({ provider }) => provider === 'official').map(({ id }) => id.toLowerCase()))
+  return model => official.has(model.toLowerCase())
 }
 
 /** Least time between two upstream status calls of one task, ms, by category; `*` is for all others. */

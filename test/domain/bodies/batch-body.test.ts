@@ -48,7 +48,10 @@ t.test('what is wrong with an item is named with its place', async t => {
 t.test('who asks for a callback is refused, in the batch and in an item', async t => {
   for (const name of ['webhook_url', 'callback_url', 'webhook']) {
     t.throws(() => read({ items: [item(0)], [name]: 'https://evil.example' }), { code: 'GW_CALLBACK_DENIED', message: new RegExp(`^${name} `) })
-    t.throws(() => read(last({ [name]: null })), { code: 'GW_CALLBACK_DENIED', message: new RegExp(`^items\\.3\\.${name} `) })
+    t.throws(() => read(last({ [name]: false })), { code: 'GW_CALLBACK_DENIED', message: new RegExp(`^items\\.3\\.${name} `) })
+  }
+  for (const open of [null, '']) {
+    t.notMatch(read({ items: [{ ...item(0), webhook: open }], callback_url: open }).bytes.toString(), /webhook|callback/, 'what is left open is not asked for')
   }
   t.throws(() => read({ items: [item(0)], Webhook_URL: 'https://evil.example' }), { code: 'GW_BAD_REQUEST', message: /write webhook_url/ })
 })

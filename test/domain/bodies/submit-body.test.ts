@@ -1,8 +1,11 @@
 import t from 'tap'
 import { readSubmitBody } from '../../../src/domain/bodies/submit-body.ts'
 
+const bytesOf = (body: unknown) => Buffer.from(typeof body === 'string' ? body : JSON.stringify(body))
+const nowhere = { hosts: null, upstreamTo: null }
 const read = (body: unknown, ...extra: string[]) =>
-  readSubmitBody(Buffer.from(typeof body === 'string' ? body : JSON.stringify(body)), new Set(extra))
+  readSubmitBody(bytesOf(body), { extraFields: new Set(extra), mayBeOfficial: false, ...nowhere })
+const readOfficial = (body: unknown) => readSubmitBody(bytesOf(body), { extraFields: new Set(), mayBeOfficial: true, ...nowhere })
 const input = { prompt: 'a red cube' }
 
 t.test('a body in which everything may go is sent as it came, byte for byte', async t => {
@@ -25,6 +28,36 @@ t.test('another provider passes only when the operator lets it', async t => {
   t.throws(() => read({ provider: 'official', input }), { code: 'GW_BAD_REQUEST', message: /provider/ })
   t.equal(read({ provider: 'official', input }, 'provider').bytes.toString(),
     '{"request_type":"async","provider":"official","input":{"prompt":"a red cube"}}')
+})
+
+t.test('the official provider passes for models that say so, and no third one does', async t => {
+  t.equal(readOfficial({ provider: 'official', input }).bytes.toString(),
+    '{"request_type":"async","provider":"official","input":{"prompt":"a red cube"}}')
+  const text = '{"request_type":"async", "provider":"official", "input":{}}'
+  t.equal(readOfficial(text).bytes.toString(), text)
+  t.equal(readOfficial({ provider: 'auto', input }).bytes.toString(), '{"request_type":"async","input":{"prompt":"a red cube"}}')
+  for (const provider of ['value', 'Official', '', ['official'], true]) {
+    t.throws(() => readOfficial({ provider, input }), { code: 'GW_BAD_REQUEST', message: /"auto", "official" or left out/ }, String(provider))
+  }
+})
+
+t.test('an optional field that is null, or a callback that is empty, is not asked for, and not sent', async t => {
+  const plain = '{"request_type":"async","input":{"prompt":"a red cube"}}'
+  for (const name of ['provider', 'source', 'callback_url', 'webhook_url', 'webhook', 'request_type']) {
+    t.equal(read({ [name]: null, input }).bytes.toString(), plain, `${name}: null`)
+  }
+  for (const name of ['callback_url', 'webhook_url', 'webhook']) t.equal(read({ input, [name]: '' }).bytes.toString(), plain, `${name}: ''`)
+  t.equal(read({ request_type: null, provider: null, source: null, callback_url: null, webhook_url: '', input }).bytes.toString(), plain)
+  t.equal(read({ request_type: 'async', callback_url: null, input }).bytes.toString(), plain)
+  t.equal(read({ seed: null, provider: null, input }, 'seed', 'provider').bytes.toString(), plain, 'also what the operator lets pass')
+  for (const body of [{ input, seed: null }, { input, Callback_URL: null }, { input, request_type: '' }, { input, provider: '' }, { input: null }, { input, callback_url: ' ' }, { input, webhook: [] }, { input, webhook: false }]) {
+    t.throws(() => read(body), JSON.stringify(body))
+  }
+})
+
+t.test('inside input nothing is dropped', async t => {
+  const text = '{"request_type":"async","input":{"prompt":"a","seed":null,"callback_url":"","webhook":null}}'
+  t.equal(read(text).bytes.toString(), text)
 })
 
 t.test('whoever asks for a callback is refused', async t => {
