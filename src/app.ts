@@ -149,10 +149,10 @@ async function openListeners (settings: Settings, parts: Parts, { log, numbers, 
   ]
   const common = { ...limits, log, elapsed: parts.elapsed, trustProxy, endings }
   numbers.watch({ keys: parts.keys, ping: parts.store.ping, eventStreams: () => streams.count })
-  const main = await listener({ ...common, allowedOrigins, ownOrigin: ownOrigins(publicUrl) })
+  const main = await listener({ ...common, allowedOrigins, originsSetting: 'GATEWAY_ALLOWED_ORIGINS', ownOrigin: ownOrigins(publicUrl) })
   await registerRoutes(main.app, settings, parts, { log, uploads, numbers, streams })
   if (adminPort === undefined) return { main }
-  const admin = await listener({ ...common, allowedOrigins: [], ownOrigin: ownOrigins(undefined) })
+  const admin = await listener({ ...common, allowedOrigins: [], originsSetting: null, ownOrigin: ownOrigins(undefined) })
   await withMethods(admin.app, async () => {
     healthRoutes(admin.app, parts.store.ping)
     await registerOperatorRoutes(admin.app, settings, parts, numbers)

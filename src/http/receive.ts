@@ -4,6 +4,7 @@ import cors from '@fastify/cors'
 import rateLimit from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import ipaddr from 'ipaddr.js'
+import { quoted } from '../domain/bodies/json.ts'
 import { withoutPort } from '../domain/sessions/address-range.ts'
 import type { Clock } from '../domain/time.ts'
 import { badRequest, type GatewayError, gatewayError } from '../errors.ts'
@@ -15,6 +16,8 @@ import type { OwnOrigin } from './sessions/origins.ts'
 
 export interface ReceiveOptions extends Pick<Clock, 'elapsed'> {
   readonly allowedOrigins: readonly string[]
+  /** Where another one would be listed; `null`: here none is. */
+  readonly originsSetting: string | null
   /** Per address and minute. */
   readonly addressRequestsPerMinute: number
   /** 401 and 404 answers, per address and minute. */
@@ -88,6 +91,7 @@ function throttle (app: FastifyInstance, options: ReceiveOptions, allowed: Reado
   const isUncounted = ({ routeOptions: { config } }: FastifyRequest) => config?.exempt === true || config?.uncounted === true
   const requests = app.createRateLimit({ max: options.addressRequestsPerMinute })
   const failures = app.createRateLimit({ max: options.addressFailuresPerMinute })
+  const unlisted = unlistedOrigins(app, options.originsSetting)
   let lastFailureAt = -Infinity
   let gate: PassGate = async () => false
 
@@ -127,6 +131,7 @@ function throttle (app: FastifyInstance, options: ReceiveOptions, allowed: Reado
     if (!isExempt(request)) await countRequest(request)
     holdTarget(request)
     if (request.corsPreflightEnabled) return reply.code(204).send()
+    if (isPreflight(request)) throw unlisted(request.headers.origin!)
     const { opensWith } = request.routeOptions.config ?? {}
     // What is served to anybody, and counts no failures, such as a front end, is no door to guess at.
     const isOpen = opensWith === 'issuer token' || (opensWith === undefined && isUncounted(request))
@@ -134,6 +139,34 @@ function throttle (app: FastifyInstance, options: ReceiveOptions, allowed: Reado
     // Said here and not in the handler, which would read the body first.
     if (request.is404) throw gatewayError('GW_NOT_FOUND')
   })
+}
+
+/** `corsPreflightEnabled` is said of any OPTIONS of a listed origin, and of no other. */
+function isPreflight ({ method, headers }: FastifyRequest): boolean {
+  return method === 'OPTIONS' && headers.origin !== undefined && headers['access-control-request-method'] !== undefined
+}
+
+/** Origins that are warned of: strangers must not fill the log. */
+const maxWarnings = 100
+const maxShownOrigin = 256
+
+/**
+ * The refusal of a preflight, which a browser shows in its console without a word of why: the operator, who has most likely
+ * forgotten to list an origin of their own, is told the first time.
+ */
+function unlistedOrigins (app: FastifyInstance, setting: string | null): (origin: string) => GatewayError {
+  const warned = new Set<string>()
+  return text => {
+    const origin = text.slice(0, maxShownOrigin)
+    const about = setting === null
+      ? `This port is for no pages of other origins: ${quoted(origin)}.`
+      : `The origin ${quoted(origin)} is not listed in ${setting}.`
+    if (warned.size < maxWarnings && !warned.has(origin)) {
+      warned.add(origin)
+      app.log.warn({ origin, setting }, 'a page of an origin that is not listed has asked whether it may call; it may not')
+    }
+    return gatewayError('GW_ORIGIN_DENIED', { about })
+  }
 }
 
 /** Throws `GW_THROTTLED` for an address that has failed too often. */

@@ -104,10 +104,10 @@ t.test('the balance takes no query and no other method', async t => {
   const { call, mint, sandbox } = await startGateway(t)
   const token = await mint('alice')
   for (const query of ['x=1', 'subject=app:bob', 'taskId=x', 'key=x']) t.match(await call(`${path}?${query}`, { token }), { status: 400, error: 'GW_BAD_REQUEST' }, query)
-  for (const method of ['POST', 'PUT', 'PATCH', 'DELETE', 'HEAD']) {
+  for (const method of ['POST', 'PUT', 'PATCH', 'DELETE']) {
     const refused = await call(path, { method, token })
     t.match(refused, { status: 405, error: 'GW_METHOD_NOT_ALLOWED' })
-    t.equal(refused.headers.get('allow'), 'GET')
+    t.equal(refused.headers.get('allow'), 'GET, HEAD')
   }
   t.equal(sandbox.calls.length, 0)
 })

@@ -42,10 +42,10 @@ t.test('the ways to it lead there, and take nothing with them', async t => {
 t.test('they are looked at, and nothing more', async t => {
   const { call } = await startGateway(t)
   for (const path of ['/', '/gateway', '/gateway/']) {
-    for (const method of ['POST', 'PUT', 'DELETE', 'HEAD', 'PATCH']) {
+    for (const method of ['POST', 'PUT', 'DELETE', 'PATCH']) {
       const reply = await call(path, { method })
       t.match(reply, { status: 405, error: 'GW_METHOD_NOT_ALLOWED' }, `${method} ${path}`)
-      t.equal(reply.headers.get('allow'), 'GET')
+      t.equal(reply.headers.get('allow'), 'GET, HEAD')
     }
   }
   for (const path of ['/gateway/index.html', '/gateway//', '/gateway/x', '/index.html', '/gateway/style.css', '//evil.example']) {

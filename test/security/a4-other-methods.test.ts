@@ -6,11 +6,11 @@ import { rawHttp, rawRequest } from '../helpers/raw-http.ts'
 const config = 'plans: { default: {} }\nlimits: { addressFailuresPerMinute: 10000 }'
 const routes: Readonly<Record<string, readonly string[]>> = {
   '/api/v1/generateTask/nano-banana': ['POST'],
-  '/api/v1/statusTask/nano-banana?taskId=x': ['GET'],
+  '/api/v1/statusTask/nano-banana?taskId=x': ['GET', 'HEAD'],
   '/gateway/sessions': ['POST'],
-  '/gateway/session': ['GET', 'DELETE'],
-  '/livez': ['GET'],
-  '/readyz': ['GET']
+  '/gateway/session': ['GET', 'HEAD', 'DELETE'],
+  '/livez': ['GET', 'HEAD'],
+  '/readyz': ['GET', 'HEAD']
 }
 
 t.test('every other method is a 405 that names the right ones, and nothing is sent', async t => {

@@ -9,6 +9,21 @@ export function isWebOrigin (text: string): boolean {
   return url !== null && url.origin === text && isTrustworthy(url)
 }
 
+/**
+ * Pages inside of an app, and of a browser's extension, have origins too, which no page of the web can have: an app's scheme
+ * and host, or the id of the extension. What `Origin` says is the text itself.
+ */
+const appOrigins = [
+  /^(?:capacitor|ionic|tauri):\/\/[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/,
+  /^chrome-extension:\/\/[a-p]{32}$/,
+  /^(?:moz|safari-web)-extension:\/\/[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$/
+]
+
+/** Whether a text is the one exact origin of an app or an extension. */
+export function isAppOrigin (text: string): boolean {
+  return appOrigins.some(form => form.test(text))
+}
+
 /** As browsers judge it before they take a `Secure` cookie: https://w3c.github.io/webappsec-secure-contexts/#is-origin-trustworthy */
 export function isTrustworthy ({ protocol, hostname }: Pick<URL, 'protocol' | 'hostname'>): boolean {
   return protocol === 'https:' || (protocol === 'http:' && isThisMachine(hostname))

@@ -169,6 +169,7 @@ function openOn (reply: FastifyReply) {
     raw.writeHead(200, headers as Record<string, string>).write(`retry: ${randomInt(retryMs.from, retryMs.to + 1)}\n`)
     // Node ends a socket on which nothing moves for so long; a reader that takes what it gets is sent a heartbeat before.
     raw.setTimeout(stallMs)
+    if (reply.request.method === 'HEAD') raw.end()
   }
   return {
     write (text: string): void {

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { quoted } from '../../domain/bodies/json.ts'
 import type { Task } from '../../domain/ledger/ledger.ts'
@@ -51,8 +52,15 @@ export function resultSender ({ results, stallMs, now }: SendResultOptions): Sen
     writeHeaders(reply, answer, { url, task, index }, isDownload)
     // Node ends a socket on which nothing moves for so long, in either direction; with the response the wait is over.
     reply.raw.setTimeout(stallMs)
-    return reply.code(answer.status).send(answer.body ?? undefined)
+    return reply.code(answer.status).send((request.method === 'HEAD' ? leftBehind(answer.body) : answer.body) ?? undefined)
   }
+}
+
+/** The framework reads the body of a HEAD to its end and throws it away: here it is not fetched. */
+function leftBehind (body: Readable | null): Readable | null {
+  if (body === null) return null
+  body.once('error', () => { /* it was ended by us */ }).destroy()
+  return Readable.from([])
 }
 
 /** Counts the results on their way, per subject; gives a signal that is aborted when the caller has gone or is served. */

@@ -34,7 +34,7 @@ export function server ({ log, trustProxy, bodyBytes, socketsPerAddress, begin, 
     http: { headersTimeout: requestHeadersMs, connectionsCheckingInterval: connectionsCheckMs },
     forceCloseConnections: 'idle',
     return503OnClosing: false, // `receive` says it in our own words
-    exposeHeadRoutes: false,
+    exposeHeadRoutes: true,
     routerOptions: { maxParamLength },
     clientErrorHandler: answerBrokenHttp({ app: () => app, newId, allowedOrigins }),
     frameworkErrors: answerUnrouted(() => app, begin),

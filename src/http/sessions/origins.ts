@@ -30,7 +30,7 @@ export function holdOrigin ({ isCookie, origins, addressRange }: Session, reques
 /** A browser says that this comes from somewhere else than a page of ours, or from its own address bar. */
 export function isForeignPage ({ method, headers: { origin, 'sec-fetch-site': site } }: FastifyRequest, own: string | null): boolean {
   if (origin !== undefined && origin !== own) return true
-  return site !== undefined && site !== 'same-origin' && !(site === 'none' && method === 'GET')
+  return site !== undefined && site !== 'same-origin' && !(site === 'none' && reads(method))
 }
 
 /**
@@ -41,17 +41,22 @@ export function isForeignPage ({ method, headers: { origin, 'sec-fetch-site': si
 function isOwnPage (request: FastifyRequest, ownOrigin: OwnOrigin): boolean {
   const own = ownOrigin(request)
   const { method, headers: { origin, 'sec-fetch-site': site } } = request
-  return !isForeignPage(request, own) && (method === 'GET' || site === 'same-origin' || origin !== undefined)
+  return !isForeignPage(request, own) && (reads(method) || site === 'same-origin' || origin !== undefined)
 }
 
 /** Browsers send no `Origin` with a GET of the same origin. Of the Sec-Fetch-* headers no other one is ever read. */
 function isListed (origins: readonly string[], request: FastifyRequest, ownOrigin: OwnOrigin): boolean {
   const { method, headers: { origin, 'sec-fetch-site': site } } = request
   if (origin !== undefined) return origins.includes(origin)
-  const own = method === 'GET' && site === 'same-origin' ? ownOrigin(request) : null
+  const own = reads(method) && site === 'same-origin' ? ownOrigin(request) : null
   return own !== null && origins.includes(own)
 }
 
 function denied (about: string) {
   return gatewayError('GW_ORIGIN_DENIED', { about })
+}
+
+/** HEAD is a GET without its body (RFC 9110 section 9.3.2). */
+function reads (method: string): boolean {
+  return method === 'GET' || method === 'HEAD'
 }

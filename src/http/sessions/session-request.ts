@@ -2,7 +2,7 @@ import Type, { type Static } from 'typebox'
 import { microcredits } from '../../domain/policy/pricing.ts'
 import { readAddressRange } from '../../domain/sessions/address-range.ts'
 import { scopes, type SessionRequest } from '../../domain/sessions/session.ts'
-import { isWebOrigin } from '../../domain/sessions/web-origin.ts'
+import { isAppOrigin, isWebOrigin } from '../../domain/sessions/web-origin.ts'
 import { badRequest } from '../../errors.ts'
 
 const maxOrigins = 20
@@ -31,7 +31,7 @@ export type SessionRequestBody = Static<ReturnType<typeof sessionRequestSchema>>
 export function readSessionRequest (body: SessionRequestBody, defaultTtlSeconds: number): SessionRequest {
   const { subject, plan = 'default', models = ['*'], ttlSeconds = defaultTtlSeconds, origins, uses, addressPrefix, credits } = body
   for (const origin of origins ?? []) {
-    if (!isWebOrigin(origin)) throw badRequest('origins must be exact and https (http on this machine alone): https://app.example')
+    if (!isWebOrigin(origin) && !isAppOrigin(origin)) throw badRequest('origins must be exact and https (http on this machine alone): https://app.example')
   }
   const addressRange = addressPrefix === undefined ? undefined : readAddressRange(addressPrefix)
   if (addressRange === null) throw badRequest('addressPrefix must be a network: 203.0.113.0/24 or 2001:db8::/48')

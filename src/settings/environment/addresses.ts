@@ -1,5 +1,6 @@
 import { isIP } from 'node:net'
 import ipaddr from 'ipaddr.js'
+import { isAppOrigin } from '../../domain/sessions/web-origin.ts'
 import { Refusal, shown } from '../settings-error.ts'
 
 /** Who can be behind a host name: this machine, our own network, or the internet. */
@@ -58,6 +59,15 @@ function httpUrl (text: string): URL {
   if (url === null) throw new Refusal(`${shown(text)} is not a URL`)
   if (!['https:', 'http:'].includes(url.protocol)) throw new Refusal(`${shown(text)} is neither https: nor http:`)
   return url
+}
+
+const appSchemes = ['capacitor:', 'ionic:', 'tauri:', 'chrome-extension:', 'moz-extension:', 'safari-web-extension:']
+
+/** One exact origin of a page: of the web, of an app, or of a browser's extension. */
+export function pageOrigin (text: string): string {
+  if (!appSchemes.some(scheme => text.startsWith(scheme)) || text.includes('*')) return origin(text)
+  if (!isAppOrigin(text)) throw new Refusal(`${shown(text)} is not exactly an origin`, 'as its pages send it: capacitor://localhost')
+  return text
 }
 
 /**

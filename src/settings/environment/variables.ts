@@ -1,5 +1,5 @@
 import { apiKeyRule, secret, secrets, signingSecretRule, tokenRule } from '../secrets/strength.ts'
-import { baseUrl, origin, proxy } from './addresses.ts'
+import { baseUrl, origin, pageOrigin, proxy } from './addresses.ts'
 import { boolean, choice, existingDirectory, file, host, list, port, store, type Parser } from './parsers.ts'
 
 interface Variable {
@@ -98,9 +98,9 @@ export const variables = {
   GATEWAY_ALLOWED_ORIGINS: {
     ...setting,
     default: '',
-    description: 'Foreign web origins that may call (CORS), separated by commas. Same-origin pages need none.',
+    description: 'Foreign origins that may call (CORS), of the web, apps and extensions, separated by commas. Same-origin pages need none.',
     expected: 'origins without a path, separated by commas: https://app.example',
-    parse: list(origin)
+    parse: list(pageOrigin)
   },
   GATEWAY_TRUST_PROXY: {
     ...setting,
