@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+import '#require-node' // a Node that strips types and yet is too old reads this first
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'

@@ -1,3 +1,4 @@
+import '#require-node' // a Node that strips types and yet is too old reads this first
 import { createGateway } from './app.ts'
 import { loadSettings, readDotEnv, SettingsError } from './settings.ts'
 

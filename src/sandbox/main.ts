@@ -1,3 +1,4 @@
+import '#require-node' // a Node that strips types and yet is too old reads this first
 import { parseArgs } from 'node:util'
 import { startSandbox } from './sandbox.ts'
 
