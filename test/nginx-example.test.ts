@@ -24,7 +24,7 @@ t.test('nginx takes the example as it is', async t => {
 })
 
 t.test('nginx takes the example for replicas, which compose puts in front of them', async t => {
-  const { check } = await replicasNginx(t, someGateway)
+  const { check } = await replicasNginx(t, 8080)
   t.doesNotThrow(check)
   t.match(readFileSync(join(root, 'docker-compose.yml'), 'utf8'), './config/examples/nginx-replicas.conf:/etc/nginx/')
 })

@@ -1,4 +1,6 @@
 import { execFileSync } from 'node:child_process'
+import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -81,13 +83,38 @@ export async function exampleNginx (t: Test, gateway: string, { page }: ExampleO
   return { port, plainPort, cert, ...nginx(t, site, port, { 'cert.pem': cert, 'key.pem': key, 'page.html': page ?? '' }) }
 }
 
-/** The example that compose puts in front of replicas, here in front of one gateway. */
-export async function replicasNginx (t: Test, gateway: string): Promise<Nginx> {
-  const port = await closedPort()
+export interface ReplicasNginx extends Nginx {
+  readonly origin: string
+  /** What the name `replica` stands for, from now on. */
+  setAddresses (addresses: readonly string[]): void
+}
+
+/** The example that compose puts in front of replicas, with these addresses of loopback for theirs, all on one port. */
+export async function replicasNginx (t: Test, replicaPort: number, addresses: readonly string[] = ['127.0.0.1']): Promise<ReplicasNginx> {
+  const [port, names] = [await closedPort(), await nameServer(t, addresses)]
   const site = readFileSync(join(examples, 'nginx-replicas.conf'), 'utf8')
-    .replace('replica:8080', new URL(gateway).host)
-    .replace('listen 80;', `listen 127.0.0.1:${port};`)
-  return nginx(t, site, port)
+    .replace('resolver 127.0.0.11 ', `resolver 127.0.0.1:${names.port} `)
+    .replace('replica:8080', `replica:${replicaPort}`)
+    .replace('listen 8080;', `listen 127.0.0.1:${port};`)
+  return { origin: `http://127.0.0.1:${port}`, setAddresses: names.setAddresses, ...nginx(t, site, port) }
+}
+
+/** Answers each question with the same addresses, as Docker's own does for a service (RFC 1035 section 4). */
+async function nameServer (t: Test, addresses: readonly string[]) {
+  const socket = createSocket('udp4')
+  t.teardown(() => { socket.close() })
+  socket.on('message', (question, { port, address }) => {
+    const answer = Buffer.from(question)
+    answer.writeUInt16BE(0x8180, 2) // an answer, without an error
+    answer.writeUInt16BE(addresses.length, 6)
+    const records = addresses.map(text => Buffer.from([
+      0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, ...text.split('.').map(Number) // the name asked for, A, IN, one second
+    ]))
+    socket.send(Buffer.concat([answer, ...records]), port, address)
+  })
+  socket.bind(0, '127.0.0.1')
+  await once(socket, 'listening')
+  return { port: socket.address().port, setAddresses: (other: readonly string[]) => { addresses = other } }
 }
 
 function isListening (port: number): Promise<boolean> {
