@@ -73,7 +73,7 @@ export async function createGateway (settings: Settings, {
   const streams = eventStreams({ ...parts, ...settings.file.limits, revocations: parts.store.revocations })
   const { main, admin } = await openListeners(settings, parts, { log, numbers, streams, refused: audit.refused })
 
-  const { round: tidy } = openHousekeeping(parts, log, [audit.keep, parts.times.note, parts.tidyResults, deliveries(parts)])
+  const { round: tidy } = openHousekeeping(parts, log, [audit.keep, parts.times.note, parts.tidyResults, deliveries(parts), crowding(parts, log)])
   const failed = (when: string) => (error: unknown) => log.error({ err: error, owed: parts.patient.owed }, when)
   const timer = setInterval(() => { tidy().catch(failed('housekeeping failed; it is tried again')) }, tidyEveryMs).unref()
   const secretFiles = followSecrets(settings, parts, log, { onSessionsEnded: streams.renew, writeRotation: audit.writeRotation })
@@ -115,6 +115,13 @@ export async function createGateway (settings: Settings, {
 /** On one of all replicas. */
 function deliveries ({ store, deliverer }: Parts): () => Promise<void> {
   return async () => { if (await store.leads()) await deliverer.round() }
+}
+
+/** Whoever repeats more lost submits than are remembered may pay for some of them again. */
+function crowding ({ store: { repeats } }: Parts, log: Logger): () => Promise<void> {
+  return async () => {
+    for (const subject of repeats.crowded()) log.error({ alarm: 'repeats', subject }, 'more lost submits than are remembered: the oldest may be made again')
+  }
 }
 
 /** What goes into the audit trail by itself, and not with a request. */

@@ -68,7 +68,8 @@ export async function openParts (
 ): Promise<Parts> {
   const { upstream: waits } = settings.file
   const client = { ...waits, baseUrl: settings.tasksBaseUrl, userAgent: `apixo-gateway/${version}` }
-  const opened = given ?? await openStore(settings, { now, elapsed }, 'server', err => log.warn({ err }, 'the connection to the store was lost; it is made again'))
+  const onLost = (err: Error): void => log.warn({ err }, 'the connection to the store was lost; it is made again')
+  const opened = given ?? await openStore(settings, { now, elapsed }, 'server', onLost)
   const { keep, ...results } = openResults(settings, { ...client, taskOf: opened.ledger.taskOf, log, now, elapsed })
   const { tokenSessions, revocations } = teamTokens(opened, { now, elapsed })
   const times = issueTimes({ revocations, now })

@@ -17,6 +17,7 @@ import { authenticator, sessionGate } from './http/authenticate.ts'
 import type { EventStreams } from './http/events/event-stream.ts'
 import { subjectRates } from './http/rates.ts'
 import { readRoutes } from './http/read-route.ts'
+import { earliest } from './http/repeats.ts'
 import { resultLinks } from './http/results/result-links.ts'
 import { adminRoutes } from './http/routes/admin.ts'
 import { adminKeyRoutes } from './http/routes/admin-keys.ts'
@@ -77,7 +78,8 @@ export async function registerRoutes (
     healthRoutes(app, store.ping)
     await app.register(async scope => {
       readBodies(scope, 'bytes')
-      const mirrored = { ...parts, store, entrance: { ...who, uploads, elapsed: parts.elapsed }, readRoute, rates, rules }
+      const entrance = { ...who, uploads, elapsed: parts.elapsed }
+      const mirrored = { ...parts, store, entrance, readRoute, rates, rules, earliest: earliest({ ...store, timers: parts.timers }) }
       mirrorRoutes(scope, mirrored)
       if (file.batches.enabled) batchRoutes(scope, mirrored)
     })

@@ -5,6 +5,7 @@ import type { CreditAccounts } from './ledger/credits.ts'
 import type { IdempotencyStore } from './ledger/idempotency.ts'
 import type { TaskLedger, UnfinishedTasks } from './ledger/ledger.ts'
 import type { TaskRecords } from './ledger/records.ts'
+import type { Repeats } from './ledger/repeats.ts'
 import type { GuestCounts, SpentProofs } from './sessions/guests.ts'
 import type { Revocations } from './sessions/session.ts'
 import type { TokenBook } from './sessions/tokens.ts'
@@ -18,6 +19,7 @@ export interface Store {
   readonly ledger: TaskLedger
   readonly unfinished: UnfinishedTasks
   readonly idempotency: IdempotencyStore
+  readonly repeats: Repeats
   readonly callbackSecrets: CallbackSecrets
   readonly deliveries: Deliveries
   readonly accounts: CreditAccounts

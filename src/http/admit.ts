@@ -1,6 +1,6 @@
 import { type KeyChoice, type KeyRing, probeIntervalMs } from '../domain/keys/keys.ts'
-import type { IdempotencyStore } from '../domain/ledger/idempotency.ts'
 import type { Demand, ReservationId, TaskLedger } from '../domain/ledger/ledger.ts'
+import type { Repeats } from '../domain/ledger/repeats.ts'
 import { periodAt } from '../domain/policy/plan.ts'
 import { budgetOf } from '../domain/sessions/session.ts'
 import type { SlotSearch } from '../domain/status/task-ending.ts'
@@ -8,8 +8,9 @@ import type { UpstreamKey } from '../domain/upstream.ts'
 import { gatewayError } from '../errors.ts'
 import type { StatusOrder, SubmitOrder } from './authorize.ts'
 import type { Context, SessionCall } from './call.ts'
-import { replay } from './idempotency.ts'
+import { replay, tellsTask } from './idempotency.ts'
 import type { Rate } from './rates.ts'
+import { type Delivery, type Earliest, type Outcome, type Repeatable, watchDelivery, watchRepeat } from './repeats.ts'
 import type { Replay } from './reply.ts'
 import type { Prove } from './sessions/guest-proofs.ts'
 
@@ -17,6 +18,8 @@ import type { Prove } from './sessions/guest-proofs.ts'
 export interface AdmittedSubmit extends SubmitOrder {
   readonly reservation: ReservationId
   readonly key: UpstreamKey
+  /** Of a submit without an idempotency key; `null`: who has one asks again with it. */
+  readonly delivery: Delivery | null
 }
 
 export interface AdmitOptions {
@@ -24,7 +27,8 @@ export interface AdmitOptions {
   /** The budget of submits. */
   readonly submits: Rate
   readonly ledger: TaskLedger
-  readonly idempotency: IdempotencyStore
+  readonly repeats: Repeats
+  readonly earliest: Earliest
   readonly keys: KeyRing
   readonly slots: SlotSearch
   readonly now: () => number
@@ -32,15 +36,16 @@ export interface AdmitOptions {
 
 /**
  * *admit* for submits: an idempotency key that is new, a guest's proof, the request rate, then a slot, a use and credits,
- * in one atomic step and before anything is sent. A key that was used before has its answer, or its error, and costs nothing.
+ * in one atomic step and before anything is sent. What was made before, under this key or as a submit without one whose
+ * answer was lost, has its answer, or its error, and costs nothing.
  */
-export function admitSubmit ({ prove, submits, ledger, idempotency, keys, slots, now }: AdmitOptions) {
+export function admitSubmit ({ prove, submits, ledger, repeats, earliest, keys, slots, now }: AdmitOptions) {
   return async (order: SubmitOrder, context: Context): Promise<AdmittedSubmit | Replay> => {
     const { call } = context
     const session = budgetOf(call.session)
     // Before the rate: who asks again for a lost answer is told, and not that it asks too often.
-    const earlier = order.idempotency && await idempotency.earlier(call.session.subject, order.idempotency)
-    if (earlier) return replay(earlier, context)
+    const earlier = await earliest(order, context)
+    if (earlier !== null) return answerAgain(repeats, order, earlier, context)
     await prove(context)
     await submits(context)
     const key = keyFor(order, keys)
@@ -55,14 +60,29 @@ export function admitSubmit ({ prove, submits, ledger, idempotency, keys, slots,
       creditLimit: call.plan.credits,
       taskLimit: call.plan.concurrentTasks,
       ...(order.idempotency && { idempotency: order.idempotency }),
+      ...(order.repeat && { repeat: order.repeat }),
       ...(session && { session }),
       ...(order.deliverTo !== undefined && { deliverTo: order.deliverTo })
     }
-    const reserved = await withSlots(slots, call, () => ledger.reserve(demand))
-    if (reserved.granted) return { ...order, reservation: reserved.id, key }
-    if (reserved.lacks === 'novelty') return replay(reserved.earlier, context) // it was new a moment ago
-    throw lacking(reserved.lacks, slots.nextInMs(call.session.subject))
+    for (;;) {
+      const reserved = await withSlots(slots, call, () => ledger.reserve(demand))
+      if (reserved.granted) {
+        const delivery = order.repeat === undefined ? null : watchDelivery(repeats, reserved.id, context)
+        return { ...order, reservation: reserved.id, key, delivery }
+      }
+      if (reserved.lacks !== 'novelty') throw lacking(reserved.lacks, slots.nextInMs(call.session.subject))
+      const made = await earliest(order, context) // it was new a moment ago
+      if (made !== null) return answerAgain(repeats, order, made, context)
+    }
   }
+}
+
+/** Answers a repeat with what its first has come to. */
+export function answerAgain (
+  repeats: Repeats, { repeat }: Repeatable, earlier: Outcome, context: Context, idName?: 'taskId' | 'batchId'
+): Replay {
+  if (repeat !== undefined) watchRepeat(repeats, repeat, tellsTask(earlier), context)
+  return replay(earlier, context, idName)
 }
 
 /** *admit* for status calls: a budget of their own. */

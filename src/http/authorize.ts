@@ -3,7 +3,6 @@ import { quoted } from '../domain/bodies/json.ts'
 import { readSubmitBody } from '../domain/bodies/submit-body.ts'
 import type { CallbackHosts } from '../domain/callbacks/callback-hosts.ts'
 import type { CallbackAddress } from '../domain/callbacks/callback-secrets.ts'
-import type { IdempotencyKey } from '../domain/ledger/idempotency.ts'
 import type { Task } from '../domain/ledger/ledger.ts'
 import { modelPattern, type Operation } from '../domain/policy/catalog.ts'
 import type { Price } from '../domain/policy/pricing.ts'
@@ -12,15 +11,15 @@ import { badRequest, gatewayError } from '../errors.ts'
 import type { Context } from './call.ts'
 import { idempotencyKeyOf } from './idempotency.ts'
 import type { Ownership } from './ownership.ts'
+import { type Repeatable, repeatOf } from './repeats.ts'
 
 /** A submit that may be made. */
-export interface SubmitOrder {
+export interface SubmitOrder extends Repeatable {
   readonly model: string
   readonly price: Price
   readonly body: Buffer
   /** The key of the earlier task that `input` refers to: only its account knows that task. */
   readonly keyId: string | undefined
-  readonly idempotency: IdempotencyKey | undefined
   /** Where its caller wants to be told of its end. */
   readonly deliverTo?: string | undefined
   /** What its callback from the upstream is known by. */
@@ -52,13 +51,14 @@ export function authorizeSubmit (operation: Operation, { keyOfReferences }: Owne
     const bytes = context.request.body
     if (!Buffer.isBuffer(bytes)) throw badRequest('Send a JSON body with an input object.')
     const idempotency = idempotencyKeyOf(context, operation, bytes)
+    const repeat = idempotency === undefined ? repeatOf(context, operation, bytes) : undefined
     const callback = callbackAddress?.()
     const upstreamTo = callback?.url ?? null
     const body = readSubmitBody(bytes, { extraFields, mayBeOfficial: mayBeOfficial(model), hosts, upstreamTo })
     holdCaps(model, body.input)
     const price = priceOf(model, body.input)
     const keyId = await keyOfReferences(body, context)
-    return { model, price, body: body.bytes, keyId, idempotency, deliverTo: body.deliverTo, callbackHash: callback?.secretHash }
+    return { model, price, body: body.bytes, keyId, idempotency, repeat, deliverTo: body.deliverTo, callbackHash: callback?.secretHash }
   }
 }
 

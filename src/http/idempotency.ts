@@ -1,14 +1,12 @@
-import { type Earlier, fingerprintOf, type IdempotencyKey, type KeptAnswer, readIdempotencyKey } from '../domain/ledger/idempotency.ts'
+import { fingerprintOf, type IdempotencyKey, type KeptAnswer, readIdempotencyKey } from '../domain/ledger/idempotency.ts'
 import type { Operation } from '../domain/policy/catalog.ts'
 import type { UpstreamAnswer } from '../domain/upstream.ts'
 import { gatewayError } from '../errors.ts'
 import type { Context } from './call.ts'
-import { answerFrom, type Replay } from './reply.ts'
+import type { Outcome } from './repeats.ts'
+import { answerFrom, keptAnswer, type Replay } from './reply.ts'
 
 const header = 'idempotency-key'
-
-/** When to ask again for an answer that is on its way, seconds. */
-const pendingRetrySeconds = 1
 
 /**
  * The idempotency key of a submit, with what it was sent for: this method, route, model and body, byte for byte.
@@ -31,12 +29,24 @@ export function keptFrom (answer: UpstreamAnswer): KeptAnswer {
   return { status, contentType, body }
 }
 
-/** Answers what was asked before. Throws what the caller has to know when there is no answer to give again. */
-export function replay (earlier: Earlier, { reply }: Context): Replay {
+/**
+ * Answers what was asked before. A task whose answer is not known is told in the documented envelope, as `idName`.
+ * Throws what the caller has to know when there is no answer to give again.
+ */
+export function replay (earlier: Outcome, { reply, call }: Context, idName: 'taskId' | 'batchId' = 'taskId'): Replay {
   if (earlier.kind === 'mismatch') throw gatewayError('GW_IDEMPOTENCY_MISMATCH')
-  if (earlier.kind === 'pending') throw gatewayError('GW_IDEMPOTENCY_PENDING', { retryAfterSeconds: pendingRetrySeconds })
   reply.header('idempotency-replayed', 'true')
   if (earlier.kind === 'unknown') throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
-  if (earlier.answer.body.length === 0) throw gatewayError('GW_UPSTREAM_INVALID', { shouldRetry: false })
+  if (earlier.kind === 'task') {
+    call.taskId = earlier.taskId
+    const envelope = { code: 200, message: 'success', data: { [idName]: earlier.taskId } }
+    return { replayed: keptAnswer(Buffer.from(JSON.stringify(envelope))) }
+  }
+  if (!tellsTask(earlier)) throw gatewayError('GW_UPSTREAM_INVALID', { shouldRetry: false })
   return { replayed: { ...earlier.answer, retryAfter: undefined } }
+}
+
+/** Whoever gets it knows its task. */
+export function tellsTask (earlier: Outcome): boolean {
+  return earlier.kind === 'task' || (earlier.kind === 'answered' && earlier.answer.body.length > 0)
 }

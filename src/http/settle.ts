@@ -17,6 +17,10 @@ import { type Answer, answerFrom, keptAnswer } from './reply.ts'
 export function settleSubmit (patient: PatientLedger) {
   return async (outcome: ForwardedSubmit, order: AdmittedSubmit, { call, request }: Context): Promise<Answer> => {
     const { reservation } = order
+    const release = async (answer?: KeptAnswer): Promise<void> => {
+      await patient.advance(reservation, { to: 'released', ...(answer !== undefined && { answer }) })
+      order.delivery?.released()
+    }
     switch (outcome.kind) {
       case 'accepted':
         call.taskId = outcome.taskId
@@ -26,16 +30,16 @@ export function settleSubmit (patient: PatientLedger) {
         if (outcome.answer.leaksKey) throw gatewayError('GW_UPSTREAM_INVALID', { shouldRetry: false })
         return answerFrom(outcome.answer)
       case 'refused':
-        await patient.advance(reservation, { to: 'released', ...(isLasting(outcome) ? kept(order, outcome.answer) : {}) })
+        await release(order.idempotency !== undefined && isLasting(outcome) ? keptFrom(outcome.answer) : undefined)
         return passable(outcome.answer)
       case 'invalid':
-        await patient.advance(reservation, { to: 'released' })
+        await release()
         throw gatewayError('GW_UPSTREAM_INVALID')
       case 'nothing-sent':
-        await patient.advance(reservation, { to: 'released' })
+        await release()
         throw gatewayError('GW_UPSTREAM_UNREACHABLE', { cause: outcome.cause })
       case 'our-key':
-        await patient.advance(reservation, { to: 'released' })
+        await release()
         throw ourTrouble(outcome.code)
       case 'unknown':
         request.log.error({ alarm: 'unknown-outcome', reservation, reason: outcome.reason }, 'a submit may have been accepted')
@@ -47,8 +51,14 @@ export function settleSubmit (patient: PatientLedger) {
 
 /** An id that is taken belongs to whoever has it: the caller gets no task, and the charge stays until somebody looks. */
 async function claim (patient: PatientLedger, order: AdmittedSubmit, { taskId, answer }: Accepted): Promise<void> {
-  if (await patient.advance(order.reservation, { to: 'claimed', taskId, ...kept(order, answer) })) return
-  await patient.advance(order.reservation, { to: 'unknown' })
+  const { reservation, idempotency, delivery } = order
+  const kept = idempotency === undefined ? delivery?.keep(answer) : keptFrom(answer)
+  if (await patient.advance(reservation, { to: 'claimed', taskId, ...(kept !== undefined && { answer: kept }) })) {
+    if (!answer.leaksKey) delivery?.told()
+    return
+  }
+  delivery?.discard()
+  await patient.advance(reservation, { to: 'unknown' })
   throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
 }
 
@@ -58,11 +68,6 @@ type Refused = Extract<ForwardedSubmit, { kind: 'refused' }>
 /** The same request would be refused again. What the caller is not shown is not kept for it either. */
 function isLasting ({ status, answer }: Refused): boolean {
   return status < 500 && status !== 429 && !answer.leaksKey
-}
-
-/** Only who sent an idempotency key can ask again. */
-function kept ({ idempotency }: AdmittedSubmit, answer: UpstreamAnswer): { readonly answer?: KeptAnswer } {
-  return idempotency === undefined ? {} : { answer: keptFrom(answer) }
 }
 
 /**

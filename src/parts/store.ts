@@ -12,7 +12,7 @@ export const dayMs = 86_400_000
 
 /**
  * `operator`: for the CLI, beside a running server: nothing is recovered, and a ledger that is not there is not made.
- * `onLost` is told whenever the connection to Redis is lost.
+ * `onLost` is told whenever the connection to Redis is lost. `elapsed`: as in `Clock`.
  */
 export async function openStore (
   { store, file }: Settings, { now, elapsed }: Clock, role: 'server' | 'operator' = 'server', onLost: (reason: Error) => void = () => {}

@@ -7,6 +7,7 @@ import { guestCountsContract } from './guest-counts.ts'
 import { idempotencyStoreContract } from './idempotency-store.ts'
 import { oneChargeContract } from './one-charge.ts'
 import type { OpenStore } from './open-books.ts'
+import { repeatsContract } from './repeats.ts'
 import { revocationsContract } from './revocations.ts'
 import { spentProofsContract } from './spent-proofs.ts'
 import { taskLedgerContract } from './task-ledger.ts'
@@ -18,6 +19,7 @@ const contracts = {
   'the promises of a task ledger': taskLedgerContract,
   'the promises of unfinished tasks': unfinishedTasksContract,
   'the promises of idempotency keys': idempotencyStoreContract,
+  'the promises of repeats': repeatsContract,
   'the promises of credit accounts': creditAccountsContract,
   'the promises of task records': taskRecordsContract,
   'the promises of an audit trail': auditTrailContract,

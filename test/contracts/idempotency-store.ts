@@ -20,10 +20,11 @@ const fates: ReadonlyArray<readonly [string, readonly Step[], Earlier['kind'] | 
   ['sent', [sent], 'pending'],
   ['sent with two keys', [sent, { to: 'sent', keyId: 'key-2' }], 'pending'],
   ['claimed', [sent, claim], 'answered'],
-  ['claimed without an answer', [sent, { to: 'claimed', taskId: 'task' }], 'unknown'],
+  ['claimed without an answer', [sent, { to: 'claimed', taskId: 'task' }], 'task'],
   ['claimed, and once more with the answer', [sent, { to: 'claimed', taskId: 'task' }, claim], 'answered'],
   ['unknown', [sent, { to: 'unknown' }], 'unknown'],
   ['unknown, and claimed late', [sent, { to: 'unknown' }, claim], 'answered'],
+  ['unknown, and found by its callback', [sent, { to: 'unknown' }, { to: 'claimed', taskId: 'task' }], 'task'],
   ['refused with an answer', [sent, { to: 'released', answer: kept }], 'answered'],
   ['refused with an answer before it was sent', [{ to: 'released', answer: kept }], 'answered'],
   ['refused without an answer', [sent, { to: 'released' }], 'new'],
@@ -70,6 +71,7 @@ function remembering (t: Test, open: OpenStore): void {
       const earlier = await idempotency.earlier(subject, key)
       t.equal(earlier?.kind ?? 'new', fate)
       if (earlier?.kind === 'answered') t.same(earlier.answer, kept)
+      if (earlier?.kind === 'task') t.equal(earlier.taskId, 'task')
       const again = await ledger.reserve(demandOf(keyed))
       t.same(again.granted ? null : again.lacks === 'novelty' && again.earlier, earlier, 'the ledger says the same')
       if (fate !== 'new') t.same(await idempotency.earlier(subject, { ...key, fingerprint: 'another' }), { kind: 'mismatch' })

@@ -1,5 +1,6 @@
 import { type Earlier, idempotencyMs, type IdempotencyKey, type KeptAnswer } from '../../src/domain/ledger/idempotency.ts'
 import type { Demand, Ending, LedgerTerms, ReservationId, Reserved, SessionBudget, Stage, Step } from '../../src/domain/ledger/ledger.ts'
+import { type Repeat, repeatMs } from '../../src/domain/ledger/repeats.ts'
 
 interface Entry {
   readonly demand: Demand
@@ -11,6 +12,12 @@ interface Entry {
   refunded: boolean
   /** Let go by the operator: no refund of the period. */
   letGo: boolean
+  /** Of one without an idempotency key: its caller has gone; until when it is remembered; whom it serves; nobody any more. */
+  isUndelivered: boolean
+  until: number
+  takenBy: string | undefined
+  isOver: boolean
+  answer: KeptAnswer | undefined
 }
 
 interface UsedKey extends IdempotencyKey { readonly subject: string, readonly entry: Entry, answer?: KeptAnswer }
@@ -57,12 +64,32 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
     return true
   }
 
+  const lose = (entry: Entry): true => {
+    if (entry.stage === 'sent') remember(entry)
+    else entry.isOver = true // it never ended, and its caller was told of it long ago
+    return move(entry, 'unknown', Infinity)
+  }
+
   const earlier = (subject: string, { key, fingerprint }: IdempotencyKey): Earlier | null => {
     const used = keys.find(one => one.subject === subject && one.key === key)
     if (used === undefined || now() >= used.entry.createdAt + idempotencyMs) return null
     if (used.fingerprint !== fingerprint) return { kind: 'mismatch' }
     if (used.answer !== undefined) return { kind: 'answered', answer: used.answer }
-    return { kind: used.entry.stage === 'reserved' || used.entry.stage === 'sent' ? 'pending' : 'unknown' }
+    return outcomeOf(used.entry)
+  }
+  const outcomeOf = ({ stage, taskId }: Entry): Earlier => {
+    if (stage === 'reserved' || stage === 'sent') return { kind: 'pending' }
+    return taskId === undefined ? { kind: 'unknown' } : { kind: 'task', taskId }
+  }
+  const remember = (entry: Entry): void => { entry.until = Math.min(entry.until, now() + repeatMs) }
+  const take = (subject: string, { fingerprint, call }: Repeat): Earlier | null => {
+    const alike = all().filter(({ demand, isOver, until }) =>
+      demand.subject === subject && demand.repeat?.fingerprint === fingerprint && !isOver && until > now())
+    const found = alike.find(({ takenBy }) => takenBy === call) ??
+      alike.find(({ isUndelivered, until, takenBy }) => (isUndelivered || until < Infinity) && takenBy === undefined)
+    if (found === undefined) return null
+    found.takenBy = call
+    return found.answer !== undefined && found.taskId !== undefined ? { kind: 'answered', answer: found.answer } : outcomeOf(found)
   }
 
   const release = (id: ReservationId, entry: Entry, answer?: KeptAnswer): true => {
@@ -80,7 +107,8 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
     earlier,
     /** What it is answered; without an id when it is granted. */
     reserve (demand: Demand): Exclude<Reserved, { granted: true }> | { readonly granted: true } {
-      const before = demand.idempotency === undefined ? null : earlier(demand.subject, demand.idempotency)
+      const { subject, idempotency, repeat } = demand
+      const before = idempotency !== undefined ? earlier(subject, idempotency) : repeat === undefined ? null : take(subject, repeat)
       if (before !== null) return { granted: false, lacks: 'novelty', earlier: before }
       if (slotsUsed(demand) >= demand.taskLimit) return { granted: false, lacks: 'slot' }
       const lack = demand.session === undefined ? null : lackOf(demand, demand.session)
@@ -97,7 +125,12 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
         taskId: undefined,
         leaseUntil: now() + terms.reservedMs,
         refunded: false,
-        letGo: false
+        letGo: false,
+        isUndelivered: false,
+        until: Infinity,
+        takenBy: undefined,
+        isOver: false,
+        answer: undefined
       }
       entries.set(id, entry)
       const { subject, idempotency } = demand
@@ -112,13 +145,15 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       switch (step.to) {
         case 'sent': return (stage === 'reserved' || stage === 'sent') && move(entry, 'sent', terms.sentMs)
         case 'released': return (stage === 'reserved' || stage === 'sent') && release(id, entry, step.answer)
-        case 'unknown': return stage === 'sent' && move(entry, 'unknown', Infinity)
+        case 'unknown': return stage === 'sent' && lose(entry)
         case 'claimed': {
           const isRepeated = entry.taskId === step.taskId
           const mayClaim = (stage === 'sent' || stage === 'unknown') && entry.taskId === undefined && holderOf(step.taskId) === undefined
           if (!isRepeated && !mayClaim) return false
           const key = keyOf(entry)
           if (key !== undefined && step.answer !== undefined) key.answer ??= step.answer
+          entry.answer ??= step.answer
+          if (entry.isUndelivered) remember(entry)
           if (isRepeated) return true
           entry.taskId = step.taskId
           return move(entry, 'claimed', terms.giveUpMs)
@@ -137,8 +172,29 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       if (entry === undefined || entry.stage !== 'unknown' || entry.refunded) return false
       keys = keys.filter(key => key.entry !== entry)
       entry.letGo = true
+      entry.isOver = true
       entry.refunded = true
       return true
+    },
+    take,
+    end (subject: string, { fingerprint, call }: Repeat, isDelivered: boolean): void {
+      const entry = all().find(({ demand, takenBy }) => demand.subject === subject && demand.repeat?.fingerprint === fingerprint && takenBy === call)
+      if (entry === undefined) return
+      if (isDelivered) entry.isOver = true
+      else entry.takenBy = undefined
+    },
+    /** Whether its caller may have been told of a task. */
+    mayBeDelivered (id: ReservationId): boolean {
+      const entry = entries.get(id)
+      return entry?.taskId !== undefined && entry.until === Infinity && !entry.isUndelivered
+    },
+    delivered (id: ReservationId): void { entries.get(id)!.isOver = true },
+    undelivered (id: ReservationId, answer?: KeptAnswer): void {
+      const entry = entries.get(id)
+      if (entry === undefined || entry.isOver) return
+      entry.isUndelivered = true
+      entry.answer ??= answer
+      if (entry.stage === 'claimed' || entry.stage === 'settled') remember(entry)
     },
     grant (subject: string, microcredits: number): number {
       grants.push({ subject, microcredits })
@@ -149,7 +205,7 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       const lapsed = late.filter(([, { stage }]) => stage === 'reserved')
       for (const [id, entry] of late) {
         if (entry.stage === 'reserved') release(id, entry)
-        else move(entry, 'unknown', Infinity)
+        else lose(entry)
       }
       return { released: lapsed.length, unknown: late.length - lapsed.length }
     }

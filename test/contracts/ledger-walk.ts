@@ -1,6 +1,7 @@
 import type { Test } from 'tap'
 import type { KeptAnswer } from '../../src/domain/ledger/idempotency.ts'
 import type { ReservationId, Step } from '../../src/domain/ledger/ledger.ts'
+import type { Repeat } from '../../src/domain/ledger/repeats.ts'
 import { random } from '../helpers/random.ts'
 import { demandOf } from './ledger-balance.ts'
 import { ledgerModel } from './ledger-model.ts'
@@ -9,7 +10,8 @@ import { openBooks, type OpenStore, periodStart, terms } from './open-books.ts'
 const rounds = 3000
 const owners = ['app:alice', 'app:bob'].flatMap(subject => [periodStart, periodStart + 1].map(start => ({ subject, periodStart: start })))
 const moves = [
-  'reserve', 'reserve', 'reserve', 'advance', 'advance', 'advance', 'advance', 'advance', 'settle', 'settle', 'settle', 'sweep', 'release', 'grant'
+  'reserve', 'reserve', 'reserve', 'advance', 'advance', 'advance', 'advance', 'advance', 'settle', 'settle', 'settle', 'sweep', 'release', 'grant',
+  'take', 'end', 'end', 'delivered', 'undelivered', 'undelivered'
 ] as const
 const steps = ['sent', 'sent', 'claimed', 'claimed', 'released', 'unknown'] as const
 const budgets = [
@@ -22,14 +24,23 @@ const pauses = [0, 1000, 20_000, 100_000, 3_600_000]
 export function ledgerWalk (t: Test, open: OpenStore): void {
   const dice = random()
   t.test(`whatever happens in whatever order, who is charged is charged once (TEST_SEED=${dice.seed})`, async t => {
-    const { ledger, accounts, idempotency, records, time, tidyAll } = await openBooks(t, open)
+    const { ledger, accounts, idempotency, repeats, records, time, tidyAll } = await openBooks(t, open)
     const model = ledgerModel(terms, time.now)
     const ids: ReservationId[] = []
+    const calls: Array<{ readonly subject: string, readonly repeat: Repeat }> = []
+    /** Callers that have been told of their task, or have gone: each once. */
+    const over = new Set<ReservationId>()
     /** Mostly the young ones: the old have settled. */
     const anyId = () => dice.pick(dice.int(4) === 0 ? ids : ids.slice(-12)) ?? 'none'
     const anyTask = () => `task ${dice.int(rounds / 50)}`
     const anyKey = () => ({ key: `key ${dice.int(40)}`, fingerprint: `print ${Math.floor(dice.int(10) / 9)}` })
     const anyAnswer = (): KeptAnswer => ({ status: 200 + dice.int(300), contentType: 'application/json', body: Buffer.from(`${dice.int(1e9)}`) })
+    const anyCall = (subject = dice.pick(owners).subject) => {
+      const again = dice.int(3) === 0 ? calls.slice(-12).find(call => call.subject === subject) : undefined
+      const call = again ?? { subject, repeat: { fingerprint: `print ${dice.int(4)}`, call: `call ${calls.length}`, arrivedAt: performance.now() } }
+      calls.push(call)
+      return call
+    }
     const anyStep = (): Step => {
       const to = dice.pick(steps)
       if (to === 'sent') return { to, keyId: 'key-1' }
@@ -40,13 +51,14 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
 
     const make = {
       async reserve () {
+        const owner = dice.pick(owners)
         const demand = demandOf({
-          ...dice.pick(owners),
+          ...owner,
           microcredits: dice.int(5),
           refundable: dice.int(3) > 0,
           creditLimit: dice.pick([40, 40, 30, null]),
           taskLimit: 12,
-          ...(dice.int(2) === 0 ? {} : { idempotency: anyKey() }),
+          ...dice.pick([{}, { idempotency: anyKey() }, { repeat: anyCall(owner.subject).repeat }]),
           ...(dice.int(2) === 0 ? {} : { session: dice.pick(budgets) })
         })
         const expected = model.reserve(demand)
@@ -75,6 +87,32 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
       async release () {
         const id = anyId()
         t.equal(await records.release(id), model.letGo(id), `${id} let go`)
+      },
+      async take () {
+        const { subject, repeat } = anyCall()
+        t.same(await repeats.take(subject, repeat), model.take(subject, repeat), `${repeat.call} ${repeat.fingerprint}`)
+      },
+      async end () {
+        const call = dice.pick(calls.slice(-12))
+        const isDelivered = dice.int(2) === 0
+        if (call === undefined) return
+        await repeats.end(call.subject, call.repeat, isDelivered)
+        model.end(call.subject, call.repeat, isDelivered)
+      },
+      async delivered () {
+        const id = anyId()
+        if (over.has(id) || !model.mayBeDelivered(id)) return
+        over.add(id)
+        repeats.delivered(id)
+        model.delivered(id)
+      },
+      async undelivered () {
+        const id = anyId()
+        if (id === 'none' || over.has(id)) return
+        over.add(id)
+        const answer = dice.int(2) === 0 ? undefined : anyAnswer()
+        await repeats.undelivered(id, answer)
+        model.undelivered(id, answer)
       },
       async grant () {
         const [{ subject }, microcredits] = [dice.pick(owners), dice.int(5) + 1]

@@ -2,6 +2,7 @@ import t from 'tap'
 import type { KeyRing } from '../../src/domain/keys/keys.ts'
 import type { Demand, Reserved, Step, TaskLedger } from '../../src/domain/ledger/ledger.ts'
 import type { PatientLedger } from '../../src/domain/ledger/patient-ledger.ts'
+import type { Repeats } from '../../src/domain/ledger/repeats.ts'
 import { batchOperations } from '../../src/domain/policy/catalog.ts'
 import { gatewayError } from '../../src/errors.ts'
 import { admitBatch } from '../../src/http/batches/admit.ts'
@@ -58,16 +59,18 @@ t.test('when one reservation has lapsed, or can not be noted, nothing is sent an
 
 t.test('a key that was used while the batch was on its way to the ledger is told as one that was used before', async t => {
   const reserve = async () => ({ granted: false, lacks: 'novelty', earlier: { kind: 'pending' } } as const)
+  let looks = 0
   const admit = admitBatch({
     submits: async () => {},
-    idempotency: { earlier: async () => null },
+    repeats: {} as unknown as Repeats,
+    earliest: async () => ++looks === 1 ? null : { kind: 'mismatch' },
     keys: { choose: () => ({ id: 'one' }) } as unknown as KeyRing,
     slots: { search: async () => {}, nextInMs: () => 0 },
     now: () => 0
   }, { reserve, send: async () => {} })
   const order = { model: 'suno', items: [{}], idempotency: { key: 'a', fingerprint: 'b' } } as unknown as BatchOrder
   const call = { session: { subject: 'app:alice' }, plan: { period: 'day', credits: null, requestsPerMinute: 9, concurrentTasks: 9 } }
-  await t.rejects(admit(order, { call } as unknown as Context), { code: 'GW_IDEMPOTENCY_PENDING' })
+  await t.rejects(admit(order, { call } as unknown as Context), { code: 'GW_IDEMPOTENCY_MISMATCH' })
 })
 
 t.test('a mistake of our own in a rule is not told as the caller\'s', async t => {

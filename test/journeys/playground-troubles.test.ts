@@ -147,7 +147,7 @@ t.test('what went wrong is said with its code', async t => {
   await signIn(page, await gateway.mint('bob', { uses: 1 }))
   t.match(await page.locator('#credits').innerText(), /^100 credits left, .+ · 1 submit in this session$/)
   await generate(page, 'sandbox:drop-after')
-  await problem.getByText('Do not send it again. (GW_OUTCOME_UNKNOWN)').waitFor()
+  await problem.getByText('a new Idempotency-Key makes it anew. (GW_OUTCOME_UNKNOWN)').waitFor()
   await button(page, 'Generate').click()
   await problem.getByText('(GW_OUTCOME_UNKNOWN)').waitFor()
   t.equal(gateway.sandbox.submits.length, 1, 'nor does the page, if somebody tries')

@@ -14,6 +14,10 @@ export interface RedisEventsOptions {
 }
 
 export interface RedisEvents extends TaskEvents {
+  /** Asks the other replicas to say that they are there (`Pulse`). */
+  ask (): void
+  /** Another replica has asked. */
+  onAsked (listener: () => void): void
   close (): void
 }
 
@@ -28,9 +32,10 @@ export interface RedisEvents extends TaskEvents {
 export async function redisEvents ({ connection, commands, channel, beatMs = 5000 }: RedisEventsOptions): Promise<RedisEvents> {
   const from = randomUUID()
   const { join, tell, miss } = audience()
-  const send = async (event: TaskEvent | null, hasLost: boolean): Promise<void> => {
+  const listeners: Array<() => void> = []
+  const send = async (event: TaskEvent | null, hasLost: boolean, asks = false): Promise<void> => {
     // A script is run where its key is at home: so messages stay in order in a cluster, too.
-    await commands.on(channel, 'announce', textOf({ from, hasLost, event }))
+    await commands.on(channel, 'announce', textOf({ from, hasLost, event, asks }))
   }
   const heart = heartbeat(hasLost => send(null, hasLost))
 
@@ -38,6 +43,7 @@ export async function redisEvents ({ connection, commands, channel, beatMs = 500
     const message = messageIn(bytes)
     if (message?.from === from) heart.heard()
     else if (message?.event) tell(message.event)
+    else if (message?.asks === true) for (const listener of listeners) listener()
     else if (message?.hasLost) miss()
   }
   const resumed = (): void => {
@@ -61,6 +67,8 @@ export async function redisEvents ({ connection, commands, channel, beatMs = 500
       tell(event)
     },
     subscribe: join,
+    ask () { send(null, false, true).catch(() => { /* they say so by themselves, within a second */ }) },
+    onAsked (listener) { listeners.push(listener) },
     close
   }
 }

@@ -23,6 +23,8 @@ export interface KeyNames {
   /** What shows that a write is possible; several, so that they spread over the nodes of a cluster. */
   probe (index: number): string
   readonly leader: string
+  /** That a replica is there, by the name that it drew at its start. */
+  alive (start: string): string
   readonly audit: string
   /** A channel. Those of all databases are one server's: it has the database in its name. */
   events (database: number): string
@@ -47,6 +49,7 @@ export function keyNames (prefix: string): KeyNames {
     tokens: `${prefix}:{tokens}:list`,
     probe: index => `${prefix}:probe:${index}`,
     leader: `${prefix}:leader`,
+    alive: start => `${prefix}:alive:${start}`,
     audit: `${prefix}:audit`,
     events: database => `${prefix}:events:${database}`,
     usageOf: days => `${prefix}:{/*}:usage:${days}*`

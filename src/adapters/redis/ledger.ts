@@ -7,6 +7,8 @@ import type { RedisDeliveries } from './deliveries.ts'
 import { earlierFrom } from './idempotency.ts'
 import { keptFor } from './key-lifetimes.ts'
 import { encoded, placeOf, reservationName } from './key-names.ts'
+import type { Pulse } from './pulse.ts'
+import type { RedisRepeats } from './repeats.ts'
 import type { TaskOwners } from './task-owners.ts'
 import type { Tasks } from './tasks.ts'
 
@@ -16,6 +18,8 @@ export interface LedgerOptions {
   readonly owners: TaskOwners
   readonly callbacks: RedisCallbackSecrets
   readonly deliveries: RedisDeliveries
+  readonly repeats: RedisRepeats
+  readonly pulse: Pulse
   readonly tasks: Tasks
   readonly terms: LedgerTerms
   readonly now: () => number
@@ -29,14 +33,22 @@ const sweptAtOnce = 100
  * slot whose the task id is, which is written once and for all.
  */
 export function redisLedger (options: LedgerOptions): TaskLedger {
-  const { commands: { ofSubject }, busy, owners, deliveries, tasks, terms, now } = options
+  const { commands: { ofSubject }, busy, owners, deliveries, repeats, pulse, tasks, terms, now } = options
   const take = steps(options)
 
   return {
     async reserve (demand) {
       await busy.note(demand.subject)
       if (demand.deliverTo !== undefined) await deliveries.note(demand.subject)
-      return reservedFrom(demand, await ofSubject(demand.subject, 'reserve', ...reserveArguments(demand, now(), terms)) as Reply[])
+      const isSeen = demand.repeat === undefined ? null : pulse.begin()
+      if (isSeen !== null) await isSeen
+      const args = reserveArguments(demand, repeats.argumentsOf(demand), now(), terms)
+      const reply = await ofSubject(demand.subject, 'reserve', ...args).catch((error: unknown) => {
+        repeats.giveBack(demand)
+        throw error
+      }) as Reply[]
+      if (String(reply[0]) === 'novelty') await repeats.lookAfter(reply.slice(1))
+      return reservedFrom(demand, reply)
     },
     advance: async (id, step) => await take(id, step),
     async settle ({ taskId, state, answer }) {
@@ -50,12 +62,13 @@ export function redisLedger (options: LedgerOptions): TaskLedger {
   }
 }
 
-function reserveArguments (demand: Demand, now: number, terms: LedgerTerms) {
+function reserveArguments (demand: Demand, repeat: readonly string[], now: number, terms: LedgerTerms) {
   const { periodStart, microcredits, creditLimit, taskLimit, operation, model, keyId, refundable, idempotency, session, deliverTo = '' } = demand
   return [
     periodStart, microcredits, creditLimit ?? '', taskLimit, now + terms.reservedMs,
     operation, model, keyId, refundable ? 1 : 0, new Date(now).toISOString().slice(0, 10), deliverTo,
     ...(idempotency === undefined ? ['', ''] : [encoded(idempotency.key), idempotency.fingerprint]),
+    ...repeat,
     ...(session === undefined ? [] : [encoded(session.id), session.uses ?? '', session.creditLimit ?? '', keptFor(session.expiresAt - now)])
   ]
 }
@@ -67,7 +80,7 @@ function reservedFrom ({ subject }: Demand, [result, ...rest]: readonly Reply[])
   return { granted: false, lacks: word as 'credits' | 'slot' | 'uses' }
 }
 
-function steps ({ commands: { ofSubject }, busy, owners, callbacks, terms, now }: LedgerOptions): TaskLedger['advance'] {
+function steps ({ commands: { ofSubject }, busy, owners, callbacks, repeats, terms, now }: LedgerOptions): TaskLedger['advance'] {
   const send = async (id: ReservationId, { keyId, callbackHash }: Step & { readonly to: 'sent' }): Promise<boolean> => {
     const { subject, number } = placeOf(id)!
     if (callbackHash !== undefined) await callbacks.set(callbackHash, id)
@@ -78,7 +91,9 @@ function steps ({ commands: { ofSubject }, busy, owners, callbacks, terms, now }
     // One that was unknown may have left the list; it is unfinished again now.
     await busy.note(subject)
     if (!await owners.set(taskId, id)) return false
-    const taken = await ofSubject(subject, 'claim', number, encoded(taskId), now() + terms.giveUpMs, ...kept(answer)) === 1
+    const reply = await ofSubject(subject, 'claim', number, encoded(taskId), now() + terms.giveUpMs, ...kept(answer))
+    repeats.note(subject, reply)
+    const taken = reply !== 0
     if (taken) owners.confirm(taskId, id)
     else await owners.remove(taskId, id)
     return taken
@@ -92,7 +107,11 @@ function steps ({ commands: { ofSubject }, busy, owners, callbacks, terms, now }
       case 'sent': return await send(id, step)
       case 'claimed': return await claim(id, step)
       case 'released': return await ofSubject(subject, 'release', number, ...kept(step.answer)) === 1
-      case 'unknown': return await ofSubject(subject, 'lose', number) === 1
+      case 'unknown': {
+        const reply = await ofSubject(subject, 'lose', number)
+        repeats.note(subject, reply)
+        return reply !== 0
+      }
     }
   }
 }

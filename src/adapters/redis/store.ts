@@ -13,7 +13,9 @@ import { redisIdempotency } from './idempotency.ts'
 import { type KeyNames, keyNames } from './key-names.ts'
 import { redisLeadership } from './leadership.ts'
 import { redisLedger } from './ledger.ts'
+import { pulse as pulseOf } from './pulse.ts'
 import { redisRecords } from './records.ts'
+import { redisRepeats } from './repeats.ts'
 import { redisRevocations } from './revocations.ts'
 import { redisSpentProofs } from './spent-proofs.ts'
 import { taskOwners } from './task-owners.ts'
@@ -62,12 +64,15 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
   const callbacks = redisCallbackSecrets(commands, tasks, keys, terms)
   const { note, ...deliveries } = redisDeliveries(commands, owners, keys, setting)
   const leadership = redisLeadership(commands, keys)
+  const pulse = pulseOf({ commands, keys, events, chore: () => repeats.flush() })
+  const repeats = redisRepeats(commands, pulse)
 
   return {
     lost: 0,
-    ledger: redisLedger({ commands, busy, owners, callbacks, deliveries: { ...deliveries, note }, tasks, terms, now }),
+    ledger: redisLedger({ commands, busy, owners, callbacks, deliveries: { ...deliveries, note }, repeats, pulse, tasks, terms, now }),
     unfinished: redisUnfinishedTasks(commands, busy),
     idempotency: redisIdempotency(commands),
+    repeats,
     callbackSecrets: { reservationOf: callbacks.reservationOf },
     deliveries,
     accounts: redisAccounts(commands),
@@ -89,6 +94,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
         client.set(keys.probe(index), 1, 'PX', probeMs))))
     },
     async close () {
+      await pulse.close()
       events.close()
       await leadership.resign().catch(() => {}) // or its lease ends by itself
       await link.close()

@@ -10,6 +10,8 @@ export interface GroupCommit {
   run<T> (work: () => T): T
   /** Resolves when everything run so far is on disk; rejects with `GW_STORE_DOWN` when it is undone. */
   committed (): Promise<void>
+  /** Whoever has something to write that nobody waits for does so at the beginning of each transaction. */
+  onBegin (listener: () => void): void
   /** Who keeps in memory what `run` changes is told when it was undone. */
   onUndo (listener: () => void): void
   /** The latest transaction could not be begun or was undone. */
@@ -27,6 +29,7 @@ export function groupCommit (db: DatabaseSync, busyMs: number): GroupCommit {
   const begin = db.prepare('BEGIN IMMEDIATE')
   const commit = db.prepare('COMMIT')
   const rollback = db.prepare('ROLLBACK')
+  const beginning: Array<() => void> = []
   const listeners: Array<() => void> = []
   let turn: PromiseWithResolvers<void> | null = null
   let isFailing = false
@@ -50,6 +53,7 @@ export function groupCommit (db: DatabaseSync, busyMs: number): GroupCommit {
     // Those who do not wait for the commit (a refused reservation) must not turn its failure into a crash.
     turn.promise.catch(() => {})
     setImmediate(finish)
+    for (const write of beginning) write()
   }
 
   const finish = (): void => {
@@ -87,6 +91,7 @@ export function groupCommit (db: DatabaseSync, busyMs: number): GroupCommit {
       }
     },
     committed: () => turn?.promise ?? Promise.resolve(),
+    onBegin (listener) { beginning.push(listener) },
     onUndo (listener) { listeners.push(listener) },
     get isFailing () { return isFailing }
   }

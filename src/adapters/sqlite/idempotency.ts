@@ -16,13 +16,16 @@ export interface SqliteIdempotency extends IdempotencyStore {
   free (id: number): void
 }
 
-interface Row {
-  readonly fingerprint: string
+/** The columns that tell what became of a request. */
+export interface OutcomeRow {
   readonly status: number | null
   readonly content_type: string
   readonly body: Uint8Array
   readonly stage: Stage | null
+  readonly task_id: string | null
 }
+
+interface Row extends OutcomeRow { readonly fingerprint: string }
 
 /**
  * Idempotency keys in SQLite: a row per key, with the id of its reservation. It has no state of its own but the answer:
@@ -57,17 +60,18 @@ export function sqliteIdempotency (
   }
 }
 
-function outcomeOf ({ status, content_type: contentType, body, stage }: Row): Earlier {
+/** What became of a request: its answer if that was kept, else how its task is. */
+export function outcomeOf ({ status, content_type: contentType, body, stage, task_id: taskId }: OutcomeRow): Earlier {
   if (status !== null) {
     return { kind: 'answered', answer: { status, contentType, body: Buffer.from(body.buffer, body.byteOffset, body.byteLength) } }
   }
-  // A task whose answer was not kept may have been accepted all the same.
-  return stage === 'sent' ? { kind: 'pending' } : { kind: 'unknown' }
+  if (stage === 'sent') return { kind: 'pending' }
+  return taskId === null ? { kind: 'unknown' } : { kind: 'task', taskId }
 }
 
 function statements (db: DatabaseSync) {
   return {
-    find: db.prepare(`SELECT fingerprint, status, content_type, body, stage FROM idempotency AS kept LEFT JOIN tasks USING (id)
+    find: db.prepare(`SELECT fingerprint, status, content_type, body, stage, task_id FROM idempotency AS kept LEFT JOIN tasks USING (id)
       WHERE kept.subject = ? AND key = ? AND kept.created_at > ?`),
     // In the place of one whose time is over.
     begin: db.prepare('INSERT OR REPLACE INTO idempotency (id, subject, key, fingerprint, created_at) VALUES (?, ?, ?, ?, ?)'),

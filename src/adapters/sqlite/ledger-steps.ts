@@ -5,6 +5,7 @@ import type { SqliteAccounts } from './accounts.ts'
 import { chargeColumns, chargeFrom, type ChargeRow } from './charges.ts'
 import type { SqliteDeliveries } from './deliveries.ts'
 import type { SqliteIdempotency } from './idempotency.ts'
+import type { SqliteRepeats } from './repeats.ts'
 import type { Reservations } from './reservations.ts'
 import type { Slots } from './slots.ts'
 import type { Tasks } from './tasks.ts'
@@ -15,6 +16,7 @@ export interface LedgerParts {
   readonly slots: Slots
   readonly accounts: SqliteAccounts
   readonly idempotency: SqliteIdempotency
+  readonly repeats: SqliteRepeats
   readonly deliveries: SqliteDeliveries
   readonly tasks: Tasks
   readonly terms: LedgerTerms
@@ -31,7 +33,8 @@ export interface LedgerSteps {
   settle (ending: Ending): boolean
 }
 
-export function ledgerSteps (db: DatabaseSync, { reservations, slots, accounts, idempotency, deliveries, terms, now }: LedgerParts): LedgerSteps {
+export function ledgerSteps (db: DatabaseSync, parts: LedgerParts): LedgerSteps {
+  const { reservations, slots, accounts, idempotency, repeats, deliveries, terms, now } = parts
   const sql = statements(db)
 
   /** Also late, when its outcome was unknown, and once more. */
@@ -62,10 +65,10 @@ export function ledgerSteps (db: DatabaseSync, { reservations, slots, accounts, 
       const reservation = reservations.get(id)
       const leaseUntil = now() + terms.sentMs
       if (reservation === undefined) return sql.resend.run(keyId, callbackHash, leaseUntil, id).changes === 1
-      const { charge, createdAt, demand: { subject, operation, model, microcredits, refundable, periodStart, deliverTo, session } } = reservation
+      const { charge, createdAt, demand: { subject, operation, model, microcredits, refundable, periodStart, deliverTo, session, repeat } } = reservation
       accounts.spend(charge, session)
       sql.insert.run(id, subject, operation, model, keyId,
-        microcredits, charge.fromGrants, charge.sessionId, refundable ? 1 : 0, periodStart, createdAt, leaseUntil, callbackHash)
+        microcredits, charge.fromGrants, charge.sessionId, refundable ? 1 : 0, periodStart, createdAt, leaseUntil, callbackHash, repeat?.fingerprint ?? null)
       idempotency.begin(id, reservation)
       if (deliverTo !== undefined) deliveries.begin(id, deliverTo)
       reservations.remove(id)
@@ -73,21 +76,27 @@ export function ledgerSteps (db: DatabaseSync, { reservations, slots, accounts, 
     },
     claim (id, taskId, answer) {
       const claimed = hasClaimed(id, taskId)
-      if (claimed && answer !== undefined) idempotency.answer(id, answer)
-      return claimed
+      if (!claimed) return false
+      if (answer !== undefined) idempotency.answer(id, answer)
+      repeats.claimed(id, answer)
+      return true
     },
     release (id, answer) {
       const subject = takeAway(id)
       if (subject === undefined) return false
       slots.count(subject, -1)
+      repeats.drop(id)
       if (answer === undefined) idempotency.free(id)
       else idempotency.answer(id, answer)
       return true
     },
     lose (id, from = 'sent') {
       const row = sql.lose.get(now(), id, from) as { subject: string } | undefined
-      if (row !== undefined) slots.count(row.subject, -1)
-      return row !== undefined
+      if (row === undefined) return false
+      slots.count(row.subject, -1)
+      if (from === 'sent') repeats.lost(id)
+      else repeats.drop(id)
+      return true
     },
     settle ({ taskId, state, answer }) {
       const end = (from: 'claimed' | 'unknown') => sql.settle.get(now(), state, taskId, from) as EndedRow | undefined
@@ -110,8 +119,8 @@ function statements (db: DatabaseSync) {
   return {
     insert: db.prepare(`INSERT INTO tasks
       (id, subject, operation, model, key_id, stage, microcredits, granted, session_id, refundable, period_start, created_at,
-        lease_until, callback_hash, listed)
-      VALUES (?, ?, ?, ?, ?, 'sent', ?, ?, ?, ?, ?, ?, ?, ?, 0)`),
+        lease_until, callback_hash, repeat, listed)
+      VALUES (?, ?, ?, ?, ?, 'sent', ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`),
     resend: db.prepare("UPDATE tasks SET key_id = ?, callback_hash = coalesce(callback_hash, ?), lease_until = ? WHERE id = ? AND stage = 'sent'"),
     claim: db.prepare(`UPDATE OR IGNORE tasks SET stage = 'claimed', task_id = ?, lease_until = ?, ended_at = NULL, listed = 1
       WHERE id = ? AND task_id IS NULL AND stage = ?`),

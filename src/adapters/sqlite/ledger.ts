@@ -1,5 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite'
-import type { Step, TaskLedger } from '../../domain/ledger/ledger.ts'
+import type { Earlier } from '../../domain/ledger/idempotency.ts'
+import type { Demand, Step, TaskLedger } from '../../domain/ledger/ledger.ts'
 import type { GroupCommit } from './group-commit.ts'
 import { type LedgerParts, ledgerSteps } from './ledger-steps.ts'
 import { rowAt } from './pages.ts'
@@ -10,7 +11,7 @@ import { read } from './store-down.ts'
  * `sent`, together with its credits and its idempotency key.
  */
 export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: LedgerParts): TaskLedger {
-  const { reservations, slots, accounts, idempotency, tasks, terms, now } = parts
+  const { reservations, slots, accounts, idempotency, repeats, tasks, terms, now } = parts
   const steps = ledgerSteps(db, parts)
   const overstayed = db.prepare('SELECT id, stage FROM tasks WHERE ended_at IS NULL AND lease_until <= ?')
   let lastId = lastIdIn(db)
@@ -22,7 +23,13 @@ export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: Ledge
   const drop = (id: number): boolean => {
     const reservation = reservations.remove(id)
     if (reservation !== undefined) slots.count(reservation.demand.subject, -1)
+    if (reservation?.demand.repeat !== undefined) repeats.drop(id)
     return reservation !== undefined
+  }
+
+  const earlierOf = ({ subject, idempotency: key, repeat }: Demand): Earlier | null => {
+    if (key !== undefined) return idempotency.find(subject, key)
+    return repeat === undefined ? null : repeats.find(subject, repeat)
   }
 
   const take = (id: number, step: Step): boolean => {
@@ -37,7 +44,7 @@ export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: Ledge
   return {
     async reserve (demand) {
       const { subject, taskLimit } = demand
-      const earlier = demand.idempotency === undefined ? null : idempotency.find(subject, demand.idempotency)
+      const earlier = earlierOf(demand)
       if (earlier !== null) {
         await group.committed()
         return { granted: false, lacks: 'novelty', earlier }
@@ -47,6 +54,7 @@ export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: Ledge
       if (typeof charge === 'string') return { granted: false, lacks: charge }
       const id = ++lastId
       const createdAt = now()
+      repeats.begin(id, demand)
       reservations.add(id, { demand, charge, createdAt, leaseUntil: createdAt + terms.reservedMs })
       slots.count(subject, 1)
       return { granted: true, id: String(id) }

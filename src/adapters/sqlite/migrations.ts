@@ -159,7 +159,18 @@ const migrations: readonly string[] = [
    ) STRICT;`,
 
   // Entered once, when a task ends.
-  "CREATE INDEX ended_tasks ON tasks (subject, ended_at, task_id) WHERE stage = 'settled';"
+  "CREATE INDEX ended_tasks ON tasks (subject, ended_at, task_id) WHERE stage = 'settled';",
+
+  // repeat: what a submit without an idempotency key may be repeated by; NULL again when its answer was delivered. No index:
+  // it is looked up in memory. A row of `repeats` is only for those that are remembered and have a task: until when, and as what.
+  `ALTER TABLE tasks ADD COLUMN repeat TEXT;
+   CREATE TABLE repeats (
+     id            INTEGER PRIMARY KEY REFERENCES tasks (id) ON DELETE CASCADE,
+     until         INTEGER NOT NULL,
+     status        INTEGER,
+     content_type  TEXT,
+     body          BLOB
+   ) STRICT;`
 ]
 
 /** The version of the file. Throws when a newer gateway wrote it. */

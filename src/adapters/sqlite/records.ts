@@ -8,16 +8,18 @@ import { chargeColumns, chargeFrom, type ChargeRow } from './charges.ts'
 import type { GroupCommit } from './group-commit.ts'
 import type { SqliteIdempotency } from './idempotency.ts'
 import { pageOf, rowAt } from './pages.ts'
+import type { SqliteRepeats } from './repeats.ts'
 import { read } from './store-down.ts'
 
 interface RecordsOptions {
   readonly accounts: SqliteAccounts
   readonly idempotency: SqliteIdempotency
+  readonly repeats: SqliteRepeats
   readonly usage: TaskRecords['usage']
 }
 
 /** Rows of the ledger in pages: by the index of a subject's tasks, and by that of the unknown ones. */
-export function sqliteRecords (db: DatabaseSync, group: GroupCommit, { accounts, idempotency, usage }: RecordsOptions): TaskRecords {
+export function sqliteRecords (db: DatabaseSync, group: GroupCommit, { accounts, idempotency, repeats, usage }: RecordsOptions): TaskRecords {
   const sql = statements(db)
 
   return {
@@ -42,6 +44,7 @@ export function sqliteRecords (db: DatabaseSync, group: GroupCommit, { accounts,
         if (row === undefined) return false
         accounts.giveBack(chargeFrom(row))
         idempotency.free(id)
+        repeats.drop(id)
         return true
       })
       await group.committed()

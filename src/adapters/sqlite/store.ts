@@ -13,6 +13,7 @@ import { sqliteIdempotency } from './idempotency.ts'
 import { sqliteLedger } from './ledger.ts'
 import { latestVersion } from './migrations.ts'
 import { sqliteRecords } from './records.ts'
+import { rememberedRows, sqliteRepeats } from './repeats.ts'
 import { reservations as noReservations } from './reservations.ts'
 import { sqliteRetention } from './retention.ts'
 import { sqliteRevocations } from './revocations.ts'
@@ -42,6 +43,7 @@ export function sqliteStore ({ role = 'server', elapsed = systemClock.elapsed, .
 
 function storeOver (connection: Connection, { role, terms, now, elapsed }: Required<SqliteStoreOptions>): Store {
   const { db, busyMs, close } = connection
+  const remembered = role === 'server' ? rememberedRows(db, terms, now()) : []
   const lost = role === 'server' ? recover(db, now()) : 0
   const group = groupCommit(db, busyMs)
   const reservations = noReservations()
@@ -49,26 +51,35 @@ function storeOver (connection: Connection, { role, terms, now, elapsed }: Requi
   const tasks = sqliteTasks(db)
   const accounts = sqliteAccounts(db, group, { reservations, slots, now })
   const idempotency = sqliteIdempotency(db, group, { reservations, now })
+  const repeats = sqliteRepeats(db, group, { reservations, remembered, now, elapsed })
   const deliveries = sqliteDeliveries(db, group, now)
+  const forgetOld = sqliteRetention(db, group, { tasks, retentionMs: terms.retentionMs, now })
 
   return {
     lost,
-    ledger: sqliteLedger(db, group, { reservations, slots, accounts, idempotency, deliveries, tasks, terms, now }),
+    ledger: sqliteLedger(db, group, { reservations, slots, accounts, idempotency, repeats, deliveries, tasks, terms, now }),
     unfinished: sqliteUnfinishedTasks(db),
     idempotency,
+    repeats,
     callbackSecrets: sqliteCallbackSecrets(db, tasks),
     deliveries,
     accounts,
-    records: sqliteRecords(db, group, { accounts, idempotency, usage: sqliteUsage(connection) }),
+    records: sqliteRecords(db, group, { accounts, idempotency, repeats, usage: sqliteUsage(connection) }),
     audit: sqliteAudit(db, group),
     revocations: sqliteRevocations(db, group, { now, elapsed }),
     tokens: sqliteTokens(db, group),
     guestCounts: sqliteGuestCounts(db, group, now),
     spentProofs: sqliteSpentProofs(db, group, now),
     leads: async () => role === 'server',
-    tidy: sqliteRetention(db, group, { tasks, retentionMs: terms.retentionMs, now }),
+    async tidy () {
+      repeats.tidy()
+      await forgetOld()
+    },
     ping: pinger(db, group),
     async close () {
+      try {
+        repeats.tidy()
+      } catch { /* what is not written is remembered longer than it need be */ }
       await group.committed().catch(() => {}) // those who wait for it are told
       close()
     }

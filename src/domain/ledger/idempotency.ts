@@ -27,6 +27,8 @@ export type Earlier =
   /** The upstream may have accepted it. */
   | { readonly kind: 'unknown' }
   | { readonly kind: 'answered', readonly answer: KeptAnswer }
+  /** It was accepted, and its answer is not known (any more): a crash came between, or its task was found later. */
+  | { readonly kind: 'task', readonly taskId: string }
 
 /**
  * Remembers for 24 hours what became of the requests that had an idempotency key. It is written by the ledger, in the

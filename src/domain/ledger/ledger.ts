@@ -2,6 +2,7 @@ import type { FinalState } from '../bodies/envelope.ts'
 import type { Microcredits } from '../policy/pricing.ts'
 import type { Earlier, IdempotencyKey, KeptAnswer } from './idempotency.ts'
 import type { Page } from './records.ts'
+import type { Repeat } from './repeats.ts'
 
 /**
  * The life of a reservation: `reserved → sent → claimed → settled`.
@@ -40,6 +41,8 @@ export interface Demand {
   /** Most unfinished tasks of this subject, this one included. */
   readonly taskLimit: number
   readonly idempotency?: IdempotencyKey
+  /** Of a submit without an idempotency key: it may be the repeat of another (`Repeats`). */
+  readonly repeat?: Repeat
   /**
    * Counts beside the subject's credits. A released reservation gives its use and its credits back, and so does an
    * unknown one that the operator lets go; a refunded task its credits alone.
@@ -56,7 +59,7 @@ export type Reserved =
   | { readonly granted: true, readonly id: ReservationId }
   /** `uses`: of the session. `credits`: of the session, or of the subject. */
   | { readonly granted: false, readonly lacks: 'credits' | 'slot' | 'uses' }
-  /** Its idempotency key was used before. */
+  /** Its idempotency key was used before; or it is a repeat, which has taken its first as `Repeats.take` does. */
   | { readonly granted: false, readonly lacks: 'novelty', readonly earlier: Earlier }
 
 /** The next step of a reservation's life. */
@@ -66,7 +69,7 @@ export type Step =
    * callback is known by this (`CallbackSecrets`) from now on; the first one stays.
    */
   | { readonly to: 'sent', readonly keyId: string, readonly callbackHash?: string }
-  /** `answer` is what the idempotency key replays. */
+  /** `answer` is what its idempotency key replays; or its repeat gets, if its caller has gone. */
   | { readonly to: 'claimed', readonly taskId: string, readonly answer?: KeptAnswer }
   /**
    * Nothing was accepted: credits and slot are given back, the row goes. With an answer its idempotency key stays and

@@ -3,9 +3,9 @@ import { batchRow } from '../../domain/policy/catalog.ts'
 import { periodAt, type Plan } from '../../domain/policy/plan.ts'
 import { budgetOf } from '../../domain/sessions/session.ts'
 import { gatewayError } from '../../errors.ts'
-import { type AdmitOptions, type AdmittedSubmit, keyFor, lacking, withSlots } from '../admit.ts'
+import { type AdmitOptions, type AdmittedSubmit, answerAgain, keyFor, lacking, withSlots } from '../admit.ts'
 import type { Context } from '../call.ts'
-import { replay } from '../idempotency.ts'
+import { watchDelivery } from '../repeats.ts'
 import type { Replay } from '../reply.ts'
 import type { BatchOrder } from './authorize.ts'
 import type { Reservations } from './reservations.ts'
@@ -20,12 +20,12 @@ export interface AdmittedBatch extends AdmittedSubmit, BatchOrder {
  * *admit* for batches: a batch of ten is ten requests, ten slots and ten prices, all of them or nothing. Its own
  * reservation says whose the batch is; it carries the idempotency key, costs nothing, and is over when its tasks begin.
  */
-export function admitBatch ({ submits, idempotency, keys, slots, now }: Omit<AdmitOptions, 'ledger' | 'prove'>, { reserve }: Reservations) {
+export function admitBatch ({ submits, repeats, earliest, keys, slots, now }: Omit<AdmitOptions, 'ledger' | 'prove'>, { reserve }: Reservations) {
   return async (order: BatchOrder, context: Context): Promise<AdmittedBatch | Replay> => {
     const { call } = context
     const { session: { subject }, plan } = call
-    const earlier = order.idempotency && await idempotency.earlier(subject, order.idempotency)
-    if (earlier) return replay(earlier, context)
+    const earlier = await earliest(order, context)
+    if (earlier !== null) return answerAgain(repeats, order, earlier, context, 'batchId')
     refuseEndlessWait(order.items.length, plan)
     for (let count = 0; count < order.items.length; count++) await submits(context)
     const key = keyFor(order, keys)
@@ -34,13 +34,19 @@ export function admitBatch ({ submits, idempotency, keys, slots, now }: Omit<Adm
     const session = budgetOf(call.session)
     const limits = { creditLimit: plan.credits, taskLimit: plan.concurrentTasks, ...(session && { session }) }
     const demands: Demand[] = order.items.map(({ price }) => ({ ...common, ...limits, ...price, operation: 'generateTask' }))
-    const own: Demand = { ...common, ...order.price, ...noLimits, operation: batchRow, ...(order.idempotency && { idempotency: order.idempotency }) }
-    const reserved = await withSlots(slots, call, () => reserve([...demands, own]))
-    if ('lacks' in reserved) {
-      if (reserved.lacks === 'novelty') return replay(reserved.earlier, context)
-      throw lacking(reserved.lacks, slots.nextInMs(subject))
+    const { idempotency, repeat } = order
+    const own: Demand = { ...common, ...order.price, ...noLimits, operation: batchRow, ...(idempotency && { idempotency }), ...(repeat && { repeat }) }
+    for (;;) {
+      const reserved = await withSlots(slots, call, () => reserve([...demands, own]))
+      if (!('lacks' in reserved)) {
+        const reservation = reserved.at(-1)!
+        const delivery = repeat === undefined ? null : watchDelivery(repeats, reservation, context)
+        return { ...order, key, itemReservations: reserved.slice(0, -1), reservation, delivery }
+      }
+      if (reserved.lacks !== 'novelty') throw lacking(reserved.lacks, slots.nextInMs(subject))
+      const made = await earliest(order, context) // it was new a moment ago
+      if (made !== null) return answerAgain(repeats, order, made, context, 'batchId')
     }
-    return { ...order, key, itemReservations: reserved.slice(0, -1), reservation: reserved.at(-1)! }
   }
 }
 

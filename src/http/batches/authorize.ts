@@ -9,6 +9,7 @@ import { checkOperation, type StatusOrder, type SubmitOrder, type SubmitRules } 
 import type { Context } from '../call.ts'
 import { idempotencyKeyOf } from '../idempotency.ts'
 import type { Ownership } from '../ownership.ts'
+import { repeatOf } from '../repeats.ts'
 
 /** A batch that may be made: a submit that costs nothing itself, and the tasks in it. */
 export interface BatchOrder extends SubmitOrder {
@@ -39,6 +40,7 @@ export function authorizeBatch (operation: Operation, { keyOfReferences }: Owner
       body: body.bytes,
       keyId: await keyOfReferences(body, context),
       idempotency,
+      repeat: idempotency === undefined ? repeatOf(context, operation, bytes) : undefined,
       batchKey: idempotency === undefined ? randomUUID() : fingerprintOf('batch', subject, idempotency.key, idempotency.fingerprint)
     }
   }

@@ -13,7 +13,10 @@ export type ForwardedBatch = BatchOutcome | OurKey
 /** *forward* for batches: one call for all tasks, by the rules of a submit. */
 export function forwardBatch ({ operation, upstream, keys }: ForwardOptions, { send }: Reservations) {
   return withKeys(keys, async (order: AdmittedBatch, key, call): Promise<BatchOutcome> => {
-    await send([...order.itemReservations, order.reservation], key.id)
+    await send([...order.itemReservations, order.reservation], key.id).catch((error: unknown) => {
+      order.delivery?.released()
+      throw error
+    })
     const exchange = upstream.send({
       method: 'POST', path: upstreamPath(operation, order.model), body: order.body, idempotencyKey: order.batchKey, key
     })

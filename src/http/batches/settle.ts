@@ -47,13 +47,16 @@ function acceptBatch (ledger: TaskLedger, patient: PatientLedger) {
 
   /** Comes after the items: with this row the idempotency key gives the answer again. */
   const settleOwn = async ({ batchId, answer }: BatchAccepted, order: AdmittedBatch, { request, call }: Context): Promise<void> => {
-    const { reservation, idempotency } = order
-    const kept = idempotency === undefined ? {} : { answer: keptFrom(answer) }
+    const { reservation, idempotency, delivery } = order
+    const answerKept = idempotency === undefined ? delivery?.keep(answer) : keptFrom(answer)
+    const kept = answerKept === undefined ? {} : { answer: answerKept }
     if (batchId === null) {
-      await patient.advance(reservation, { to: 'released', ...kept })
+      // Without an id no row stays that a repeat could be answered from; so, if there may be one, it is told what is true.
+      await patient.advance(reservation, delivery?.isLost === true ? { to: 'unknown' } : { to: 'released', ...kept })
       return
     }
     if (!await claim(reservation, { id: batchId, operation: batchRow, subject: call.session.subject, ...kept })) {
+      delivery?.discard()
       throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
     }
     await endBatch(ledger, batchId)
@@ -70,6 +73,7 @@ function acceptBatch (ledger: TaskLedger, patient: PatientLedger) {
     context.call.taskId = batchId
     // As for a submit: the tasks run, and their owner finds them in the list of its tasks.
     if (answer.leaksKey) throw gatewayError('GW_UPSTREAM_INVALID', { shouldRetry: false })
+    order.delivery?.told()
     return answerFrom(answer)
   }
 }

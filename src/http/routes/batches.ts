@@ -14,14 +14,14 @@ import type { MirrorOptions } from './mirror.ts'
 
 /** Up to fifty tasks in one call. These routes exist only when the operator opens them. */
 export function batchRoutes (app: FastifyInstance, options: MirrorOptions): void {
-  const { entrance, upstream, keys, desk, slots, store: { ledger, idempotency }, patient, rules, rates: { submits, polls, misses }, now } = options
+  const { entrance, upstream, keys, desk, slots, store: { ledger, repeats }, earliest, patient, rules, rates: { submits, polls, misses }, now } = options
   const owners = ownership(ledger, misses)
   const together = reservations(ledger, patient)
   const end = taskEnding({ ledger, desk })
 
   const submit = (operation: Operation) => mirror(operation, entrance, {
     authorize: authorizeBatch(operation, owners, rules),
-    admit: admitBatch({ submits, idempotency, keys, slots, now }, together),
+    admit: admitBatch({ submits, repeats, earliest, keys, slots, now }, together),
     forward: forwardBatch({ operation, upstream, keys }, together),
     settle: settleBatch(ledger, patient)
   })

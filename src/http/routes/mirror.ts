@@ -17,6 +17,7 @@ import { ownership } from '../ownership.ts'
 import { type Entrance, mirror } from '../pipeline.ts'
 import type { Rates } from '../rates.ts'
 import type { ReadRoute } from '../read-route.ts'
+import type { Earliest } from '../repeats.ts'
 import { guestProver } from '../sessions/guest-proofs.ts'
 import { settleStatus, settleSubmit } from '../settle.ts'
 
@@ -27,7 +28,8 @@ export interface MirrorOptions {
   readonly keys: KeyRing
   readonly desk: StatusDesk
   readonly slots: SlotSearch
-  readonly store: Pick<Store, 'ledger' | 'idempotency' | 'accounts'>
+  readonly store: Pick<Store, 'ledger' | 'repeats' | 'accounts'>
+  readonly earliest: Earliest
   readonly patient: PatientLedger
   readonly rules: SubmitRules
   readonly rates: Rates
@@ -37,12 +39,12 @@ export interface MirrorOptions {
 
 /** The upstream's own routes: one for each row of the catalog, the balance, and no wildcard. */
 export function mirrorRoutes (app: FastifyInstance, options: MirrorOptions): void {
-  const { entrance, upstream, keys, desk, slots, store: { ledger, idempotency }, patient, rules, rates: { submits, polls, misses }, guests, now } = options
+  const { entrance, upstream, keys, desk, slots, store: { ledger, repeats }, earliest, patient, rules, rates: { submits, polls, misses }, guests, now } = options
   const owners = ownership(ledger, misses)
 
   const submit = (operation: Operation) => mirror(operation, entrance, {
     authorize: authorizeSubmit(operation, owners, rules),
-    admit: admitSubmit({ prove: guestProver(guests), submits, ledger, idempotency, keys, slots, now }),
+    admit: admitSubmit({ prove: guestProver(guests), submits, ledger, repeats, earliest, keys, slots, now }),
     forward: forwardSubmit({ operation, upstream, keys }, ledger, patient),
     settle: settleSubmit(patient)
   })

@@ -29,9 +29,10 @@ local function earlier (idem, fingerprint)
   if not seen[1] or tonumber(seen[2]) + ${idempotencyMs} <= now then return nil end
   if seen[1] ~= fingerprint then return { 'mismatch' } end
   if seen[4] then return { 'answered', seen[4], seen[5], seen[6] } end
-  local stage = redis.call('HGET', base .. 'r:' .. seen[3], 'stage')
-  if stage == 'reserved' or stage == 'sent' then return { 'pending' } end
-  return { 'unknown' } -- a task whose answer was not kept may have been accepted all the same
+  local row = redis.call('HMGET', base .. 'r:' .. seen[3], 'stage', 'task')
+  if row[1] == 'reserved' or row[1] == 'sent' then return { 'pending' } end
+  if row[2] then return { 'task', row[2] } end
+  return { 'unknown' }
 end
 `
 

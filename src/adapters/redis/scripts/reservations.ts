@@ -8,15 +8,17 @@ const sweptByReserve = 20
  * The script that makes a reservation. ARGV[5..9]: when its period began (Unix ms), what it costs and what a period
  * has (microcredits, '' for no limit), how many may be unfinished, when it overstays (Unix ms). ARGV[10..14]: operation,
  * model, the key's id, 1 if it is refunded when it fails, the day. ARGV[15..17]: where its end is delivered, its idempotency
- * key and fingerprint ('' for none). ARGV[18..21], if its session has limits of its own: the session's id, the most uses and
- * microcredits ('' for no limit), how long they are kept (ms). What it answers: `granted` and the number, `novelty` and what
+ * key and fingerprint ('' for none). ARGV[18..22], if it has no such key: as in `takeRepeat`, else '' each. ARGV[23..26], if its
+ * session has limits of its own: the session's id, the most uses and microcredits ('' for no limit), how long they are kept (ms).
+ * What it answers: `granted` and the number, `novelty` and what
  * `earlier` has found, or what it lacks.
  */
 export const reservationScripts = {
   reserve: `
 local period, cost, limit, slots, lease = ARGV[5], tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), ARGV[9]
 local operation, model, key, refundable, day, deliverTo, idem, fingerprint = unpack(ARGV, 10)
-local session, mostUses, mostCredits, lastsMs = unpack(ARGV, 18)
+local print, call, start, alive, dead = unpack(ARGV, 18)
+local session, mostUses, mostCredits, lastsMs = unpack(ARGV, 23)
 -- Whom sweep would have told is told at its next turn.
 local released, lost = sweep(${sweptByReserve})
 add(account, 'missedReleased', digits(released))
@@ -25,6 +27,9 @@ trim(list, 5)
 
 if idem ~= '' then
   local seen = earlier(idem, fingerprint)
+  if seen then return { 'novelty', unpack(seen) } end
+elseif print ~= '' then
+  local seen = repeated(print, call, start, alive, dead)
   if seen then return { 'novelty', unpack(seen) } end
 end
 if redis.call('ZCARD', open) >= slots then return { 'slot' } end
@@ -66,6 +71,11 @@ if deliverTo ~= '' then
   redis.call('HSET', row, 'url', deliverTo)
   redis.call('ZADD', deliveries, '+inf', number)
   redis.call('PEXPIRE', deliveries, keepMs)
+end
+if print ~= '' then
+  redis.call('HSET', row, 'print', print, 'start', start)
+  redis.call('ZADD', base .. 'alike:' .. print, number, number)
+  redis.call('PEXPIRE', base .. 'alike:' .. print, ${slackMs})
 end
 if session then
   redis.call('HSET', row, 'session', session)

@@ -4,6 +4,7 @@ import { slackMs } from '../key-lifetimes.ts'
 /** Lua that takes a reservation from one stage to the next. */
 export const stageFunctions = `
 local function free (it)
+  forgetRepeat(it)
   giveBack(it, 1)
   redis.call('ZREM', open, it.number)
   redis.call('ZREM', deliveries, it.number)
@@ -16,6 +17,7 @@ local function endRow (it)
 end
 
 local function lose (it)
+  if it.print and it.stage == 'sent' then remindFrom(it) else forgetRepeat(it) end
   redis.call('HSET', it.key, 'stage', 'unknown', 'ended', digits(now))
   endRow(it)
   enlist(it)
@@ -34,6 +36,10 @@ local function find (it)
 end
 
 local function claim (it, task, lease)
+  if it.print then
+    redis.call('HSET', it.key, 'claimed', digits(now))
+    if it.stage == 'unknown' or redis.call('HEXISTS', it.key, 'gone') == 1 then remindFrom(it) end
+  end
   if it.stage == 'unknown' then find(it) end
   redis.call('HSET', it.key, 'stage', 'claimed', 'task', task)
   redis.call('ZADD', open, lease, it.number)
@@ -85,7 +91,8 @@ if not it.task then
   claim(it, task, ARGV[7])
 end
 keepAnswer(it, ARGV[8], ARGV[9], ARGV[10])
-return 1`,
+keepReplay(it, ARGV[8], ARGV[9], ARGV[10])
+return done()`,
 
   /** ARGV[6]: a task id. Whether its owner is its owner, or may still become it. */
   mayClaim: `
@@ -106,7 +113,7 @@ return 1`,
 local it = read(ARGV[5])
 if not it or it.stage ~= 'sent' then return 0 end
 lose(it)
-return 1`,
+return done()`,
 
   /** ARGV[6..9]: a task id, how it ended, the answer that says so, how many refunds a period has. */
   settle: `
@@ -141,6 +148,7 @@ redis.call('HSET', it.key, 'refunded', '1')
 redis.call('ZREM', unknown, it.number)
 tally(it, 'microcredits', '-' .. it.cost)
 freeIdem(it)
+forgetRepeat(it)
 return 1`,
 
   /** ARGV[5]: how many at the most. Reservations released, those lost, when the next overstays (Unix ms, '' for never). */

@@ -2,6 +2,7 @@ import { creditFunctions, creditScripts } from './credits.ts'
 import { deliveryScripts } from './deliveries.ts'
 import { idempotencyFunctions, idempotencyScripts } from './idempotency.ts'
 import { listFunctions, listScripts } from './lists.ts'
+import { repeatedFunctions, repeatFunctions, repeatScripts } from './repeats.ts'
 import { reservationScripts } from './reservations.ts'
 import { stageFunctions, stageScripts } from './stages.ts'
 
@@ -20,6 +21,9 @@ import { stageFunctions, stageScripts } from './stages.ts'
  * deliveries      the numbers of those whose end is to be delivered, by when that is due: inf while the task runs
  * ends            the task ids of those that have ended lately, by when
  * idem:<key>      an idempotency key: its reservation's number, and the answer
+ * alike:<print>   the numbers of submits without such a key that a submit with this fingerprint may be the repeat of
+ * lost            the numbers of those whose caller does not know what came of it, by when that was found
+ * replay:<number> the answer of such a one
  * usage:<day>     sums, by what and model
  * session:<id>    uses and credits that a session with limits of its own has taken
  *
@@ -34,7 +38,7 @@ local ends = base .. 'ends'
 
 local function digits (number) return string.format('%.0f', number) end
 
-local fields = { 'stage', 'model', 'task', 'period', 'fromPeriod', 'fromGrants', 'cost', 'refundable', 'refunded', 'day', 'idem', 'session', 'ended' }
+local fields = { 'stage', 'model', 'task', 'period', 'fromPeriod', 'fromGrants', 'cost', 'refundable', 'refunded', 'day', 'idem', 'session', 'ended', 'print' }
 
 -- A reservation that is there and not past its retention.
 local function read (number)
@@ -55,12 +59,13 @@ const subjectScripts = {
   ...stageScripts,
   ...deliveryScripts,
   ...idempotencyScripts,
+  ...repeatScripts,
   ...creditScripts,
   ...listScripts
 } as const
 
 /** The later ones call the earlier ones. */
-const functions = [common, creditFunctions, idempotencyFunctions, stageFunctions, listFunctions].join('')
+const functions = [common, creditFunctions, idempotencyFunctions, repeatFunctions, stageFunctions, repeatedFunctions, listFunctions].join('')
 
 export type SubjectScript = keyof typeof subjectScripts
 

@@ -1,0 +1,102 @@
+import type { KeptAnswer } from '../../domain/ledger/idempotency.ts'
+import type { Demand } from '../../domain/ledger/ledger.ts'
+import type { Repeat, Repeats } from '../../domain/ledger/repeats.ts'
+import type { Commands, Reply } from './commands.ts'
+import { earlierFrom } from './idempotency.ts'
+import { type Place, placeOf } from './key-names.ts'
+import type { Pulse } from './pulse.ts'
+
+/** Submits without an idempotency key in Redis; they are written by the scripts of the ledger. */
+export interface RedisRepeats extends Repeats {
+  /** What the ledger's own script needs to look for the first: fingerprint, call, this replica, and the others. */
+  argumentsOf (demand: Pick<Demand, 'repeat'>): readonly string[]
+  /** What that script has found has to be decided by looking after these replicas. */
+  lookAfter (reply: readonly Reply[]): Promise<void>
+  /** A script has failed that may have taken one all the same. */
+  giveBack (demand: Pick<Demand, 'subject' | 'repeat'>): void
+  /** What a script says of it: 2 if some had to be forgotten. */
+  note (subject: string, reply: Reply): void
+  /** Writes what nobody waits for, and what could not be written. */
+  flush (): Promise<void>
+}
+
+/** A long outage shall not fill the memory. */
+const maxOwed = 10_000
+
+export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse: Pulse): RedisRepeats {
+  const crowded = new Set<string>()
+  /** Numbers, by subject. */
+  let delivered = new Map<string, string[]>()
+  const owed: Array<() => Promise<void>> = []
+
+  const owe = (write: () => Promise<void>): void => {
+    if (owed.length < maxOwed) owed.push(write)
+  }
+  const note = (subject: string, reply: Reply): void => {
+    if (reply === 2) crowded.add(subject)
+  }
+  const end = async (subject: string, { fingerprint, call }: Repeat, isDelivered: boolean): Promise<void> => {
+    await ofSubject(subject, 'endRepeat', fingerprint, call, isDelivered ? 1 : 0)
+  }
+  const lose = async ({ subject, number }: Place, answer: KeptAnswer | undefined): Promise<void> => {
+    const kept = answer === undefined ? ['', '', ''] : [answer.status, answer.contentType, answer.body]
+    note(subject, await ofSubject(subject, 'undelivered', number, ...kept))
+  }
+  /** A store that does not take it now takes it later: else an entry would serve nobody, or somebody twice. */
+  const surely = async (write: () => Promise<void>): Promise<void> => {
+    await write().catch((error: unknown) => {
+      owe(write)
+      throw error
+    })
+  }
+  const argumentsOf = (repeat: Repeat): readonly string[] => {
+    const { alive, dead } = pulse.knownSince(repeat.arrivedAt)
+    return [repeat.fingerprint, repeat.call, pulse.start, alive, dead]
+  }
+  const lookAfter = async ([kind, ...starts]: readonly Reply[]): Promise<void> => {
+    if (kind !== undefined && String(kind) === 'pending' && starts.length > 0) await pulse.look([...new Set(starts.map(String))])
+  }
+
+  return {
+    argumentsOf: ({ repeat }) => repeat === undefined ? ['', '', '', '', ''] : argumentsOf(repeat),
+    lookAfter,
+    giveBack ({ subject, repeat }) {
+      if (repeat !== undefined) owe(() => end(subject, repeat, false))
+    },
+    note,
+    async flush () {
+      const now = delivered
+      delivered = new Map()
+      for (const [subject, numbers] of now) {
+        await ofSubject(subject, 'delivered', ...numbers).catch(() => delivered.set(subject, [...numbers, ...delivered.get(subject) ?? []]))
+      }
+      for (const write of owed.splice(0)) await write().catch(() => owe(write))
+    },
+    async take (subject, repeat) {
+      const reply = await ofSubject(subject, 'takeRepeat', ...argumentsOf(repeat)).catch((error: unknown) => {
+        owe(() => end(subject, repeat, false))
+        throw error
+      }) as Reply[]
+      await lookAfter(reply)
+      return earlierFrom(reply)
+    },
+    end: (subject, repeat, isDelivered) => surely(() => end(subject, repeat, isDelivered)),
+    delivered (id) {
+      const place = placeOf(id)
+      if (place === null) return
+      const { subject, number } = place
+      const numbers = delivered.get(subject)
+      if (numbers === undefined) delivered.set(subject, [number])
+      else numbers.push(number)
+    },
+    async undelivered (id, answer) {
+      const place = placeOf(id)
+      if (place !== null) await surely(() => lose(place, answer))
+    },
+    crowded () {
+      const subjects = [...crowded]
+      crowded.clear()
+      return subjects
+    }
+  }
+}

@@ -1,0 +1,259 @@
+import type { DatabaseSync } from 'node:sqlite'
+import type { Earlier, KeptAnswer } from '../../domain/ledger/idempotency.ts'
+import type { Demand, LedgerTerms } from '../../domain/ledger/ledger.ts'
+import { maxRepeats, type Repeat, repeatMs, type Repeats } from '../../domain/ledger/repeats.ts'
+import type { GroupCommit } from './group-commit.ts'
+import { outcomeOf, type OutcomeRow } from './idempotency.ts'
+import { rowAt } from './pages.ts'
+import type { Reservations } from './reservations.ts'
+import { read } from './store-down.ts'
+
+/** Submits without an idempotency key, and what the ledger tells of them: `claimed` within its transaction. */
+export interface SqliteRepeats extends Repeats {
+  /** As `take`, but of what may not be on disk yet. */
+  find (subject: string, repeat: Repeat): Earlier | null
+  begin (id: number, demand: Demand): void
+  claimed (id: number, answer?: KeptAnswer): void
+  /** Its outcome is unknown. */
+  lost (id: number): void
+  /** Nothing was accepted, an operator let it go, or it never ended. */
+  drop (id: number): void
+  /** Writes what nobody waits for. */
+  tidy (): void
+}
+
+interface Submit {
+  readonly id: number
+  readonly subject: string
+  /** Equal submits of one subject have one. */
+  readonly name: string
+  /** Its answer, if it was given one; as in its row. */
+  answer: KeptAnswer | undefined
+  /** Its caller has gone without an answer. */
+  isUndelivered: boolean
+  /** By the time that has passed; `null` while its outcome is open, or is being delivered. */
+  until: number | null
+  /** The call that it serves. */
+  takenBy: string | null
+}
+
+interface RepeatsOptions {
+  readonly reservations: Reservations
+  /** Of an earlier server. */
+  readonly remembered: readonly RememberedRow[]
+  readonly now: () => number
+  /** As in `Clock`. */
+  readonly elapsed: () => number
+}
+
+/**
+ * One server owns the file, so it keeps in memory which callers are still there, and whose submit serves whom. The file
+ * has what a later one needs: the fingerprint, which is written with the step `sent` and taken away together with
+ * whatever is written after its answer was delivered. After a crash whatever still has one counts as undelivered: in doubt
+ * a submit that was answered in the last moment is not made again.
+ */
+export function sqliteRepeats (db: DatabaseSync, group: GroupCommit, { reservations, remembered, now, elapsed }: RepeatsOptions): SqliteRepeats {
+  const sql = statements(db)
+  const { all, add, remove, alike } = submits(remembered.map(row => ({ ...row, until: elapsed() + Math.min(repeatMs, row.until - now()) })))
+  /** Those that are remembered, by subject, the oldest first. */
+  const kept = new Map<string, Set<Submit>>()
+  const crowded = new Set<string>()
+  /** Rows whose fingerprint is to be taken away. */
+  let over: Submit[] = []
+  let written: Submit[] = []
+
+  const forget = (submit: Submit): void => {
+    remove(submit)
+    const its = kept.get(submit.subject)
+    its?.delete(submit)
+    if (its?.size === 0) kept.delete(submit.subject)
+  }
+  const end = (submit: Submit): void => {
+    forget(submit)
+    over.push(submit)
+  }
+  const remember = (submit: Submit): void => {
+    const its = kept.get(submit.subject) ?? new Set()
+    kept.set(submit.subject, its.add(submit))
+    if (its.size <= maxRepeats) return
+    const [oldest] = its
+    end(oldest!)
+    crowded.add(submit.subject)
+  }
+  /** `null`: nothing was accepted. */
+  const outcomeNow = ({ id, answer }: Submit): Earlier | null => {
+    if (reservations.get(id) !== undefined) return { kind: 'pending' }
+    const row = read(() => sql.find.get(id) as OutcomeRow | undefined)
+    const outcome = row === undefined ? null : outcomeOf(row)
+    return outcome?.kind === 'task' && answer !== undefined ? { kind: 'answered', answer } : outcome
+  }
+  const keepRow = ({ id, until, answer }: Submit): void => {
+    sql.keep.run(id, now() + until! - elapsed(), ...columnsOf(answer))
+  }
+  const isOver = ({ until }: Submit): boolean => until !== null && until <= elapsed()
+  const mayServe = ({ isUndelivered, until, takenBy }: Submit): boolean => (isUndelivered || until !== null) && takenBy === null
+
+  group.onBegin(() => {
+    written = over
+    over = []
+    for (const { id, until } of written) {
+      sql.clear.run(id)
+      if (until !== null) sql.forget.run(id)
+    }
+  })
+  group.onUndo(() => {
+    over.push(...written)
+    written = []
+  })
+  for (const submit of [...all.values()]) remember(submit)
+
+  const find = (subject: string, repeat: Repeat): Earlier | null => {
+    const equal = alike(nameOf(subject, repeat))
+    const own = equal.find(({ takenBy }) => takenBy === repeat.call)
+    for (const submit of own === undefined ? equal : [own, ...equal]) {
+      if (isOver(submit)) end(submit)
+      else if (submit === own || mayServe(submit)) {
+        const earlier = outcomeNow(submit)
+        if (earlier !== null) {
+          submit.takenBy = repeat.call
+          return earlier
+        }
+        forget(submit)
+      }
+    }
+    return null
+  }
+
+  return {
+    find,
+    async take (subject, repeat) {
+      const earlier = find(subject, repeat)
+      await group.committed() // what is told here must not be undone
+      return earlier
+    },
+    async end (subject, repeat, isDelivered) {
+      const submit = alike(nameOf(subject, repeat)).find(({ takenBy }) => takenBy === repeat.call)
+      if (submit === undefined) return
+      if (isDelivered) end(submit)
+      else submit.takenBy = null
+    },
+    delivered (name) {
+      const submit = all.get(rowAt(name)!)
+      if (submit !== undefined) end(submit)
+    },
+    async undelivered (name, answer) {
+      const submit = all.get(rowAt(name)!)
+      if (submit === undefined) return
+      submit.isUndelivered = true
+      submit.answer ??= answer
+      remember(submit)
+      const outcome = outcomeNow(submit)
+      if (outcome?.kind !== 'task' && outcome?.kind !== 'answered') return // it is written when there is a task
+      submit.until ??= elapsed() + repeatMs
+      group.run(() => keepRow(submit))
+      await group.committed()
+    },
+    crowded () {
+      const subjects = [...crowded]
+      crowded.clear()
+      return subjects
+    },
+    begin (id, { subject, repeat }) {
+      if (repeat !== undefined) add({ id, subject, name: nameOf(subject, repeat), answer: undefined, isUndelivered: false, until: null, takenBy: null })
+    },
+    claimed (id, answer) {
+      const submit = all.get(id)
+      if (submit === undefined) return
+      submit.answer ??= answer
+      if (!submit.isUndelivered && submit.until === null) return
+      submit.until ??= elapsed() + repeatMs
+      keepRow(submit)
+    },
+    lost (id) {
+      const submit = all.get(id)
+      if (submit === undefined) return
+      submit.until ??= elapsed() + repeatMs
+      remember(submit)
+    },
+    drop (id) {
+      const submit = all.get(id)
+      if (submit !== undefined) forget(submit)
+    },
+    tidy () {
+      for (const its of kept.values()) for (const submit of its) if (isOver(submit)) end(submit)
+      if (over.length > 0) group.run(() => {})
+    }
+  }
+}
+
+/** All submits whose answers were not delivered, by their rows and by their names. */
+function submits (remembered: readonly RememberedRow[]) {
+  const all = new Map<number, Submit>()
+  const byName = new Map<string, Set<Submit>>()
+  const add = (submit: Submit): void => {
+    all.set(submit.id, submit)
+    byName.set(submit.name, (byName.get(submit.name) ?? new Set()).add(submit))
+  }
+  for (const { id, subject, repeat, until } of remembered) {
+    add({ id, subject, name: nameOf(subject, { fingerprint: repeat }), answer: undefined, isUndelivered: true, until, takenBy: null })
+  }
+  return {
+    all: all as ReadonlyMap<number, Submit>,
+    add,
+    remove ({ id, name }: Submit): void {
+      const submit = all.get(id)
+      const equal = byName.get(name)
+      if (submit === undefined || equal === undefined) return
+      all.delete(id)
+      equal.delete(submit)
+      if (equal.size === 0) byName.delete(name)
+    },
+    alike: (name: string): readonly Submit[] => [...byName.get(name) ?? []]
+  }
+}
+
+/** No fingerprint has a line break in it. */
+function nameOf (subject: string, { fingerprint }: Pick<Repeat, 'fingerprint'>): string {
+  return `${fingerprint}\n${subject}`
+}
+
+function columnsOf (answer: KeptAnswer | undefined): readonly [number, string, Buffer] | readonly [null, null, null] {
+  return answer === undefined ? [null, null, null] : [answer.status, answer.contentType, answer.body]
+}
+
+/** The command line may have let one go. */
+const isHeld = "NOT (stage = 'unknown' AND refunded = 1)"
+
+function statements (db: DatabaseSync) {
+  return {
+    find: db.prepare(`SELECT stage, task_id, status, content_type, body FROM tasks LEFT JOIN repeats USING (id) WHERE id = ? AND ${isHeld}`),
+    // The instant stays; and so does an answer that is there.
+    keep: db.prepare(`INSERT INTO repeats (id, until, status, content_type, body) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+      status = excluded.status, content_type = excluded.content_type, body = excluded.body WHERE status IS NULL`),
+    clear: db.prepare('UPDATE tasks SET repeat = NULL WHERE id = ?'),
+    forget: db.prepare('DELETE FROM repeats WHERE id = ?')
+  }
+}
+
+/** A submit that an earlier server has not delivered, and until when it is remembered (Unix ms). */
+export interface RememberedRow {
+  readonly id: number
+  readonly subject: string
+  readonly repeat: string
+  readonly until: number
+}
+
+/**
+ * What an earlier server has not delivered, before its rows are changed. All its callers are gone, and nobody could repeat
+ * anything while there was no server: the two minutes begin now, once.
+ */
+export function rememberedRows (db: DatabaseSync, { sentMs, reservedMs }: LedgerTerms, now: number): readonly RememberedRow[] {
+  // Older ones were over, or not young enough, when the last one was made.
+  const youngMs = reservedMs + sentMs + repeatMs
+  const { id: first } = db.prepare(`SELECT coalesce((SELECT id FROM tasks
+    WHERE created_at < (SELECT created_at FROM tasks ORDER BY id DESC LIMIT 1) - ? ORDER BY id DESC LIMIT 1), 0) AS id`).get(youngMs) as { id: number }
+  db.prepare(`INSERT OR IGNORE INTO repeats (id, until) SELECT id, ? FROM tasks
+    WHERE id > ? AND repeat IS NOT NULL AND stage IN ('sent', 'claimed', 'settled')`).run(now + repeatMs, first)
+  return db.prepare(`SELECT id, subject, repeat, coalesce(until, ended_at + ?) AS until FROM tasks LEFT JOIN repeats USING (id)
+    WHERE id > ? AND repeat IS NOT NULL AND ${isHeld}`).all(repeatMs, first) as unknown as RememberedRow[]
+}

@@ -1,0 +1,159 @@
+import { type Earlier, fingerprintOf, type IdempotencyKey, type IdempotencyStore, type KeptAnswer } from '../domain/ledger/idempotency.ts'
+import type { ReservationId } from '../domain/ledger/ledger.ts'
+import { maxKeptBytes, type Repeat, type Repeats } from '../domain/ledger/repeats.ts'
+import type { Operation } from '../domain/policy/catalog.ts'
+import { budgetOf } from '../domain/sessions/session.ts'
+import type { Timers } from '../domain/timers.ts'
+import type { UpstreamAnswer } from '../domain/upstream.ts'
+import { gatewayError } from '../errors.ts'
+import type { Context } from './call.ts'
+import { keptFrom } from './idempotency.ts'
+
+/** When to ask again for an answer that is on its way, seconds: clients do so twice, and that covers a usual call. */
+const pendingRetrySeconds = 5
+/** Repeats that wait for one first, in each process. */
+const maxWaiting = 2
+/** How often a first is looked at, ms: it may be another replica's. */
+const firstLookMs = 10
+const lookEveryMs = 250
+
+/** What a submit without an idempotency key may be the repeat of: the same route, model and body, of the same budget. */
+export function repeatOf ({ request, call }: Context, { method, url }: Operation, body: Buffer): Repeat {
+  const budget = budgetOf(call.session)?.id ?? ''
+  return { fingerprint: fingerprintOf(method, url, String(call.model), budget, body), call: request.id, arrivedAt: call.startedAt }
+}
+
+/** How a submit may have been made before: with this key, or without one. */
+export interface Repeatable {
+  readonly idempotency: IdempotencyKey | undefined
+  readonly repeat: Repeat | undefined
+}
+
+/**
+ * What became of the first of a submit; `null`: it is the first. While that still runs it is waited for. Throws
+ * `GW_IDEMPOTENCY_PENDING` when two others wait already, or when nobody waits any more.
+ */
+export type Earliest = (order: Repeatable, context: Context) => Promise<Outcome | null>
+
+/** What a first has come to. */
+export type Outcome = Exclude<Earlier, { readonly kind: 'pending' }>
+
+export interface EarliestOptions {
+  readonly idempotency: IdempotencyStore
+  readonly repeats: Repeats
+  readonly timers: Timers
+}
+
+export function earliest ({ idempotency, repeats, timers }: EarliestOptions): Earliest {
+  const waiting = new Map<string, number>()
+
+  const wait = async (name: string, look: () => Promise<Earlier | null>, context: Context): Promise<Outcome | null> => {
+    const others = waiting.get(name) ?? 0
+    if (others >= maxWaiting) throw pending()
+    waiting.set(name, others + 1)
+    try {
+      for (let pauseMs = firstLookMs; ; pauseMs = Math.min(2 * pauseMs, lookEveryMs)) {
+        await pause(timers, pauseMs, context)
+        if (context.call.closed) throw pending()
+        const earlier = await look()
+        if (earlier?.kind !== 'pending') return earlier
+      }
+    } finally {
+      const left = waiting.get(name)! - 1
+      if (left === 0) waiting.delete(name)
+      else waiting.set(name, left)
+    }
+  }
+
+  return async ({ idempotency: key, repeat }, context) => {
+    const { subject } = context.call.session
+    const look = async (): Promise<Earlier | null> => {
+      if (key !== undefined) return await idempotency.earlier(subject, key)
+      return repeat === undefined ? null : await repeats.take(subject, repeat)
+    }
+    const earlier = await look()
+    if (earlier?.kind !== 'pending') return earlier
+    if (repeat === undefined) return await wait(`${key!.key}\n${subject}`, look, context)
+    try {
+      return await wait(repeat.call, look, context) // it has its first for itself
+    } catch (error) {
+      await repeats.end(subject, repeat, false)
+      throw error
+    }
+  }
+}
+
+function pending () {
+  return gatewayError('GW_IDEMPOTENCY_PENDING', { retryAfterSeconds: pendingRetrySeconds })
+}
+
+/** Until then, or until the caller goes. */
+function pause (timers: Timers, ms: number, { reply }: Context): Promise<void> {
+  return new Promise(resolve => {
+    const done = (): void => {
+      cancel()
+      reply.raw.off('close', done)
+      resolve()
+    }
+    const cancel = timers.after(ms, done)
+    reply.raw.once('close', done)
+  })
+}
+
+/**
+ * Calls back when a response is over: whether the whole of it was handed over before its connection ended. What a proxy
+ * loses after that can not be seen.
+ */
+function whenOver ({ call, reply }: Context, then: (isDelivered: boolean) => void): void {
+  if (call.closed) then(false)
+  else reply.raw.once('close', () => then(reply.raw.writableFinished))
+}
+
+/** Whether the caller of a submit without a key learns what became of it. */
+export interface Delivery {
+  /** Its caller has gone, or was answered before anything was known. */
+  readonly isLost: boolean
+  /** What the upstream has answered, before it is claimed; returned if it has to be kept at once, as its caller has gone. */
+  keep (answer: UpstreamAnswer): KeptAnswer | undefined
+  /** The task is not the caller's after all: what was kept is nobody's. */
+  discard (): void
+  /** It is claimed, and its caller is about to be told of its task. */
+  told (): void
+  /** Nothing was accepted: there is nothing to repeat. */
+  released (): void
+}
+
+/** Watches whether the answer of a granted submit arrives; if not, its repeat gets it. */
+export function watchDelivery (repeats: Repeats, id: ReservationId, context: Context): Delivery {
+  const { request } = context
+  let isOpen = true
+  let isLost = false
+  let isTold = false
+  let kept: KeptAnswer | undefined
+  whenOver(context, isDelivered => {
+    isLost = !isDelivered || !isTold
+    if (!isOpen) return
+    if (!isLost) return repeats.delivered(id)
+    repeats.undelivered(id, kept).catch(err => request.log.warn({ err, reservation: id }, 'an answer that did not arrive is not on disk yet'))
+  })
+  return {
+    get isLost () { return isLost },
+    keep (answer) {
+      const whole = keptFrom(answer)
+      if (whole.body.length <= maxKeptBytes) kept = whole
+      return isLost ? kept : undefined
+    },
+    discard () { kept = undefined },
+    told () { isTold = true },
+    released () { isOpen = false }
+  }
+}
+
+/** Watches whether the answer of a repeat arrives: `tells` when it has a task in it. Else the next one gets it. */
+export function watchRepeat (repeats: Repeats, repeat: Repeat, tells: boolean, context: Context): void {
+  const { request, call: { session: { subject } } } = context
+  whenOver(context, isDelivered => {
+    repeats.end(subject, repeat, isDelivered && tells)
+      .catch(err => request.log.warn({ err }, 'a repeat is over, and its first does not know it'))
+  })
+}
