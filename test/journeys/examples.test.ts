@@ -225,6 +225,30 @@ t.test('3: a page of the same origin works with a cookie, and hears its task end
   t.same(await session('GET'), [401, 'GW_NO_SESSION'], 'and the browser has forgotten it')
 })
 
+t.test('3: an EventSource that was refused is followed by another, until the session or the task is over', async t => {
+  const it = await start(t, 3)
+  it.app.gateway = it.origin
+  it.useBackend()
+  const refusals = [503, 429]
+  await it.page.clock.install()
+  await it.page.route('**/events', route => {
+    const status = refusals.shift()
+    return status === undefined ? route.continue() : route.fulfill({ status })
+  })
+  await it.runPage()
+  await it.passUntil('the page hears the end', async () => {
+    await it.page.clock.runFor(3000)
+    return await it.page.title() === 'success'
+  })
+  const streams = () => it.lines().filter(({ operation }) => operation === 'taskEvents').length
+  await until('its way back was closed', async () => {
+    await it.page.clock.runFor(3000)
+    return streams() === 2
+  })
+  await it.page.clock.runFor(20_000)
+  t.same([refusals, streams()], [[], 2])
+})
+
 t.test('3: so does a page that the gateway serves itself, with the backend behind one path of the proxy', async t => {
   const folder = mkdtempSync(join(tmpdir(), 'gateway-app-'))
   t.teardown(() => rmSync(folder, { recursive: true }))

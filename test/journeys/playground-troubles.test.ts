@@ -1,5 +1,6 @@
 import t from 'tap'
 import { pictureOf } from '../helpers/chromium.ts'
+import { cookieNameAt } from '../helpers/cookies.ts'
 import { adminToken, taskMs } from '../helpers/gateway.ts'
 import { button, generate, kept, passUntilSaid, pictureWidth, playgrounds, secureOrigin, signIn } from '../helpers/playground.ts'
 import { until } from '../helpers/until.ts'
@@ -54,6 +55,66 @@ t.test('a stream that is cut off is taken up again where it was, by a page with 
   t.equal(await pictureWidth(page), 512)
   await until('both have ended', () => gateway.lines().filter(({ operation }) => operation === 'taskEvents').length === 2)
   t.same(complaints(), [])
+})
+
+for (const [kind, env] of [['a cookie', undefined], ['a token', {}]] as const) {
+  t.test(`a stream that is refused for a while is asked for again, by a page with ${kind}`, async t => {
+    const gateway = await start(t, env === undefined ? {} : { env })
+    const { page } = await open(t, secureOrigin)
+    await page.clock.install()
+    await page.reload()
+    await signIn(page, await gateway.mint('alice'))
+    const refusals = [429, 503, 502]
+    const asked: number[] = []
+    await page.route('**/events', async route => {
+      asked.push(await page.evaluate(() => Date.now()))
+      const status = refusals.shift()
+      if (status === undefined) await route.continue()
+      else await route.fulfill({ status, headers: { 'retry-after': '7' } })
+    })
+    await generate(page, 'a red cube')
+    await until('it gets through', async () => {
+      await page.clock.runFor(500)
+      return asked.length === 4
+    })
+    t.ok(asked.every((time, index) => index === 0 || time - asked[index - 1]! >= 7000), 'when it was told to')
+    await passUntilSaid(page, gateway, 'Done.')
+    t.equal(await pictureWidth(page), 512)
+  })
+}
+
+t.test('a stream that is refused for good is not asked for again', async t => {
+  const gateway = await start(t)
+  const { page, requests } = await open(t, secureOrigin)
+  await signIn(page, await gateway.mint('alice'))
+  await page.route('**/events', route => route.fulfill({ status: 404 }))
+  await generate(page, 'a red cube')
+  await page.getByText('The gateway tells no more about this task.').waitFor()
+  t.equal(requests.filter(request => request.endsWith('/events')).length, 1)
+})
+
+t.test('a browser that drops secure cookies on a page that counts as secure costs nobody a token', async t => {
+  const { mint, lines, origin } = await start(t, { env: {} })
+  const { page } = await open(t, origin)
+  // As WebKit does at http://localhost: such a cookie is not kept, whoever sets it, and nothing is said.
+  await page.addInitScript(() => {
+    const { get, set } = Object.getOwnPropertyDescriptor(Document.prototype, 'cookie')!
+    Object.defineProperty(Document.prototype, 'cookie', { get: get!, set (text: string) { if (!/;\s*secure/i.test(text)) set!.call(this, text) } })
+  })
+  await page.reload()
+  t.equal(await page.evaluate(() => isSecureContext), true)
+  const token = await mint('alice')
+  await signIn(page, token)
+  t.match(await page.locator('#why').innerText(), /^This browser keeps no cookies for this page: the token stays in this tab/)
+  t.same(lines().filter(({ operation }) => operation === 'swapSession'), [])
+})
+
+t.test('where secure cookies are kept on http, as in Chromium at localhost, the session is in one, and the probe is gone', async t => {
+  const { mint, origin } = await start(t, { env: {} })
+  const { page } = await open(t, origin)
+  await signIn(page, await mint('alice'))
+  t.notOk(await page.locator('#why').isVisible())
+  t.same((await page.context().cookies()).map(({ name }) => name), [cookieNameAt(origin)])
 })
 
 t.test('a browser that keeps no cookies costs nobody a token', async t => {

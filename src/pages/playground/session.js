@@ -6,7 +6,16 @@
 /** Why a cookie would not last here. Such a browser drops it without a word, and the swap has used up the token. */
 const whyNoCookie = () => {
   if (!isSecureContext) return `This page came without https, so the browser keeps no session cookie: ${inThisTab}`
-  return navigator.cookieEnabled ? null : `This browser keeps no cookies for this page: ${inThisTab}`
+  return navigator.cookieEnabled && keepsCookies() ? null : `This browser keeps no cookies for this page: ${inThisTab}`
+}
+
+/** Of the kind of the session's: without https Safari keeps none of them on localhost, secure context or not. */
+const keepsCookies = () => {
+  const [probe, place] = ['__Host-apixo_probe=1', 'Secure; Path=/; SameSite=Strict']
+  document.cookie = `${probe}; ${place}`
+  const isKept = document.cookie.split('; ').includes(probe)
+  document.cookie = `${probe}; ${place}; Max-Age=0`
+  return isKept
 }
 
 const signIn = async token => {

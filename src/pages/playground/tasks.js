@@ -21,7 +21,6 @@ const watch = (taskId, model) => {
   part('state').textContent = states.pending
   part('results').replaceChildren()
   part('task').hidden = false
-  const listen = bearer === null ? listenByCookie : listenByToken
   listen(`/gateway/tasks/${encodeURIComponent(taskId)}/events`, signal, {
     state ({ data: { state, failMsg, failCode } }) {
       isOver = state === 'success' || state === 'failed'
@@ -38,39 +37,40 @@ const watch = (taskId, model) => {
   })
 }
 
-const listenByCookie = (path, signal, heard) => {
-  const source = new EventSource(path)
-  for (const type of ['state', 'results']) source.addEventListener(type, event => heard[type](JSON.parse(event.data)))
-  source.onerror = () => {
-    // It tries again by itself, but not after a refusal, and need not after the end.
-    if (!heard.isOver() && source.readyState !== EventSource.CLOSED) return
-    source.close()
-    heard.end()
-  }
-  signal.addEventListener('abort', () => source.close())
-}
-
-/** `EventSource` sends no header, and a token in the address would be in logs and histories: the same stream, read by hand. */
-const listenByToken = async (path, signal, heard) => {
+/** Too many at once, or a gateway that restarts: it passes. An `EventSource` would end for good at each of these. */
+const isPassing = status => status === 429 || (status > 500 && status < 505)
+/**
+ * The stream, read by hand: `EventSource` sends no header (a token in the address would be in logs and histories), and says
+ * of no refusal which it was.
+ */
+const listen = async (path, signal, heard) => {
   let lastId = null
+  let retryMs = 3000
   const tell = block => {
     const valueOf = name => block.split('\n').filter(line => line.startsWith(`${name}: `)).map(line => line.slice(name.length + 2)).join('\n')
     lastId = valueOf('id') || lastId
+    retryMs = Number(valueOf('retry')) || retryMs
     heard[valueOf('event')]?.(JSON.parse(valueOf('data')))
   }
   while (!signal.aborted && !heard.isOver()) {
+    let waitMs = null
     try {
-      const headers = { authorization: `Bearer ${bearer.token}`, ...lastId === null ? {} : { 'last-event-id': lastId } }
+      const headers = { ...bearer === null ? {} : { authorization: `Bearer ${bearer.token}` }, ...lastId === null ? {} : { 'last-event-id': lastId } }
       const response = await fetch(path, { headers, signal })
-      if (response.status !== 200) break
-      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
-      for (let rest = '', chunk; !(chunk = await reader.read()).done;) {
-        const blocks = (rest + chunk.value).split('\n\n')
-        rest = blocks.pop()
-        blocks.forEach(tell)
+      if (response.status !== 200) {
+        if (!isPassing(response.status)) break
+        waitMs = 1000 * response.headers.get('retry-after')
+        response.body?.cancel()
+      } else {
+        const reader = response.body.pipeThrough(new TextDecoderStream()).getReader()
+        for (let rest = '', chunk; !(chunk = await reader.read()).done;) {
+          const blocks = (rest + chunk.value).split('\n\n')
+          rest = blocks.pop()
+          blocks.forEach(tell)
+        }
       }
     } catch { /* The connection was lost, or nobody listens any more. */ }
-    if (!signal.aborted && !heard.isOver()) await new Promise(resolve => setTimeout(resolve, 3000))
+    if (!signal.aborted && !heard.isOver()) await new Promise(resolve => setTimeout(resolve, Math.max(waitMs, retryMs)))
   }
   heard.end()
 }
