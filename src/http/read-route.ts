@@ -40,11 +40,13 @@ export interface Read<Named extends 'own' | null> {
 export type ReadHandler<Named extends 'own' | null> = (read: Read<Named>) => unknown
 
 /** Adds a GET route for callers with a session. */
-export type ReadRoute = <Named extends 'own' | null>(app: FastifyInstance, rules: ReadRules<Named>, handler: ReadHandler<Named>) => void
+export type ReadRoute =
+  <Named extends 'own' | null>(app: FastifyInstance, rules: ReadRules<Named>, handler: ReadHandler<Named>) => void
 
 /**
- * The stages of whatever reads for a session, in one order: scope, query, the task is the caller's, its model permitted,
- * one poll counted. What fails after that is no refusal, unless the handler itself still refuses the caller in *admit*.
+ * The stages of whatever reads for a session, in one order: scope, query, the task is the caller's, its model is
+ * permitted, one poll counted. What fails after that is no refusal, unless the handler itself still refuses the caller
+ * in *admit*.
  *
  * A stranger's task and one that does not exist are the same `GW_TASK_NOT_FOUND`.
  */
@@ -64,19 +66,20 @@ export function readRoutes ({ authenticate, ledger, rates: { polls, misses } }: 
     return task
   }
 
-  return (app, { url, operation, scope, query, task: named }, handler) => {
+  return (app, { url, operation, scope, query: names, task: named }, handler) => {
     app.get(url, { config: { operation }, onRequest: authenticate }, async (request, reply) => {
       const context = contextOf(request, reply)
       const { call } = context
       call.stage = 'authorize'
       if (scope !== null) checkScope(scope, call.session)
-      if (query !== null) checkQuery(query, request)
+      if (names !== null) checkQuery(names, request)
       const task = named === 'own' ? await ownTask(context) : null
       call.stage = 'admit'
       await polls(context)
       call.granted = true
       try {
-        return await handler({ context, request, reply, query: request.query as Record<string, string>, task: task as never })
+        const query = request.query as Record<string, string>
+        return await handler({ context, request, reply, query, task: task as never })
       } catch (error) {
         if (call.stage === 'admit' && isGatewayError(error) && error.statusCode < 500) call.granted = false
         throw error

@@ -25,11 +25,12 @@ const routes = {
   statusTask: { path: (taskId: string) => `/api/v1/statusTask/nano-banana?taskId=${taskId}`, isScoped: true }
 } as const
 const operations = Object.keys(routes) as Array<keyof typeof routes>
-const named = operations.filter(operation => routes[operation].path('x') !== routes[operation].path('y') && operation !== 'statusTask')
+const named = operations.filter(operation => /tasks\/x/.test(routes[operation].path('x')))
 
 /** A gateway, and a task of alice's that has ended. */
 async function start (t: Test, options: TestGatewayOptions = {}) {
-  const gateway = await crankedGateway(t, { config, ...options, env: { GATEWAY_ADMIN_TOKEN: adminToken, ...options.env } })
+  const env = { GATEWAY_ADMIN_TOKEN: adminToken, ...options.env }
+  const gateway = await crankedGateway(t, { config, ...options, env })
   const files = await fileServer(t, whole('a picture'))
   const token = await gateway.mint('alice')
   const taskId = await taskWith(gateway, token, { resultUrls: [files.origin] })
@@ -66,11 +67,13 @@ t.test('one poll too many is refused by each, in the same way', async t => {
   }
 })
 
-t.test('a session without the scope, a foreign task, a batch and another model are refused before a poll is counted', async t => {
+t.test('without the scope, for a foreign task, a batch or another model each refuses in the same way', async t => {
   const { call, mint, token, taskId, lineOf } = await start(t, { config: `${config}\nbatches: { enabled: true }` })
-  const [writer, bob, other] = [await mint('alice', { scopes: ['tasks:write'] }), await mint('bob'), await mint('alice', { models: ['sora-2'] })]
+  const [writer, bob] = [await mint('alice', { scopes: ['tasks:write'] }), await mint('bob')]
+  const other = await mint('alice', { models: ['sora-2'] })
   for (const operation of operations.filter(operation => routes[operation].isScoped)) {
-    t.match(await call(routes[operation].path(taskId), { token: writer }), { status: 403, error: 'GW_SCOPE_DENIED', text: /tasks:read/ }, operation)
+    const unscoped = await call(routes[operation].path(taskId), { token: writer })
+    t.match(unscoped, { status: 403, error: 'GW_SCOPE_DENIED', text: /tasks:read/ }, operation)
     t.match(await lineOf(operation), { granted: false, stage: 'authorize' })
   }
   const { json: { data: { batchId } } } = await submitBatch({ call }, token, anyItems(1))
@@ -83,13 +86,15 @@ t.test('a session without the scope, a foreign task, a batch and another model a
       t.same([status, error], [404, 'GW_TASK_NOT_FOUND'], operation)
       t.match(await lineOf(operation), { granted: false, taskId: null })
     }
-    t.match(await call(routes[operation].path(taskId), { token: other }), { status: 403, error: 'GW_MODEL_DENIED' }, operation)
-    t.match(await call(`${routes[operation].path(taskId)}?x=1`, { token }), { status: 400, error: 'GW_BAD_REQUEST' }, operation)
+    const path = routes[operation].path(taskId)
+    t.match(await call(path, { token: other }), { status: 403, error: 'GW_MODEL_DENIED' }, operation)
+    t.match(await call(`${path}?x=1`, { token }), { status: 400, error: 'GW_BAD_REQUEST' }, operation)
   }
 })
 
 t.test('what a handler still refuses is a refusal', async t => {
-  const { call, listen, token, taskId, lineOf } = await start(t, { config: `${config}\nlimits: { streamsPerSubject: 1 }`.replace('limits: { addressFailuresPerMinute: 10000 }\n', '') })
+  const narrow = config.replace('limits: { ', 'limits: { streamsPerSubject: 1, ')
+  const { call, listen, token, taskId, lineOf } = await start(t, { config: narrow })
   await listen('/gateway/events', { token })
   t.match(await call(routes.taskEvents.path(taskId), { token }), { status: 429, error: 'GW_RATE_LIMITED' })
   t.match(await lineOf('taskEvents'), { granted: false, stage: 'admit' })
@@ -118,7 +123,9 @@ t.test('nor is a Redis that is away, for readers and for those who submit', asyn
   const server = await redisServer(t, { appendonly: true })
   const { call, submit, token, taskId, refusals } = await start(t, { env: { GATEWAY_STORE: server.url } })
   await server.kill()
-  for (const operation of operations) t.equal((await call(routes[operation].path(taskId), { token })).error, 'GW_STORE_DOWN', operation)
+  for (const operation of operations) {
+    t.equal((await call(routes[operation].path(taskId), { token })).error, 'GW_STORE_DOWN', operation)
+  }
   t.equal((await submit(token)).error, 'GW_STORE_DOWN')
   await server.start()
   await until('it is back', async () => (await call('/readyz')).status === 200)

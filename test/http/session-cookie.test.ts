@@ -213,6 +213,13 @@ t.test('of other cookies nothing is read', async t => {
   t.equal((await call('/gateway/session', { headers: { cookie: `a=1; ${cookieNameAt(gateway.origin)}=${value}; b=2`, 'sec-fetch-site': 'same-origin' } })).status, 200)
 })
 
+t.test('a caller that does not say where it calls has the cookie of the usual port', async t => {
+  const { origin } = await startGateway(t, { config: longLived })
+  const ask = (name: string) => rawHttp(t, origin, `GET /gateway/session HTTP/1.1\r\nhost: ^\r\ncookie: ${name}=x\r\nconnection: close\r\n\r\n`)
+  t.match((await ask('__Host-apixo_session')).text, /GW_BAD_SESSION/)
+  t.match((await ask(cookieNameAt(origin))).text, /GW_NO_SESSION/)
+})
+
 t.test('a swap and a log-out everywhere are in the audit trail', async t => {
   const gateway = await startGateway(t, { config: longLived, env: { GATEWAY_ADMIN_TOKEN: adminToken } })
   const { call, mint } = gateway

@@ -131,6 +131,7 @@ t.test('where the results of a task are is told by a plain call, for as long as 
   t.same((await call('/gateway/tasks', { token: await mint('alice', { models: ['sora-2'] }) })).json.tasks[0].results, [], 'of models that the session may use')
   const ticket = new URL(results[0]).pathname
   t.equal((await call(ticket)).status, 200)
+  t.match(await call(`${ticket}?x=1`), { status: 400, json: { message: /"x" is not known here/ } })
   time.advance(settings.file.results.ticketSeconds * 1000)
   t.equal((await call(ticket)).error, 'GW_RESULT_EXPIRED')
   t.equal((await call(new URL((await call(path, { token })).json.results[0]).pathname)).status, 200, 'and then there is another')

@@ -8,7 +8,7 @@ import { pageServer } from '../helpers/page-server.ts'
 const html = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>A page of another site</title>'
 
 /** The page's own code: with a token and no cookie it asks where the result is, and shows it in a plain `<img>`. */
-async function showFromPage ({ gateway, token, taskId }: { readonly gateway: string, readonly token: string, readonly taskId: string }): Promise<number> {
+async function showFromPage ({ gateway, token, taskId }: Record<'gateway' | 'token' | 'taskId', string>): Promise<number> {
   const headers = { authorization: `Bearer ${token}` }
   const { results: [link] } = await (await fetch(`${gateway}/gateway/tasks/${taskId}/results`, { headers })).json()
   return await (window as any).widthOf(gateway + link)
@@ -47,7 +47,8 @@ t.test('a page on another listed site shows a result in a plain <img>, and one t
   }
   const byTicket = await call(links[0])
   t.equal(byTicket.headers.get('cross-origin-resource-policy'), 'cross-origin')
-  t.equal((await call(`/gateway/tasks/${taskId}/results/0`, { token })).headers.get('cross-origin-resource-policy'), 'same-origin', 'by session it is for our own pages')
+  const bySession = await call(`/gateway/tasks/${taskId}/results/0`, { token })
+  t.equal(bySession.headers.get('cross-origin-resource-policy'), 'same-origin', 'by session it is for our own pages')
 })
 
 t.test('where no origin is listed no foreign page shows what a ticket opens', async t => {

@@ -18,14 +18,16 @@ const hourMs = 3600_000
 const redis = await redisServer(t)
 
 /** Where a gateway keeps its ledger, and a way to write into it before there is a gateway. */
-const stores: Readonly<Record<string, (t: Test) => Promise<{ readonly url: string, open: (now: () => number) => Promise<Store> }>>> = {
+interface Place { readonly url: string, open (now: () => number): Promise<Store> }
+const stores: Readonly<Record<string, (t: Test) => Promise<Place>>> = {
   async SQLite (t) {
     const file = storeFile(t)
     return { url: `sqlite:${file}`, open: async now => sqliteStore({ path: file, terms, now, synchronous: 'normal' }) }
   },
   async Redis () {
     await redis.admin.flushall()
-    return { url: redis.url, open: async now => await redisStore({ url: new Secret(redis.url), terms, now, onLost: () => {} }) }
+    const url = new Secret(redis.url)
+    return { url: redis.url, open: async now => await redisStore({ url, terms, now, onLost: () => {} }) }
   }
 }
 
@@ -38,7 +40,8 @@ async function ended (store: Store, time: Clock, count: number): Promise<string[
     await store.ledger.advance(reserved.id, sent)
     await store.ledger.advance(reserved.id, { to: 'claimed', taskId })
     const resultJson = JSON.stringify({ resultUrls: [`https://cdn.apixo.ai/${taskId}.png`], note: 'x'.repeat(600) })
-    const answer = Buffer.from(JSON.stringify({ code: 200, message: 'success', data: { taskId, state: 'success', resultJson } }))
+    const data = { taskId, state: 'success', resultJson }
+    const answer = Buffer.from(JSON.stringify({ code: 200, message: 'success', data }))
     await store.ledger.settle({ taskId, state: 'success', answer })
     time.advance(1000)
   }
@@ -113,7 +116,8 @@ for (const name of Object.keys(stores)) {
     await until('all are told', () => stream.results.length === 49)
     await until('the hint', () => stream.events.length === 50)
     t.strictSame(tasksIn(stream.events.slice(0, -1)), taskIds.slice(51))
-    t.match(stream.events.at(-1), { type: 'resync', data: JSON.stringify({ since: new Date(time.now() - 24 * hourMs).toISOString() }) })
+    const since = new Date(time.now() - 24 * hourMs).toISOString()
+    t.match(stream.events.at(-1), { type: 'resync', data: JSON.stringify({ since }) })
     const again = await listen(path, { token, lastEventId: stream.results.at(-1)!.id })
     await wait(50)
     t.strictSame(again.events, [])
@@ -125,7 +129,8 @@ for (const name of Object.keys(stores)) {
 
 t.test('what is no id of ours is none, whatever it looks like', async t => {
   const { listen, token, lastEventId } = await gatewayAfter(t, 'SQLite', 1)
-  for (const id of [`${lastEventId}%`, `${lastEventId}%zz`, lastEventId.slice(0, -2), `x${lastEventId}`, `${lastEventId} `.repeat(2), '9'.repeat(16) + '-x']) {
+  const mark = lastEventId.slice(0, -2)
+  for (const id of [`${mark}-%`, `${mark}-%zz`, mark, `x${mark}-x`, `${mark}-x ${mark}-x`, '9'.repeat(16) + '-x']) {
     const stream = await listen(path, { token, lastEventId: id })
     await wait(30)
     t.strictSame(stream.events, [], id)

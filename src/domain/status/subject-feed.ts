@@ -15,8 +15,8 @@ export interface FeedRequest {
   /** Every end after this is told, the oldest first; `null`: those from now on. */
   readonly since: FeedCursor | null
   /**
-   * `mark`: with the event's own task it is the cursor of a reader that comes back. `null`: there is room for the next event;
-   * else it resolves when there is, also when the reader has gone.
+   * `mark`: with the event's own task it is the cursor of a reader that comes back. `null`: there is room for the next
+   * event; else it resolves when there is, also when the reader has gone.
    */
   readonly tell: (event: TaskEvent, mark: number) => Promise<void> | null
   /** Called when `since` is too long ago, and ends before `from` (Unix ms) are not told though they may be news. */
@@ -94,7 +94,8 @@ class Feed implements SubjectFeed {
       : { endedAt: this.#heardUntil, taskId: since.taskId }
     this.#forget = watching.subject(subject, {
       changed: ({ taskId }) => {
-        if (!this.#followed.has(taskId) && !this.#told.has(taskId)) this.#adopt(taskId).catch(() => { /* the next look finds it */ })
+        if (this.#followed.has(taskId) || this.#told.has(taskId)) return
+        this.#adopt(taskId).catch(() => { /* the next look finds it */ })
       },
       missed: () => {
         this.#depth = feedDepth
@@ -138,7 +139,8 @@ class Feed implements SubjectFeed {
     for (let isMore = true; isMore;) {
       const ends = await records.endsOf(this.#request.subject, last, endsPerPage)
       for (last of ends) {
-        if (!this.#told.has(last.taskId)) await this.#tellEnd(last.taskId, Math.max(Math.min(last.endedAt, safe) + slackMs, this.#mark))
+        const mark = Math.max(Math.min(last.endedAt, safe) + slackMs, this.#mark)
+        if (!this.#told.has(last.taskId)) await this.#tellEnd(last.taskId, mark)
         if (this.#isStopped) return
         this.#passed(Math.min(last.endedAt, safe + 1))
       }
@@ -202,8 +204,8 @@ class Feed implements SubjectFeed {
 
   async #ownTask (taskId: string): Promise<Task | null> {
     const task = await this.#options.ledger.taskOf(taskId)
-    const isOwn = task !== null && task.subject === this.#request.subject && task.operation !== batchRow && this.#request.permits(task.model)
-    return isOwn ? task : null
+    if (task === null || task.subject !== this.#request.subject || task.operation === batchRow) return null
+    return this.#request.permits(task.model) ? task : null
   }
 
   #take (event: TaskEvent): void {

@@ -31,7 +31,10 @@ export interface StreamEnds {
 
 /** All streams of this replica. */
 export interface EventStreams {
-  /** Answers with a stream. Throws `GW_RATE_LIMITED` when the subject has too many, here: replicas do not count together. */
+  /**
+   * Answers with a stream. Throws `GW_RATE_LIMITED` when the subject has too many, here: replicas do not count
+   * together.
+   */
   open (context: Context, ends?: StreamEnds): EventStream
   /** For the metric `gateway_event_streams`. */
   readonly count: number
@@ -49,8 +52,8 @@ export interface EventStreamsOptions {
 }
 
 /**
- * A session that was revoked or has expired loses its streams within this time, ms; within a second more if another process
- * has revoked it.
+ * A session that was revoked or has expired loses its streams within this time, ms; within a second more if another
+ * process has revoked it.
  */
 export const sessionCheckMs = 5000
 /** Between two signs of life of an idle stream, ms; proxies give up after 30 s or more. */
@@ -60,8 +63,9 @@ const maxPendingBytes = 64 * 1024
 /** A reader that takes no byte of what waits for it is let go after this time, ms. */
 const stallMs = 4 * heartbeatMs
 /**
- * When a reader that was cut is to come back, ms: whole and at least a second, for the readers at large ignore other numbers
- * or take them for "at once"; drawn for each stream, so that those which are ended together do not come back together.
+ * When a reader that was cut is to come back, ms: whole and at least a second, for the readers at large ignore other
+ * numbers or take them for "at once"; drawn for each stream, so that those which are ended together do not come back
+ * together.
  */
 const retryMs = { from: 2000, to: 4000 } as const
 /**
@@ -148,8 +152,8 @@ export function eventStreams (options: EventStreamsOptions): EventStreams {
 }
 
 /**
- * Each keeps a proxy from holding events back that the others do not: one that compresses (`no-transform` for the common
- * ones, an encoding for those that look at nothing else), and one that buffers.
+ * Each keeps a proxy from holding events back that the others do not: one that compresses (`no-transform` for the
+ * common ones, an encoding for those that look at nothing else), and one that buffers.
  */
 const streamHeaders = {
   'content-type': 'text/event-stream',
@@ -167,7 +171,8 @@ function openOn (reply: FastifyReply) {
   const isOpen = (): boolean => !raw.destroyed && !raw.writableEnded
   if (isOpen()) {
     raw.writeHead(200, headers as Record<string, string>).write(`retry: ${randomInt(retryMs.from, retryMs.to + 1)}\n`)
-    // Node ends a socket on which nothing moves for so long; a reader that takes what it gets is sent a heartbeat before.
+    // Node ends a socket on which nothing moves for so long; a reader that takes what it gets is sent a heartbeat
+    // before.
     raw.setTimeout(stallMs)
     if (reply.request.method === 'HEAD') raw.end()
   }
@@ -203,14 +208,16 @@ function onceClosed ({ raw }: FastifyReply, closed: () => void): void {
 }
 
 /**
- * Data of several lines is several fields, which the reader joins again. The id comes last: some readers keep that of an
- * event that was cut in the middle, ask from there, and would never hear of it.
+ * Data of several lines is several fields, which the reader joins again. The id comes last: some readers keep that of
+ * an event that was cut in the middle, ask from there, and would never hear of it.
  */
 function textOf ({ type, id, data }: ServerEvent): string {
   return `event: ${type}\n${data.split(/\r\n|\r|\n/).map(line => `data: ${line}\n`).join('')}id: ${id}\n\n`
 }
 
-/** Ends the streams whose session is over. While the store is down only time ends a session: it can't be revoked then. */
+/**
+ * Ends the streams whose session is over. While the store is down only time ends a session: it can't be revoked then.
+ */
 async function endOverdue (streams: readonly Open[], { revocations, now }: EventStreamsOptions): Promise<void> {
   // Both secrets of a rotated token have its id, and two tokens of an issuer may share one; each has an end of its own.
   const bySession = Map.groupBy(streams, ({ session: { id, issuedAt, expiresAt } }) => `${issuedAt} ${expiresAt} ${id}`)

@@ -20,8 +20,8 @@ export interface EventRoutesOptions {
 }
 
 /**
- * States of tasks as server-sent events, each with the upstream's envelope as its data. `state` for each change; after a
- * final one `results`, where there are any.
+ * States of tasks as server-sent events, each with the upstream's envelope as its data. `state` for each change; after
+ * a final one `results`, where there are any.
  *
  * https://html.spec.whatwg.org/multipage/server-sent-events.html
  */
@@ -41,7 +41,9 @@ export function eventRoutes (app: FastifyInstance, options: EventRoutesOptions):
     return reply
   })
 
-  readRoute(app, { url: '/gateway/events', operation: 'events', scope, query: [], task: null }, ({ context, reply }) => {
+  readRoute(app, {
+    url: '/gateway/events', operation: 'events', scope, query: [], task: null
+  }, ({ context, reply }) => {
     streamSubject(options, context)
     return reply
   })
@@ -65,8 +67,8 @@ function sendEnd (event: TaskEvent, stream: EventStream, { resultsOf }: EventRou
 }
 
 /**
- * Ids are cursors. With its end come the results of a task: the first of the two events has the id of what was told before,
- * so that a reader that is cut between them hears of the end again.
+ * Ids are cursors. With its end come the results of a task: the first of the two events has the id of what was told
+ * before, so that a reader that is cut between them hears of the end again.
  */
 function streamSubject ({ streams, feed, resultsOf }: EventRoutesOptions, context: Context): void {
   const { call: { session, plan } } = context
@@ -80,7 +82,8 @@ function streamSubject ({ streams, feed, resultsOf }: EventRoutesOptions, contex
       stream.send(results.length === 0 ? first : { ...first, id: cursorId(mark - 1, event.taskId) }, ...results)
       return stream.room()
     },
-    resync: (from, mark) => stream.send({ type: 'resync', id: cursorId(mark, ''), data: JSON.stringify({ since: instant(from) }) })
+    resync: (from, mark) =>
+      stream.send({ type: 'resync', id: cursorId(mark, ''), data: JSON.stringify({ since: instant(from) }) })
   })
   tasks.look()
 }
@@ -89,7 +92,8 @@ function streamSubject ({ streams, feed, resultsOf }: EventRoutesOptions, contex
 function eventsOf (event: TaskEvent, id: string, resultsOf: ResultsOf): readonly [ServerEvent, ...ServerEvent[]] {
   const state = { type: 'state', id, data: event.body.toString() }
   const results = event.isFinal ? resultsOf(event) : []
-  return results.length === 0 ? [state] : [state, { type: 'results', id, data: JSON.stringify({ taskId: event.taskId, results }) }]
+  if (results.length === 0) return [state]
+  return [state, { type: 'results', id, data: JSON.stringify({ taskId: event.taskId, results }) }]
 }
 
 /** The id of an event in a task's own stream is its state: it means the same on every replica. */

@@ -25,7 +25,11 @@ export function resultRoutes (app: FastifyInstance, options: ResultRoutesOptions
   const send = resultSender(options)
 
   readRoute(app, {
-    url: '/gateway/tasks/:taskId/results/:index', operation: 'result', scope: 'tasks:read', query: ['download'], task: 'own'
+    url: '/gateway/tasks/:taskId/results/:index',
+    operation: 'result',
+    scope: 'tasks:read',
+    query: ['download'],
+    task: 'own'
   }, async ({ request, reply, task }) => {
     const { index } = request.params as { index: string }
     return await send(request, reply, { task, index: indexOf(index), shownBy: 'same-origin' })

@@ -20,12 +20,13 @@ const defaultLimit = 20
 const maxLimit = 100
 
 /**
- * The caller's own tasks, the newest first, and where their results are. A page may be shorter than its limit; `next` alone
- * says whether there is more.
+ * The caller's own tasks, the newest first, and where their results are. A page may be shorter than its limit; `next`
+ * alone says whether there is more.
  */
 export function taskRoutes (app: FastifyInstance, { readRoute, records, ledger, resultsOf }: TaskRoutesOptions): void {
   /** Of models that this session may use, as for the results themselves. */
-  const linksOf = async ({ taskId, model, state }: TaskRecord, { session, plan }: SessionCall): Promise<readonly string[]> => {
+  const linksOf = async (record: TaskRecord, { session, plan }: SessionCall): Promise<readonly string[]> => {
+    const { taskId, model, state } = record
     if (taskId === null || state !== 'success' || !session.permits(model) || !plan.permits(model)) return []
     return linksIn(await ledger.taskOf(taskId), resultsOf)
   }

@@ -156,6 +156,7 @@ t.test('a reader that takes its time is sent nothing more, and then the latest o
   const it = fed({ mark: clock().now(), taskId: '' })
   for (const taskId of ['a', 'b']) it.tasks.set(taskId, {})
   for (const taskId of ['old', 'older']) it.tasks.set(taskId, { ended: true })
+  it.tasks.set('of another model', { ended: true, model: 'suno', endedAt: clock().now() - 1 })
   it.reader.takes = 1
   it.feed.look()
   await rest()
