@@ -144,7 +144,7 @@ interface Observers { readonly log: Logger, readonly numbers: Metrics, readonly 
 
 /** The main port, and the admin port when there is one: what is for the operator is on one of the two only. */
 async function openListeners (settings: Settings, parts: Parts, { log, numbers, refused, streams }: Observers) {
-  const { adminPort, trustProxy, allowedOrigins, publicUrl, file: { limits } } = settings
+  const { adminPort, trustProxy, allowedOrigins, publicUrl, file: { limits, upstream } } = settings
   const uploads = boundedUploads(limits)
   const endings: ListenerOptions['endings'] = [
     accessLine(log),
@@ -154,7 +154,7 @@ async function openListeners (settings: Settings, parts: Parts, { log, numbers, 
     ({ call }) => uploads.release(call),
     announcement(parts)
   ]
-  const common = { ...limits, log, elapsed: parts.elapsed, trustProxy, endings }
+  const common = { ...limits, stallMs: upstream.bodyIdleMs, log, elapsed: parts.elapsed, trustProxy, endings }
   numbers.watch({ keys: parts.keys, ping: parts.store.ping, eventStreams: () => streams.count })
   const main = await listener({ ...common, allowedOrigins, originsSetting: 'GATEWAY_ALLOWED_ORIGINS', ownOrigin: ownOrigins(publicUrl) })
   await registerRoutes(main.app, settings, parts, { log, uploads, numbers, streams })

@@ -97,13 +97,13 @@ export async function registerRoutes (
       modelRoutes(scope, { readRoute, models: settings.models, priceOf: priceList(file.prices) })
       eventRoutes(scope, { readRoute, watching: parts.watching, streams, resultsOf, feed: subjectFeed(common), now: parts.now })
       resultRoutes(scope, {
-        readRoute, results: parts.results, tickets, hasForeignPages: settings.allowedOrigins.length > 0, stallMs: file.upstream.bodyIdleMs, now: parts.now
+        readRoute, results: parts.results, tickets, hasForeignPages: settings.allowedOrigins.length > 0, now: parts.now
       })
     })
     if (adminPort === undefined) await registerOperatorRoutes(app, settings, parts, numbers)
   })
   // Not under `withMethods`: a POST to what is no route of ours stays a 404, and does not become a 405.
-  if (staticDir !== undefined) staticFileRoutes(app, { folder: staticDir, stallMs: file.upstream.bodyIdleMs })
+  if (staticDir !== undefined) staticFileRoutes(app, staticDir)
 }
 
 /** Who may call, and how that is found out. */

@@ -153,11 +153,11 @@ t.test('whoever asks for many files in one go, and takes none, has one of them o
   const { origin, folder, lines } = await open(t, big, { config: 'plans: { default: {} }\nupstream: { bodyIdleMs: 500 }' })
   const socket = await rawSocket(t, origin)
   socket.pause()
-  socket.write('GET /big.bin HTTP/1.1\r\nhost: gateway.test\r\n\r\n'.repeat(200))
+  socket.write('GET /big.bin HTTP/1.1\r\nhost: gateway.test\r\n\r\n'.repeat(20))
   await until('the first one is open', () => openFiles(folder).length > 0)
   t.equal(openFiles(folder).length, 1)
   await until('none is', () => openFiles(folder).length === 0)
-  await until('each request has its line', () => lines().filter(({ operation }) => operation === 'showFile').length === 200)
+  t.equal(lines().filter(({ operation }) => operation === 'showFile').length, 1, 'the others were never begun')
 })
 
 t.test('a file that gets shorter on its way ends the connection, and the next answer is not taken for the rest of it', async t => {

@@ -41,7 +41,7 @@ t.test('a body or headers that do not come end the connection in time', async t 
 
 t.test('sockets of one address are bounded, and others may come when some have gone', async t => {
   const { origin } = await startGateway(t, { config })
-  const sockets = await Promise.all(Array.from({ length: 30 }, () => rawSocket(t, origin)))
+  const sockets = await Promise.all(Array.from({ length: 30 }, async () => (await rawSocket(t, origin)).resume()))
   await until('the surplus is closed', () => sockets.filter(socket => socket.closed).length >= 20)
   t.equal(sockets.filter(socket => !socket.closed).length, 10)
   for (const socket of sockets) socket.destroy()

@@ -8,8 +8,6 @@ import { badRequest, gatewayError } from '../../errors.ts'
 
 export interface SendResultOptions {
   readonly results: ResultSource
-  /** A caller who takes no byte for this long is let go, ms. */
-  readonly stallMs: number
   readonly now: () => number
 }
 
@@ -31,7 +29,7 @@ const maxOpenPerSubject = 50
  * *forward* and *reply* for results. The bytes go through as they come, no faster than the caller takes them, and the
  * call to their host ends with the caller's.
  */
-export function resultSender ({ results, stallMs, now }: SendResultOptions): SendResult {
+export function resultSender ({ results, now }: SendResultOptions): SendResult {
   const takeTurn = turns()
 
   return async (request, reply, { task, index, shownBy }) => {
@@ -50,8 +48,6 @@ export function resultSender ({ results, stallMs, now }: SendResultOptions): Sen
     call.stage = 'reply'
     reply.header('cross-origin-resource-policy', shownBy)
     writeHeaders(reply, answer, { url, task, index }, isDownload)
-    // Node ends a socket on which nothing moves for so long, in either direction; with the response the wait is over.
-    reply.raw.setTimeout(stallMs)
     return reply.code(answer.status).send((request.method === 'HEAD' ? leftBehind(answer.body) : answer.body) ?? undefined)
   }
 }

@@ -20,13 +20,16 @@ export function callbackRoutes (app: FastifyInstance, { find, heed }: Callbacks)
     const isPlain = (request.headers['content-encoding'] ?? 'identity') === 'identity'
     const chunks: Buffer[] = []
     let length = 0
-    payload.on('data', (chunk: Buffer) => {
+    const read = (chunk: Buffer): void => {
       length += chunk.length
-      if (isPlain && length <= maxBodyBytes) chunks.push(chunk)
-      else chunks.length = 0
-    })
-    payload.once('end', () => done(null, isPlain && length <= maxBodyBytes ? Buffer.concat(chunks) : null))
-    payload.once('error', error => done(error))
+      if (length > maxBodyBytes) finish() // what else comes makes no difference
+      else if (isPlain) chunks.push(chunk)
+    }
+    const finish = (): void => {
+      payload.off('data', read).off('end', finish).off('error', done)
+      done(null, isPlain && length <= maxBodyBytes ? Buffer.concat(chunks) : null)
+    }
+    payload.on('data', read).once('end', finish).once('error', done)
   })
 
   // An address that many callbacks come from is not one that guesses: its 404s are not counted against it.

@@ -11,8 +11,6 @@ export interface ResultRoutesOptions {
   readonly tickets: ResultTickets
   /** Pages of other origins may call us, and so show what a ticket opens. */
   readonly hasForeignPages: boolean
-  /** A caller who takes no byte for this long is let go, ms. */
-  readonly stallMs: number
   readonly now: () => number
 }
 

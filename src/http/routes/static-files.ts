@@ -3,14 +3,7 @@ import { realpath } from 'node:fs/promises'
 import { posix, sep } from 'node:path'
 import send, { type SendOptions, type SendResult } from '@fastify/send'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { badRequest, type ErrorCode, gatewayError } from '../../errors.ts'
-
-export interface StaticFileRoutesOptions {
-  /** The absolute path of a built front end, with an index.html. */
-  readonly folder: string
-  /** A caller who takes no byte for this long is let go, ms. */
-  readonly stallMs: number
-}
+import { type ErrorCode, gatewayError } from '../../errors.ts'
 
 /** The gateway's own, whatever lies in the folder: no file may stand where there will be a route one day. */
 const reserved = /^\/(?:api\/v1|v1|v1beta|gateway|livez|readyz|metrics)(?:\/|$)/i
@@ -18,9 +11,9 @@ const reserved = /^\/(?:api\/v1|v1|v1beta|gateway|livez|readyz|metrics)(?:\/|$)/
 /**
  * Serves a front end on the gateway's own origin, where its pages may have a session cookie. Names that begin with a dot
  * are not served, nor is anything outside of the folder. When a browser opens a page that is no file, it gets index.html,
- * for a front end has routes of its own.
+ * for a front end has routes of its own. `root`: the absolute path of a built front end, with an index.html.
  */
-export function staticFileRoutes (app: FastifyInstance, { folder: root, stallMs }: StaticFileRoutesOptions): void {
+export function staticFileRoutes (app: FastifyInstance, root: string): void {
   // A browser keeps what it has and asks each time whether that is still good: names need not change with their content.
   const options: SendOptions = { root, dotfiles: 'ignore', cacheControl: false, onFile: holdInside(root) }
 
@@ -30,8 +23,6 @@ export function staticFileRoutes (app: FastifyInstance, { folder: root, stallMs 
     config: { operation: 'showFile', uncounted: true },
     async handler (request, reply) {
       const path = pathOf(request.raw.url!)
-      reply.raw.setTimeout(stallMs)
-      await turnOf(reply)
       if (reserved.test(posix.normalize(decodeURIComponent(path)))) throw gatewayError('GW_NOT_FOUND')
       const found = await send(request.raw, path, options)
       const isPage = found.statusCode === 404 && opensPage(request)
@@ -55,15 +46,6 @@ function pathOf (target: string): string {
   const own = path.replace(/^https?:\/\/.*?\//i, '/')
   if (!own.startsWith('/')) throw gatewayError('GW_NOT_FOUND')
   return own
-}
-
-/**
- * Requests that a caller has sent ahead wait until those before them are answered: a file that is open for an answer which
- * nobody takes yet is memory for the asking.
- */
-async function turnOf ({ raw }: FastifyReply): Promise<void> {
-  if (raw.socket === null && !raw.destroyed) await new Promise<void>(resolve => raw.once('socket', () => resolve()).once('close', resolve))
-  if (raw.destroyed) throw badRequest('The connection was closed.')
 }
 
 /** The front end decides what may run in its pages: our own policy is taken off, and `nosniff` stays. */
