@@ -58,8 +58,8 @@ export interface Gateway {
   hurry (): void
 }
 
-/** Subjects and codes whose refusals are counted apart between two rounds of the housekeeping. */
-const maxRefusals = 1000
+/** Subjects and codes whose refusals are counted apart in an hour. */
+const maxRefusals = 200
 
 /** The composition root: settings → seams → Fastify. It reads like a contents page; what happens is told elsewhere. */
 export async function createGateway (settings: Settings, {
@@ -105,6 +105,7 @@ export async function createGateway (settings: Settings, {
       await parts.deliverer.close()
       await parts.results.close()
       await tidy().catch(failed('the last housekeeping failed'))
+      await audit.refused.flush(true).catch(failed('the last refusals are not in the audit trail'))
       await parts.store.close()
       log.flush()
     },
@@ -125,8 +126,8 @@ function crowding ({ store: { repeats } }: Parts, log: Logger): () => Promise<vo
 }
 
 /** What goes into the audit trail by itself, and not with a request. */
-function openAudit (settings: Settings, { store: { audit: trail }, now }: Parts) {
-  const refused = refusals({ trail, now, maxRows: maxRefusals })
+function openAudit (settings: Settings, { store: { audit: trail }, now, elapsed }: Parts) {
+  const refused = refusals({ trail, now, elapsed, maxRows: maxRefusals })
   const record = settingsRecord(trail, shownSettings(settings), now)
   const rotated = rotations(trail, now)
   return {

@@ -14,6 +14,11 @@ export interface Rates {
   readonly submits: Rate
   /** Status calls. */
   readonly polls: Rate
+  /**
+   * Sessions that begin for a subject: minted, or swapped for a cookie. Each is an entry in the audit trail, and a write to
+   * disk.
+   */
+  sessions (request: FastifyRequest, subject: string): Promise<void>
   /** Asking for tasks that aren't the caller's: counts as a poll, and says nothing of it, as each 404 is like the other. */
   readonly misses: Rate
 }
@@ -34,6 +39,8 @@ type Budget = Exclude<Awaited<ReturnType<ReturnType<FastifyInstance['createRateL
 type Count = (request: FastifyRequest) => Promise<Budget>
 
 const minuteMs = 60_000
+/** Far more than pages open, or devices have, in a minute. */
+const sessionsPerMinute = 120
 
 interface RateWindow { readonly startedAt: number, count: number }
 
@@ -80,9 +87,15 @@ export async function subjectRates (app: FastifyInstance, shared?: SharedRates):
   const perSubject = (budget: string, limitOf: (call: SessionCall) => number) => keep(counting(counter, budget, limitOf))
   const submits = perSubject('submits', call => call.plan.requestsPerMinute)
   const polls = perSubject('polls', call => call.plan.pollsPerMinute)
+  const begun = new WeakMap<FastifyRequest, string>()
+  const sessions = counting(counter, 'sessions', () => sessionsPerMinute, request => begun.get(request)!)
   return {
     submits: context => submits(context, true),
     polls: context => polls(context, true),
+    async sessions (request, subject) {
+      begun.set(request, subject)
+      holdBudget(await sessions(request))
+    },
     misses: context => polls(context, false)
   }
 }
@@ -95,8 +108,12 @@ function keep (count: Count) {
   return async ({ request, reply }: Context, tells: boolean): Promise<void> => {
     const budget = await count(request)
     if (tells || budget.isExceeded) writeBudget(reply, budget)
-    if (budget.isExceeded) throw gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: budget.ttlInSeconds })
+    holdBudget(budget)
   }
+}
+
+function holdBudget ({ isExceeded, ttlInSeconds }: Budget): void {
+  if (isExceeded) throw gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: ttlInSeconds })
 }
 
 /**
@@ -109,12 +126,15 @@ async function sharedCounter ({ redis, onStoreError }: SharedRates): Promise<Fas
   return counter
 }
 
-function counting (counter: FastifyInstance, budget: string, limitOf: (call: SessionCall) => number): Count {
+function counting (
+  counter: FastifyInstance, budget: string, limitOf: (call: SessionCall) => number,
+  subjectOf = (request: FastifyRequest) => (request.call as SessionCall).session.subject
+): Count {
   const count = counter.createRateLimit({
     max: request => limitOf(request.call as SessionCall),
     timeWindow: minuteMs,
     // In one name space for all budgets.
-    keyGenerator: (request: FastifyRequest) => `${budget}:${(request.call as SessionCall).session.subject}`
+    keyGenerator: (request: FastifyRequest) => `${budget}:${subjectOf(request)}`
   })
   return async request => {
     try {

@@ -1,4 +1,5 @@
 import { inspect } from 'node:util'
+import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { encoded, decoded, placeOf, reservationName } from '../../src/adapters/redis/key-names.ts'
 import { redisStore, type RedisStoreOptions } from '../../src/adapters/redis/store.ts'
@@ -546,4 +547,39 @@ t.test('an error is told with its sentence alone, and an address that has none w
   t.match(reason(secret), { message: 'unknown command AUTH, with args [secret]', code: 'EX' })
   t.match(reason(Object.assign(new AggregateError([]), { code: 'ECONNREFUSED' })), { message: 'ECONNREFUSED' })
   t.end()
+})
+
+t.test('callers and strangers push nothing of what the operator did out of the audit trail', async t => {
+  const { store: { audit }, time } = await open(t)
+  const entry = { at: time.now(), subject: 'app:alice', detail: {} } as const
+  const deeds = [{ ...entry, kind: 'grant', actor: 'admin' }, { ...entry, kind: 'revoke', actor: 'cli' }, { ...entry, kind: 'settings', actor: 'gateway' }] as const
+  await audit.append(deeds)
+  const swaps = Array.from({ length: 3000 }, () => ({ ...entry, kind: 'mint', actor: 'token:mallory' }) as const)
+  const refusals = Array.from({ length: 3000 }, () => ({ ...entry, kind: 'refusals', actor: 'gateway' }) as const)
+  for (let round = 0; round < 36; round++) {
+    await audit.append(swaps)
+    await audit.append(refusals)
+  }
+  const counts = new Map<string, number>()
+  for await (const { items } of pagesOf(cursor => audit.read({ cursor, limit: 5000 }))) {
+    for (const { kind } of items) counts.set(kind, (counts.get(kind) ?? 0) + 1)
+  }
+  t.match(Object.fromEntries(counts), { grant: 1, revoke: 1, settings: 1 })
+  for (const kind of ['mint', 'refusals']) t.ok(counts.get(kind)! >= 100_000 && counts.get(kind)! < 101_000, `${counts.get(kind)} of ${kind}`)
+})
+
+t.test('an entry of an earlier version, or of a replica that still runs it, is in its place', async t => {
+  const { store: { audit }, url, time } = await open(t)
+  const client = new Redis(url)
+  t.teardown(() => client.disconnect())
+  const entryOf = (kind: 'grant' | 'mint', number: number) => ({ at: time.now(), kind, actor: 'admin', subject: null, detail: { number } })
+  for (let number = 0; number < 6; number++) {
+    const entry = entryOf(number % 2 === 0 ? 'grant' : 'mint', number)
+    if (number < 3) await client.xadd('gw:audit', 'MAXLEN', '~', 100_000, '*', 'entry', JSON.stringify(entry))
+    else await audit.append([entry])
+  }
+  t.same((await audit.read({ cursor: null, limit: 10 })).items.map(({ detail }) => detail.number), [5, 4, 3, 2, 1, 0])
+  await client.xadd('gw:audit', '99999999999999-7', 'entry', JSON.stringify(entryOf('mint', 6)))
+  await audit.append([entryOf('grant', 7)])
+  t.same((await audit.read({ cursor: null, limit: 2 })).items.map(({ detail }) => detail.number), [7, 6], 'also when its clock is ahead')
 })

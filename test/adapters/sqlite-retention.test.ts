@@ -153,6 +153,34 @@ t.test('the file itself refuses to change the audit trail and the grants', async
   t.throws(() => db.exec('DELETE FROM grants'), { message: 'grants are never deleted' })
 })
 
+t.test('what callers do goes before its time when there is very much of it, and what the operator did does not', async t => {
+  const path = fileOf(t)
+  const time = clock()
+  const store = open(t, path, { now: time.now })
+  const at = time.now()
+  const entry = { at, subject, detail: {} } as const
+  await store.audit.append([
+    { ...entry, kind: 'mint', actor: 'issuer' }, { ...entry, kind: 'grant', actor: 'admin' }, { ...entry, kind: 'refusals', actor: 'gateway' }, { ...entry, kind: 'revoke', actor: 'cli' },
+    { ...entry, kind: 'revoke', actor: subject }, { ...entry, kind: 'settings', actor: 'gateway' }, { ...entry, kind: 'accept', actor: 'token:bob' }
+  ])
+  const db = visit(t, path)
+  const insert = (id: number) => db.exec(`INSERT INTO audit VALUES (${id}, ${at}, 'mint', 'issuer', NULL, '{}')`)
+  const ids = () => db.prepare('SELECT id FROM audit ORDER BY id').all().map(({ id }) => id)
+  insert(1_000_000)
+  await store.tidy()
+  t.same(ids(), [1, 2, 3, 4, 5, 6, 7, 1_000_000])
+  t.throws(() => db.exec('DELETE FROM audit WHERE id = 1'), { message: 'the audit trail is kept for 400 days' })
+  insert(1_000_006)
+  await store.tidy()
+  t.same(ids(), [2, 4, 6, 7, 1_000_000, 1_000_006])
+  insert(2_000_000)
+  await store.tidy()
+  t.same(ids(), [2, 4, 6, 1_000_006, 2_000_000])
+  t.throws(() => db.exec('DELETE FROM audit WHERE id = 2'), { message: 'the audit trail is kept for 400 days' })
+  t.match(db.prepare("EXPLAIN QUERY PLAN SELECT id FROM audit WHERE (kind IN ('mint', 'accept', 'refusals') OR (kind = 'revoke' AND actor NOT IN ('admin', 'cli'))) AND id <= 5 ORDER BY id").all(),
+    [{ detail: /audit_of_callers/ }], 'nothing young is read')
+})
+
 t.test('usage is one picture of the ledger, whatever is moved and made while it is read', async t => {
   const { store, db } = await openOld(t, 3000)
   const usage = await store.records.usage(ever)

@@ -52,4 +52,17 @@ export function auditTrailContract (t: Test, open: OpenStore): void {
     await tidyAll()
     t.equal((await audit.read({ cursor: null, limit: 10 })).items.length, 2)
   })
+
+  t.test('what the operator did, what callers did and what was refused are one trail, in the order in which they happened', async t => {
+    const { audit } = await openBooks(t, open)
+    const kinds: ReadonlyArray<readonly [AuditEntry['kind'], string]> = [
+      ['grant', 'admin'], ['mint', 'issuer'], ['refusals', 'gateway'], ['revoke', 'cli'], ['revoke', 'app:alice'], ['settings', 'gateway'], ['accept', 'token:bob'], ['create', 'cli']
+    ]
+    const entries = Array.from({ length: 40 }, (_, at) => entryOf({ at, kind: kinds[at % kinds.length]![0], actor: kinds[at % kinds.length]![1] }))
+    await audit.append(entries.slice(0, 7))
+    for (const entry of entries.slice(7)) await audit.append([entry])
+    const found: AuditEntry[] = []
+    for await (const { items } of pagesOf(cursor => audit.read({ cursor, limit: 7 }))) found.push(...items)
+    t.same(found, entries.toReversed())
+  })
 }

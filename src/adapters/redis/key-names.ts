@@ -1,3 +1,5 @@
+import type { AuditPart } from '../../domain/ledger/audit.ts'
+
 /** Where things stand in Redis. What stands in braces decides the hash slot: keys with the same braces stand together. */
 export interface KeyNames {
   /** The one that all other keys of a subject are derived from, in the scripts. */
@@ -25,7 +27,9 @@ export interface KeyNames {
   readonly leader: string
   /** That a replica is there, by the name that it drew at its start. */
   alive (start: string): string
+  /** Of the audit trail, what callers do; its other parts stand in the same slot. */
   readonly audit: string
+  auditPart (part: AuditPart): string
   /** A channel. Those of all databases are one server's: it has the database in its name. */
   events (database: number): string
   /** A pattern for `SCAN`: the usage of all subjects on the days that begin with this text. */
@@ -51,6 +55,7 @@ export function keyNames (prefix: string): KeyNames {
     leader: `${prefix}:leader`,
     alive: start => `${prefix}:alive:${start}`,
     audit: `${prefix}:audit`,
+    auditPart: part => part === 'sessions' ? `${prefix}:audit` : `${prefix}:{${prefix}:audit}:${part}`,
     events: database => `${prefix}:events:${database}`,
     usageOf: days => `${prefix}:{/*}:usage:${days}*`
   }

@@ -170,7 +170,15 @@ const migrations: readonly string[] = [
      status        INTEGER,
      content_type  TEXT,
      body          BLOB
-   ) STRICT;`
+   ) STRICT;`,
+
+  // What callers do, and refusals, may go before their time: they must not fill the disk.
+  `CREATE INDEX audit_of_callers ON audit (id) WHERE ${ofCallers()};
+   DROP TRIGGER audit_lasts;
+   CREATE TRIGGER audit_lasts BEFORE DELETE ON audit
+     WHEN old.at > (SELECT at FROM audit ORDER BY id DESC LIMIT 1) - 400 * 86400000
+       AND (NOT (${ofCallers('old.')}) OR old.id > (SELECT max(id) FROM audit) - 1000000)
+     BEGIN SELECT raise(ABORT, 'the audit trail is kept for 400 days'); END;`
 ]
 
 /** The version of the file. Throws when a newer gateway wrote it. */
@@ -188,4 +196,9 @@ export function migrate (db: DatabaseSync): void {
   for (const [index, sql] of [...migrations.entries()].slice(versionOf(db))) {
     db.exec(`BEGIN IMMEDIATE; ${sql} PRAGMA user_version = ${index + 1}; COMMIT`)
   }
+}
+
+/** An entry of the audit trail that is kept with sessions or refusals, as `auditPartOf` says: what callers can make many of. */
+export function ofCallers (row = ''): string {
+  return `${row}kind IN ('mint', 'accept', 'refusals') OR (${row}kind = 'revoke' AND ${row}actor NOT IN ('admin', 'cli'))`
 }

@@ -1,6 +1,7 @@
 import type { DatabaseSync } from 'node:sqlite'
 import { idempotencyMs } from '../../domain/ledger/idempotency.ts'
 import type { GroupCommit } from './group-commit.ts'
+import { ofCallers } from './migrations.ts'
 import { read } from './store-down.ts'
 import type { Tasks } from './tasks.ts'
 import { usageArchive } from './usage.ts'
@@ -8,6 +9,8 @@ import { usageArchive } from './usage.ts'
 const dayMs = 86_400_000
 /** How long the audit trail and the sums of usage are kept, days. The trail's own trigger has this number as well. */
 const archiveDays = 400
+/** Entries after which one that a caller has made goes before its time. The trail's own trigger has this number as well. */
+const maxCallersEntries = 1_000_000
 /** A month is the longest period; and one day to be safe. */
 const longestPeriodMs = 32 * dayMs
 /** Rows a transaction, which hold up the event loop for some two milliseconds; and transactions a call and kind. */
@@ -94,6 +97,7 @@ function others (db: DatabaseSync, group: GroupCommit): Forget[] {
     `SELECT id FROM (SELECT id, ${time} FROM ${table} ORDER BY id LIMIT ${chunkRows}) WHERE ${time} <= ?`
   // A period stays for as long as a task is here that may have its credits from it.
   const oldestTask = one('SELECT min(:now, coalesce((SELECT created_at FROM tasks ORDER BY id LIMIT 1), :now)) AS at')
+  const newestEntryId = one('SELECT coalesce((SELECT max(id) FROM audit), 0) + 0 * :now AS at')
   const newestEntry = one('SELECT coalesce((SELECT at FROM audit ORDER BY id DESC LIMIT 1), :now) AS at')
 
   return [
@@ -106,6 +110,8 @@ function others (db: DatabaseSync, group: GroupCommit): Forget[] {
     forget('SELECT id FROM spent_proofs WHERE expires_at <= ? ORDER BY expires_at', 'DELETE FROM spent_proofs WHERE id = ?', now => now),
     forget('SELECT day, subject, model FROM usage WHERE day < ?',
       'DELETE FROM usage WHERE day = ? AND subject = ? AND model = ?', now => Math.floor(now / dayMs) - archiveDays),
-    forget(oldestOf('audit', 'at'), 'DELETE FROM audit WHERE id = ?', now => newestEntry(now) - archiveDays * dayMs)
+    forget(oldestOf('audit', 'at'), 'DELETE FROM audit WHERE id = ?', now => newestEntry(now) - archiveDays * dayMs),
+    forget(`SELECT id FROM audit WHERE (${ofCallers()}) AND id <= ? ORDER BY id`, 'DELETE FROM audit WHERE id = ?',
+      now => newestEntryId(now) - maxCallersEntries)
   ]
 }

@@ -17,6 +17,23 @@ export interface AuditEntry {
   readonly detail: Readonly<Record<string, string | number | boolean | null>>
 }
 
+/**
+ * What an entry is kept with. Callers begin and end sessions, and are refused, as often as they like: what is kept of that
+ * pushes nothing out of what the operator has done.
+ */
+export const auditParts = ['operator', 'sessions', 'refusals'] as const
+export type AuditPart = typeof auditParts[number]
+
+const ofSessions: ReadonlySet<AuditKind> = new Set<AuditKind>(['mint', 'revoke', 'accept'])
+
+export function auditPartOf ({ kind, actor }: Pick<AuditEntry, 'kind' | 'actor'>): AuditPart {
+  if (kind === 'refusals') return kind
+  return ofSessions.has(kind) && actor !== 'admin' && actor !== 'cli' ? 'sessions' : 'operator'
+}
+
+/** What the operator has done is kept for so long, whatever else happens, ms. */
+export const auditRetentionMs = 400 * 86_400_000
+
 /** Written to at its end, and never changed. */
 export interface AuditTrail {
   /** All or none, on disk when it resolves. Throws `GW_STORE_DOWN`. */

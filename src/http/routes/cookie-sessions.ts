@@ -8,6 +8,7 @@ import type { Clock } from '../../domain/time.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import type { Authenticate } from '../authenticate.ts'
 import { contextOf } from '../call.ts'
+import type { Rates } from '../rates.ts'
 import { isForeignPage, type OwnOrigin } from '../sessions/origins.ts'
 import type { SessionCookie } from '../sessions/session-cookie.ts'
 import { sessionNotes } from '../sessions/session-notes.ts'
@@ -19,6 +20,7 @@ export interface CookieSessionRoutesOptions extends Clock {
   readonly audit: AuditTrail
   readonly cookie: SessionCookie
   readonly ownOrigin: OwnOrigin
+  readonly rates: Pick<Rates, 'sessions'>
 }
 
 /** `null` is how the framework shows a schema that there is no body. */
@@ -26,7 +28,7 @@ const noBody = { type: 'object', nullable: true, additionalProperties: false } a
 
 /** A page swaps a token, which any script in it can read, for a cookie, which none can. */
 export function cookieSessionRoutes (app: FastifyInstance, options: CookieSessionRoutesOptions): void {
-  const { authenticate, revocations, cookie, ownOrigin } = options
+  const { authenticate, revocations, cookie, ownOrigin, rates } = options
   const note = sessionNotes(options)
 
   app.post('/gateway/sessions/cookie', {
@@ -34,8 +36,10 @@ export function cookieSessionRoutes (app: FastifyInstance, options: CookieSessio
     schema: { body: noBody },
     ...withSlowBodies(authenticate, options.elapsed)
   }, async (request, reply) => {
-    const { session } = contextOf(request, reply).call
+    const { call, call: { session } } = contextOf(request, reply)
     holdSwap(session, request, ownOrigin(request))
+    call.stage = 'admit'
+    await rates.sessions(request, session.subject)
     const printed = await cookie.print(session)
     await note('mint', session.subject, printed.session, { insteadOf: session.id })
     // What scripts could read is worth nothing from here on, and of several swaps at once one gets the cookie. A person's

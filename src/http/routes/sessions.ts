@@ -17,6 +17,7 @@ import type { Authenticate } from '../authenticate.ts'
 import { checkQuery } from '../authorize.ts'
 import { contextOf } from '../call.ts'
 import type { ReadRoute } from '../read-route.ts'
+import type { Rates } from '../rates.ts'
 import { holdAddress } from '../receive.ts'
 import { isSame } from '../sessions/comparison.ts'
 import { serverTokenOf, wrongToken } from '../sessions/credential.ts'
@@ -38,6 +39,7 @@ export interface SessionRoutesOptions extends Clock {
   readonly accounts: CreditAccounts
   readonly audit: AuditTrail
   readonly cookie: SessionCookie
+  readonly rates: Pick<Rates, 'sessions'>
   readonly plans: ReadonlyMap<string, Plan>
   readonly defaultTtlSeconds: number
   readonly maxTtlSeconds: number
@@ -45,7 +47,7 @@ export interface SessionRoutesOptions extends Clock {
 
 /** Sessions are minted by the app's backend, looked at and ended by whoever holds one. */
 export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptions): void {
-  const { authenticate, sessions, plans, revocations, times, accounts, cookie, maxTtlSeconds, now, elapsed } = options
+  const { authenticate, sessions, plans, revocations, times, accounts, cookie, rates, maxTtlSeconds, now, elapsed } = options
   const body = sessionRequestSchema(maxTtlSeconds)
   const note = sessionNotes(options)
 
@@ -57,6 +59,8 @@ export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptio
     const asked = readSessionRequest(request.body, options.defaultTtlSeconds)
     if (!plans.has(asked.plan)) throw badRequest(`There is no plan ${JSON.stringify(asked.plan)}.`)
     const { token, session } = await sessions.mint(asked)
+    request.call.stage = 'admit'
+    await rates.sessions(request, session.subject)
     await note('mint', 'issuer', session, { plan: asked.plan, ttlSeconds: asked.ttlSeconds, ...limitsOf(session) })
     reply.code(201)
     return { token, ...named(session) }

@@ -3,6 +3,7 @@ import type { AuditEntry, AuditTrail } from '../../../src/domain/ledger/audit.ts
 import { refusals } from '../../../src/domain/operator/refusals.ts'
 import { settingsRecord } from '../../../src/domain/operator/settings-record.ts'
 import { gatewayError } from '../../../src/errors.ts'
+import { clock } from '../../helpers/clock.ts'
 
 const now = () => 1000
 
@@ -28,19 +29,43 @@ const mint: AuditEntry = { at: 1, kind: 'mint', actor: 'issuer', subject: 'app:a
 
 t.test('refusals to more subjects than there are rows are counted without their names', async t => {
   const audit = trail()
-  const refused = refusals({ trail: audit, now, maxRows: 2 })
+  const time = clock()
+  const refused = refusals({ trail: audit, now, elapsed: time.elapsed, maxRows: 2 })
   for (const name of ['a', 'b', 'c', 'd', 'a']) refused.count('GW_RATE_LIMITED', 'admit', `app:${name}`)
   refused.count('GW_RATE_LIMITED', 'admit', null)
   await refused.flush()
   t.strictSame(audit.entries.toReversed().map(({ subject, detail }) => [subject, detail.count]), [['app:a', 2], ['app:b', 1], [null, 3]])
+  time.advance(3_600_000)
+  await refused.flush()
   refused.count('GW_RATE_LIMITED', 'admit', 'app:c')
   await refused.flush()
-  t.match(audit.entries[0], { at: 1000, kind: 'refusals', actor: 'gateway', subject: 'app:c', detail: { code: 'GW_RATE_LIMITED', count: 1, admit: 1 } }, 'the next round begins anew')
+  t.match(audit.entries[0], { at: 1000, kind: 'refusals', actor: 'gateway', subject: 'app:c', detail: { code: 'GW_RATE_LIMITED', count: 1, admit: 1 } }, 'the next hour begins anew')
+})
+
+t.test('of one code and subject there is a row at once, and then one an hour', async t => {
+  const audit = trail()
+  const time = clock()
+  const refused = refusals({ trail: audit, now, elapsed: time.elapsed, maxRows: 10 })
+  for (let round = 0; round < 720; round++) {
+    for (let count = 0; count < 10; count++) refused.count('GW_BAD_SESSION', 'authenticate', null)
+    await refused.flush()
+    time.advance(5000)
+  }
+  refused.count('GW_BAD_SESSION', 'receive', null)
+  await refused.flush()
+  t.strictSame(audit.entries.map(({ detail }) => detail.count), [7191, 10])
+  for (let count = 0; count < 3; count++) refused.count('GW_BAD_SESSION', 'authenticate', null)
+  await refused.flush()
+  t.equal(audit.entries.length, 2)
+  await refused.flush(true)
+  t.strictSame(audit.entries[0]!.detail, { code: 'GW_BAD_SESSION', count: 3, authenticate: 3 }, 'a stop loses none')
+  await refused.flush(true)
+  t.equal(audit.entries.length, 3)
 })
 
 t.test('refusals outlive a store that is down, with those that come meanwhile', async t => {
   const audit = trail()
-  const refused = refusals({ trail: audit, now, maxRows: 10 })
+  const refused = refusals({ trail: audit, now, elapsed: () => 0, maxRows: 10 })
   refused.count('GW_BAD_REQUEST', 'authorize', 'app:a')
   refused.count('GW_BAD_REQUEST', 'receive', 'app:a')
   audit.isDown = true

@@ -1,7 +1,8 @@
+import { auditRetentionMs } from '../../../domain/ledger/audit.ts'
 import { tokenScripts } from './tokens.ts'
 import { turnScripts } from './turns.ts'
 
-/** Entries of the audit trail that are kept, about: Redis drops whole nodes of a stream. */
+/** Entries of the audit trail that are kept of what callers do, and as many refusals, about: Redis drops whole nodes. */
 const auditEntries = 100_000
 
 /** Scripts that need it find a key in the same slot, by another last word. */
@@ -100,10 +101,37 @@ return redis.call('ZREM', KEYS[1], ARGV[1])`,
   announce: `
 return redis.call('PUBLISH', KEYS[1], ARGV[1])`,
 
-  /** ARGV: the entries. */
+  /**
+   * KEYS[1] is the part of the sessions. ARGV: parts and entries, by turns. Each part is a stream of its own, so that one that
+   * fills up pushes nothing out of the others; over all of them ids only grow, and say in which order things were done.
+   */
   append: `
-for _, entry in ipairs(ARGV) do redis.call('XADD', KEYS[1], 'MAXLEN', '~', ${auditEntries}, '*', 'entry', entry) end
-return #ARGV`
+local function stream (part)
+  if part == 'sessions' then return KEYS[1] end
+  return (string.gsub(KEYS[1], ':[^:]*$', '', 1)) .. ':{' .. KEYS[1] .. '}:' .. part
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local ms, number = now, -1
+for _, part in ipairs({ 'sessions', 'operator', 'refusals' }) do
+  local last = redis.call('XREVRANGE', stream(part), '+', '-', 'COUNT', 1)[1]
+  if last then
+    local lastMs, lastNumber = string.match(last[1], '(%d+)-(%d+)')
+    lastMs, lastNumber = tonumber(lastMs), tonumber(lastNumber)
+    if lastMs > ms or (lastMs == ms and lastNumber > number) then ms, number = lastMs, lastNumber end
+  end
+end
+for index = 1, #ARGV, 2 do
+  local part = ARGV[index]
+  number = number + 1
+  local id = string.format('%.0f-%.0f', ms, number)
+  if part == 'operator' then
+    redis.call('XADD', stream(part), 'MINID', '~', string.format('%.0f', math.max(0, now - ${auditRetentionMs})), id, 'entry', ARGV[index + 1])
+  else
+    redis.call('XADD', stream(part), 'MAXLEN', '~', ${auditEntries}, id, 'entry', ARGV[index + 1])
+  end
+end
+return #ARGV / 2`
 } as const
 
 export type SharedScript = keyof typeof sharedScripts
