@@ -73,7 +73,8 @@ export async function createGateway (settings: Settings, {
   const streams = eventStreams({ ...parts, ...settings.file.limits, revocations: parts.store.revocations })
   const { main, admin } = await openListeners(settings, parts, { log, numbers, streams, refused: audit.refused })
 
-  const { round: tidy } = openHousekeeping(parts, log, [audit.keep, parts.times.note, parts.tidyResults, deliveries(parts), crowding(parts, log)])
+  const chores = [audit.keep, parts.times.note, parts.store.ping, parts.tidyResults, deliveries(parts), crowding(parts, log)]
+  const { round: tidy } = openHousekeeping(parts, log, chores)
   const failed = (when: string) => (error: unknown) => log.error({ err: error, owed: parts.patient.owed }, when)
   const timer = setInterval(() => { tidy().catch(failed('housekeeping failed; it is tried again')) }, tidyEveryMs).unref()
   const secretFiles = followSecrets(settings, parts, log, { onSessionsEnded: streams.renew, writeRotation: audit.writeRotation })

@@ -19,7 +19,7 @@ import type { TaskEvents } from './domain/status/events.ts'
 import { type StatusDesk, statusDesk } from './domain/status/status-desk.ts'
 import { type SlotSearch, slotSearch, taskEnding } from './domain/status/task-ending.ts'
 import { type Watching, watching } from './domain/status/watching.ts'
-import type { Store } from './domain/store.ts'
+import { sharedProbe, type Store } from './domain/store.ts'
 import type { Clock } from './domain/time.ts'
 import type { Timers } from './domain/timers.ts'
 import type { Upstream } from './domain/upstream.ts'
@@ -68,12 +68,14 @@ export async function openParts (
 ): Promise<Parts> {
   const { upstream: waits } = settings.file
   const client = { ...waits, baseUrl: settings.tasksBaseUrl, userAgent: `apixo-gateway/${version}` }
-  const onLost = (err: Error): void => log.warn({ err }, 'the connection to the store was lost; it is made again')
-  const opened = given ?? await openStore(settings, { now, elapsed }, 'server', onLost)
+  const opened = given ?? await openStore(settings, { now, elapsed }, 'server', {
+    onLost: err => log.warn({ err }, 'the connection to the store was lost; it is made again'),
+    onGone: problem => log.error({ alarm: 'store-gone', problem }, 'the store is not the one it was; nothing is served from it')
+  })
   const { keep, ...results } = openResults(settings, { ...client, taskOf: opened.ledger.taskOf, log, now, elapsed })
   const { tokenSessions, revocations } = teamTokens(opened, { now, elapsed })
   const times = issueTimes({ revocations, now })
-  const store = { ...opened, revocations, ledger: meteredLedger(keepingLedger(opened.ledger, keep), meter) }
+  const store = { ...opened, ping: sharedProbe(opened.ping, elapsed), revocations, ledger: meteredLedger(keepingLedger(opened.ledger, keep), meter) }
   meter.unknown(store.lost)
   if (store.lost > 0) log.error({ alarm: 'unknown-outcome', count: store.lost }, 'submits that a crash cut off may have been accepted')
   const upstream = undiciUpstream(client)

@@ -43,3 +43,23 @@ export interface Store {
   ping (): Promise<void>
   close (): Promise<void>
 }
+
+/** A store is probed once in this time, ms, however many ask how it is. */
+const probeEveryMs = 1000
+
+/**
+ * A probe of the store that all who ask share: a readiness check is open to strangers, and each would be a write that a
+ * Redis may have to sync to its disk. `ping` is run once a second at most, and never twice at a time.
+ */
+export function sharedProbe (ping: Store['ping'], elapsed: () => number): Store['ping'] {
+  let probedAt = -Infinity
+  let isRunning = false
+  let answer = Promise.resolve()
+  return () => {
+    if (isRunning || elapsed() - probedAt < probeEveryMs) return answer
+    probedAt = elapsed()
+    isRunning = true
+    answer = ping().finally(() => { isRunning = false })
+    return answer
+  }
+}

@@ -10,12 +10,20 @@ export const patienceMs = 10_000
 const reservedMs = 30_000
 export const dayMs = 86_400_000
 
+interface StoreWatch {
+  readonly onLost: (reason: Error) => void
+  readonly onGone: (problem: string) => void
+}
+const unwatched: StoreWatch = { onLost: () => {}, onGone: () => {} }
+
 /**
  * `operator`: for the CLI, beside a running server: nothing is recovered, and a ledger that is not there is not made.
- * `onLost` is told whenever the connection to Redis is lost. `elapsed`: as in `Clock`.
+ * `onLost` is told whenever the connection to Redis is lost; `onGone`, once each time, that what was in the store is not
+ * there any more, or not under its name: until it is, all throw `GW_STORE_DOWN`.
+ * `elapsed`: as in `Clock`.
  */
 export async function openStore (
-  { store, file }: Settings, { now, elapsed }: Clock, role: 'server' | 'operator' = 'server', onLost: (reason: Error) => void = () => {}
+  { store, file }: Settings, { now, elapsed }: Clock, role: 'server' | 'operator' = 'server', { onLost, onGone }: StoreWatch = unwatched
 ): Promise<Store> {
   const { upstream, tasks, limits, ledger } = file
   const terms = {
@@ -29,8 +37,8 @@ export async function openStore (
   // Only one of the two technologies is loaded.
   if (store.kind === 'redis') {
     const { redisStore } = await import('../adapters/redis/store.ts')
-    return await redisStore({ url: store.url, terms, now, onLost })
+    return await redisStore({ url: store.url, terms, now, onLost, onGone })
   }
   const { sqliteStore } = await import('../adapters/sqlite/store.ts')
-  return sqliteStore({ path: store.path, role, synchronous: ledger.synchronous, now, elapsed, terms })
+  return sqliteStore({ path: store.path, role, synchronous: ledger.synchronous, now, elapsed, terms, onGone })
 }

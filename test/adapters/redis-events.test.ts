@@ -7,6 +7,7 @@ import { connection } from '../../src/adapters/redis/connection.ts'
 import { textOf } from '../../src/adapters/redis/event-messages.ts'
 import { redisEvents } from '../../src/adapters/redis/events.ts'
 import { keyNames } from '../../src/adapters/redis/key-names.ts'
+import { memoryMark } from '../../src/adapters/redis/memory-mark.ts'
 import { redisStore } from '../../src/adapters/redis/store.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import type { TaskEvent, TaskEvents } from '../../src/domain/status/events.ts'
@@ -27,7 +28,9 @@ async function eventsOf (t: Test, url: string, prefix: string): Promise<TaskEven
 async function quickEvents (t: Test, url: string, beatMs = 50): Promise<TaskEvents> {
   const link = await connection({ url: new Secret(url), onLost: () => {} })
   t.teardown(() => link.close())
-  const commands = commandsOver({ connection: link, keys: keyNames('gw'), terms, now: Date.now })
+  const keys = keyNames('gw')
+  const mark = await memoryMark({ ...link, keys, onGone: () => {} })
+  const commands = commandsOver({ connection: link, mark, keys, terms, now: Date.now })
   const events = await redisEvents({ connection: link, commands, channel: 'quick', beatMs })
   t.teardown(events.close)
   return events
@@ -74,7 +77,7 @@ t.test('what one replica says on a cluster is heard in order on all nodes', asyn
 })
 
 t.test('a server that is started again is listened to again, and what was said meanwhile is a gap', async t => {
-  const server = await redisServer(t)
+  const server = await redisServer(t, { appendonly: true })
   const [here, there] = [await eventsOf(t, server.url, 'gw'), await eventsOf(t, server.url, 'gw')]
   const [mine, theirs] = [ear(here), ear(there)]
   await server.kill()

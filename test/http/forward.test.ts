@@ -111,7 +111,7 @@ t.test('neither a 402, which may be about one price, nor a 401 to a status call 
 
 t.test('while the store can not serve, it is not ready, and nothing is sent', async t => {
   const store = storeFile(t)
-  const { submit, call, mint, sandbox, gateway } = await startGateway(t, { store, config: 'plans: { default: { credits: 1 } }' })
+  const { submit, call, mint, sandbox, gateway, time } = await startGateway(t, { store, config: 'plans: { default: { credits: 1 } }' })
   const token = await mint('alice')
   const letGo = holdStore(t, store)
   const refused = await submit(token)
@@ -121,6 +121,7 @@ t.test('while the store can not serve, it is not ready, and nothing is sent', as
   t.equal((await call('/livez')).status, 200)
   t.equal(sandbox.submits.length, 0)
   letGo()
+  time.advance(1000)
   t.match(await call('/readyz'), { status: 200, json: { status: 'ok' } })
   await gateway.tidy()
   t.equal((await submit(token)).status, 200, 'and nothing was charged')

@@ -26,7 +26,10 @@ async function closedAndBack (t: Test, gateway: TestGateway, { begin, end }: Out
   const before = await left()
 
   await begin()
-  const isReady = async () => (await call('/readyz')).status === 200
+  const isReady = async () => {
+    time.advance(1000) // it is looked at once a second
+    return (await call('/readyz')).status === 200
+  }
   // Who writes finds out; reading may go on where only writing fails.
   const refused = await Promise.all(Array.from({ length: 20 }, () => submit(token)))
   for (const { status, error, headers } of refused) t.match({ status, error, retryAfter: headers.get('retry-after') }, { status: 503, error: 'GW_STORE_DOWN', retryAfter: '1' })

@@ -3,6 +3,7 @@ import type { LedgerTerms } from '../../domain/ledger/ledger.ts'
 import type { Connection } from './connection.ts'
 import { keepMs, slackMs } from './key-lifetimes.ts'
 import type { KeyNames } from './key-names.ts'
+import type { MemoryMark } from './memory-mark.ts'
 import { type SharedScript, sharedLua } from './scripts/shared.ts'
 import { subjectLua, type SubjectScript } from './scripts/subject.ts'
 
@@ -22,12 +23,13 @@ export interface Commands {
 
 interface CommandsOptions {
   readonly connection: Connection
+  readonly mark: MemoryMark
   readonly keys: KeyNames
   readonly terms: LedgerTerms
   readonly now: () => number
 }
 
-export function commands ({ connection: { client, failure }, keys, terms, now }: CommandsOptions): Commands {
+export function commands ({ connection: { client, failure }, mark, keys, terms, now }: CommandsOptions): Commands {
   const lua = Object.entries({ ...subjectLua, ...sharedLua })
   // Answers are bytes: some have the body of another answer in them.
   const scripts = Object.fromEntries(lua.map(([name, text]) => {
@@ -38,6 +40,7 @@ export function commands ({ connection: { client, failure }, keys, terms, now }:
   const lasting = [keepMs(terms), terms.retentionMs, supersededMs]
 
   const run = async (name: string, ...args: Argument[]): Promise<Reply> => {
+    mark.hold()
     try {
       return await scripts[name]!.apply(client, args)
     } catch (error) {
@@ -48,6 +51,7 @@ export function commands ({ connection: { client, failure }, keys, terms, now }:
     ofSubject: (subject, script, ...args) => run(script, keys.account(subject), now(), ...lasting, ...args),
     on: (key, script, ...args) => run(script, key, ...args),
     async ask (give) {
+      mark.hold()
       try {
         return await give(client)
       } catch (error) {

@@ -13,6 +13,7 @@ import { redisIdempotency } from './idempotency.ts'
 import { type KeyNames, keyNames } from './key-names.ts'
 import { redisLeadership } from './leadership.ts'
 import { redisLedger } from './ledger.ts'
+import { type MemoryMark, memoryMark } from './memory-mark.ts'
 import { pulse as pulseOf } from './pulse.ts'
 import { redisRecords } from './records.ts'
 import { redisRepeats } from './repeats.ts'
@@ -27,6 +28,8 @@ import { redisUsage } from './usage.ts'
 export interface RedisStoreOptions extends ConnectionSettings {
   readonly terms: LedgerTerms
   readonly now: () => number
+  /** Told once each time that the server is found without what it was told. */
+  readonly onGone?: (problem: string) => void
   /** What all keys begin with: two gateways that share a server and not their subjects need two. */
   readonly prefix?: string
 }
@@ -39,13 +42,14 @@ const probeMs = 60_000
  * Opens the store that replicas share. Nothing is recovered at start, for other replicas may be at work: what a dead one
  * has left is let go by its lease.
  */
-export async function redisStore ({ terms, now, prefix = 'gw', ...settings }: RedisStoreOptions): Promise<Store> {
+export async function redisStore ({ terms, now, prefix = 'gw', onGone = () => {}, ...settings }: RedisStoreOptions): Promise<Store> {
   const link = await connection(settings)
   const keys = keyNames(prefix)
-  const commands = commandsOver({ connection: link, keys, terms, now })
   try {
+    const mark = await memoryMark({ ...link, keys, onGone })
+    const commands = commandsOver({ connection: link, mark, keys, terms, now })
     const events = await redisEvents({ connection: link, commands, channel: keys.events(link.database) })
-    return storeOver(link, commands, keys, { terms, now, events })
+    return storeOver(link, commands, keys, { terms, now, events, mark })
   } catch (error) {
     await link.close()
     throw link.unusable(error)
@@ -54,10 +58,11 @@ export async function redisStore ({ terms, now, prefix = 'gw', ...settings }: Re
 
 interface Setting extends Pick<RedisStoreOptions, 'terms' | 'now'> {
   readonly events: RedisEvents
+  readonly mark: MemoryMark
 }
 
 function storeOver (link: Connection, commands: Commands, keys: KeyNames, setting: Setting): Store {
-  const { terms, now, events } = setting
+  const { terms, now, events, mark } = setting
   const busy = busySubjects(commands, keys, setting)
   const owners = taskOwners(commands, keys, terms)
   const tasks = redisTasks(commands, owners, keys, setting)
@@ -89,12 +94,13 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
     leads: leadership.leads,
     tidy: () => busy.tidy(async subject => await commands.ofSubject(subject, 'tidy') === 0),
     async ping () {
+      await mark.check()
       // A replica and a full server read on, so it has to be a write.
       await commands.ask(client => Promise.all(Array.from({ length: client.isCluster ? probes : 1 }, (_, index) =>
         client.set(keys.probe(index), 1, 'PX', probeMs))))
     },
     async close () {
-      await pulse.close()
+      await pulse.close().catch(() => {}) // what it had still to write is owed by a store that is down
       events.close()
       await leadership.resign().catch(() => {}) // or its lease ends by itself
       await link.close()

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync } from 'node:fs'
+import { chmodSync, closeSync, existsSync, mkdirSync, openSync, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { latestVersion, migrate, versionOf } from './migrations.ts'
@@ -31,6 +31,8 @@ export interface Connection {
   /** Longest time that a locked file may hold up the event loop, ms. */
   readonly busyMs: number
   openReader (): Reader
+  /** Whether the file that was opened still has its name; one in memory always is there. */
+  isThere (): boolean
   close (): void
 }
 
@@ -57,12 +59,14 @@ export function connect<T> (options: ConnectionOptions, use: (connection: Connec
   try {
     if (role === 'operator') mustExist(path)
     else if (path !== memory) {
-      mkdirSync(dirname(path), { recursive: true })
+      mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
+      keepPrivate(`${path}.lock`)
       lockFile(open(`${path}.lock`, busyMs.server))
     }
+    if (role === 'server' && path !== memory) keepPrivate(path)
     const db = open(path, busyMs.operator)
     prepareFile(db, options)
-    return use({ db, busyMs: busyMs[role], openReader: () => readerOf(db, path), close })
+    return use({ db, busyMs: busyMs[role], openReader: () => readerOf(db, path), isThere: presence(path), close })
   } catch (cause) {
     close()
     throw new Error(`the ledger ${path} can not be opened: ${(cause as Error).message}`, { cause })
@@ -72,6 +76,32 @@ export function connect<T> (options: ConnectionOptions, use: (connection: Connec
 function mustExist (path: string): void {
   if (path === memory) throw new Error('it is in the memory of the gateway, and ends with it')
   if (!existsSync(path)) throw new Error('there is no such file; the gateway makes it at its first start')
+}
+
+/**
+ * Only the owner reads it: subjects, task ids and the envelopes of all callers are in it. SQLite gives the files beside it
+ * the same mode. One that an earlier version has made is changed, if it is ours.
+ */
+function keepPrivate (path: string): void {
+  try {
+    closeSync(openSync(path, 'a', 0o600))
+  } catch { /* SQLite says what is wrong with it */ }
+  for (const file of [path, `${path}-wal`, `${path}-shm`]) {
+    try {
+      chmodSync(file, 0o600)
+    } catch { /* not there, or somebody else's: whoever gave us the right to write has seen to the rest */ }
+  }
+}
+
+/** A file is known by its device and its number there, whatever is written into it. */
+function presence (path: string): () => boolean {
+  if (path === memory) return () => true
+  const idOf = (): string => {
+    const { dev, ino } = statSync(path, { bigint: true, throwIfNoEntry: false }) ?? {}
+    return `${dev} ${ino}`
+  }
+  const opened = idOf()
+  return () => idOf() === opened
 }
 
 function prepareFile (db: DatabaseSync, { role, synchronous }: ConnectionOptions): void {

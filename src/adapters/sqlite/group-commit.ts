@@ -14,6 +14,8 @@ export interface GroupCommit {
   onBegin (listener: () => void): void
   /** Who keeps in memory what `run` changes is told when it was undone. */
   onUndo (listener: () => void): void
+  /** Throws `GW_STORE_DOWN` when nothing may be written. */
+  look (): void
   /** The latest transaction could not be begun or was undone. */
   readonly isFailing: boolean
 }
@@ -22,10 +24,12 @@ export interface GroupCommit {
  * A commit costs the same for one row or for fifty, so the rows of concurrent requests go together and each reply waits
  * for the commit (measured: two commits of one's own cost as much as the rest of a proxied request).
  *
+ * `look` throws when nothing may be written; it is called before each transaction.
+ *
  * Waiting for another process's lock holds up the event loop, so that is done once, for `busyMs`: as long as the file
  * stays locked, further attempts look at the lock and fail at once; the first that finds it free has patience again.
  */
-export function groupCommit (db: DatabaseSync, busyMs: number): GroupCommit {
+export function groupCommit (db: DatabaseSync, busyMs: number, look: () => void = () => {}): GroupCommit {
   const begin = db.prepare('BEGIN IMMEDIATE')
   const commit = db.prepare('COMMIT')
   const rollback = db.prepare('ROLLBACK')
@@ -42,6 +46,7 @@ export function groupCommit (db: DatabaseSync, busyMs: number): GroupCommit {
   }
 
   const start = (): void => {
+    look()
     try {
       begin.run()
     } catch (cause) {
@@ -93,6 +98,13 @@ export function groupCommit (db: DatabaseSync, busyMs: number): GroupCommit {
     committed: () => turn?.promise ?? Promise.resolve(),
     onBegin (listener) { beginning.push(listener) },
     onUndo (listener) { listeners.push(listener) },
+    look () {
+      try {
+        look()
+      } catch (cause) {
+        throw storeDown(cause)
+      }
+    },
     get isFailing () { return isFailing }
   }
 }

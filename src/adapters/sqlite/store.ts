@@ -24,6 +24,10 @@ import { sqliteTasks, sqliteUnfinishedTasks } from './tasks.ts'
 import { sqliteTokens } from './tokens.ts'
 import { sqliteUsage } from './usage.ts'
 
+/** How often the file is looked for at the most, ms. */
+const lookEveryMs = 1000
+const goneText = 'the file of the ledger is gone, or another one has its name'
+
 export interface SqliteStoreOptions extends Omit<ConnectionOptions, 'role'> {
   /** `server` when absent. */
   readonly role?: Role
@@ -31,21 +35,23 @@ export interface SqliteStoreOptions extends Omit<ConnectionOptions, 'role'> {
   readonly now: () => number
   /** Monotonic ms; the system's when absent. */
   readonly elapsed?: () => number
+  /** Told once each time that the file is gone, or another one. */
+  readonly onGone?: (problem: string) => void
 }
 
 /**
  * Opens the embedded store. One server a file: a second one is refused at once, because each keeps limits in its own
  * memory. What an earlier server left half done is brought to a safe end first.
  */
-export function sqliteStore ({ role = 'server', elapsed = systemClock.elapsed, ...options }: SqliteStoreOptions): Store {
-  return connect({ ...options, role }, connection => storeOver(connection, { ...options, role, elapsed }))
+export function sqliteStore ({ role = 'server', elapsed = systemClock.elapsed, onGone = () => {}, ...options }: SqliteStoreOptions): Store {
+  return connect({ ...options, role }, connection => storeOver(connection, { ...options, role, elapsed, onGone }))
 }
 
-function storeOver (connection: Connection, { role, terms, now, elapsed }: Required<SqliteStoreOptions>): Store {
+function storeOver (connection: Connection, { role, terms, now, elapsed, onGone }: Required<SqliteStoreOptions>): Store {
   const { db, busyMs, close } = connection
   const remembered = role === 'server' ? rememberedRows(db, terms, now()) : []
   const lost = role === 'server' ? recover(db, now()) : 0
-  const group = groupCommit(db, busyMs)
+  const group = groupCommit(db, busyMs, seenEachSecond(connection, { elapsed, onGone }))
   const reservations = noReservations()
   const slots = countSlots(db)
   const tasks = sqliteTasks(db)
@@ -86,6 +92,24 @@ function storeOver (connection: Connection, { role, terms, now, elapsed }: Requi
   }
 }
 
+/**
+ * Looks each second, before something is written, whether the file is still there under its name: what is written into one
+ * that was deleted or replaced is gone with the process, ownership and charges with it.
+ */
+function seenEachSecond ({ isThere }: Connection, { elapsed, onGone }: Pick<Required<SqliteStoreOptions>, 'elapsed' | 'onGone'>): () => void {
+  let lookedAt = elapsed()
+  let isGone = false
+  return () => {
+    if (elapsed() - lookedAt >= lookEveryMs || isGone) {
+      lookedAt = elapsed()
+      const wasGone = isGone
+      isGone = !isThere()
+      if (isGone && !wasGone) onGone(goneText)
+    }
+    if (isGone) throw new Error(goneText)
+  }
+}
+
 /** Reading goes on where writing fails, on a full disk for one, so who has failed has to write something. */
 function pinger (db: DatabaseSync, group: GroupCommit): () => Promise<void> {
   const look = db.prepare('SELECT 1')
@@ -96,6 +120,7 @@ function pinger (db: DatabaseSync, group: GroupCommit): () => Promise<void> {
     } catch (cause) {
       throw storeDown(cause)
     }
+    group.look()
     if (group.isFailing) group.run(() => touch.run())
     await group.committed()
   }
