@@ -58,7 +58,7 @@ function watch (ports: () => readonly number[], token: string, index: number): W
       rest = blocks.pop()!
       for (const block of blocks) {
         const [, id] = /^id: (.*)$/m.exec(block) ?? []
-        if (id === undefined || !block.startsWith('event: state')) continue
+        if (id === undefined || !/^event: state$/m.test(block)) continue
         lastEventId = id
         const { data } = JSON.parse(/^data: (.*)$/m.exec(block)![1]!) as { data: { taskId: string, state: string } }
         if (data.state !== 'success') continue

@@ -14,7 +14,7 @@ t.test('a stream says that it lives, and a session that is over loses its stream
     pass(sessionCheckMs)
     await wait(20)
   }
-  await until('they live', () => streams.every(({ text }) => text.endsWith('\n\n:\n\n')))
+  await until('they live', () => streams.every(({ text }) => text.endsWith('\n\n:\n')))
   t.equal((await call('/gateway/session', { method: 'DELETE', token: revoked })).status, 204)
   pass(sessionCheckMs)
   await Promise.all([streams[0]!.over(), all.over()])
