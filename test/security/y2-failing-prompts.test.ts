@@ -17,14 +17,17 @@ t.test('failing prompts in a loop use up refunds and then credits, and the upstr
   t.equal((await submit(other)).error, 'GW_CREDITS_EXHAUSTED', 'a new session is the same subject')
 })
 
-t.test('failing tasks that are never asked about keep their slots', async t => {
-  const { submit, mint, sandbox, time } = await startGateway(t, { config: 'plans: { default: { concurrentTasks: 3 } }' })
+t.test('failing tasks that are never asked about are asked about when their slots are wanted, and their refunds count', async t => {
+  const { submit, mint, call, sandbox, time } = await startGateway(t, {
+    config: 'plans: { default: { concurrentTasks: 3, credits: 100 } }\nlimits: { refundsPerPeriod: 4 }'
+  })
   const token = await mint('mallory')
   for (let round = 0; round < 10; round++) {
     await submit(token, 'sandbox:failed')
     time.advance(taskMs)
   }
-  t.equal(sandbox.submits.length, 3)
+  t.equal(sandbox.submits.length, 10)
+  t.match((await call('/gateway/session', { token })).json, { credits: { used: 6 }, tasks: { unfinished: 1 } })
 })
 
 t.test('a task that never ends is given up after its time: charged, its slot freed', async t => {
