@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import type { DestinationStream, Logger } from 'pino'
 import { nodeTimers } from './adapters/node-timers.ts'
 import { type Housekeeping, housekeeping } from './domain/operator/housekeeping.ts'
-import { reconciler } from './domain/operator/reconciler.ts'
+import { reconciler, tasksOfGoneKeys } from './domain/operator/reconciler.ts'
 import { type Refusals, refusals } from './domain/operator/refusals.ts'
 import { rotations } from './domain/operator/rotations.ts'
 import { settingsRecord } from './domain/operator/settings-record.ts'
@@ -73,13 +73,15 @@ export async function createGateway (settings: Settings, {
   const streams = eventStreams({ ...parts, ...settings.file.limits, revocations: parts.store.revocations })
   const { main, admin } = await openListeners(settings, parts, { log, numbers, streams, refused: audit.refused })
 
-  const chores = [audit.keep, parts.times.note, parts.store.ping, parts.tidyResults, deliveries(parts), crowding(parts, log)]
+  const chores = [audit.keep, parts.times.note, parts.store.ping, parts.tidyResults, holdKeys(parts), deliveries(parts), crowding(parts, log)]
   const { round: tidy } = openHousekeeping(parts, log, chores)
   const failed = (when: string) => (error: unknown) => log.error({ err: error, owed: parts.patient.owed }, when)
   const timer = setInterval(() => { tidy().catch(failed('housekeeping failed; it is tried again')) }, tidyEveryMs).unref()
   const secretFiles = followSecrets(settings, parts, log, { onSessionsEnded: streams.renew, writeRotation: audit.writeRotation })
   const hurry = Promise.withResolvers<void>()
   await audit.keep().catch(failed('the audit trail does not have the settings yet; it is tried again'))
+  await holdKeys(parts)().catch(failed('the other replicas do not know our keys yet; it is tried again'))
+  warnOfGoneKeys(parts, log).catch(failed('tasks whose key is gone could not be counted'))
 
   return {
     app: main.app,
@@ -111,6 +113,18 @@ export async function createGateway (settings: Settings, {
       log.flush()
     },
     hurry: hurry.resolve
+  }
+}
+
+/** Tells the other replicas which keys this one has. */
+function holdKeys ({ store: { heldKeys }, keys }: Parts): () => Promise<void> {
+  return async () => { await heldKeys?.hold(keys.states().map(({ keyId }) => keyId)) }
+}
+
+/** After a key was replaced while nothing ran: how many tasks have to be asked about with another key. */
+async function warnOfGoneKeys ({ store: { unfinished }, keys, now }: Parts, log: Logger): Promise<void> {
+  for (const [keyId, count] of await tasksOfGoneKeys({ unfinished, keys, now })) {
+    log.warn({ alarm: 'key-gone', keyId, count }, 'unfinished tasks belong to a key that is not in the ring: the other keys are asked about them')
   }
 }
 

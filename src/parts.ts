@@ -16,6 +16,7 @@ import { type IssueTimes, issueTimes } from './domain/sessions/issue-times.ts'
 import type { SessionVerifier } from './domain/sessions/session.ts'
 import { teamTokens } from './domain/sessions/token-sessions.ts'
 import type { TaskEvents } from './domain/status/events.ts'
+import { goneKeys } from './domain/status/gone-keys.ts'
 import { type StatusDesk, statusDesk } from './domain/status/status-desk.ts'
 import { type SlotSearch, slotSearch, taskEnding } from './domain/status/task-ending.ts'
 import { type Watching, watching } from './domain/status/watching.ts'
@@ -90,7 +91,7 @@ export async function openParts (
   const secrets = liveSecrets(settings)
   const tickets = resultTickets({ ...settings.file.results, secrets: secrets.sessionSecrets, taskOf: store.ledger.taskOf, now })
   const keys = openKeys(settings, upstream, log, { now, elapsed })
-  const inquiries = openInquiries(settings, { ...store, upstream, keys, timers, now, elapsed })
+  const inquiries = openInquiries(settings, { ...store, upstream, keys, timers, now, elapsed, log })
   const callbacks = openCallbacks(settings, {
     store, patient, upstream, keys, timers, now, elapsed, log, ...inquiries, sessionSecrets: secrets.sessionSecrets, webhooks: { ...client, ...webhooks }
   })
@@ -100,13 +101,25 @@ export async function openParts (
 
 /** Who asks how tasks are, and who is told. */
 function openInquiries (
-  { file, models }: Settings, base: Pick<Parts, 'upstream' | 'keys' | 'timers' | keyof Clock> & Pick<Store, 'ledger' | 'records' | 'events' | 'turns'>
+  { file, models }: Settings, base: Pick<Parts, 'upstream' | 'keys' | 'timers' | keyof Clock> &
+  Pick<Store, 'ledger' | 'records' | 'events' | 'turns' | 'heldKeys'> & { readonly log: Logger }
 ) {
   const { upstream: { connectMs, headersMs, bodyIdleMs }, polling } = file
   const answerMs = connectMs + headersMs
   const { events = localEvents(), turns = localTurns({ elapsed: base.elapsed, leaseMs: answerMs + bodyIdleMs }) } = base
   const intervalOf = intervalBy(polling, models)
-  const desk = statusDesk({ ...base, turns, events, intervalOf, answerMs })
+  const { upstream, keys, heldKeys: held = null, log } = base
+  const gone = goneKeys({
+    upstream,
+    keys,
+    held,
+    ledger: base.ledger,
+    intervalOf,
+    elapsed: base.elapsed,
+    onGivenUp: ({ taskId, keyId }) =>
+      log.error({ alarm: 'unknown-outcome', taskId, keyId }, 'the key of this task is gone, and no other knows the task: it is given up, and stays charged')
+  })
+  const desk = statusDesk({ ...base, gone, turns, events, intervalOf, answerMs })
   const { ledger, records, timers, elapsed } = base
   const slots = slotSearch({ records, ledger, end: taskEnding({ ledger, desk }), intervalOf, timers, elapsed })
   return { events, desk, slots, watching: watching({ ...base, desk, events, intervalOf }) }

@@ -10,6 +10,7 @@ import type { GuestCounts, SpentProofs } from './sessions/guests.ts'
 import type { Revocations } from './sessions/session.ts'
 import type { TokenBook } from './sessions/tokens.ts'
 import type { TaskEvents } from './status/events.ts'
+import type { HeldKeys } from './status/gone-keys.ts'
 import type { StatusTurns } from './status/status-turns.ts'
 
 /** All that outlives a restart, behind one technology. */
@@ -33,6 +34,8 @@ export interface Store {
   readonly events?: TaskEvents
   /** The status turns of all replicas; absent where there is only one. */
   readonly turns?: StatusTurns
+  /** The upstream keys that all replicas hold; absent where there is only one. */
+  readonly heldKeys?: HeldKeys
   /** What request limits are counted with by all replicas together; absent where there is only one. */
   readonly counter?: unknown
   /** Whether this replica does the work that one of all replicas has to do. Throws `GW_STORE_DOWN`. */

@@ -84,7 +84,8 @@ export async function settleStatus (report: StatusReport): Promise<Answer> {
 }
 
 function ourTrouble (code: ErrorCode, cause?: unknown) {
-  return code === 'GW_NO_KEY' ? noKey() : gatewayError(code, { cause })
+  if (code === 'GW_NO_KEY') return noKey()
+  return gatewayError(code, code === 'GW_OUTCOME_UNKNOWN' ? { shouldRetry: false } : { cause })
 }
 
 function passable (answer: UpstreamAnswer): Answer {

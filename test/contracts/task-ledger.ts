@@ -367,6 +367,21 @@ function sweeping (t: Test, open: Open): void {
     t.equal(await slotsUsed(), 0)
   })
 
+  t.test('a task whose end nobody can find out is given up before its time, once; nothing else is', async t => {
+    const { ledger, records, at, creditsUsed, slotsUsed } = await open(t)
+    await at('claimed', { microcredits: 5 })
+    t.equal(await ledger.giveUp('another'), false)
+    t.same(await Promise.all(Array.from({ length: 20 }, () => ledger.giveUp('task'))), [true, ...Array.from({ length: 19 }, () => false)])
+    t.same([await creditsUsed(), await slotsUsed()], [5, 0])
+    t.match(await ledger.taskOf('task'), { stage: 'unknown', finalAnswer: null })
+    t.match((await records.unknowns({ cursor: null, limit: 9 })).items, [{ taskId: 'task' }])
+    t.equal(await ledger.settle({ taskId: 'task', state: 'failed', answer }), true, 'its key may come back')
+    t.equal(await creditsUsed(), 0)
+    t.equal(await ledger.giveUp('task'), false)
+    await at('settled', {}, 'ended')
+    t.equal(await ledger.giveUp('ended'), false)
+  })
+
   t.test('each step begins a lease of its own, and a late claim as well', async t => {
     const { ledger, at, time } = await open(t)
     const id = await at('reserved')

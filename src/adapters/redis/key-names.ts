@@ -27,6 +27,8 @@ export interface KeyNames {
   readonly leader: string
   /** That a replica is there, by the name that it drew at its start. */
   alive (start: string): string
+  /** Says that a replica holds an upstream key. */
+  heldKey (keyId: string): string
   /** The id that the store was given when it was first used: one without it, or with another, has lost what it was told. */
   readonly mark: string
   /** Of the audit trail, what callers do; its other parts stand in the same slot. */
@@ -56,6 +58,7 @@ export function keyNames (prefix: string): KeyNames {
     probe: index => `${prefix}:probe:${index}`,
     leader: `${prefix}:leader`,
     alive: start => `${prefix}:alive:${start}`,
+    heldKey: keyId => `${prefix}:held-key:${encoded(keyId)}`,
     mark: `${prefix}:store`,
     audit: `${prefix}:audit`,
     auditPart: part => part === 'sessions' ? `${prefix}:audit` : `${prefix}:{${prefix}:audit}:${part}`,

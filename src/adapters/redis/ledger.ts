@@ -58,6 +58,12 @@ export function redisLedger (options: LedgerOptions): TaskLedger {
       return await ofSubject(subject, 'settle', number, encoded(taskId), state, answer, terms.refundsPerPeriod) === 1
     },
     taskOf: tasks.of,
+    async giveUp (taskId) {
+      const id = await owners.of(taskId)
+      if (id === null) return false
+      const { subject, number } = placeOf(id)!
+      return await ofSubject(subject, 'giveUp', number, encoded(taskId)) === 1
+    },
     sweep: () => sweep(options)
   }
 }

@@ -37,6 +37,8 @@ export interface RedisStoreOptions extends ConnectionSettings {
 /** Keys that `ping` writes in a cluster, so that each node most likely has one. */
 const probes = 16
 const probeMs = 60_000
+/** A replica that has died holds no key after this, ms. The others say so again every few seconds. */
+const heldMs = 60_000
 
 /**
  * Opens the store that replicas share. Nothing is recovered at start, for other replicas may be at work: what a dead one
@@ -90,6 +92,12 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
     events,
     // A status call has ended when a submit would have.
     turns: redisTurns(commands, keys, { now, leaseMs: terms.sentMs }),
+    heldKeys: {
+      async hold (keyIds) {
+        await commands.ask(client => Promise.all(keyIds.map(keyId => client.set(keys.heldKey(keyId), 1, 'PX', heldMs))))
+      },
+      isHeld: async keyId => await commands.ask(client => client.exists(keys.heldKey(keyId))) === 1
+    },
     counter: link.client,
     leads: leadership.leads,
     tidy: () => busy.tidy(async subject => await commands.ofSubject(subject, 'tidy') === 0),

@@ -13,6 +13,7 @@ import { read } from './store-down.ts'
 export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: LedgerParts): TaskLedger {
   const { reservations, slots, accounts, idempotency, repeats, tasks, terms, now } = parts
   const steps = ledgerSteps(db, parts)
+  const claimed = db.prepare("SELECT id FROM tasks WHERE task_id = ? AND stage = 'claimed'")
   const overstayed = db.prepare('SELECT id, stage FROM tasks WHERE ended_at IS NULL AND lease_until <= ?')
   let lastId = lastIdIn(db)
   group.onUndo(() => {
@@ -72,6 +73,12 @@ export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: Ledge
       return ended
     },
     taskOf: async taskId => tasks.of(taskId),
+    async giveUp (taskId) {
+      const row = read(() => claimed.get(taskId) as { id: number } | undefined)
+      const isLost = row !== undefined && group.run(() => steps.lose(row.id, 'claimed'))
+      await group.committed()
+      return isLost
+    },
     async sweep () {
       const released = reservations.lapsed(now()).filter(drop).length
       const late = read(() => overstayed.all(now()) as unknown as Array<{ id: number, stage: 'sent' | 'claimed' }>)

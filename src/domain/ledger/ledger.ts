@@ -122,6 +122,8 @@ export interface TaskLedger {
   /** Ends a task, once: the first final state wins. `true` for the call that ended it. A failed one may refund. */
   settle (ending: Ending): Promise<boolean>
   taskOf (taskId: string): Promise<Task | null>
+  /** A claimed task whose end nobody can find out is unknown before its time. `false`: it is not claimed. It may be settled late. */
+  giveUp (taskId: string): Promise<boolean>
   /** Lets go what has overstayed: reserved → released, sent and claimed → unknown. Says how many went each way. */
   sweep (): Promise<{ readonly released: number, readonly unknown: number }>
 }

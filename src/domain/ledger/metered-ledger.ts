@@ -55,6 +55,11 @@ export function meteredLedger (ledger: TaskLedger, meter: CreditMeter): TaskLedg
       }
       return ended
     },
+    async giveUp (taskId) {
+      const isLost = await ledger.giveUp(taskId)
+      if (isLost) meter.unknown(1)
+      return isLost
+    },
     async sweep () {
       const swept = await ledger.sweep()
       meter.unknown(swept.unknown)

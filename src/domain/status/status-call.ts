@@ -58,6 +58,6 @@ export function failed (reason: FailureReason, cause?: unknown): StatusOutcome {
   return { kind: 'failed', code: failureCodes[reason], cause }
 }
 
-function isRedirect (status: number): boolean {
+export function isRedirect (status: number): boolean {
   return status >= 300 && status < 400
 }

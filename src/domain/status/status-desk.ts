@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache'
+import type { ErrorCode } from '../../errors.ts'
 import { isFinal, readEnvelope } from '../bodies/envelope.ts'
 import { finalState, statedState } from '../bodies/outcome.ts'
 import type { KeyChoice } from '../keys/keys.ts'
@@ -8,6 +9,7 @@ import type { Clock } from '../time.ts'
 import type { Timers } from '../timers.ts'
 import type { Upstream } from '../upstream.ts'
 import type { TaskEvent, TaskEvents } from './events.ts'
+import type { GoneKeys } from './gone-keys.ts'
 import { failed, statusCall, type StatusOutcome } from './status-call.ts'
 import type { LastStatus, StatusTurns } from './status-turns.ts'
 
@@ -45,6 +47,7 @@ export interface AskingReason {
 export interface StatusDeskOptions extends Clock {
   readonly upstream: Upstream
   readonly keys: KeyChoice
+  readonly gone: GoneKeys
   readonly ledger: Pick<TaskLedger, 'settle' | 'taskOf'>
   readonly turns: StatusTurns
   readonly events: TaskEvents
@@ -108,9 +111,13 @@ function turnTaker (options: StatusDeskOptions) {
   const publish = publisher(options)
 
   const call = async (task: Task, flight: Flight): Promise<StatusOutcome> => {
-    const { outcome, cancel } = statusCall(options, operation, task)
-    flight.cancel = cancel
-    return await outcome
+    const own = statusCall(options, operation, task)
+    flight.cancel = own.cancel
+    const outcome = await own.outcome
+    if (outcome.kind === 'answered' || !isForOurKey(outcome.code)) return outcome
+    const others = options.gone.ask(task, outcome)
+    flight.cancel = others.cancel
+    return await others.outcome
   }
 
   const askInTurn = async (task: Task, flight: Flight): Promise<StatusReport> => {
@@ -138,6 +145,11 @@ function turnTaker (options: StatusDeskOptions) {
       await new Promise<void>(resolve => { timers.after(pauseMs, resolve) })
     }
   }
+}
+
+/** We have the key no more, or the upstream refuses it. */
+function isForOurKey (code: ErrorCode): boolean {
+  return code === 'GW_NO_KEY' || code === 'GW_UPSTREAM_REFUSED_KEY'
 }
 
 /** Ends the task in the ledger when the answer says so. Whoever was told another end before it stays right. */

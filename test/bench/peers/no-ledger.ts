@@ -38,6 +38,7 @@ const ledger: Store['ledger'] = {
     return true
   },
   taskOf: async taskId => tasks.get(taskId) ?? null,
+  giveUp: async () => false,
   sweep: async () => ({ released: 0, unknown: 0 })
 }
 

@@ -20,10 +20,19 @@ function metered (ledger: Partial<TaskLedger>) {
     advance: async () => true,
     settle: async () => true,
     taskOf: async () => null,
+    giveUp: async () => true,
     sweep: async () => ({ released: 0, unknown: 0 })
   }
   return { noted, ledger: meteredLedger({ ...base, ...ledger }, meter) }
 }
+
+t.test('a task that is given up is one more without a known end, once', async t => {
+  const answers = [true, false]
+  const { noted, ledger } = metered({ giveUp: async () => answers.shift()! })
+  t.equal(await ledger.giveUp('task'), true)
+  t.equal(await ledger.giveUp('task'), false)
+  t.same(noted, ['unknown outcomes: 1'])
+})
 
 t.test('a reservation that is not granted moves no credits', async t => {
   const { noted, ledger } = metered({ reserve: async () => ({ granted: false, lacks: 'credits' }) })

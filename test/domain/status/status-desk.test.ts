@@ -4,6 +4,7 @@ import { localTurns } from '../../../src/adapters/local-turns.ts'
 import type { KeyChoice } from '../../../src/domain/keys/keys.ts'
 import type { Ending, Task } from '../../../src/domain/ledger/ledger.ts'
 import type { TaskEvent } from '../../../src/domain/status/events.ts'
+import type { StatusOutcome } from '../../../src/domain/status/status-call.ts'
 import { statusDesk } from '../../../src/domain/status/status-desk.ts'
 import type { StatusTurns } from '../../../src/domain/status/status-turns.ts'
 import { type Upstream, type UpstreamAnswer, UpstreamFailure } from '../../../src/domain/upstream.ts'
@@ -69,7 +70,8 @@ function desks ({ replicas = 1, turns: given = undefined as StatusTurns | undefi
   const heard: TaskEvent[] = []
   events.subscribe(event => heard.push(event), () => {})
   const turns = given ?? localTurns({ elapsed: time.elapsed, leaseMs: 120_000 })
-  const options = { upstream, keys, ledger, events, turns, timers, answerMs, intervalOf: () => intervalMs, now: time.now, elapsed: time.elapsed }
+  const gone = { ask: (_task: Task, outcome: StatusOutcome) => ({ outcome: Promise.resolve(outcome), cancel () {} }) }
+  const options = { upstream, keys, gone, ledger, events, turns, timers, answerMs, intervalOf: () => intervalMs, now: time.now, elapsed: time.elapsed }
   const [desk, other] = Array.from({ length: Math.max(replicas, 2) }, () => statusDesk(options))
   /** The next call, when it has been made. */
   const next = async (count: number) => {

@@ -115,6 +115,13 @@ if not it or it.stage ~= 'sent' then return 0 end
 lose(it)
 return done()`,
 
+  /** ARGV[6]: a task id. Nobody can find out how it ends. */
+  giveUp: `
+local it = read(ARGV[5])
+if not it or it.stage ~= 'claimed' or it.task ~= ARGV[6] then return 0 end
+lose(it)
+return 1`,
+
   /** ARGV[6..9]: a task id, how it ended, the answer that says so, how many refunds a period has. */
   settle: `
 local it = read(ARGV[5])
