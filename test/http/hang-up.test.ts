@@ -46,7 +46,7 @@ t.test('a caller who is gone before the work begins spends nothing', async t => 
     config: 'plans: { default: {} }\nlimits: { bodyBytes: 1000, bodyBytesInFlight: 1000 }'
   })
   const token = await mint('alice')
-  const body = JSON.stringify({ input: { prompt: 'x' } })
+  const body = JSON.stringify({ input: { prompt: 'x'.repeat(200) } })
   const request = (length: number) => `POST /api/v1/generateTask/nano-banana HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\n` +
     `content-type: application/json\r\ncontent-length: ${length}\r\n\r\n`
   const { port } = new URL(origin)

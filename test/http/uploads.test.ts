@@ -7,9 +7,9 @@ const reply = {} as FastifyReply
 
 let callers = 0
 
-/** A request with a body, of a subject of its own if no other is named. */
-function upload (headers: Record<string, string>, subject = `caller-${++callers}`): FastifyRequest & { call: Call } {
-  return { headers, call: { ...newCall(() => {}), session: { subject } } } as unknown as FastifyRequest & { call: Call }
+/** A request with a body, of a subject and an address of its own if no others are named. */
+function upload (headers: Record<string, string>, subject = `caller-${++callers}`, address = `address-${++callers}`): FastifyRequest & { call: Call } {
+  return { headers, call: { ...newCall(() => {}), address, session: { subject } } } as unknown as FastifyRequest & { call: Call }
 }
 
 /** Whether a promise has resolved by the next turn. */
@@ -83,14 +83,36 @@ t.test('one subject takes no more than its share, and whoever waits behind it is
 t.test('one subject can not fill the queue', async t => {
   const it = uploads({ bodyBytes: 100, bodyBytesInFlight: 100 })
   await it.admit(upload({ 'content-length': '100' }, 'mallory'), reply)
-  for (let count = 0; count < 50; count++) it.admit(upload({ 'content-length': '1' }, 'mallory'), reply).catch(() => {})
-  await t.rejects(it.admit(upload({ 'content-length': '1' }, 'mallory'), reply), { code: 'GW_OVERLOADED' })
-  t.notOk(await hasTurn(it.admit(upload({ 'content-length': '1' }), reply)), 'others may wait')
+  for (let count = 0; count < 50; count++) it.admit(upload({ 'content-length': '10' }, 'mallory'), reply).catch(() => {})
+  await t.rejects(it.admit(upload({ 'content-length': '10' }, 'mallory'), reply), { code: 'GW_OVERLOADED' })
+  t.notOk(await hasTurn(it.admit(upload({ 'content-length': '10' }), reply)), 'others may wait')
 })
 
 t.test('a full queue sends the next one away', async t => {
   const it = uploads({ bodyBytes: 100, bodyBytesInFlight: 100 })
   await it.admit(upload({ 'content-length': '100' }), reply)
-  for (let count = 0; count < 1000; count++) it.admit(upload({ 'content-length': '1' }), reply).catch(() => {})
-  await t.rejects(it.admit(upload({ 'content-length': '1' }), reply), { code: 'GW_OVERLOADED', detail: { retryAfterSeconds: 1 } })
+  for (let count = 0; count < 1000; count++) it.admit(upload({ 'content-length': '10' }), reply).catch(() => {})
+  await t.rejects(it.admit(upload({ 'content-length': '10' }), reply), { code: 'GW_OVERLOADED', detail: { retryAfterSeconds: 1 } })
+})
+
+t.test('a short body waits for nobody', async t => {
+  const it = uploads({ bodyBytes: 16_000_000, bodyBytesInFlight: 16_000_000 })
+  await it.admit(upload({ 'content-length': '16000000' }), reply)
+  const short = upload({ 'content-length': '65536' })
+  t.ok(await hasTurn(it.admit(short, reply)))
+  it.release(short.call)
+  t.notOk(await hasTurn(it.admit(upload({ 'content-length': '65537' }), reply)))
+  t.equal(it.inFlight, 16_000_000)
+})
+
+t.test('one address takes no more than its share, whatever sessions it has', async t => {
+  const it = uploads({ bodyBytes: 100, bodyBytesInFlight: 400 })
+  const [first, second, third] = [1, 2, 3].map(index => upload({ 'content-length': '100' }, `mallory-${index}`, 'one'))
+  t.ok(await hasTurn(it.admit(first!, reply)))
+  t.ok(await hasTurn(it.admit(second!, reply)))
+  const turn = it.admit(third!, reply)
+  t.notOk(await hasTurn(turn), 'there is room, but not for this address')
+  t.ok(await hasTurn(it.admit(upload({ 'content-length': '100' }), reply)))
+  it.release(first!.call)
+  t.ok(await hasTurn(turn))
 })

@@ -26,6 +26,9 @@ export interface Sockets {
 const maxAhead = 32
 /** How often it is looked who takes nothing, ms. */
 const lookMs = 1000
+/** A body that is being read brings so much in so many looks, or it is given up: bytes, and about as many seconds. */
+const leastBytes = 8192
+const patientLooks = 5
 /** How long the sender of an unwanted body, or of what is no HTTP, has for reading why, ms. */
 const lingerMs = 3000
 /** Unwanted bodies that are taken at a time; the connections of others are ended at once. */
@@ -45,6 +48,9 @@ interface Connection {
   isOver: boolean
   /** Somebody is to take an answer, and has a time for that. */
   isTimed: boolean
+  /** Bytes that had been read from it when its body last made progress, and looks since then. */
+  readBytes: number
+  idleLooks: number
 }
 
 interface Exchange { readonly request: IncomingMessage, readonly response: ServerResponse }
@@ -88,7 +94,7 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
   }
   const sayTo = atLast(sayError)
   const open = (socket: Socket): void => {
-    const connection: Connection = { socket, current: null, ahead: [], isOver: false, isTimed: false }
+    const connection: Connection = { socket, current: null, ahead: [], isOver: false, isTimed: false, readBytes: 0, idleLooks: 0 }
     connections.set(socket, connection)
     socket.once('close', () => connections.delete(socket))
     const surplus = countOf(socket) - socketsPerAddress
@@ -96,11 +102,13 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
     else if (surplus > 0) sayTo(gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }), socket)
   }
   /** Node ends a socket from which no byte has gone within its time. Where none waits there is no time: a submit may take a minute. */
-  const look = (): void => {
+  const look = (server: Server): void => {
     for (const connection of connections.values()) {
       const { socket, current } = connection
+      if (current === null) continue
+      if (isLate(connection, current)) server.emit('clientError', lateBody(), socket)
       const isWaiting = socket.writableLength > 0
-      if (current === null || isWaiting === connection.isTimed) continue
+      if (isWaiting === connection.isTimed) continue
       connection.isTimed = isWaiting
       socket.setTimeout(isWaiting ? stallMs : 0)
     }
@@ -122,7 +130,7 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
         socket.on('error', () => { /* Node no longer cares for it; 'close' follows */ })
         sayTo(gatewayError('GW_METHOD_NOT_ALLOWED'), socket)
       })
-      const timer = setInterval(look, Math.min(lookMs, stallMs)).unref()
+      const timer = setInterval(() => look(server), Math.min(lookMs, stallMs)).unref()
       return server.once('close', () => clearInterval(timer))
     }
   }
@@ -151,6 +159,23 @@ function unlessOver (connections: ReadonlyMap<Socket, Connection>) {
       }
     }
   }
+}
+
+/** Somebody reads a body, and nothing comes, or a byte now and then. What waits for its turn to be read is not late. */
+function isLate (connection: Connection, { request, response }: Exchange): boolean {
+  const { bytesRead } = connection.socket
+  const isRead = !request.complete && request.readableFlowing === true && !response.headersSent
+  if (!isRead || bytesRead - connection.readBytes >= leastBytes) {
+    connection.readBytes = bytesRead
+    connection.idleLooks = 0
+    return false
+  }
+  return ++connection.idleLooks >= patientLooks
+}
+
+/** As Node says it of a request that takes too long as a whole. */
+function lateBody (): Error {
+  return Object.assign(new Error('A body made no progress.'), { code: 'ERR_HTTP_REQUEST_TIMEOUT' })
 }
 
 /** The next request's turn. */
