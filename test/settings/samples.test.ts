@@ -38,6 +38,15 @@ t.test('the complete example is valid, and shows the default of every key but th
   t.end()
 })
 
+t.test('what the complete example has in comments can be put in as it is', t => {
+  const [before, rest] = read('config/gateway.example.yaml').split(/^issuers: \[\].*\n/m)
+  const [commented] = /^(?:#.*\n)+/.exec(rest!)!
+  const issuers = commented.replace(/^# /gm, '')
+  const { file } = load(t, { yaml: before! + issuers + rest!.slice(commented.length), files: { 'secrets/shop': 's'.repeat(3) + 'q7Zc0vT2mLx9RfWk4JbN8sHd1yUeGaPo' } })
+  t.match(file.issuers, [{ issuer: 'https://id.example/', algorithms: ['RS256'] }, { issuer: 'https://shop.example', secretFile: './secrets/shop' }])
+  t.end()
+})
+
 t.test('the complete example has every key of the schema', t => {
   const text = read('config/gateway.example.yaml')
   for (const name of Object.keys(keysOf(gatewayFileSchema()))) {
