@@ -21,7 +21,7 @@ import { ownOrigins } from './http/sessions/origins.ts'
 import { uploads as boundedUploads } from './http/uploads.ts'
 import { openParts, type Parts, type WebhookTest } from './parts.ts'
 import { followSecrets } from './parts/secrets.ts'
-import { tidyMs } from './parts/store.ts'
+import { patienceMs, tidyMs } from './parts/store.ts'
 import { registerOperatorRoutes, registerRoutes } from './routes.ts'
 import { type Settings, shownSettings } from './settings.ts'
 
@@ -67,7 +67,7 @@ export async function createGateway (settings: Settings, {
 }: GatewayOptions = {}): Promise<Gateway> {
   const { host, port, adminPort, file: { upstream: { drainMs } } } = settings
   const log = logger({ level: settings.logLevel, buffered: !process.stdout.isTTY, ...(logTo === undefined ? {} : { destination: logTo }) })
-  const numbers = metrics()
+  const numbers = metrics(longestOf(settings))
   const parts = await openParts(settings, log, { now, elapsed, timers, store, webhooks, siteverifyUrl }, numbers)
   const audit = openAudit(settings, parts)
   const streams = eventStreams({ ...parts, ...settings.file.limits, revocations: parts.store.revocations })
@@ -126,6 +126,11 @@ async function warnOfGoneKeys ({ store: { unfinished }, keys, now }: Parts, log:
   for (const [keyId, count] of await tasksOfGoneKeys({ unfinished, keys, now })) {
     log.warn({ alarm: 'key-gone', keyId, count }, 'unfinished tasks belong to a key that is not in the ring: the other keys are asked about them')
   }
+}
+
+/** How long a request may last, ms: one that waits for its body, the upstream, and a store that has gone away. */
+function longestOf ({ file: { upstream: { connectMs, headersMs, bodyIdleMs } } }: Settings): number {
+  return 2 * bodyIdleMs + connectMs + headersMs + patienceMs
 }
 
 /** On one of all replicas. */

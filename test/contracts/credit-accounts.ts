@@ -37,6 +37,17 @@ function counting (t: Test, open: OpenStore): void {
 }
 
 function granting (t: Test, open: OpenStore): void {
+  t.test('grants that could not be counted together are refused, and those before them stay', async t => {
+    const { accounts } = await openBooks(t, open)
+    const most = Number.MAX_SAFE_INTEGER
+    for (let count = 0; count < 90; count++) await accounts.grant({ subject, microcredits: 1e14 })
+    await t.rejects(accounts.grant({ subject, microcredits: 1e14 }), { code: 'GW_BAD_REQUEST', message: /^credits would be more than can be counted/ })
+    t.equal((await accounts.balanceOf(subject, periodStart)).granted, 9e15)
+    t.equal(await accounts.grant({ subject, microcredits: most - 9e15 }), most)
+    await t.rejects(accounts.grant({ subject, microcredits: 1 }), { code: 'GW_BAD_REQUEST' })
+    t.equal(await accounts.grant({ subject: 'app:bob', microcredits: 1 }), 1, 'and nobody else is shut out')
+  })
+
   t.test('grants add up, each subject for itself, also when they come at once', async t => {
     const { accounts } = await openBooks(t, open)
     t.equal(await accounts.grant({ subject, microcredits: 5 }), 5)

@@ -23,6 +23,7 @@ t.test('the metrics are in Prometheus\' text format, Node\'s own among them', as
   const names = Array.from(text.matchAll(/^# TYPE (\w+) (\w+)$/gm), ([, name, type]) => `${name} ${type}`)
   t.strictSame(names.filter(name => name.startsWith('gateway_')).sort(), [
     'gateway_credits_total counter',
+    'gateway_event_stream_seconds histogram',
     'gateway_event_streams gauge',
     'gateway_keys gauge',
     'gateway_request_seconds histogram',
@@ -33,6 +34,7 @@ t.test('the metrics are in Prometheus\' text format, Node\'s own among them', as
   ])
   for (const name of ['process_cpu_seconds_total counter', 'nodejs_eventloop_lag_p99_seconds gauge', 'nodejs_heap_size_used_bytes gauge']) t.ok(names.includes(name), name)
   t.equal(new Set(names).size, names.length)
+  t.notOk(/ nan$/im.test(text), 'each value is a number')
   for (const line of text.split('\n')) t.ok(/^(?:#.*|[a-z_0-9]+(?:\{(?:\w+="[^"]*",?)+\})? \S+)?$/.test(line), line)
 })
 
@@ -65,6 +67,23 @@ t.test('each request is counted by operation, by the stage where it ended, and b
   t.equal(await value('gateway_upstream_seconds_count{operation="generateTask"}'), 1, 'only what has waited for it')
   t.equal(await value('gateway_upstream_seconds_count{operation="statusTask"}'), 1, 'a finished task is answered from the ledger')
   t.equal(await value('gateway_upstream_seconds_count{operation="mintSession"}'), undefined)
+})
+
+t.test('the last bound of the request times lies above every time-out, and event streams are not among them', async t => {
+  const { scrape, mint, origin, value, call } = await start(t, { config: 'plans: { default: {} }\nupstream: { headersMs: 600000 }' })
+  const token = await mint('alice')
+  await call('/gateway/session', { token })
+  const controller = new AbortController()
+  const stream = await fetch(`${origin}/gateway/events`, { headers: { authorization: `Bearer ${token}` }, signal: controller.signal })
+  t.equal(stream.status, 200)
+  controller.abort()
+  await until('the stream is counted', async () => await value('gateway_event_stream_seconds_count{operation="events"}') === 1)
+  t.equal(await value('gateway_request_seconds_count{operation="events"}'), undefined)
+  await call('/gateway/events')
+  await until('one that is refused is a request', async () => await value('gateway_request_seconds_count{operation="events"}') === 1)
+  const bounds = Array.from((await scrape()).matchAll(/gateway_request_seconds_bucket\{le="([\d.]+)",operation="showSession"\}/g), ([, bound]) => Number(bound))
+  t.ok(bounds.at(-1)! > 600 + 60 + 60, `the last bound is ${bounds.at(-1)} s`)
+  t.same(bounds, [...bounds].sort((one, other) => one - other))
 })
 
 t.test('no label has a subject, a task id, a model or a word of a caller\'s', async t => {

@@ -1,4 +1,4 @@
-import type { CreditAccounts } from '../../domain/ledger/credits.ts'
+import { type CreditAccounts, tooMuchGranted } from '../../domain/ledger/credits.ts'
 import type { Commands } from './commands.ts'
 import { encoded } from './key-names.ts'
 
@@ -12,6 +12,10 @@ export function redisAccounts ({ ofSubject }: Commands): CreditAccounts {
       const [uses, microcredits] = (await ofSubject(subject, 'spent', encoded(budgetId)) as Buffer[]).map(Number)
       return { uses: uses!, microcredits: microcredits! }
     },
-    grant: async ({ subject, microcredits }) => Number(await ofSubject(subject, 'grant', microcredits))
+    async grant ({ subject, microcredits }) {
+      const left = await ofSubject(subject, 'grant', microcredits)
+      if (left === null) throw tooMuchGranted()
+      return Number(left)
+    }
   }
 }

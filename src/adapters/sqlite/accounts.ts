@@ -1,5 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite'
-import type { CreditAccounts } from '../../domain/ledger/credits.ts'
+import { type CreditAccounts, tooMuchGranted } from '../../domain/ledger/credits.ts'
 import type { Demand, SessionBudget } from '../../domain/ledger/ledger.ts'
 import { sqliteBudgets } from './budgets.ts'
 import type { Charge } from './charges.ts'
@@ -30,8 +30,8 @@ export function sqliteAccounts (db: DatabaseSync, group: GroupCommit, { reservat
   const budgets = sqliteBudgets(db, reservations)
   const usedOf = (subject: string, periodStart: number): number =>
     ((sql.used.get(subject, periodStart) as { used: number } | undefined)?.used ?? 0) + reservations.heldOfPeriod(subject, periodStart)
-  const grantedTo = (subject: string): number =>
-    ((sql.granted.get(subject) as { granted: number } | undefined)?.granted ?? 0) - reservations.heldOfGrants(subject)
+  const rowOf = (subject: string): number => (sql.granted.get(subject) as { granted: number } | undefined)?.granted ?? 0
+  const grantedTo = (subject: string): number => rowOf(subject) - reservations.heldOfGrants(subject)
 
   return {
     chargeFor (demand) {
@@ -70,21 +70,24 @@ export function sqliteAccounts (db: DatabaseSync, group: GroupCommit, { reservat
     spentIn: async (subject, budgetId) => read(() => budgets.spentIn(subject, budgetId)),
     async grant ({ subject, microcredits }) {
       const left = group.run(() => {
+        if (rowOf(subject) + microcredits > Number.MAX_SAFE_INTEGER) return null
         sql.grant.run(subject, microcredits, now())
         sql.add.run(subject, microcredits)
         return grantedTo(subject)
       })
       await group.committed()
+      if (left === null) throw tooMuchGranted()
       return left
     }
   }
 }
 
+/** Sums that JavaScript can't read back exactly would shut the account: what goes back to it stops there. */
 function statements (db: DatabaseSync) {
   return {
     used: db.prepare('SELECT used FROM credits WHERE subject = ? AND period_start = ?'),
     spend: db.prepare(`INSERT INTO credits (subject, period_start, used) VALUES (?, ?, ?)
-      ON CONFLICT DO UPDATE SET used = used + excluded.used`),
+      ON CONFLICT DO UPDATE SET used = min(used + excluded.used, ${Number.MAX_SAFE_INTEGER})`),
     giveBack: db.prepare('UPDATE credits SET used = used - ? WHERE subject = ? AND period_start = ?'),
     refund: db.prepare(`UPDATE credits SET used = used - ?, refunds = refunds + 1
       WHERE subject = ? AND period_start = ? AND refunds < ?`),
@@ -92,6 +95,6 @@ function statements (db: DatabaseSync) {
     grant: db.prepare('INSERT INTO grants (subject, microcredits, created_at) VALUES (?, ?, ?)'),
     take: db.prepare('UPDATE accounts SET granted = granted - ? WHERE subject = ?'),
     add: db.prepare(`INSERT INTO accounts (subject, granted) VALUES (?, ?)
-      ON CONFLICT DO UPDATE SET granted = granted + excluded.granted`)
+      ON CONFLICT DO UPDATE SET granted = min(granted + excluded.granted, ${Number.MAX_SAFE_INTEGER})`)
   }
 }

@@ -1,3 +1,4 @@
+import { badRequest } from '../../errors.ts'
 import type { Microcredits } from '../policy/pricing.ts'
 
 /** What a subject has used, and what the operator gave it on top of its plan. */
@@ -35,6 +36,14 @@ export interface CreditAccounts {
   balanceOf (subject: string, periodStart: number): Promise<CreditBalance>
   /** Of demands with this `SessionBudget.id`; none: nothing. */
   spentIn (subject: string, budgetId: string): Promise<SessionSpent>
-  /** Adds a row to the ledger; resolves, when it is on disk, to what is left of all grants of the subject. */
+  /**
+   * Adds a row to the ledger; resolves, when it is on disk, to what is left of all grants of the subject. Throws
+   * `GW_BAD_REQUEST`, and adds nothing, when that would be more than can be counted.
+   */
   grant (grant: Grant): Promise<Microcredits>
+}
+
+/** The grants of a subject would come to more than 2^53 - 1 microcredits. */
+export function tooMuchGranted () {
+  return badRequest('credits would be more than can be counted, together with what is left of earlier grants: at most 9007199254.740991.')
 }

@@ -30,9 +30,14 @@ export interface Metrics extends CreditMeter {
 /** https://prometheus.io/docs/instrumenting/exposition_formats/#basic-info */
 export const metricsType = Registry.PROMETHEUS_CONTENT_TYPE
 /** From a status call that the ledger answers to a submit that waits for its upstream, seconds. */
-const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
+const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300]
+/** From a page that was left at once to one that is open all day, seconds. */
+const streamBuckets = [1, 10, 60, 300, 1800, 3600, 14_400, 86_400]
+/** Their requests last for as long as somebody listens, which says nothing of how fast we are. */
+const streamOperations: ReadonlySet<string> = new Set(['events', 'taskEvents'])
 
-export function metrics (): Metrics {
+/** `longestMs`: a request that waits for everything that it may wait for has ended by then. */
+export function metrics (longestMs: number): Metrics {
   const registry = new Registry()
   const registers = [registry]
   const credits = new Counter({
@@ -47,7 +52,7 @@ export function metrics (): Metrics {
     registers
   })
   return {
-    ended: requestCounts(registers),
+    ended: requestCounts(registers, longestMs),
     credits: (operation, outcome, microcredits) => credits.inc({ operation, outcome }, creditsFrom(microcredits)),
     unknown: count => unknowns.inc(count),
     watch: gauges => registerGauges(registers, gauges),
@@ -56,20 +61,30 @@ export function metrics (): Metrics {
 }
 
 /** Called for every request: three counts cost less than a microsecond, with no cache of labels to keep. */
-function requestCounts (registers: Registry[]): Metrics['ended'] {
+function requestCounts (registers: Registry[], longestMs: number): Metrics['ended'] {
   const requests = new Counter({
     name: 'gateway_requests_total',
     help: 'Requests, by the stage where they ended and their code.',
     labelNames: ['operation', 'stage', 'code'],
     registers
   })
-  const timing = { labelNames: ['operation'], buckets, registers }
+  // No quantile is ever told that lies above the last bound, so that must lie above every time-out.
+  const top = Math.ceil(longestMs / 1000) + 1
+  const timing = { labelNames: ['operation'], buckets: [...buckets.filter(bound => bound < top), top], registers }
   const seconds = new Histogram({ ...timing, name: 'gateway_request_seconds', help: 'From arrival to the end of all work.' })
   const upstreamSeconds = new Histogram({ ...timing, name: 'gateway_upstream_seconds', help: 'Waiting for the upstream.' })
+  const streamSeconds = new Histogram({
+    name: 'gateway_event_stream_seconds',
+    help: 'How long event streams were open.',
+    labelNames: ['operation'],
+    buckets: streamBuckets,
+    registers
+  })
   return ({ call, routeOptions }) => {
     const operation = routeOptions.config?.operation ?? 'none'
     requests.inc({ operation, stage: call.code === 'OK' ? 'reply' : call.stage, code: call.code })
-    seconds.observe({ operation }, (performance.now() - call.startedAt) / 1000)
+    const took = streamOperations.has(operation) && call.code === 'OK' ? streamSeconds : seconds
+    took.observe({ operation }, (performance.now() - call.startedAt) / 1000)
     if (call.upstreamMs > 0) upstreamSeconds.observe({ operation }, call.upstreamMs / 1000)
   }
 }
@@ -110,5 +125,6 @@ async function processMetrics (): Promise<string> {
     processRegistry = new Registry()
     collectDefaultMetrics({ register: processRegistry })
   }
-  return await processRegistry.metrics()
+  // A mean of nothing yet is no number, and written in a way that not every reader knows.
+  return (await processRegistry.metrics()).replace(/^\S+ nan\n/gim, '')
 }

@@ -47,8 +47,9 @@ return { redis.call('HGET', base .. 'period:' .. ARGV[5], 'used') or '0', redis.
 return { redis.call('HGET', base .. 'session:' .. ARGV[5], 'uses') or '0',
   redis.call('HGET', base .. 'session:' .. ARGV[5], 'credits') or '0' }`,
 
-  /** ARGV[5]: microcredits. What is left of grants with them. */
+  /** ARGV[5]: microcredits. What is left of grants with them; nil when that could not be counted. */
   grant: `
+if tonumber(redis.call('HGET', account, 'granted') or '0') + tonumber(ARGV[5]) > ${Number.MAX_SAFE_INTEGER} then return false end
 redis.call('HINCRBY', account, 'granted', ARGV[5])
 redis.call('RPUSH', base .. 'grants', digits(now) .. ' ' .. ARGV[5])
 keepAccount()
