@@ -110,7 +110,7 @@ t.test('another method is a 405, and an unknown query is a 400', async t => {
 })
 
 t.test('a range is passed on when it is one, with its condition, and answered with 206, 416 or 304', async t => {
-  const { get, files } = await scene(t, ({ headers: { range, 'if-none-match': tag } }, response) => {
+  const { get, call, url, token, files } = await scene(t, ({ headers: { range, 'if-none-match': tag } }, response) => {
     if (tag !== undefined) response.writeHead(304, { etag: '"one"' }).end()
     else if (range === 'bytes=98-') response.writeHead(416).end()
     else if (range === 'bytes=99-') response.writeHead(416, { 'content-range': 'bytes */9', 'content-type': 'text/html' }).end('<p>no')
@@ -128,6 +128,8 @@ t.test('a range is passed on when it is one, with its condition, and answered wi
   const unchanged = await get({ 'if-none-match': 'W/"one", "two"' })
   t.match({ status: unchanged.status, text: unchanged.text, tag: unchanged.headers.get('etag') }, { status: 304, text: '', tag: '"one"' })
   t.equal(files.requests.at(-1)!.headers['if-none-match'], 'W/"one", "two"')
+  const head = await call(url, { token, method: 'HEAD', headers: { 'if-none-match': '"one"' } })
+  t.match({ status: head.status, text: head.text, tag: head.headers.get('etag') }, { status: 304, text: '', tag: '"one"' })
 
   for (const headers of [
     { range: 'bytes=0-1,3-4' }, { range: 'lines=0-1' }, { range: 'bytes=-' }, { range: 'bytes=a-b' }, { range: 'bytes=0-3', 'if-range': 'x' }, { 'if-range': '"one"' },

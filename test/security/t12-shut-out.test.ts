@@ -4,6 +4,7 @@ import { adminToken, issuerToken, startGateway, taskMs, type TestGateway } from 
 import { fromOwnPage, swap } from '../helpers/cookies.ts'
 import { guestsOf } from '../helpers/guests.ts'
 import { identityProvider } from '../helpers/identity-provider.ts'
+import { redisServer } from '../helpers/redis-server.ts'
 
 const limit = 10
 const config = `plans: { default: {}, guest: {} }\nlimits: { addressFailuresPerMinute: ${limit} }`
@@ -162,4 +163,14 @@ t.test('sockets of one /64 of IPv6 are counted together', async t => {
   t.equal(socketHolder('::ffff:203.0.113.7'), '203.0.113.7')
   t.not(socketHolder('203.0.113.7'), socketHolder('203.0.113.8'))
   t.equal(socketHolder(undefined), '', 'one that has gone has no address')
+})
+
+t.test('that the store is down is said, and is no refusal', async t => {
+  const server = await redisServer(t)
+  const gateway = await startGateway(t, { config, env: { ...env, GATEWAY_STORE: server.url } })
+  const token = (await gateway.call('/gateway/admin/tokens', { token: adminToken, body: { subject: 'alice' } })).json.token
+  await shutOut(gateway)
+  await server.kill()
+  t.match(await gateway.call('/gateway/session', { token, headers: here }), { status: 503, error: 'GW_STORE_DOWN' })
+  t.match(await gateway.call('/gateway/session', { token: 'x.y.z', headers: here }), throttled)
 })

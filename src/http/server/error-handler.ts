@@ -42,7 +42,7 @@ export function answerUnrouted (app: () => FastifyInstance, begin: BeginCall) {
   return (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void => {
     begin(request, reply)
     const answer = (error: FastifyError) => render(asGatewayError(error, request), request, reply)
-    app().receiveUnrouted(request, reply).then(() => answer(error), answer).catch(/* c8 ignore next: `render` throws nothing */ () => {})
+    app().receiveUnrouted(request, reply).then(() => answer(error), answer).catch(request.log.error.bind(request.log))
   }
 }
 
@@ -111,7 +111,7 @@ export function answerBrokenHttp ({ app, newId, allowedOrigins }: BrokenHttpOpti
     const [status, about] = brokenHttp[String(error.code)] ?? [400, 'This is not a valid HTTP request.']
     // Bytes, whatever the framework's type of it says.
     const known = headersOf(error.rawPacket as unknown as Buffer | undefined, socket)
-    if (status === 431) app().receiveBroken(socket, known).catch(/* c8 ignore next: memory counts without fail */ () => {})
+    if (status === 431) app().receiveBroken(socket, known).catch(app().log.error.bind(app().log))
     const ours = badRequest(about)
     const requestId = newId()
     const body = JSON.stringify({ code: status, message: ours.message, data: null, error: { code: ours.code, requestId } })
