@@ -8,7 +8,7 @@ import { tokenDesk } from './domain/operator/token-desk.ts'
 import { caps } from './domain/policy/caps.ts'
 import { officialModels, priceList } from './domain/policy/models.ts'
 import { plans as compilePlans } from './domain/policy/plan.ts'
-import { pricing } from './domain/policy/pricing.ts'
+import { freeModels, pricing } from './domain/policy/pricing.ts'
 import type { Secret } from './domain/secret.ts'
 import { invitations } from './domain/sessions/invitations.ts'
 import { mintedInTime } from './domain/sessions/issue-times.ts'
@@ -67,6 +67,7 @@ export async function registerRoutes (
     ...parts,
     extraFields: new Set(file.submit.fields),
     mayBeOfficial: officialModels(settings.models),
+    isFree: freeModels(file.prices),
     priceOf: pricing(file.prices, file.caps),
     holdCaps: caps(file.caps)
   }

@@ -26,6 +26,8 @@ export interface AdmitOptions {
   readonly prove: Prove
   /** The budget of submits. */
   readonly submits: Rate
+  /** The budget of answers that are given again. */
+  readonly replays: Rate
   readonly ledger: TaskLedger
   readonly repeats: Repeats
   readonly earliest: Earliest
@@ -37,15 +39,15 @@ export interface AdmitOptions {
 /**
  * *admit* for submits: an idempotency key that is new, a guest's proof, the request rate, then a slot, a use and credits,
  * in one atomic step and before anything is sent. What was made before, under this key or as a submit without one whose
- * answer was lost, has its answer, or its error, and costs nothing.
+ * answer was lost, has its answer, or its error, and costs no more than a poll.
  */
-export function admitSubmit ({ prove, submits, ledger, repeats, earliest, keys, slots, now }: AdmitOptions) {
+export function admitSubmit ({ prove, submits, replays, ledger, repeats, earliest, keys, slots, now }: AdmitOptions) {
   return async (order: SubmitOrder, context: Context): Promise<AdmittedSubmit | Replay> => {
     const { call } = context
     const session = budgetOf(call.session)
     // Before the rate: who asks again for a lost answer is told, and not that it asks too often.
     const earlier = await earliest(order, context)
-    if (earlier !== null) return answerAgain(repeats, order, earlier, context)
+    if (earlier !== null) return await answerAgain({ repeats, replays }, order, earlier, context)
     await prove(context)
     await submits(context)
     const key = keyFor(order, keys)
@@ -72,15 +74,22 @@ export function admitSubmit ({ prove, submits, ledger, repeats, earliest, keys, 
       }
       if (reserved.lacks !== 'novelty') throw lacking(reserved.lacks, slots.nextInMs(call.session.subject))
       const made = await earliest(order, context) // it was new a moment ago
-      if (made !== null) return answerAgain(repeats, order, made, context)
+      if (made !== null) return await answerAgain({ repeats, replays }, order, made, context)
     }
   }
 }
 
-/** Answers a repeat with what its first has come to. */
-export function answerAgain (
-  repeats: Repeats, { repeat }: Repeatable, earlier: Outcome, context: Context, idName?: 'taskId' | 'batchId'
-): Replay {
+/** Answers a repeat with what its first has come to. It counts as a poll; one that is too many leaves the answer to the next. */
+export async function answerAgain (
+  { repeats, replays }: Pick<AdmitOptions, 'repeats' | 'replays'>, { repeat }: Repeatable, earlier: Outcome, context: Context,
+  idName?: 'taskId' | 'batchId'
+): Promise<Replay> {
+  try {
+    await replays(context)
+  } catch (error) {
+    if (repeat !== undefined) watchRepeat(repeats, repeat, false, context)
+    throw error
+  }
   if (repeat !== undefined) watchRepeat(repeats, repeat, tellsTask(earlier), context)
   return replay(earlier, context, idName)
 }

@@ -39,6 +39,8 @@ export interface SubmitRules {
   readonly callbackHosts?: CallbackHosts
   /** Makes the address that the upstream is to call; it is not asked to when absent. */
   readonly callbackAddress?: (() => CallbackAddress) | undefined
+  /** Whether submits of a model cost nothing, whatever is in them. */
+  readonly isFree: (model: string) => boolean
   readonly priceOf: (model: string, input: Readonly<Record<string, unknown>>) => Price
   readonly holdCaps: (model: string, input: Readonly<Record<string, unknown>>) => void
 }

@@ -1,4 +1,4 @@
-import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import type { FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
 import type { Operation } from '../domain/policy/catalog.ts'
 import type { Authenticate } from './authenticate.ts'
 import { type Context, contextOf } from './call.ts'
@@ -13,7 +13,7 @@ import type { Uploads } from './uploads.ts'
  *
  * receive       request id, CORS, throttle per address                 receive.ts
  * authenticate  credential → session, before a byte of body is read    authenticate.ts
- * authorize     body, operation, model, ownership                      authorize.ts
+ * authorize     body, operation, model, ownership                      large-bodies.ts, authorize.ts
  * admit         idempotency, rates, slots, credits: before the call    admit.ts, idempotency.ts
  * forward       the upstream call, with the server's key               forward.ts
  * settle        the task recorded, credits kept or given back          settle.ts
@@ -24,6 +24,8 @@ import type { Uploads } from './uploads.ts'
  * `admit` to `reply`: what was answered before, under the same idempotency key, is answered with that.
  */
 export interface Line<Order extends object, Admitted extends Order, Outcome> {
+  /** Route hook: what of *admit* is looked at before the body is read. */
+  readonly beforeBody: preParsingHookHandler | null
   authorize (context: Context): Promise<Order>
   admit (order: Order, context: Context): Promise<Admitted | Replay>
   forward (admitted: Admitted, context: Context): Promise<Outcome>
@@ -59,7 +61,7 @@ export function mirror<Order extends object, Admitted extends Order, Outcome> (
     url: operation.url,
     config: { operation: operation.name },
     ...withSlowBodies(authenticate, elapsed),
-    preParsing: uploads.admit,
+    preParsing: line.beforeBody === null ? uploads.admit : [line.beforeBody, uploads.admit],
     handler: async (request: FastifyRequest, reply: FastifyReply) => {
       const context = contextOf(request, reply)
       const { call } = context

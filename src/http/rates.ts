@@ -12,6 +12,8 @@ export type Rate = (context: Context) => Promise<void>
 export interface Rates {
   /** Submits and LLM calls. */
   readonly submits: Rate
+  /** Throws what the next submit would be refused with, and counts nothing. */
+  readonly lookAtSubmits: Rate
   /** Status calls. */
   readonly polls: Rate
   /**
@@ -21,6 +23,8 @@ export interface Rates {
   sessions (request: FastifyRequest, subject: string): Promise<void>
   /** Asking for tasks that aren't the caller's: counts as a poll, and says nothing of it, as each 404 is like the other. */
   readonly misses: Rate
+  /** Answers that are given again: each counts as a poll, and its submit's own headers say nothing of polls. */
+  readonly replays: Rate
 }
 
 /** Where calls are counted when several replicas share the budgets. */
@@ -35,8 +39,8 @@ type Told = Parameters<FastifyRateLimitStore['incr']>[1]
 
 type Budget = Exclude<Awaited<ReturnType<ReturnType<FastifyInstance['createRateLimit']>>>, { isAllowed: true }>
 
-/** Counts one call. */
-type Count = (request: FastifyRequest) => Promise<Budget>
+/** Counts one call; or, with `increment: false`, tells how many there have been. */
+type Count = (request: FastifyRequest, how?: { readonly increment: boolean }) => Promise<Budget>
 
 const minuteMs = 60_000
 /** Far more than pages open, or devices have, in a minute. */
@@ -84,19 +88,21 @@ export function rateWindows ({ elapsed, maxKeys }: Pick<Clock, 'elapsed'> & { re
 /** Without `shared`, each process counts by itself. */
 export async function subjectRates (app: FastifyInstance, shared?: SharedRates): Promise<Rates> {
   const counter = shared === undefined ? app : await sharedCounter(shared)
-  const perSubject = (budget: string, limitOf: (call: SessionCall) => number) => keep(counting(counter, budget, limitOf))
-  const submits = perSubject('submits', call => call.plan.requestsPerMinute)
-  const polls = perSubject('polls', call => call.plan.pollsPerMinute)
+  const countSubmit = counting(counter, 'submits', call => call.plan.requestsPerMinute)
+  const submits = keep(countSubmit)
+  const polls = keep(counting(counter, 'polls', call => call.plan.pollsPerMinute))
   const begun = new WeakMap<FastifyRequest, string>()
   const sessions = counting(counter, 'sessions', () => sessionsPerMinute, request => begun.get(request)!)
   return {
     submits: context => submits(context, true),
+    lookAtSubmits: look(countSubmit),
     polls: context => polls(context, true),
     async sessions (request, subject) {
       begun.set(request, subject)
       holdBudget(await sessions(request))
     },
-    misses: context => polls(context, false)
+    misses: context => polls(context, false),
+    replays: context => polls(context, false)
   }
 }
 
@@ -114,6 +120,16 @@ function keep (count: Count) {
 
 function holdBudget ({ isExceeded, ttlInSeconds }: Budget): void {
   if (isExceeded) throw gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: ttlInSeconds })
+}
+
+/** Says what `keep` would say of one call more, without counting it. */
+function look (count: Count): Rate {
+  return async ({ request, reply }) => {
+    const budget = await count(request, { increment: false })
+    if (budget.remaining > 0) return
+    writeBudget(reply, budget)
+    throw gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: budget.ttlInSeconds })
+  }
 }
 
 /**
@@ -136,9 +152,9 @@ function counting (
     // In one name space for all budgets.
     keyGenerator: (request: FastifyRequest) => `${budget}:${subjectOf(request)}`
   })
-  return async request => {
+  return async (request, how) => {
     try {
-      return await count(request) as Budget // without an allow list nothing is ever exempt
+      return await count(request, how) as Budget // without an allow list nothing is ever exempt
     } catch (cause) {
       throw gatewayError('GW_STORE_DOWN', { retryAfterSeconds: 1, cause })
     }

@@ -31,7 +31,7 @@ t.test('of two requests that both found their idempotency key new, the ledger le
   const timers = crankedTimers(time)
   const keys = { choose: () => ({ id: 'a' }) } as unknown as KeyRing
   const slots = { search: async () => {}, nextInMs: () => 0 }
-  const admit = admitSubmit({ prove: async () => {}, submits: async () => {}, ledger: store.ledger, repeats, earliest: earliest({ idempotency, repeats, timers }), keys, slots, now })
+  const admit = admitSubmit({ prove: async () => {}, submits: async () => {}, replays: async () => {}, ledger: store.ledger, repeats, earliest: earliest({ idempotency, repeats, timers }), keys, slots, now })
   const headers = new Map<string, string>()
   const context = {
     call: { ...newCall(() => {}), session, plan },

@@ -62,6 +62,7 @@ t.test('a key that was used while the batch was on its way to the ledger is told
   let looks = 0
   const admit = admitBatch({
     submits: async () => {},
+    replays: async () => {},
     repeats: {} as unknown as Repeats,
     earliest: async () => ++looks === 1 ? null : { kind: 'mismatch' },
     keys: { choose: () => ({ id: 'one' }) } as unknown as KeyRing,

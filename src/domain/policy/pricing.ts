@@ -35,12 +35,25 @@ const maxUnits = 1_000_000
  * picture. Throws `GW_BAD_REQUEST` when the field that sets the price is missing or is no plain positive number.
  */
 export function pricing (rules: Readonly<Record<string, PriceRule>>, capRules: CapRules): Pricing {
-  const rows = Object.entries(rules).flatMap(([models, rule]) => {
-    if (typeof rule === 'object' && 'inputPerMillion' in rule) return []
-    return [{ matches: globs([models], { ignoreCase: true }), priceOf: typeof rule === 'number' ? flat(rule) : compile(rule, capRules) }]
-  })
+  const rows = submitRows(rules).map(({ matches, rule }) =>
+    ({ matches, priceOf: typeof rule === 'number' ? flat(rule) : compile(rule, capRules) }))
   const otherwise = flat(1)
   return (model, input) => (rows.find(row => row.matches(model))?.priceOf ?? otherwise)(input, model)
+}
+
+/** Whether submits of a model cost nothing, whatever is in them; by the same rule as their price. */
+export function freeModels (rules: Readonly<Record<string, PriceRule>>): (model: string) => boolean {
+  const rows = submitRows(rules)
+  return model => {
+    const rule = rows.find(row => row.matches(model))?.rule
+    return (typeof rule === 'object' ? rule.credits : rule) === 0
+  }
+}
+
+/** Prices per token are not for submits. */
+function submitRows (rules: Readonly<Record<string, PriceRule>>) {
+  return Object.entries(rules).flatMap(([models, rule]) =>
+    typeof rule === 'object' && 'inputPerMillion' in rule ? [] : [{ matches: globs([models], { ignoreCase: true }), rule }])
 }
 
 function flat (credits: number, refundable = true) {

@@ -20,12 +20,12 @@ export interface AdmittedBatch extends AdmittedSubmit, BatchOrder {
  * *admit* for batches: a batch of ten is ten requests, ten slots and ten prices, all of them or nothing. Its own
  * reservation says whose the batch is; it carries the idempotency key, costs nothing, and is over when its tasks begin.
  */
-export function admitBatch ({ submits, repeats, earliest, keys, slots, now }: Omit<AdmitOptions, 'ledger' | 'prove'>, { reserve }: Reservations) {
+export function admitBatch ({ submits, replays, repeats, earliest, keys, slots, now }: Omit<AdmitOptions, 'ledger' | 'prove'>, { reserve }: Reservations) {
   return async (order: BatchOrder, context: Context): Promise<AdmittedBatch | Replay> => {
     const { call } = context
     const { session: { subject }, plan } = call
     const earlier = await earliest(order, context)
-    if (earlier !== null) return answerAgain(repeats, order, earlier, context, 'batchId')
+    if (earlier !== null) return await answerAgain({ repeats, replays }, order, earlier, context, 'batchId')
     refuseEndlessWait(order.items.length, plan)
     for (let count = 0; count < order.items.length; count++) await submits(context)
     const key = keyFor(order, keys)
@@ -45,7 +45,7 @@ export function admitBatch ({ submits, repeats, earliest, keys, slots, now }: Om
       }
       if (reserved.lacks !== 'novelty') throw lacking(reserved.lacks, slots.nextInMs(subject))
       const made = await earliest(order, context) // it was new a moment ago
-      if (made !== null) return answerAgain(repeats, order, made, context, 'batchId')
+      if (made !== null) return await answerAgain({ repeats, replays }, order, made, context, 'batchId')
     }
   }
 }

@@ -13,6 +13,7 @@ import type { Upstream } from '../../domain/upstream.ts'
 import { admitStatus, admitSubmit } from '../admit.ts'
 import { authorizeStatus, authorizeSubmit, type SubmitRules } from '../authorize.ts'
 import { forwardStatus, forwardSubmit } from '../forward.ts'
+import { largeBodies } from '../large-bodies.ts'
 import { ownership } from '../ownership.ts'
 import { type Entrance, mirror } from '../pipeline.ts'
 import type { Rates } from '../rates.ts'
@@ -39,16 +40,19 @@ export interface MirrorOptions {
 
 /** The upstream's own routes: one for each row of the catalog, the balance, and no wildcard. */
 export function mirrorRoutes (app: FastifyInstance, options: MirrorOptions): void {
-  const { entrance, upstream, keys, desk, slots, store: { ledger, repeats }, earliest, patient, rules, rates: { submits, polls, misses }, guests, now } = options
+  const { entrance, upstream, keys, desk, slots, store: { ledger, repeats, accounts }, earliest, patient, rules, rates, guests, now } = options
+  const { submits, lookAtSubmits, polls, misses, replays } = rates
   const owners = ownership(ledger, misses)
 
   const submit = (operation: Operation) => mirror(operation, entrance, {
+    beforeBody: largeBodies({ lookAtRate: lookAtSubmits, accounts, isFree: rules.isFree, now }),
     authorize: authorizeSubmit(operation, owners, rules),
-    admit: admitSubmit({ prove: guestProver(guests), submits, ledger, repeats, earliest, keys, slots, now }),
+    admit: admitSubmit({ prove: guestProver(guests), submits, replays, ledger, repeats, earliest, keys, slots, now }),
     forward: forwardSubmit({ operation, upstream, keys }, ledger, patient),
     settle: settleSubmit(patient)
   })
   const status = (operation: Operation) => mirror(operation, entrance, {
+    beforeBody: null,
     authorize: authorizeStatus(operation, owners),
     admit: admitStatus(polls),
     forward: forwardStatus(desk),
