@@ -137,7 +137,7 @@ t.test('a task that runs can not be let go', async t => {
 t.test('long lists come in pages, each with the cursor of the next', async t => {
   const { admin, mint, submit } = await start(t, { config: 'plans: { default: {} }' })
   const token = await mint('alice')
-  for (let count = 0; count < 5; count++) await submit(token, 'sandbox:drop-after')
+  for (let count = 0; count < 5; count++) await submit(token, `sandbox:drop-after, the ${count}.`)
   const all = (await admin('/unknown')).json.items
   t.equal(all.length, 5)
   const paged = []
