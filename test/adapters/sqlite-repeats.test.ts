@@ -1,5 +1,4 @@
 import { copyFileSync, existsSync } from 'node:fs'
-import { DatabaseSync } from 'node:sqlite'
 import t, { type Test } from 'tap'
 import type { KeptAnswer } from '../../src/domain/ledger/idempotency.ts'
 import type { Step } from '../../src/domain/ledger/ledger.ts'
@@ -163,18 +162,4 @@ t.test('what the command line lets go is not told again', async t => {
   const beside = open(t, path, { role: 'operator' })
   t.equal(await beside.records.release(id), true)
   t.equal(await taken(store), null)
-})
-
-t.test('a file of the version before has nothing to repeat, and goes on', async t => {
-  const path = fileOf(t)
-  await open(t, path).close()
-  const db = new DatabaseSync(path)
-  db.exec('DROP TABLE repeats; ALTER TABLE tasks DROP COLUMN repeat')
-  const { user_version: version } = db.prepare('PRAGMA user_version').get() as { user_version: number }
-  db.exec(`PRAGMA user_version = ${version - 1}`)
-  db.close()
-  const store = open(t, path)
-  t.equal(await taken(store), null)
-  await store.repeats.undelivered(await submitted(store, [sent, claim('task')]))
-  t.match(await taken(store), { taskId: 'task' })
 })
