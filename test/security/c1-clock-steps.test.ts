@@ -11,6 +11,11 @@ const steps = { 'an hour back': -hourMs, 'an hour ahead': hourMs, '25 hours back
 const roomy = 'plans: { default: { credits: unlimited, concurrentTasks: 1000, requestsPerMinute: 10000, pollsPerMinute: 10000 } }'
 const keys = ['apixo-key-number-one', 'apixo-key-number-two'] as const
 
+const redis = await redisServer(t)
+let databases = 0
+/** Of one server for all, which is much sooner there. */
+const nextDatabase = () => `${redis.url}/${databases++}`
+
 /** A gateway whose wall clock is stepped; its upstream has a clock of its own, which is not. Sessions outlast every step. */
 async function stepped (t: Test, options: TestGatewayOptions = {}) {
   const time = clock()
@@ -142,7 +147,7 @@ eachStep('an address that has used up its requests, or its failures, is let in a
 
 for (const store of ['memory', 'redis'] as const) {
   const openIn = async (t: Test) => {
-    const env = store === 'memory' ? {} : { GATEWAY_STORE: (await redisServer(t)).url }
+    const env = store === 'memory' ? {} : { GATEWAY_STORE: nextDatabase() }
     const it = await stepped(t, { env: { ...env, GATEWAY_ADMIN_TOKEN: adminToken } })
     const statusOf = async (token: string) => (await it.call('/gateway/session', { token })).status
     const endAll = (subject: string) => it.call('/gateway/admin/revocations', { token: adminToken, body: { subject } })
@@ -199,4 +204,18 @@ eachStep('a token of another issuer that was ended stays so, and one dated in th
   t.equal(await statusOf(old), 401, 'also when the clock is right again')
   t.equal(await statusOf(await print(time.now() + 60_000, { sub: 'bob' })), 200)
   t.equal(await statusOf(await print(time.now() + 62_000, { sub: 'bob' })), 401)
+})
+
+eachStep('a running task is asked about by replicas over Redis, and the wait that is told is no longer than its interval', async (t, stepMs) => {
+  const { session, made, status, polls, pass, time } = await stepped(t, { env: { GATEWAY_STORE: nextDatabase() } })
+  const token = await session('alice')
+  const taskId = await made(token)
+  await status(token, taskId)
+  time.step(stepMs)
+  const { headers } = await status(token, taskId)
+  t.ok(Number(headers.get('retry-after') ?? 0) <= intervalMs / 1000)
+  pass(intervalMs)
+  const before = polls()
+  await status(token, taskId)
+  t.equal(polls(), before + 1)
 })

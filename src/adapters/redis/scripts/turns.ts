@@ -10,9 +10,12 @@ export const turnScripts = {
   takeTurn: `
 local it = redis.call('HMGET', KEYS[1], 'freeAt', 'asker', 'newsAt', 'status', 'type', 'body')
 local now, hasNews = tonumber(ARGV[1]), ARGV[3] == '1'
-local isUrgent = hasNews and not it[2] and (not it[3] or tonumber(it[3]) + tonumber(ARGV[2]) <= now)
-if it[1] and tonumber(it[1]) > now and not isUrgent then
-  return { it[2] and 0 or tonumber(it[1]) - now, it[4], it[5], it[6] }
+local longest = it[2] and tonumber(ARGV[5]) - now or tonumber(ARGV[2])
+-- What is further off than a turn and a difference of clocks was set before somebody put a clock back.
+local free = not it[1] or tonumber(it[1]) <= now or tonumber(it[1]) > now + longest + 60000
+local isUrgent = hasNews and not it[2] and (not it[3] or tonumber(it[3]) + tonumber(ARGV[2]) <= now or tonumber(it[3]) > now + 60000)
+if not free and not isUrgent then
+  return { it[2] and 0 or math.min(tonumber(it[1]) - now, longest), it[4], it[5], it[6] }
 end
 redis.call('HSET', KEYS[1], 'asker', ARGV[4], 'freeAt', ARGV[5])
 if hasNews then redis.call('HSET', KEYS[1], 'newsAt', ARGV[1]) end
