@@ -145,7 +145,7 @@ t.test('what has no known end is listed, and let go once', async t => {
   const { gateway, cli } = await start(t)
   t.strictSame(await cli('unknown'), { code: 0, stdout: 'All is known.\n', stderr: '' })
   const token = await mint(gateway, 'alice')
-  for (let count = 0; count < 2; count++) await submit(gateway, token, 'sandbox:drop-after')
+  for (let count = 0; count < 2; count++) await submit(gateway, token, `sandbox:drop-after, the ${count}.`)
   t.equal(await submit(gateway, token), 402)
   const { stdout } = await cli('unknown')
   t.match(stdout, /^ID +MADE \(UTC\) +SUBJECT +MODEL +CREDITS +TASK ID\n(\S+ +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +app:alice +nano-banana +1 +-\n){2}$/)

@@ -75,7 +75,7 @@ t.test('a turn whose taker was not told in time that it has it is free again at 
 })
 
 t.test('while Redis is away there are no turns, and then there are again', async t => {
-  const server = await redisServer(t)
+  const server = await redisServer(t, { appendonly: true })
   const { here } = await open(t, server.url)
   await here.take('a', 1000)
   await server.kill()
@@ -83,5 +83,5 @@ t.test('while Redis is away there are no turns, and then there are again', async
   await t.rejects(here.take('a', 1000), { code: 'GW_STORE_DOWN' })
   await t.rejects(here.end('a', last, 1000), { code: 'GW_STORE_DOWN' })
   await server.start()
-  await until('it is back', () => here.take('a', 1000).then(({ mine }) => mine, () => false))
+  await until('it is back', () => here.take('c', 1000).then(({ mine }) => mine, () => false))
 })

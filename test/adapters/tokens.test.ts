@@ -63,7 +63,9 @@ t.test('in Redis, tokens stand in one slot, end by themselves, and are off the l
   t.teardown(() => store.close())
   const { tokens } = store
   for (let number = 0; number < 7; number++) await tokens.create(invitationOf({ id: `t${number}` }))
-  t.strictSame((await server.admin.keys('*')).sort(), ['gw:{tokens}:count', 'gw:{tokens}:list', ...[0, 1, 2, 3, 4, 5, 6].map(number => `gw:{tokens}:t:t${number}`)])
+  t.strictSame((await server.admin.keys('gw:{*')).sort(), [
+    'gw:{tokens}:count', 'gw:{tokens}:list', ...[0, 1, 2, 3, 4, 5, 6].map(number => `gw:{tokens}:t:t${number}`)
+  ])
   const lasts = async (id: string) => Math.round(await server.admin.pttl(`gw:{tokens}:t:${id}`) / dayMs)
   t.equal(await lasts('t0'), 407)
   await tokens.accept('t0', 'hash-1', { hash: 'hash-2', issuedAt: start })

@@ -90,7 +90,7 @@ t.test('the settings are written down at the first start, and then what has chan
 
 t.test('no session begins or ends, and no credits are given, while the audit trail can not be written', async t => {
   const store = storeFile(t)
-  const { mint, call, entries, gateway } = await start(t, { store })
+  const { mint, call, entries, gateway, time } = await start(t, { store })
   const token = await mint('alice')
   const letGo = holdStore(t, store)
   const down = { status: 503, error: 'GW_STORE_DOWN' }
@@ -100,6 +100,7 @@ t.test('no session begins or ends, and no credits are given, while the audit tra
   t.match(await call('/gateway/admin/credits', { token: adminToken, body: { subject: 'app:alice', credits: 1 } }), down)
   await t.rejects(gateway.tidy(), { code: 'GW_STORE_DOWN' })
   letGo()
+  time.advance(1000) // it is asked once a second
   await until('the store is back', async () => (await call('/readyz')).status === 200)
   t.equal((await call('/gateway/session', { token })).status, 200, 'the session is still there')
   t.match((await call('/gateway/admin/credits', { token: adminToken, body: { subject: 'app:alice', credits: 1 } })).json, { granted: 1 })

@@ -83,7 +83,7 @@ t.test('a submit that names an earlier task goes out with the key that made it, 
   t.match(await again({ task_id: second }), { status: 502, error: 'GW_UPSTREAM_REFUSED_KEY' }, 'no other account knows that task')
 })
 
-t.test('a task whose key has left the ring can not be asked about', async t => {
+t.test('a submit that names a task whose key has left the ring goes out with no other, and its status says when to ask again', async t => {
   const store = storeFile(t)
   const { submit, call, mint, gateway, time } = await startGateway(t, { store })
   const token = await mint('alice')
@@ -95,7 +95,7 @@ t.test('a task whose key has left the ring can not be asked about', async t => {
   t.match(refused, { status: 503, error: 'GW_NO_KEY' })
   t.equal(refused.headers.get('retry-after'), '10')
   t.match(await other.call('/api/v1/generateTask/nano-banana', { token, body: { input: { prompt: 'x', task_id: taskId } } }), { error: 'GW_NO_KEY' })
-  t.equal(other.sandbox.calls.length, 0)
+  t.equal(other.sandbox.submits.length, 0)
 })
 
 t.test('neither a 402, which may be about one price, nor a 401 to a status call keeps a key from anybody else', async t => {

@@ -140,13 +140,15 @@ t.test('the keys are counted by state', async t => {
 
 t.test('they say whether the store serves', async t => {
   const store = storeFile(t)
-  const { mint, submit, value } = await start(t, { store })
+  const { mint, submit, value, time } = await start(t, { store })
   const token = await mint('alice')
   t.equal(await value('gateway_store_up'), 1)
   const letGo = holdStore(t, store)
   t.equal((await submit(token)).error, 'GW_STORE_DOWN')
+  time.advance(1000) // it is asked once a second
   t.equal(await value('gateway_store_up'), 0)
   letGo()
+  time.advance(1000)
   t.equal(await value('gateway_store_up'), 1)
 })
 
