@@ -166,7 +166,7 @@ interface Observers { readonly log: Logger, readonly numbers: Metrics, readonly 
 /** The main port, and the admin port when there is one: what is for the operator is on one of the two only. */
 async function openListeners (settings: Settings, parts: Parts, { log, numbers, refused, streams }: Observers) {
   const { adminPort, trustProxy, allowedOrigins, publicUrl, file: { limits, upstream } } = settings
-  const uploads = boundedUploads(limits)
+  const uploads = boundedUploads({ ...limits, timers: parts.timers })
   const endings: ListenerOptions['endings'] = [
     accessLine(log),
     numbers.ended,
