@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises'
 import { type Earlier, fingerprintOf, type IdempotencyKey, type IdempotencyStore, type KeptAnswer } from '../domain/ledger/idempotency.ts'
 import type { ReservationId } from '../domain/ledger/ledger.ts'
 import { maxKeptBytes, type Repeat, type Repeats } from '../domain/ledger/repeats.ts'
@@ -16,6 +17,11 @@ const maxWaiting = 2
 /** How often a first is looked at, ms: it may be another replica's. */
 const firstLookMs = 10
 const lookEveryMs = 250
+/**
+ * Turns of the event loop after which a connection is known to have ended whose end had arrived before a request did: one
+ * reads it, a second answers it, and a third closes the socket.
+ */
+const endingTurns = 4
 
 /** What a submit without an idempotency key may be the repeat of: the same route, model and body, of the same budget. */
 export function repeatOf ({ request, call }: Context, { method, url }: Operation, body: Buffer): Repeat {
@@ -46,6 +52,21 @@ export interface EarliestOptions {
 
 export function earliest ({ idempotency, repeats, timers }: EarliestOptions): Earliest {
   const waiting = new Map<string, number>()
+  /** Calls of submits without a key that are not over, by what was sent. */
+  const living = new Map<string, Set<string>>()
+
+  /** Whether an equal one is not over when this call enters. */
+  const enter = ({ fingerprint, call }: Repeat, context: Context): boolean => {
+    const name = `${fingerprint}\n${context.call.session.subject}`
+    const equal = living.get(name) ?? new Set()
+    if (equal.has(call)) return false
+    living.set(name, equal.add(call))
+    whenOver(context, () => {
+      equal.delete(call)
+      if (equal.size === 0) living.delete(name)
+    })
+    return equal.size > 1
+  }
 
   const wait = async (name: string, look: () => Promise<Earlier | null>, context: Context): Promise<Outcome | null> => {
     const others = waiting.get(name) ?? 0
@@ -71,6 +92,8 @@ export function earliest ({ idempotency, repeats, timers }: EarliestOptions): Ea
       if (key !== undefined) return await idempotency.earlier(subject, key)
       return repeat === undefined ? null : await repeats.take(subject, repeat)
     }
+    // Whoever hangs up and asks again at once, on another connection, may be heard before its hanging up is.
+    if (repeat !== undefined && enter(repeat, context)) for (let turn = 0; turn < endingTurns; turn++) await setImmediate()
     const earlier = await look()
     if (earlier?.kind !== 'pending') return earlier
     if (repeat === undefined) return await wait(`${key!.key}\n${subject}`, look, context)

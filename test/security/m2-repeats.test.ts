@@ -4,6 +4,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { batchesConfig, items, submitBatch } from '../helpers/batches.ts'
 import { type Reply, startGateway, type TestGateway, type TestGatewayOptions } from '../helpers/gateway.ts'
+import { rawSocket } from '../helpers/raw-http.ts'
 import { until } from '../helpers/until.ts'
 
 const tight = 'plans: { default: { requestsPerMinute: 100, concurrentTasks: 100, credits: 100 } }\nupstream: { headersMs: 2000, bodyIdleMs: 2000 }'
@@ -128,6 +129,35 @@ t.test('a repeat that is lost while it waits leaves its first to the next one', 
   t.ok(isReplay(third))
   t.equal(sandbox.submits.length, 1)
 })
+
+for (const hangUpBy of ['destroy', 'resetAndDestroy', 'end'] as const) {
+  t.test(`whoever hangs up and asks again at once, on a connection that is open already, makes one: ${hangUpBy}`, async t => {
+    const { origin, mint, sandbox } = await start(t)
+    for (let round = 1; round < 4; round++) {
+      const token = await mint(`caller-${round}`)
+      const body = '{"input":{"prompt":"sandbox:slow-headers"}}'
+      const head = `HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\n`
+      const text = `POST /api/v1/generateTask/nano-banana ${head}content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`
+      const [first, second, third] = [await rawSocket(t, origin), await rawSocket(t, origin), await rawSocket(t, origin)]
+      for (const socket of [second, third]) {
+        socket.write(`GET /gateway/models ${head}\r\n`)
+        await once(socket, 'data')
+      }
+      first.write(text)
+      await until('the upstream has it', () => sandbox.waiting === 1)
+      first[hangUpBy]()
+      second.write(text)
+      await wait(50)
+      second[hangUpBy]()
+      third.write(text)
+      await wait(50)
+      const answer = once(third, 'data')
+      sandbox.release()
+      t.match(String(await answer), /^HTTP\/1.1 200 [^]*idempotency-replayed: true/)
+      t.equal(sandbox.submits.length, round)
+    }
+  })
+}
 
 t.test('another body, byte for byte, another model, subject or budget of its own is another submit', async t => {
   const { submit, mint, token, sandbox } = await start(t)
