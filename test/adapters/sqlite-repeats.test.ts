@@ -163,3 +163,22 @@ t.test('what the command line lets go is not told again', async t => {
   t.equal(await beside.records.release(id), true)
   t.equal(await taken(store), null)
 })
+
+t.test('a repeat that can not be told, as another write of its turn has failed, leaves its first to the next', async t => {
+  const { store, db } = await openWithin(t, fileOf(t), clock())
+  await store.repeats.undelivered(await submitted(store, [sent, claim('task')]))
+  const asks = [
+    () => store.repeats.take(subject, repeatOf()),
+    () => store.ledger.reserve(demandOf({ repeat: repeatOf() }))
+  ]
+  for (const ask of asks) {
+    const [done, failing] = [await submitted(store, [sent], { repeat: repeatOf('done') }), await submitted(store, [], { repeat: repeatOf('failing') })]
+    db.exec("CREATE TEMP TRIGGER full BEFORE INSERT ON tasks BEGIN SELECT raise(ABORT, 'disk full'); END")
+    const turn = [store.ledger.advance(done, claim('other')), ask(), store.ledger.advance(failing, sent)]
+    for (const one of await Promise.allSettled(turn)) t.match(one, { status: 'rejected', reason: { code: 'GW_STORE_DOWN' } })
+    db.exec('DROP TRIGGER full')
+    const next = repeatOf()
+    t.same(await store.repeats.take(subject, next), { kind: 'task', taskId: 'task' })
+    await store.repeats.end(subject, next, false)
+  }
+})

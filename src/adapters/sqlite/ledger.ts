@@ -44,10 +44,10 @@ export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: Ledge
 
   return {
     async reserve (demand) {
-      const { subject, taskLimit } = demand
+      const { subject, taskLimit, repeat } = demand
       const earlier = earlierOf(demand)
       if (earlier !== null) {
-        await group.committed()
+        await (repeat === undefined ? group.committed() : repeats.found(subject, repeat))
         return { granted: false, lacks: 'novelty', earlier }
       }
       if (slots.of(subject) >= taskLimit) return { granted: false, lacks: 'slot' }

@@ -12,6 +12,8 @@ import { read } from './store-down.ts'
 export interface SqliteRepeats extends Repeats {
   /** As `take`, but of what may not be on disk yet. */
   find (subject: string, repeat: Repeat): Earlier | null
+  /** What `find` has given this call is on disk; or it is undone, and the next call gets that first. Throws `GW_STORE_DOWN`. */
+  found (subject: string, repeat: Repeat): Promise<void>
   begin (id: number, demand: Demand): void
   claimed (id: number, answer?: KeptAnswer): void
   /** Its outcome is unknown. */
@@ -124,18 +126,33 @@ export function sqliteRepeats (db: DatabaseSync, group: GroupCommit, { reservati
     return null
   }
 
+  const takenBy = (subject: string, repeat: Repeat): Submit | undefined =>
+    alike(nameOf(subject, repeat)).find(({ takenBy }) => takenBy === repeat.call)
+  const giveBack = (subject: string, repeat: Repeat): void => {
+    const submit = takenBy(subject, repeat)
+    if (submit !== undefined) submit.takenBy = null
+  }
+  const found = async (subject: string, repeat: Repeat): Promise<void> => {
+    try {
+      await group.committed() // what is told must not be undone
+    } catch (error) {
+      giveBack(subject, repeat)
+      throw error
+    }
+  }
+
   return {
     find,
+    found,
     async take (subject, repeat) {
       const earlier = find(subject, repeat)
-      await group.committed() // what is told here must not be undone
+      await found(subject, repeat)
       return earlier
     },
     async end (subject, repeat, isDelivered) {
-      const submit = alike(nameOf(subject, repeat)).find(({ takenBy }) => takenBy === repeat.call)
-      if (submit === undefined) return
-      if (isDelivered) end(submit)
-      else submit.takenBy = null
+      if (!isDelivered) return giveBack(subject, repeat)
+      const submit = takenBy(subject, repeat)
+      if (submit !== undefined) end(submit)
     },
     delivered (name) {
       const submit = all.get(rowAt(name)!)
