@@ -141,3 +141,29 @@ t.test('an unknown submit that an older replica has noted is remembered from its
   time.advance(repeatMs)
   t.equal(await store.repeats.take(subject, repeatOf()), null)
 })
+
+t.test('what was lost while the store was away is known to the first that asks when it is back', async t => {
+  const server = await redisServer(t, { appendonly: true })
+  const store = await redisStore({ url: new Secret(server.url), terms, now: clock().now, onLost: () => {} })
+  t.teardown(() => store.close())
+  for (const [print, ask] of Object.entries({
+    take: () => store.repeats.take(subject, repeatOf('take')),
+    reserve: async () => {
+      const reserved = await store.ledger.reserve(demandOf({ repeat: repeatOf('reserve') }))
+      return 'earlier' in reserved ? reserved.earlier : reserved
+    }
+  })) {
+    const id = await submitted(store, [sent, claim(print)], { repeat: repeatOf(print) })
+    await server.kill()
+    await t.rejects(store.repeats.undelivered(id), { code: 'GW_STORE_DOWN' })
+    await server.start()
+    let told: unknown
+    await until('the store is back', async () => {
+      try {
+        told = await ask()
+        return true
+      } catch { return false }
+    })
+    t.same(told, { kind: 'task', taskId: print })
+  }
+})

@@ -42,6 +42,8 @@ export function redisLedger (options: LedgerOptions): TaskLedger {
       if (demand.deliverTo !== undefined) await deliveries.note(demand.subject)
       const isSeen = demand.repeat === undefined ? null : pulse.begin()
       if (isSeen !== null) await isSeen
+      const isPaid = demand.repeat === undefined ? null : repeats.pay(demand.subject)
+      if (isPaid !== null) await isPaid
       const args = reserveArguments(demand, repeats.argumentsOf(demand), now(), terms)
       const reply = await ofSubject(demand.subject, 'reserve', ...args).catch((error: unknown) => {
         repeats.giveBack(demand)

@@ -10,6 +10,8 @@ import type { Pulse } from './pulse.ts'
 export interface RedisRepeats extends Repeats {
   /** What the ledger's own script needs to look for the first: fingerprint, call, this replica, and the others. */
   argumentsOf (demand: Pick<Demand, 'repeat'>): readonly string[]
+  /** Writes what the store has not taken of this subject yet. `null`: nothing. Throws `GW_STORE_DOWN`. */
+  pay (subject: string): Promise<void> | null
   /** What that script has found has to be decided by looking after these replicas. */
   lookAfter (reply: readonly Reply[]): Promise<void>
   /** A script has failed that may have taken one all the same. */
@@ -27,10 +29,23 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
   const crowded = new Set<string>()
   /** Numbers, by subject. */
   let delivered = new Map<string, string[]>()
-  const owed: Array<() => Promise<void>> = []
+  /** Writes that the store has not taken, by subject. Each may be done twice. */
+  const owed = new Map<string, Set<() => Promise<void>>>()
+  let owedCount = 0
 
-  const owe = (write: () => Promise<void>): void => {
-    if (owed.length < maxOwed) owed.push(write)
+  const owe = (subject: string, write: () => Promise<void>): void => {
+    if (owedCount >= maxOwed) return
+    owed.set(subject, (owed.get(subject) ?? new Set()).add(write))
+    owedCount++
+  }
+  /** Comes before anything is looked for: else what was lost while the store was away would be made again. */
+  const pay = async (subject: string): Promise<void> => {
+    const its = owed.get(subject)
+    for (const write of its ?? []) {
+      await write()
+      if (its!.delete(write)) owedCount--
+      if (its!.size === 0 && owed.get(subject) === its) owed.delete(subject)
+    }
   }
   const note = (subject: string, reply: Reply): void => {
     if (reply === 2) crowded.add(subject)
@@ -43,9 +58,9 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
     note(subject, await ofSubject(subject, 'undelivered', number, ...kept))
   }
   /** A store that does not take it now takes it later: else an entry would serve nobody, or somebody twice. */
-  const surely = async (write: () => Promise<void>): Promise<void> => {
+  const surely = async (subject: string, write: () => Promise<void>): Promise<void> => {
     await write().catch((error: unknown) => {
-      owe(write)
+      owe(subject, write)
       throw error
     })
   }
@@ -61,7 +76,7 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
     argumentsOf: ({ repeat }) => repeat === undefined ? ['', '', '', '', ''] : argumentsOf(repeat),
     lookAfter,
     giveBack ({ subject, repeat }) {
-      if (repeat !== undefined) owe(() => end(subject, repeat, false))
+      if (repeat !== undefined) owe(subject, () => end(subject, repeat, false))
     },
     note,
     async flush () {
@@ -70,17 +85,19 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
       for (const [subject, numbers] of now) {
         await ofSubject(subject, 'delivered', ...numbers).catch(() => delivered.set(subject, [...numbers, ...delivered.get(subject) ?? []]))
       }
-      for (const write of owed.splice(0)) await write().catch(() => owe(write))
+      for (const subject of [...owed.keys()]) await pay(subject).catch(() => { /* with the next beat */ })
     },
+    pay: subject => owed.has(subject) ? pay(subject) : null,
     async take (subject, repeat) {
+      if (owed.has(subject)) await pay(subject)
       const reply = await ofSubject(subject, 'takeRepeat', ...argumentsOf(repeat)).catch((error: unknown) => {
-        owe(() => end(subject, repeat, false))
+        owe(subject, () => end(subject, repeat, false))
         throw error
       }) as Reply[]
       await lookAfter(reply)
       return earlierFrom(reply)
     },
-    end: (subject, repeat, isDelivered) => surely(() => end(subject, repeat, isDelivered)),
+    end: (subject, repeat, isDelivered) => surely(subject, () => end(subject, repeat, isDelivered)),
     delivered (id) {
       const place = placeOf(id)
       if (place === null) return
@@ -91,7 +108,7 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
     },
     async undelivered (id, answer) {
       const place = placeOf(id)
-      if (place !== null) await surely(() => lose(place, answer))
+      if (place !== null) await surely(place.subject, () => lose(place, answer))
     },
     crowded () {
       const subjects = [...crowded]
