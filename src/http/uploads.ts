@@ -96,10 +96,6 @@ export function uploads ({ bodyBytes, bodyBytesInFlight, timers }: UploadsOption
       if (queue.length > 0) look()
     })
   }
-  const refuseCrowd = (call: SessionCall): void => {
-    const own = queue.filter(waiting => waiting.call.session.subject === call.session.subject).length
-    if (queue.length >= maxWaiting || own >= maxWaitingPerSubject) throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 })
-  }
 
   return {
     async admit (request) {
@@ -109,11 +105,9 @@ export function uploads ({ bodyBytes, bodyBytesInFlight, timers }: UploadsOption
       // would keep for ever, for its release has been.
       if (call.closed) throw badRequest('The connection was closed.')
       if (bytes <= Math.min(shortBytes, bodyBytes / 16)) return
-      const { raw } = request
-      const startsAt = raw.socket.bytesRead - raw.readableLength
-      const body: Body = { call, bytes, raw, startsAt, holders: [call.session.subject, addressOf(request)] }
+      const body = bodyOf(request, bytes)
       if (queue.length === 0 && room.has(bytes) && shares.have(body)) return take(body, false)
-      refuseCrowd(call)
+      refuseCrowd(queue, call)
       const turn = Promise.withResolvers<void>()
       queue.push({ ...body, turn })
       next(false)
@@ -131,6 +125,18 @@ export function uploads ({ bodyBytes, bodyBytesInFlight, timers }: UploadsOption
     },
     get inFlight () { return room.taken }
   }
+}
+
+function bodyOf (request: FastifyRequest, bytes: number): Body {
+  const { raw } = request
+  const call = request.call as SessionCall
+  const startsAt = raw.socket.bytesRead - raw.readableLength
+  return { call, bytes, raw, startsAt, holders: [call.session.subject, addressOf(request)] }
+}
+
+function refuseCrowd (queue: readonly Waiting[], { session: { subject } }: SessionCall): void {
+  const own = queue.filter(({ call }) => call.session.subject === subject).length
+  if (queue.length >= maxWaiting || own >= maxWaitingPerSubject) throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 })
 }
 
 /** What each holder has of its share. */
