@@ -213,12 +213,33 @@ function summing (t: Test, open: OpenStore): void {
       { ...none, day: today!, subject, model: 'nano-banana', tasks: 5, succeeded: 1, failed: 2, unknown: 1, microcredits: 22 },
       { ...none, day: today!, subject, model: 'suno', tasks: 1, succeeded: 1, microcredits: 100 },
       { ...none, day: today!, subject: 'app:bob', model: 'nano-banana', tasks: 1, succeeded: 1, microcredits: 11 },
-      { ...none, day: tomorrow!, subject: 'app:bob', model: 'nano-banana', tasks: 2, unknown: 1, microcredits: 17 }
+      { ...none, day: tomorrow!, subject: 'app:bob', model: 'nano-banana', tasks: 2, microcredits: 17 }
     ]
     t.same(await records.usage(ever), rows)
     t.same(await records.usage({ from: today!, to: today! }), rows.slice(0, 3))
     t.same(await records.usage({ from: tomorrow!, to: '2026-02-01' }), rows.slice(3))
     t.same(await records.usage({ from: '2026-01-17', to: '2026-02-01' }), [])
+  })
+
+  t.test('what was let go is not unknown in the usage of its day, whatever comes of it later', async t => {
+    const { records, ledger, at, time } = await openBooks(t, open)
+    const [late, swept] = [await at('unknown', { microcredits: 5 }), await at('unknown', { microcredits: 7 })]
+    const still = await at('unknown', { microcredits: 11 })
+    const day = '2026-01-15'
+    const none = { day, subject, model: 'nano-banana', tasks: 3, succeeded: 0, failed: 0, unknown: 0, microcredits: 0 }
+    t.same(await records.usage(ever), [{ ...none, unknown: 3, microcredits: 23 }])
+    time.advance(dayMs)
+    for (const id of [late, swept, late]) await records.release(id)
+    t.same(await records.usage(ever), [{ ...none, unknown: 1, microcredits: 11 }], 'as many as the list of unknown ones has')
+    await ledger.advance(late, { to: 'claimed', taskId: 'late' })
+    await ledger.advance(swept, { to: 'claimed', taskId: 'swept' })
+    t.same(await records.usage({ from: day, to: day }), [{ ...none, unknown: 1, microcredits: 11 }], 'found')
+    await ledger.settle({ taskId: 'late', state: 'success', answer })
+    time.advance(terms.giveUpMs)
+    await ledger.sweep()
+    t.same(await records.usage(ever), [{ ...none, succeeded: 1, unknown: 1, microcredits: 11 }], 'and unknown again')
+    await records.release(still)
+    t.same(await records.usage(ever), [{ ...none, succeeded: 1 }])
   })
 
   t.test('a day is one of UTC, and that of the reservation', async t => {

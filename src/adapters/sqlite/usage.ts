@@ -13,8 +13,8 @@ const chunkRows = 500
  * No index: the rows are read where they lie.
  */
 const sumsOf = (condition: string): string => `SELECT created_at / ${dayMs}, subject, model, count(*),
-    count(*) FILTER (WHERE state = 'success'), count(*) FILTER (WHERE state = 'failed'), count(*) FILTER (WHERE stage = 'unknown'),
-    sum(iif(refunded = 0, microcredits, 0))
+    count(*) FILTER (WHERE state = 'success'), count(*) FILTER (WHERE state = 'failed'),
+    count(*) FILTER (WHERE stage = 'unknown' AND refunded = 0), sum(iif(refunded = 0, microcredits, 0))
   FROM tasks NOT INDEXED WHERE listed = 1 AND ${condition} GROUP BY 1, 2, 3`
 
 /** Adds rows to sums that have the columns and the primary key of `usage`. */

@@ -53,6 +53,7 @@ export interface UsageRow {
   readonly tasks: number
   readonly succeeded: number
   readonly failed: number
+  /** Without those that an operator has let go. */
   readonly unknown: number
   /** What is charged: of running tasks too, without what was given back. */
   readonly microcredits: Microcredits

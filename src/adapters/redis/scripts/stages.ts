@@ -21,9 +21,9 @@ local function lose (it)
   redis.call('HSET', it.key, 'stage', 'unknown', 'ended', digits(now))
   endRow(it)
   enlist(it)
-  tally(it, 'unknown', '1')
   -- One that was let go, claimed late all the same, and has overstayed is not charged any more.
   if it.refunded then return end
+  tally(it, 'unknown', '1')
   redis.call('ZADD', unknown, it.number, it.number)
   redis.call('PEXPIRE', unknown, keepMs)
 end
@@ -32,7 +32,7 @@ local function find (it)
   redis.call('ZREM', unknown, it.number)
   redis.call('HDEL', it.key, 'ended')
   redis.call('PERSIST', it.key)
-  tally(it, 'unknown', '-1')
+  if not it.refunded then tally(it, 'unknown', '-1') end
 end
 
 local function claim (it, task, lease)
@@ -153,6 +153,7 @@ if not it or it.stage ~= 'unknown' or it.refunded then return 0 end
 giveBack(it, 1)
 redis.call('HSET', it.key, 'refunded', '1')
 redis.call('ZREM', unknown, it.number)
+tally(it, 'unknown', '-1')
 tally(it, 'microcredits', '-' .. it.cost)
 freeIdem(it)
 forgetRepeat(it)
