@@ -207,6 +207,26 @@ t.test('usage of more sums than are read at once is whole and in order', async t
   await check()
 })
 
+t.test('usage of more microcredits than JavaScript counts exactly stops there, and can be read, before and after its tasks are forgotten', async t => {
+  const { store, db } = await openOld(t, 1200)
+  const most = Number.MAX_SAFE_INTEGER
+  const day = Math.floor(clock().now() / dayMs)
+  db.exec(`UPDATE tasks SET microcredits = ${most}, subject = 'app:rich' WHERE id > 10`)
+  db.exec(`INSERT INTO usage VALUES (${day}, 'app:older', 'suno', 1, 1, 0, 0, ${BigInt(most) * 3n})`)
+  const check = async () => {
+    const rows = await store.records.usage(ever)
+    const rich = rows.filter(({ subject }) => subject === 'app:rich')
+    t.equal(rich.reduce((sum, { tasks }) => sum + tasks, 0), 1190)
+    t.ok(rich.every(({ microcredits }) => microcredits === most))
+    t.match(rows.filter(({ subject }) => subject === 'app:older'), [{ tasks: 1, microcredits: most }])
+    t.equal(rows.filter(({ subject }) => /^app:\d$/.test(subject)).reduce((sum, { microcredits }) => sum + microcredits, 0), 20)
+  }
+  await check()
+  for (let call = 0; call < 3; call++) await store.tidy()
+  t.equal(count(db, 'tasks'), 0)
+  await check()
+})
+
 t.test('usage can not be read from a ledger that is broken, and the connection for it is closed', async t => {
   const { store, db } = await openOld(t, 10)
   db.exec('ALTER TABLE usage RENAME TO elsewhere')

@@ -7,6 +7,8 @@ import { storeDown } from './store-down.ts'
 const dayMs = 86_400_000
 /** Rows that are read in one go: some two milliseconds when each is of another subject. */
 const chunkRows = 500
+/** More can't be read as a number, and whoever asks for it gets an error: sums stop there. */
+const maxSum = Number.MAX_SAFE_INTEGER
 
 /**
  * Sums of rows of `tasks`, in the order of the columns of `usage`. What is only sent is no task yet, and may never be one.
@@ -14,13 +16,14 @@ const chunkRows = 500
  */
 const sumsOf = (condition: string): string => `SELECT created_at / ${dayMs}, subject, model, count(*),
     count(*) FILTER (WHERE state = 'success'), count(*) FILTER (WHERE state = 'failed'),
-    count(*) FILTER (WHERE stage = 'unknown' AND refunded = 0), sum(iif(refunded = 0, microcredits, 0))
+    count(*) FILTER (WHERE stage = 'unknown' AND refunded = 0), min(sum(iif(refunded = 0, microcredits, 0)), ${maxSum})
   FROM tasks NOT INDEXED WHERE listed = 1 AND ${condition} GROUP BY 1, 2, 3`
 
 /** Adds rows to sums that have the columns and the primary key of `usage`. */
 const addTo = (table: string, rows: string): string => `INSERT INTO ${table} ${rows}
   ON CONFLICT DO UPDATE SET tasks = tasks + excluded.tasks, succeeded = succeeded + excluded.succeeded,
-    failed = failed + excluded.failed, unknown = unknown + excluded.unknown, microcredits = microcredits + excluded.microcredits`
+    failed = failed + excluded.failed, unknown = unknown + excluded.unknown,
+    microcredits = min(microcredits + excluded.microcredits, ${maxSum})`
 
 /** Adds the sums of these rows, which are about to be deleted, to those of all that were deleted before. */
 export function usageArchive (db: DatabaseSync, condition: string): (...values: number[]) => void {
@@ -67,7 +70,9 @@ function * partsOf (db: DatabaseSync, span: UsageSpan): Generator<readonly Usage
     yield []
   }
   const merge = db.prepare(addTo('sums', 'VALUES (?, ?, ?, ?, ?, ?, ?, ?)'))
-  for (const rows of chunks(db.prepare('SELECT * FROM usage WHERE day BETWEEN ? AND ?').iterate(from, to))) {
+  const kept = `SELECT day, subject, model, tasks, succeeded, failed, unknown, min(microcredits, ${maxSum}) FROM usage
+    WHERE day BETWEEN ? AND ?`
+  for (const rows of chunks(db.prepare(kept).iterate(from, to))) {
     for (const row of rows) merge.run(...Object.values(row))
     yield []
   }
