@@ -9,6 +9,15 @@ export interface Clock {
   readonly elapsed: () => number
 }
 
+/**
+ * The wall clock, but no further ahead than the time that has passed since now: by it nothing seems older than it is
+ * because the clock was put ahead. Where the clock is put back, it goes back too.
+ */
+export function steadyClock ({ now, elapsed }: Clock): () => number {
+  const start = now() - elapsed()
+  return () => Math.min(now(), start + elapsed())
+}
+
 export const systemClock: Clock = {
   now: Date.now,
   elapsed: () => Math.trunc(performance.now())

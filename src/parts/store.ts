@@ -37,7 +37,7 @@ export async function openStore (
   // Only one of the two technologies is loaded.
   if (store.kind === 'redis') {
     const { redisStore } = await import('../adapters/redis/store.ts')
-    return await redisStore({ url: store.url, terms, now, onLost, onGone })
+    return await redisStore({ url: store.url, terms, now, elapsed, onLost, onGone })
   }
   const { sqliteStore } = await import('../adapters/sqlite/store.ts')
   return sqliteStore({ path: store.path, role, synchronous: ledger.synchronous, now, elapsed, terms, onGone })

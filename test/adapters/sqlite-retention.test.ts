@@ -1,6 +1,7 @@
 import type { DatabaseSync } from 'node:sqlite'
 import t, { type Test } from 'tap'
 import { idempotencyMs } from '../../src/domain/ledger/idempotency.ts'
+import { forgetSlackMs } from '../../src/domain/sessions/session.ts'
 import type { Store } from '../../src/domain/store.ts'
 import { answer, terms } from '../contracts/open-books.ts'
 import { clock } from '../helpers/clock.ts'
@@ -90,7 +91,7 @@ t.test('keys, periods, sums and audit entries go when their time is over, a part
     ${numbers} INSERT INTO audit SELECT id, ${start}, 'mint', 'issuer', NULL, '{}' FROM numbers`)
   const counts = () => ['idempotency', 'credits', 'usage', 'audit'].map(table => count(db, table))
 
-  time.advance(idempotencyMs - 1)
+  time.advance(idempotencyMs + forgetSlackMs - 1)
   await store.tidy()
   t.same(counts(), [rows, rows, rows, rows])
   time.advance(1)
@@ -117,7 +118,7 @@ t.test('what a session has taken is forgotten when the session has ended, a part
   const rows = mostRows + 20
   db.exec(`WITH RECURSIVE numbers (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM numbers WHERE id < ${rows})
     INSERT INTO session_budgets SELECT 'app:bob', id, 1, 1, ${time.now() + 1000} FROM numbers`)
-  time.advance(999)
+  time.advance(999 + forgetSlackMs)
   await store.tidy()
   t.equal(count(db, 'session_budgets'), rows)
   time.advance(1)

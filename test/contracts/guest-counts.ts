@@ -6,8 +6,8 @@ const hourMs = 3_600_000
 /** Every GuestCounts must pass this, whatever is behind it. */
 export function guestCountsContract (t: Test, openStore: OpenStore): void {
   const open = async (t: Test) => {
-    const { guestCounts: it, tidyAll } = await openBooks(t, openStore)
-    return { it, tidyAll }
+    const { guestCounts: it, time, tidyAll } = await openBooks(t, openStore)
+    return { it, time, tidyAll }
   }
 
   t.test('there is room up to the limit, and then none until the window ends', async t => {
@@ -38,6 +38,15 @@ export function guestCountsContract (t: Test, openStore: OpenStore): void {
     for (let count = 0; count < 3; count++) await it.putBack('one')
     const waits = await Promise.all(Array.from({ length: 5 }, () => it.take('one', 2, hourMs)))
     t.equal(waits.filter(waitMs => waitMs === 0).length, 2)
+  })
+
+  t.test('a full window is full when the clock was put a day and an hour ahead, and is right again', async t => {
+    const { it, time, tidyAll } = await open(t)
+    t.equal(await it.take('one', 1, hourMs), 0)
+    time.step(25 * hourMs)
+    await tidyAll()
+    time.step(-25 * hourMs)
+    t.not(await it.take('one', 1, hourMs), 0)
   })
 
   t.test('addresses of every kind are names', async t => {

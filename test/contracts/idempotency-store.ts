@@ -7,6 +7,7 @@ import { openBooks, type OpenStore, terms } from './open-books.ts'
 const key = { key: 'one', fingerprint: 'print' }
 const keyed = { idempotency: key }
 const subject = 'app:alice'
+const hourMs = 3_600_000
 const kept: KeptAnswer = {
   status: 201, contentType: 'application/json; charset=utf-8', body: Buffer.from(Array.from({ length: 1024 }, (_, index) => index % 256))
 }
@@ -134,6 +135,29 @@ function forgetting (t: Test, open: OpenStore): void {
       t.match(await ledger.reserve(demandOf(keyed)), { granted: true })
     }
   })
+
+  for (const [name, stepMs] of [['25 hours ahead', 25 * hourMs], ['25 hours back', -25 * hourMs]] as const) {
+    t.test(`a key is kept when the clock is put ${name}, and when it is right again, whatever is forgotten meanwhile`, async t => {
+      const { ledger, idempotency, reserve, creditsUsed, time, tidyAll } = await openBooks(t, open)
+      const id = await reserve({ ...keyed, microcredits: 7 })
+      await ledger.advance(id, sent)
+      await ledger.advance(id, claim)
+      const isKept = async (when: string) => {
+        await tidyAll()
+        t.match(await idempotency.earlier(subject, key), { kind: 'answered' }, when)
+        t.match(await ledger.reserve(demandOf({ ...keyed, microcredits: 7 })), { lacks: 'novelty' }, when)
+      }
+      time.step(stepMs)
+      await isKept('after the step')
+      time.advance(idempotencyMs - 1)
+      await isKept('to the end of its day')
+      time.step(-stepMs)
+      await isKept('after the step back')
+      t.equal(await creditsUsed(), 7)
+      time.advance(1)
+      t.equal(await idempotency.earlier(subject, key), null, 'and no longer')
+    })
+  }
 
   t.test('a late end of the first request does not touch the second that has its key', async t => {
     const { ledger, idempotency, reserve, time } = await openBooks(t, open)

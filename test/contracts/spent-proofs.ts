@@ -39,6 +39,17 @@ export function spentProofsContract (t: Test, openStore: OpenStore): void {
     t.equal(await it.spend('new', end), false)
   })
 
+  t.test('a proof stays spent when the clock is put a day and an hour ahead, and is right again', async t => {
+    const { it, time, tidyAll } = await open(t)
+    const end = time.now() + 300_000
+    t.equal(await it.spend('one', end), true)
+    time.step(25 * 3_600_000)
+    await tidyAll()
+    t.equal(await it.spend('one', end), false)
+    time.step(-25 * 3_600_000)
+    t.equal(await it.spend('one', end), false)
+  })
+
   t.test('ids with odd characters do not mix', async t => {
     const { it, time } = await open(t)
     const end = time.now() + 300_000

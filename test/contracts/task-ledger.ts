@@ -151,6 +151,17 @@ function budgeting (t: Test, open: Open): void {
     t.same(await spentBy(books, 'session', 'app:bob'), { uses: 0, microcredits: 0 })
   })
 
+  t.test('what a session has taken is known when the clock is put a day and an hour ahead, and is right again', async t => {
+    const books = await open(t)
+    const demand = { microcredits: 5, ...budget({ uses: 1, expiresAt: books.time.now() + 3_600_000 }) }
+    await books.at('claimed', demand)
+    books.time.step(25 * 3_600_000)
+    await books.tidyAll()
+    books.time.step(-25 * 3_600_000)
+    t.same(await books.ledger.reserve(demandOf(demand)), { granted: false, lacks: 'uses' })
+    t.same(await spentBy(books), { uses: 1, microcredits: 5 })
+  })
+
   t.test('what comes back after its session has ended and was forgotten goes to its subject', async t => {
     const books = await open(t)
     await books.at('claimed', { microcredits: 5, ...budget({ expiresAt: books.time.now() + 1000 }) })

@@ -11,8 +11,8 @@ export function redisContracts (t: Test, name: string, url: string): void {
     opened++
     return openAgain(...given)
   }
-  const openAgain: OpenStore = async (t, { terms, now }) => {
-    const store = await redisStore({ url: new Secret(url), terms, now, onLost: () => {}, prefix: `test-${opened}` })
+  const openAgain: OpenStore = async (t, { terms, now, elapsed }) => {
+    const store = await redisStore({ url: new Secret(url), terms, now, onLost: () => {}, prefix: `test-${opened}`, ...(elapsed && { elapsed }) })
     t.teardown(() => store.close())
     return store
   }

@@ -186,6 +186,22 @@ for (const store of ['memory', 'redis'] as const) {
   })
 }
 
+t.test('a submit that is repeated with its idempotency key is not charged again, a day and an hour ahead and when the clock is right again', async t => {
+  for (const env of [{}, { GATEWAY_STORE: nextDatabase() }]) {
+    const { session, submit, sandbox, time, gateway } = await stepped(t, { env })
+    const token = await session('alice')
+    const send = () => submit(token, 'a cube', 'nano-banana', { headers: { 'idempotency-key': 'order-42' } })
+    const { status, text } = await send()
+    t.equal(status, 200)
+    for (const stepMs of [25 * hourMs, -25 * hourMs]) {
+      time.step(stepMs)
+      await gateway.tidy()
+      t.equal((await send()).text, text)
+    }
+    t.equal(sandbox.calls.filter(({ url }) => url.includes('/generateTask/')).length, 1)
+  }
+})
+
 eachStep('a token of another issuer that was ended stays so, and one dated in the future is refused', async (t, stepMs) => {
   const issuer = await identityProvider(t)
   const config = `${roomy}\nissuers: [{ issuer: "${issuer.origin}", algorithms: [ES256], audience: app, plan: default }]`

@@ -2,11 +2,14 @@ import type { Earlier, IdempotencyStore } from '../../domain/ledger/idempotency.
 import type { Commands, Reply } from './commands.ts'
 import { decoded, encoded } from './key-names.ts'
 
-/** Idempotency keys in Redis. They are written by the scripts of the ledger; what is no answer is read off the reservation. */
-export function redisIdempotency ({ ofSubject }: Commands): IdempotencyStore {
+/**
+ * Idempotency keys in Redis. They are written by the scripts of the ledger; what is no answer is read off the reservation.
+ * `countsSince`: keys that were made later than this count, Unix ms.
+ */
+export function redisIdempotency ({ ofSubject }: Commands, countsSince: () => number): IdempotencyStore {
   return {
     async earlier (subject, { key, fingerprint }) {
-      return earlierFrom(await ofSubject(subject, 'earlier', encoded(key), fingerprint) as Reply[])
+      return earlierFrom(await ofSubject(subject, 'earlier', encoded(key), fingerprint, countsSince()) as Reply[])
     }
   }
 }

@@ -1,5 +1,6 @@
 import type { KeptAnswer } from '../../domain/ledger/idempotency.ts'
 import type { Demand, LedgerTerms, ReservationId, Reserved, Step, TaskLedger } from '../../domain/ledger/ledger.ts'
+import { forgetSlackMs } from '../../domain/sessions/session.ts'
 import type { BusySubjects } from './busy-subjects.ts'
 import type { RedisCallbackSecrets } from './callback-secrets.ts'
 import type { Commands, Reply } from './commands.ts'
@@ -23,6 +24,8 @@ export interface LedgerOptions {
   readonly tasks: Tasks
   readonly terms: LedgerTerms
   readonly now: () => number
+  /** Idempotency keys that were made later than this count, Unix ms. */
+  readonly countsSince: () => number
 }
 
 /** Overstayed reservations of a subject that one script lets go. */
@@ -33,7 +36,7 @@ const sweptAtOnce = 100
  * slot whose the task id is, which is written once and for all.
  */
 export function redisLedger (options: LedgerOptions): TaskLedger {
-  const { commands: { ofSubject }, busy, owners, deliveries, repeats, pulse, tasks, terms, now } = options
+  const { commands: { ofSubject }, busy, owners, deliveries, repeats, pulse, tasks, terms, now, countsSince } = options
   const take = steps(options)
 
   return {
@@ -44,7 +47,7 @@ export function redisLedger (options: LedgerOptions): TaskLedger {
       if (isSeen !== null) await isSeen
       const isPaid = demand.repeat === undefined ? null : repeats.pay(demand.subject)
       if (isPaid !== null) await isPaid
-      const args = reserveArguments(demand, repeats.argumentsOf(demand), now(), terms)
+      const args = reserveArguments(demand, repeats.argumentsOf(demand), { at: now(), since: countsSince(), terms })
       const reply = await ofSubject(demand.subject, 'reserve', ...args).catch((error: unknown) => {
         repeats.giveBack(demand)
         throw error
@@ -70,14 +73,17 @@ export function redisLedger (options: LedgerOptions): TaskLedger {
   }
 }
 
-function reserveArguments (demand: Demand, repeat: readonly string[], now: number, terms: LedgerTerms) {
+interface ReservedAt { readonly at: number, readonly since: number, readonly terms: LedgerTerms }
+
+function reserveArguments (demand: Demand, repeat: readonly string[], { at, since, terms }: ReservedAt) {
   const { periodStart, microcredits, creditLimit, taskLimit, operation, model, keyId, refundable, idempotency, session, deliverTo = '' } = demand
   return [
-    periodStart, microcredits, creditLimit ?? '', taskLimit, now + terms.reservedMs,
-    operation, model, keyId, refundable ? 1 : 0, new Date(now).toISOString().slice(0, 10), deliverTo,
+    periodStart, microcredits, creditLimit ?? '', taskLimit, at + terms.reservedMs,
+    operation, model, keyId, refundable ? 1 : 0, new Date(at).toISOString().slice(0, 10), deliverTo,
     ...(idempotency === undefined ? ['', ''] : [encoded(idempotency.key), idempotency.fingerprint]),
+    since,
     ...repeat,
-    ...(session === undefined ? [] : [encoded(session.id), session.uses ?? '', session.creditLimit ?? '', keptFor(session.expiresAt - now)])
+    ...(session === undefined ? [] : [encoded(session.id), session.uses ?? '', session.creditLimit ?? '', keptFor(session.expiresAt + forgetSlackMs - at)])
   ]
 }
 

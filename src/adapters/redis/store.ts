@@ -1,5 +1,7 @@
+import { idempotencyMs } from '../../domain/ledger/idempotency.ts'
 import type { LedgerTerms } from '../../domain/ledger/ledger.ts'
 import type { Store } from '../../domain/store.ts'
+import { steadyClock, systemClock } from '../../domain/time.ts'
 import { redisAccounts } from './accounts.ts'
 import { redisAudit } from './audit.ts'
 import { busySubjects } from './busy-subjects.ts'
@@ -28,6 +30,8 @@ import { redisUsage } from './usage.ts'
 export interface RedisStoreOptions extends ConnectionSettings {
   readonly terms: LedgerTerms
   readonly now: () => number
+  /** Monotonic ms; the system's when absent. */
+  readonly elapsed?: () => number
   /** Told once each time that the server is found without what it was told. */
   readonly onGone?: (problem: string) => void
   /** What all keys begin with: two gateways that share a server and not their subjects need two. */
@@ -44,14 +48,14 @@ const heldMs = 60_000
  * Opens the store that replicas share. Nothing is recovered at start, for other replicas may be at work: what a dead one
  * has left is let go by its lease.
  */
-export async function redisStore ({ terms, now, prefix = 'gw', onGone = () => {}, ...settings }: RedisStoreOptions): Promise<Store> {
+export async function redisStore ({ terms, now, elapsed = systemClock.elapsed, prefix = 'gw', onGone = () => {}, ...settings }: RedisStoreOptions): Promise<Store> {
   const link = await connection(settings)
   const keys = keyNames(prefix)
   try {
     const mark = await memoryMark({ ...link, keys, onGone })
     const commands = commandsOver({ connection: link, mark, keys, terms, now })
     const events = await redisEvents({ connection: link, commands, channel: keys.events(link.database) })
-    return storeOver(link, commands, keys, { terms, now, events, mark })
+    return storeOver(link, commands, keys, { terms, now, steady: steadyClock({ now, elapsed }), events, mark })
   } catch (error) {
     await link.close()
     throw link.unusable(error)
@@ -61,10 +65,13 @@ export async function redisStore ({ terms, now, prefix = 'gw', onGone = () => {}
 interface Setting extends Pick<RedisStoreOptions, 'terms' | 'now'> {
   readonly events: RedisEvents
   readonly mark: MemoryMark
+  /** As `steadyClock` makes it. */
+  readonly steady: () => number
 }
 
 function storeOver (link: Connection, commands: Commands, keys: KeyNames, setting: Setting): Store {
-  const { terms, now, events, mark } = setting
+  const { terms, now, steady, events, mark } = setting
+  const countsSince = () => steady() - idempotencyMs
   const busy = busySubjects(commands, keys, setting)
   const owners = taskOwners(commands, keys, terms)
   const tasks = redisTasks(commands, owners, keys, setting)
@@ -76,9 +83,9 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
 
   return {
     lost: 0,
-    ledger: redisLedger({ commands, busy, owners, callbacks, deliveries: { ...deliveries, note }, repeats, pulse, tasks, terms, now }),
+    ledger: redisLedger({ commands, busy, owners, callbacks, deliveries: { ...deliveries, note }, repeats, pulse, tasks, terms, now, countsSince }),
     unfinished: redisUnfinishedTasks(commands, busy),
-    idempotency: redisIdempotency(commands),
+    idempotency: redisIdempotency(commands, countsSince),
     repeats,
     callbackSecrets: { reservationOf: callbacks.reservationOf },
     deliveries,

@@ -29,17 +29,18 @@ interface Row extends OutcomeRow { readonly fingerprint: string }
 
 /**
  * Idempotency keys in SQLite: a row per key, with the id of its reservation. It has no state of its own but the answer:
- * the rest is read from the task's row, so that a sweep, a crash and a late claim need not know of it.
+ * the rest is read from the task's row, so that a sweep, a crash and a late claim need not know of it. `steady`: as `steadyClock`
+ * makes it.
  */
 export function sqliteIdempotency (
-  db: DatabaseSync, group: GroupCommit, { reservations, now }: { readonly reservations: Reservations, readonly now: () => number }
+  db: DatabaseSync, group: GroupCommit, { reservations, steady }: { readonly reservations: Reservations, readonly steady: () => number }
 ): SqliteIdempotency {
   const sql = statements(db)
 
   const find = (subject: string, { key, fingerprint }: IdempotencyKey): Earlier | null => {
     const reserved = reservations.fingerprintOf(subject, key)
     if (reserved !== undefined) return reserved === fingerprint ? { kind: 'pending' } : { kind: 'mismatch' }
-    const row = read(() => sql.find.get(subject, key, now() - idempotencyMs) as Row | undefined)
+    const row = read(() => sql.find.get(subject, key, steady() - idempotencyMs) as Row | undefined)
     if (row === undefined) return null
     return row.fingerprint === fingerprint ? outcomeOf(row) : { kind: 'mismatch' }
   }

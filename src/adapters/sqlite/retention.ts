@@ -1,5 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite'
 import { idempotencyMs } from '../../domain/ledger/idempotency.ts'
+import { forgetSlackMs } from '../../domain/sessions/session.ts'
 import type { GroupCommit } from './group-commit.ts'
 import { ofCallers } from './migrations.ts'
 import { read } from './store-down.ts'
@@ -101,13 +102,15 @@ function others (db: DatabaseSync, group: GroupCommit): Forget[] {
   const newestEntry = one('SELECT coalesce((SELECT at FROM audit ORDER BY id DESC LIMIT 1), :now) AS at')
 
   return [
-    forget(oldestOf('idempotency', 'created_at'), 'DELETE FROM idempotency WHERE id = ?', now => now - idempotencyMs),
+    forget(oldestOf('idempotency', 'created_at'), 'DELETE FROM idempotency WHERE id = ?', now => now - idempotencyMs - forgetSlackMs),
     forget('SELECT subject, period_start FROM credits WHERE period_start < ? ORDER BY period_start',
       'DELETE FROM credits WHERE subject = ? AND period_start = ?', now => oldestTask(now) - longestPeriodMs),
     forget('SELECT subject, session_id FROM session_budgets WHERE expires_at <= ? ORDER BY expires_at',
-      'DELETE FROM session_budgets WHERE subject = ? AND session_id = ?', now => now),
-    forget('SELECT name FROM guest_counts WHERE ends_at <= ? ORDER BY ends_at', 'DELETE FROM guest_counts WHERE name = ?', now => now),
-    forget('SELECT id FROM spent_proofs WHERE expires_at <= ? ORDER BY expires_at', 'DELETE FROM spent_proofs WHERE id = ?', now => now),
+      'DELETE FROM session_budgets WHERE subject = ? AND session_id = ?', now => now - forgetSlackMs),
+    forget('SELECT name FROM guest_counts WHERE ends_at <= ? ORDER BY ends_at', 'DELETE FROM guest_counts WHERE name = ?',
+      now => now - forgetSlackMs),
+    forget('SELECT id FROM spent_proofs WHERE expires_at <= ? ORDER BY expires_at', 'DELETE FROM spent_proofs WHERE id = ?',
+      now => now - forgetSlackMs),
     forget('SELECT day, subject, model FROM usage WHERE day < ?',
       'DELETE FROM usage WHERE day = ? AND subject = ? AND model = ?', now => Math.floor(now / dayMs) - archiveDays),
     forget(oldestOf('audit', 'at'), 'DELETE FROM audit WHERE id = ?', now => newestEntry(now) - archiveDays * dayMs),

@@ -1,7 +1,7 @@
 import type { DatabaseSync } from 'node:sqlite'
 import type { LedgerTerms } from '../../domain/ledger/ledger.ts'
 import type { Store } from '../../domain/store.ts'
-import { systemClock } from '../../domain/time.ts'
+import { steadyClock, systemClock } from '../../domain/time.ts'
 import { sqliteAccounts } from './accounts.ts'
 import { sqliteAudit } from './audit.ts'
 import { sqliteCallbackSecrets } from './callback-secrets.ts'
@@ -56,7 +56,7 @@ function storeOver (connection: Connection, { role, terms, now, elapsed, onGone 
   const slots = countSlots(db)
   const tasks = sqliteTasks(db)
   const accounts = sqliteAccounts(db, group, { reservations, slots, now })
-  const idempotency = sqliteIdempotency(db, group, { reservations, now })
+  const idempotency = sqliteIdempotency(db, group, { reservations, steady: steadyClock({ now, elapsed }) })
   const repeats = sqliteRepeats(db, group, { reservations, remembered, now, elapsed })
   const deliveries = sqliteDeliveries(db, group, now)
   const forgetOld = sqliteRetention(db, group, { tasks, retentionMs: terms.retentionMs, now })

@@ -112,8 +112,9 @@ export function standInsOf (sessionId: string): string {
 export const endedEverywhereMs = 400 * 86_400_000
 
 /**
- * A revocation is kept for so much longer than its session lasts, ms: the clock by which it is forgotten may be put back
- * later, and a session that was revoked must not come back. It bears a step of a day, and a session of an hour.
+ * What must not come back is kept for so much longer than it holds, ms: the clock by which it is forgotten may be put back
+ * later. A session that was revoked must not be good again, what a session has taken must not be had again, nor may an
+ * idempotency key's submit be charged twice. It bears a step of a day, and a session of an hour.
  */
 export const forgetSlackMs = 2 * 86_400_000
 

@@ -1,5 +1,3 @@
-import { idempotencyMs } from '../../../domain/ledger/idempotency.ts'
-
 /** Lua that finds, frees and answers idempotency keys. */
 export const idempotencyFunctions = `
 -- The idempotency key of a reservation, unless it is another's by now.
@@ -23,10 +21,11 @@ local function keepAnswer (it, status, contentType, body)
   end
 end
 
-local function earlier (idem, fingerprint)
+-- since: the oldest one that counts was made after this instant (Unix ms), by a clock that is not put ahead.
+local function earlier (idem, fingerprint, since)
   local key = base .. 'idem:' .. idem
   local seen = redis.call('HMGET', key, 'fingerprint', 'createdAt', 'number', 'status', 'type', 'body')
-  if not seen[1] or tonumber(seen[2]) + ${idempotencyMs} <= now then return nil end
+  if not seen[1] or tonumber(seen[2]) <= tonumber(since) then return nil end
   if seen[1] ~= fingerprint then return { 'mismatch' } end
   if seen[4] then return { 'answered', seen[4], seen[5], seen[6] } end
   local row = redis.call('HMGET', base .. 'r:' .. seen[3], 'stage', 'task')
@@ -38,6 +37,6 @@ end
 
 /** The script of idempotency keys; those of the ledger write them. */
 export const idempotencyScripts = {
-  /** ARGV[5..6]: a key, a fingerprint. What `Earlier` says, as its kind and the answer as status, type and body; or nothing. */
-  earlier: 'return earlier(ARGV[5], ARGV[6]) or {}'
+  /** ARGV[5..7]: a key, a fingerprint, and since when it counts. What `Earlier` says, as its kind and the answer as status, type and body; or nothing. */
+  earlier: 'return earlier(ARGV[5], ARGV[6], ARGV[7]) or {}'
 } as const

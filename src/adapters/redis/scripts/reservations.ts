@@ -1,4 +1,5 @@
 import { idempotencyMs } from '../../../domain/ledger/idempotency.ts'
+import { forgetSlackMs } from '../../../domain/sessions/session.ts'
 import { slackMs } from '../key-lifetimes.ts'
 
 /** Overstayed reservations that a new one clears away, before it is said that there is no room. */
@@ -7,18 +8,18 @@ const sweptByReserve = 20
 /**
  * The script that makes a reservation. ARGV[5..9]: when its period began (Unix ms), what it costs and what a period
  * has (microcredits, '' for no limit), how many may be unfinished, when it overstays (Unix ms). ARGV[10..14]: operation,
- * model, the key's id, 1 if it is refunded when it fails, the day. ARGV[15..17]: where its end is delivered, its idempotency
- * key and fingerprint ('' for none). ARGV[18..22], if it has no such key: as in `takeRepeat`, else '' each. ARGV[23..26], if its
- * session has limits of its own: the session's id, the most uses and microcredits ('' for no limit), how long they are kept (ms).
+ * model, the key's id, 1 if it is refunded when it fails, the day. ARGV[15..18]: where its end is delivered, its idempotency
+ * key and fingerprint ('' for none), and since when such keys count. ARGV[19..23], if it has no such key: as in `takeRepeat`,
+ * else '' each. ARGV[24..27], if its session has limits of its own: the session's id, the most uses and microcredits ('' for no limit), how long they are kept (ms).
  * What it answers: `granted` and the number, `novelty` and what
  * `earlier` has found, or what it lacks.
  */
 export const reservationScripts = {
   reserve: `
 local period, cost, limit, slots, lease = ARGV[5], tonumber(ARGV[6]), ARGV[7], tonumber(ARGV[8]), ARGV[9]
-local operation, model, key, refundable, day, deliverTo, idem, fingerprint = unpack(ARGV, 10)
-local print, call, start, alive, dead = unpack(ARGV, 18)
-local session, mostUses, mostCredits, lastsMs = unpack(ARGV, 23)
+local operation, model, key, refundable, day, deliverTo, idem, fingerprint, since = unpack(ARGV, 10)
+local print, call, start, alive, dead = unpack(ARGV, 19)
+local session, mostUses, mostCredits, lastsMs = unpack(ARGV, 24)
 -- Whom sweep would have told is told at its next turn.
 local released, lost = sweep(${sweptByReserve})
 add(account, 'missedReleased', digits(released))
@@ -26,7 +27,7 @@ add(account, 'missedUnknown', digits(lost))
 trim(list, 5)
 
 if idem ~= '' then
-  local seen = earlier(idem, fingerprint)
+  local seen = earlier(idem, fingerprint, since)
   if seen then return { 'novelty', unpack(seen) } end
 elseif print ~= '' then
   local seen = repeated(print, call, start, alive, dead)
@@ -88,7 +89,7 @@ if idem ~= '' then
   local idemKey = base .. 'idem:' .. idem
   redis.call('DEL', idemKey)
   redis.call('HSET', idemKey, 'fingerprint', fingerprint, 'createdAt', digits(now), 'number', number)
-  redis.call('PEXPIRE', idemKey, ${idempotencyMs + slackMs})
+  redis.call('PEXPIRE', idemKey, ${idempotencyMs + forgetSlackMs + slackMs})
 end
 return { 'granted', number }`
 } as const
