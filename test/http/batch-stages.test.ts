@@ -3,7 +3,7 @@ import type { KeyRing } from '../../src/domain/keys/keys.ts'
 import type { Demand, Reserved, Step, TaskLedger } from '../../src/domain/ledger/ledger.ts'
 import type { PatientLedger } from '../../src/domain/ledger/patient-ledger.ts'
 import type { Repeats } from '../../src/domain/ledger/repeats.ts'
-import { batchOperations } from '../../src/domain/policy/catalog.ts'
+import { batchOperations, batchRow } from '../../src/domain/policy/catalog.ts'
 import { gatewayError } from '../../src/errors.ts'
 import { admitBatch } from '../../src/http/batches/admit.ts'
 import { authorizeBatch, type BatchOrder } from '../../src/http/batches/authorize.ts'
@@ -72,6 +72,32 @@ t.test('a key that was used while the batch was on its way to the ledger is told
   const order = { model: 'suno', items: [{}], idempotency: { key: 'a', fingerprint: 'b' } } as unknown as BatchOrder
   const call = { session: { subject: 'app:alice' }, plan: { period: 'day', credits: null, requestsPerMinute: 9, concurrentTasks: 9 } }
   await t.rejects(admit(order, { call } as unknown as Context), { code: 'GW_IDEMPOTENCY_MISMATCH' })
+})
+
+t.test('a batch that fails at one of its items leaves the first that its own has taken to the next', async t => {
+  for (const isEnded of [true, false]) {
+    const ends: unknown[] = []
+    const end = async (...given: unknown[]) => {
+      ends.push(given)
+      if (!isEnded) down()
+    }
+    const admit = admitBatch({
+      submits: async () => {},
+      replays: async () => {},
+      repeats: { end } as unknown as Repeats,
+      earliest: async () => null,
+      keys: { choose: () => ({ id: 'one' }) } as unknown as KeyRing,
+      slots: { search: async () => {}, nextInMs: () => 0 },
+      now: () => 0
+    }, over(({ operation }) => operation === batchRow ? { granted: false, lacks: 'novelty', earlier: { kind: 'unknown' } } : down(), () => true))
+    const call = { session: { subject: 'app:alice' }, plan: { period: 'day', credits: null, requestsPerMinute: 9, concurrentTasks: 9 } }
+    const order = { model: 'suno', items: [{}] }
+    await t.rejects(admit(order as unknown as BatchOrder, { call } as unknown as Context), { code: 'GW_STORE_DOWN' })
+    t.same(ends, [], 'one with a key has taken none')
+    const repeat = { fingerprint: 'print', call: 'call', arrivedAt: 0 }
+    await t.rejects(admit({ ...order, repeat } as unknown as BatchOrder, { call } as unknown as Context), { code: 'GW_STORE_DOWN' })
+    t.same(ends, [['app:alice', repeat, false]])
+  }
 })
 
 t.test('a mistake of our own in a rule is not told as the caller\'s', async t => {

@@ -37,7 +37,11 @@ export function admitBatch ({ submits, replays, repeats, earliest, keys, slots, 
     const { idempotency, repeat } = order
     const own: Demand = { ...common, ...order.price, ...noLimits, operation: batchRow, ...(idempotency && { idempotency }), ...(repeat && { repeat }) }
     for (;;) {
-      const reserved = await withSlots(slots, call, () => reserve([...demands, own]))
+      const reserved = await withSlots(slots, call, () => reserve([...demands, own])).catch(async (error: unknown) => {
+        // One of the items has failed, and its own may have taken a first all the same.
+        if (repeat !== undefined) await repeats.end(subject, repeat, false).catch(() => { /* it is owed */ })
+        throw error
+      })
       if (!('lacks' in reserved)) {
         const reservation = reserved.at(-1)!
         const delivery = repeat === undefined ? null : watchDelivery(repeats, reservation, context)
