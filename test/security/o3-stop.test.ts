@@ -24,8 +24,9 @@ async function sandboxOf (t: Test): Promise<Sandbox> {
   return sandbox
 }
 
-async function start (t: Test, sandbox: Sandbox, env: Readonly<Record<string, string>> = {}, yaml = config) {
-  const cwd = t.testdir({ 'gateway.yaml': yaml })
+async function start (
+  t: Test, sandbox: Sandbox, env: Readonly<Record<string, string>> = {}, yaml = config, cwd = t.testdir({ 'gateway.yaml': yaml })
+) {
   const gateway = await startProcess(t, { cwd, env: { ...gatewayEnvironment(sandbox.origin), ...env } })
   const caller = callerOf(gateway.origin)
   const stages = (): Record<string, unknown> => {
@@ -170,7 +171,10 @@ async function balancer (t: Test, origins: readonly string[]): Promise<string> {
 
 t.test('a browser makes a submit once though its gateway is stopped under it', async t => {
   const sandbox = await sandboxOf(t)
-  const [first, second] = [await start(t, sandbox), await start(t, sandbox)]
+  const folder = t.testdir({ first: { 'gateway.yaml': config }, second: { 'gateway.yaml': config } })
+  const [first, second] = [
+    await start(t, sandbox, {}, config, join(folder, 'first')), await start(t, sandbox, {}, config, join(folder, 'second'))
+  ]
   const origin = await balancer(t, [first.gateway.origin, second.gateway.origin])
   const { page } = await openPage(t, await chromium(t), `${origin}/gateway/`)
   const running = page.evaluate(async ({ token, body }) => {
