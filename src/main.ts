@@ -17,10 +17,10 @@ try {
   const stop = (code: number): void => {
     exitCode = code
     setTimeout(() => process.exit(1), settings.file.upstream.drainMs + farewellMs).unref()
-    gateway.close().catch(err => {
+    gateway.close().catch(/* c8 ignore start: nothing in a stop throws but a fault of ours */ err => {
       exitCode = 1
       gateway.log.fatal({ err }, 'the stop has failed')
-    }).finally(() => process.exit(exitCode))
+    } /* c8 ignore stop */).finally(() => process.exit(exitCode))
   }
   // Registered before it listens: a signal that comes while it starts also ends in a clean stop. A second one cuts the
   // waiting short, and no more than that: submits that the upstream may have accepted are answered in any case.

@@ -33,20 +33,20 @@ export interface ForwardOptions {
 export function forwardSubmit ({ operation, upstream, keys }: ForwardOptions, ledger: TaskLedger, patient: PatientLedger) {
   /** A store that fails here may have noted it all the same: it is told, when it is back, that nothing came of it. */
   const note = async ({ reservation, callbackHash, delivery }: AdmittedSubmit, keyId: string): Promise<boolean> => {
+    let isNoted = false
     try {
-      return await ledger.advance(reservation, { to: 'sent', keyId, ...(callbackHash !== undefined && { callbackHash }) })
+      isNoted = await ledger.advance(reservation, { to: 'sent', keyId, ...(callbackHash !== undefined && { callbackHash }) })
     } catch (error) {
       patient.owe(reservation, { to: 'released' })
-      delivery?.released()
       throw error
+    } finally {
+      if (!isNoted) delivery?.released()
     }
+    return isNoted
   }
 
   return withKeys(keys, async (order: AdmittedSubmit, key, call): Promise<SubmitOutcome> => {
-    if (!await note(order, key.id)) {
-      order.delivery?.released()
-      throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }) // it lapsed while it waited
-    }
+    if (!await note(order, key.id)) throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }) // it lapsed while it waited
     const exchange = upstream.send({ method: 'POST', path: upstreamPath(operation, order.model), body: order.body, key })
     return await timed(call, exchange.answer).then(readSubmitAnswer, readSubmitFailure)
   })

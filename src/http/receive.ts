@@ -132,7 +132,7 @@ function throttle (app: FastifyInstance, options: ReceiveOptions, allowed: Reado
     holdTarget(request)
     if (request.corsPreflightEnabled) return reply.code(204).send()
     if (isPreflight(request)) throw unlisted(request.headers.origin!)
-    const { opensWith } = request.routeOptions.config ?? {}
+    const opensWith = request.routeOptions.config?.opensWith
     // What is served to anybody, and counts no failures, such as a front end, is no door to guess at.
     const isOpen = opensWith === 'issuer token' || (opensWith === undefined && isUncounted(request))
     if (request.call.shutOutSeconds !== null && !isOpen && (opensWith !== undefined || !await gate(request))) holdAddress(request)

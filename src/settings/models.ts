@@ -67,7 +67,7 @@ function readIfThere (path: string, readFile: ReadFile): ModelsReading | null {
   if (!isJson(text)) return problem('is no JSON', expected)
   // JSON is YAML too, and its reader knows the lines and keys that stand there twice.
   const { value, faults: [fault], lineOf } = parseYaml(text)
-  if (fault !== undefined) return problem(fault.problem, fault.expected ?? expected, `${path}:${fault.line}`)
+  if (fault !== undefined) return problem(fault.problem, fault.expected!, `${path}:${fault.line}`)
   const problems = problemsIn(value).map(({ path: at, problem, expected }) =>
     ({ setting: at.length === 0 ? 'models' : pathText(at), source: `${path}:${lineOf(at) ?? 1}`, problem, expected }))
   return problems.length > 0 ? { ...nothing, problems } : { ...nothing, models: (value as { models: readonly Model[] }).models }

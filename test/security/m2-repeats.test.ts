@@ -51,6 +51,14 @@ for (const name of ['drop-after', 'cut-body', 'html-200', 'json-504', 'html-502'
   })
 }
 
+t.test('a subject with more lost submits than are remembered is an alarm', async t => {
+  const config = 'plans: { default: { requestsPerMinute: 200, concurrentTasks: 200, credits: 200 } }'
+  const { submit, token, gateway, lines } = await start(t, { config })
+  for (let count = 0; count <= 100; count++) await submit(token, `sandbox:drop-after, the ${count}.`)
+  await gateway.tidy()
+  t.match(lines().filter(({ alarm }) => alarm === 'repeats'), [{ subject: 'app:alice' }])
+})
+
 t.test('an unknown submit is remembered for two minutes, and an Idempotency-Key makes it anew at once', async t => {
   const { submit, token, sandbox, time } = await start(t)
   await submit(token, 'sandbox:drop-after')

@@ -217,10 +217,11 @@ function submits (remembered: readonly RememberedRow[]) {
   return {
     all: all as ReadonlyMap<number, Submit>,
     add,
-    remove ({ id, name }: Submit): void {
+    remove ({ id }: Submit): void {
       const submit = all.get(id)
-      const equal = byName.get(name)
-      if (submit === undefined || equal === undefined) return
+      if (submit === undefined) return
+      const { name } = submit
+      const equal = byName.get(name)!
       all.delete(id)
       equal.delete(submit)
       if (equal.size === 0) byName.delete(name)

@@ -67,7 +67,7 @@ export function goneKeys ({ upstream, keys, held, ledger, intervalOf, elapsed, o
     return held !== null && await held.isHeld(keyId)
   }
   const readyKeys = (): UpstreamKey[] => keys.states()
-    .flatMap(({ keyId, state }) => state === 'ready' || state === 'resting' ? keys.byId(keyId) ?? [] : [])
+    .filter(({ state }) => state === 'ready' || state === 'resting').map(({ keyId }) => keys.byId(keyId)!)
 
   /** After none of the keys that were asked has said how it is. Whether the task was given up. */
   const conclude = async (task: Task, isKnownToNone: boolean): Promise<boolean> => {

@@ -41,6 +41,7 @@ export function lifecycle (): Lifecycle {
   /** Answers all that are at work in a way that `errorFor` names; `null`: not yet. */
   const answer = (errorFor: (request: FastifyRequest) => Error | null): void => {
     for (const [request, reply] of running) {
+      /* c8 ignore next: o3-stop.test.ts, in processes that coverage does not see */
       if (reply.sent || request.call.closed) continue
       const error = errorFor(request)
       if (error !== null) reply.send(error)
@@ -71,6 +72,7 @@ export function lifecycle (): Lifecycle {
         answer(({ call }) => isBeforeForward(call) ? busy() : null)
         cutOff()
         await within(settleMs, [idle.promise])
+        /* c8 ignore next: o3-stop.test.ts, in processes that coverage does not see */
         answer(({ call, method }) => method === 'POST' && !isBeforeForward(call) ? unknownOutcome() : busy())
       }
       await closeConnections(app, isCut)

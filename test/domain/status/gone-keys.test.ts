@@ -1,7 +1,9 @@
 import t from 'tap'
 import type { KeyStatus } from '../../../src/domain/keys/key-entry.ts'
 import type { Task } from '../../../src/domain/ledger/ledger.ts'
+import { operationOf } from '../../../src/domain/policy/catalog.ts'
 import { goneKeys } from '../../../src/domain/status/gone-keys.ts'
+import { statusCall } from '../../../src/domain/status/status-call.ts'
 import { type Upstream, type UpstreamAnswer, UpstreamFailure, type UpstreamKey } from '../../../src/domain/upstream.ts'
 import { clock } from '../../helpers/clock.ts'
 import { until } from '../../helpers/until.ts'
@@ -21,7 +23,7 @@ function asking (states: ReadonlyArray<Pick<KeyStatus, 'keyId' | 'state'>>) {
   } as unknown as Upstream
   const keys = { states: () => states as readonly KeyStatus[], byId: (id: string) => ({ id }) as UpstreamKey }
   const ledger = { giveUp: async () => { throw new Error('never') } }
-  return { asked, gone: goneKeys({ upstream, keys, held: null, ledger, intervalOf: () => 5000, elapsed: time.elapsed, onGivenUp () {} }) }
+  return { asked, upstream, gone: goneKeys({ upstream, keys, held: null, ledger, intervalOf: () => 5000, elapsed: time.elapsed, onGivenUp () {} }) }
 }
 
 t.test('a question that nobody waits for any more is cancelled, and no further key is asked', async t => {
@@ -44,4 +46,13 @@ t.test('keys that do not serve are not asked, nor is any while its own is in the
     call.cancel()
     t.same(asked, [])
   }
+})
+
+t.test('a call for a task whose key is gone is asked of nobody, and may be cancelled like any other', async t => {
+  const { upstream, asked } = asking([])
+  const keys = { byId: () => undefined, doubt: async () => 'unclear', choose () {}, learn () {}, readyInMs: () => 0 } as never
+  const { outcome, cancel } = statusCall({ upstream, keys }, operationOf('statusTask'), task)
+  cancel()
+  t.match(await outcome, noKey)
+  t.same(asked, [])
 })
