@@ -69,7 +69,7 @@ export function mirror<Order extends object, Admitted extends Order, Outcome> (
       try {
         const answer = await run(context)
         call.stage = 'reply'
-        /* c8 ignore next: a stop has answered in our place (o3-stop.test.ts, in processes that coverage does not see) */
+        /* c8 ignore next: a stop has answered in our place, since the store outlasted it: no test can time that */
         if (reply.sent) return reply
         return replyWith(reply, answer)
       } finally {

@@ -41,7 +41,7 @@ export function lifecycle (): Lifecycle {
   /** Answers all that are at work in a way that `errorFor` names; `null`: not yet. */
   const answer = (errorFor: (request: FastifyRequest) => Error | null): void => {
     for (const [request, reply] of running) {
-      /* c8 ignore next: o3-stop.test.ts, in processes that coverage does not see */
+      /* c8 ignore next: answered or gone in the moment of the cut, which no test can time */
       if (reply.sent || request.call.closed) continue
       const error = errorFor(request)
       if (error !== null) reply.send(error)
@@ -72,7 +72,7 @@ export function lifecycle (): Lifecycle {
         answer(({ call }) => isBeforeForward(call) ? busy() : null)
         cutOff()
         await within(settleMs, [idle.promise])
-        /* c8 ignore next: o3-stop.test.ts, in processes that coverage does not see */
+        /* c8 ignore next: a store that outlasts the cut, and a read beside it: no test can time both */
         answer(({ call, method }) => method === 'POST' && !isBeforeForward(call) ? unknownOutcome() : busy())
       }
       await closeConnections(app, isCut)

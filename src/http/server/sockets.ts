@@ -67,7 +67,7 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
 
   const arrive = (request: IncomingMessage, response: ServerResponse, serve: RequestListener): void => {
     const connection = connections.get(request.socket)
-    /* c8 ignore next: d2-unread-answers.test.ts, in processes that coverage does not see */
+    /* c8 ignore next: what Node had parsed before the end was begun; d2-unread-answers.test.ts sends it by the thousand */
     if (connection === undefined || connection.isOver) return
     const begin = (): void => {
       connection.current = { request, response }
@@ -99,7 +99,7 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
     connections.set(socket, connection)
     socket.once('close', () => connections.delete(socket))
     const surplus = countOf(socket) - socketsPerAddress
-    /* c8 ignore next: d2-unread-answers.test.ts, in processes that coverage does not see */
+    /* c8 ignore next: a crowd that a test does not open */
     if (surplus > maxTold) socket.destroy()
     else if (surplus > 0) sayTo(gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }), socket)
   }
@@ -112,7 +112,7 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
       const isWaiting = socket.writableLength > 0
       if (isWaiting === connection.isTimed) continue
       connection.isTimed = isWaiting
-      /* c8 ignore next: d2-unread-answers.test.ts, in processes that coverage does not see */
+      /* c8 ignore next: a reader that is slow and then is not, between two looks */
       socket.setTimeout(isWaiting ? stallMs : 0)
     }
   }
@@ -187,7 +187,7 @@ function goOn (connection: Connection): void {
   const next = ahead.shift()
   connection.current = null
   if (next === undefined || !socket.writable) return
-  /* c8 ignore next: d2-unread-answers.test.ts, in processes that coverage does not see */
+  /* c8 ignore next: as above, when its answer ends in between */
   if (connection.isTimed) socket.setTimeout(0)
   connection.isTimed = false
   next()
