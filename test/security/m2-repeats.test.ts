@@ -53,10 +53,10 @@ for (const name of ['drop-after', 'cut-body', 'html-200', 'json-504', 'html-502'
 
 t.test('a subject with more lost submits than are remembered is an alarm', async t => {
   const config = 'plans: { default: { requestsPerMinute: 200, concurrentTasks: 200, credits: 200 } }'
-  const { submit, token, gateway, lines } = await start(t, { config })
+  const { submit, token, gateway, log } = await start(t, { config })
   for (let count = 0; count <= 100; count++) await submit(token, `sandbox:drop-after, the ${count}.`)
   await gateway.tidy()
-  t.match(lines().filter(({ alarm }) => alarm === 'repeats'), [{ subject: 'app:alice' }])
+  t.match(log.filter(({ alarm }) => alarm === 'repeats'), [{ subject: 'app:alice' }])
 })
 
 t.test('an unknown submit is remembered for two minutes, and an Idempotency-Key makes it anew at once', async t => {
