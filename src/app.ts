@@ -96,12 +96,12 @@ export async function createGateway (settings: Settings, {
       clearInterval(timer)
       secretFiles.close()
       streams.close()
-      const drain = { drainMs, hurried: hurry.promise }
       const cutOff = (): void => {
         parts.patient.hurry()
         parts.upstream.close().catch(failed('the calls to the upstream could not be ended'))
       }
-      await Promise.all([main.drain({ ...drain, cutOff }), admin?.drain({ ...drain, cutOff: () => {} })])
+      const drain = { drainMs, hurried: hurry.promise, cutOff }
+      await Promise.all([main.drain(drain), admin?.drain(drain)])
       parts.watching.close()
       await parts.upstream.close()
       await parts.callbacks.close()

@@ -73,12 +73,15 @@ export function earliest ({ idempotency, repeats, timers }: EarliestOptions): Ea
     if (others >= maxWaiting) throw pending()
     waiting.set(name, others + 1)
     try {
-      for (let pauseMs = firstLookMs; ; pauseMs = Math.min(2 * pauseMs, lookEveryMs)) {
+      let earlier: Earlier | null
+      let pauseMs = firstLookMs
+      do {
         await pause(timers, pauseMs, context)
         if (context.call.closed) throw pending()
-        const earlier = await look()
-        if (earlier?.kind !== 'pending') return earlier
-      }
+        earlier = await look()
+        pauseMs = Math.min(2 * pauseMs, lookEveryMs)
+      } while (earlier?.kind === 'pending')
+      return earlier
     } finally {
       const left = waiting.get(name)! - 1
       if (left === 0) waiting.delete(name)

@@ -14,7 +14,8 @@ interface StoreWatch {
   readonly onLost: (reason: Error) => void
   readonly onGone: (problem: string) => void
 }
-const unwatched: StoreWatch = { onLost: () => {}, onGone: () => {} }
+const ignored = (): void => {}
+const unwatched: StoreWatch = { onLost: ignored, onGone: ignored }
 
 /**
  * `operator`: for the CLI, beside a running server: nothing is recovered, and a ledger that is not there is not made.

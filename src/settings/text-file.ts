@@ -28,18 +28,19 @@ function readAll (file: number, maxBytes: number, deadline: number): string {
   const isPipe = fstatSync(file).isFIFO()
   const buffer = Buffer.allocUnsafe(16_384)
   const chunks: Buffer[] = []
-  for (let size = 0; ;) {
-    const length = readSome(file, buffer)
+  let size = 0
+  let length: number | null
+  do {
+    length = readSome(file, buffer)
     if (length !== null && length > 0) {
       size += length
       if (size > maxBytes) throw new Refusal(`has more than ${maxBytes} bytes`)
       chunks.push(Buffer.from(buffer.subarray(0, length)))
     } else if (length === 0 && (size > 0 || !isPipe)) return Buffer.concat(chunks).toString('utf8')
-    // Nobody has opened the other end of the pipe yet, or whoever has is slow.
-    else if (performance.now() > deadline) throw new Refusal('does not come to an end')
+    // Nobody has opened the other end of the pipe yet, or its writer is slow.
     else Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5)
-    /* c8 ignore next: the loop ends by its return and its throws alone */
-  }
+  } while ((length !== null && length > 0) || performance.now() < deadline)
+  throw new Refusal('does not come to an end')
 }
 
 /** `null`: nothing yet. */

@@ -586,3 +586,12 @@ t.test('an entry of an earlier version, or of a replica that still runs it, is i
   await audit.append([entryOf('grant', 7)])
   t.same((await audit.read({ cursor: null, limit: 2 })).items.map(({ detail }) => detail.number), [7, 6], 'also when its clock is ahead')
 })
+
+t.test('a Redis that was emptied serves nobody, whether or not somebody is told of it', async t => {
+  const { server, time } = await open(t)
+  const store = await connect(t, server.url, { now: time.now, elapsed: time.elapsed })
+  await store.ping()
+  await server.admin.flushall()
+  time.advance(1000)
+  await t.rejects(store.ping(), storeDown)
+})

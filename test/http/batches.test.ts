@@ -210,6 +210,14 @@ t.test('of a batch that was accepted in part, the answer passes, and the rest is
   }
 })
 
+t.test('a batch without an id whose answer has arrived is made again when it is asked for again', async t => {
+  const { it, alice, sandbox } = await open(t)
+  for (let round = 0; round < 2; round++) {
+    t.equal((await submitBatch(it, alice, items('sandbox:no-batch-id', 'x'))).status, 200)
+  }
+  t.equal(sandbox.submits.length, 2)
+})
+
 t.test('a batch without an id of its own has its tasks all the same', async t => {
   const { it, alice, status, sandbox } = await open(t)
   const made = await submitBatch(it, alice, items('sandbox:no-batch-id', 'x'), { key: 'one' })

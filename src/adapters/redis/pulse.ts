@@ -88,10 +88,12 @@ export function pulse ({ commands: { ask }, keys, events, chore }: PulseOptions)
     start,
     begin () {
       if (hasBegun) return null
+      /* c8 ignore start: a store that goes away between its opening and its first use; the next call tries again */
       first ??= begin().catch((error: unknown) => {
         first = null
         throw error
       })
+      /* c8 ignore stop */
       return first
     },
     async look (starts) {

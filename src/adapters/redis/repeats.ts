@@ -34,6 +34,7 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
   let owedCount = 0
 
   const owe = (subject: string, write: () => Promise<void>): void => {
+    /* c8 ignore next: an outage longer than a test */
     if (owedCount >= maxOwed) return
     owed.set(subject, (owed.get(subject) ?? new Set()).add(write))
     owedCount++
@@ -41,6 +42,7 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
   /** Comes before anything is looked for: else what was lost while the store was away would be made again. */
   const pay = async (subject: string): Promise<void> => {
     const its = owed.get(subject)
+    /* c8 ignore next: another call has paid it meanwhile */
     for (const write of its ?? []) {
       await write()
       if (its!.delete(write)) owedCount--

@@ -43,12 +43,13 @@ const probes = 16
 const probeMs = 60_000
 /** A replica that has died holds no key after this, ms. The others say so again every few seconds. */
 const heldMs = 60_000
+const untold = (): void => {}
 
 /**
  * Opens the store that replicas share. Nothing is recovered at start, for other replicas may be at work: what a dead one
  * has left is let go by its lease.
  */
-export async function redisStore ({ terms, now, elapsed = systemClock.elapsed, prefix = 'gw', onGone = () => {}, ...settings }: RedisStoreOptions): Promise<Store> {
+export async function redisStore ({ terms, now, elapsed = systemClock.elapsed, prefix = 'gw', onGone = untold, ...settings }: RedisStoreOptions): Promise<Store> {
   const link = await connection(settings)
   const keys = keyNames(prefix)
   try {

@@ -39,10 +39,11 @@ export async function isKnownSession ({ audit }: Pick<Traces, 'audit'>, id: stri
 }
 
 async function hasEntry (audit: Traces['audit'], isIt: (entry: AuditEntry) => boolean): Promise<boolean> {
-  for (let cursor: string | null = null; ;) {
+  let cursor: string | null = null
+  do {
     const { items, next }: Awaited<ReturnType<Traces['audit']['read']>> = await audit.read({ cursor, limit: 500 })
     if (items.some(isIt)) return true
-    if (next === null) return false
     cursor = next
-  }
+  } while (cursor !== null)
+  return false
 }
