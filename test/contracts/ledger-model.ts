@@ -178,10 +178,13 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
     },
     take,
     end (subject: string, { fingerprint, call }: Repeat, isDelivered: boolean): void {
-      const entry = all().find(({ demand, takenBy }) => demand.subject === subject && demand.repeat?.fingerprint === fingerprint && takenBy === call)
-      if (entry === undefined) return
-      if (isDelivered) entry.isOver = true
-      else entry.takenBy = undefined
+      // A call that had one which is forgotten by now may have taken another.
+      for (const entry of all()) {
+        const { demand, takenBy } = entry
+        if (demand.subject !== subject || demand.repeat?.fingerprint !== fingerprint || takenBy !== call) continue
+        if (isDelivered) entry.isOver = true
+        else entry.takenBy = undefined
+      }
     },
     /** Whether its caller may have been told of a task. */
     mayBeDelivered (id: ReservationId): boolean {
