@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers/promises'
 import { type Earlier, fingerprintOf, type IdempotencyKey, type IdempotencyStore, type KeptAnswer } from '../domain/ledger/idempotency.ts'
 import type { ReservationId } from '../domain/ledger/ledger.ts'
 import { maxKeptBytes, type Repeat, type Repeats } from '../domain/ledger/repeats.ts'
@@ -18,10 +17,10 @@ const maxWaiting = 2
 const firstLookMs = 10
 const lookEveryMs = 250
 /**
- * Turns of the event loop after which a connection is known to have ended whose end had arrived before a request did: one
- * reads it, a second answers it, and a third closes the socket.
+ * How long a submit waits for the end of an equal one's connection, ms. Between two connections there is no order: a
+ * caller's hanging up may be heard after what it sent later on another one.
  */
-const endingTurns = 4
+const endingMs = 50
 
 /** What a submit without an idempotency key may be the repeat of: the same route, model and body, of the same budget. */
 export function repeatOf ({ request, call }: Context, { method, url }: Operation, body: Buffer): Repeat {
@@ -77,7 +76,6 @@ export function earliest ({ idempotency, repeats, timers }: EarliestOptions): Ea
       let pauseMs = firstLookMs
       do {
         await pause(timers, pauseMs, context)
-        if (context.call.closed) throw pending()
         earlier = await look()
         pauseMs = Math.min(2 * pauseMs, lookEveryMs)
       } while (earlier?.kind === 'pending')
@@ -95,8 +93,7 @@ export function earliest ({ idempotency, repeats, timers }: EarliestOptions): Ea
       if (key !== undefined) return await idempotency.earlier(subject, key)
       return await repeats.take(subject, repeat!) // what has no key has this
     }
-    // Whoever hangs up and asks again at once, on another connection, may be heard before its hanging up is.
-    if (repeat !== undefined && enter(repeat, context)) for (let turn = 0; turn < endingTurns; turn++) await setImmediate()
+    if (repeat !== undefined && enter(repeat, context)) await pause(timers, endingMs, context)
     const earlier = await look()
     if (earlier?.kind !== 'pending') return earlier
     if (repeat === undefined) return await wait(`${key!.key}\n${subject}`, look, context)
@@ -113,9 +110,9 @@ function pending () {
   return gatewayError('GW_IDEMPOTENCY_PENDING', { retryAfterSeconds: pendingRetrySeconds })
 }
 
-/** Until then, or until the caller goes. */
-function pause (timers: Timers, ms: number, { reply }: Context): Promise<void> {
-  return new Promise(resolve => {
+/** Throws `GW_IDEMPOTENCY_PENDING`, which nobody hears, as soon as the caller has gone. */
+async function pause (timers: Timers, ms: number, { call, reply }: Context): Promise<void> {
+  await new Promise<void>(resolve => {
     const done = (): void => {
       cancel()
       reply.raw.off('close', done)
@@ -124,6 +121,7 @@ function pause (timers: Timers, ms: number, { reply }: Context): Promise<void> {
     const cancel = timers.after(ms, done)
     reply.raw.once('close', done)
   })
+  if (call.closed) throw pending()
 }
 
 /**

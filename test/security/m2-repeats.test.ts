@@ -77,7 +77,7 @@ t.test('a repeat of a submit whose caller hung up waits for it, gets its answer 
   const { submit, token, sandbox, spent } = gateway
   await hangUp(gateway, token)
   const again = submit(token, 'sandbox:slow-headers')
-  await wait(50)
+  await wait(100)
   sandbox.release()
   const reply = await again
   t.equal(reply.status, 200)
@@ -155,10 +155,10 @@ for (const hangUpBy of ['destroy', 'resetAndDestroy', 'end'] as const) {
       await until('the upstream has it', () => sandbox.waiting === 1)
       first[hangUpBy]()
       second.write(text)
-      await wait(50)
+      await wait(100)
       second[hangUpBy]()
       third.write(text)
-      await wait(50)
+      await wait(100)
       const answer = once(third, 'data')
       sandbox.release()
       t.match(String(await answer), /^HTTP\/1.1 200 [^]*idempotency-replayed: true/)
@@ -166,6 +166,26 @@ for (const hangUpBy of ['destroy', 'resetAndDestroy', 'end'] as const) {
     }
   })
 }
+
+t.test('a hanging-up that is heard after the repeat makes one, and a repeat that is gone by then makes none', async t => {
+  const { submit, token, sandbox, lines } = await start(t)
+  const [first, gone] = [new AbortController(), new AbortController()]
+  const send = (signal?: AbortSignal) => submit(token, 'sandbox:slow-headers', 'nano-banana', signal && { signal })
+  const lost = send(first.signal).catch(() => null)
+  await until('the upstream has it', () => sandbox.waiting === 1)
+  const nobody = send(gone.signal).catch(() => null)
+  await wait(15)
+  gone.abort()
+  await until('its line is written', () => submitLines({ lines }).length === 1)
+  const again = send()
+  await wait(15)
+  first.abort()
+  t.same(await Promise.all([lost, nobody]), [null, null])
+  await wait(100)
+  sandbox.release()
+  t.ok(isReplay(await again))
+  t.equal(sandbox.submits.length, 1)
+})
 
 t.test('another body, byte for byte, another model, subject or budget of its own is another submit', async t => {
   const { submit, mint, token, sandbox } = await start(t)
