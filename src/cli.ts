@@ -2,7 +2,7 @@ import '#require-node' // a Node that strips types and yet is too old reads this
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { type Command, exitCodeOf, UsageError } from './cli/command.ts'
+import { type Command, exitCodeOf, UsageError } from './cli/output.ts'
 
 const general = `Usage: apixo-gateway <command>
 
@@ -24,24 +24,24 @@ Exit codes: 0, 64 (wrong words), 78 (wrong settings), 1 (anything else).
 `
 
 /** Each is loaded when it is asked for: `health` runs every few seconds in a container, and needs no database. */
-const commands: Readonly<Record<string, () => Promise<{ readonly command: Command }>>> = {
-  start: () => import('./cli/start.ts'),
-  demo: () => import('./cli/demo.ts'),
-  check: () => import('./cli/check.ts'),
-  health: () => import('./cli/health.ts'),
-  token: () => import('./cli/token.ts'),
-  session: () => import('./cli/session.ts'),
-  credits: () => import('./cli/credits.ts'),
-  usage: () => import('./cli/usage.ts'),
-  unknown: () => import('./cli/unknown.ts'),
-  audit: () => import('./cli/audit.ts'),
-  'webhook-secret': () => import('./cli/webhook-secret.ts')
+const commands: Readonly<Record<string, () => Promise<Command>>> = {
+  start: async () => (await import('./cli/server.ts')).start,
+  demo: async () => (await import('./cli/server.ts')).demo,
+  check: async () => (await import('./cli/server.ts')).check,
+  health: async () => (await import('./cli/server.ts')).health,
+  token: async () => (await import('./cli/access.ts')).token,
+  session: async () => (await import('./cli/access.ts')).session,
+  credits: async () => (await import('./cli/operator.ts')).credits,
+  usage: async () => (await import('./cli/operator.ts')).usage,
+  unknown: async () => (await import('./cli/operator.ts')).unknown,
+  audit: async () => (await import('./cli/operator.ts')).audit,
+  'webhook-secret': async () => (await import('./cli/access.ts')).webhookSecret
 }
 
 const wantsHelp = (args: readonly string[]): boolean => args.includes('--help') || args.includes('-h')
 
 async function run (name: string, args: readonly string[]): Promise<number | undefined> {
-  const { command } = await commands[name]!()
+  const command = await commands[name]!()
   const usage = `Usage: apixo-gateway ${command.usage}`
   if (wantsHelp(args)) {
     process.stdout.write(usage)

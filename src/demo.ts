@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { createGateway } from './app.ts'
+import { createGateway } from './gateway.ts'
 import { startSandbox } from './sandbox/sandbox.ts'
 import { loadSettings } from './settings.ts'
 

@@ -1,5 +1,5 @@
 import '#require-node' // a Node that strips types and yet is too old reads this first
-import { createGateway } from './app.ts'
+import { createGateway } from './gateway.ts'
 import { loadSettings, readDotEnv, SettingsError } from './settings.ts'
 
 /** EX_CONFIG of sysexits.h: something is wrong with the settings, and starting again won't help. */

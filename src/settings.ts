@@ -1,30 +1,29 @@
-import type { Model } from './domain/policy/models.ts'
+import type { Model } from './domain/policy.ts'
 import { Secret } from './domain/secret.ts'
-import type { StoreSettings } from './settings/environment/parsers.ts'
-import { environmentRuleProblems, upstreamWarnings } from './settings/environment/rules.ts'
 import {
-  readEnvironment, type Environment, type EnvironmentReading, type EnvironmentValues
-} from './settings/environment/values.ts'
-import { readGatewayFile, type GatewayFileReading } from './settings/file/gateway-file.ts'
-import { pathText } from './settings/file/key-path.ts'
-import { fileRuleProblems, fileWarnings } from './settings/file/rules.ts'
-import type { GatewayFile } from './settings/file/schema.ts'
-import { type ModelsReading, readModels } from './settings/models.ts'
-import { readFileSecrets, type FileSecret } from './settings/secrets/file-secrets.ts'
-import { equalSecretProblems, secretVariables } from './settings/secrets/rules.ts'
-import { SettingsError } from './settings/settings-error.ts'
-import { isLasting, readText, type ReadFile } from './settings/text-file.ts'
+  type Environment, type EnvironmentReading, environmentRuleProblems, type EnvironmentValues, environmentVariables,
+  readEnvironment, upstreamWarnings, type VariableName
+} from './settings/environment.ts'
+import { fileRuleProblems, fileWarnings } from './settings/file-rules.ts'
+import type { GatewayFile } from './settings/file-schema.ts'
+import {
+  type GatewayFileReading, leaves, type ModelsReading, pathText, readGatewayFile, readModels
+} from './settings/file.ts'
+import type { StoreSettings } from './settings/parsers.ts'
+import { isLasting, maskedUrl, type ReadFile, readText, SettingsError } from './settings/problems.ts'
+import {
+  equalSecretProblems, type FileSecret, fileSecretSettings, readFileSecrets, secretVariables
+} from './settings/secrets.ts'
 
-export { describeSettings, shownSettings } from './settings/description.ts'
-export { readDotEnv } from './settings/environment/dot-env.ts'
-export { environmentVariables, type EnvironmentVariable, type VariableName } from './settings/environment/variables.ts'
-export type { Environment } from './settings/environment/values.ts'
-export type { CapSettings, GatewayFile, IssuerSettings, PlanSettings, PriceSettings } from './settings/file/schema.ts'
-export { gatewayFileSchema, gatewayFileSchemaText } from './settings/file/json-schema.ts'
-export { type LiveSecrets, liveSecrets, type SecretNews } from './settings/secrets/live-secrets.ts'
-export type { StoreSettings } from './settings/environment/parsers.ts'
-export { SettingsError, type SettingsProblem } from './settings/settings-error.ts'
-export type { ReadFile } from './settings/text-file.ts'
+export { readDotEnv } from './settings/dot-env.ts'
+export { environmentVariables, type EnvironmentVariable, type VariableName } from './settings/environment.ts'
+export type { Environment } from './settings/environment.ts'
+export type { CapSettings, GatewayFile, IssuerSettings, PlanSettings, PriceSettings } from './settings/file-schema.ts'
+export { gatewayFileSchema, gatewayFileSchemaText } from './settings/file.ts'
+export { type LiveSecrets, liveSecrets, type SecretNews } from './settings/secrets.ts'
+export type { StoreSettings } from './settings/parsers.ts'
+export { SettingsError, type SettingsProblem } from './settings/problems.ts'
+export type { ReadFile } from './settings/problems.ts'
 
 /** Everything that an operator can decide. Frozen, and secrets print as `[secret]`. */
 export interface Settings {
@@ -140,4 +139,62 @@ function secretFilesOf ({ origins }: EnvironmentReading, fileSecrets: readonly F
     ...places.filter(([, place]) => place !== 'environment' && place !== 'default'),
     ...fileSecrets.map(({ path, source }) => [pathText(path), source] as const)
   ].filter(([, path]) => isLasting(path)))
+}
+
+const unset = 'unset'
+
+/** Each variable as `apixo-gateway check` shows it. */
+const values: Readonly<Record<VariableName, (settings: Settings) => string>> = {
+  APIXO_API_KEY: ({ apiKeys }) => fingerprints(apiKeys),
+  APIXO_BASE_URL: ({ tasksBaseUrl }) => tasksBaseUrl,
+  APIXO_LLM_BASE_URL: ({ llmBaseUrl }) => llmBaseUrl,
+  GATEWAY_INSECURE_UPSTREAM: ({ insecureUpstream }) => String(insecureUpstream),
+  HOST: ({ host }) => host,
+  PORT: ({ port }) => String(port),
+  GATEWAY_SESSION_SECRET: ({ sessionSecrets }) => fingerprints(sessionSecrets),
+  GATEWAY_ISSUER_TOKEN: ({ issuerToken }) => fingerprints([issuerToken]),
+  GATEWAY_ADMIN_TOKEN: ({ adminToken }) => fingerprints([adminToken]),
+  GATEWAY_ADMIN_PORT: ({ adminPort = unset }) => String(adminPort),
+  GATEWAY_STORE: ({ store }) => store.kind === 'sqlite' ? `sqlite:${store.path}` : store.address,
+  GATEWAY_ALLOWED_ORIGINS: ({ allowedOrigins }) => allowedOrigins.join(', ') || 'none',
+  GATEWAY_TRUST_PROXY: ({ trustProxy }) => trustProxy.join(', ') || 'none',
+  GATEWAY_PUBLIC_URL: ({ publicUrl = unset }) => publicUrl,
+  GATEWAY_STATIC_DIR: ({ staticDir = unset }) => staticDir,
+  GATEWAY_CONFIG: ({ configPath }) => configPath,
+  LOG_LEVEL: ({ logLevel }) => logLevel
+}
+
+/** Each setting in force, by name. Secrets are shown as fingerprints. */
+export function shownSettings (settings: Settings): ReadonlyMap<string, string> {
+  return new Map([
+    ...environmentVariables.map(({ name }) => [name, values[name](settings)] as const),
+    ...leaves(settings.file).map(({ path, value }) => [pathText(path), valueText(value)] as const),
+    ...fileSecretSettings(settings.file).map(({ path, issuer, file }) =>
+      [pathText(path), `${valueText(file)} (${fingerprints(fileSecretsOf(settings, issuer))})`] as const)
+  ])
+}
+
+function fileSecretsOf ({ issuerSecrets, turnstileSecret }: Settings, issuer: string | undefined): ReadonlyArray<Secret | undefined> {
+  return issuer === undefined ? [turnstileSecret] : issuerSecrets.get(issuer)!
+}
+
+/**
+ * The settings in force, a line each: name, value, and where the value came from. Secrets are shown as fingerprints,
+ * which tell two apart and give neither away.
+ */
+export function describeSettings (settings: Settings): string {
+  const rows = [...shownSettings(settings)]
+  const nameWidth = Math.max(...rows.map(([name]) => name.length))
+  const valueWidth = Math.max(...rows.map(([, value]) => value.length))
+  return rows.map(([name, value]) =>
+    `${name.padEnd(nameWidth)}  ${value.padEnd(valueWidth)}  (from ${settings.origins.get(name)})`).join('\n')
+}
+
+function fingerprints (secrets: ReadonlyArray<Secret | undefined>): string {
+  return secrets.map(secret => secret === undefined ? unset : `sha256:${secret.fingerprint}`).join(', ')
+}
+
+function valueText (value: unknown): string {
+  if (typeof value !== 'object') return maskedUrl(String(value))
+  return (Array.isArray(value) ? value : []).join(', ') || 'none'
 }

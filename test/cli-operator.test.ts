@@ -1,10 +1,10 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { isKnownSubject, type Traces } from '../src/domain/operator/subject-form.ts'
+import { isKnownSubject, type Traces } from '../src/domain/admin.ts'
 import { startSandbox } from '../src/sandbox/sandbox.ts'
-import { apiKey, issuerToken } from './helpers/gateway.ts'
 import { gatewayEnvironment, type GatewayProcess, runScript, startProcess } from './helpers/gateway-process.ts'
+import { apiKey, issuerToken } from './helpers/gateway.ts'
 import { redisServer } from './helpers/redis-server.ts'
 
 const stores: Readonly<Record<string, (t: Test) => Promise<Record<string, string>>>> = {

@@ -1,6 +1,6 @@
 import t from 'tap'
-import { first } from '../src/cli/ledger.ts'
-import { type Column, paragraph, table } from '../src/cli/table.ts'
+import { first } from '../src/cli/operator.ts'
+import { type Column, paragraph, table } from '../src/cli/output.ts'
 
 interface Row { readonly id: string, readonly name: string, readonly note: string, readonly count: number }
 const columns: ReadonlyArray<Column<Row>> = [

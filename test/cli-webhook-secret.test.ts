@@ -1,8 +1,8 @@
 import t, { type Test } from 'tap'
-import { webhookSecret } from '../src/domain/callbacks/webhook-signature.ts'
 import { Secret } from '../src/domain/secret.ts'
-import { sessionSecret } from './helpers/gateway.ts'
+import { webhookSecret } from '../src/domain/webhooks.ts'
 import { gatewayEnvironment, runScript } from './helpers/gateway-process.ts'
+import { sessionSecret } from './helpers/gateway.ts'
 
 async function run (t: Test, ...args: readonly string[]) {
   const cwd = t.testdir({ 'gateway.yaml': 'plans: { default: {} }' })

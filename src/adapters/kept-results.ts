@@ -3,9 +3,10 @@ import { createWriteStream } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
-import type { TaskLedger } from '../domain/ledger/ledger.ts'
-import { byteRange } from '../domain/results/byte-range.ts'
-import { type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource, resultUrls } from '../domain/results/results.ts'
+import type { TaskLedger } from '../domain/ledger.ts'
+import {
+  byteRange, type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource, resultUrls
+} from '../domain/results.ts'
 import type { Clock } from '../domain/time.ts'
 
 export interface KeptResultsOptions extends Clock {

@@ -1,10 +1,9 @@
-import { createHmac, createSecretKey, hash, type KeyObject, randomUUID, timingSafeEqual } from 'node:crypto'
 import { decodeProtectedHeader, jwtVerify, SignJWT } from 'jose'
 import { LRUCache } from 'lru-cache'
-import { derived, type Live } from '../domain/live.ts'
-import { globs } from '../domain/policy/glob.ts'
-import type { Secret } from '../domain/secret.ts'
-import type { PrintedSession, Scope, Session, SessionIssuer, SessionVerifier } from '../domain/sessions/session.ts'
+import { createHmac, createSecretKey, hash, type KeyObject, randomUUID, timingSafeEqual } from 'node:crypto'
+import { globs } from '../domain/policy.ts'
+import { derived, type Live, type Secret } from '../domain/secret.ts'
+import type { PrintedSession, Scope, Session, SessionIssuer, SessionVerifier } from '../domain/session.ts'
 import { gatewayError } from '../errors.ts'
 
 /** The `iss` of tokens that this gateway signs; a verifier leaves all others to the next. */

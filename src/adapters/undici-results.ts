@@ -1,9 +1,8 @@
 import { lookup as resolveName } from 'node:dns'
-import { type Readable, Transform, type TransformCallback, pipeline } from 'node:stream'
+import { pipeline, type Readable, Transform, type TransformCallback } from 'node:stream'
 import { Agent, type Dispatcher } from 'undici'
-import { guardedLookup, type Resolve } from '../domain/callbacks/guarded-lookup.ts'
-import { isWithin, type Reach, resultHosts } from '../domain/results/result-hosts.ts'
-import type { ResultAnswer, ResultAsk, ResultSource } from '../domain/results/results.ts'
+import { guardedLookup, isWithin, type Reach, type Resolve, resultHosts } from '../domain/egress.ts'
+import type { ResultAnswer, ResultAsk, ResultSource } from '../domain/results.ts'
 import { keepAliveMarginMs } from '../domain/upstream.ts'
 import { type ErrorCode, gatewayError, isGatewayError } from '../errors.ts'
 

@@ -1,9 +1,7 @@
 import { lookup as resolveName } from 'node:dns'
 import { Agent } from 'undici'
-import type { Courier } from '../domain/callbacks/courier.ts'
-import type { DeliveryError } from '../domain/callbacks/deliveries.ts'
-import { guardedLookup, refusedAddress, type Resolve } from '../domain/callbacks/guarded-lookup.ts'
-import { isWithin } from '../domain/results/result-hosts.ts'
+import { guardedLookup, isWithin, refusedAddress, type Resolve } from '../domain/egress.ts'
+import type { Courier, DeliveryError } from '../domain/webhooks.ts'
 
 export interface UndiciWebhooksOptions {
   readonly userAgent: string

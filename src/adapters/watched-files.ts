@@ -1,7 +1,7 @@
 import { type FSWatcher, watch as watchFolder } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import type { Timers } from '../domain/timers.ts'
+import type { Timers } from '../domain/time.ts'
 
 export interface WatchedFilesOptions {
   readonly paths: readonly string[]

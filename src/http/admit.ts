@@ -1,18 +1,19 @@
-import { type KeyChoice, type KeyRing, probeIntervalMs } from '../domain/keys/keys.ts'
-import type { Demand, ReservationId, TaskLedger } from '../domain/ledger/ledger.ts'
-import type { Repeats } from '../domain/ledger/repeats.ts'
-import { periodAt } from '../domain/policy/plan.ts'
-import { budgetOf } from '../domain/sessions/session.ts'
-import type { SlotSearch } from '../domain/status/task-ending.ts'
+import type { FastifyRequest } from 'fastify'
+import { type Guests, isGuest, proofHeader } from '../domain/guests.ts'
+import { type KeyChoice, type KeyRing, probeIntervalMs } from '../domain/key-ring.ts'
+import type { Demand, Repeats, ReservationId, TaskLedger } from '../domain/ledger.ts'
+import { periodAt } from '../domain/policy.ts'
+import { budgetOf } from '../domain/session.ts'
+import type { SlotSearch } from '../domain/status-poller.ts'
 import type { UpstreamKey } from '../domain/upstream.ts'
 import { gatewayError } from '../errors.ts'
 import type { StatusOrder, SubmitOrder } from './authorize.ts'
-import type { Context, SessionCall } from './call.ts'
-import { replay, tellsTask } from './idempotency.ts'
+import type { Context, Replay, SessionCall } from './context.ts'
 import type { Rate } from './rates.ts'
-import { type Delivery, type Earliest, type Outcome, type Repeatable, watchDelivery, watchRepeat } from './repeats.ts'
-import type { Replay } from './reply.ts'
-import type { Prove } from './sessions/guest-proofs.ts'
+import { ipOf } from './receive.ts'
+import {
+  type Delivery, type Earliest, type Outcome, type Repeatable, replay, tellsTask, watchDelivery, watchRepeat
+} from './repeats.ts'
 
 /** A submit that is paid for: what it costs is set aside, and the key is chosen. */
 export interface AdmittedSubmit extends SubmitOrder {
@@ -131,4 +132,20 @@ export function keyFor ({ keyId, model }: Pick<SubmitOrder, 'keyId' | 'model'>, 
 /** No key may be used now, or the one that made a task has left the ring. A benched one is asked about by then. */
 export function noKey (waitMs = probeIntervalMs) {
   return gatewayError('GW_NO_KEY', { retryAfterSeconds: Math.ceil(waitMs / 1000) })
+}
+
+/** Part of *admit*: throws `GW_SCOPE_DENIED` unless the caller may submit now. A guest's proof is used up by asking. */
+export type Prove = (context: Context) => Promise<void>
+
+/** Each submit of a guest needs a proof of its own; of others none is asked. `undefined`: guests are off, also those of yesterday. */
+export function guestProver (guests: Guests | undefined): Prove {
+  return async ({ request, call: { session: { subject } } }) => {
+    if (!isGuest(subject)) return
+    if (guests === undefined) throw gatewayError('GW_SCOPE_DENIED', { about: 'Guests make no tasks here any more.' })
+    await guests.prove(proofOf(request), subject, ipOf(request))
+  }
+}
+
+export function proofOf ({ headers }: FastifyRequest): string | undefined {
+  return headers[proofHeader] as string | undefined
 }

@@ -1,17 +1,17 @@
 import type { FastifyRequest } from 'fastify'
-import { quoted } from '../domain/bodies/json.ts'
-import { readSubmitBody } from '../domain/bodies/submit-body.ts'
-import type { CallbackHosts } from '../domain/callbacks/callback-hosts.ts'
-import type { CallbackAddress } from '../domain/callbacks/callback-secrets.ts'
-import type { Task } from '../domain/ledger/ledger.ts'
-import { modelPattern, type Operation } from '../domain/policy/catalog.ts'
-import type { Price } from '../domain/policy/pricing.ts'
-import type { Scope, Session } from '../domain/sessions/session.ts'
+import { maxTaskIdLength } from '../domain/answers.ts'
+import type { CallbackAddress } from '../domain/callbacks.ts'
+import { quoted } from '../domain/json.ts'
+import type { Task, TaskLedger } from '../domain/ledger.ts'
+import type { Price } from '../domain/policy.ts'
+import type { Scope, Session } from '../domain/session.ts'
+import { readSubmitBody, type TaskReferences } from '../domain/submit.ts'
+import { modelPattern, type Operation } from '../domain/upstream.ts'
+import type { CallbackHosts } from '../domain/webhooks.ts'
 import { badRequest, gatewayError } from '../errors.ts'
-import type { Context } from './call.ts'
-import { idempotencyKeyOf } from './idempotency.ts'
-import type { Ownership } from './ownership.ts'
-import { type Repeatable, repeatOf } from './repeats.ts'
+import type { Context } from './context.ts'
+import type { Rate } from './rates.ts'
+import { idempotencyKeyOf, type Repeatable, repeatOf } from './repeats.ts'
 
 /** A submit that may be made. */
 export interface SubmitOrder extends Repeatable {
@@ -97,5 +97,50 @@ export function checkQuery (names: readonly string[], { query }: FastifyRequest)
   for (const [name, value] of Object.entries(query as Record<string, unknown>)) {
     if (!names.includes(name)) throw badRequest(`The query name ${quoted(name)} is not known here.`)
     if (typeof value !== 'string') throw badRequest(`The query name ${quoted(name)} is given twice.`)
+  }
+}
+
+/** Whose a task is. */
+export interface Ownership {
+  /**
+   * The caller's task. Whether somebody else's exists is not the caller's business: that is the same
+   * `GW_TASK_NOT_FOUND` as for an id that nobody has, and it counts as a poll, so that guessing has a price.
+   *
+   * With a model, what was made with another one, or by another operation, is not it: a batch is no task to ask about,
+   * though `input` may name either.
+   */
+  own (taskId: string, context: Context, model?: string, operation?: string): Promise<Task>
+  /** The key of the earlier tasks that a submit refers to; `undefined` when it refers to none. */
+  keyOfReferences (input: TaskReferences, context: Context): Promise<string | undefined>
+}
+
+export function ownership (ledger: TaskLedger, misses: Rate): Ownership {
+  const notFound = async (context: Context) => {
+    await misses(context)
+    return gatewayError('GW_TASK_NOT_FOUND')
+  }
+
+  const own = async (taskId: string, context: Context, model?: string, operation = 'generateTask'): Promise<Task> => {
+    const task = taskId.length > maxTaskIdLength ? null : await ledger.taskOf(taskId)
+    const isOwn = task !== null && task.subject === context.call.session.subject &&
+      (model === undefined || (task.model === model && task.operation === operation))
+    if (!isOwn) throw await notFound(context)
+    return task
+  }
+
+  return {
+    own,
+    async keyOfReferences ({ references, mentions }, context) {
+      const keyIds = new Set<string>()
+      for (const taskId of references) keyIds.add((await own(taskId, context)).keyId)
+      for (const word of mentions) {
+        const task = await ledger.taskOf(word)
+        if (task === null) continue // a word like any other
+        if (task.subject !== context.call.session.subject) throw await notFound(context)
+        keyIds.add(task.keyId)
+      }
+      if (keyIds.size > 1) throw badRequest('The input refers to tasks of different upstream accounts.')
+      return [...keyIds][0]
+    }
   }
 }

@@ -1,10 +1,30 @@
 import type { FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
-import type { Operation } from '../domain/policy/catalog.ts'
+import type { Operation } from '../domain/upstream.ts'
 import type { Authenticate } from './authenticate.ts'
-import { type Context, contextOf } from './call.ts'
-import { type Answer, isReplay, type Replay, replyWith } from './reply.ts'
-import { withSlowBodies } from './slow-bodies.ts'
-import type { Uploads } from './uploads.ts'
+import type { Uploads } from './body-budget.ts'
+import { type Answer, type Context, contextOf, isReplay, type Replay, replyWith } from './context.ts'
+
+/** When a body has taken longer than this, ms, its caller is looked at again. */
+const slowBodyMs = 500
+
+type Look = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+
+/**
+ * Route hooks: a caller is looked at before a byte of body is read, and again after a body that has taken its time, which may
+ * be as long as its sender likes. Else submits are parked until their session has ended, and made then; and whoever has a
+ * leaked secret keeps a body coming until that secret is gone, and is given a session under the next one.
+ */
+export function withSlowBodies (look: Look, elapsed: () => number): { readonly onRequest: Look, readonly preHandler: Look } {
+  return {
+    async onRequest (request, reply) {
+      await look(request, reply)
+      request.call.letInAt = elapsed()
+    },
+    async preHandler (request, reply) {
+      if (elapsed() - request.call.letInAt > slowBodyMs) await look(request, reply)
+    }
+  }
+}
 
 /**
  * READ THIS FIRST. Every mirrored request goes down one line:
@@ -13,11 +33,11 @@ import type { Uploads } from './uploads.ts'
  *
  * receive       request id, CORS, throttle per address                 receive.ts
  * authenticate  credential → session, before a byte of body is read    authenticate.ts
- * authorize     body, operation, model, ownership                      large-bodies.ts, authorize.ts
- * admit         idempotency, rates, slots, credits: before the call    admit.ts, idempotency.ts
+ * authorize     body, operation, model, ownership                      rates.ts, authorize.ts
+ * admit         idempotency, rates, slots, credits: before the call    repeats.ts, admit.ts
  * forward       the upstream call, with the server's key               forward.ts
  * settle        the task recorded, credits kept or given back          settle.ts
- * reply         the upstream's own answer, or one rendered error       reply.ts, server/error-handler.ts
+ * reply         the upstream's own answer, or one rendered error       context.ts, error-handler.ts
  *
  * A stage returns the next one's input or throws a row of errors.ts. `forward` alone does not throw for what went wrong
  * upstream: it returns an outcome, so that nothing it has begun gets past `settle`. The line has one short cut, from

@@ -1,12 +1,11 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import type { Task, TaskLedger } from '../domain/ledger/ledger.ts'
-import { batchRow } from '../domain/policy/catalog.ts'
-import type { Scope } from '../domain/sessions/session.ts'
+import type { Task, TaskLedger } from '../domain/ledger.ts'
+import type { Scope } from '../domain/session.ts'
+import { batchRow } from '../domain/upstream.ts'
 import { gatewayError, isGatewayError } from '../errors.ts'
 import type { Authenticate } from './authenticate.ts'
-import { checkQuery, checkScope } from './authorize.ts'
-import { type Context, contextOf } from './call.ts'
-import { ownership } from './ownership.ts'
+import { checkQuery, checkScope, ownership } from './authorize.ts'
+import { type Context, contextOf } from './context.ts'
 import type { Rates } from './rates.ts'
 
 export interface ReadRouteOptions {

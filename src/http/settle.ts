@@ -1,14 +1,13 @@
-import type { KeptAnswer } from '../domain/ledger/idempotency.ts'
-import type { PatientLedger } from '../domain/ledger/patient-ledger.ts'
-import { retryAfterSeconds } from '../domain/retry-after.ts'
-import type { StatusReport } from '../domain/status/status-desk.ts'
+import type { PatientLedger } from '../domain/ledger-client.ts'
+import type { KeptAnswer } from '../domain/ledger.ts'
+import type { StatusReport } from '../domain/status-poller.ts'
+import { retryAfterSeconds } from '../domain/time.ts'
 import type { UpstreamAnswer } from '../domain/upstream.ts'
 import { type ErrorCode, gatewayError } from '../errors.ts'
 import { type AdmittedSubmit, noKey } from './admit.ts'
-import type { Context } from './call.ts'
+import { type Answer, answerFrom, type Context, keptAnswer } from './context.ts'
 import type { ForwardedSubmit } from './forward.ts'
-import { keptFrom } from './idempotency.ts'
-import { type Answer, answerFrom, keptAnswer } from './reply.ts'
+import { keptFrom } from './repeats.ts'
 
 /**
  * *settle* for submits: what the upstream may have accepted stays charged, what it refused leaves no trace but the answer

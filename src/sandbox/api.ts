@@ -1,11 +1,11 @@
 import type { IncomingMessage } from 'node:http'
-import { envelope, invalid, refusal, send, success, type Answer } from './answers.ts'
-import type { BatchStore } from './batch-store.ts'
+import type { BatchStore } from './batches.ts'
 import type { CallbackSender } from './callbacks.ts'
 import { casesIn } from './cases.ts'
-import { plainly, type Exchange } from './deliveries.ts'
-import { priceUsd, resultCount } from './models.ts'
-import { newTask, statusData, type SandboxTask, type TaskRequest, type TaskStore } from './tasks.ts'
+import { type Answer, envelope, type Exchange, invalid, plainly, refusal, send, success } from './responses.ts'
+import {
+  newTask, priceUsd, resultCount, type SandboxTask, statusData, type TaskRequest, type TaskStore
+} from './tasks.ts'
 
 /** What the sandbox knows, shared by its routes. */
 export interface World {
@@ -154,4 +154,42 @@ export function status (world: World, call: ApiCall): void {
  */
 export function balance (world: World, { key, response }: ApiCall): void {
   send(response, world.keys.has(key) ? success(world.balanceUsd) : refusal(401))
+}
+
+/** A request as it came over the wire. */
+export interface RecordedCall {
+  readonly method: string
+  readonly url: string
+  /** Names and values in turn, with the spelling and order they were sent in. */
+  readonly rawHeaders: readonly string[]
+  /** Empty until the whole body is read. */
+  readonly body: Buffer
+}
+
+export interface Recorder {
+  /** Every request, in the order of arrival. */
+  readonly calls: readonly RecordedCall[]
+  /** The `POST generateTask` requests among `calls`, batches included. */
+  readonly submits: readonly RecordedCall[]
+  /** Writes a request down. What it returns takes its body, once that is there. */
+  record (request: IncomingMessage): (body: Buffer) => void
+}
+
+/** Keeps `limit` calls, and as many submits; the oldest are dropped first. */
+export function recorder (limit: number): Recorder {
+  const calls: RecordedCall[] = []
+  const submits: RecordedCall[] = []
+  return {
+    calls,
+    submits,
+    record ({ method = '', url = '', rawHeaders }) {
+      const call: RecordedCall & { body: Buffer } = { method, url, rawHeaders, body: Buffer.alloc(0) }
+      const lists = method === 'POST' && url.startsWith('/api/v1/generateTask/') ? [calls, submits] : [calls]
+      for (const list of lists) {
+        list.push(call)
+        if (list.length > limit) list.shift()
+      }
+      return (body) => { call.body = body }
+    }
+  }
 }

@@ -1,11 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import { envelope, invalid, refusal, send, success } from './answers.ts'
 import { accept, type ApiCall, jsonIn, objectIn, readInput, refusalOf, submitRefusalOf, type World } from './api.ts'
-import type { SandboxBatch, SandboxItem } from './batch-store.ts'
 import { casesIn, type SandboxCase } from './cases.ts'
-import { plainly } from './deliveries.ts'
-import { priceUsd } from './models.ts'
-import { statusData, taskState, type TaskRequest } from './tasks.ts'
+import { envelope, invalid, plainly, refusal, send, success } from './responses.ts'
+import { priceUsd, type SandboxTask, statusData, type TaskRequest, taskState } from './tasks.ts'
 
 /** Said in every answer about a batch, so that nobody takes its shape for APIXO's. */
 const shape = 'guessed by the sandbox: APIXO documents no answer about a batch'
@@ -134,4 +131,57 @@ export function batchStatus (world: World, call: ApiCall): void {
   const runs = batch.items.some(({ task }) => task && !['success', 'failed'].includes(taskState(task, now)))
   const deliver = batch.items.flatMap(casesOf).find((row) => row.status)?.status ?? plainly
   deliver(call, success({ batchId, shape, state: runs ? 'processing' : 'completed', items }))
+}
+
+/** One item of a batch, with what it came to. */
+export interface SandboxItem {
+  readonly clientItemId: string
+  /** `null` when it was refused. */
+  readonly task: SandboxTask | null
+}
+
+/** A batch as the sandbox remembers it. */
+export interface SandboxBatch {
+  readonly batchId: string
+  /** The bearer key that made it: the batch belongs to this key's account. */
+  readonly key: string
+  readonly model: string
+  readonly items: readonly SandboxItem[]
+}
+
+/** The batches of one sandbox, and the tasks by the keys of the items that made them. */
+export interface BatchStore {
+  byId (batchId: string): SandboxBatch | undefined
+  /** By the key of its account and its `Idempotency-Key`. */
+  byKey (key: string, idempotencyKey: string): SandboxBatch | undefined
+  add (batch: SandboxBatch, idempotencyKey: string): void
+  /** The task that this account's item key has made. */
+  taskOf (key: string, itemKey: string): SandboxTask | undefined
+  remember (itemKey: string, task: SandboxTask): void
+}
+
+/** Remembers at most `limit` of each and forgets the oldest first. */
+export function batchStore (limit: number): BatchStore {
+  const byId = new Map<string, SandboxBatch>()
+  const byKey = new Map<string, SandboxBatch>()
+  const tasks = new Map<string, SandboxTask>()
+  const put = <Value>(map: Map<string, Value>, name: string, value: Value): void => {
+    map.set(name, value)
+    for (const oldest of map.keys()) {
+      if (map.size <= limit) break
+      map.delete(oldest)
+    }
+  }
+  // A bearer key holds no space, so that no two pairs make one name.
+  const name = (key: string, own: string): string => `${key} ${own}`
+  return {
+    byId: batchId => byId.get(batchId),
+    byKey: (key, idempotencyKey) => byKey.get(name(key, idempotencyKey)),
+    add (batch, idempotencyKey) {
+      put(byId, batch.batchId, batch)
+      put(byKey, name(batch.key, idempotencyKey), batch)
+    },
+    taskOf: (key, itemKey) => tasks.get(name(key, itemKey)),
+    remember: (itemKey, task) => put(tasks, name(task.key, itemKey), task)
+  }
 }

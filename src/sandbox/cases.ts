@@ -1,8 +1,7 @@
-import { envelope, page, refusal, type RefusalCode } from './answers.ts'
 import {
-  bigNumber, cutBody, drop, edited, endlessBody, gzipped, instead, plainly, redirect, slowBody, slowHeaders,
-  withHeaders, type Delivery, type GoodBody
-} from './deliveries.ts'
+  bigNumber, cutBody, type Delivery, drop, edited, endlessBody, envelope, type GoodBody, gzipped, instead, page,
+  plainly, redirect, refusal, type RefusalCode, slowBody, slowHeaders, withHeaders
+} from './responses.ts'
 import type { TaskPlan } from './tasks.ts'
 
 /** An awkward case, asked for by the word `sandbox:<name>` anywhere in the prompt. */

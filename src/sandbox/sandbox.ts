@@ -1,17 +1,38 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import type { Timers } from '../domain/timers.ts'
-import { bearerKey, type World } from './api.ts'
-import { batchStore } from './batch-store.ts'
-import type { RecordedCallback } from './callbacks.ts'
-import type { Exchange } from './deliveries.ts'
-import { sandboxModels } from './models.ts'
-import { postOffice } from './post-office.ts'
-import { recorder, type RecordedCall, type Recorder } from './recorder.ts'
-import { route } from './routes.ts'
-import { slowGate } from './slow-gate.ts'
-import { taskStore, type SandboxTask } from './tasks.ts'
+import type { Timers } from '../domain/time.ts'
+import {
+  type ApiCall, balance, bearerKey, type RecordedCall, recorder, type Recorder, status, submit, type World
+} from './api.ts'
+import { batchStatus, batchStore, submitBatch } from './batches.ts'
+import { postOffice, type RecordedCallback } from './callbacks.ts'
+import { type Exchange, refusal, send, sendResult, slowGate } from './responses.ts'
+import { sandboxModels, type SandboxTask, taskStore } from './tasks.ts'
+
+const routes = [
+  { method: 'POST', path: /^\/api\/v1\/generateTask\/([^/]+)$/, answer: submit },
+  { method: 'POST', path: /^\/api\/v1\/generateTask\/([^/]+)\/batches$/, answer: submitBatch },
+  { method: 'GET', path: /^\/api\/v1\/generateTask\/([^/]+)\/batches\/([^/]+)$/, answer: batchStatus },
+  { method: 'GET', path: /^\/api\/v1\/statusTask\/([^/]+)$/, answer: status },
+  { method: 'GET', path: /^\/api\/v1\/apikeys\/(current-balance)$/, answer: balance }
+] as const
+
+/** Answers one request whose body has been read. A route or a method that is not APIXO's gets its 404. */
+export function route (world: World, request: IncomingMessage, call: Omit<ApiCall, 'model' | 'batchId' | 'query'>): void {
+  const { method, url = '' } = request
+  // Not `new URL`: it throws at some of what a client may send as a target.
+  const [path = '', query] = url.split('?', 2)
+  for (const { method: wanted, path: pattern, answer } of routes) {
+    const [, model, batchId = ''] = pattern.exec(path) ?? []
+    if (model && method === wanted) return answer(world, { ...call, model, batchId, query: new URLSearchParams(query) })
+  }
+  const name = /^\/temp\/([^/]+)$/.exec(path)?.[1]
+  if (name && (method === 'GET' || method === 'HEAD')) {
+    return sendResult(request, call.response, world.tasks, name, world.now())
+  }
+  send(call.response, refusal(404))
+}
 
 export interface SandboxOptions {
   /** The keys that are let in; there is no other check of them. */

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { altchaProofs } from '../../src/adapters/altcha-proofs.ts'
+import { altchaProofs } from '../../src/adapters/guest-proofs.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import { clock } from '../helpers/clock.ts'
 import { decode, encode, solve } from '../helpers/proofs.ts'

@@ -1,6 +1,6 @@
 import { exportJWK } from 'jose'
 import t, { type Test } from 'tap'
-import { jwtSessions, type TrustedIssuer } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
+import { jwtSessions, type TrustedIssuer } from '../../src/adapters/jwt-sessions.ts'
 import { clock } from '../helpers/clock.ts'
 import { identityProvider, type SignOptions } from '../helpers/identity-provider.ts'
 import { closedPort } from '../helpers/raw-server.ts'

@@ -1,8 +1,8 @@
 import { SignJWT } from 'jose'
 import t from 'tap'
-import { jwtSessions, type TrustedIssuer } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
+import { jwtSessions, type TrustedIssuer } from '../../src/adapters/jwt-sessions.ts'
 import { Secret } from '../../src/domain/secret.ts'
-import type { Session } from '../../src/domain/sessions/session.ts'
+import type { Session } from '../../src/domain/session.ts'
 import { clock } from '../helpers/clock.ts'
 import { identityProvider } from '../helpers/identity-provider.ts'
 

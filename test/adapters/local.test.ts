@@ -1,7 +1,5 @@
 import t from 'tap'
-import { localEvents } from '../../src/adapters/local-events.ts'
-import { localTurns } from '../../src/adapters/local-turns.ts'
-import { nodeTimers } from '../../src/adapters/node-timers.ts'
+import { localEvents, localTurns, nodeTimers } from '../../src/adapters/local.ts'
 import { statusTurnsContract } from '../contracts/status-turns.ts'
 import { taskEventsContract } from '../contracts/task-events.ts'
 import { clock } from '../helpers/clock.ts'

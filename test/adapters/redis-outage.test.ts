@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { redisStore } from '../../src/adapters/redis/store.ts'
-import type { ReservationId } from '../../src/domain/ledger/ledger.ts'
+import type { ReservationId } from '../../src/domain/ledger.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import type { Store } from '../../src/domain/store.ts'
 import { demandOf } from '../contracts/ledger-balance.ts'

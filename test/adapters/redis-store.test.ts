@@ -1,18 +1,19 @@
-import { inspect } from 'node:util'
 import { Redis } from 'ioredis'
+import { inspect } from 'node:util'
 import t, { type Test } from 'tap'
-import { encoded, decoded, placeOf, reservationName } from '../../src/adapters/redis/key-names.ts'
+import { failures } from '../../src/adapters/redis/client.ts'
+import { decoded, encoded, placeOf, reservationName } from '../../src/adapters/redis/keys.ts'
 import { redisStore, type RedisStoreOptions } from '../../src/adapters/redis/store.ts'
-import { failures } from '../../src/adapters/redis/store-down.ts'
-import { idempotencyMs } from '../../src/domain/ledger/idempotency.ts'
-import type { ReservationId } from '../../src/domain/ledger/ledger.ts'
+import { idempotencyMs, type ReservationId } from '../../src/domain/ledger.ts'
 import { Secret } from '../../src/domain/secret.ts'
-import { forgetSlackMs } from '../../src/domain/sessions/session.ts'
+import { forgetSlackMs } from '../../src/domain/session.ts'
 import type { Store } from '../../src/domain/store.ts'
 import { demandOf } from '../contracts/ledger-balance.ts'
 import { clock } from '../helpers/clock.ts'
 import { pagesOf } from '../helpers/pages.ts'
-import { certificates, redisCluster, redisServer, type RedisServer, type RedisServerOptions } from '../helpers/redis-server.ts'
+import {
+  certificates, redisCluster, redisServer, type RedisServer, type RedisServerOptions
+} from '../helpers/redis-server.ts'
 import { until } from '../helpers/until.ts'
 
 const dayMs = 86_400_000

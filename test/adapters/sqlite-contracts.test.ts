@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import type { Role } from '../../src/adapters/sqlite/connection.ts'
+import type { Role } from '../../src/adapters/sqlite/database.ts'
 import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import { everyContract } from '../contracts/every-contract.ts'
 import type { OpenStore } from '../contracts/open-books.ts'

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { forgetSlackMs } from '../../src/domain/sessions/session.ts'
+import { forgetSlackMs } from '../../src/domain/session.ts'
 import { fileOf, open, storeDown, time, visit } from './sqlite-files.ts'
 
 const dayMs = 86_400_000

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { idempotencyMs } from '../../src/domain/ledger/idempotency.ts'
+import { idempotencyMs } from '../../src/domain/ledger.ts'
 import { demandOf } from '../contracts/ledger-balance.ts'
 import { answer, sent } from '../contracts/open-books.ts'
 import { claimed, fileOf, open, reserve, sentOne, smallStore, storeDown, time, visit } from './sqlite-files.ts'

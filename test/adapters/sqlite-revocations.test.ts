@@ -1,6 +1,6 @@
 import { StatementSync } from 'node:sqlite'
 import t, { type Test } from 'tap'
-import type { RevocableSession } from '../../src/domain/sessions/session.ts'
+import type { RevocableSession } from '../../src/domain/session.ts'
 import { clock } from '../helpers/clock.ts'
 import { fileOf, open, openWithin, storeDown, visit } from './sqlite-files.ts'
 

@@ -3,12 +3,14 @@ import { join } from 'node:path'
 import t from 'tap'
 import { signedSessions } from '../../src/adapters/signed-sessions.ts'
 import { Secret } from '../../src/domain/secret.ts'
-import { forgetSlackMs } from '../../src/domain/sessions/session.ts'
+import { forgetSlackMs } from '../../src/domain/session.ts'
 import { balance, demandOf } from '../contracts/ledger-balance.ts'
 import { answer, sent } from '../contracts/open-books.ts'
 import { sessionOf } from '../contracts/revocations.ts'
 import { clock } from '../helpers/clock.ts'
-import { claimed, fileOf, open, openWithin, reserve, sentOne, smallStore, storeDown, time, visit } from './sqlite-files.ts'
+import {
+  claimed, fileOf, open, openWithin, reserve, sentOne, smallStore, storeDown, time, visit
+} from './sqlite-files.ts'
 
 t.test('the folder of the file is made, however deep', async t => {
   const path = join(t.testdir({}), 'a/b/gateway.db')

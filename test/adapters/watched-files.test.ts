@@ -1,9 +1,12 @@
 import { EventEmitter } from 'node:events'
-import { appendFileSync, chmodSync, type FSWatcher, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, truncateSync, unlinkSync, watch, writeFileSync } from 'node:fs'
+import {
+  appendFileSync, chmodSync, type FSWatcher, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, truncateSync,
+  unlinkSync, watch, writeFileSync
+} from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { nodeTimers } from '../../src/adapters/node-timers.ts'
+import { nodeTimers } from '../../src/adapters/local.ts'
 import { pollMs, settleMs, watchedFiles, type WatchedFilesOptions } from '../../src/adapters/watched-files.ts'
 import { clock } from '../helpers/clock.ts'
 import { crankedTimers } from '../helpers/timers.ts'

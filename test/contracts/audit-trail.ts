@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { AuditEntry } from '../../src/domain/ledger/audit.ts'
+import type { AuditEntry } from '../../src/domain/audit.ts'
 import { pagesOf } from '../helpers/pages.ts'
 import { type Fixture, openBooks, type OpenStore } from './open-books.ts'
 

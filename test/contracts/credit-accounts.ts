@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { Demand } from '../../src/domain/ledger/ledger.ts'
+import type { Demand } from '../../src/domain/ledger.ts'
 import { demandOf } from './ledger-balance.ts'
 import { answer, type Fixture, openBooks, type OpenStore, periodStart, type Place, sent, terms } from './open-books.ts'
 

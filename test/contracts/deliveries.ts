@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { DeliveryAttempt } from '../../src/domain/callbacks/deliveries.ts'
+import type { DeliveryAttempt } from '../../src/domain/webhooks.ts'
 import { answer, type Fixture, openBooks, type OpenStore } from './open-books.ts'
 
 const deliverTo = 'https://app.example/hooks?a=ä%20\'"'

@@ -1,6 +1,5 @@
 import type { Test } from 'tap'
-import { type Earlier, idempotencyMs, type KeptAnswer } from '../../src/domain/ledger/idempotency.ts'
-import type { Step } from '../../src/domain/ledger/ledger.ts'
+import { type Earlier, idempotencyMs, type KeptAnswer, type Step } from '../../src/domain/ledger.ts'
 import { demandOf } from './ledger-balance.ts'
 import { openBooks, type OpenStore, terms } from './open-books.ts'
 

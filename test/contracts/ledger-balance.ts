@@ -1,4 +1,4 @@
-import type { Demand, TaskLedger } from '../../src/domain/ledger/ledger.ts'
+import type { Demand, TaskLedger } from '../../src/domain/ledger.ts'
 
 /** A submit of alice's, for one credit of a hundred. */
 export function demandOf (more: Partial<Demand> = {}): Demand {

@@ -1,6 +1,7 @@
-import { type Earlier, idempotencyMs, type IdempotencyKey, type KeptAnswer } from '../../src/domain/ledger/idempotency.ts'
-import type { Demand, Ending, LedgerTerms, ReservationId, Reserved, SessionBudget, Stage, Step } from '../../src/domain/ledger/ledger.ts'
-import { type Repeat, repeatMs } from '../../src/domain/ledger/repeats.ts'
+import {
+  type Demand, type Earlier, type Ending, type IdempotencyKey, idempotencyMs, type KeptAnswer, type LedgerTerms,
+  type Repeat, repeatMs, type ReservationId, type Reserved, type SessionBudget, type Stage, type Step
+} from '../../src/domain/ledger.ts'
 
 interface Entry {
   readonly demand: Demand

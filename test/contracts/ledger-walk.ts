@@ -1,7 +1,5 @@
 import type { Test } from 'tap'
-import type { KeptAnswer } from '../../src/domain/ledger/idempotency.ts'
-import type { ReservationId, Step } from '../../src/domain/ledger/ledger.ts'
-import type { Repeat } from '../../src/domain/ledger/repeats.ts'
+import type { KeptAnswer, Repeat, ReservationId, Step } from '../../src/domain/ledger.ts'
 import { random } from '../helpers/random.ts'
 import { demandOf } from './ledger-balance.ts'
 import { ledgerModel } from './ledger-model.ts'

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { Demand, LedgerTerms, ReservationId, Stage, Step } from '../../src/domain/ledger/ledger.ts'
+import type { Demand, LedgerTerms, ReservationId, Stage, Step } from '../../src/domain/ledger.ts'
 import type { Store } from '../../src/domain/store.ts'
 import { type Clock, clock } from '../helpers/clock.ts'
 import { balance, type Balance, demandOf } from './ledger-balance.ts'

@@ -1,7 +1,7 @@
 import type { Test } from 'tap'
-import type { KeptAnswer } from '../../src/domain/ledger/idempotency.ts'
-import type { Demand, ReservationId, Step } from '../../src/domain/ledger/ledger.ts'
-import { maxRepeats, type Repeat, repeatMs } from '../../src/domain/ledger/repeats.ts'
+import {
+  type Demand, type KeptAnswer, maxRepeats, type Repeat, repeatMs, type ReservationId, type Step
+} from '../../src/domain/ledger.ts'
 import { demandOf } from './ledger-balance.ts'
 import { type Fixture, openBooks, type OpenStore, sent } from './open-books.ts'
 

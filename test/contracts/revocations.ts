@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import { forgetSlackMs, type RevocableSession, type Revocations } from '../../src/domain/sessions/session.ts'
+import { forgetSlackMs, type RevocableSession, type Revocations } from '../../src/domain/session.ts'
 import type { Clock } from '../helpers/clock.ts'
 import { openBooks, type OpenStore, terms } from './open-books.ts'
 

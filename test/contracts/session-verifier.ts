@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { SessionVerifier } from '../../src/domain/sessions/session.ts'
+import type { SessionVerifier } from '../../src/domain/session.ts'
 import { type Clock, clock } from '../helpers/clock.ts'
 
 /** A verifier with all that is needed to try it. */

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { LastStatus, StatusTurns } from '../../src/domain/status/status-turns.ts'
+import type { LastStatus, StatusTurns } from '../../src/domain/status-poller.ts'
 
 export interface TurnsUnderTest {
   /** Of two replicas; the same one twice when there can be no other. */

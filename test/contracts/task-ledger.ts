@@ -1,12 +1,14 @@
 import type { Test } from 'tap'
-import type { Demand, SessionBudget, Step } from '../../src/domain/ledger/ledger.ts'
+import type { Demand, SessionBudget, Step } from '../../src/domain/ledger.ts'
 import { demandOf } from './ledger-balance.ts'
 import { ledgerWalk } from './ledger-walk.ts'
-import { answer, type Fixture, openBooks, type OpenStore, periodStart, type Place, sent, stepTo, terms } from './open-books.ts'
+import {
+  answer, type Fixture, openBooks, type OpenStore, periodStart, type Place, sent, stepTo, terms
+} from './open-books.ts'
 
 type Open = (t: Test) => Promise<Fixture>
 
-/** Every TaskLedger must pass this, whatever is behind it: each promise of domain/ledger/ledger.ts once. */
+/** Every TaskLedger must pass this, whatever is behind it: each promise of domain/ledger.ts once. */
 export function taskLedgerContract (t: Test, open: OpenStore): void {
   for (const group of [reserving, budgeting, stepping, settling, sweeping, separating]) group(t, t => openBooks(t, open))
   ledgerWalk(t, open)

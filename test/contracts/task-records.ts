@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import { endsKeptMs, type Page, type PageRequest, type TaskRecord, type UsageRow } from '../../src/domain/ledger/records.ts'
+import { endsKeptMs, type Page, type PageRequest, type TaskRecord, type UsageRow } from '../../src/domain/records.ts'
 import { pagesOf } from '../helpers/pages.ts'
 import { answer, openBooks, type OpenStore, periodStart, places, sent, terms } from './open-books.ts'
 

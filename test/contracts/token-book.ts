@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { Token, TokenSecret } from '../../src/domain/sessions/tokens.ts'
+import type { Token, TokenSecret } from '../../src/domain/tokens.ts'
 import { clock } from '../helpers/clock.ts'
 import { pagesOf } from '../helpers/pages.ts'
 import { openBooks, type OpenStore } from './open-books.ts'

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { derived } from '../../src/domain/live.ts'
+import { derived } from '../../src/domain/secret.ts'
 
 t.test('what is made of a live value is made once, and anew when that is another', async t => {
   const live = { current: ['one'] }

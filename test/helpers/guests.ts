@@ -1,4 +1,4 @@
-import { proofHeader } from '../../src/domain/sessions/guests.ts'
+import { proofHeader } from '../../src/domain/guests.ts'
 import type { CallOptions, Reply, TestGateway } from './gateway.ts'
 import { solve } from './proofs.ts'
 

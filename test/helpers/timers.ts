@@ -1,4 +1,4 @@
-import type { Timers } from '../../src/domain/timers.ts'
+import type { Timers } from '../../src/domain/time.ts'
 import type { Clock } from './clock.ts'
 
 /** Timers of a clock that is cranked by hand: nothing runs until `run` is called. */

@@ -1,8 +1,8 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http'
 import { createServer } from 'node:https'
 import type { Test } from 'tap'
-import type { GatewayOptions } from '../../src/app.ts'
-import type { Resolve } from '../../src/domain/callbacks/guarded-lookup.ts'
+import type { Resolve } from '../../src/domain/egress.ts'
+import type { GatewayOptions } from '../../src/gateway.ts'
 import { certificate } from './certificate.ts'
 import { httpPort } from './http-server.ts'
 

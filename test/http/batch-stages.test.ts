@@ -1,14 +1,11 @@
 import t from 'tap'
-import type { KeyRing } from '../../src/domain/keys/keys.ts'
-import type { Demand, Reserved, Step, TaskLedger } from '../../src/domain/ledger/ledger.ts'
-import type { PatientLedger } from '../../src/domain/ledger/patient-ledger.ts'
-import type { Repeats } from '../../src/domain/ledger/repeats.ts'
-import { batchOperations, batchRow } from '../../src/domain/policy/catalog.ts'
+import type { KeyRing } from '../../src/domain/key-ring.ts'
+import type { PatientLedger } from '../../src/domain/ledger-client.ts'
+import type { Demand, Repeats, Reserved, Step, TaskLedger } from '../../src/domain/ledger.ts'
+import { batchOperations, batchRow } from '../../src/domain/upstream.ts'
 import { gatewayError } from '../../src/errors.ts'
-import { admitBatch } from '../../src/http/batches/admit.ts'
-import { authorizeBatch, type BatchOrder } from '../../src/http/batches/authorize.ts'
-import { reservations } from '../../src/http/batches/reservations.ts'
-import type { Context } from '../../src/http/call.ts'
+import { admitBatch, authorizeBatch, type BatchOrder, reservations } from '../../src/http/batches.ts'
+import type { Context } from '../../src/http/context.ts'
 
 const demands = [1, 2, 3].map(microcredits => ({ microcredits }) as Demand)
 const down = () => { throw gatewayError('GW_STORE_DOWN') }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { isBlameless } from '../../src/http/sessions/credential.ts'
+import { isBlameless } from '../../src/http/credential.ts'
 
 t.test('a failure from a foreign page is nobody\'s, unless it presents a secret', async t => {
   const origin = 'https://evil.example'

@@ -1,8 +1,8 @@
 import { openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { createGateway } from '../../src/app.ts'
-import { logger } from '../../src/http/server/logging.ts'
+import { createGateway } from '../../src/gateway.ts'
+import { logger } from '../../src/http/observe.ts'
 import { settingsFor, startGateway } from '../helpers/gateway.ts'
 
 t.test('an access line has the words that the operator searches for, and no others', async t => {

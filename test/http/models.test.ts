@@ -1,5 +1,5 @@
 import t from 'tap'
-import type { Model } from '../../src/domain/policy/models.ts'
+import type { Model } from '../../src/domain/policy.ts'
 import { startGateway } from '../helpers/gateway.ts'
 
 t.test('a session sees the models that it may use, with their prices', async t => {

@@ -1,7 +1,7 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { newCall, type SessionCall } from '../../src/http/call.ts'
+import { newCall, type SessionCall } from '../../src/http/context.ts'
 import { type SharedRates, subjectRates } from '../../src/http/rates.ts'
 import { type RedisServer, redisServer } from '../helpers/redis-server.ts'
 

@@ -1,6 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import t from 'tap'
-import { heartbeatMs, sessionCheckMs } from '../../src/http/events/event-stream.ts'
+import { heartbeatMs, sessionCheckMs } from '../../src/http/sse.ts'
 import { anyItems, batchesConfig, submitBatch } from '../helpers/batches.ts'
 import { crankedGateway, intervalMs, statesOf } from '../helpers/cranked-gateway.ts'
 import { taskMs } from '../helpers/gateway.ts'

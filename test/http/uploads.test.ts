@@ -1,8 +1,8 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { PassThrough } from 'node:stream'
 import t from 'tap'
-import { type Call, newCall } from '../../src/http/call.ts'
-import { uploads } from '../../src/http/uploads.ts'
+import { uploads } from '../../src/http/body-budget.ts'
+import { type Call, newCall } from '../../src/http/context.ts'
 import { crankedTimers } from '../helpers/timers.ts'
 
 const reply = {} as FastifyReply

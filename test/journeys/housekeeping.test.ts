@@ -1,6 +1,6 @@
 import { DatabaseSync } from 'node:sqlite'
 import t from 'tap'
-import { patienceWithCallersMs } from '../../src/domain/operator/reconciler.ts'
+import { patienceWithCallersMs } from '../../src/domain/maintenance.ts'
 import { startGateway } from '../helpers/gateway.ts'
 import { storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'

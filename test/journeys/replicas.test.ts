@@ -1,5 +1,5 @@
 import t from 'tap'
-import { patienceWithCallersMs } from '../../src/domain/operator/reconciler.ts'
+import { patienceWithCallersMs } from '../../src/domain/maintenance.ts'
 import { type RedisServer, redisServer } from '../helpers/redis-server.ts'
 import { startReplicas } from '../helpers/replicas.ts'
 

@@ -1,7 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import t from 'tap'
 import { systemClock } from '../../src/domain/time.ts'
-import { openStore } from '../../src/parts/store.ts'
+import { openStore } from '../../src/stores.ts'
 import { settingsFor } from '../helpers/gateway.ts'
 import { redisServer } from '../helpers/redis-server.ts'
 import { until } from '../helpers/until.ts'

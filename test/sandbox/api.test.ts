@@ -1,5 +1,5 @@
 import t from 'tap'
-import { sandboxModels } from '../../src/sandbox/models.ts'
+import { sandboxModels } from '../../src/sandbox/tasks.ts'
 import { clientOf, key, otherKey, rawSocket, read, sandboxFor, until } from './client.ts'
 
 t.test('a submit is answered with a task id of 32 hexadecimal digits', async (t) => {

@@ -1,8 +1,7 @@
 import { PNG } from 'pngjs'
 import t from 'tap'
-import { drawable, wrap } from '../../src/sandbox/letters.ts'
-import { picture } from '../../src/sandbox/pictures.ts'
-import { resultLifeMs } from '../../src/sandbox/results.ts'
+import { drawable, picture, wrap } from '../../src/sandbox/pictures.ts'
+import { resultLifeMs } from '../../src/sandbox/responses.ts'
 import { sandboxFor } from './client.ts'
 import { lettersIn } from './letters-in.ts'
 

@@ -1,9 +1,8 @@
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { readJson } from '../../src/domain/bodies/json.ts'
-import { taskReferences } from '../../src/domain/bodies/task-references.ts'
-import { caps } from '../../src/domain/policy/caps.ts'
-import { globs } from '../../src/domain/policy/glob.ts'
+import { readJson } from '../../src/domain/json.ts'
+import { caps, globs } from '../../src/domain/policy.ts'
+import { taskReferences } from '../../src/domain/submit.ts'
 import { adminToken, apiKey, issuerToken, startGateway, type TestGateway } from '../helpers/gateway.ts'
 import { rawHttp } from '../helpers/raw-http.ts'
 

@@ -1,6 +1,6 @@
 import { createServer } from 'node:net'
 import t from 'tap'
-import type { Resolve } from '../../src/domain/callbacks/guarded-lookup.ts'
+import type { Resolve } from '../../src/domain/egress.ts'
 import { deliveringGateway } from '../helpers/deliveries.ts'
 import { listen } from '../helpers/raw-server.ts'
 import { status, webhookReceiver } from '../helpers/webhook-receiver.ts'

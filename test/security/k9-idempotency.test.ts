@@ -1,6 +1,8 @@
 import t, { type Test } from 'tap'
-import { createGateway } from '../../src/app.ts'
-import { apiKey, type CallOptions, type Reply, startGateway, taskMs, type TestGateway, type TestGatewayOptions } from '../helpers/gateway.ts'
+import { createGateway } from '../../src/gateway.ts'
+import {
+  apiKey, type CallOptions, type Reply, startGateway, taskMs, type TestGateway, type TestGatewayOptions
+} from '../helpers/gateway.ts'
 import { rawHttp, rawRequest } from '../helpers/raw-http.ts'
 import { missedClaim, storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'

@@ -7,7 +7,7 @@ import { until } from '../helpers/until.ts'
 
 const config = 'plans: { default: { credits: 100, requestsPerMinute: 1000, pollsPerMinute: 1000, concurrentTasks: 100 } }'
 
-/** As in src/parts.ts. */
+/** As in src/services.ts. */
 const reservedMs = 30_000
 
 /** A way for a store to fail, and back. */

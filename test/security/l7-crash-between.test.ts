@@ -1,5 +1,5 @@
 import t from 'tap'
-import { createGateway } from '../../src/app.ts'
+import { createGateway } from '../../src/gateway.ts'
 import { startGateway, taskMs } from '../helpers/gateway.ts'
 import { until } from '../helpers/until.ts'
 

@@ -1,11 +1,11 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
-import { plans } from '../../src/domain/policy/plan.ts'
-import { type Revocations, type Session, type SessionVerifier, unscoped } from '../../src/domain/sessions/session.ts'
+import { plans } from '../../src/domain/policy.ts'
+import { type Revocations, type Session, type SessionVerifier, unscoped } from '../../src/domain/session.ts'
 import { gatewayError } from '../../src/errors.ts'
 import { authenticator } from '../../src/http/authenticate.ts'
-import { newCall } from '../../src/http/call.ts'
-import type { SessionCookie } from '../../src/http/sessions/session-cookie.ts'
+import { newCall } from '../../src/http/context.ts'
+import type { SessionCookie } from '../../src/http/session-cookie.ts'
 
 const session: Session = unscoped({
   id: 'id', subject: 'app:alice', plan: 'default', models: ['*'], permits: () => true, scopes: ['tasks:read'], issuedAt: 0, expiresAt: 1

@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
-import { resultTickets } from '../../src/domain/results/tickets.ts'
-import { adminToken, issuerToken, startGateway, taskMs, type TestGateway } from '../helpers/gateway.ts'
+import { resultTickets } from '../../src/domain/results.ts'
 import { fromOwnPage, swap } from '../helpers/cookies.ts'
+import { adminToken, issuerToken, startGateway, taskMs, type TestGateway } from '../helpers/gateway.ts'
 import { guestsOf } from '../helpers/guests.ts'
 import { identityProvider } from '../helpers/identity-provider.ts'
 import { redisServer } from '../helpers/redis-server.ts'
@@ -157,7 +157,7 @@ t.test('on the admin port nobody goes on', async t => {
 })
 
 t.test('sockets of one /64 of IPv6 are counted together', async t => {
-  const { socketHolder } = await import('../../src/http/server/sockets.ts')
+  const { socketHolder } = await import('../../src/http/sockets.ts')
   t.equal(socketHolder('2001:db8:1:2::3'), socketHolder('2001:db8:1:2:ffff:ffff:ffff:ffff'))
   t.not(socketHolder('2001:db8:1:2::3'), socketHolder('2001:db8:1:3::3'))
   t.equal(socketHolder('::ffff:203.0.113.7'), '203.0.113.7')

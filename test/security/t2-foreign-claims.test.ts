@@ -1,6 +1,6 @@
 import { CompactSign } from 'jose'
 import t from 'tap'
-import { jwtSessions } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
+import { jwtSessions } from '../../src/adapters/jwt-sessions.ts'
 import { clock } from '../helpers/clock.ts'
 import { identityProvider } from '../helpers/identity-provider.ts'
 

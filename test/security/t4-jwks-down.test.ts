@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
-import { jwtSessions } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
+import { jwtSessions } from '../../src/adapters/jwt-sessions.ts'
 import { clock } from '../helpers/clock.ts'
-import { identityProvider, misbehaviours, type Misbehaviour, type SignOptions } from '../helpers/identity-provider.ts'
+import { identityProvider, type Misbehaviour, misbehaviours, type SignOptions } from '../helpers/identity-provider.ts'
 import { until } from '../helpers/until.ts'
 
 const badSession = { code: 'GW_BAD_SESSION' }

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { readModels } from '../../src/settings/models.ts'
+import { readModels } from '../../src/settings/file.ts'
 import { root } from '../helpers/program.ts'
 import { configPath, load, problemsOf } from './fixture.ts'
 

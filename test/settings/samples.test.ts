@@ -5,7 +5,7 @@ import t from 'tap'
 import { Check } from 'typebox/schema'
 import { parse } from 'yaml'
 import { environmentVariables, gatewayFileSchema, gatewayFileSchemaText, loadSettings } from '../../src/settings.ts'
-import type { JsonSchema } from '../../src/settings/file/json-schema.ts'
+import type { JsonSchema } from '../../src/settings/file.ts'
 import { load, required } from './fixture.ts'
 
 const root = fileURLToPath(new URL('../../', import.meta.url))

@@ -1,9 +1,101 @@
+import type { Redis } from 'ioredis'
 import { randomUUID } from 'node:crypto'
-import type { TaskEvent, TaskEvents } from '../../domain/status/events.ts'
-import type { Commands } from './commands.ts'
-import type { Connection } from './connection.ts'
-import { messageIn, textOf } from './event-messages.ts'
-import { subscription } from './subscription.ts'
+import type { LastStatus, StatusTurns, TaskEvent, TaskEvents } from '../../domain/status-poller.ts'
+import { backoffMs, type Commands, type Connection } from './client.ts'
+import type { KeyNames } from './keys.ts'
+
+/** What replicas tell each other: an event; or, without one, that they are there. */
+export interface Message {
+  /** The replica that sent it. */
+  readonly from: string
+  /** Something that it has sent before did not go out. */
+  readonly hasLost: boolean
+  readonly event: TaskEvent | null
+  /** It wants to know who is there. */
+  readonly asks?: boolean
+}
+
+const newline = 10
+
+/** A line of JSON, which has no line break in it, and then the envelope as it is. */
+export function textOf ({ from, hasLost, event, asks }: Message): Buffer {
+  const { body, ...about } = event ?? { body: Buffer.alloc(0) }
+  return Buffer.concat([Buffer.from(`${JSON.stringify({ from, hasLost, ...(asks === true && { asks }), ...about })}\n`), body])
+}
+
+/** `null`: no replica of ours has sent this. Names that it does not know are a later version's. */
+export function messageIn (bytes: Buffer): Message | null {
+  const end = bytes.indexOf(newline)
+  const head = fieldsIn(bytes.subarray(0, Math.max(end, 0)).toString())
+  if (typeof head.from !== 'string' || typeof head.hasLost !== 'boolean') return null
+  const { from, hasLost, subject, taskId, model, state, isFinal, at } = head
+  if (taskId === undefined) return { from, hasLost, event: null, ...(head.asks === true && { asks: true }) }
+  const isText = (value: unknown): value is string => typeof value === 'string'
+  if (!isText(subject) || !isText(taskId) || !isText(model) || !isText(state) || typeof isFinal !== 'boolean' || typeof at !== 'number') return null
+  return { from, hasLost, event: { subject, taskId, model, state, isFinal, at, body: bytes.subarray(end + 1) } }
+}
+
+function fieldsIn (text: string): Readonly<Record<string, unknown>> {
+  try {
+    return Object(JSON.parse(text))
+  } catch {
+    return {}
+  }
+}
+
+export interface SubscriptionOptions {
+  readonly connection: Pick<Connection, 'another' | 'lose'>
+  readonly channel: string
+  readonly hear: (message: Buffer) => void
+  /** It listens again: what was said in the meantime is lost. */
+  readonly resumed: () => void
+}
+
+/** Hears what is said on a channel. */
+export interface Subscription {
+  /** Listens over another connection, in a cluster perhaps to another node. */
+  renew (): void
+  close (): void
+}
+
+/**
+ * Listens over a connection of its own. It is made again for ever; throws when it can not be made at first.
+ *
+ * The client's own way to come back does not say when it has, and in a cluster not that it has failed to.
+ */
+export async function subscription ({ connection, channel, hear, resumed }: SubscriptionOptions): Promise<Subscription> {
+  let current: Redis
+  let isClosed = false
+  let timer: NodeJS.Timeout | undefined
+
+  const listen = async (): Promise<void> => {
+    const client = current = connection.another()
+    client.on('messageBuffer', (_channel: Buffer, message: Buffer) => hear(message))
+    await client.connect()
+    try {
+      await client.subscribe(channel)
+    } catch (error) {
+      client.disconnect()
+      connection.lose(error as Error)
+      throw error
+    }
+    client.once('end', () => again(1))
+  }
+  const again = (times: number): void => {
+    if (isClosed) return
+    timer = setTimeout(() => { listen().then(resumed, () => again(times + 1)) }, backoffMs(times)).unref()
+  }
+
+  await listen()
+  return {
+    renew: () => current.disconnect(),
+    close () {
+      isClosed = true
+      clearTimeout(timer)
+      current.disconnect()
+    }
+  }
+}
 
 export interface RedisEventsOptions {
   readonly connection: Connection
@@ -110,6 +202,51 @@ function audience () {
     },
     miss (): void {
       for (const { onGap } of [...listeners]) onGap()
+    }
+  }
+}
+
+export interface RedisTurnsOptions {
+  readonly now: () => number
+  /** A turn that nobody has ended by then is free again, ms: longer than a status call may last. */
+  readonly leaseMs: number
+}
+
+/**
+ * How long the last answer outlives its interval, ms: the next one is being asked for then. It also bounds for how long a
+ * replica whose clock is ahead can keep the others from asking.
+ */
+const slackMs = 60_000
+
+/** The turns of all replicas: a key for each task, in a slot of its own, which goes by itself. */
+export function redisTurns ({ on }: Commands, keys: KeyNames, { now, leaseMs }: RedisTurnsOptions): StatusTurns {
+  /** Who asks, by the task; a name for each turn. */
+  const askers = new Map<string, string>()
+
+  const end = async (taskId: string, asker: string, last: LastStatus | null, intervalMs: number): Promise<void> => {
+    const answer = last === null ? [] : [last.status, last.contentType, last.body]
+    await on(keys.turn(taskId), 'endTurn', asker, now() + intervalMs, intervalMs + slackMs, ...answer)
+  }
+  return {
+    async take (taskId, intervalMs, hasNews = false) {
+      const asker = randomUUID()
+      const args = [now(), intervalMs, Number(hasNews), asker, now() + leaseMs, leaseMs + slackMs]
+      const reply = await on(keys.turn(taskId), 'takeTurn', ...args).catch((error: unknown) => {
+        // It may have been given all the same, and then nobody would ask for as long as it lasts.
+        end(taskId, asker, null, intervalMs).catch(() => {})
+        throw error
+      })
+      if (reply === null) {
+        askers.set(taskId, asker)
+        return { mine: true }
+      }
+      const [nextInMs, status, contentType, body] = reply as readonly [number, ...Array<Buffer | null>]
+      return { mine: false, last: status ? { status: Number(status), contentType: String(contentType), body: body! } : null, nextInMs }
+    },
+    async end (taskId, last, intervalMs) {
+      const asker = askers.get(taskId) ?? ''
+      askers.delete(taskId)
+      await end(taskId, asker, last, intervalMs)
     }
   }
 }

@@ -1,17 +1,35 @@
-import type { KeptAnswer } from '../../domain/ledger/idempotency.ts'
-import type { Demand, LedgerTerms, ReservationId, Reserved, Step, TaskLedger } from '../../domain/ledger/ledger.ts'
-import { forgetSlackMs } from '../../domain/sessions/session.ts'
-import type { BusySubjects } from './busy-subjects.ts'
-import type { RedisCallbackSecrets } from './callback-secrets.ts'
-import type { Commands, Reply } from './commands.ts'
-import type { RedisDeliveries } from './deliveries.ts'
-import { earlierFrom } from './idempotency.ts'
-import { keptFor } from './key-lifetimes.ts'
-import { encoded, placeOf, reservationName } from './key-names.ts'
-import type { Pulse } from './pulse.ts'
-import type { RedisRepeats } from './repeats.ts'
-import type { TaskOwners } from './task-owners.ts'
-import type { Tasks } from './tasks.ts'
+import { LRUCache } from 'lru-cache'
+import {
+  type CreditAccounts, type Demand, type Earlier, type IdempotencyStore, type KeptAnswer, type LedgerTerms,
+  type ReservationId, type Reserved, type Stage, type Step, type Task, type TaskLedger, tooMuchGranted,
+  type UnfinishedTasks
+} from '../../domain/ledger.ts'
+import { forgetSlackMs } from '../../domain/session.ts'
+import type { BusyPlace, BusySubjects } from './active-subjects.ts'
+import type { Commands, Reply } from './client.ts'
+import { decoded, encoded, keepMs, keptFor, type KeyNames, type Place, placeOf, reservationName } from './keys.ts'
+import type { RedisCallbackSecrets, RedisDeliveries } from './records.ts'
+import type { Pulse, RedisRepeats } from './repeats.ts'
+
+/**
+ * Idempotency keys in Redis. They are written by the scripts of the ledger; what is no answer is read off the reservation.
+ * `countsSince`: keys that were made later than this count, Unix ms.
+ */
+export function redisIdempotency ({ ofSubject }: Commands, countsSince: () => number): IdempotencyStore {
+  return {
+    async earlier (subject, { key, fingerprint }) {
+      return earlierFrom(await ofSubject(subject, 'earlier', encoded(key), fingerprint, countsSince()) as Reply[])
+    }
+  }
+}
+
+export function earlierFrom ([kind, status, contentType, body]: readonly Reply[]): Earlier | null {
+  if (kind === undefined) return null
+  const word = String(kind) as Earlier['kind']
+  if (word === 'task') return { kind: word, taskId: decoded(String(status)) }
+  if (word !== 'answered') return { kind: word }
+  return { kind: word, answer: { status: Number(status), contentType: String(contentType), body: body as Buffer } }
+}
 
 export interface LedgerOptions {
   readonly commands: Commands
@@ -147,4 +165,208 @@ async function sweep ({ commands: { ofSubject }, busy, now }: LedgerOptions) {
     }
   })
   return { released, unknown }
+}
+
+export function redisAccounts ({ ofSubject }: Commands): CreditAccounts {
+  return {
+    async balanceOf (subject, periodStart) {
+      const [used, granted, unfinished] = (await ofSubject(subject, 'balance', periodStart) as Array<Buffer | number>).map(Number)
+      return { used: used!, granted: granted!, unfinished: unfinished! }
+    },
+    async spentIn (subject, budgetId) {
+      const [uses, microcredits] = (await ofSubject(subject, 'spent', encoded(budgetId)) as Buffer[]).map(Number)
+      return { uses: uses!, microcredits: microcredits! }
+    },
+    async grant ({ subject, microcredits }) {
+      const left = await ofSubject(subject, 'grant', microcredits)
+      if (left === null) throw tooMuchGranted()
+      return Number(left)
+    }
+  }
+}
+
+/** Finds tasks. */
+export interface Tasks {
+  of (taskId: string): Promise<Task | null>
+  /** The reservation that stands there, with its task when it has one. */
+  at (place: Place): Promise<Found | null>
+}
+
+/** A row that is not past its retention. */
+interface Found extends Omit<Task, 'taskId'> {
+  readonly callbackHash: string | null
+  readonly endedAt: number | null
+  readonly task: Task | null
+}
+
+interface Ended { readonly task: Task, readonly endedAt: number }
+
+/** Memory for tasks that have ended, bytes. */
+const endedBytes = 8 * 1024 * 1024
+const bytesAround = 500
+const fields = ['stage', 'operation', 'model', 'key', 'cost', 'created', 'task', 'ended', 'answer', 'callback'] as const
+
+interface TasksOptions { readonly terms: LedgerTerms, readonly now: () => number }
+
+/** A task that has ended does not change any more, and is what most polls ask for: it is remembered. */
+export function redisTasks ({ ask }: Commands, owners: TaskOwners, keys: KeyNames, { terms, now }: TasksOptions): Tasks {
+  const ended = new LRUCache<string, Ended>({
+    maxSize: endedBytes,
+    sizeCalculation: ({ task }) => task.finalAnswer!.length + bytesAround
+  })
+  const isKept = (endedAt: number | null): boolean => endedAt === null || endedAt + terms.retentionMs > now()
+  const at = async (place: Place): Promise<Found | null> => {
+    const found = foundFrom(place.subject, await ask(client => client.hmgetBuffer(keys.reservation(place), ...fields)))
+    return found !== null && isKept(found.endedAt) ? found : null
+  }
+
+  return {
+    at,
+    async of (taskId) {
+      const known = ended.get(taskId)
+      if (known !== undefined) return isKept(known.endedAt) ? known.task : null
+      const id = await owners.of(taskId)
+      const found = id === null ? null : await at(placeOf(id)!)
+      if (found === null) return null
+      if (found.task === null) {
+        // Who owns the id and has not claimed it yet is its owner all the same: it has the answer with the id in its hands.
+        return found.stage === 'reserved' ? null : taskFrom(taskId, found)
+      }
+      if (found.task.taskId !== taskId) return null
+      owners.confirm(taskId, id!)
+      if (found.endedAt !== null && found.stage === 'settled') ended.set(taskId, { task: found.task, endedAt: found.endedAt })
+      return found.task
+    }
+  }
+}
+
+function foundFrom (subject: string, values: ReadonlyArray<Buffer | null>): Found | null {
+  const [stage, operation, model, keyId, cost, created, taskId, endedAt, finalAnswer, callbackHash] = values
+  if (!stage) return null
+  const row = {
+    subject,
+    operation: String(operation),
+    model: String(model),
+    keyId: String(keyId),
+    stage: String(stage) as Stage,
+    microcredits: Number(cost),
+    createdAt: Number(created),
+    finalAnswer: finalAnswer ?? null
+  }
+  return {
+    ...row,
+    callbackHash: callbackHash ? String(callbackHash) : null,
+    endedAt: endedAt ? Number(endedAt) : null,
+    task: taskId ? taskFrom(decoded(String(taskId)), row) : null
+  }
+}
+
+function taskFrom (taskId: string, { subject, operation, model, keyId, stage, microcredits, createdAt, finalAnswer }: Omit<Task, 'taskId'>): Task {
+  return { taskId, subject, operation, model, keyId, stage, microcredits, createdAt, finalAnswer }
+}
+
+/** Steps over the list of busy subjects that one page takes at the most; then it is a short one. */
+const stepsPerPage = 16
+
+/** In the order of the busy subjects; a cursor names the last task, and the subject with it. */
+export function redisUnfinishedTasks ({ ofSubject }: Commands, busy: BusySubjects): UnfinishedTasks {
+  const claimedOf = async (subject: string, after: string, before: number, limit: number): Promise<readonly Claimed[]> => {
+    const rows = await ofSubject(subject, 'unfinished', after, before, limit) as Buffer[][]
+    return rows.map(row => claimedFrom(subject, row.map(String)))
+  }
+
+  return {
+    async page (cursor, before, limit) {
+      const begin = placeFrom(cursor)
+      const items: Task[] = []
+      let place: BusyPlace | null = begin
+      for (let step = 0; step < stepsPerPage && place !== null; step++) {
+        const { subjects, next } = await busy.from(place)
+        for (const subject of subjects) {
+          const after = step === 0 && subject === begin.subject ? begin.after : '0'
+          const found = await claimedOf(subject, after, before, limit - items.length + 1)
+          const room = limit - items.length
+          items.push(...found.slice(0, room).map(({ task }) => task))
+          if (found.length > room) {
+            const last = room > 0 ? found[room - 1]!.number : after
+            return { items, next: cursorFrom({ ...placeOfSubject(place, subject), after: last }) }
+          }
+        }
+        place = next
+      }
+      return { items, next: place && cursorFrom({ ...place, after: '0' }) }
+    }
+  }
+}
+
+interface Claimed { readonly number: string, readonly task: Task }
+interface PageStart extends BusyPlace { readonly after: string }
+
+const placeOfSubject = ({ shard }: BusyPlace, subject: string): BusyPlace => ({ shard, subject })
+
+function cursorFrom ({ shard, subject, after }: PageStart): string {
+  return `${shard} ${after} ${subject === null ? '' : `/${encoded(subject)}`}`
+}
+
+function placeFrom (cursor: string | null): PageStart {
+  const [shard, after, subject] = (cursor ?? '0 0 ').split(' ')
+  return { shard: Number(shard), after: after!, subject: subject === '' ? null : decoded(subject!.slice(1)) }
+}
+
+function claimedFrom (subject: string, [number, stage, created, operation, model, keyId, cost, taskId]: readonly string[]): Claimed {
+  return {
+    number: number!,
+    task: {
+      taskId: decoded(taskId!),
+      subject,
+      operation: operation!,
+      model: model!,
+      keyId: keyId!,
+      stage: stage as Stage,
+      microcredits: Number(cost),
+      createdAt: Number(created),
+      finalAnswer: null
+    }
+  }
+}
+
+/**
+ * Which reservation a task id belongs to. It stands in the slot of the task id, so it is written before the claim: who
+ * dies in between leaves a task that has an owner, and that whoever comes next claims.
+ */
+export interface TaskOwners {
+  /** `false`: it is another reservation's. */
+  set (taskId: string, id: ReservationId): Promise<boolean>
+  of (taskId: string): Promise<ReservationId | null>
+  /** The claim was not open to it after all. */
+  remove (taskId: string, id: ReservationId): Promise<void>
+  /** The claim was made: this does not change any more. */
+  confirm (taskId: string, id: ReservationId): void
+}
+
+const confirmedOwners = 20_000
+
+export function taskOwners ({ on, ask, ofSubject }: Commands, keys: KeyNames, terms: LedgerTerms): TaskOwners {
+  const confirmed = new LRUCache<string, ReservationId>({ max: confirmedOwners })
+  const own = async (taskId: string, id: ReservationId, instead: ReservationId | '' = ''): Promise<ReservationId | null> => {
+    const other = await on(keys.owner(taskId), 'own', id, keepMs(terms), instead) as Buffer | null
+    return other && String(other)
+  }
+  /** Who wrote itself down, and was refused or forgotten, may have died before it took that back. */
+  const mayClaim = async (taskId: string, id: ReservationId): Promise<boolean> => {
+    const { subject, number } = placeOf(id)!
+    return await ofSubject(subject, 'mayClaim', number, encoded(taskId)) === 1
+  }
+
+  return {
+    async set (taskId, id) {
+      const other = await own(taskId, id)
+      return other === null || (!await mayClaim(taskId, other) && await own(taskId, id, other) === null)
+    },
+    async of (taskId) {
+      return confirmed.get(taskId) ?? await ask(client => client.get(keys.owner(taskId)))
+    },
+    async remove (taskId, id) { await on(keys.owner(taskId), 'disown', id) },
+    confirm (taskId, id) { confirmed.set(taskId, id) }
+  }
 }

@@ -1,9 +1,15 @@
-import type { FinalState } from '../../domain/bodies/envelope.ts'
-import type { Stage } from '../../domain/ledger/ledger.ts'
-import type { PageRequest, TaskRecord, TaskRecords } from '../../domain/ledger/records.ts'
-import { type BusyPlace, type BusySubjects, firstBusy } from './busy-subjects.ts'
-import type { Commands } from './commands.ts'
-import { decoded, encoded, placeOf, reservationName } from './key-names.ts'
+import { Cluster, type Redis } from 'ioredis'
+import { LRUCache } from 'lru-cache'
+import type { FinalState } from '../../domain/answers.ts'
+import { type AuditEntry, auditPartOf, auditParts, type AuditTrail } from '../../domain/audit.ts'
+import type { CallbackSecrets } from '../../domain/callbacks.ts'
+import type { LedgerTerms, ReservationId, Stage } from '../../domain/ledger.ts'
+import type { PageRequest, TaskRecord, TaskRecords, UsageRow, UsageSpan } from '../../domain/records.ts'
+import type { Deliveries, Delivery, DeliveryAttempt, DueDelivery } from '../../domain/webhooks.ts'
+import { type BusyPlace, type BusySubjects, firstBusy } from './active-subjects.ts'
+import type { Commands, Reply } from './client.ts'
+import { decoded, encoded, keepMs, type KeyNames, placeOf, reservationName, usageKey } from './keys.ts'
+import type { TaskOwners, Tasks } from './ledger.ts'
 
 /** A row of a list: `null` for one that is past its retention. */
 interface Row { readonly number: string, readonly record: TaskRecord | null }
@@ -88,5 +94,180 @@ function recordFrom (subject: string, number: string, values: ReadonlyArray<stri
     refunded: refunded === '1',
     createdAt: Number(created),
     endedAt: ended ? Number(ended) : null
+  }
+}
+
+type Sums = Omit<UsageRow, 'day' | 'subject' | 'model'>
+
+const keysPerScan = 1000
+const readAtOnce = 100
+
+/** Walks over all keys (`SCAN` holds nobody up, but is not quick) and adds up nothing: the sums are kept with each task. */
+export async function redisUsage ({ ask }: Commands, keys: KeyNames, { from, to }: UsageSpan): Promise<readonly UsageRow[]> {
+  const names = await ask(client => namesLike(client, keys.usageOf(sharedStart(from, to))))
+  const inSpan = names.filter(name => usageKey(name).day >= from && usageKey(name).day <= to)
+  const rows: UsageRow[] = []
+  for (let start = 0; start < inSpan.length; start += readAtOnce) {
+    const found = await Promise.all(inSpan.slice(start, start + readAtOnce).map(async name =>
+      rowsOf(name, await ask(client => client.hgetall(name)))))
+    rows.push(...found.flat())
+  }
+  return rows.sort((one, other) =>
+    inOrder(one.day, other.day) || inOrder(one.subject, other.subject) || inOrder(one.model, other.model))
+}
+
+async function namesLike (client: Redis | Cluster, pattern: string): Promise<string[]> {
+  const found = new Set<string>() // a key may come twice
+  for (const node of client instanceof Cluster ? client.nodes('master') : [client]) {
+    let cursor = '0'
+    do {
+      const [next, names] = await node.scan(cursor, 'MATCH', pattern, 'COUNT', keysPerScan)
+      for (const name of names) found.add(name)
+      cursor = next
+    } while (cursor !== '0')
+  }
+  return [...found]
+}
+
+function rowsOf (name: string, sums: Readonly<Record<string, string>>): UsageRow[] {
+  const models = new Map<string, Partial<Record<keyof Sums, number>>>()
+  for (const [field, sum] of Object.entries(sums)) {
+    const [, what, model] = /^(\w+):(.*)$/s.exec(field)!
+    models.set(model!, { ...models.get(model!), [what!]: Number(sum) })
+  }
+  return [...models].map(([model, sums]) =>
+    ({ ...usageKey(name), model, tasks: 0, succeeded: 0, failed: 0, unknown: 0, microcredits: 0, ...sums }))
+}
+
+function sharedStart (one: string, other: string): string {
+  const end = [...one].findIndex((character, index) => character !== other[index])
+  return end === -1 ? one : one.slice(0, end)
+}
+
+function inOrder (one: string, other: string): number {
+  return Number(one > other) - Number(one < other)
+}
+
+/**
+ * The audit trail as a stream for each of its parts: of what callers do, and of refusals, the newest hundred thousand entries
+ * are kept, and what the operator has done for its time. What an operator did under an earlier version stands among what
+ * callers do.
+ */
+export function redisAudit ({ on, ask }: Commands, { audit, auditPart }: KeyNames): AuditTrail {
+  return {
+    async append (entries) {
+      await on(audit, 'append', ...entries.flatMap(entry => [auditPartOf(entry), JSON.stringify(entry)]))
+    },
+    async read ({ cursor, limit }) {
+      if (cursor !== null && !/^\d{1,20}-\d{1,20}$/.test(cursor)) return { items: [], next: null }
+      const found = await ask(client => Promise.all(auditParts.map(part =>
+        client.xrevrange(auditPart(part), cursor === null ? '+' : `(${cursor}`, '-', 'COUNT', limit + 1))))
+      const newest = found.flat().map(([id, [, entry]]) => ({ id, entry: entry! })).sort((one, other) => isLaterEntry(one.id, other.id) ? -1 : 1)
+      const shown = newest.slice(0, limit)
+      return {
+        items: shown.map(({ entry }) => JSON.parse(entry) as AuditEntry),
+        next: newest.length > limit ? shown.at(-1)!.id : null
+      }
+    }
+  }
+}
+
+/** Milliseconds and a number. */
+function isLaterEntry (one: string, other: string): boolean {
+  const [ms, number] = one.split('-').map(Number) as [number, number]
+  const [otherMs, otherNumber] = other.split('-').map(Number) as [number, number]
+  return ms === otherMs ? number > otherNumber : ms > otherMs
+}
+
+/** Deliveries in Redis, and what the ledger says to them. */
+export interface RedisDeliveries extends Deliveries {
+  /** A reservation with a delivery is about to be made, so that no crash leaves its subject out. */
+  note (subject: string): Promise<void>
+}
+
+/** A replica notes a subject not more often, ms. */
+const noteEveryMs = 60_000
+/** Far more than that: one that was noted lately may get a delivery without a word, ms. */
+const latelyMs = 600_000
+const notedSubjects = 50_000
+const perStep = 50
+
+/**
+ * Each subject has a list of its deliveries, in its slot, by when they are due; and there is one list of the subjects that
+ * have any, by when they were noted. Whoever looks for what is due asks all of them, a few at a time.
+ */
+export function redisDeliveries (
+  { on, ask, ofSubject }: Commands, owners: TaskOwners, keys: KeyNames, { terms, now }: { readonly terms: LedgerTerms, readonly now: () => number }
+): RedisDeliveries {
+  const notedAt = new LRUCache<string, number>({ max: notedSubjects })
+  const dueOf = async ({ subject, at }: Noted, limit: number): Promise<readonly DueDelivery[]> => {
+    const [count, rows] = await ofSubject(subject, 'dueDeliveries', limit) as [number, Buffer[][]]
+    if (count === 0 && at < now() - latelyMs) await on(keys.deliveries, 'forgetNoted', encoded(subject), at)
+    return rows.map(([taskId, body, ...row]) => ({ ...deliveryFrom(decoded(String(taskId)), row), body: body! }))
+  }
+  /** Runs a script on the row of a task; `null`: there is none. */
+  const onRow = async (taskId: string, script: 'deliveryOf' | 'noteAttempt', ...args: readonly string[]): Promise<Reply> => {
+    const id = await owners.of(taskId)
+    if (id === null) return null
+    const { subject, number } = placeOf(id)!
+    return await ofSubject(subject, script, number, encoded(taskId), ...args)
+  }
+
+  return {
+    async note (subject) {
+      const at = now()
+      if (at - (notedAt.get(subject) ?? -Infinity) < noteEveryMs) return
+      await on(keys.deliveries, 'noteDeliveries', encoded(subject), at, keepMs(terms))
+      notedAt.set(subject, at)
+    },
+    async due (limit) {
+      const noted = notedFrom(await ask(client => client.zrange(keys.deliveries, '0', '-1', 'WITHSCORES')))
+      let found: DueDelivery[] = []
+      for (let start = 0; start < noted.length; start += perStep) {
+        const more = await Promise.all(noted.slice(start, start + perStep).map(one => dueOf(one, limit)))
+        found = [...found, ...more.flat()].sort((one, other) => one.nextAt! - other.nextAt!).slice(0, limit)
+      }
+      return found
+    },
+    async attempted (taskId, attempt, nextAt) {
+      await onRow(taskId, 'noteAttempt', JSON.stringify(attempt), nextAt === null ? '' : String(nextAt))
+    },
+    async of (taskId) {
+      const row = await onRow(taskId, 'deliveryOf') as Array<Buffer | null> | null
+      return row === null || row.length === 0 ? null : deliveryFrom(taskId, row)
+    }
+  }
+}
+
+interface Noted { readonly subject: string, readonly at: number }
+
+function notedFrom (found: readonly string[]): Noted[] {
+  return found.flatMap((name, index) => index % 2 === 0 ? [{ subject: decoded(name), at: Number(found[index + 1]) }] : [])
+}
+
+function deliveryFrom (taskId: string, [url, attempts, nextAt]: ReadonlyArray<Buffer | null>): Delivery {
+  const lines = String(attempts ?? '').split('\n').filter(line => line !== '')
+  // Those of a task that still runs are due at no time.
+  const isDue = nextAt && String(nextAt) !== 'inf'
+  return { taskId, url: String(url), attempts: lines.map(line => JSON.parse(line) as DeliveryAttempt), nextAt: isDue ? Number(nextAt) : null }
+}
+
+/** As owners of task ids: a key in a slot of its own, written before the reservation knows of it. */
+export interface RedisCallbackSecrets extends CallbackSecrets {
+  set (secretHash: string, id: ReservationId): Promise<void>
+}
+
+export function redisCallbackSecrets ({ ask }: Commands, tasks: Tasks, keys: KeyNames, terms: LedgerTerms): RedisCallbackSecrets {
+  return {
+    async set (secretHash, id) { await ask(client => client.set(keys.callback(secretHash), id, 'PX', keepMs(terms))) },
+    async reservationOf (secretHash) {
+      const id = await ask(client => client.get(keys.callback(secretHash)))
+      const place = id === null ? null : placeOf(id)
+      if (place === null) return null
+      const found = await tasks.at(place)
+      if (found === null || found.callbackHash !== secretHash) return null
+      const { subject, model, keyId, task } = found
+      return { reservation: id!, subject, model, keyId, task }
+    }
   }
 }

@@ -1,31 +1,37 @@
-import { idempotencyMs } from '../../domain/ledger/idempotency.ts'
-import type { LedgerTerms } from '../../domain/ledger/ledger.ts'
+import { randomUUID } from 'node:crypto'
+import { idempotencyMs, type LedgerTerms } from '../../domain/ledger.ts'
 import type { Store } from '../../domain/store.ts'
 import { steadyClock, systemClock } from '../../domain/time.ts'
-import { redisAccounts } from './accounts.ts'
-import { redisAudit } from './audit.ts'
-import { busySubjects } from './busy-subjects.ts'
-import { redisCallbackSecrets } from './callback-secrets.ts'
-import { type Commands, commands as commandsOver } from './commands.ts'
-import { type Connection, connection, type ConnectionSettings } from './connection.ts'
-import { redisDeliveries } from './deliveries.ts'
-import { redisEvents, type RedisEvents } from './events.ts'
-import { redisGuestCounts } from './guest-counts.ts'
-import { redisIdempotency } from './idempotency.ts'
-import { type KeyNames, keyNames } from './key-names.ts'
-import { redisLeadership } from './leadership.ts'
-import { redisLedger } from './ledger.ts'
-import { type MemoryMark, memoryMark } from './memory-mark.ts'
-import { pulse as pulseOf } from './pulse.ts'
-import { redisRecords } from './records.ts'
-import { redisRepeats } from './repeats.ts'
-import { redisRevocations } from './revocations.ts'
-import { redisSpentProofs } from './spent-proofs.ts'
-import { taskOwners } from './task-owners.ts'
-import { redisTasks, redisUnfinishedTasks } from './tasks.ts'
-import { redisTokens } from './tokens.ts'
-import { redisTurns } from './turns.ts'
-import { redisUsage } from './usage.ts'
+import { busySubjects } from './active-subjects.ts'
+import {
+  type Commands, commands as commandsOver, type Connection, connection, type ConnectionSettings, type MemoryMark,
+  memoryMark
+} from './client.ts'
+import { redisEvents, type RedisEvents, redisTurns } from './events.ts'
+import { type KeyNames, keyNames } from './keys.ts'
+import { redisAccounts, redisIdempotency, redisLedger, redisTasks, redisUnfinishedTasks, taskOwners } from './ledger.ts'
+import { redisAudit, redisCallbackSecrets, redisDeliveries, redisRecords, redisUsage } from './records.ts'
+import { pulse as pulseOf, redisRepeats } from './repeats.ts'
+import { redisGuestCounts, redisRevocations, redisSpentProofs, redisTokens } from './sessions.ts'
+
+export interface Leadership {
+  /** Whether this replica leads, from now on for a while. */
+  leads (): Promise<boolean>
+  /** Lets another one lead at once. */
+  resign (): Promise<void>
+}
+
+/** A leader that has died is followed after this, ms. */
+const leaseMs = 15_000
+
+/** It saves work and protects nothing: what a leader does is right if two of them do it. */
+export function redisLeadership ({ on }: Commands, { leader }: KeyNames): Leadership {
+  const replica = randomUUID()
+  return {
+    leads: async () => await on(leader, 'lead', replica, leaseMs) === 1,
+    async resign () { await on(leader, 'disown', replica) }
+  }
+}
 
 export interface RedisStoreOptions extends ConnectionSettings {
   readonly terms: LedgerTerms

@@ -1,15 +1,15 @@
 import type { DatabaseSync } from 'node:sqlite'
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import type { FinalState } from '../../domain/bodies/envelope.ts'
-import type { Stage } from '../../domain/ledger/ledger.ts'
-import type { TaskRecord, TaskRecords } from '../../domain/ledger/records.ts'
-import type { SqliteAccounts } from './accounts.ts'
-import { chargeColumns, chargeFrom, type ChargeRow } from './charges.ts'
-import type { GroupCommit } from './group-commit.ts'
-import type { SqliteIdempotency } from './idempotency.ts'
-import { pageOf, rowAt } from './pages.ts'
-import type { SqliteRepeats } from './repeats.ts'
-import { read } from './store-down.ts'
+import type { FinalState } from '../../domain/answers.ts'
+import type { AuditEntry, AuditKind, AuditTrail } from '../../domain/audit.ts'
+import type { CallbackSecrets } from '../../domain/callbacks.ts'
+import type { Stage } from '../../domain/ledger.ts'
+import type { TaskRecord, TaskRecords, UsageRow, UsageSpan } from '../../domain/records.ts'
+import type { Deliveries, Delivery, DeliveryAttempt } from '../../domain/webhooks.ts'
+import { chargeColumns, chargeFrom, type ChargeRow, type SqliteAccounts } from './credits.ts'
+import { type Connection, type GroupCommit, pageOf, read, rowAt, storeDown } from './database.ts'
+import type { Tasks } from './ledger.ts'
+import type { SqliteIdempotency, SqliteRepeats } from './repeats.ts'
 
 interface RecordsOptions {
   readonly accounts: SqliteAccounts
@@ -20,11 +20,11 @@ interface RecordsOptions {
 
 /** Rows of the ledger in pages: by the index of a subject's tasks, and by that of the unknown ones. */
 export function sqliteRecords (db: DatabaseSync, group: GroupCommit, { accounts, idempotency, repeats, usage }: RecordsOptions): TaskRecords {
-  const sql = statements(db)
+  const sql = taskStatements(db)
 
   return {
     async tasksOf (subject, { cursor, limit }) {
-      const rows = read(() => sql.ofSubject.all(subject, rowAt(cursor) ?? Infinity, limit + 1) as unknown as Row[])
+      const rows = read(() => sql.ofSubject.all(subject, rowAt(cursor) ?? Infinity, limit + 1) as unknown as TaskRow[])
       await group.committed() // what is told here must not be undone
       return pageOf(rows, limit, recordFrom)
     },
@@ -35,7 +35,7 @@ export function sqliteRecords (db: DatabaseSync, group: GroupCommit, { accounts,
       return rows.map(row => ({ endedAt: row.ended_at, taskId: row.task_id }))
     },
     async unknowns ({ cursor, limit }) {
-      return pageOf(read(() => sql.unknown.all(rowAt(cursor) ?? 0, limit + 1) as unknown as Row[]), limit, recordFrom)
+      return pageOf(read(() => sql.unknown.all(rowAt(cursor) ?? 0, limit + 1) as unknown as TaskRow[]), limit, recordFrom)
     },
     async release (name) {
       const id = rowAt(name)
@@ -56,7 +56,7 @@ export function sqliteRecords (db: DatabaseSync, group: GroupCommit, { accounts,
 
 const columns = 'id, subject, task_id, operation, model, stage, state, microcredits, refunded, created_at, ended_at'
 
-interface Row {
+interface TaskRow {
   readonly id: number
   readonly subject: string
   readonly task_id: string | null
@@ -72,16 +72,217 @@ interface Row {
 
 interface EndRow { readonly ended_at: number, readonly task_id: string }
 
-function recordFrom ({ id, task_id: taskId, refunded, created_at: createdAt, ended_at: endedAt, ...row }: Row): TaskRecord {
+function recordFrom ({ id, task_id: taskId, refunded, created_at: createdAt, ended_at: endedAt, ...row }: TaskRow): TaskRecord {
   return { ...row, id: String(id), taskId, refunded: refunded === 1, createdAt, endedAt }
 }
 
-function statements (db: DatabaseSync) {
+function taskStatements (db: DatabaseSync) {
   return {
     ofSubject: db.prepare(`SELECT ${columns} FROM tasks WHERE subject = ? AND listed = 1 AND id < ? ORDER BY id DESC LIMIT ?`),
     ends: db.prepare(`SELECT ended_at, task_id FROM tasks WHERE subject = ? AND stage = 'settled' AND (ended_at, task_id) > (?, ?)
       ORDER BY ended_at, task_id LIMIT ?`),
     unknown: db.prepare(`SELECT ${columns} FROM tasks WHERE stage = 'unknown' AND refunded = 0 AND id > ? ORDER BY id LIMIT ?`),
     release: db.prepare(`UPDATE tasks SET refunded = 1 WHERE id = ? AND stage = 'unknown' AND refunded = 0 RETURNING ${chargeColumns}`)
+  }
+}
+
+const dayMs = 86_400_000
+/** Rows that are read in one go: some two milliseconds when each is of another subject. */
+const chunkRows = 500
+/** More can't be read as a number, and whoever asks for it gets an error: sums stop there. */
+const maxSum = Number.MAX_SAFE_INTEGER
+
+/**
+ * Sums of rows of `tasks`, in the order of the columns of `usage`. What is only sent is no task yet, and may never be one.
+ * No index: the rows are read where they lie.
+ */
+const sumsOf = (condition: string): string => `SELECT created_at / ${dayMs}, subject, model, count(*),
+    count(*) FILTER (WHERE state = 'success'), count(*) FILTER (WHERE state = 'failed'),
+    count(*) FILTER (WHERE stage = 'unknown' AND refunded = 0), min(sum(iif(refunded = 0, microcredits, 0)), ${maxSum})
+  FROM tasks NOT INDEXED WHERE listed = 1 AND ${condition} GROUP BY 1, 2, 3`
+
+/** Adds rows to sums that have the columns and the primary key of `usage`. */
+const addTo = (table: string, rows: string): string => `INSERT INTO ${table} ${rows}
+  ON CONFLICT DO UPDATE SET tasks = tasks + excluded.tasks, succeeded = succeeded + excluded.succeeded,
+    failed = failed + excluded.failed, unknown = unknown + excluded.unknown,
+    microcredits = min(microcredits + excluded.microcredits, ${maxSum})`
+
+/** Adds the sums of these rows, which are about to be deleted, to those of all that were deleted before. */
+export function usageArchive (db: DatabaseSync, condition: string): (...values: number[]) => void {
+  const add = db.prepare(addTo('usage', sumsOf(condition)))
+  return (...values) => { add.run(...values) }
+}
+
+/**
+ * Usage by day, subject and model: of the rows that are there, and of those that retention has ended. It is summed up and
+ * sorted by SQLite, a part in each turn of the event loop, on a connection that sees the file as it was at the beginning:
+ * rows that retention moves meanwhile are neither missed nor counted twice.
+ */
+export function sqliteUsage ({ openReader }: Pick<Connection, 'openReader'>): TaskRecords['usage'] {
+  return async span => {
+    const rows: UsageRow[] = []
+    try {
+      const reader = openReader()
+      try {
+        for (const part of partsOf(reader.db, span)) {
+          rows.push(...part)
+          if (reader.isApart) await nextTurn()
+        }
+      } finally {
+        reader.close()
+      }
+    } catch (cause) {
+      throw storeDown(cause)
+    }
+    return rows
+  }
+}
+
+function * partsOf (db: DatabaseSync, span: UsageSpan): Generator<readonly UsageRow[], void> {
+  const [from, to] = [dayOf(span.from), dayOf(span.to)]
+  db.exec(`DROP TABLE IF EXISTS temp.sums;
+    CREATE TEMP TABLE sums (day INTEGER, subject TEXT, model TEXT, tasks INTEGER, succeeded INTEGER, failed INTEGER, unknown INTEGER,
+      microcredits INTEGER, PRIMARY KEY (day, subject, model)) WITHOUT ROWID`)
+  const add = db.prepare(addTo('sums', sumsOf('id > ? AND id <= ? AND created_at >= ? AND created_at < ?')))
+  // Each by itself: asked for together they are found by reading all rows.
+  const ends = db.prepare('SELECT (SELECT min(id) FROM tasks) - 1 AS first, (SELECT max(id) FROM tasks) AS last')
+  const { first, last } = ends.get() as { first: number, last: number }
+  for (let id = first; id < last; id += chunkRows) {
+    add.run(id, id + chunkRows, from * dayMs, (to + 1) * dayMs)
+    yield []
+  }
+  const merge = db.prepare(addTo('sums', 'VALUES (?, ?, ?, ?, ?, ?, ?, ?)'))
+  const kept = `SELECT day, subject, model, tasks, succeeded, failed, unknown, min(microcredits, ${maxSum}) FROM usage
+    WHERE day BETWEEN ? AND ?`
+  for (const rows of chunks(db.prepare(kept).iterate(from, to))) {
+    for (const row of rows) merge.run(...Object.values(row))
+    yield []
+  }
+  for (const rows of chunks(db.prepare('SELECT * FROM sums ORDER BY day, subject, model').iterate())) {
+    yield (rows as unknown as Array<Omit<UsageRow, 'day'> & { day: number }>).map(row => ({ ...row, day: textOf(row.day) }))
+  }
+}
+
+function * chunks<Row> (rows: Iterable<Row>): Generator<Row[], void> {
+  let chunk: Row[] = []
+  for (const row of rows) {
+    if (chunk.push(row) < chunkRows) continue
+    yield chunk
+    chunk = []
+  }
+  yield chunk
+}
+
+function dayOf (text: string): number {
+  return Date.parse(text) / dayMs
+}
+
+function textOf (day: number): string {
+  return new Date(day * dayMs).toISOString().slice(0, 10)
+}
+
+interface AuditRow {
+  readonly id: number
+  readonly at: number
+  readonly kind: AuditKind
+  readonly actor: string
+  readonly subject: string | null
+  readonly detail: string
+}
+
+/** The audit trail in SQLite: the file itself refuses to change a row, and to delete one that is not very old. */
+export function sqliteAudit (db: DatabaseSync, group: GroupCommit): AuditTrail {
+  const insert = db.prepare('INSERT INTO audit (at, kind, actor, subject, detail) VALUES (?, ?, ?, ?, ?)')
+  const page = db.prepare('SELECT * FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?')
+  return {
+    async append (entries) {
+      if (entries.length === 0) return
+      group.run(() => {
+        for (const { at, kind, actor, subject, detail } of entries) insert.run(at, kind, actor, subject, JSON.stringify(detail))
+      })
+      await group.committed()
+    },
+    async read ({ cursor, limit }) {
+      return pageOf(read(() => page.all(rowAt(cursor) ?? Infinity, limit + 1) as unknown as AuditRow[]), limit, entryFrom)
+    }
+  }
+}
+
+function entryFrom ({ id, detail, ...entry }: AuditRow): AuditEntry {
+  return { ...entry, detail: JSON.parse(detail) }
+}
+
+/** What is to be told of tasks, and the ways that the ledger changes that: those are for use within its transaction. */
+export interface SqliteDeliveries extends Deliveries {
+  begin (id: number, url: string): void
+  /** The task has ended: its delivery is due, if it has one. */
+  makeDue (id: number): void
+}
+
+interface DeliveryRow {
+  readonly task_id: string
+  readonly url: string
+  readonly attempts: string
+  readonly next_at: number | null
+}
+
+interface DueRow extends DeliveryRow { readonly body: Uint8Array }
+
+/** Deliveries in SQLite: a row for each, with the id of its reservation, which takes it along when it goes. */
+export function sqliteDeliveries (db: DatabaseSync, group: GroupCommit, now: () => number): SqliteDeliveries {
+  const sql = deliveryStatements(db)
+  return {
+    begin (id, url) { sql.begin.run(id, url) },
+    makeDue (id) { sql.makeDue.run(now(), id) },
+    async due (limit) {
+      const rows = read(() => sql.due.all(now(), limit) as unknown as DueRow[])
+      await group.committed() // what is told to others must not be undone
+      return rows.map(({ body, ...row }) => ({ ...deliveryFrom(row), body: Buffer.from(body.buffer, body.byteOffset, body.byteLength) }))
+    },
+    async attempted (taskId, attempt, nextAt) {
+      group.run(() => sql.attempted.run(JSON.stringify(attempt), nextAt, taskId))
+      await group.committed()
+    },
+    async of (taskId) {
+      const row = read(() => sql.of.get(taskId) as DeliveryRow | undefined)
+      return row === undefined ? null : deliveryFrom(row)
+    }
+  }
+}
+
+function deliveryFrom ({ task_id: taskId, url, attempts, next_at: nextAt }: DeliveryRow): Delivery {
+  return { taskId, url, attempts: JSON.parse(attempts) as DeliveryAttempt[], nextAt }
+}
+
+function deliveryStatements (db: DatabaseSync) {
+  return {
+    begin: db.prepare('INSERT INTO deliveries (id, url) VALUES (?, ?)'),
+    makeDue: db.prepare('UPDATE deliveries SET next_at = ? WHERE id = ?'),
+    due: db.prepare(`SELECT task_id, url, attempts, next_at, body FROM deliveries JOIN tasks USING (id) JOIN answers USING (id)
+      WHERE next_at <= ? ORDER BY next_at, id LIMIT ?`),
+    attempted: db.prepare(`UPDATE deliveries SET attempts = json_insert(attempts, '$[#]', json(?)), next_at = iif(next_at IS NULL, NULL, ?)
+      WHERE id = (SELECT id FROM tasks WHERE task_id = ?)`),
+    of: db.prepare('SELECT task_id, url, attempts, next_at FROM deliveries JOIN tasks USING (id) WHERE task_id = ?')
+  }
+}
+
+interface CallbackRow {
+  readonly id: number
+  readonly subject: string
+  readonly model: string
+  readonly key_id: string
+  readonly task_id: string | null
+}
+
+/** The hash stands in the row of its reservation, and goes with it. */
+export function sqliteCallbackSecrets (db: DatabaseSync, tasks: Tasks): CallbackSecrets {
+  const find = db.prepare('SELECT id, subject, model, key_id, task_id FROM tasks WHERE callback_hash = ?')
+  return {
+    async reservationOf (secretHash) {
+      const row = read(() => find.get(secretHash) as CallbackRow | undefined)
+      if (row === undefined) return null
+      const { id, subject, model, key_id: keyId, task_id: taskId } = row
+      return { reservation: String(id), subject, model, keyId, task: taskId === null ? null : tasks.of(taskId) }
+    }
   }
 }

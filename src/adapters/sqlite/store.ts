@@ -1,28 +1,133 @@
 import type { DatabaseSync } from 'node:sqlite'
-import type { LedgerTerms } from '../../domain/ledger/ledger.ts'
+import { idempotencyMs, type LedgerTerms } from '../../domain/ledger.ts'
+import { forgetSlackMs } from '../../domain/session.ts'
 import type { Store } from '../../domain/store.ts'
 import { steadyClock, systemClock } from '../../domain/time.ts'
-import { sqliteAccounts } from './accounts.ts'
-import { sqliteAudit } from './audit.ts'
-import { sqliteCallbackSecrets } from './callback-secrets.ts'
-import { connect, type Connection, type ConnectionOptions, type Role } from './connection.ts'
-import { sqliteDeliveries } from './deliveries.ts'
-import { type GroupCommit, groupCommit } from './group-commit.ts'
-import { sqliteGuestCounts } from './guest-counts.ts'
-import { sqliteIdempotency } from './idempotency.ts'
-import { sqliteLedger } from './ledger.ts'
-import { latestVersion } from './migrations.ts'
-import { sqliteRecords } from './records.ts'
-import { rememberedRows, sqliteRepeats } from './repeats.ts'
-import { reservations as noReservations } from './reservations.ts'
-import { sqliteRetention } from './retention.ts'
-import { sqliteRevocations } from './revocations.ts'
-import { slots as countSlots } from './slots.ts'
-import { sqliteSpentProofs } from './spent-proofs.ts'
-import { storeDown } from './store-down.ts'
-import { sqliteTasks, sqliteUnfinishedTasks } from './tasks.ts'
-import { sqliteTokens } from './tokens.ts'
-import { sqliteUsage } from './usage.ts'
+import { sqliteAccounts } from './credits.ts'
+import {
+  connect, type Connection, type ConnectionOptions, type GroupCommit, groupCommit, read, type Role, storeDown
+} from './database.ts'
+import {
+  reservations as noReservations, slots as countSlots, sqliteLedger, sqliteTasks, sqliteUnfinishedTasks, type Tasks
+} from './ledger.ts'
+import { latestVersion, ofCallers } from './migrations.ts'
+import {
+  sqliteAudit, sqliteCallbackSecrets, sqliteDeliveries, sqliteRecords, sqliteUsage, usageArchive
+} from './records.ts'
+import { rememberedRows, sqliteIdempotency, sqliteRepeats } from './repeats.ts'
+import { sqliteGuestCounts, sqliteRevocations, sqliteSpentProofs, sqliteTokens } from './sessions.ts'
+
+const dayMs = 86_400_000
+/** How long the audit trail and the sums of usage are kept, days. The trail's own trigger has this number as well. */
+const archiveDays = 400
+/** Entries after which one that a caller has made goes before its time. The trail's own trigger has this number as well. */
+const maxCallersEntries = 1_000_000
+/** A month is the longest period; and one day to be safe. */
+const longestPeriodMs = 32 * dayMs
+/** Rows a transaction, which hold up the event loop for some two milliseconds; and transactions a call and kind. */
+const chunkRows = 50
+const chunksPerCall = 10
+
+interface RetentionOptions {
+  readonly tasks: Tasks
+  readonly retentionMs: number
+  readonly now: () => number
+}
+
+/** Deletes at most a chunk of rows, in the open transaction of its group. Says whether there may be more. */
+type Forget = (now: number) => boolean
+
+/**
+ * Forgets what is past its retention, a part a call. All is looked through from its old end, in the order in which it
+ * was made, so that nothing young is read; and where there is nothing to forget, nothing is written.
+ */
+export function sqliteRetention (db: DatabaseSync, group: GroupCommit, options: RetentionOptions): () => Promise<void> {
+  const kinds: Forget[] = [endedTasks(db, group, options), ...others(db, group)]
+  return async () => {
+    for (const forget of kinds) {
+      let mayHaveMore = true
+      for (let chunk = 0; mayHaveMore && chunk < chunksPerCall; chunk++) {
+        mayHaveMore = forget(options.now())
+        await group.committed()
+      }
+    }
+  }
+}
+
+/**
+ * Tasks that have ended go into the sums of usage, and away with their answers. Those that have not, or have only just,
+ * are passed by, and looked at again when the cursor has been at the first row that is too young.
+ */
+function endedTasks (db: DatabaseSync, group: GroupCommit, { tasks, retentionMs }: RetentionOptions): Forget {
+  const oldest = db.prepare('SELECT id, task_id, created_at, ended_at FROM tasks WHERE id > ? ORDER BY id LIMIT ?')
+  const ended = 'id BETWEEN ? AND ? AND ended_at <= ?'
+  const archive = usageArchive(db, ended)
+  const remove = db.prepare(`DELETE FROM tasks WHERE ${ended}`)
+  let cursor = 0
+
+  return now => {
+    const before = now - retentionMs
+    const rows = read(() => oldest.all(cursor, chunkRows) as unknown as Row[])
+    const old = until(rows, row => row.created_at > before)
+    cursor = old.length === chunkRows ? old.at(-1)!.id : 0
+    const gone = old.filter(row => row.ended_at !== null && row.ended_at <= before)
+    if (gone.length > 0) {
+      const span = [gone[0]!.id, gone.at(-1)!.id, before] as const
+      group.run(() => {
+        archive(...span)
+        remove.run(...span)
+      })
+      for (const { task_id: taskId } of gone) if (taskId !== null) tasks.forget(taskId)
+    }
+    return cursor > 0
+  }
+}
+
+interface Row { readonly id: number, readonly task_id: string | null, readonly created_at: number, readonly ended_at: number | null }
+
+function until<Item> (items: readonly Item[], ends: (item: Item) => boolean): readonly Item[] {
+  const end = items.findIndex(ends)
+  return end === -1 ? items : items.slice(0, end)
+}
+
+function others (db: DatabaseSync, group: GroupCommit): Forget[] {
+  const one = (query: string): ((now: number) => number) => {
+    const statement = db.prepare(query)
+    return now => (statement.get({ now }) as { at: number }).at
+  }
+  const forget = (find: string, remove: string, bound: (now: number) => number): Forget => {
+    const old = db.prepare(`${find} LIMIT ${chunkRows}`)
+    const drop = db.prepare(remove)
+    return now => {
+      const rows = read(() => old.all(bound(now)))
+      if (rows.length > 0) group.run(() => { for (const row of rows) drop.run(...Object.values(row)) })
+      return rows.length === chunkRows
+    }
+  }
+  const oldestOf = (table: string, time: string): string =>
+    `SELECT id FROM (SELECT id, ${time} FROM ${table} ORDER BY id LIMIT ${chunkRows}) WHERE ${time} <= ?`
+  // A period stays for as long as a task is here that may have its credits from it.
+  const oldestTask = one('SELECT min(:now, coalesce((SELECT created_at FROM tasks ORDER BY id LIMIT 1), :now)) AS at')
+  const newestEntryId = one('SELECT coalesce((SELECT max(id) FROM audit), 0) + 0 * :now AS at')
+  const newestEntry = one('SELECT coalesce((SELECT at FROM audit ORDER BY id DESC LIMIT 1), :now) AS at')
+
+  return [
+    forget(oldestOf('idempotency', 'created_at'), 'DELETE FROM idempotency WHERE id = ?', now => now - idempotencyMs - forgetSlackMs),
+    forget('SELECT subject, period_start FROM credits WHERE period_start < ? ORDER BY period_start',
+      'DELETE FROM credits WHERE subject = ? AND period_start = ?', now => oldestTask(now) - longestPeriodMs),
+    forget('SELECT subject, session_id FROM session_budgets WHERE expires_at <= ? ORDER BY expires_at',
+      'DELETE FROM session_budgets WHERE subject = ? AND session_id = ?', now => now - forgetSlackMs),
+    forget('SELECT name FROM guest_counts WHERE ends_at <= ? ORDER BY ends_at', 'DELETE FROM guest_counts WHERE name = ?',
+      now => now - forgetSlackMs),
+    forget('SELECT id FROM spent_proofs WHERE expires_at <= ? ORDER BY expires_at', 'DELETE FROM spent_proofs WHERE id = ?',
+      now => now - forgetSlackMs),
+    forget('SELECT day, subject, model FROM usage WHERE day < ?',
+      'DELETE FROM usage WHERE day = ? AND subject = ? AND model = ?', now => Math.floor(now / dayMs) - archiveDays),
+    forget(oldestOf('audit', 'at'), 'DELETE FROM audit WHERE id = ?', now => newestEntry(now) - archiveDays * dayMs),
+    forget(`SELECT id FROM audit WHERE (${ofCallers()}) AND id <= ? ORDER BY id`, 'DELETE FROM audit WHERE id = ?',
+      now => newestEntryId(now) - maxCallersEntries)
+  ]
+}
 
 /** How often the file is looked for at the most, ms. */
 const lookEveryMs = 1000

@@ -1,11 +1,13 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import Type, { type Static } from 'typebox'
-import type { Operator, PageQuery } from '../../domain/operator/operator.ts'
-import { readUsageQuery, usageCsv } from '../../domain/operator/usage.ts'
-import type { Clock } from '../../domain/time.ts'
+import type { Operator, PageQuery } from '../../domain/admin.ts'
+import type { KeyRing, KeyStatus } from '../../domain/key-ring.ts'
+import { readUsageQuery, usageCsv } from '../../domain/records.ts'
+import { type Clock, instant } from '../../domain/time.ts'
+import type { TokenDesk } from '../../domain/token-admin.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
-import type { AuthenticateOperator } from '../sessions/operator.ts'
-import { withSlowBodies } from '../slow-bodies.ts'
+import type { AuthenticateOperator } from '../authenticate.ts'
+import { withSlowBodies } from '../pipeline.ts'
 
 export interface AdminRoutesOptions extends Clock {
   readonly authenticate: AuthenticateOperator
@@ -88,4 +90,99 @@ function formatOf ({ query, headers: { accept = '' } }: FastifyRequest<{ Queryst
 function pageOf ({ cursor, limit = String(defaultLimit) }: PageRequest): PageQuery {
   if (Number(limit) > maxLimit) throw badRequest(`limit must be at most ${maxLimit}.`)
   return { cursor, limit: Number(limit) }
+}
+
+export interface TokenRoutesOptions {
+  /** Monotonic ms. */
+  readonly elapsed: () => number
+  readonly authenticate: AuthenticateOperator
+  readonly desk: TokenDesk
+}
+/** Their values are held to the rules of the domain, which the command line shares. */
+const wishFields = {
+  subject: Type.String(),
+  plan: Type.Optional(Type.String()),
+  ttlSeconds: Type.Optional(Type.Number()),
+  models: Type.Optional(Type.Array(Type.String())),
+  scopes: Type.Optional(Type.Array(Type.String()))
+}
+const wishSchema = Type.Object(wishFields, strict)
+const invitationSchema = Type.Object({ ...wishFields, validSeconds: Type.Optional(Type.Number()) }, strict)
+/** No body at all is shown to a schema as `null`. */
+const rotationSchema = Type.Object({ graceSeconds: Type.Optional(Type.Number()) }, { ...strict, nullable: true })
+
+interface Rotation { Params: { readonly id: string }, Body: Static<typeof rotationSchema> | undefined }
+
+/** Tokens of a team, and invitations to have one. Who reaches a handler holds the admin token. */
+export function tokenRoutes (app: FastifyInstance, { authenticate, desk, elapsed }: TokenRoutesOptions): void {
+  const guarded = (name: string, schema: object) =>
+    ({ config: { operation: name, opensWith: 'admin token' as const }, ...withSlowBodies(authenticate, elapsed), schema: { querystring: noQuery, ...schema } })
+
+  const create = guarded('createToken', { body: wishSchema })
+  app.post<{ Body: Static<typeof wishSchema> }>('/gateway/admin/tokens', create, async ({ body }, reply) => {
+    reply.code(201)
+    return await desk.create(body)
+  })
+
+  const list = guarded('listTokens', { querystring: pageSchema })
+  app.get<{ Querystring: Static<typeof pageSchema> }>('/gateway/admin/tokens', list, async ({ query }) => {
+    const { cursor, limit = String(defaultLimit) } = query
+    if (Number(limit) > maxLimit) throw badRequest(`limit must be at most ${maxLimit}.`)
+    return await desk.list({ cursor, limit: Number(limit) })
+  })
+
+  const revoke = guarded('revokeToken', { body: noBody })
+  app.delete<{ Params: { id: string } }>('/gateway/admin/tokens/:id', revoke, async ({ params: { id } }, reply) => {
+    if (!await desk.revoke(id)) throw gatewayError('GW_NOT_FOUND')
+    return reply.code(204).send()
+  })
+
+  const rotate = guarded('rotateToken', { body: rotationSchema })
+  app.post<Rotation>('/gateway/admin/tokens/:id/rotate', rotate, async ({ params: { id }, body }) => {
+    const rotated = await desk.rotate(id, body?.graceSeconds)
+    if (rotated === null) throw gatewayError('GW_NOT_FOUND')
+    return rotated
+  })
+
+  const invite = guarded('inviteToToken', { body: invitationSchema })
+  app.post<{ Body: Static<typeof invitationSchema> }>('/gateway/admin/invitations', invite, async ({ body }, reply) => {
+    const { validSeconds, ...wish } = body
+    reply.code(201)
+    return await desk.invite(wish, validSeconds)
+  })
+}
+
+export interface AdminKeyRoutesOptions {
+  readonly authenticate: AuthenticateOperator
+  readonly keys: Pick<KeyRing, 'states' | 'byId' | 'doubt'>
+}
+
+const querystring = Type.Object({ balance: Type.Optional(Type.Enum(['true', 'false'])) }, { additionalProperties: false })
+
+/** The upstream keys by fingerprint: which of them serve, and what money they have, for who asks for that. */
+export function adminKeyRoutes (app: FastifyInstance, { authenticate, keys }: AdminKeyRoutesOptions): void {
+  /** By way of a doubt: it shares the probe of others, and asks about each key once in ten seconds at the most. */
+  const askForBalances = async (): Promise<void> => {
+    await Promise.all(keys.states().map(({ keyId }) => keys.doubt(keys.byId(keyId)!)))
+  }
+
+  app.get<{ Querystring: Static<typeof querystring> }>('/gateway/admin/keys', {
+    config: { operation: 'listKeys', opensWith: 'admin token' }, onRequest: authenticate, schema: { querystring }
+  }, async request => {
+    const withBalance = request.query.balance === 'true'
+    if (withBalance) await askForBalances()
+    return keys.states().map(status => shown(status, withBalance))
+  })
+}
+
+function shown ({ keyId, state, since, restingUntil, balance }: KeyStatus, withBalance: boolean) {
+  const isBenched = state === 'refused' || state === 'empty'
+  return {
+    keyId,
+    state: isBenched ? 'benched' : state,
+    ...(isBenched ? { reason: state } : {}),
+    since: instant(since),
+    ...(restingUntil === null ? {} : { restingUntil: instant(restingUntil) }),
+    ...(withBalance ? { balance } : {})
+  }
 }

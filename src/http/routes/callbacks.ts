@@ -1,8 +1,10 @@
-import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { callbackPath, type CalledBack } from '../../domain/callbacks/callback-secrets.ts'
-import type { Callbacks } from '../../domain/callbacks/callbacks.ts'
+import type { IncomingMessage } from 'node:http'
+import { callbackPath, type Callbacks, type CalledBack } from '../../domain/callbacks.ts'
+import { instant } from '../../domain/time.ts'
+import { type Deliveries, type Delivery, hasArrived, messageId } from '../../domain/webhooks.ts'
 import { gatewayError } from '../../errors.ts'
+import type { ReadRoute } from '../read-route.ts'
 
 /** Far more than an envelope has. What is longer is not read as one. */
 const maxBodyBytes = 1024 * 1024
@@ -48,4 +50,33 @@ export function callbackRoutes (app: FastifyInstance, { find, heed }: Callbacks)
     Object.assign(request.call, { granted: true, model: calledBack.model, taskId: calledBack.task?.taskId ?? null })
     return reply.type('application/json; charset=utf-8').send('{}')
   })
+}
+
+export interface DeliveryRoutesOptions {
+  readonly readRoute: ReadRoute
+  readonly deliveries: Deliveries
+}
+
+/** How the delivery of a task's end went, for the task's owner. The URL is not repeated: it may hold a secret of the receiver's. */
+export function deliveryRoutes (app: FastifyInstance, { readRoute, deliveries }: DeliveryRoutesOptions): void {
+  readRoute(app, {
+    url: '/gateway/tasks/:taskId/deliveries', operation: 'listDeliveries', scope: 'tasks:read', query: [], task: 'own'
+  }, async ({ task: { taskId } }) => shownDelivery(taskId, await deliveries.of(taskId)))
+}
+
+function shownDelivery (taskId: string, delivery: Delivery | null) {
+  const { attempts = [], nextAt = null } = delivery ?? {}
+  return {
+    webhookId: delivery && messageId(taskId),
+    state: delivery === null ? 'none' : stateOf(delivery),
+    attempts: attempts.map(({ at, status, error }) => ({ at: instant(at), status, error })),
+    nextAttemptAt: nextAt === null ? null : instant(nextAt)
+  }
+}
+
+/** waiting: for the end of the task · due: sent soon, or once more at its time · delivered · given-up */
+function stateOf ({ attempts, nextAt }: Delivery): string {
+  if (nextAt !== null) return 'due'
+  if (attempts.length === 0) return 'waiting'
+  return attempts.some(hasArrived) ? 'delivered' : 'given-up'
 }

@@ -1,14 +1,12 @@
 import type { FastifyInstance } from 'fastify'
-import { instant } from '../../domain/instant.ts'
-import type { Task } from '../../domain/ledger/ledger.ts'
-import type { TaskEvent } from '../../domain/status/events.ts'
-import { endOf } from '../../domain/status/status-desk.ts'
-import type { FeedCursor, FeedRequest, SubjectFeed } from '../../domain/status/subject-feed.ts'
-import type { Watching } from '../../domain/status/watching.ts'
-import type { Context } from '../call.ts'
-import type { EventStream, EventStreams, ServerEvent } from '../events/event-stream.ts'
+import type { Task } from '../../domain/ledger.ts'
+import { endOf, type TaskEvent } from '../../domain/status-poller.ts'
+import type { FeedCursor, FeedRequest, SubjectFeed, Watching } from '../../domain/task-watcher.ts'
+import { instant } from '../../domain/time.ts'
+import type { Context } from '../context.ts'
 import type { ReadRoute } from '../read-route.ts'
-import type { ResultsOf } from '../results/result-links.ts'
+import type { EventStream, EventStreams, ServerEvent } from '../sse.ts'
+import type { ResultsOf } from './results.ts'
 
 export interface EventRoutesOptions {
   readonly readRoute: ReadRoute

@@ -1,9 +1,136 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import type { ResultSource } from '../../domain/results/results.ts'
-import type { ResultTickets } from '../../domain/results/tickets.ts'
-import { gatewayError } from '../../errors.ts'
+import { Readable } from 'node:stream'
+import { quoted } from '../../domain/json.ts'
+import type { Task } from '../../domain/ledger.ts'
+import {
+  fileNameOf, isPastLife, mediumOf, type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource,
+  type ResultTickets, resultUrls
+} from '../../domain/results.ts'
+import type { TaskEvent } from '../../domain/status-poller.ts'
+import { badRequest, gatewayError } from '../../errors.ts'
 import type { ReadRoute } from '../read-route.ts'
-import { resultSender } from '../results/result-sender.ts'
+
+export interface SendResultOptions {
+  readonly results: ResultSource
+  readonly now: () => number
+}
+
+/** One result of a task that has been found to be the caller's, or what a ticket opens. */
+export interface OpenedResult {
+  readonly task: Task
+  /** From 0. */
+  readonly index: number
+  /** Whose pages may show it (https://fetch.spec.whatwg.org/#cross-origin-resource-policy-header). */
+  readonly shownBy: 'same-origin' | 'cross-origin'
+}
+
+export type SendResult = (request: FastifyRequest, reply: FastifyReply, opened: OpenedResult) => Promise<FastifyReply>
+
+/** Results of one subject on their way at a time: a page of pictures, and not all the sockets there are. */
+const maxOpenPerSubject = 50
+
+/**
+ * *forward* and *reply* for results. The bytes go through as they come, no faster than the caller takes them, and the
+ * call to their host ends with the caller's.
+ */
+export function resultSender ({ results, now }: SendResultOptions): SendResult {
+  const takeTurn = turns()
+
+  return async (request, reply, { task, index, shownBy }) => {
+    const { call } = request
+    call.taskId = task.taskId
+    call.model = task.model
+    const url = resultUrls(task)[index]
+    if (url === undefined) throw gatewayError('GW_TASK_NOT_FOUND')
+    const [ask, isDownload] = [askOf(request), wantsDownload(request)]
+    const caller = takeTurn(request, reply, task.subject)
+    call.granted = true
+    call.stage = 'forward'
+    const start = performance.now()
+    const answer = await results.fetch({ url, task, index }, ask, caller).finally(() => { call.upstreamMs += performance.now() - start })
+    if (answer === null) throw gatewayError(isPastLife(task, now()) ? 'GW_RESULT_EXPIRED' : 'GW_UPSTREAM_INVALID')
+    call.stage = 'reply'
+    reply.header('cross-origin-resource-policy', shownBy)
+    writeHeaders(reply, answer, { url, task, index }, isDownload)
+    return reply.code(answer.status).send((request.method === 'HEAD' ? leftBehind(answer.body) : answer.body) ?? undefined)
+  }
+}
+
+/** The framework reads the body of a HEAD to its end and throws it away: here it is not fetched. */
+function leftBehind (body: Readable | null): Readable | null {
+  if (body === null) return null
+  body.once('error', () => { /* it was ended by us */ }).destroy()
+  return Readable.from([])
+}
+
+/** Counts the results on their way, per subject; gives a signal that is aborted when the caller has gone or is served. */
+function turns () {
+  const open = new Map<string, number>()
+  return ({ call }: FastifyRequest, reply: FastifyReply, subject: string): AbortSignal => {
+    if (call.closed) throw badRequest('The connection was closed.')
+    const count = open.get(subject) ?? 0
+    if (count >= maxOpenPerSubject) throw gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: 1 })
+    open.set(subject, count + 1)
+    const caller = new AbortController()
+    reply.raw.once('close', () => {
+      const left = open.get(subject)! - 1
+      if (left === 0) open.delete(subject)
+      else open.set(subject, left)
+      caller.abort()
+    })
+    return caller.signal
+  }
+}
+
+/** `?download=1`, and nothing else. */
+function wantsDownload ({ query }: FastifyRequest): boolean {
+  for (const [name, value] of Object.entries(query as Record<string, unknown>)) {
+    if (name !== 'download') throw badRequest(`The query name ${quoted(name)} is not known here.`)
+    if (value !== '1') throw badRequest('Write ?download=1, once.')
+  }
+  return Object.keys(query as object).length > 0
+}
+
+const entityTag = '(?:W/)?"[\\x21\\x23-\\x7e]{0,256}"'
+const oneRange = /^bytes=(?:\d{1,15}-\d{0,15}|-\d{1,15})$/
+const ifRangeForm = new RegExp(`^(?:${entityTag}|[A-Z][a-z]{2}, [\\w: ]{20,24})$`)
+const ifNoneMatchForm = new RegExp(`^(?:\\*|${entityTag}(?: *, *${entityTag}){0,9})$`)
+
+/**
+ * What of a request is for the host of the result. A server may ignore a range (RFC 9110 section 14.2): of several at
+ * once, which nothing that plays needs and which multiply the work, the whole is the answer.
+ */
+function askOf ({ headers }: FastifyRequest): ResultAsk {
+  const { range, 'if-range': ifRange, 'if-none-match': ifNoneMatch } = headers
+  const isRange = range !== undefined && oneRange.test(range)
+  if (isRange && ifRange !== undefined && !ifRangeForm.test(String(ifRange))) return {} // the whole is right in any case
+  return {
+    ...(isRange ? { range } : {}),
+    ...(isRange && ifRange !== undefined ? { ifRange: String(ifRange) } : {}),
+    ...(ifNoneMatch !== undefined && ifNoneMatchForm.test(ifNoneMatch) ? { ifNoneMatch } : {})
+  }
+}
+
+/**
+ * `no-store`, `nosniff` and the sandbox are on every answer already. Scripts of allowed origins read a result with CORS.
+ */
+function writeHeaders (reply: FastifyReply, answer: ResultAnswer, { url, task, index }: ResultRef, isDownload: boolean): void {
+  const medium = mediumOf(answer.contentType, url)
+  const headers = {
+    'content-range': answer.contentRange,
+    'accept-ranges': answer.acceptsRanges ? 'bytes' : null,
+    etag: answer.etag,
+    'last-modified': answer.lastModified,
+    ...(answer.body === null
+      ? {}
+      : {
+          'content-type': medium.contentType,
+          'content-length': answer.length,
+          'content-disposition': `${isDownload || !medium.isInline ? 'attachment' : 'inline'}; filename="${fileNameOf(task, index, medium)}"`
+        })
+  }
+  for (const [name, value] of Object.entries(headers)) if (value !== null) reply.header(name, value)
+}
 
 export interface ResultRoutesOptions {
   readonly readRoute: ReadRoute
@@ -46,4 +173,15 @@ export function resultRoutes (app: FastifyInstance, options: ResultRoutesOptions
 /** One way to write each number. Whatever else stands there is an index that no task has. */
 function indexOf (text: string): number {
   return /^(?:0|[1-9]\d{0,3})$/.test(text) ? Number(text) : Infinity
+}
+
+/**
+ * Where a caller gets the results of a task whose last answer is `body`, each for a short time and without a header; none
+ * when it has none.
+ */
+export type ResultsOf = (ended: Pick<TaskEvent, 'taskId' | 'subject' | 'body'>) => readonly string[]
+
+/** `publicUrl`: our own origin as callers see it; without it the links are paths. */
+export function resultLinks (tickets: Pick<ResultTickets, 'ticketFor'>, publicUrl = ''): ResultsOf {
+  return ended => resultUrls({ finalAnswer: ended.body }).map((_, index) => `${publicUrl}/gateway/results/${tickets.ticketFor(ended, index)}`)
 }

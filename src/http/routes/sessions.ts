@@ -1,30 +1,71 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { instant } from '../../domain/instant.ts'
-import type { AuditTrail } from '../../domain/ledger/audit.ts'
-import { creditsFrom, creditsLeft } from '../../domain/ledger/balance.ts'
-import { type CreditAccounts, type CreditBalance, nothingSpent, type SessionSpent } from '../../domain/ledger/credits.ts'
-import type { Live } from '../../domain/live.ts'
-import { periodAt, type Plan } from '../../domain/policy/plan.ts'
-import type { Microcredits } from '../../domain/policy/pricing.ts'
-import type { Secret } from '../../domain/secret.ts'
-import type { IssueTimes } from '../../domain/sessions/issue-times.ts'
+import Type, { type Static } from 'typebox'
+import type { AuditTrail } from '../../domain/audit.ts'
 import {
-  budgetOf, endedEverywhereMs, type Revocations, type Session, type SessionIssuer, type SessionVerifier
-} from '../../domain/sessions/session.ts'
-import type { Clock } from '../../domain/time.ts'
+  type CreditAccounts, type CreditBalance, creditsFrom, creditsLeft, nothingSpent, type SessionSpent
+} from '../../domain/ledger.ts'
+import { microcredits, type Microcredits, periodAt, type Plan } from '../../domain/policy.ts'
+import type { Live, Secret } from '../../domain/secret.ts'
+import {
+  budgetOf, endedEverywhereMs, isAppOrigin, type IssueTimes, isTrustworthy, isWebOrigin, readAddressRange,
+  type Revocations, scopes, type Session, type SessionIssuer, type SessionRequest, type SessionVerifier
+} from '../../domain/session.ts'
+import { type Clock, instant } from '../../domain/time.ts'
+import { type AcceptInvitation, isTokenId } from '../../domain/tokens.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
-import type { Authenticate } from '../authenticate.ts'
+import { type Authenticate, isForeignPage, isSame, type OwnOrigin } from '../authenticate.ts'
 import { checkQuery } from '../authorize.ts'
-import { contextOf } from '../call.ts'
-import type { ReadRoute } from '../read-route.ts'
+import { contextOf } from '../context.ts'
+import { serverTokenOf, wrongToken } from '../credential.ts'
+import { withSlowBodies } from '../pipeline.ts'
 import type { Rates } from '../rates.ts'
+import type { ReadRoute } from '../read-route.ts'
 import { holdAddress } from '../receive.ts'
-import { isSame } from '../sessions/comparison.ts'
-import { serverTokenOf, wrongToken } from '../sessions/credential.ts'
-import type { SessionCookie } from '../sessions/session-cookie.ts'
-import { sessionNotes } from '../sessions/session-notes.ts'
-import { readSessionRequest, type SessionRequestBody, sessionRequestSchema } from '../sessions/session-request.ts'
-import { withSlowBodies } from '../slow-bodies.ts'
+import { type SessionCookie, sessionNotes } from '../session-cookie.ts'
+import { sendPage, type ServedPage } from './pages.ts'
+
+const maxOrigins = 20
+
+/** The body of a minting. Lists of models and scopes may be empty, which means none; one of origins is not left empty. */
+export function sessionRequestSchema (maxTtlSeconds: number) {
+  return Type.Object({
+    // No control characters, and no half of a surrogate pair: a store writes every such half down as the same sign, and
+    // two subjects would be one.
+    subject: Type.String({ minLength: 1, maxLength: 128, pattern: '^[^\\p{Cc}\\p{Cs}]+$' }),
+    ttlSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: maxTtlSeconds })),
+    models: Type.Optional(Type.Array(Type.String({ pattern: '^[A-Za-z0-9._*-]{1,64}$' }), { maxItems: 100 })),
+    scopes: Type.Optional(Type.Array(Type.Enum([...scopes]), { maxItems: scopes.length })),
+    origins: Type.Optional(Type.Array(Type.String({ maxLength: 256 }), { minItems: 1, maxItems: maxOrigins })),
+    uses: Type.Optional(Type.Integer({ minimum: 1, maximum: 1_000_000_000 })),
+    plan: Type.Optional(Type.String({ maxLength: 64 })),
+    addressPrefix: Type.Optional(Type.String({ maxLength: 64 })),
+    // Less than a microcredit is nothing that can be counted.
+    credits: Type.Optional(Type.Number({ minimum: 0.000_001, maximum: 100_000_000 }))
+  }, { additionalProperties: false })
+}
+
+export type SessionRequestBody = Static<ReturnType<typeof sessionRequestSchema>>
+
+/** What is minted for a body that its schema has let through. Throws `GW_BAD_REQUEST`. */
+export function readSessionRequest (body: SessionRequestBody, defaultTtlSeconds: number): SessionRequest {
+  const { subject, plan = 'default', models = ['*'], ttlSeconds = defaultTtlSeconds, origins, uses, addressPrefix, credits } = body
+  for (const origin of origins ?? []) {
+    if (!isWebOrigin(origin) && !isAppOrigin(origin)) throw badRequest('origins must be exact and https (http on this machine alone): https://app.example')
+  }
+  const addressRange = addressPrefix === undefined ? undefined : readAddressRange(addressPrefix)
+  if (addressRange === null) throw badRequest('addressPrefix must be a network: 203.0.113.0/24 or 2001:db8::/48')
+  return {
+    subject,
+    plan,
+    models,
+    ttlSeconds,
+    scopes: body.scopes ?? scopes,
+    ...(origins === undefined ? {} : { origins }),
+    ...(addressRange === undefined ? {} : { addressRange }),
+    ...(uses === undefined ? {} : { uses }),
+    ...(credits === undefined ? {} : { credits: microcredits(credits) })
+  }
+}
 
 export interface SessionRoutesOptions extends Clock {
   readonly authenticate: Authenticate
@@ -168,4 +209,84 @@ function authenticateIssuer ({ issuerToken, verifiers }: SessionRoutesOptions) {
     }
     throw wrongToken('issuer')
   }
+}
+
+export interface CookieSessionRoutesOptions extends Clock {
+  readonly authenticate: Authenticate
+  readonly revocations: Revocations
+  readonly audit: AuditTrail
+  readonly cookie: SessionCookie
+  readonly ownOrigin: OwnOrigin
+  readonly rates: Pick<Rates, 'sessions'>
+}
+
+/** `null` is how the framework shows a schema that there is no body. */
+const noBody = { type: 'object', nullable: true, additionalProperties: false } as const
+
+/** A page swaps a token, which any script in it can read, for a cookie, which none can. */
+export function cookieSessionRoutes (app: FastifyInstance, options: CookieSessionRoutesOptions): void {
+  const { authenticate, revocations, cookie, ownOrigin, rates } = options
+  const note = sessionNotes(options)
+
+  app.post('/gateway/sessions/cookie', {
+    config: { operation: 'swapSession' },
+    schema: { body: noBody },
+    ...withSlowBodies(authenticate, options.elapsed)
+  }, async (request, reply) => {
+    const { call, call: { session } } = contextOf(request, reply)
+    holdSwap(session, request, ownOrigin(request))
+    call.stage = 'admit'
+    await rates.sessions(request, session.subject)
+    const printed = await cookie.print(session)
+    await note('mint', session.subject, printed.session, { insteadOf: session.id })
+    // What scripts could read is worth nothing from here on, and of several swaps at once one gets the cookie. A person's
+    // own token stays good, for it may be in use elsewhere.
+    if (!isTokenId(session.id) && !await revocations.revoke(session.id, session.endsAt)) throw gatewayError('GW_BAD_SESSION')
+    cookie.write(printed, reply)
+    reply.code(201)
+    return { subject: session.subject, expiresAt: instant(printed.session.expiresAt) }
+  })
+}
+
+/**
+ * A page that has a cookie set for its own session would have its visitors work in that. And a browser that is not on
+ * https drops the cookie without a word: the page is told, and keeps its token.
+ */
+function holdSwap ({ isCookie }: Session, request: FastifyRequest, own: string | null): void {
+  if (isCookie) throw badRequest('Send the session token to swap as Authorization: Bearer.')
+  if (isForeignPage(request, own)) throw gatewayError('GW_ORIGIN_DENIED', { about: 'A cookie is for pages of the gateway\'s own origin.' })
+  if (own === null || !isTrustworthy(new URL(own))) {
+    throw badRequest('A session cookie needs https, and this request came without: behind a proxy set GATEWAY_TRUST_PROXY or ' +
+      'GATEWAY_PUBLIC_URL. Else keep the token and send it as Authorization: Bearer.')
+  }
+}
+
+export interface InvitationRoutesOptions {
+  readonly accept: AcceptInvitation
+  readonly page: ServedPage
+}
+
+/** Longer than any, and shorter than what is worth hashing. */
+const body = Type.Object({ invitation: Type.String({ maxLength: 256 }) }, { additionalProperties: false })
+
+/**
+ * The two doors of an invitation. The page is the same for everybody and takes nothing: programs that preview links, and
+ * scanners of mail, fetch it as they like. What it opens is in the link's fragment, which only the browser knows, and is
+ * sent when somebody presses the button.
+ */
+export function invitationRoutes (app: FastifyInstance, { accept, page }: InvitationRoutesOptions): void {
+  app.get('/gateway/invitation', { config: { operation: 'showInvitation' } }, (_request, reply) => sendPage(reply, page))
+
+  // One 404 for what was never printed, is used up, or has expired; it counts against the address, as each 404 does.
+  app.post<{ Body: Static<typeof body> }>('/gateway/invitations/accept', {
+    config: { operation: 'acceptInvitation', opensWith: 'invitation' },
+    schema: { body }
+  }, async (request, reply) => {
+    request.call.stage = 'authenticate'
+    const accepted = await accept(request.body.invitation)
+    if (accepted === null) throw gatewayError('GW_NOT_FOUND')
+    const { text, token: { id, subject, plan, expiresAt } } = accepted
+    reply.code(201)
+    return { id, token: text, subject, plan, expiresAt: instant(expiresAt) }
+  })
 }

@@ -1,13 +1,12 @@
 import type { FastifyInstance } from 'fastify'
-import { instant } from '../../domain/instant.ts'
-import { creditsFrom } from '../../domain/ledger/balance.ts'
-import type { Task, TaskLedger } from '../../domain/ledger/ledger.ts'
-import type { TaskRecord, TaskRecords } from '../../domain/ledger/records.ts'
-import { openCursor, sealCursor } from '../../domain/operator/cursor.ts'
+import { creditsFrom, type Task, type TaskLedger } from '../../domain/ledger.ts'
+import type { ListedPrice, Model } from '../../domain/policy.ts'
+import { openCursor, sealCursor, type TaskRecord, type TaskRecords } from '../../domain/records.ts'
+import { instant } from '../../domain/time.ts'
 import { badRequest } from '../../errors.ts'
-import type { SessionCall } from '../call.ts'
+import type { SessionCall } from '../context.ts'
 import type { ReadRoute } from '../read-route.ts'
-import type { ResultsOf } from '../results/result-links.ts'
+import type { ResultsOf } from './results.ts'
 
 export interface TaskRoutesOptions {
   readonly readRoute: ReadRoute
@@ -39,7 +38,7 @@ export function taskRoutes (app: FastifyInstance, { readRoute, records, ledger, 
     const { items, next } = await records.tasksOf(subject, page)
     const tasks = items.filter(({ operation }) => operation === 'generateTask')
     return {
-      tasks: await Promise.all(tasks.map(async task => ({ ...shown(task), results: await linksOf(task, call) }))),
+      tasks: await Promise.all(tasks.map(async task => ({ ...shownTask(task), results: await linksOf(task, call) }))),
       next: next === null ? null : sealCursor(subject, next)
     }
   })
@@ -54,7 +53,7 @@ function linksIn (task: Task | null, resultsOf: ResultsOf): readonly string[] {
   return task === null || task.finalAnswer === null ? [] : resultsOf({ ...task, body: task.finalAnswer })
 }
 
-function shown ({ taskId, model, stage, state, microcredits, refunded, createdAt, endedAt }: TaskRecord) {
+function shownTask ({ taskId, model, stage, state, microcredits, refunded, createdAt, endedAt }: TaskRecord) {
   return {
     taskId,
     model,
@@ -70,4 +69,21 @@ function limitFrom (limit: string | undefined): number {
   if (limit === undefined) return defaultLimit
   if (/^[1-9]\d{0,2}$/.test(limit) && Number(limit) <= maxLimit) return Number(limit)
   throw badRequest(`limit must be a whole number from 1 to ${maxLimit}.`)
+}
+
+export interface ModelRoutesOptions {
+  readonly readRoute: ReadRoute
+  readonly models: readonly Model[]
+  readonly priceOf: (model: Model) => ListedPrice | null
+}
+
+/** The models that this session may use: those the operator has written down, its plan and the session permit. */
+export function modelRoutes (app: FastifyInstance, { readRoute, models, priceOf }: ModelRoutesOptions): void {
+  const rows = models.map(model => ({ scope: model.category === 'text' ? 'llm' : 'tasks:write', shown: { ...model, price: priceOf(model) } }) as const)
+
+  readRoute(app, { url: '/gateway/models', operation: 'listModels', scope: null, query: [], task: null }, ({ context }) => {
+    const { session, plan } = context.call
+    const mayUse = rows.filter(({ scope, shown: { id } }) => session.scopes.includes(scope) && session.permits(id) && plan.permits(id))
+    return { models: mayUse.map(({ shown }) => shown) }
+  })
 }

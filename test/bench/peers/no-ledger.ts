@@ -1,8 +1,8 @@
 import closeWithGrace from 'close-with-grace'
 import { sqliteStore } from '../../../src/adapters/sqlite/store.ts'
-import { createGateway } from '../../../src/app.ts'
-import type { Task } from '../../../src/domain/ledger/ledger.ts'
+import type { Task } from '../../../src/domain/ledger.ts'
 import type { Store } from '../../../src/domain/store.ts'
+import { createGateway } from '../../../src/gateway.ts'
 import { loadSettings } from '../../../src/settings.ts'
 
 /**

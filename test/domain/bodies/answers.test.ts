@@ -1,7 +1,6 @@
 import t from 'tap'
-import { readEnvelope } from '../../../src/domain/bodies/envelope.ts'
-import { readSubmitAnswer, readSubmitFailure } from '../../../src/domain/bodies/outcome.ts'
-import { castsDoubt, readProbe } from '../../../src/domain/keys/keys.ts'
+import { readEnvelope, readSubmitAnswer, readSubmitFailure } from '../../../src/domain/answers.ts'
+import { castsDoubt, readProbe } from '../../../src/domain/key-ring.ts'
 import { UpstreamFailure } from '../../../src/domain/upstream.ts'
 
 const answer = (status: number, body: unknown) => ({

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { endedTaskIds, readBatchAnswer } from '../../../src/domain/bodies/batch-answer.ts'
+import { endedTaskIds, readBatchAnswer } from '../../../src/domain/batch.ts'
 
 const answer = (body: unknown, status = 200) => ({
   status,

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { maxBatchItems, readBatchBody } from '../../../src/domain/bodies/batch-body.ts'
+import { maxBatchItems, readBatchBody } from '../../../src/domain/batch.ts'
 
 const item = (n: number, more: object = {}) => ({ client_item_id: `c${n}`, idempotency_key: `k${n}`, input: { prompt: `cube ${n}` }, ...more })
 const read = (body: unknown) =>

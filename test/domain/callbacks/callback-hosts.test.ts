@@ -1,5 +1,5 @@
 import t from 'tap'
-import { callbackHosts } from '../../../src/domain/callbacks/callback-hosts.ts'
+import { callbackHosts } from '../../../src/domain/webhooks.ts'
 
 t.test('hosts are named exactly, or as all below a domain; the port is the caller\'s to choose', async t => {
   const hosts = callbackHosts(['app.example', '*.hooks.example', '[2606:2800:21f:cb07:6820:80da:af6b:8b2c]'])

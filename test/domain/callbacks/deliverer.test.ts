@@ -1,9 +1,8 @@
 import t from 'tap'
-import { callbackHosts } from '../../../src/domain/callbacks/callback-hosts.ts'
-import type { Courier } from '../../../src/domain/callbacks/courier.ts'
-import { deliverer } from '../../../src/domain/callbacks/deliverer.ts'
-import { type Delivery, type DeliveryAttempt, type DueDelivery, messageId, retryMs } from '../../../src/domain/callbacks/deliveries.ts'
 import { Secret } from '../../../src/domain/secret.ts'
+import {
+  callbackHosts, type Courier, deliverer, type Delivery, type DeliveryAttempt, type DueDelivery, messageId, retryMs
+} from '../../../src/domain/webhooks.ts'
 import { clock } from '../../helpers/clock.ts'
 import { until } from '../../helpers/until.ts'
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { guardedLookup, type Resolve, type ResolvedAddress } from '../../../src/domain/callbacks/guarded-lookup.ts'
+import { guardedLookup, type Resolve, type ResolvedAddress } from '../../../src/domain/egress.ts'
 
 const resolver = (addresses: string, error: Error | null = null): Resolve => (_hostname, _options, done) =>
   done(error, addresses.split(' ').filter(Boolean).map(address => ({ address, family: address.includes(':') ? 6 : 4 })))

@@ -1,7 +1,7 @@
 import { createHmac, hkdfSync } from 'node:crypto'
 import t from 'tap'
-import { webhookHeaders, webhookSecret } from '../../../src/domain/callbacks/webhook-signature.ts'
 import { Secret } from '../../../src/domain/secret.ts'
+import { webhookHeaders, webhookSecret } from '../../../src/domain/webhooks.ts'
 
 /** As published: https://github.com/standard-webhooks/standard-webhooks, the tests of its libraries. */
 const published = {

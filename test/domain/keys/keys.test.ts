@@ -1,8 +1,9 @@
 import t from 'tap'
-import { keyTrouble } from '../../../src/domain/keys/key-trouble.ts'
-import { keyRing, limitedMs, type Probe, probeIntervalMs, restMs, type Verdict } from '../../../src/domain/keys/keys.ts'
-import { retryAfterMs } from '../../../src/domain/retry-after.ts'
+import {
+  keyRing, keyTrouble, limitedMs, type Probe, probeIntervalMs, restMs, type Verdict
+} from '../../../src/domain/key-ring.ts'
 import { Secret } from '../../../src/domain/secret.ts'
+import { retryAfterMs } from '../../../src/domain/time.ts'
 import type { UpstreamKey } from '../../../src/domain/upstream.ts'
 import { clock } from '../../helpers/clock.ts'
 

@@ -1,6 +1,6 @@
 import t from 'tap'
-import { creditsFrom, creditsLeft, leastLeft } from '../../../src/domain/ledger/balance.ts'
-import { plans } from '../../../src/domain/policy/plan.ts'
+import { creditsFrom, creditsLeft, leastLeft } from '../../../src/domain/ledger.ts'
+import { plans } from '../../../src/domain/policy.ts'
 
 const planWith = (credits: number | 'unlimited') => plans({
   default: { models: ['*'], requestsPerMinute: 1, pollsPerMinute: 1, concurrentTasks: 1, credits, period: 'day' }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { fingerprintOf, readIdempotencyKey } from '../../../src/domain/ledger/idempotency.ts'
+import { fingerprintOf, readIdempotencyKey } from '../../../src/domain/ledger.ts'
 
 t.test('the quoted and the bare form of a key are one key', async t => {
   for (const [quoted, bare] of [

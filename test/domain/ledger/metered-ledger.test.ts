@@ -1,6 +1,6 @@
 import t from 'tap'
-import type { Demand, TaskLedger } from '../../../src/domain/ledger/ledger.ts'
-import { meteredLedger } from '../../../src/domain/ledger/metered-ledger.ts'
+import { meteredLedger } from '../../../src/domain/ledger-client.ts'
+import type { Demand, TaskLedger } from '../../../src/domain/ledger.ts'
 import { gatewayError } from '../../../src/errors.ts'
 
 const demand: Demand = {

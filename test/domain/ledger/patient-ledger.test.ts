@@ -1,6 +1,6 @@
 import t from 'tap'
-import type { ReservationId, Step, TaskLedger } from '../../../src/domain/ledger/ledger.ts'
-import { patientLedger } from '../../../src/domain/ledger/patient-ledger.ts'
+import { patientLedger } from '../../../src/domain/ledger-client.ts'
+import type { ReservationId, Step, TaskLedger } from '../../../src/domain/ledger.ts'
 import { gatewayError } from '../../../src/errors.ts'
 import { clock } from '../../helpers/clock.ts'
 

@@ -1,7 +1,5 @@
 import t from 'tap'
-import type { AuditEntry, AuditTrail } from '../../../src/domain/ledger/audit.ts'
-import { refusals } from '../../../src/domain/operator/refusals.ts'
-import { settingsRecord } from '../../../src/domain/operator/settings-record.ts'
+import { type AuditEntry, type AuditTrail, refusals, settingsRecord } from '../../../src/domain/audit.ts'
 import { gatewayError } from '../../../src/errors.ts'
 import { clock } from '../../helpers/clock.ts'
 

@@ -1,7 +1,7 @@
 import t from 'tap'
-import type { AuditEntry } from '../../../src/domain/ledger/audit.ts'
-import type { TaskRecord } from '../../../src/domain/ledger/records.ts'
-import { operator } from '../../../src/domain/operator/operator.ts'
+import { operator } from '../../../src/domain/admin.ts'
+import type { AuditEntry } from '../../../src/domain/audit.ts'
+import type { TaskRecord } from '../../../src/domain/records.ts'
 import { gatewayError } from '../../../src/errors.ts'
 
 /** An operator over so many unknown tasks in memory, and what was written and done, in order. */

@@ -1,6 +1,5 @@
 import t from 'tap'
-import type { AuditEntry } from '../../../src/domain/ledger/audit.ts'
-import { rotations } from '../../../src/domain/operator/rotations.ts'
+import { type AuditEntry, rotations } from '../../../src/domain/audit.ts'
 import { gatewayError } from '../../../src/errors.ts'
 
 /** A trail in memory, which can be down, and which takes its time. */

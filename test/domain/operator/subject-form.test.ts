@@ -1,6 +1,6 @@
 import t from 'tap'
 import { sqliteStore } from '../../../src/adapters/sqlite/store.ts'
-import { isKnownSession } from '../../../src/domain/operator/subject-form.ts'
+import { isKnownSession } from '../../../src/domain/admin.ts'
 import { clock } from '../../helpers/clock.ts'
 
 t.test('the audit trail is read to its end for a session that it may speak of', async t => {

@@ -1,9 +1,8 @@
 import t from 'tap'
 import { sqliteStore } from '../../../src/adapters/sqlite/store.ts'
-import { tokenDesk } from '../../../src/domain/operator/token-desk.ts'
-import { readTokenWish } from '../../../src/domain/operator/token-wish.ts'
-import { invitations } from '../../../src/domain/sessions/invitations.ts'
-import { issueTimes } from '../../../src/domain/sessions/issue-times.ts'
+import { issueTimes } from '../../../src/domain/session.ts'
+import { readTokenWish, tokenDesk } from '../../../src/domain/token-admin.ts'
+import { invitations } from '../../../src/domain/tokens.ts'
 import { terms } from '../../contracts/open-books.ts'
 import { clock } from '../../helpers/clock.ts'
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { categoryOf, intervalBy, type Model, priceList } from '../../../src/domain/policy/models.ts'
+import { categoryOf, intervalBy, type Model, priceList } from '../../../src/domain/policy.ts'
 
 const models: readonly Model[] = [
   { id: 'nano-banana', category: 'image' }, { id: 'happyHorse', category: 'video' }, { id: 'suno', category: 'audio' }, { id: 'gpt-5.4', category: 'text' }

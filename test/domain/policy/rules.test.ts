@@ -1,8 +1,5 @@
 import t from 'tap'
-import { caps } from '../../../src/domain/policy/caps.ts'
-import { globs } from '../../../src/domain/policy/glob.ts'
-import { periodAt, plans } from '../../../src/domain/policy/plan.ts'
-import { microcredits, pricing } from '../../../src/domain/policy/pricing.ts'
+import { caps, globs, microcredits, periodAt, plans, pricing } from '../../../src/domain/policy.ts'
 
 t.test('a glob knows one wildcard, and an empty list matches nothing', async t => {
   const permits = globs(['sora-2*', 'nano.banana'])

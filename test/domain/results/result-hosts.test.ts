@@ -1,5 +1,5 @@
 import t from 'tap'
-import { isWithin, resultHosts } from '../../../src/domain/results/result-hosts.ts'
+import { isWithin, resultHosts } from '../../../src/domain/egress.ts'
 
 const targetOf = resultHosts({ hosts: ['*.apixo.ai', 'cdn.example', '203.0.114.9', '10.0.0.5', '127.0.0.1', '[::1]', 'localhost'], ownOrigin: 'http://sandbox:8080' })
 

@@ -1,7 +1,5 @@
 import t from 'tap'
-import { byteRange } from '../../../src/domain/results/byte-range.ts'
-import { fileNameOf, mediumOf } from '../../../src/domain/results/media-types.ts'
-import { isPastLife, resultLifeMs, resultUrls } from '../../../src/domain/results/results.ts'
+import { byteRange, fileNameOf, isPastLife, mediumOf, resultLifeMs, resultUrls } from '../../../src/domain/results.ts'
 
 function urlsOf (data: unknown) {
   return resultUrls({ finalAnswer: Buffer.from(JSON.stringify({ code: 200, message: 'success', data })) })

@@ -1,8 +1,8 @@
 import { createHmac } from 'node:crypto'
 import t from 'tap'
 import { signedSessions } from '../../../src/adapters/signed-sessions.ts'
-import type { Task } from '../../../src/domain/ledger/ledger.ts'
-import { resultTickets } from '../../../src/domain/results/tickets.ts'
+import type { Task } from '../../../src/domain/ledger.ts'
+import { resultTickets } from '../../../src/domain/results.ts'
 import { Secret } from '../../../src/domain/secret.ts'
 import { clock } from '../../helpers/clock.ts'
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { isInRange, readAddressRange } from '../../../src/domain/sessions/address-range.ts'
+import { isInRange, readAddressRange } from '../../../src/domain/session.ts'
 
 t.test('a network is read in each way that means one thing, and written in one', async t => {
   for (const [text, range] of [

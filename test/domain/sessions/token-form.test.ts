@@ -1,5 +1,5 @@
 import t from 'tap'
-import { hashOf, idIn, isHashOf, isTokenId, isTokenLike, newTokenId, printSecret } from '../../../src/domain/sessions/token-form.ts'
+import { hashOf, idIn, isHashOf, isTokenId, isTokenLike, newTokenId, printSecret } from '../../../src/domain/tokens.ts'
 
 t.test('a token is a text that a search for secrets finds, and a double click selects', async t => {
   for (let count = 0; count < 100; count++) {

@@ -1,9 +1,9 @@
 import t, { type Test } from 'tap'
 import { sqliteStore } from '../../../src/adapters/sqlite/store.ts'
-import { type Revocations, standInsOf } from '../../../src/domain/sessions/session.ts'
-import { hashOf, newTokenId, printSecret } from '../../../src/domain/sessions/token-form.ts'
-import { recentTokens, teamTokens, tokenSessions } from '../../../src/domain/sessions/token-sessions.ts'
-import type { Token, TokenBook } from '../../../src/domain/sessions/tokens.ts'
+import { type Revocations, standInsOf } from '../../../src/domain/session.ts'
+import {
+  hashOf, newTokenId, printSecret, recentTokens, teamTokens, type Token, type TokenBook, tokenSessions
+} from '../../../src/domain/tokens.ts'
 import { gatewayError } from '../../../src/errors.ts'
 import { terms } from '../../contracts/open-books.ts'
 import { sessionVerifierContract } from '../../contracts/session-verifier.ts'

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { isTrustworthy, isWebOrigin } from '../../../src/domain/sessions/web-origin.ts'
+import { isTrustworthy, isWebOrigin } from '../../../src/domain/session.ts'
 
 t.test('a web origin is exact, and nobody on the way can pretend to be it', async t => {
   for (const origin of ['https://app.example', 'https://app.example:8443', 'https://203.0.113.9', 'https://xn--4ca.example', 'http://localhost:5173', 'http://app.localhost', 'http://127.0.0.1:1', 'http://[::1]:3']) {

@@ -1,10 +1,11 @@
 import t from 'tap'
-import type { KeyStatus } from '../../../src/domain/keys/key-entry.ts'
-import type { Task } from '../../../src/domain/ledger/ledger.ts'
-import { operationOf } from '../../../src/domain/policy/catalog.ts'
-import { goneKeys } from '../../../src/domain/status/gone-keys.ts'
-import { statusCall } from '../../../src/domain/status/status-call.ts'
-import { type Upstream, type UpstreamAnswer, UpstreamFailure, type UpstreamKey } from '../../../src/domain/upstream.ts'
+import { goneKeys } from '../../../src/domain/gone-keys.ts'
+import type { KeyStatus } from '../../../src/domain/key-ring.ts'
+import type { Task } from '../../../src/domain/ledger.ts'
+import { statusCall } from '../../../src/domain/status-poller.ts'
+import {
+  operationOf, type Upstream, type UpstreamAnswer, UpstreamFailure, type UpstreamKey
+} from '../../../src/domain/upstream.ts'
 import { clock } from '../../helpers/clock.ts'
 import { until } from '../../helpers/until.ts'
 

@@ -1,9 +1,10 @@
 import t from 'tap'
-import type { Task } from '../../../src/domain/ledger/ledger.ts'
-import type { TaskEnd, TaskRecord } from '../../../src/domain/ledger/records.ts'
-import type { TaskEvent } from '../../../src/domain/status/events.ts'
-import { endsPerPage, feedDepth, replayMs, slackMs, subjectFeed, type FeedCursor } from '../../../src/domain/status/subject-feed.ts'
-import type { SubjectWatcher, TaskWatcher } from '../../../src/domain/status/watching.ts'
+import type { Task } from '../../../src/domain/ledger.ts'
+import type { TaskEnd, TaskRecord } from '../../../src/domain/records.ts'
+import type { TaskEvent } from '../../../src/domain/status-poller.ts'
+import {
+  endsPerPage, type FeedCursor, feedDepth, replayMs, slackMs, subjectFeed, type SubjectWatcher, type TaskWatcher
+} from '../../../src/domain/task-watcher.ts'
 import { gatewayError } from '../../../src/errors.ts'
 import { taskEvent } from '../../contracts/task-events.ts'
 import { clock } from '../../helpers/clock.ts'

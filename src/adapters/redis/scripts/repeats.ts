@@ -1,5 +1,5 @@
-import { maxRepeats, repeatMs } from '../../../domain/ledger/repeats.ts'
-import { deadMs, slackMs } from '../key-lifetimes.ts'
+import { maxRepeats, repeatMs } from '../../../domain/ledger.ts'
+import { deadMs, slackMs } from '../keys.ts'
 
 /** Of those that are remembered, so many of the oldest are looked through before it is said that there are too many. */
 const trimmedAtOnce = 5

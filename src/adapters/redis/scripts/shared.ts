@@ -1,6 +1,5 @@
-import { auditRetentionMs } from '../../../domain/ledger/audit.ts'
-import { tokenScripts } from './tokens.ts'
-import { turnScripts } from './turns.ts'
+import { auditRetentionMs } from '../../../domain/audit.ts'
+import { tokenScripts, turnScripts } from './records.ts'
 
 /** Entries of the audit trail that are kept of what callers do, and as many refusals, about: Redis drops whole nodes. */
 const auditEntries = 100_000

@@ -1,0 +1,468 @@
+import {
+  createLocalJWKSet, errors, type JWK, type JWTPayload, jwtVerify, type JWTVerifyGetKey, type JWTVerifyOptions,
+  type JWTVerifyResult
+} from 'jose'
+import { LRUCache } from 'lru-cache'
+import { createSecretKey, hash, type KeyObject } from 'node:crypto'
+import { globs } from '../domain/policy.ts'
+import { derived, type Live, type Secret } from '../domain/secret.ts'
+import { type Scope, scopes, type Session, type SessionVerifier, unscoped } from '../domain/session.ts'
+import { type Clock, endOfTime } from '../domain/time.ts'
+import { gatewayError } from '../errors.ts'
+
+/**
+ * How the claims of an issuer become a session. A claim is named as it stands in the token, or by its path:
+ * `app_metadata.plan`. One that users can write themselves must not be named here.
+ */
+export interface ClaimRules {
+  /** The `iss` of its tokens, letter for letter. */
+  readonly issuer: string
+  /** Stands before its subjects and session ids in place of the issuer. */
+  readonly subjectPrefix?: string
+  /** `sub` by default. */
+  readonly subjectClaim?: string
+  /** Of tokens without `planClaim`. */
+  readonly plan: string
+  readonly planClaim?: string
+  /** Names the claim that lists models; all models otherwise. A token without it may use none. */
+  readonly modelsClaim?: string
+  /** Names the claim that lists scopes, among others that mean nothing here; all scopes otherwise. */
+  readonly scopesClaim?: string
+  /** Claims that a token must carry, each with one of these values. */
+  readonly claims?: Readonly<Record<string, ReadonlyArray<string | boolean>>>
+}
+
+/** Names of subjects and sessions end up in logs, labels of stores and keys of maps: printable text, and not long. */
+const printable = /^[^\p{Cc}\p{Cs}]+$/u
+const maxSubjectLength = 160
+const maxIdLength = 128
+const maxModels = 100
+/** An issuer may date its tokens so far ahead of our clock, ms: what ends all sessions until now must not miss any. */
+const aheadMs = 60_000
+const modelGlob = /^[A-Za-z0-9._*-]{1,64}$/
+
+/**
+ * The session that a verified token stands for. Throws when a claim is missing or is not what it has to be; the message
+ * names the claim and never its value.
+ */
+export function sessionFrom (payload: JWTPayload, token: string, { now, ...rules }: ClaimRules & { readonly now: () => number }): Session {
+  const { plan, planClaim, modelsClaim, scopesClaim, issuer, subjectPrefix = issuer } = rules
+  for (const [claim, values] of Object.entries(rules.claims ?? {})) {
+    const given: unknown[] = [claimAt(payload, claim)].flat()
+    if (!values.some(value => given.includes(value))) throw wrong(claim)
+  }
+  const models = modelsClaim === undefined ? ['*'] : modelsFrom(payload, modelsClaim)
+  const listed = scopesClaim === undefined ? scopes : textsFrom(payload, scopesClaim)
+  return unscoped({
+    id: `${subjectPrefix}:${idOf(payload, token)}`,
+    subject: subjectFrom(payload, rules.subjectClaim ?? 'sub', subjectPrefix),
+    plan: planClaim === undefined ? plan : planFrom(payload, planClaim, plan),
+    models,
+    permits: globs(models),
+    scopes: scopes.filter((scope: Scope) => listed.includes(scope)),
+    ...lifetimeFrom(payload, now())
+  })
+}
+
+/** A claim by its own name, which may have dots in it, or by its path. */
+function claimAt (payload: JWTPayload, name: string): unknown {
+  if (Object.hasOwn(payload, name)) return payload[name]
+  return name.split('.').reduce<unknown>((value, key) =>
+    typeof value === 'object' && value !== null && Object.hasOwn(value, key) ? (value as JWTPayload)[key] : undefined, payload)
+}
+
+function wrong (claim: string): Error {
+  return new Error(`the claim ${claim} is not what it has to be`)
+}
+
+function subjectFrom (payload: JWTPayload, claim: string, prefix: string): string {
+  const own = claimAt(payload, claim)
+  if (typeof own !== 'string' || !printable.test(own)) throw wrong(claim)
+  const subject = `${prefix}:${own}`
+  if (subject.length > maxSubjectLength) throw wrong(claim)
+  return subject
+}
+
+/**
+ * What a session is revoked by. Without a usable `jti` it is made of what the issuer signed, and not of the signature:
+ * for ECDSA anybody can make a second one of the first that is as good, and would have a session that was not revoked.
+ */
+function idOf ({ jti }: JWTPayload, token: string): string {
+  if (typeof jti === 'string' && jti.length <= maxIdLength && printable.test(jti)) return jti
+  return hash('sha256', token.slice(0, token.lastIndexOf('.')), 'base64url')
+}
+
+/** A plan that is there and wrong is never quietly another one. Whether there is such a plan is asked by authenticate. */
+function planFrom (payload: JWTPayload, claim: string, absent: string): string {
+  const plan = claimAt(payload, claim)
+  if (plan === undefined) return absent
+  if (typeof plan !== 'string') throw wrong(claim)
+  return plan
+}
+
+function modelsFrom (payload: JWTPayload, claim: string): string[] {
+  const models = textsFrom(payload, claim)
+  if (models.length > maxModels || !models.every(model => modelGlob.test(model))) throw wrong(claim)
+  return models
+}
+
+/** A list, or a text of words as in `scope` (RFC 8693 section 4.2). Absent is empty, and empty means none. */
+function textsFrom (payload: JWTPayload, claim: string): string[] {
+  const value = claimAt(payload, claim)
+  const texts: unknown[] = typeof value === 'string' ? value.split(' ').filter(word => word !== '') : [value ?? []].flat()
+  if (!texts.every(text => typeof text === 'string')) throw wrong(claim)
+  return texts as string[]
+}
+
+/**
+ * The end has no grace: revocations are forgotten at `expiresAt`, and a revoked session must not come back. A token that
+ * does not say when it began counts as old, so that whatever ends old sessions ends it too.
+ */
+function lifetimeFrom ({ exp, iat, nbf }: JWTPayload, now: number): Pick<Session, 'issuedAt' | 'expiresAt'> {
+  const expiresAt = Math.floor(exp! * 1000)
+  const issuedAt = Math.floor((iat ?? nbf ?? 0) * 1000)
+  if (expiresAt <= now || expiresAt > endOfTime) throw wrong('exp')
+  if (issuedAt < 0 || issuedAt > now + aheadMs) throw wrong('iat')
+  return { issuedAt, expiresAt }
+}
+
+/** Finds the key of a token by its header. Another function each time that the issuer publishes other keys. */
+export type KeySet = JWTVerifyGetKey
+
+/** The keys that an issuer signs with. Neither method throws; `undefined`: none are known. */
+export interface IssuerKeys {
+  /** The keys as far as known. Sees to it that they do not grow old, mostly without waiting for that. */
+  current (): Promise<KeySet | undefined>
+  /** The keys after asking the issuer once more, or as they were when it was asked a moment ago. */
+  renewed (): Promise<KeySet | undefined>
+}
+
+/** The secrets that an issuer shares with us. While they rotate, a token under any of them is good. */
+export function sharedKeys (secrets: Live<readonly Secret[]>): IssuerKeys {
+  const keys = derived(secrets, list => anyOf(list.map(secret => createSecretKey(Buffer.from(secret.reveal())))))
+  return { current: async () => keys.current, renewed: async () => keys.current }
+}
+
+/** Tokens rarely name the shared secret that signed them: each is tried, as with published keys that have no `kid`. */
+function anyOf (keys: readonly KeyObject[]): KeySet {
+  return async () => {
+    throw Object.assign(new errors.JWKSMultipleMatchingKeys(), {
+      async * [Symbol.asyncIterator] () { yield * keys }
+    })
+  }
+}
+
+/** As an issuer's documents were read. */
+export interface Publication {
+  /** Each key. Two publications of the same ones are one, in whatever order: an issuer may have several servers. */
+  readonly texts: ReadonlySet<string>
+  readonly keys: KeySet
+}
+
+export interface PublishedKeysOptions {
+  readonly load: () => Promise<Publication>
+  /** Monotonic ms: an issuer's new key must not have to wait for a wall clock that was put back. */
+  readonly elapsed: () => number
+  readonly onFailed: (error: unknown) => void
+  /** One of those before is gone. */
+  readonly onChanged: () => void
+}
+
+/** From this age on they are renewed while they are used, ms. */
+const freshMs = 600_000
+/** From this age on they are not used before the issuer was asked: it may have taken one back, ms. */
+const staleMs = 1_200_000
+/** Made-up key ids must not become a flood of requests to the issuer: it is asked once in this time, ms. */
+const coolDownMs = 30_000
+/** The same while there are no keys at all and nobody can be let in, ms. */
+const emptyCoolDownMs = 5000
+
+/**
+ * The keys that an issuer publishes. One request at a time, whoever asks; while the issuer is down or answers rubbish,
+ * the keys known before stay in use.
+ */
+export function publishedKeys ({ load, elapsed, onFailed, onChanged }: PublishedKeysOptions): IssuerKeys {
+  let published: Publication | undefined
+  let confirmedAt = -Infinity
+  let restUntil = -Infinity
+  let running: Promise<void> | undefined
+
+  const ask = async (): Promise<void> => {
+    try {
+      const [before, next] = [published, await load()]
+      confirmedAt = elapsed()
+      if (before?.texts.symmetricDifference(next.texts).size === 0) return
+      published = next
+      if (before?.texts.isSubsetOf(next.texts) === false) onChanged()
+    } catch (error) {
+      onFailed(error)
+    } finally {
+      running = undefined
+    }
+  }
+
+  const renew = async (): Promise<void> => {
+    if (running === undefined && elapsed() >= restUntil) {
+      restUntil = elapsed() + (published === undefined ? emptyCoolDownMs : coolDownMs)
+      running = ask()
+    }
+    await running
+  }
+
+  // At start, so that the first caller need not wait. It starts no cool-down: the next token asks again if it fails.
+  running = ask()
+
+  return {
+    async current () {
+      const age = elapsed() - confirmedAt
+      const renewal = age >= freshMs ? renew() : undefined
+      if (age >= staleMs) await renewal
+      return published?.keys
+    },
+
+    async renewed () {
+      await renew()
+      return published?.keys
+    }
+  }
+}
+
+export interface KeyDocumentsOptions {
+  readonly issuer: string
+  /** Without it the issuer's own configuration says where. */
+  readonly jwksUrl?: string
+  readonly algorithms: readonly string[]
+  /** For all documents together, ms. */
+  readonly timeoutMs: number
+}
+
+const maxBytes = 262_144
+const maxKeys = 100
+
+/**
+ * Reads the documents in which an issuer publishes its keys. Rejects when they can not be had in time, are too long, or
+ * hold no key that would fit.
+ */
+export function keyDocuments ({ issuer, jwksUrl, algorithms, timeoutMs }: KeyDocumentsOptions): () => Promise<Publication> {
+  let known = jwksUrl
+  return async () => {
+    const signal = AbortSignal.timeout(timeoutMs)
+    const url = known ?? await discover(issuer, signal)
+    // The issuer may move its keys: where they were found is asked anew once they are no longer there.
+    known = jwksUrl
+    const text = await read(url, signal)
+    const fitting = fittingKeys(JSON.parse(text), algorithms)
+    known = url
+    return { texts: new Set(fitting.map(textOf)), keys: createLocalJWKSet({ keys: fitting }) }
+  }
+}
+
+/** https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfig (sections 4.1 and 4.3) */
+async function discover (issuer: string, signal: AbortSignal): Promise<string> {
+  const { issuer: named, jwks_uri: jwksUri } =
+    JSON.parse(await read(`${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`, signal)) ?? {}
+  if (named !== issuer) throw new Error('the configuration is that of another issuer')
+  const url = typeof jwksUri === 'string' ? URL.parse(jwksUri) : null
+  // Over plain http: a stranger on the way could add keys. An issuer on this machine has no way for strangers.
+  if (url === null || (url.protocol !== 'https:' && url.origin !== new URL(issuer).origin)) {
+    throw new Error('the configuration names no https: URL of keys')
+  }
+  return url.href
+}
+
+/** Redirects are refused: only the URL itself was trusted. What it says is counted as it comes, after decompression. */
+async function read (url: string, signal: AbortSignal): Promise<string> {
+  const response = await fetch(url, { signal, redirect: 'manual', headers: { accept: 'application/json' } })
+  const chunks: Uint8Array[] = []
+  let length = 0
+  for await (const chunk of response.body ?? []) {
+    length += chunk.byteLength
+    if (length > maxBytes) throw new Error(`${url} has more than ${maxBytes} bytes`)
+    chunks.push(chunk)
+  }
+  if (response.status !== 200) throw new Error(`${url} answered ${response.status}`)
+  return Buffer.concat(chunks).toString()
+}
+
+const keyTypes: Readonly<Record<string, string>> = { RS: 'RSA', PS: 'RSA', ES: 'EC', Ed: 'OKP' }
+
+/** Keys for something else, secret ones, and what is no key at all are left out, so that they spoil no others. */
+function fittingKeys (set: unknown, algorithms: readonly string[]): JWK[] {
+  const types = new Set(algorithms.map(algorithm => keyTypes[algorithm.slice(0, 2)]))
+  const fits = (key: JWK | null): boolean => types.has(key?.kty) && key!.d === undefined &&
+    (key!.use ?? 'sig') === 'sig' && (key!.alg === undefined || algorithms.includes(key!.alg))
+  const { keys } = (set ?? {}) as { keys?: Array<JWK | null> }
+  const fitting = Array.isArray(keys) ? keys.filter(fits) as JWK[] : []
+  if (fitting.length === 0) throw new Error(`no key for ${algorithms.join(', ')} is published`)
+  return fitting.slice(0, maxKeys)
+}
+
+/** The same for the same key, in whatever order its members stand. */
+function textOf (key: JWK): string {
+  return JSON.stringify(Object.entries(key).sort(([one], [other]) => one < other ? -1 : 1))
+}
+
+export interface SignatureRules {
+  readonly issuer: string
+  readonly audience?: string
+  readonly algorithms: readonly string[]
+  readonly source: IssuerKeys
+  readonly now: () => number
+}
+
+/** How far the issuer's clock may be ahead of ours. An expiry has no such grace. */
+const clockToleranceMs = 30_000
+/** Without a `kid` several keys may fit; a forged token is not worth more tries. Settings hold no more shared secrets. */
+const maxTries = 5
+/**
+ * ID tokens and access tokens (RFC 9068). An issuer signs other things with the same keys and for the same audience,
+ * such as logout tokens; they open nothing (RFC 8725 section 3.11).
+ */
+const types = new Set(['jwt', 'at+jwt'])
+
+/**
+ * Holds a token against the keys of its issuer, and its standard claims against the rules. `jwk`, `jku`, `x5u` and `x5c`
+ * in its header are never looked at: a token does not say whom to trust. Throws when anything is wrong.
+ */
+export async function verifiedToken (token: string, rules: SignatureRules): Promise<{ readonly payload: JWTPayload, readonly keys: KeySet }> {
+  const { issuer, audience, algorithms, source, now } = rules
+  const options: JWTVerifyOptions = {
+    issuer,
+    algorithms: [...algorithms],
+    requiredClaims: ['exp'],
+    clockTolerance: clockToleranceMs / 1000,
+    currentDate: new Date(now()),
+    ...(audience === undefined ? {} : { audience })
+  }
+  const { payload, protectedHeader: { typ = 'JWT' }, keys } = await withKeys(source, keys => withAnyKey(token, keys, options))
+  if (!types.has(typ.toLowerCase().replace(/^application\//, ''))) throw new Error('this type of token is no session')
+  return { payload, keys }
+}
+
+/** A key that nobody knows yet may be a new one: the issuer is asked once, if it was not a moment ago. */
+async function withKeys (source: IssuerKeys, verify: (keys: KeySet) => Promise<JWTVerifyResult>) {
+  const keys = await source.current()
+  try {
+    if (keys === undefined) throw new errors.JWKSNoMatchingKey()
+    return { ...await verify(keys), keys }
+  } catch (error) {
+    if (!isUnknownKey(error)) throw error
+    const renewed = await source.renewed()
+    if (renewed === undefined || renewed === keys) throw error
+    return { ...await verify(renewed), keys: renewed }
+  }
+}
+
+/** Also a signature that does not fit: some issuers name no key, or use one name for all of them. */
+function isUnknownKey (error: unknown): boolean {
+  return error instanceof errors.JWKSNoMatchingKey || error instanceof errors.JWSSignatureVerificationFailed
+}
+
+async function withAnyKey (token: string, keys: KeySet, options: JWTVerifyOptions): Promise<JWTVerifyResult> {
+  try {
+    return await jwtVerify(token, keys, options)
+  } catch (error) {
+    if (!(error instanceof errors.JWKSMultipleMatchingKeys)) throw error
+    let tries = 0
+    for await (const key of error) {
+      try {
+        return await jwtVerify(token, key, options)
+      } catch (failure) {
+        if (!(failure instanceof errors.JWSSignatureVerificationFailed) || ++tries === maxTries) throw failure
+      }
+    }
+    throw new errors.JWSSignatureVerificationFailed()
+  }
+}
+
+const verifiedTokens = 10_000
+/** Headers as a whole hold 16 KiB. */
+const maxTokenLength = 12_288
+/** For all documents of one renewal; less than what a request waits for a verifier, ms. */
+const documentsMs = 4000
+
+/** Somebody else who issues sessions (`issuers` in config/gateway.yaml). */
+export interface TrustedIssuer extends ClaimRules {
+  /** Where its public keys are. Without it, and without a secret, they are found by OpenID Connect Discovery. */
+  readonly jwksUrl?: string
+  /** The only algorithms accepted: HS ones for a secret, and none of them otherwise. */
+  readonly algorithms: readonly string[]
+  readonly audience?: string
+}
+
+export interface JwtSessionsOptions extends Clock {
+  readonly issuers: readonly TrustedIssuer[]
+  /**
+   * Secrets shared with issuers, by the `iss` of their tokens: all of them verify, so that they can rotate. When one is
+   * taken away, the sessions under it have ended.
+   */
+  readonly secrets: ReadonlyMap<string, Live<readonly Secret[]>>
+  /** The keys of an issuer could not be had. Those known before stay in use; it is tried again on its next tokens. */
+  readonly onKeysFailed: (issuer: string, error: unknown) => void
+  /** An issuer publishes other keys than before; sessions under a key that is gone have ended. */
+  readonly onKeysChanged?: () => void
+  /** For all documents of one renewal, ms. */
+  readonly timeoutMs?: number
+}
+
+interface Verified { readonly session: Session, readonly keys: KeySet, readonly source: IssuerKeys }
+
+/**
+ * Sessions issued elsewhere, as signed JWTs (RFC 7519, with the advice of RFC 8725). A token belongs to the issuer that
+ * its `iss` names, letter for letter; no other one is asked, and nothing is fetched for a token that names none of them.
+ *
+ * Verified tokens are remembered by the SHA-256 of the whole token until they expire, or until their issuer has other
+ * keys. Whether a session was revoked is never remembered here. Keys are fetched in the background from the first
+ * moment; an issuer that can not be reached keeps nobody from starting.
+ */
+export function jwtSessions (
+  { issuers, secrets, now, elapsed, onKeysFailed, onKeysChanged = () => {}, timeoutMs = documentsMs }: JwtSessionsOptions
+): SessionVerifier {
+  const trusted = new Map(issuers.map(rules => [rules.issuer, { rules, source: keysOf(rules) }]))
+  const verified = new LRUCache<string, Verified>({ max: verifiedTokens })
+
+  function keysOf (rules: TrustedIssuer): IssuerKeys {
+    const shared = secrets.get(rules.issuer)
+    if (shared !== undefined) return sharedKeys(shared)
+    const load = keyDocuments({ ...rules, timeoutMs })
+    return publishedKeys({ load, elapsed, onFailed: error => onKeysFailed(rules.issuer, error), onChanged: onKeysChanged })
+  }
+
+  async function verifyFresh (token: string): Promise<Verified | null> {
+    const { rules, source } = trusted.get(issuerOf(token)) ?? {}
+    if (rules === undefined || source === undefined) return null
+    try {
+      const { payload, keys } = await verifiedToken(token, { ...rules, source, now })
+      return { session: sessionFrom(payload, token, { ...rules, now }), keys, source }
+    } catch (cause) {
+      throw gatewayError('GW_BAD_SESSION', { cause })
+    }
+  }
+
+  return {
+    async verify (token) {
+      const digest = hash('sha256', token, 'base64')
+      const known = verified.get(digest)
+      if (known !== undefined) {
+        if (known.session.expiresAt <= now()) throw gatewayError('GW_BAD_SESSION')
+        if (known.keys === await known.source.current()) return known.session
+      }
+      const fresh = await verifyFresh(token)
+      if (fresh === null) return null
+      verified.set(digest, fresh)
+      return fresh.session
+    }
+  }
+}
+
+/** The issuer that a token claims to be of; nothing of it has been verified then. `''`: it names none. */
+function issuerOf (token: string): string {
+  const [, payload, signature, more] = token.length > maxTokenLength ? [] : token.split('.', 4)
+  if (payload === undefined || signature === undefined || more !== undefined) return ''
+  try {
+    const { iss } = JSON.parse(Buffer.from(payload, 'base64url').toString()) as { iss?: unknown }
+    return typeof iss === 'string' ? iss : ''
+  } catch {
+    return ''
+  }
+}

@@ -1,0 +1,76 @@
+import { LRUCache } from 'lru-cache'
+import type { LastStatus, StatusTurns, TaskEvent, TaskEvents } from '../domain/status-poller.ts'
+import type { Timers } from '../domain/time.ts'
+
+/** Task events within one process: nothing is lost on the way, so there is never a gap. */
+export function localEvents (): TaskEvents {
+  const listeners = new Set<{ readonly hear: (event: TaskEvent) => void }>()
+
+  return {
+    publish (event) {
+      // A copy: a listener may well end its own subscription, or another's, while it is told.
+      for (const listener of [...listeners]) if (listeners.has(listener)) listener.hear(event)
+    },
+    subscribe (hear) {
+      const listener = { hear } // the same function may listen twice
+      listeners.add(listener)
+      return () => { listeners.delete(listener) }
+    }
+  }
+}
+
+export interface LocalTurnsOptions {
+  /** Monotonic ms. */
+  readonly elapsed: () => number
+  /** A turn that nobody has ended by then is free again, ms: longer than a status call may last. */
+  readonly leaseMs: number
+}
+
+interface Entry {
+  readonly last: LastStatus | null
+  readonly isAsking: boolean
+  /** Monotonic ms. */
+  readonly freeAt: number
+  /** When a turn was taken last because there was news, monotonic ms. */
+  readonly newsAt: number
+}
+
+/** Memory for last answers; the task asked about longest ago is forgotten first, which costs one early call. */
+const maxBytes = 64 * 1024 * 1024
+/** About what an entry takes beside its body. */
+const entryBytes = 500
+
+/** The turns of one process. */
+export function localTurns ({ elapsed, leaseMs }: LocalTurnsOptions): StatusTurns {
+  const entries = new LRUCache<string, Entry>({
+    maxSize: maxBytes,
+    sizeCalculation: ({ last }) => entryBytes + (last === null ? 0 : last.body.length)
+  })
+
+  return {
+    async take (taskId, intervalMs, hasNews = false) {
+      const entry = entries.get(taskId)
+      const newsAt = entry?.newsAt ?? -Infinity
+      const isUrgent = hasNews && entry?.isAsking === false && newsAt + intervalMs <= elapsed()
+      if (entry === undefined || entry.freeAt <= elapsed() || isUrgent) {
+        entries.set(taskId, { last: entry?.last ?? null, isAsking: true, freeAt: elapsed() + leaseMs, newsAt: hasNews ? elapsed() : newsAt })
+        return { mine: true }
+      }
+      return { mine: false, last: entry.last, nextInMs: entry.isAsking ? 0 : entry.freeAt - elapsed() }
+    },
+    async end (taskId, last, intervalMs) {
+      if (last === null) entries.delete(taskId)
+      else entries.set(taskId, { last, isAsking: false, freeAt: elapsed() + intervalMs, newsAt: entries.get(taskId)?.newsAt ?? -Infinity })
+    }
+  }
+}
+
+/** The timers of Node. None of them keeps the program from ending. */
+export function nodeTimers (): Timers {
+  return {
+    after (ms, run) {
+      const timer = setTimeout(run, ms).unref()
+      return () => clearTimeout(timer)
+    }
+  }
+}

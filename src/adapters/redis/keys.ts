@@ -1,0 +1,120 @@
+import type { AuditPart } from '../../domain/audit.ts'
+import type { LedgerTerms } from '../../domain/ledger.ts'
+
+/** Where things stand in Redis. What stands in braces decides the hash slot: keys with the same braces stand together. */
+export interface KeyNames {
+  /** The one that all other keys of a subject are derived from, in the scripts. */
+  account (subject: string): string
+  reservation (place: Place): string
+  /** The reservation that a task id belongs to. */
+  owner (taskId: string): string
+  turn (taskId: string): string
+  /** A part of the subjects that have something unfinished. */
+  busy (shard: number): string
+  revocation (sessionId: string): string
+  /** When all sessions of a subject were revoked. */
+  revocationOf (subject: string): string
+  /** The reservation that the hash of a callback's secret belongs to. */
+  callback (secretHash: string): string
+  /** The subjects that may have deliveries. */
+  readonly deliveries: string
+  guestCount (name: string): string
+  spentProof (id: string): string
+  /** All tokens stand in the slot of `tokens`, their list. */
+  token (id: string): string
+  readonly tokens: string
+  /** What shows that a write is possible; several, so that they spread over the nodes of a cluster. */
+  probe (index: number): string
+  readonly leader: string
+  /** That a replica is there, by the name that it drew at its start. */
+  alive (start: string): string
+  /** Says that a replica holds an upstream key. */
+  heldKey (keyId: string): string
+  /** The id that the store was given when it was first used: one without it, or with another, has lost what it was told. */
+  readonly mark: string
+  /** Of the audit trail, what callers do; its other parts stand in the same slot. */
+  readonly audit: string
+  auditPart (part: AuditPart): string
+  /** A channel. Those of all databases are one server's: it has the database in its name. */
+  events (database: number): string
+  /** A pattern for `SCAN`: the usage of all subjects on the days that begin with this text. */
+  usageOf (days: string): string
+}
+
+export function keyNames (prefix: string): KeyNames {
+  return {
+    reservation: ({ subject, number }) => `${prefix}:{/${encoded(subject)}}:r:${number}`,
+    account: subject => `${prefix}:{/${encoded(subject)}}:account`,
+    owner: taskId => `${prefix}:task:${encoded(taskId)}`,
+    turn: taskId => `${prefix}:turn:${encoded(taskId)}`,
+    busy: shard => `${prefix}:{busy-${shard}}:names`,
+    revocation: sessionId => `${prefix}:revoked:${encoded(sessionId)}`,
+    revocationOf: subject => `${prefix}:revoked-all:${encoded(subject)}`,
+    deliveries: `${prefix}:deliveries`,
+    callback: secretHash => `${prefix}:callback:${encoded(secretHash)}`,
+    guestCount: name => `${prefix}:guests:${encoded(name)}`,
+    spentProof: id => `${prefix}:spent:${encoded(id)}`,
+    token: id => `${prefix}:{tokens}:t:${encoded(id)}`,
+    tokens: `${prefix}:{tokens}:list`,
+    probe: index => `${prefix}:probe:${index}`,
+    leader: `${prefix}:leader`,
+    alive: start => `${prefix}:alive:${start}`,
+    heldKey: keyId => `${prefix}:held-key:${encoded(keyId)}`,
+    mark: `${prefix}:store`,
+    audit: `${prefix}:audit`,
+    auditPart: part => part === 'sessions' ? `${prefix}:audit` : `${prefix}:{${prefix}:audit}:${part}`,
+    events: database => `${prefix}:events:${database}`,
+    usageOf: days => `${prefix}:{/*}:usage:${days}*`
+  }
+}
+
+/** The subject and the day of a key that `usageOf` has found. */
+export function usageKey (key: string): { readonly subject: string, readonly day: string } {
+  const [, subject, day] = /\{\/(.*)\}:usage:(.*)$/.exec(key)!
+  return { subject: decoded(subject!), day: day! }
+}
+
+/**
+ * Any text as part of a key: without braces, which would move it to another slot, without what separates, and so that no
+ * two texts become one, not even those that are no proper Unicode.
+ */
+export function encoded (text: string): string {
+  return text.replace(/[^A-Za-z0-9:._@-]/g, unit => `~${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
+}
+
+export function decoded (text: string): string {
+  return text.replace(/~([0-9a-f]{4})/g, (_, unit: string) => String.fromCharCode(parseInt(unit, 16)))
+}
+
+/** A reservation: the subject, whose slot it stands in, and its number there. */
+export interface Place { readonly subject: string, readonly number: string }
+
+export function reservationName ({ subject, number }: Place): string {
+  return `${encoded(subject)}#${number}`
+}
+
+/** `null`: it is no name of ours. */
+export function placeOf (name: string): Place | null {
+  const parts = /^([A-Za-z0-9:._@~-]*)#([1-9]\d{0,15})$/.exec(name)
+  return parts && { subject: decoded(parts[1]!), number: parts[2]! }
+}
+
+const dayMs = 86_400_000
+/** Longer than the longest period, a month, ms. */
+const periodMs = 40 * dayMs
+
+/** Keys outlive what stands in them by this, ms, as the clocks of servers differ: what counts are the instants in them. */
+export const slackMs = 3_600_000
+
+/** A replica that has said nothing for so long is dead, ms. */
+export const deadMs = 3000
+
+/** How long a key is kept whose content lasts so long, ms. */
+export function keptFor (lastsMs: number): number {
+  return Math.max(0, lastsMs) + slackMs
+}
+
+/** For how long what is only looked up by its name is kept at the most, ms: an unknown task may still end while it is remembered. */
+export function keepMs ({ retentionMs, giveUpMs }: LedgerTerms): number {
+  return 2 * retentionMs + giveUpMs + periodMs
+}

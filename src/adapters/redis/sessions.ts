@@ -1,0 +1,126 @@
+import { LRUCache } from 'lru-cache'
+import type { GuestCounts, SpentProofs } from '../../domain/guests.ts'
+import { forgetSlackMs, type Revocations } from '../../domain/session.ts'
+import { type Token, type TokenBook, tokenRetentionMs, usedEveryMs } from '../../domain/tokens.ts'
+import type { Commands, Reply } from './client.ts'
+import { encoded, keptFor, type KeyNames, slackMs } from './keys.ts'
+
+const rememberedSessions = 10_000
+
+/**
+ * Revocations in Redis: a key for each session, and one for all of a subject's. Asking costs a round trip per request, of
+ * two commands, for a revocation has to hold on all replicas at once. An id that was revoked stays so, and is not asked about
+ * again. An id whose session ended with all others of its subject may have a later session: a token's, once it is rotated.
+ */
+export function redisRevocations ({ ask, on }: Commands, keys: KeyNames, now: () => number): Revocations {
+  const revoked = new LRUCache<string, true>({ max: rememberedSessions })
+  return {
+    async revoke (sessionId, expiresAt) {
+      const lastsMs = expiresAt + forgetSlackMs - now()
+      if (lastsMs <= 0) return false
+      const set = await ask(client => client.set(keys.revocation(sessionId), expiresAt, 'PX', keptFor(lastsMs), 'NX'))
+      revoked.set(sessionId, true)
+      return set === 'OK'
+    },
+    async revokeSubject (subject, before, expiresAt) {
+      await on(keys.revocationOf(subject), 'raise', before, keptFor(expiresAt + forgetSlackMs - now()))
+    },
+    async endedBefore (subject) {
+      return Number(await ask(client => client.get(keys.revocationOf(subject))) ?? -Infinity)
+    },
+    async isRevoked ({ id, subject, issuedAt }) {
+      if (revoked.has(id)) return true
+      const [byId, before] = await ask(client => Promise.all([
+        client.exists(keys.revocation(id)), client.get(keys.revocationOf(subject))
+      ]))
+      if (byId === 1) revoked.set(id, true)
+      return byId === 1 || (before !== null && issuedAt <= Number(before))
+    }
+  }
+}
+
+/** Tokens in Redis: a hash each, forgotten by itself long after its end. */
+export function redisTokens ({ on, ask }: Commands, keys: KeyNames): TokenBook {
+  const listed = keys.tokens
+  return {
+    async find (id) {
+      const fields = await ask(client => client.hgetall(keys.token(id)))
+      return fields.id === undefined ? null : tokenFrom(fields)
+    },
+    async used (id, at) { await on(listed, 'useToken', encoded(id), at, at - usedEveryMs) },
+    async create (token) {
+      const keptMs = token.expiresAt - token.createdAt + tokenRetentionMs
+      await on(listed, 'createToken', encoded(token.id), keptMs, ...Object.entries(fieldsOf(token)).flat())
+    },
+    async list ({ cursor, limit }) {
+      if (cursor !== null && !/^[1-9]\d{0,15}$/.test(cursor)) return { items: [], next: null }
+      const found = await on(listed, 'listTokens', cursor ?? 'inf', limit + 1) as readonly Reply[]
+      const items = found.filter((_, index) => index % 2 === 1).slice(0, limit).map(fields => tokenFrom(pairs(fields)))
+      return { items, next: found.length / 2 > limit ? String(found[2 * limit - 2]) : null }
+    },
+    rotate: async (id, { hash, issuedAt }, until) =>
+      tokenOrNull(await on(listed, 'rotateToken', encoded(id), hash, issuedAt, until)),
+    accept: async (id, invitation, { hash, issuedAt }) =>
+      tokenOrNull(await on(listed, 'acceptInvitation', encoded(id), invitation, hash, issuedAt, tokenRetentionMs)),
+    revoke: async (id, at) => await on(listed, 'revokeToken', encoded(id), at) === 1
+  }
+}
+
+type Fields = Readonly<Record<string, string>>
+
+/** Of a new one. */
+function fieldsOf ({ models, scopes, isInvitation, secret, previous, revokedAt, usedAt, ...plain }: Token) {
+  const lists = { models: JSON.stringify(models), scopes: JSON.stringify(scopes) }
+  return { ...plain, ...secret, ...lists, isInvitation: Number(isInvitation) }
+}
+
+function tokenOrNull (reply: Reply): Token | null {
+  return reply === null ? null : tokenFrom(pairs(reply))
+}
+
+/** Bytes that come as a name and a value, and so on. */
+function pairs (reply: Reply): Fields {
+  const texts = (reply as Buffer[]).map(String)
+  return Object.fromEntries(texts.flatMap((name, index) => index % 2 === 0 ? [[name, texts[index + 1]!]] : []))
+}
+
+function tokenFrom (fields: Fields): Token {
+  const { id, subject, plan, models, scopes, isInvitation, hash, previousHash, revokedAt, usedAt } = fields
+  const instant = (text: string | undefined): number | null => text === undefined ? null : Number(text)
+  return {
+    id: id!,
+    subject: subject!,
+    plan: plan!,
+    models: JSON.parse(models!),
+    scopes: JSON.parse(scopes!),
+    createdAt: Number(fields.createdAt),
+    ttlMs: Number(fields.ttlMs),
+    expiresAt: Number(fields.expiresAt),
+    isInvitation: isInvitation === '1',
+    secret: { hash: hash!, issuedAt: Number(fields.issuedAt) },
+    previous: previousHash === undefined
+      ? null
+      : { hash: previousHash, issuedAt: Number(fields.previousIssuedAt), until: Number(fields.previousUntil) },
+    revokedAt: instant(revokedAt),
+    usedAt: instant(usedAt)
+  }
+}
+
+export function redisGuestCounts ({ on }: Commands, keys: KeyNames): GuestCounts {
+  return {
+    take: async (name, limit, windowMs) => await on(keys.guestCount(name), 'take', limit, windowMs) as number,
+    async putBack (name) {
+      await on(keys.guestCount(name), 'putBack')
+    }
+  }
+}
+
+export function redisSpentProofs ({ ask }: Commands, keys: KeyNames, now: () => number): SpentProofs {
+  return {
+    async spend (id, expiresAt) {
+      const lastsMs = expiresAt - now()
+      if (lastsMs <= 0) return false // it may have been spent, and be forgotten
+      return await ask(client => client.set(keys.spentProof(id), 1, 'PX', lastsMs + slackMs, 'NX')) === 'OK'
+    }
+  }
+}

@@ -1,0 +1,218 @@
+import {
+  checkGrant, isKnownSubject, type Operator, operator, type PageQuery, type ShownAuditEntry, type UnknownTask
+} from '../domain/admin.ts'
+import { creditsFrom } from '../domain/ledger.ts'
+import { microcredits } from '../domain/policy.ts'
+import {
+  type Page, readUsageQuery, usageColumns, usageCsv, type UsageReport, type UsageSum
+} from '../domain/records.ts'
+import { issueTimes } from '../domain/session.ts'
+import type { Store } from '../domain/store.ts'
+import { systemClock } from '../domain/time.ts'
+import type { Settings } from '../settings.ts'
+import { choiceOf, type Column, type Command, countOf, paragraph, shortInstant, table, UsageError } from './output.ts'
+
+const { now } = systemClock
+
+const hint = 'This command needs the settings of the server: run it in the server\'s folder, with the server\'s environment.'
+
+/** Lets the operator work beside a server that may be running. */
+export async function withOperator<Result> (work: (operator: Operator, store: Store) => Promise<Result>): Promise<Result> {
+  return await withStore((_settings, store) => {
+    const times = issueTimes({ revocations: store.revocations, now })
+    return work(operator({ ...store, trail: store.audit, actor: 'cli', now, times }), store)
+  })
+}
+
+/** Opens the store of a server that may be running, and closes it again. */
+export async function withStore<Result> (work: (settings: Settings, store: Store) => Promise<Result>): Promise<Result> {
+  const { settings, store } = await openOperatorStore()
+  try {
+    return await work(settings, store)
+  } finally {
+    await store.close()
+  }
+}
+
+/** Loaded here and not above: who mistypes a word need not wait for a database driver. */
+async function openOperatorStore () {
+  const [{ openStore }, { loadSettings, readDotEnv }] = await Promise.all([import('../stores.ts'), import('../settings.ts')])
+  try {
+    const cwd = process.cwd()
+    const settings = loadSettings({ env: { ...readDotEnv(cwd), ...process.env }, cwd })
+    return { settings, store: await openStore(settings, systemClock, 'operator') }
+  } catch (cause) {
+    const { message, code } = cause as Error & { code?: unknown }
+    throw Object.assign(new Error(`${message}\n${hint}`, { cause }), { code })
+  }
+}
+
+const pageSize = 500
+
+/** The first so many of a list, and whether there are more. */
+export async function first<Item> (
+  limit: number, read: (page: PageQuery) => Promise<Page<Item>>
+): Promise<{ readonly items: readonly Item[], readonly hasMore: boolean }> {
+  const items: Item[] = []
+  for (let cursor: string | undefined; items.length < limit;) {
+    const page = await read({ cursor, limit: Math.min(pageSize, limit - items.length) })
+    items.push(...page.items)
+    if (page.next === null) return { items, hasMore: false }
+    cursor = page.next
+  }
+  return { items, hasMore: true }
+}
+
+export const audit: Command = {
+  usage: `audit [--limit N] [--format FORMAT]
+
+  Who did what, the newest first: sessions minted and revoked, credits granted
+  and released, settings that changed, secrets that rotated while the gateway
+  ran, and what was refused to whom.
+
+  --limit   how many; 50 when absent
+  --format  table (for people) or json; table when absent
+`,
+  options: { limit: { type: 'string' }, format: { type: 'string' } },
+  async run ({ options: { limit = '50', format = 'table' } }) {
+    const [most, form] = [countOf('--limit', limit), choiceOf('--format', format, ['table', 'json'])]
+    const { items, hasMore } = await withOperator(operator => first(most, operator.audit))
+    if (form === 'json') process.stdout.write(`${JSON.stringify(items, null, 2)}\n`)
+    else process.stdout.write(listing(items))
+    if (hasMore) process.stderr.write('There are more: see --limit.\n')
+    return 0
+  }
+}
+
+const columns: ReadonlyArray<Column<ShownAuditEntry>> = [
+  { title: 'at (UTC)', of: ({ at }) => shortInstant(at) },
+  { title: 'what', of: ({ kind }) => kind },
+  { title: 'by', of: ({ actor }) => actor, shrinks: true },
+  { title: 'subject', of: ({ subject }) => subject ?? '-', shrinks: true }
+]
+
+/** A table, with what is known of each entry under its row: it is most of what one wants to know, and too long for a cell. */
+function listing (entries: readonly ShownAuditEntry[]): string {
+  const [head, ...rows] = table(columns, entries).trimEnd().split('\n')
+  return `${head}\n${rows.map((row, index) => `${row}\n${paragraph(facts(entries[index]!.detail))}`).join('')}`
+}
+
+/** Without what only the next comparison of settings needs. */
+function facts ({ snapshot, digest, ...detail }: ShownAuditEntry['detail']): string[] {
+  return Object.entries(detail).map(([name, value]) => `${name}=${value}`)
+}
+
+export const usage: Command = {
+  usage: `usage [--from DAY] [--to DAY] [--by WHAT] [--format FORM]
+
+  What was spent, from the first to the last of these days, both included: UTC
+  days of the submit.
+
+  --from    such as 2026-01-01; the first of the month when absent
+  --to      such as 2026-01-31; today when absent
+  --by      subject, model, day, or several with commas between;
+            subject when absent
+  --format  table (for people), csv or json; table when absent
+`,
+  options: { from: { type: 'string' }, to: { type: 'string' }, by: { type: 'string' }, format: { type: 'string' } },
+  async run ({ options: { format = 'table', ...asked } }) {
+    const write = formats[choiceOf('--format', format, ['table', 'csv', 'json'])]
+    const query = readUsageQuery(asked, Date.now())
+    process.stdout.write(write(await withOperator(operator => operator.usage(query))))
+    return 0
+  }
+}
+
+const formats = {
+  csv: usageCsv,
+  json: (report: UsageReport) => `${JSON.stringify(report, null, 2)}\n`,
+  table: (report: UsageReport) => {
+    const { from, to, by, rows } = report
+    if (rows.length === 0) return `No tasks from ${from} to ${to}.\n`
+    const columns = usageColumns(report).map((name): Column<UsageSum> => ({
+      title: name,
+      of: row => row[name]!,
+      ...(name === 'subject' || name === 'model' ? { shrinks: true } : {})
+    }))
+    const shown = rows.length === 1 ? rows : [...rows, { ...total(rows), [by[0]!]: 'total' }]
+    return `From ${from} to ${to}:\n\n${table(columns, shown)}`
+  }
+}
+
+function total (rows: readonly UsageSum[]): UsageSum {
+  const sum = { subject: '', model: '', day: '', tasks: 0, succeeded: 0, failed: 0, unknown: 0, credits: 0 }
+  for (const row of rows) {
+    for (const name of ['tasks', 'succeeded', 'failed', 'unknown'] as const) sum[name] += row[name]
+    sum.credits += microcredits(row.credits) // whole numbers: 0.1 + 0.2 is not 0.3
+  }
+  return { ...sum, credits: creditsFrom(sum.credits) }
+}
+
+export const unknown: Command = {
+  usage: `unknown [--limit N] [--format FORMAT]
+       apixo-gateway unknown release ID
+
+  Submits and tasks without a known end that are still charged, the oldest
+  first: the upstream may have accepted them. Look there; what it has not made,
+  let go: its credits are given back.
+
+  --limit   how many; 100 when absent
+  --format  table (for people) or json; table when absent
+`,
+  options: { limit: { type: 'string' }, format: { type: 'string' } },
+  operands: [0, 2],
+  run: async ({ operands: [verb, id], options }) => verb === undefined ? await list(options) : await release(verb, id!)
+}
+
+const unknownColumns: ReadonlyArray<Column<UnknownTask>> = [
+  { title: 'id', of: ({ id }) => id },
+  { title: 'made (UTC)', of: ({ createdAt }) => shortInstant(createdAt) },
+  { title: 'subject', of: ({ subject }) => subject, shrinks: true },
+  { title: 'model', of: ({ model }) => model, shrinks: true },
+  { title: 'credits', of: ({ credits }) => credits },
+  { title: 'task id', of: ({ taskId }) => taskId ?? '-', shrinks: true }
+]
+
+async function list ({ limit = '100', format = 'table' }: Readonly<Record<string, string | undefined>>): Promise<number> {
+  const [most, form] = [countOf('--limit', limit), choiceOf('--format', format, ['table', 'json'])]
+  const { items, hasMore } = await withOperator(operator => first(most, operator.unknowns))
+  if (form === 'json') process.stdout.write(`${JSON.stringify(items, null, 2)}\n`)
+  else process.stdout.write(items.length === 0 ? 'All is known.\n' : table(unknownColumns, items))
+  if (hasMore) process.stderr.write('There are more: see --limit.\n')
+  return 0
+}
+
+async function release (verb: string, id: string): Promise<number> {
+  if (verb !== 'release') throw new UsageError('What can be done with one of them is: release.')
+  if (!await withOperator(operator => operator.release(id))) throw new Error(`${id} is none of them, or not any more.`)
+  process.stdout.write('Released: its credits are given back.\n')
+  return 0
+}
+
+export const credits: Command = {
+  usage: `credits grant SUBJECT CREDITS [--create]
+
+  Gives a subject credits beyond its plan's. They last until they are spent, and
+  count at once, also in a server that is running.
+
+  SUBJECT   in its stored form, issuer and name: app:alice
+  CREDITS   above 0, with at most six decimals: 12.5
+  --create  also when nothing is known of the subject: it has had no session, no
+            task and no credits yet
+`,
+  options: { create: { type: 'boolean' } },
+  operands: [3],
+  async run ({ operands: [verb, subject, credits], flags }) {
+    if (verb !== 'grant') throw new UsageError('What can be done with credits is: grant.')
+    if (!/^\d+(?:\.\d+)?$/.test(credits!)) throw new UsageError('CREDITS must be a number such as 12.5.')
+    checkGrant(subject!, Number(credits))
+    const granted = await withOperator(async (operator, store) => {
+      if (!flags.has('create') && !await isKnownSubject(store, subject!)) {
+        throw new Error(`Nothing is known of ${subject}: is it misspelt? If it has yet to come, say so by --create.`)
+      }
+      return await operator.grant(subject!, Number(credits))
+    })
+    process.stdout.write(`${subject} has ${granted} granted credits left.\n`)
+    return 0
+  }
+}

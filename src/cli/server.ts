@@ -1,0 +1,70 @@
+import { readDotEnv } from '../settings/dot-env.ts'
+import type { Command } from './output.ts'
+
+export const start: Command = {
+  usage: `start
+
+  Starts the gateway, with the settings of the environment, of .env and of
+  config/gateway.yaml. SIGTERM stops it.
+`,
+  async run () {
+    await import('../main.ts')
+    return undefined
+  }
+}
+
+export const demo: Command = {
+  usage: `demo
+
+  Starts the gateway over a stand-in of APIXO: no key, no settings, no costs. It
+  says what to type next. PORT (8080) and LOG_LEVEL (warn) are read from the
+  environment.
+`,
+  async run () {
+    const [{ default: closeWithGrace }, { startDemo }] = await Promise.all([import('close-with-grace'), import('../demo.ts')])
+    const demo = await startDemo({ port: Number(process.env.PORT || 8080), logLevel: process.env.LOG_LEVEL || 'warn' })
+    closeWithGrace({ delay: 5000, logger: false }, demo.close)
+    process.stdout.write(demo.instructions)
+    return undefined
+  }
+}
+
+export const check: Command = {
+  usage: `check
+
+  Prints the settings in force and where each came from, secrets as
+  fingerprints, and on standard error what a start would warn of. Exit code 78
+  when the gateway would not start with them.
+`,
+  async run () {
+    const { describeSettings, loadSettings, readDotEnv } = await import('../settings.ts')
+    const cwd = process.cwd()
+    const settings = loadSettings({ env: { ...readDotEnv(cwd), ...process.env }, cwd })
+    process.stdout.write(`${describeSettings(settings)}\n`)
+    for (const warning of settings.warnings) process.stderr.write(`warning: ${warning}\n`)
+    return 0
+  }
+}
+
+/** For the image's HEALTHCHECK: the image has no curl. */
+export const health: Command = {
+  usage: `health
+
+  Asks the gateway at HOST and PORT whether it is ready. Exit code 0 or 1.
+`,
+  async run () {
+    const env = { ...readDotEnv(process.cwd()), ...process.env }
+    const host = env.HOST || '127.0.0.1' // empty means unset, as in all settings
+    const port = env.PORT || '8080'
+    const reachable = host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host
+    try {
+      const authority = `${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}`
+      const response = await fetch(`http://${authority}/readyz`, { signal: AbortSignal.timeout(2000) })
+      process.stdout.write(`${await response.text()}\n`)
+      return response.ok ? 0 : 1
+    } catch (error) {
+      process.stderr.write(`no gateway answers on port ${port}: ${(error as Error).message}\n`)
+      return 1
+    }
+  }
+}

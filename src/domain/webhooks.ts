@@ -1,0 +1,247 @@
+import { createHash, createHmac, hkdfSync } from 'node:crypto'
+import { badBody, gatewayError } from '../errors.ts'
+import { hostList, isPublicName } from './egress.ts'
+import { quoted } from './json.ts'
+import { type Live, Secret } from './secret.ts'
+
+/** One message on its way to a server that a caller has named. */
+export interface Letter {
+  readonly url: string
+  /** None of them is the caller's choice. */
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: Buffer
+}
+
+/** Brings one message. Follows no redirect, repeats nothing, and lets nobody choose an address within our own network. */
+export interface Courier {
+  /** Never rejects. The answer's body is not read. */
+  bring (letter: Letter): Promise<Pick<DeliveryAttempt, 'status' | 'error'>>
+  /** Ends what still runs. */
+  close (): Promise<void>
+}
+
+/** Why a message did not arrive. */
+export type DeliveryError =
+  /** Its host is not on the operator's list any more. */
+  | 'host-not-allowed'
+  /** The host's name leads into a network that is not to be called. */
+  | 'address-refused'
+  /** No connection, or none that its certificate proves. */
+  | 'unreachable'
+  | 'timeout'
+  /** The connection ended before an answer, or what came was no HTTP. */
+  | 'broken'
+
+/** What came of one try. */
+export interface DeliveryAttempt {
+  /** Unix ms. */
+  readonly at: number
+  /** HTTP status of the answer; `null` when there was none. */
+  readonly status: number | null
+  readonly error: DeliveryError | null
+}
+
+/** The end of a task, to be told to the server that its caller has named. */
+export interface Delivery {
+  readonly taskId: string
+  readonly url: string
+  /** In the order in which they were made. */
+  readonly attempts: readonly DeliveryAttempt[]
+  /** When the next one is due, Unix ms; `null` while the task runs, and when there is nothing more to do. */
+  readonly nextAt: number | null
+}
+
+/** With the final answer of its task, byte for byte. */
+export interface DueDelivery extends Delivery { readonly body: Buffer }
+
+/**
+ * What is still to be told, and what was. A delivery is made with its reservation (`Demand.deliverTo`), is due at once
+ * from the atomic step that ends the task, and is forgotten with it. All throw `GW_STORE_DOWN`.
+ */
+export interface Deliveries {
+  /** Those that are due, the one that has waited longest first. */
+  due (limit: number): Promise<readonly DueDelivery[]>
+  /**
+   * Keeps an attempt and when the next is due, `null` for never, in one atomic step. Where nothing was due any more
+   * nothing is: another replica may have been luckier.
+   */
+  attempted (taskId: string, attempt: DeliveryAttempt, nextAt: number | null): Promise<void>
+  /** `null`: nobody asked to be told about this task, or there is none. */
+  of (taskId: string): Promise<Delivery | null>
+}
+
+/** From an attempt that has failed to the next one, ms. After the last it is given up. */
+export const retryMs: readonly number[] = [30_000, 120_000, 600_000, 3_600_000, 21_600_000]
+
+/** Whether the receiver has taken it: any 2xx. */
+export function hasArrived ({ status }: Pick<DeliveryAttempt, 'status'>): boolean {
+  return status !== null && status >= 200 && status < 300
+}
+
+/** The id of a task's message, the same at each attempt, so that its receiver can tell when it comes twice. */
+export function messageId (taskId: string): string {
+  return `msg_${createHash('sha256').update(taskId).digest('base64url').slice(0, 27)}`
+}
+
+/** What is signed of a message. */
+export interface WebhookMessage {
+  /** The same at each attempt: who receives it twice knows it by that. Without a dot, which separates. */
+  readonly id: string
+  /** Unix ms. */
+  readonly sentAt: number
+  readonly body: Buffer
+}
+
+const prefix = 'whsec_'
+
+/**
+ * What a host checks our messages with. Derived for this use and this host (RFC 5869 section 3.2): whoever runs one host
+ * can neither sign for another nor mint a session, and there is no further secret to keep.
+ */
+export function webhookSecret (sessionSecret: Secret, host: string): Secret {
+  const key = Buffer.from(hkdfSync('sha256', sessionSecret.reveal(), '', `webhook:${host}`, 32))
+  return new Secret(prefix + key.toString('base64'))
+}
+
+/**
+ * The headers that prove where a message is from, one signature for each secret in use, so that a secret can be replaced
+ * while both are known.
+ *
+ * https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+ */
+export function webhookHeaders (secrets: readonly Secret[], { id, sentAt, body }: WebhookMessage): Record<string, string> {
+  const timestamp = String(Math.floor(sentAt / 1000))
+  const sign = (secret: Secret): string => {
+    const key = Buffer.from(secret.reveal().slice(prefix.length), 'base64')
+    return `v1,${createHmac('sha256', key).update(`${id}.${timestamp}.`).update(body).digest('base64')}`
+  }
+  return { 'webhook-id': id, 'webhook-timestamp': timestamp, 'webhook-signature': secrets.map(sign).join(' ') }
+}
+
+/** Tells the ends of tasks to the servers that callers have named, each at least once, or gives up after some hours. */
+export interface Deliverer {
+  /** Starts what is due, as far as there is room, and waits for none of it. Throws `GW_STORE_DOWN`. */
+  round (): Promise<void>
+  /** Ends what is under way without a note of it: whoever is next does it once more. */
+  close (): Promise<void>
+}
+
+export interface DelivererOptions {
+  readonly deliveries: Deliveries
+  readonly courier: Courier
+  readonly hosts: CallbackHosts
+  /** The session secrets, newest first: a message has a signature for each. */
+  readonly secrets: Live<readonly Secret[]>
+  readonly now: () => number
+  /** Told once for each that is given up. */
+  readonly onGivenUp: (taskId: string, last: DeliveryAttempt) => void
+  /** A round failed, or an attempt could not be kept, and is made again. */
+  readonly onTrouble: (error: unknown) => void
+}
+
+/** Messages under way at a time: a server that lets each wait for its time-out holds up others no longer than that. */
+const maxUnderWay = 20
+
+export function deliverer (options: DelivererOptions): Deliverer {
+  const { deliveries, courier, hosts, secrets, now, onGivenUp, onTrouble } = options
+  const underWay = new Map<string, Promise<void>>()
+  let current: Promise<void> | null = null
+  let isClosed = false
+  let hasMore = false
+
+  const bring = async ({ taskId, url, body }: DueDelivery): Promise<DeliveryAttempt> => {
+    const at = now()
+    if (!hosts.permits(url)) return { at, status: null, error: 'host-not-allowed' }
+    const keys = secrets.current.map(secret => webhookSecret(secret, new URL(url).hostname))
+    const headers = { 'content-type': 'application/json', ...webhookHeaders(keys, { id: messageId(taskId), sentAt: at, body }) }
+    return { at, ...await courier.bring({ url, headers, body }) }
+  }
+
+  const attempt = async (delivery: DueDelivery): Promise<void> => {
+    const made = await bring(delivery)
+    if (isClosed) return
+    const waitMs = hasArrived(made) || made.error === 'host-not-allowed' ? undefined : retryMs[delivery.attempts.length]
+    await deliveries.attempted(delivery.taskId, made, waitMs === undefined ? null : now() + waitMs)
+    if (waitMs === undefined && !hasArrived(made)) onGivenUp(delivery.taskId, made)
+  }
+
+  const start = (delivery: DueDelivery): void => {
+    underWay.set(delivery.taskId, attempt(delivery).catch(onTrouble).finally(() => {
+      underWay.delete(delivery.taskId)
+      if (hasMore) round().catch(onTrouble)
+    }))
+  }
+
+  const run = async (): Promise<void> => {
+    // Those of now, for one may be over, and be in the list still, by the time that the list is here.
+    const earlier = new Set(underWay.keys())
+    const due = await deliveries.due(maxUnderWay * 2)
+    const waiting = due.filter(({ taskId }) => !earlier.has(taskId))
+    const room = isClosed ? 0 : maxUnderWay - underWay.size
+    hasMore = !isClosed && waiting.length > room
+    for (const delivery of waiting.slice(0, room)) start(delivery)
+  }
+
+  const round = (): Promise<void> => {
+    current ??= run().finally(() => { current = null })
+    return current
+  }
+
+  return {
+    round: async () => { if (!isClosed) await round() },
+    async close () {
+      isClosed = true
+      await courier.close()
+      await Promise.all(underWay.values())
+    }
+  }
+}
+
+/** Where callers may have the end of a task delivered to: `callbacks.allowedHosts`. */
+export interface CallbackHosts {
+  /** Nothing is delivered to anybody. */
+  readonly isEmpty: boolean
+  /** The URL, if it may be called. Throws `GW_BAD_REQUEST` for what is no such URL, `GW_CALLBACK_DENIED` for other hosts. */
+  check (url: unknown): string
+  /** Whether a URL that was checked before may still be called. */
+  permits (url: string): boolean
+}
+
+const maxUrlLength = 2048
+
+/**
+ * Only https, on any port, for the certificate proves the host. Which addresses its name leads to is judged at each
+ * connection (`guardedLookup`), and not here, where it could change again.
+ */
+export function callbackHosts (hosts: readonly string[]): CallbackHosts {
+  const isListed = hostList(hosts)
+  // An address in the URL is never resolved, so nobody would judge it later.
+  const mayCall = (hostname: string): boolean => isListed(hostname) && isPublicName(hostname)
+
+  return {
+    isEmpty: hosts.length === 0,
+    check (url) {
+      const parsed = parse(url)
+      if (!mayCall(parsed.hostname)) throw gatewayError('GW_CALLBACK_DENIED', { about: `callback_url with the host ${quoted(parsed.hostname)}` })
+      return parsed.href
+    },
+    permits (url) {
+      const parsed = URL.parse(url)
+      return parsed !== null && mayCall(parsed.hostname)
+    }
+  }
+}
+
+function parse (url: unknown): URL {
+  // What a lenient parser would mend (RFC 3986 knows no space and no backslash) is not what somebody else would read.
+  if (typeof url !== 'string' || url.length > maxUrlLength || /[^\x21-\x7e]|\\/.test(url)) throw bad('an https: URL')
+  const parsed = /^https:\/\/[^/]/i.test(url) ? URL.parse(url) : null
+  if (parsed === null) throw bad('an https: URL')
+  if (parsed.username !== '' || parsed.password !== '') throw bad('a URL without credentials')
+  if (url.includes('#')) throw bad('a URL without a fragment')
+  return parsed
+}
+
+function bad (expected: string) {
+  return badBody(`callback_url must be ${expected}`)
+}

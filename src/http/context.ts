@@ -1,0 +1,234 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { isUtf8 } from 'node:buffer'
+import type { IncomingMessage } from 'node:http'
+import type { Socket } from 'node:net'
+import type { Plan } from '../domain/policy.ts'
+import type { Session } from '../domain/session.ts'
+import type { UpstreamAnswer } from '../domain/upstream.ts'
+import type { ErrorCode } from '../errors.ts'
+
+/** The line. Each request stands at one of these words; where it ended is in its access line and metric. */
+export type Stage = 'receive' | 'authenticate' | 'authorize' | 'admit' | 'forward' | 'settle' | 'reply'
+
+/** What the gateway knows of one request while it runs. Nothing in it is a secret, a prompt or a URL of a result. */
+export interface Call {
+  /** `performance.now()` at arrival. */
+  readonly startedAt: number
+  /** Who is throttled: the address, or the /64 it is in. */
+  address: string | undefined
+  /** Seconds until that address may fail again; `null`: it has not failed too often. */
+  shutOutSeconds: number | null
+  stage: Stage
+  /** When its caller was found good, before the body was read, Unix ms. */
+  letInAt: number
+  /** Passed authenticate, authorize and admit. */
+  granted: boolean
+  code: ErrorCode | 'OK'
+  session: Session | null
+  plan: Plan | null
+  model: string | null
+  taskId: string | null
+  /** Of tasks that the upstream has made for this call. Whether they were claimed is the ledger's to say. */
+  madeTaskIds: readonly string[]
+  keyId: string | null
+  /** Time spent waiting for the upstream, ms. */
+  upstreamMs: number
+  /** Bytes of request body this call may hold in memory. */
+  heldBytes: number
+  /** The line is at work. It may be so after the caller has gone: a submit runs to its end. */
+  running: boolean
+  /** The response has been sent, or the caller has gone. */
+  closed: boolean
+  /** Called when either of the two changes; the call ends with the later one. */
+  readonly finish: () => void
+}
+
+/** The call of a request whose session has been verified. */
+export interface SessionCall extends Call {
+  session: Session
+  plan: Plan
+}
+
+/** What a stage gets besides its value. */
+export interface Context {
+  readonly request: FastifyRequest
+  readonly reply: FastifyReply
+  readonly call: SessionCall
+}
+
+/** For routes behind `authenticate`. */
+export function contextOf (request: FastifyRequest, reply: FastifyReply): Context {
+  return { request, reply, call: request.call as SessionCall }
+}
+
+/** What opens a route in the place of a session. */
+export type OtherSecret = 'issuer token' | 'admin token' | 'proof' | 'invitation' | 'callback' | 'ticket'
+
+declare module 'fastify' {
+  interface FastifyRequest { call: Call }
+  interface FastifyContextConfig {
+    /** As in logs and metrics. */
+    operation?: string
+    /** Not throttled, and its errors don't count against an address: health routes. */
+    exempt?: boolean
+    /** Its errors don't count against an address: callbacks. */
+    uncounted?: boolean
+    /**
+     * The secret that opens it, where that is no session. Of an address that has failed too often the issuer token alone is
+     * still looked at; all others are refused before they are compared, so that nobody goes on guessing.
+     */
+    opensWith?: OtherSecret
+  }
+}
+
+export function newCall (finish: () => void): Call {
+  return {
+    startedAt: performance.now(),
+    address: undefined,
+    shutOutSeconds: null,
+    stage: 'receive',
+    letInAt: 0,
+    granted: false,
+    code: 'OK',
+    session: null,
+    plan: null,
+    model: null,
+    taskId: null,
+    madeTaskIds: [],
+    keyId: null,
+    upstreamMs: 0,
+    heldBytes: 0,
+    running: false,
+    closed: false,
+    finish
+  }
+}
+
+/**
+ * On every answer: none is stored by a cache that others share, none is sniffed into a page, framed or run. A page of
+ * the gateway's own replaces what it must.
+ */
+export const secureHeaders = {
+  'cache-control': 'no-store',
+  'content-security-policy': "default-src 'none'; sandbox",
+  'x-content-type-options': 'nosniff'
+} as const
+
+/** What is left of a subject's budget: draft-ietf-httpapi-ratelimit-headers-03. */
+export const budgetHeaders = ['ratelimit-limit', 'ratelimit-remaining', 'ratelimit-reset'] as const
+
+/** Read by pages of other origins; to a script a header that is not among them is not there. */
+export const exposedHeaders = [
+  'x-gateway-error', 'x-request-id', 'request-id', ...budgetHeaders, 'retry-after', 'x-should-retry', 'etag', 'allow',
+  'content-disposition', 'idempotency-replayed', 'content-range'
+] as const
+
+/** CORS as @fastify/cors writes it, for what never gets to it. */
+export function corsHeaders (origin: string | undefined, allowed: ReadonlySet<string>): Record<string, string> {
+  if (origin === undefined || !allowed.has(origin)) return { vary: 'Origin' }
+  return { vary: 'Origin', 'access-control-allow-origin': origin, 'access-control-expose-headers': exposedHeaders.join(', ') }
+}
+
+/** An upstream answer as the caller gets it: status and body unchanged, and no header but these. */
+export interface Answer {
+  readonly status: number
+  readonly contentType: string
+  readonly retryAfter: string | undefined
+  readonly retryAfterMs?: string | undefined
+  readonly body: Buffer
+}
+
+/** Most status answers. */
+const shortBytes = 4096
+
+const json = 'application/json; charset=utf-8'
+
+/**
+ * Lets an answer through. A content type that is no JSON is replaced (the body was checked to be JSON, and a browser
+ * shall not take it for a page); a `retry-after` passes when it has a form of RFC 9110 section 10.2.3, and unchanged, so
+ * that nobody waits longer or shorter than the upstream has asked.
+ */
+export function answerFrom ({ status, contentType, retryAfter, retryAfterMs, body }: Omit<UpstreamAnswer, 'leaksKey'>): Answer {
+  return {
+    status,
+    contentType: /^application\/json *(?:; *charset="?utf-8"?)?$/i.test(contentType) ? contentType : json,
+    retryAfter: retryAfter !== undefined && /^(?:\d{1,7}|[A-Z][a-z]{2}, [\w: ]{20,24})$/.test(retryAfter) ? retryAfter : undefined,
+    retryAfterMs: retryAfterMs !== undefined && /^\d{1,9}(?:\.\d{1,6})?$/.test(retryAfterMs) ? retryAfterMs : undefined,
+    body
+  }
+}
+
+/** A finished task, from the ledger. */
+export function keptAnswer (body: Buffer): Answer {
+  return { status: 200, contentType: json, retryAfter: undefined, body }
+}
+
+/** What *admit* returns in place of an order that was answered before: it goes no further down the line. */
+export interface Replay {
+  readonly replayed: Answer
+}
+
+export function isReplay (value: object): value is Replay {
+  return 'replayed' in value
+}
+
+export function replyWith (reply: FastifyReply, { status, contentType, retryAfter, retryAfterMs, body }: Answer): FastifyReply {
+  reply.code(status).header('content-type', contentType)
+  if (retryAfter !== undefined) reply.header('retry-after', retryAfter)
+  if (retryAfterMs !== undefined) reply.header('retry-after-ms', retryAfterMs)
+  if (status >= 400) withoutBudget(reply)
+  // Node sends a short text in one piece with its headers; a buffer is a second piece, and the system call dearer. Only
+  // valid UTF-8 survives being read as text.
+  return reply.send(body.length <= shortBytes && isUtf8(body) ? body.toString() : body)
+}
+
+/**
+ * Takes the subject's budget off an answer that says no for another reason. Some clients wait for its reset when there is
+ * no `retry-after`: up to a minute, where a failure of the upstream may be over in a moment.
+ */
+export function withoutBudget (reply: FastifyReply): void {
+  for (const name of budgetHeaders) reply.removeHeader(name)
+}
+
+/** Gives a request its call and its first headers. */
+export type BeginCall = (request: FastifyRequest, reply: FastifyReply) => void
+
+export interface BeginningOptions {
+  /** Run once for each call, as it arrives. */
+  readonly begun: (request: FastifyRequest, reply: FastifyReply) => void
+  /** Run once for each call, when its response is out, or its caller gone, and its work is done. */
+  readonly endings: ReadonlyArray<(request: FastifyRequest, reply: FastifyReply) => void>
+}
+
+export function beginCalls ({ begun, endings }: BeginningOptions): BeginCall {
+  return (request, reply) => {
+    let ended = false
+    const call = newCall(() => {
+      // Once: a handler may still be on its way to a caller who has gone.
+      if (ended || !call.closed || call.running) return
+      ended = true
+      for (const end of endings) end(request, reply)
+    })
+    request.call = call
+    noteBody(request)
+    begun(request, reply)
+    // 'close' comes after a complete response and after a broken one alike; 'onResponse' does not.
+    reply.raw.once('close', () => {
+      call.closed = true
+      call.finish()
+    })
+    reply.headers(secureHeaders).header('x-request-id', request.id)
+  }
+}
+
+/** The latest request with a body on each connection: when the body is late, there is only its socket to tell whose it was. */
+const withBody = new WeakMap<Socket, IncomingMessage>()
+
+function noteBody ({ raw }: FastifyRequest): void {
+  if (raw.headers['content-length'] !== undefined || raw.headers['transfer-encoding'] !== undefined) withBody.set(raw.socket, raw)
+}
+
+/** The request whose body may be late on a connection. */
+export function lateOn (socket: Socket): IncomingMessage | undefined {
+  return withBody.get(socket)
+}

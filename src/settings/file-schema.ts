@@ -1,0 +1,310 @@
+import { type Static, type TProperties, type TSchema, Type } from 'typebox'
+
+// The words that the schema of the config file is written in. A `title` says what is expected, in the words of a
+// message and of an editor's tooltip; a `description` says what the value does.
+
+// `setTimeout` takes a longer wait for one millisecond.
+const maxMilliseconds = 2 ** 31 - 1
+
+function wholeNumber (unit: string, maximum: number, value: number, description: string) {
+  const title = `a whole number${unit}, 1 ${maximum === Number.MAX_SAFE_INTEGER ? 'or more' : `to ${maximum}`}`
+  return Type.Integer({ title, description, minimum: 1, maximum, default: value })
+}
+
+export function count (value: number, description: string) {
+  return wholeNumber('', Number.MAX_SAFE_INTEGER, value, description)
+}
+
+/** A count that may be none at all. */
+export function countOrNone (value: number, description: string) {
+  return Type.Integer({ ...count(value, description), title: 'a whole number, 0 or more', minimum: 0 })
+}
+
+export function bytes (value: number, description: string) {
+  return wholeNumber(' of bytes', Number.MAX_SAFE_INTEGER, value, description)
+}
+
+export function milliseconds (value: number, description: string) {
+  return wholeNumber(' of milliseconds', maxMilliseconds, value, description)
+}
+
+export function seconds (value: number, description: string) {
+  return wholeNumber(' of seconds', maxMilliseconds, value, description)
+}
+
+export function days (value: number, description: string) {
+  return wholeNumber(' of days', 36500, value, description)
+}
+
+/** Credits, and what multiplies them. */
+export function amount (description: string) {
+  return Type.Number({ title: 'a number, 0 to 1000000000', description, minimum: 0, maximum: 1e9 })
+}
+
+export function flag (value: boolean, description: string) {
+  return Type.Boolean({ title: 'true or false', description, default: value })
+}
+
+/** One of several words. */
+export function oneOf<const Words extends string[]> (
+  words: readonly [...Words], value: Words[number], description: string
+) {
+  return Type.Enum(words, { title: wordTitle(words), description, default: value })
+}
+
+/** One of several words, none of which is the default. */
+export function word<const Words extends string[]> (words: readonly [...Words], description: string) {
+  return Type.Enum(words, { title: wordTitle(words), description })
+}
+
+function wordTitle (words: readonly string[]): string {
+  return `one of: ${words.join(', ')}`
+}
+
+export function text (pattern: string, title: string, description: string) {
+  return Type.String({ pattern, title, description })
+}
+
+export function name (title: string, value: string, description: string) {
+  return Type.String({ minLength: 1, title, description, default: value })
+}
+
+export const exact = { additionalProperties: false } as const
+
+/** A mapping with known keys and no others. */
+export function group<Keys extends TProperties> (keys: Keys) {
+  return Type.Object(keys, { ...exact, title: 'a mapping of known keys' })
+}
+
+/** A group that may be missing as a whole. */
+export function section<Keys extends TProperties> (description: string, keys: Keys) {
+  return Type.Object(keys, { ...exact, title: 'a mapping of known keys', description, default: {} })
+}
+
+/** A `*` is the only wildcard. Digits alone are refused: JavaScript would move such a key before those above it. */
+export const glob = {
+  pattern: '^(?=.*[^0-9])[A-Za-z0-9._*-]{1,128}$',
+  title: 'a model id or a glob: letters, digits, ".", "_", "-", and "*" for any run of characters'
+} as const
+
+/** A mapping from globs. */
+export function modelMap<Value extends TSchema> (what: string, value: Value, description: string) {
+  const title = `${what}, each under ${glob.title}`
+  return Type.Record(Type.String({ pattern: glob.pattern }), value, { ...exact, title, description, default: {} })
+}
+
+const hostName = '[a-z0-9-]+(?:\\.[a-z0-9-]+)*'
+
+/** Hosts; `*.` in front takes any name below a domain of two parts or more, never the bare domain. */
+export function hosts (value: readonly string[], description: string) {
+  return Type.Array(Type.String({
+    pattern: `^(?:\\*\\.[a-z0-9-]+\\.)?${hostName}$|^\\[[0-9a-f:.]+\\]$`,
+    title: 'a host in lower case without scheme, port or path; "*." in front takes any name below it: *.apixo.ai'
+  }), { title: 'a list of hosts', description, default: [...value] })
+}
+
+/** A field of a request's body. Names of JavaScript's own (`__proto__`) are none. */
+export const fieldPath = '^[A-Za-z0-9][A-Za-z0-9_-]*(?:\\.[A-Za-z0-9][A-Za-z0-9_-]*)*$'
+
+const algorithms = [
+  'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'HS256', 'HS384', 'HS512'
+] as const
+
+function claim (description: string) {
+  return Type.Optional(text('.', 'the name or the path of a claim: sub, app_metadata.plan', description))
+}
+
+const claims = Type.Record(Type.String({ pattern: '.' }), Type.Array(
+  Type.Union([Type.String(), Type.Boolean()], { title: 'a text, or true or false' }),
+  { minItems: 1, title: 'a list of values', description: 'The values of which the claim has to have one.' }
+), { ...exact, title: 'claims, each with a list of values', description: 'Claims that its tokens must carry, each with one of its values.' })
+
+/** Somebody else who issues sessions. */
+export const issuer = group({
+  issuer: text('.', 'a text', 'The `iss` of its tokens, letter for letter.'),
+  jwksUrl: Type.Optional(text('.', 'a URL',
+    'Where its public keys are. https:, unless loopback. Without it they are found by OpenID Connect Discovery.')),
+  secretFile: Type.Optional(text('.', 'the path of a file',
+    'In place of public keys: a file with a secret of at least 32 bytes, shared with the issuer (HS256). It is read again ' +
+    'when it changes. Several, a line each, let it rotate.')),
+  audience: Type.Optional(text('.', 'a text',
+    'The `aud` that its tokens must carry. Only with `claims` it may be left out, for issuers that set none.')),
+  claims: Type.Optional(claims),
+  algorithms: Type.Array(word(algorithms, 'A signature algorithm.'), {
+    minItems: 1,
+    title: 'a list of signature algorithms',
+    description: 'The only algorithms accepted.',
+    default: ['RS256']
+  }),
+  subjectClaim: claim('The claim that names the subject; `sub` when absent. Never one that users can choose themselves.'),
+  subjectPrefix: Type.Optional(text('^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$', 'letters, digits, ".", "_" and "-"',
+    'Stands before its subjects in place of the issuer. The same one twice merges two issuers.')),
+  plan: name('the name of a plan', 'default', 'The plan of its sessions.'),
+  planClaim: claim('The claim that names another plan. Never one that users can choose themselves.'),
+  modelsClaim: claim('The claim that lists models; all that the plan has when this is not set. Tokens without it: none.'),
+  scopesClaim: claim('The claim that lists scopes; all of them when this is not set. Tokens without it: none.')
+})
+
+/** What a session may do. Keys that are missing take their defaults in any plan, not in `default` alone. */
+export const plan = group({
+  models: Type.Array(Type.String(glob), {
+    title: 'a list of globs',
+    description: 'Models that may be used. Empty means none.',
+    default: ['*']
+  }),
+  requestsPerMinute: count(60, 'Submits and LLM calls a minute, per subject.'),
+  pollsPerMinute: count(600, 'Status calls a minute, per subject: they have their own budget.'),
+  concurrentTasks: count(5, 'Unfinished tasks at a time, per subject.'),
+  credits: Type.Union([amount('Credits.'), Type.Literal('unlimited')], {
+    title: 'a number, 0 to 1000000000, or the word unlimited',
+    description: 'Credits per period, per subject, at most 6 decimals. `unlimited` must be written out.',
+    default: 100
+  }),
+  period: oneOf(['minute', 'hour', 'day', 'month'], 'day', 'How often the credits begin anew, by UTC.')
+})
+
+const submitPrice = group({
+  credits: amount('Credits per submit, or per unit of `per`.'),
+  per: Type.Optional(text(fieldPath, 'a field of the body such as input.duration', 'It multiplies the credits; below the min of its cap, or below 1, it counts as that.')),
+  default: Type.Optional(amount('The number that counts when the field of `per` is absent.')),
+  onFailed: Type.Optional(word(['refund', 'charge'], 'The credits of a failed task; refund when absent.'))
+})
+
+const tokenPrice = group({
+  inputPerMillion: amount('Credits per million input tokens.'),
+  outputPerMillion: amount('Credits per million output tokens.')
+})
+
+export const price = Type.Union([amount('Credits per submit.'), submitPrice, tokenPrice], {
+  title: 'a number, or {credits, per, default, onFailed}, or {inputPerMillion, outputPerMillion}'
+})
+
+const plainValue = Type.Union([Type.String(), Type.Number(), Type.Boolean()], {
+  title: 'a text, a number, or true or false'
+})
+
+/** Bounds of one field of a request. */
+const cap = Type.Object({
+  min: Type.Optional(Type.Number({ title: 'a number', description: 'The least number allowed.' })),
+  max: Type.Optional(Type.Number({ title: 'a number', description: 'The greatest number allowed.' })),
+  oneOf: Type.Optional(Type.Array(plainValue, {
+    minItems: 1,
+    title: 'a list of at least one value',
+    description: 'The only values allowed.'
+  }))
+}, { ...exact, minProperties: 1, title: 'a mapping with min, max or oneOf' })
+
+export const caps = Type.Record(Type.String({ pattern: fieldPath }), cap, {
+  ...exact,
+  title: 'caps, each under a field of the body such as input.duration'
+})
+
+const limits = section('Bounds that hold for everybody.', {
+  addressRequestsPerMinute: count(6000, 'Requests a minute, per address. A fixed window: at most twice this in any.'),
+  addressFailuresPerMinute: count(60, '401 and 404 a minute, per address; health routes and callbacks are exempt.'),
+  bodyBytes: bytes(16777216, 'The longest body of a request.'),
+  bodyBytesInFlight: bytes(67108864, 'All bodies at a time. Others wait, socket paused; full queue: 503.'),
+  streamsPerSubject: count(20, 'Open event streams, per subject.'),
+  socketsPerAddress: count(2000, 'Open connections, per address.'),
+  refundsPerPeriod: countOrNone(50, 'Refunds per period, per subject; past it a failed task stays charged.'),
+  onStoreError: oneOf(['refuse', 'allow'], 'refuse',
+    'What becomes of the request rate while the store is down; never of credits or ownership.')
+})
+
+const sessions = section('Lifetimes of sessions.', {
+  defaultTtlSeconds: seconds(3600, 'How long a session lasts when its minting names no time.'),
+  maxTtlSeconds: seconds(7776000, 'How long a session may last at most.'),
+  cookieMaxAgeSeconds: seconds(604800, 'How long a cookie lasts that nobody uses; never longer than its session.')
+})
+
+const upstream = section('Waits of the calls to APIXO.', {
+  connectMs: milliseconds(5000, 'Until a connection stands.'),
+  headersMs: milliseconds(60000, 'Until the headers of an answer are there.'),
+  bodyIdleMs: milliseconds(60000, 'Between two pieces of an answer.'),
+  keepAliveMs: milliseconds(4000, 'How long an idle connection is kept.'),
+  drainMs: milliseconds(10000, 'How long running requests get when the gateway stops.')
+})
+
+const polling = section('Least time between two upstream status calls of one task.', {
+  image: milliseconds(3000, 'For image models.'),
+  video: milliseconds(15000, 'For video models.'),
+  audio: milliseconds(10000, 'For audio models.'),
+  '*': milliseconds(5000, 'For all others.')
+})
+
+const tasks = section('Lives of tasks.', {
+  giveUpMs: milliseconds(86400000, 'After this a task that does not end counts as unknown: charged, its slot freed.'),
+  retentionDays: days(30, 'How long a finished task is remembered.')
+})
+
+const results = section('Files that tasks have made.', {
+  hosts: hosts(['*.apixo.ai'], 'Hosts that results are fetched from.'),
+  maxBytes: bytes(536870912, 'The longest result.'),
+  keep: oneOf(['none', 'directory'], 'none', 'Where the gateway keeps results itself, beyond their day at APIXO.'),
+  ticketSeconds: seconds(900, 'How long a ticket opens a result.')
+})
+
+const submit = section('Bodies of submits.', {
+  fields: Type.Array(text('^[A-Za-z][A-Za-z0-9_-]{0,63}$', 'the name of a field', 'A top-level field.'), {
+    title: 'a list of field names',
+    description: 'Further top-level fields of a submit that are passed on.',
+    default: []
+  })
+})
+
+const guests = section('Sessions for anybody.', {
+  enabled: flag(false, 'Opens sessions for guests.'),
+  plan: name('the name of a plan', 'guest', 'The plan of guests. Its credits can not be unlimited.'),
+  sessionsPerAddressPerDay: count(5, 'Guest sessions a day, per address.'),
+  proof: oneOf(['work', 'turnstile', 'none'], 'work', 'What a guest has to show first.'),
+  turnstileSecretFile: Type.Optional(text('.', 'the path of a file',
+    'A file with the secret key of Turnstile, for `proof: turnstile`. It is read again when it changes.'))
+})
+
+const callbacks = section('Callbacks.', {
+  inbound: flag(false, 'Lets APIXO announce the end of a task. Needs GATEWAY_PUBLIC_URL, https: and not private.'),
+  allowedHosts: hosts([], 'Hosts that callers may name for callbacks of their own.')
+})
+
+/** The config file, with every key, its default, its unit and its bounds. The single source of all of these. */
+export const gatewayFile = group({
+  plans: Type.Record(Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$' }), plan, {
+    ...exact,
+    title: 'plans, each under a name of letters, digits, ".", "_" and "-"',
+    description: 'What a session may do. A session that names no plan gets `default`, which must be there.',
+    default: {}
+  }),
+  prices: modelMap('prices', price, 'Credits per submit, at most 6 decimals; the first glob that matches, else 1.'),
+  caps: modelMap('caps', caps, 'Bounds of fields of a request, answered with 400 before anything is spent.'),
+  limits,
+  sessions,
+  upstream,
+  polling,
+  tasks,
+  results,
+  submit,
+  batches: section('Batches of tasks.', { enabled: flag(false, 'Opens the batch routes.') }),
+  llm: section('LLM calls.', {
+    defaultMaxOutputTokens: count(4096, 'Output tokens that credits are set aside for when a request names no limit.')
+  }),
+  issuers: Type.Array(issuer, {
+    title: 'a list of issuers',
+    description: 'Sessions issued elsewhere: by any OIDC provider, or under a shared secret.',
+    default: []
+  }),
+  guests,
+  callbacks,
+  ledger: section('The store of tasks and credits.', {
+    synchronous: oneOf(['normal', 'full'], 'normal',
+      'SQLite: `normal` survives a killed process, `full` also a power cut.')
+  })
+})
+
+type DeepReadonly<Value> = Value extends object ? { readonly [Key in keyof Value]: DeepReadonly<Value[Key]> } : Value
+
+/** The config file with all defaults filled in. Deeply frozen; its mappings under free names have no prototype. */
+export type GatewayFile = DeepReadonly<Static<typeof gatewayFile>>
+export type PlanSettings = GatewayFile['plans'][string]
+export type PriceSettings = GatewayFile['prices'][string]
+export type CapSettings = GatewayFile['caps'][string][string]
+export type IssuerSettings = GatewayFile['issuers'][number]

@@ -1,0 +1,45 @@
+import type { Store } from './domain/store.ts'
+import type { Clock } from './domain/time.ts'
+import type { Settings } from './settings.ts'
+
+/** How often what has overstayed is let go, ms. */
+export const tidyMs = 5000
+/** How long a reply waits for a store that has gone away between the upstream's answer and our note of it, ms. */
+export const patienceMs = 10_000
+/** A reservation that is not sent by then never will be, ms. */
+const reservedMs = 30_000
+export const dayMs = 86_400_000
+
+interface StoreWatch {
+  readonly onLost: (reason: Error) => void
+  readonly onGone: (problem: string) => void
+}
+const ignored = (): void => {}
+const unwatched: StoreWatch = { onLost: ignored, onGone: ignored }
+
+/**
+ * `operator`: for the CLI, beside a running server: nothing is recovered, and a ledger that is not there is not made.
+ * `onLost` is told whenever the connection to Redis is lost; `onGone`, once each time, that what was in the store is not
+ * there any more, or not under its name: until it is, all throw `GW_STORE_DOWN`.
+ * `elapsed`: as in `Clock`.
+ */
+export async function openStore (
+  { store, file }: Settings, { now, elapsed }: Clock, role: 'server' | 'operator' = 'server', { onLost, onGone }: StoreWatch = unwatched
+): Promise<Store> {
+  const { upstream, tasks, limits, ledger } = file
+  const terms = {
+    reservedMs,
+    // A submit that has had all its time upstream and all our patience is not coming back.
+    sentMs: upstream.connectMs + upstream.headersMs + upstream.bodyIdleMs + patienceMs + tidyMs,
+    giveUpMs: tasks.giveUpMs,
+    refundsPerPeriod: limits.refundsPerPeriod,
+    retentionMs: tasks.retentionDays * dayMs
+  }
+  // Only one of the two technologies is loaded.
+  if (store.kind === 'redis') {
+    const { redisStore } = await import('./adapters/redis/store.ts')
+    return await redisStore({ url: store.url, terms, now, elapsed, onLost, onGone })
+  }
+  const { sqliteStore } = await import('./adapters/sqlite/store.ts')
+  return sqliteStore({ path: store.path, role, synchronous: ledger.synchronous, now, elapsed, terms, onGone })
+}
