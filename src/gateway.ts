@@ -2,19 +2,19 @@ import type { FastifyInstance } from 'fastify'
 import type { DestinationStream, Logger } from 'pino'
 import { nodeTimers } from './adapters/local.ts'
 import { type WatchedFiles, watchedFiles } from './adapters/watched-files.ts'
-import { type Refusals, refusals, rotations, type SecretRotation, settingsRecord } from './domain/audit.ts'
+import { type RejectionCounter, rejectionCounter, rotations, type SecretRotation, settingsRecord } from './domain/audit.ts'
 import type { KeyRing } from './domain/key-ring.ts'
-import { type Housekeeping, housekeeping, reconciler, tasksOfGoneKeys } from './domain/maintenance.ts'
-import { taskEnding } from './domain/status-poller.ts'
+import { type Maintenance, maintenance, reconciler, tasksOfGoneKeys } from './domain/maintenance.ts'
+import { refreshTask } from './domain/status-poller.ts'
 import type { Store } from './domain/store.ts'
 import { type Clock, systemClock, type Timers } from './domain/time.ts'
 import { ownOrigins } from './http/authenticate.ts'
-import { uploads as boundedUploads } from './http/body-budget.ts'
+import { bodyBudget as boundedUploads } from './http/body-budget.ts'
 import { accessLine, healthRoutes, logger, type Metrics, metrics } from './http/observe.ts'
 import { listener, type ListenerOptions, withMethods } from './http/server.ts'
 import { announcement, type EventStreams, eventStreams } from './http/sse.ts'
 import { registerOperatorRoutes, registerRoutes } from './routes.ts'
-import { openParts, type Parts, upstreamKey, type WebhookTest } from './services.ts'
+import { createServices, type Services, upstreamKey, type WebhookTest } from './services.ts'
 import { type LiveSecrets, type SecretNews, type Settings, shownSettings } from './settings.ts'
 import { patienceMs, tidyMs } from './stores.ts'
 
@@ -97,14 +97,14 @@ export async function createGateway (settings: Settings, {
   const { host, port, adminPort, file: { upstream: { drainMs } } } = settings
   const log = logger({ level: settings.logLevel, buffered: !process.stdout.isTTY, ...(logTo === undefined ? {} : { destination: logTo }) })
   const numbers = metrics(longestOf(settings))
-  const parts = await openParts(settings, log, { now, elapsed, timers, store, webhooks, siteverifyUrl }, numbers)
+  const parts = await createServices(settings, log, { now, elapsed, timers, store, webhooks, siteverifyUrl }, numbers)
   const audit = openAudit(settings, parts)
   const streams = eventStreams({ ...parts, ...settings.file.limits, revocations: parts.store.revocations })
   const { main, admin } = await openListeners(settings, parts, { log, numbers, streams, refused: audit.refused })
 
   const chores = [audit.keep, parts.times.note, parts.store.ping, parts.tidyResults, holdKeys(parts), deliveries(parts), crowding(parts, log)]
-  const { round: tidy } = openHousekeeping(parts, log, chores)
-  const failed = (when: string) => (error: unknown) => log.error({ err: error, owed: parts.patient.owed }, when)
+  const { runOnce: tidy } = openHousekeeping(parts, log, chores)
+  const failed = (when: string) => (error: unknown) => log.error({ err: error, owed: parts.patient.pending }, when)
   const timer = setInterval(() => { tidy().catch(failed('housekeeping failed; it is tried again')) }, tidyEveryMs).unref()
   const secretFiles = followSecrets(settings, parts, log, { onSessionsEnded: streams.renew, writeRotation: audit.writeRotation })
   const hurry = Promise.withResolvers<void>()
@@ -146,12 +146,12 @@ export async function createGateway (settings: Settings, {
 }
 
 /** Tells the other replicas which keys this one has. */
-function holdKeys ({ store: { heldKeys }, keys }: Parts): () => Promise<void> {
+function holdKeys ({ store: { heldKeys }, keys }: Services): () => Promise<void> {
   return async () => { await heldKeys?.hold(keys.states().map(({ keyId }) => keyId)) }
 }
 
 /** After a key was replaced while nothing ran: how many tasks have to be asked about with another key. */
-async function warnOfGoneKeys ({ store: { unfinished }, keys, now }: Parts, log: Logger): Promise<void> {
+async function warnOfGoneKeys ({ store: { unfinished }, keys, now }: Services, log: Logger): Promise<void> {
   for (const [keyId, count] of await tasksOfGoneKeys({ unfinished, keys, now })) {
     log.warn({ alarm: 'key-gone', keyId, count }, 'unfinished tasks belong to a key that is not in the ring: the other keys are asked about them')
   }
@@ -163,20 +163,20 @@ function longestOf ({ file: { upstream: { connectMs, headersMs, bodyIdleMs } } }
 }
 
 /** On one of all replicas. */
-function deliveries ({ store, deliverer }: Parts): () => Promise<void> {
-  return async () => { if (await store.leads()) await deliverer.round() }
+function deliveries ({ store, deliverer }: Services): () => Promise<void> {
+  return async () => { if (await store.leads()) await deliverer.runOnce() }
 }
 
 /** Whoever repeats more lost submits than are remembered may pay for some of them again. */
-function crowding ({ store: { repeats } }: Parts, log: Logger): () => Promise<void> {
+function crowding ({ store: { repeats } }: Services, log: Logger): () => Promise<void> {
   return async () => {
     for (const subject of repeats.crowded()) log.error({ alarm: 'repeats', subject }, 'more lost submits than are remembered: the oldest may be made again')
   }
 }
 
 /** What goes into the audit trail by itself, and not with a request. */
-function openAudit (settings: Settings, { store: { audit: trail }, now, elapsed }: Parts) {
-  const refused = refusals({ trail, now, elapsed, maxRows: maxRefusals })
+function openAudit (settings: Settings, { store: { audit: trail }, now, elapsed }: Services) {
+  const refused = rejectionCounter({ trail, now, elapsed, maxRows: maxRefusals })
   const record = settingsRecord(trail, shownSettings(settings), now)
   const rotated = rotations(trail, now)
   return {
@@ -190,10 +190,10 @@ function openAudit (settings: Settings, { store: { audit: trail }, now, elapsed 
   }
 }
 
-interface Observers { readonly log: Logger, readonly numbers: Metrics, readonly refused: Refusals, readonly streams: EventStreams }
+interface Observers { readonly log: Logger, readonly numbers: Metrics, readonly refused: RejectionCounter, readonly streams: EventStreams }
 
 /** The main port, and the admin port when there is one: what is for the operator is on one of the two only. */
-async function openListeners (settings: Settings, parts: Parts, { log, numbers, refused, streams }: Observers) {
+async function openListeners (settings: Settings, parts: Services, { log, numbers, refused, streams }: Observers) {
   const { adminPort, trustProxy, allowedOrigins, publicUrl, file: { limits, upstream } } = settings
   const uploads = boundedUploads({ ...limits, timers: parts.timers })
   const endings: ListenerOptions['endings'] = [
@@ -217,12 +217,12 @@ async function openListeners (settings: Settings, parts: Parts, { log, numbers, 
   return { main, admin }
 }
 
-function openHousekeeping ({ store, patient, ...parts }: Parts, log: Logger, chores: ReadonlyArray<() => Promise<void>>): Housekeeping {
-  return housekeeping({
+function openHousekeeping ({ store, patient, ...parts }: Services, log: Logger, chores: ReadonlyArray<() => Promise<void>>): Maintenance {
+  return maintenance({
     patient,
     store,
-    chores,
-    reconciler: reconciler({ ...parts, ...store, end: taskEnding({ ...parts, ...store }) }),
+    jobs: chores,
+    reconciler: reconciler({ ...parts, ...store, end: refreshTask({ ...parts, ...store }) }),
     onUnknown: count => log.error({ alarm: 'unknown-outcome', count }, 'tasks without a known end')
   })
 }

@@ -4,13 +4,13 @@ import { jwtSessions } from './adapters/jwt-sessions.ts'
 import { signedSessions } from './adapters/signed-sessions.ts'
 import { operator } from './domain/admin.ts'
 import { caps, freeModels, officialModels, plans as compilePlans, priceList, pricing } from './domain/policy.ts'
-import type { Live, Secret } from './domain/secret.ts'
+import type { SecretRef, Secret } from './domain/secret.ts'
 import { mintedInTime } from './domain/session.ts'
-import { subjectFeed } from './domain/task-watcher.ts'
-import { tokenDesk } from './domain/token-admin.ts'
+import { subjectEvents } from './domain/task-watcher.ts'
+import { personalTokens } from './domain/token-admin.ts'
 import { invitations } from './domain/tokens.ts'
 import { authenticator, operatorAuthenticator, ownOrigins, sessionGate } from './http/authenticate.ts'
-import type { Uploads } from './http/body-budget.ts'
+import type { BodyBudget } from './http/body-budget.ts'
 import { healthRoutes, type Metrics, metricsRoutes } from './http/observe.ts'
 import { subjectRates } from './http/rates.ts'
 import { readRoutes } from './http/read-route.ts'
@@ -27,18 +27,18 @@ import { modelRoutes, taskRoutes } from './http/routes/tasks.ts'
 import { readBodies, withMethods } from './http/server.ts'
 import { sessionCookie } from './http/session-cookie.ts'
 import type { EventStreams } from './http/sse.ts'
-import type { Parts } from './services.ts'
+import type { Services } from './services.ts'
 import type { Settings } from './settings.ts'
 
 /** A verifier that has not answered by then vouches for nobody, ms. */
 const verifierMs = 5000
 
 /** What the routes share with the rest of the gateway. */
-export interface Doors { readonly log: Logger, readonly uploads: Uploads, readonly numbers: Metrics, readonly streams: EventStreams }
+export interface Doors { readonly log: Logger, readonly uploads: BodyBudget, readonly numbers: Metrics, readonly streams: EventStreams }
 
 /** All that the main port answers. */
 export async function registerRoutes (
-  app: FastifyInstance, settings: Settings, parts: Parts, { log, uploads, numbers, streams }: Doors
+  app: FastifyInstance, settings: Settings, parts: Services, { log, uploads, numbers, streams }: Doors
 ): Promise<void> {
   const { file, publicUrl, adminPort, staticDir } = settings
   const { store, tickets } = parts
@@ -50,7 +50,7 @@ export async function registerRoutes (
     mayBeOfficial: officialModels(settings.models),
     isFree: freeModels(file.prices),
     priceOf: pricing(file.prices, file.caps),
-    holdCaps: caps(file.caps)
+    enforceCaps: caps(file.caps)
   }
   const readRoute = readRoutes({ authenticate: who.authenticate, ledger: store.ledger, rates })
   const resultsOf = resultLinks(tickets, publicUrl)
@@ -77,7 +77,7 @@ export async function registerRoutes (
       taskRoutes(scope, { readRoute, records: store.records, ledger: store.ledger, resultsOf })
       deliveryRoutes(scope, { readRoute, deliveries: store.deliveries })
       modelRoutes(scope, { readRoute, models: settings.models, priceOf: priceList(file.prices) })
-      eventRoutes(scope, { readRoute, watching: parts.watching, streams, resultsOf, feed: subjectFeed(common), now: parts.now })
+      eventRoutes(scope, { readRoute, watching: parts.watching, streams, resultsOf, feed: subjectEvents(common), now: parts.now })
       resultRoutes(scope, {
         readRoute, results: parts.results, tickets, hasForeignPages: settings.allowedOrigins.length > 0, now: parts.now
       })
@@ -90,7 +90,7 @@ export async function registerRoutes (
 
 /** Who may call, and how that is found out. */
 async function openSessions (
-  app: FastifyInstance, settings: Settings, { store, secrets, tokenSessions, times, now, elapsed }: Parts, { log, streams }: Pick<Doors, 'log' | 'streams'>
+  app: FastifyInstance, settings: Settings, { store, secrets, tokenSessions, times, now, elapsed }: Services, { log, streams }: Pick<Doors, 'log' | 'streams'>
 ) {
   const { file, publicUrl } = settings
   const plans = compilePlans(file.plans)
@@ -117,10 +117,10 @@ async function openSessions (
 
 /** Without an admin token there is no admin API, and `/metrics` only where the network decides who gets there. */
 export async function registerOperatorRoutes (
-  app: FastifyInstance, { adminToken, adminPort, publicUrl, file }: Settings, { store, secrets, times, keys, now, elapsed }: Parts, numbers: Metrics
+  app: FastifyInstance, { adminToken, adminPort, publicUrl, file }: Settings, { store, secrets, times, keys, now, elapsed }: Services, numbers: Metrics
 ): Promise<void> {
   // Whoever has one at the start has one for good: a file that was emptied changes nothing.
-  const authenticate = adminToken && operatorAuthenticator(secrets.adminToken as Live<Secret>)
+  const authenticate = adminToken && operatorAuthenticator(secrets.adminToken as SecretRef<Secret>)
   if (adminPort !== undefined) metricsRoutes(app, numbers)
   else if (authenticate !== undefined) metricsRoutes(app, numbers, authenticate)
   if (authenticate === undefined) return
@@ -128,7 +128,7 @@ export async function registerOperatorRoutes (
     readBodies(scope, 'object')
     const office = { ...store, trail: store.audit, actor: 'admin', times, now } as const
     adminRoutes(scope, { authenticate, now, elapsed, operator: operator(office) })
-    tokenRoutes(scope, { authenticate, elapsed, desk: tokenDesk({ ...office, ...file.sessions, publicUrl, plans: file.plans }) })
+    tokenRoutes(scope, { authenticate, elapsed, desk: personalTokens({ ...office, ...file.sessions, publicUrl, plans: file.plans }) })
     adminKeyRoutes(scope, { authenticate, keys })
   })
 }

@@ -3,7 +3,7 @@ import { dirname, join, resolve } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { altchaProofs, turnstileProofs } from './adapters/guest-proofs.ts'
-import { type KeptResults, keptResults } from './adapters/kept-results.ts'
+import { type KeptResults, resultCache } from './adapters/kept-results.ts'
 import { localEvents, localTurns } from './adapters/local.ts'
 import { undiciResults, type UndiciResultsOptions } from './adapters/undici-results.ts'
 import { undiciUpstream } from './adapters/undici-upstream.ts'
@@ -13,22 +13,22 @@ import { goneKeys } from './domain/gone-keys.ts'
 import { type Guests, guests, type ProofChallenges } from './domain/guests.ts'
 import { type KeyRing, keyRing, readProbe } from './domain/key-ring.ts'
 import {
-  type CreditMeter, keepingLedger, meteredLedger, type PatientLedger, patientLedger
+  type CreditMetrics, keepingLedger, meteredLedger, type PatientLedger, patientLedger
 } from './domain/ledger-client.ts'
 import type { TaskLedger } from './domain/ledger.ts'
 import { intervalBy } from './domain/policy.ts'
 import { type ResultSource, resultTickets, type ResultTickets } from './domain/results.ts'
-import type { Live, Secret } from './domain/secret.ts'
+import type { SecretRef, Secret } from './domain/secret.ts'
 import { type IssueTimes, issueTimes, type SessionVerifier } from './domain/session.ts'
 import {
-  type SlotSearch, slotSearch, type StatusDesk, statusDesk, taskEnding, type TaskEvents
+  type SlotSearch, slotSearch, type StatusPoller, statusPoller, refreshTask, type TaskEvents
 } from './domain/status-poller.ts'
 import { sharedProbe, type Store } from './domain/store.ts'
-import { type Watching, watching } from './domain/task-watcher.ts'
+import { type TaskWatchers, taskWatchers } from './domain/task-watcher.ts'
 import type { Clock, Timers } from './domain/time.ts'
 import { teamTokens } from './domain/tokens.ts'
 import { balancePath, type Upstream, type UpstreamKey } from './domain/upstream.ts'
-import { callbackHosts, type CallbackHosts, type Deliverer, deliverer } from './domain/webhooks.ts'
+import { callbackHosts, type CallbackHosts, type WebhookDispatcher, webhookDispatcher } from './domain/webhooks.ts'
 import { type LiveSecrets, liveSecrets, type Settings } from './settings.ts'
 import { dayMs, openStore, patienceMs } from './stores.ts'
 
@@ -38,7 +38,7 @@ export interface CallbackParts {
   /** Makes the address that the upstream is to call with the end of a task; it is not asked to without it. */
   readonly callbackAddress: (() => CallbackAddress) | undefined
   readonly callbackHosts: CallbackHosts
-  readonly deliverer: Deliverer
+  readonly deliverer: WebhookDispatcher
 }
 
 export interface CallbackPartsOptions extends Clock {
@@ -46,11 +46,11 @@ export interface CallbackPartsOptions extends Clock {
   readonly patient: PatientLedger
   readonly upstream: Upstream
   readonly keys: KeyRing
-  readonly desk: StatusDesk
+  readonly desk: StatusPoller
   readonly events: TaskEvents
   readonly timers: Timers
   readonly log: Logger
-  readonly sessionSecrets: Live<readonly Secret[]>
+  readonly sessionSecrets: SecretRef<readonly Secret[]>
   readonly webhooks: UndiciWebhooksOptions
 }
 
@@ -69,7 +69,7 @@ export function openCallbacks ({ file, models, publicUrl }: Settings, options: C
       onFound: ({ reservation }, taskId) => log.info({ reservation, taskId }, 'a callback named the task of a submit whose answer had not come'),
       onTrouble: ({ reservation }, err) => log.warn({ reservation, err }, 'a callback could not be looked into; the task is asked about later')
     }),
-    deliverer: deliverer({
+    deliverer: webhookDispatcher({
       deliveries: store.deliveries,
       courier: undiciWebhooks(options.webhooks),
       hosts,
@@ -103,7 +103,7 @@ export function openGuests (settings: Settings, { store, now, secrets, siteverif
   const altcha = proof === 'work' ? altchaProofs({ secrets: secrets.sessionSecrets, now }) : null
   const hostnames = new Set([...allowedOrigins, publicUrl ?? []].flat().map(origin => new URL(origin).hostname))
   // Settings that ask for Turnstile have its secret, and a file that is emptied later changes nothing.
-  const secret = secrets.turnstileSecret as Live<Secret>
+  const secret = secrets.turnstileSecret as SecretRef<Secret>
   const turnstile = proof === 'turnstile' ? turnstileProofs({ secret, hostnames, now, url: siteverifyUrl }) : null
   const proofs = altcha ?? turnstile
   return { guests: guests({ proofs, spent: store.spentProofs, counts: store.guestCounts, sessionsPerAddressPerDay }), challenges: altcha }
@@ -142,7 +142,7 @@ export function openResults (
 ): ResultParts & Pick<KeptResults, 'keep'> {
   const results = undiciResults({ ...client, ...limits })
   if (keep === 'none') return { results, tidyResults: async () => {}, keep: () => {} }
-  const kept = keptResults({
+  const kept = resultCache({
     ...client,
     directory: store.kind === 'sqlite' && store.path !== ':memory:' ? join(dirname(store.path), 'results') : resolve('data/results'),
     results,
@@ -165,7 +165,7 @@ interface PartsTest extends Clock {
 }
 
 /** What stands behind the seams. */
-export interface Parts extends Clock, CallbackParts, ResultParts, GuestParts {
+export interface Services extends Clock, CallbackParts, ResultParts, GuestParts {
   readonly secrets: LiveSecrets
   readonly store: Store
   readonly times: IssueTimes
@@ -175,19 +175,19 @@ export interface Parts extends Clock, CallbackParts, ResultParts, GuestParts {
   readonly patient: PatientLedger
   readonly tickets: ResultTickets
   readonly events: TaskEvents
-  readonly desk: StatusDesk
+  readonly desk: StatusPoller
   readonly slots: SlotSearch
-  readonly watching: Watching
+  readonly watching: TaskWatchers
   readonly timers: Timers
 }
 
 /** `meter`: told what becomes of credits. */
-export async function openParts (
+export async function createServices (
   settings: Settings,
   log: Logger,
   { now, elapsed, timers, store: given, webhooks, siteverifyUrl }: PartsTest,
-  meter: CreditMeter
-): Promise<Parts> {
+  meter: CreditMetrics
+): Promise<Services> {
   const { upstream: waits } = settings.file
   const client = { ...waits, baseUrl: settings.tasksBaseUrl, userAgent: `apixo-gateway/${version}` }
   const opened = given ?? await openStore(settings, { now, elapsed }, 'server', {
@@ -222,7 +222,7 @@ export async function openParts (
 
 /** Who asks how tasks are, and who is told. */
 function openInquiries (
-  { file, models }: Settings, base: Pick<Parts, 'upstream' | 'keys' | 'timers' | keyof Clock> &
+  { file, models }: Settings, base: Pick<Services, 'upstream' | 'keys' | 'timers' | keyof Clock> &
   Pick<Store, 'ledger' | 'records' | 'events' | 'turns' | 'heldKeys'> & { readonly log: Logger }
 ) {
   const { upstream: { connectMs, headersMs, bodyIdleMs }, polling } = file
@@ -240,8 +240,8 @@ function openInquiries (
     onGivenUp: ({ taskId, keyId }) =>
       log.error({ alarm: 'unknown-outcome', taskId, keyId }, 'the key of this task is gone, and no other knows the task: it is given up, and stays charged')
   })
-  const desk = statusDesk({ ...base, gone, turns, events, intervalOf, answerMs })
+  const desk = statusPoller({ ...base, gone, turns, events, intervalOf, answerMs })
   const { ledger, records, timers, elapsed } = base
-  const slots = slotSearch({ records, ledger, end: taskEnding({ ledger, desk }), intervalOf, timers, elapsed })
-  return { events, desk, slots, watching: watching({ ...base, desk, events, intervalOf }) }
+  const slots = slotSearch({ records, ledger, end: refreshTask({ ledger, desk }), intervalOf, timers, elapsed })
+  return { events, desk, slots, watching: taskWatchers({ ...base, desk, events, intervalOf }) }
 }

@@ -4,12 +4,12 @@ import {
 import { deriveKey } from 'altcha-lib/algorithms/pbkdf2'
 import { createHash, hkdfSync } from 'node:crypto'
 import type { GuestProofs, Proof, ProofChallenges } from '../domain/guests.ts'
-import { derived, type Live, type Secret } from '../domain/secret.ts'
+import { memoized, type SecretRef, type Secret } from '../domain/secret.ts'
 import { gatewayError } from '../errors.ts'
 
 export interface AltchaProofsOptions {
   /** The session secrets, newest first: the first signs, all verify. */
-  readonly secrets: Live<readonly Secret[]>
+  readonly secrets: SecretRef<readonly Secret[]>
   readonly now: () => number
 }
 
@@ -32,7 +32,7 @@ const maxLength = 4096
  * section 3.2), so that no challenge can pass for a session.
  */
 export function altchaProofs ({ secrets, now }: AltchaProofsOptions): GuestProofs & ProofChallenges {
-  const keys = derived(secrets, list => list.map(secret => ({
+  const keys = memoized(secrets, list => list.map(secret => ({
     hmacSignatureSecret: keyFor(secret, 'challenge'),
     hmacKeySignatureSecret: keyFor(secret, 'solution')
   })))
@@ -82,7 +82,7 @@ function goodFor ({ parameters: { data }, signature }: Challenge, purpose: strin
 }
 
 export interface TurnstileProofsOptions {
-  readonly secret: Live<Secret>
+  readonly secret: SecretRef<Secret>
   /** Hosts whose pages may show the widget; none: those that Cloudflare was told of. */
   readonly hostnames: ReadonlySet<string>
   readonly now: () => number

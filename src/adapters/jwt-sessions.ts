@@ -5,7 +5,7 @@ import {
 import { LRUCache } from 'lru-cache'
 import { createSecretKey, hash, type KeyObject } from 'node:crypto'
 import { globs } from '../domain/policy.ts'
-import { derived, type Live, type Secret } from '../domain/secret.ts'
+import { memoized, type SecretRef, type Secret } from '../domain/secret.ts'
 import { type Scope, scopes, type Session, type SessionVerifier, unscoped } from '../domain/session.ts'
 import { type Clock, endOfTime } from '../domain/time.ts'
 import { gatewayError } from '../errors.ts'
@@ -138,8 +138,8 @@ export interface IssuerKeys {
 }
 
 /** The secrets that an issuer shares with us. While they rotate, a token under any of them is good. */
-export function sharedKeys (secrets: Live<readonly Secret[]>): IssuerKeys {
-  const keys = derived(secrets, list => anyOf(list.map(secret => createSecretKey(Buffer.from(secret.reveal())))))
+export function sharedKeys (secrets: SecretRef<readonly Secret[]>): IssuerKeys {
+  const keys = memoized(secrets, list => anyOf(list.map(secret => createSecretKey(Buffer.from(secret.reveal())))))
   return { current: async () => keys.current, renewed: async () => keys.current }
 }
 
@@ -396,7 +396,7 @@ export interface JwtSessionsOptions extends Clock {
    * Secrets shared with issuers, by the `iss` of their tokens: all of them verify, so that they can rotate. When one is
    * taken away, the sessions under it have ended.
    */
-  readonly secrets: ReadonlyMap<string, Live<readonly Secret[]>>
+  readonly secrets: ReadonlyMap<string, SecretRef<readonly Secret[]>>
   /** The keys of an issuer could not be had. Those known before stay in use; it is tried again on its next tokens. */
   readonly onKeysFailed: (issuer: string, error: unknown) => void
   /** An issuer publishes other keys than before; sessions under a key that is gone have ended. */

@@ -42,7 +42,7 @@ const dayMs = 24 * hourMs
  * named by a hash, so that no upstream chooses a path. A copy is there when its file is, which gets its name last:
  * readers never see half of one, and a crash leaves nothing but a file that goes with its folder.
  */
-export function keptResults (options: KeptResultsOptions): KeptResults {
+export function resultCache (options: KeptResultsOptions): KeptResults {
   const { results, taskOf, directory, now, elapsed, onTrouble } = options
   const copies = copier(options)
   let tidiedAt = -Infinity

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache'
-import type { LastStatus, StatusTurns, TaskEvent, TaskEvents } from '../domain/status-poller.ts'
+import type { LastStatus, PollLeases, TaskEvent, TaskEvents } from '../domain/status-poller.ts'
 import type { Timers } from '../domain/time.ts'
 
 /** Task events within one process: nothing is lost on the way, so there is never a gap. */
@@ -41,14 +41,14 @@ const maxBytes = 64 * 1024 * 1024
 const entryBytes = 500
 
 /** The turns of one process. */
-export function localTurns ({ elapsed, leaseMs }: LocalTurnsOptions): StatusTurns {
+export function localTurns ({ elapsed, leaseMs }: LocalTurnsOptions): PollLeases {
   const entries = new LRUCache<string, Entry>({
     maxSize: maxBytes,
     sizeCalculation: ({ last }) => entryBytes + (last === null ? 0 : last.body.length)
   })
 
   return {
-    async take (taskId, intervalMs, hasNews = false) {
+    async acquire (taskId, intervalMs, hasNews = false) {
       const entry = entries.get(taskId)
       const newsAt = entry?.newsAt ?? -Infinity
       const isUrgent = hasNews && entry?.isAsking === false && newsAt + intervalMs <= elapsed()
@@ -58,7 +58,7 @@ export function localTurns ({ elapsed, leaseMs }: LocalTurnsOptions): StatusTurn
       }
       return { mine: false, last: entry.last, nextInMs: entry.isAsking ? 0 : entry.freeAt - elapsed() }
     },
-    async end (taskId, last, intervalMs) {
+    async release (taskId, last, intervalMs) {
       if (last === null) entries.delete(taskId)
       else entries.set(taskId, { last, isAsking: false, freeAt: elapsed() + intervalMs, newsAt: entries.get(taskId)?.newsAt ?? -Infinity })
     }

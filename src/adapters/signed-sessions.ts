@@ -2,7 +2,7 @@ import { decodeProtectedHeader, jwtVerify, SignJWT } from 'jose'
 import { LRUCache } from 'lru-cache'
 import { createHmac, createSecretKey, hash, type KeyObject, randomUUID, timingSafeEqual } from 'node:crypto'
 import { globs } from '../domain/policy.ts'
-import { derived, type Live, type Secret } from '../domain/secret.ts'
+import { memoized, type SecretRef, type Secret } from '../domain/secret.ts'
 import type { PrintedSession, Scope, Session, SessionIssuer, SessionVerifier } from '../domain/session.ts'
 import { gatewayError } from '../errors.ts'
 
@@ -17,7 +17,7 @@ export interface SignedSessionsOptions {
    * Newest first: the first signs, all verify, so that they can rotate. With one that is taken off, its sessions end.
    * At least 32 bytes each (RFC 7518 section 3.2).
    */
-  readonly secrets: Live<readonly Secret[]>
+  readonly secrets: SecretRef<readonly Secret[]>
   readonly now: () => number
 }
 
@@ -59,7 +59,7 @@ const optionalClaims = new Map<string, (value: unknown) => boolean>([
  * signature does not. Whether a session was revoked is never remembered here.
  */
 export function signedSessions ({ secrets, now }: SignedSessionsOptions): SessionVerifier & SessionIssuer {
-  const memory = derived(secrets, list => ({
+  const memory = memoized(secrets, list => ({
     keys: list.map(secret => createSecretKey(Buffer.from(secret.reveal()))),
     verified: new LRUCache<string, Session>({ max: verifiedTokens })
   }))
@@ -76,7 +76,7 @@ export function signedSessions ({ secrets, now }: SignedSessionsOptions): Sessio
         requiredClaims: [...requiredClaims],
         currentDate: new Date(now())
       })
-      holdClaims(payload)
+      checkClaims(payload)
       return sessionFrom(payload as unknown as Claims)
     } catch (cause) {
       throw gatewayError('GW_BAD_SESSION', { cause })
@@ -153,7 +153,7 @@ function isSignedWith (key: KeyObject, token: string): boolean {
  * A claim that this version does not know may be a limit that a later one has set: whoever does not hold to it must not
  * accept the token.
  */
-function holdClaims (payload: Readonly<Record<string, unknown>>): void {
+function checkClaims (payload: Readonly<Record<string, unknown>>): void {
   for (const [name, value] of Object.entries(payload)) {
     const isKnown = name === 'iss' || requiredClaims.some(claim => claim === name) || optionalClaims.get(name)?.(value) === true
     if (!isKnown) throw new Error(`the claim ${name} is not what it has to be`)

@@ -1,7 +1,7 @@
 import { lookup as resolveName } from 'node:dns'
 import { Agent } from 'undici'
 import { guardedLookup, isWithin, refusedAddress, type Resolve } from '../domain/egress.ts'
-import type { Courier, DeliveryError } from '../domain/webhooks.ts'
+import type { WebhookSender, DeliveryError } from '../domain/webhooks.ts'
 
 export interface UndiciWebhooksOptions {
   readonly userAgent: string
@@ -23,7 +23,7 @@ const maxConnections = 20
  * Webhooks over undici. It has no key and no cookie to lose, follows no redirect, and holds each new connection against
  * the addresses its name leads to at that moment. Of the answer only the status is looked at.
  */
-export function undiciWebhooks (options: UndiciWebhooksOptions): Courier {
+export function undiciWebhooks (options: UndiciWebhooksOptions): WebhookSender {
   const { userAgent, timeoutMs = halfMinuteMs, resolve = resolveName, isAllowed = address => isWithin('public', address) } = options
   const agent = new Agent({
     connections: maxConnections,
@@ -37,7 +37,7 @@ export function undiciWebhooks (options: UndiciWebhooksOptions): Courier {
   })
 
   return {
-    async bring ({ url, headers, body }) {
+    async send ({ url, headers, body }) {
       const { origin, pathname, search } = new URL(url)
       try {
         const { statusCode, body: answer } = await agent.request({

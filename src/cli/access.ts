@@ -1,7 +1,7 @@
 import { checkSessionId, checkSubject, isKnownSession, isKnownSubject } from '../domain/admin.ts'
 import { issueTimes } from '../domain/session.ts'
 import { systemClock } from '../domain/time.ts'
-import { type PrintedToken, type ShownToken, type TokenDesk, tokenDesk, type TokenWish } from '../domain/token-admin.ts'
+import { type PrintedToken, type ShownToken, type PersonalTokens, personalTokens, type TokenRequest } from '../domain/token-admin.ts'
 import { isTokenId } from '../domain/tokens.ts'
 import { first, withOperator, withStore } from './operator.ts'
 import {
@@ -76,13 +76,13 @@ const deeds: Readonly<Record<typeof verbs[number], Deed>> = {
 
 const { now } = systemClock
 
-function withDesk<Result> (work: (desk: TokenDesk) => Promise<Result>): Promise<Result> {
-  return withStore(({ publicUrl, file: { plans, sessions } }, store) => work(tokenDesk({
+function withDesk<Result> (work: (desk: PersonalTokens) => Promise<Result>): Promise<Result> {
+  return withStore(({ publicUrl, file: { plans, sessions } }, store) => work(personalTokens({
     ...store, ...sessions, trail: store.audit, actor: 'cli', publicUrl, plans, now, times: issueTimes({ revocations: store.revocations, now })
   })))
 }
 
-function wishFrom ({ subject, plan, ttl, models, scopes }: Options): TokenWish {
+function wishFrom ({ subject, plan, ttl, models, scopes }: Options): TokenRequest {
   if (subject === undefined) throw new UsageError('Say whose it is to be: --subject NAME.')
   const ttlSeconds = ttl === undefined ? undefined : secondsOf('--ttl', ttl)
   return { subject, plan, ttlSeconds, models: models?.split(','), scopes: scopes?.split(',') }

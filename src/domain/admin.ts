@@ -6,9 +6,9 @@ import {
   openCursor, type Page, type PageRequest, sealCursor, type TaskRecord, type TaskRecords, type UsageQuery,
   type UsageReport, usageReport
 } from './records.ts'
-import { type IssueTimes, type Revocations, standInsOf } from './session.ts'
+import { type IssueTimes, type Revocations, cookieRevocationId } from './session.ts'
 import { endOfTime, instant } from './time.ts'
-import { isTokenId, type TokenBook } from './tokens.ts'
+import { isTokenId, type TokenStore } from './tokens.ts'
 
 /** An issuer's name and the subject's own, without what no store and no terminal should have to show. */
 const storedSubject = /^(?=.{3,160}$)[^:\p{Cc}\p{Cs}]+:[^\p{Cc}\p{Cs}]+$/u
@@ -84,7 +84,7 @@ export interface SessionEnds {
 export interface SessionEndsOptions {
   readonly revocations: Pick<Revocations, 'revoke' | 'revokeSubject'>
   readonly times: Pick<IssueTimes, 'end'>
-  readonly tokens: Pick<TokenBook, 'find' | 'revoke'>
+  readonly tokens: Pick<TokenStore, 'find' | 'revoke'>
   readonly trail: AuditTrail
   /** How the audit trail names who did it. */
   readonly actor: 'admin' | 'cli'
@@ -116,7 +116,7 @@ export function sessionEnds ({ revocations, times, tokens, trail, actor, now }: 
       // Looked for here and not left to `revocations`: those of a bare store, as the command line has it, know no tokens.
       const token = isTokenId(id) ? await tokens.find(id) : null
       await note(token === null ? null : token.subject, { session: id })
-      if (token === null) await Promise.all([id, standInsOf(id)].map(name => revocations.revoke(name, endOfTime)))
+      if (token === null) await Promise.all([id, cookieRevocationId(id)].map(name => revocations.revoke(name, endOfTime)))
       else await tokens.revoke(id, now())
     }
   }

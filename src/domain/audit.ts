@@ -48,7 +48,7 @@ export interface AuditTrail {
  * send a request fill the disk, and so would one every few seconds: of one code and subject there is a row an hour, the
  * first of them at once.
  */
-export interface Refusals {
+export interface RejectionCounter {
   /** `stage`: where on the line it was refused. `subject`: `null` for who has not said who they are. */
   count (code: string, stage: string, subject: string | null): void
   /**
@@ -58,7 +58,7 @@ export interface Refusals {
   flush (all?: boolean): Promise<void>
 }
 
-export interface RefusalsOptions {
+export interface RejectionCounterOptions {
   readonly trail: AuditTrail
   readonly now: () => number
   /** Monotonic ms. */
@@ -78,7 +78,7 @@ interface Row {
 
 const hourMs = 3_600_000
 
-export function refusals ({ trail, now, elapsed, maxRows }: RefusalsOptions): Refusals {
+export function rejectionCounter ({ trail, now, elapsed, maxRows }: RejectionCounterOptions): RejectionCounter {
   const rows = new Map<string, Row>()
 
   const add = (code: string, stage: string, subject: string | null, count: number): void => {

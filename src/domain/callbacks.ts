@@ -4,12 +4,12 @@ import { finalState, isFinal, readEnvelope, statedState } from './answers.ts'
 import type { KeyChoice } from './key-ring.ts'
 import type { PatientLedger } from './ledger-client.ts'
 import type { ReservationId, Task, TaskLedger } from './ledger.ts'
-import { eventFrom, statusCall, type StatusDesk, type TaskEvents } from './status-poller.ts'
+import { eventFrom, statusCall, type StatusPoller, type TaskEvents } from './status-poller.ts'
 import type { Clock, Timers } from './time.ts'
 import { operationOf, type Upstream } from './upstream.ts'
 
 /** The reservation that a callback's secret was made for. */
-export interface CalledBack {
+export interface CallbackTarget {
   readonly reservation: ReservationId
   readonly subject: string
   readonly model: string
@@ -25,7 +25,7 @@ export interface CalledBack {
  */
 export interface CallbackSecrets {
   /** `null`: there is none, or none any more. Throws `GW_STORE_DOWN`. */
-  reservationOf (secretHash: string): Promise<CalledBack | null>
+  reservationOf (secretHash: string): Promise<CallbackTarget | null>
 }
 
 /** Where the upstream is to call. */
@@ -62,18 +62,18 @@ export function isSecretForm (text: string): boolean {
 /** What the upstream announces by itself. */
 export interface Callbacks {
   /** Whose secret it is; `null`: nobody's. Throws `GW_STORE_DOWN`. */
-  find (secret: string): Promise<CalledBack | null>
+  find (secret: string): Promise<CallbackTarget | null>
   /**
    * Looks into it, behind the answer. The body is a hint and no more: the upstream is asked, at most once per interval and
    * task however often somebody calls, and its answer decides. `null`: the body could not be read.
    */
-  heed (calledBack: CalledBack, body: Buffer | null): void
+  handle (calledBack: CallbackTarget, body: Buffer | null): void
   /** Resolves when what is under way is done. */
   close (): Promise<void>
 }
 
 /** What a callback said that can not be so. */
-export type Oddity = 'not its task' | 'a task that has not ended' | 'a task that the upstream does not know'
+export type Anomaly = 'not its task' | 'a task that has not ended' | 'a task that the upstream does not know'
 
 export interface CallbacksOptions extends Clock {
   readonly secrets: CallbackSecrets
@@ -81,15 +81,15 @@ export interface CallbacksOptions extends Clock {
   readonly patient: PatientLedger
   readonly upstream: Upstream
   readonly keys: KeyChoice
-  readonly desk: StatusDesk
+  readonly desk: StatusPoller
   readonly events: TaskEvents
   /** As the desk's, ms. */
   readonly intervalOf: (model: string) => number
   readonly timers: Timers
-  readonly onOdd: (calledBack: CalledBack, oddity: Oddity) => void
+  readonly onOdd: (calledBack: CallbackTarget, oddity: Anomaly) => void
   /** A reservation whose answer was lost has its task. */
-  readonly onFound: (calledBack: CalledBack, taskId: string) => void
-  readonly onTrouble: (calledBack: CalledBack, error: unknown) => void
+  readonly onFound: (calledBack: CallbackTarget, taskId: string) => void
+  readonly onTrouble: (calledBack: CallbackTarget, error: unknown) => void
 }
 
 /** Reservations whose last check is remembered, and tasks that are asked about later. */
@@ -103,7 +103,7 @@ export function callbacks (options: CallbacksOptions): Callbacks {
   const askFor = asking(options)
   const adopt = adopting(options)
 
-  const consider = async (calledBack: CalledBack, body: Buffer | null): Promise<void> => {
+  const consider = async (calledBack: CallbackTarget, body: Buffer | null): Promise<void> => {
     const { task } = calledBack
     const said = body === null ? null : readEnvelope(body)
     if (said?.state !== undefined && !isFinal(said.state)) return onOdd(calledBack, 'a task that has not ended')
@@ -114,7 +114,7 @@ export function callbacks (options: CallbacksOptions): Callbacks {
 
   return {
     find: async secret => isSecretForm(secret) ? await secrets.reservationOf(secretHashOf(secret)) : null,
-    heed (calledBack, body) {
+    handle (calledBack, body) {
       const work = consider(calledBack, body).catch(error => onTrouble(calledBack, error)).finally(() => running.delete(work))
       running.add(work)
     },
@@ -139,7 +139,7 @@ function asking ({ desk, ledger, timers, intervalOf, elapsed, onTrouble }: Callb
     if (task !== null) await ask(task)
   }
 
-  return async (calledBack: CalledBack, task: Task): Promise<void> => {
+  return async (calledBack: CallbackTarget, task: Task): Promise<void> => {
     const { taskId, model } = task
     const isFirst = elapsed() - (askedAt.get(taskId) ?? -Infinity) >= intervalOf(model)
     if (isFirst && await ask(task)) return
@@ -156,7 +156,7 @@ function asking ({ desk, ledger, timers, intervalOf, elapsed, onTrouble }: Callb
 function adopting ({ ledger, patient, upstream, keys, events, intervalOf, now, elapsed, onOdd, onFound }: CallbacksOptions) {
   const checkedAt = new LRUCache<ReservationId, number>({ max: maxRemembered })
 
-  return async (calledBack: CalledBack, taskId: string): Promise<void> => {
+  return async (calledBack: CallbackTarget, taskId: string): Promise<void> => {
     const { reservation, model } = calledBack
     if (!taskIdForm.test(taskId)) return onOdd(calledBack, 'not its task')
     if (elapsed() - (checkedAt.get(reservation) ?? -Infinity) < intervalOf(model)) return

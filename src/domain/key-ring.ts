@@ -90,10 +90,10 @@ export function statusOf (entry: KeyEntry, elapsed: number, atWall: (instant: nu
  * fine: the key works and has money, so the doubtful answer was about that request · refused: the upstream does not
  * accept the key · empty: no money left · unclear: the probe itself got no usable answer.
  */
-export type Verdict = 'fine' | 'refused' | 'empty' | 'unclear'
+export type ProbeResult = 'fine' | 'refused' | 'empty' | 'unclear'
 
 export interface Probe {
-  readonly verdict: Verdict
+  readonly verdict: ProbeResult
   /** USD; `null` when it was not told. */
   readonly balance: number | null
 }
@@ -112,7 +112,7 @@ export interface KeyChoice {
    * An answer casts doubt on a key: ask the upstream for its balance and bench the key if that is refused or empty.
    * Concurrent doubts share one probe; a key is probed at most once in 10 s, and the last verdict holds until then.
    */
-  doubt (key: UpstreamKey): Promise<Verdict>
+  verify (key: UpstreamKey): Promise<ProbeResult>
   /**
    * What the upstream said to a submit. `accepted`: the key serves this model. `denied`: the key is fine, but not for this
    * model; it rests from it for a minute. `limited`: it has had enough of them for now; it rests from this model for as
@@ -152,7 +152,7 @@ export interface KeyRingOptions extends Clock {
 
 export function keyRing ({ keys, drainMs, now, elapsed, probe, onChange }: KeyRingOptions): KeyRing {
   const entries = keyEntries(keys, drainMs, elapsed)
-  const doubt = doubts({ probe, elapsed, onChange })
+  const doubt = keyVerification({ probe, elapsed, onChange })
   let turn = 0
 
   return {
@@ -168,7 +168,7 @@ export function keyRing ({ keys, drainMs, now, elapsed, probe, onChange }: KeyRi
       return best?.key
     },
     byId: keyId => entries.of(keyId)?.key,
-    async doubt ({ id }) {
+    async verify ({ id }) {
       const entry = entries.of(id)
       return entry === undefined ? 'unclear' : await doubt(entry)
     },
@@ -259,7 +259,7 @@ function comeBack (entry: KeyEntry, at: number): void {
   if (entry.health === 'ready') entry.since = at
 }
 
-function doubts ({ probe, elapsed, onChange }: Pick<KeyRingOptions, 'probe' | 'elapsed' | 'onChange'>) {
+function keyVerification ({ probe, elapsed, onChange }: Pick<KeyRingOptions, 'probe' | 'elapsed' | 'onChange'>) {
   const change = (entry: KeyEntry, health: KeyHealth): void => {
     if (entry.health === health) return
     entry.health = health
@@ -276,7 +276,7 @@ function doubts ({ probe, elapsed, onChange }: Pick<KeyRingOptions, 'probe' | 'e
     return found
   }
 
-  return async (entry: KeyEntry): Promise<Verdict> => {
+  return async (entry: KeyEntry): Promise<ProbeResult> => {
     if (elapsed() - entry.probedAt >= probeIntervalMs) {
       entry.probedAt = elapsed()
       entry.probe = judge(entry)
@@ -286,7 +286,7 @@ function doubts ({ probe, elapsed, onChange }: Pick<KeyRingOptions, 'probe' | 'e
 }
 
 /** Whether an answer may be about our key and not about the request. Documents disagree on 401, 402 and 403. */
-export function castsDoubt (status: number, message: string): boolean {
+export function needsVerification (status: number, message: string): boolean {
   return status === 401 || status === 402 || status === 403 ||
     (status === 400 && /insufficient[\s_-]*(?:credit|balance|fund)/i.test(message))
 }
@@ -318,8 +318,8 @@ export async function keyTrouble (
 ): Promise<KeyTrouble | null> {
   // The next caller need not meet the same limit. This one does: what it was told is true of its request.
   if (status === 429 && model !== undefined) keys.learn(key, model, 'limited', answer?.retryAfter)
-  if (!castsDoubt(status, envelope.message)) return null
-  const verdict = await keys.doubt(key)
+  if (!needsVerification(status, envelope.message)) return null
+  const verdict = await keys.verify(key)
   const mayTryAnother = status === 401 || status === 402
   if (verdict === 'empty') return { code: 'GW_NO_KEY', mayTryAnother }
   if (verdict === 'refused') return { code: 'GW_UPSTREAM_REFUSED_KEY', mayTryAnother }

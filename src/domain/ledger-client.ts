@@ -1,5 +1,5 @@
 import { gatewayError, isGatewayError } from '../errors.ts'
-import type { Demand, ReservationId, Step, TaskLedger } from './ledger.ts'
+import type { ReserveRequest, ReservationId, Transition, TaskLedger } from './ledger.ts'
 import type { Microcredits } from './policy.ts'
 
 /** A ledger that has the results of each task kept, once, by whichever replica ended it. The task's end waits for nothing. */
@@ -22,7 +22,7 @@ export function keepingLedger (ledger: TaskLedger, keep: (taskId: string) => voi
 export type CreditOutcome = 'reserved' | 'charged' | 'released' | 'unknown' | 'failed'
 
 /** Told what happens to money. */
-export interface CreditMeter {
+export interface CreditMetrics {
   credits (operation: string, outcome: CreditOutcome, microcredits: Microcredits): void
   /** So many more submits or tasks have no known end. */
   unknown (count: number): void
@@ -32,10 +32,10 @@ export interface CreditMeter {
 const maxOpen = 10_000
 
 /** The same ledger, with a meter that counts what goes through this process. */
-export function meteredLedger (ledger: TaskLedger, meter: CreditMeter): TaskLedger {
-  const open = new Map<ReservationId, Demand>()
+export function meteredLedger (ledger: TaskLedger, meter: CreditMetrics): TaskLedger {
+  const open = new Map<ReservationId, ReserveRequest>()
 
-  const note = (id: ReservationId, step: Step, taken: boolean): void => {
+  const note = (id: ReservationId, step: Transition, taken: boolean): void => {
     const demand = open.get(id)
     // Twice sent is sent; and a claim that was not open to it is followed by what it became.
     if (demand === undefined || step.to === (taken ? 'sent' : 'claimed')) return
@@ -90,18 +90,18 @@ const ends = { sent: 'released', released: 'released', claimed: 'charged', unkno
  */
 export interface PatientLedger {
   /** As `TaskLedger.advance`; throws `GW_OUTCOME_UNKNOWN` when the store has not come back in time. The step is kept. */
-  advance (id: ReservationId, step: Step): Promise<boolean>
+  advance (id: ReservationId, step: Transition): Promise<boolean>
   /**
    * Keeps the end of a reservation that has no task: nobody waits for it, and nobody is alarmed. In a long outage the
    * later ones are left to their leases, after which they are unknown.
    */
-  owe (id: ReservationId, step: Extract<Step, { to: 'released' | 'unknown' }>): void
+  enqueue (id: ReservationId, step: Extract<Transition, { to: 'released' | 'unknown' }>): void
   /** Ends all waits for the store, now and from now on: their steps are kept. */
   hurry (): void
   /** Tries all kept steps once more, in order. */
   retry (): Promise<void>
   /** Steps still to be written. */
-  readonly owed: number
+  readonly pending: number
 }
 
 export interface PatientLedgerOptions {
@@ -112,14 +112,14 @@ export interface PatientLedgerOptions {
   /** How long a reply waits for the store, ms. */
   readonly patienceMs: number
   /** Told once for each step that outlived the patience: the operator's alarm. */
-  readonly onOwed: (id: ReservationId, step: Step) => void
+  readonly onOwed: (id: ReservationId, step: Transition) => void
 }
 
 /** A long outage shall not fill the memory with submits that never were. */
 const maxOwed = 10_000
 
 export function patientLedger ({ ledger, elapsed, wait, patienceMs, onOwed }: PatientLedgerOptions): PatientLedger {
-  const owed: Array<{ readonly id: ReservationId, readonly step: Step }> = []
+  const owed: Array<{ readonly id: ReservationId, readonly step: Transition }> = []
   const hurried = Promise.withResolvers<void>()
   let isHurried = false
 
@@ -139,7 +139,7 @@ export function patientLedger ({ ledger, elapsed, wait, patienceMs, onOwed }: Pa
       onOwed(id, step)
       throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
     },
-    owe (id, step) {
+    enqueue (id, step) {
       if (owed.length < maxOwed) owed.push({ id, step })
     },
     hurry () {
@@ -153,7 +153,7 @@ export function patientLedger ({ ledger, elapsed, wait, patienceMs, onOwed }: Pa
         owed.shift()
       }
     },
-    get owed () { return owed.length }
+    get pending () { return owed.length }
   }
 }
 

@@ -27,7 +27,7 @@ export interface SessionBudget {
 }
 
 /** A submit that wants to be paid for. All instants are Unix ms. */
-export interface Demand {
+export interface ReserveRequest {
   readonly subject: string
   readonly operation: string
   readonly model: string
@@ -63,19 +63,19 @@ export type Reserved =
   | { readonly granted: false, readonly lacks: 'novelty', readonly earlier: Earlier }
 
 /** The next step of a reservation's life. */
-export type Step =
+export type Transition =
   /**
    * Just before the call, with the key it is made with. Nothing may be sent until this has resolved. `callbackHash`: its
    * callback is known by this (`CallbackSecrets`) from now on; the first one stays.
    */
   | { readonly to: 'sent', readonly keyId: string, readonly callbackHash?: string }
   /** `answer` is what its idempotency key replays; or its repeat gets, if its caller has gone. */
-  | { readonly to: 'claimed', readonly taskId: string, readonly answer?: KeptAnswer }
+  | { readonly to: 'claimed', readonly taskId: string, readonly answer?: StoredResponse }
   /**
    * Nothing was accepted: credits and slot are given back, the row goes. With an answer its idempotency key stays and
    * replays that; without one the key is free again.
    */
-  | { readonly to: 'released', readonly answer?: KeptAnswer }
+  | { readonly to: 'released', readonly answer?: StoredResponse }
   /** Its idempotency key stays, and says so. */
   | { readonly to: 'unknown' }
 
@@ -95,7 +95,7 @@ export interface Task {
   readonly finalAnswer: Buffer | null
 }
 
-export interface Ending {
+export interface Completion {
   readonly taskId: string
   readonly state: FinalState
   readonly answer: Buffer
@@ -113,14 +113,14 @@ export interface TaskLedger {
    * parallel calls with room for one, exactly one is granted; under N with one key, exactly one is, whatever the room.
    * A grant is on disk no later than its next step is.
    */
-  reserve (demand: Demand): Promise<Reserved>
+  reserve (demand: ReserveRequest): Promise<Reserved>
   /**
    * Takes a reservation one step on; resolves when that is on disk. `false`: that step was not open to it, or the task
    * id belongs to another reservation. Repeating a step is harmless.
    */
-  advance (id: ReservationId, step: Step): Promise<boolean>
+  advance (id: ReservationId, step: Transition): Promise<boolean>
   /** Ends a task, once: the first final state wins. `true` for the call that ended it. A failed one may refund. */
-  settle (ending: Ending): Promise<boolean>
+  settle (ending: Completion): Promise<boolean>
   taskOf (taskId: string): Promise<Task | null>
   /** A claimed task whose end nobody can find out is unknown before its time. `false`: it is not claimed. It may be settled late. */
   giveUp (taskId: string): Promise<boolean>
@@ -226,7 +226,7 @@ export interface IdempotencyKey {
 }
 
 /** An answer that is given again, byte for byte. */
-export interface KeptAnswer {
+export interface StoredResponse {
   readonly status: number
   readonly contentType: string
   readonly body: Buffer
@@ -239,7 +239,7 @@ export type Earlier =
   | { readonly kind: 'pending' }
   /** The upstream may have accepted it. */
   | { readonly kind: 'unknown' }
-  | { readonly kind: 'answered', readonly answer: KeptAnswer }
+  | { readonly kind: 'answered', readonly answer: StoredResponse }
   /** It was accepted, and its answer is not known (any more): a crash came between, or its task was found later. */
   | { readonly kind: 'task', readonly taskId: string }
 
@@ -321,7 +321,7 @@ export interface Repeats {
   /** The caller of this submit has its answer. Written when something else is, at the latest seconds later. */
   delivered (id: ReservationId): void
   /** The caller of this submit has gone without an answer; this one, if it is known. Holds from the call on; resolves when it is written. */
-  undelivered (id: ReservationId, answer?: KeptAnswer): Promise<void>
+  undelivered (id: ReservationId, answer?: StoredResponse): Promise<void>
   /** Subjects that have had more than `maxRepeats`, since this was last asked. */
   crowded (): readonly string[]
 }

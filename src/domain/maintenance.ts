@@ -2,35 +2,35 @@ import type { KeyRing } from './key-ring.ts'
 import type { PatientLedger } from './ledger-client.ts'
 import type { TaskLedger, UnfinishedTasks } from './ledger.ts'
 import type { TaskRecords } from './records.ts'
-import type { EndTask } from './status-poller.ts'
+import type { RefreshTask } from './status-poller.ts'
 import type { Store } from './store.ts'
 
 /** What is done every few seconds, whether or not anybody calls. */
-export interface Housekeeping {
+export interface Maintenance {
   /**
    * Writes what is owed; and, on one of all replicas, asks about old tasks, lets go what has overstayed and forgets what
    * is past its retention. Only one round runs at a time. Rejects with the first thing that failed; the rest is done.
    */
-  round (): Promise<void>
+  runOnce (): Promise<void>
 }
 
-export interface HousekeepingOptions {
+export interface MaintenanceOptions {
   readonly patient: PatientLedger
   readonly reconciler: Reconciler
   readonly store: Pick<Store, 'ledger' | 'leads' | 'tidy'>
   /** Told how many tasks have ended without a known end, when there are any. */
   readonly onUnknown: (count: number) => void
   /** What else is done, on every replica. */
-  readonly chores: ReadonlyArray<() => Promise<void>>
+  readonly jobs: ReadonlyArray<() => Promise<void>>
 }
 
-export function housekeeping ({ patient, reconciler, store, onUnknown, chores }: HousekeepingOptions): Housekeeping {
+export function maintenance ({ patient, reconciler, store, onUnknown, jobs: chores }: MaintenanceOptions): Maintenance {
   let current: Promise<void> | null = null
 
   const keepLedger = async (): Promise<void> => {
     await patient.retry()
     if (!await store.leads()) return
-    await reconciler.round()
+    await reconciler.runOnce()
     const { unknown } = await store.ledger.sweep()
     if (unknown > 0) onUnknown(unknown)
     await store.tidy()
@@ -42,7 +42,7 @@ export function housekeeping ({ patient, reconciler, store, onUnknown, chores }:
   }
 
   return {
-    round () {
+    runOnce () {
       current ??= run().finally(() => { current = null })
       return current
     }
@@ -58,7 +58,7 @@ export interface Reconciler {
    * Asks the upstream about the next few old tasks, and starts over when it has asked about all. After a start, and when a
    * key has come into the ring, it also asks once about those without a known end that this key has made.
    */
-  round (): Promise<void>
+  runOnce (): Promise<void>
 }
 
 export interface ReconcilerOptions {
@@ -66,7 +66,7 @@ export interface ReconcilerOptions {
   readonly records: Pick<TaskRecords, 'unknowns'>
   readonly ledger: Pick<TaskLedger, 'taskOf'>
   readonly keys: Pick<KeyRing, 'states' | 'byId'>
-  readonly end: EndTask
+  readonly end: RefreshTask
   readonly now: () => number
 }
 
@@ -82,7 +82,7 @@ export function reconciler ({ unfinished, end, now, ...options }: ReconcilerOpti
   let cursor: string | null = null
 
   return {
-    async round () {
+    async runOnce () {
       const { items, next } = await unfinished.page(cursor, now() - patienceWithCallersMs, tasksPerRound)
       cursor = next
       await Promise.all(items.map(end))
@@ -92,7 +92,7 @@ export function reconciler ({ unfinished, end, now, ...options }: ReconcilerOpti
 }
 
 /** Without a key that was gone its tasks were given up: now that it is back, it knows how they have ended. */
-function unknownsOfNewKeys ({ records, ledger, keys }: Pick<ReconcilerOptions, 'records' | 'ledger' | 'keys'>, end: EndTask) {
+function unknownsOfNewKeys ({ records, ledger, keys }: Pick<ReconcilerOptions, 'records' | 'ledger' | 'keys'>, end: RefreshTask) {
   let known = new Set<string>()
   let cursor: string | null = null
   let isOver = true

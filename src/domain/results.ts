@@ -3,7 +3,7 @@ import type { Readable } from 'node:stream'
 import { gatewayError } from '../errors.ts'
 import { isFinal, readEnvelope } from './answers.ts'
 import type { Task, TaskLedger } from './ledger.ts'
-import { derived, type Live, type Secret } from './secret.ts'
+import { memoized, type SecretRef, type Secret } from './secret.ts'
 
 /** How long APIXO keeps a result after its task has ended, ms: https://apixo.ai/docs/api-reference/response-format */
 export const resultLifeMs = 24 * 60 * 60 * 1000
@@ -184,7 +184,7 @@ export interface ResultTickets {
 
 export interface ResultTicketsOptions {
   /** The session secrets, newest first: the first signs, all verify. */
-  readonly secrets: Live<readonly Secret[]>
+  readonly secrets: SecretRef<readonly Secret[]>
   /** How long a ticket opens its result. */
   readonly ticketSeconds: number
   readonly taskOf: TaskLedger['taskOf']
@@ -204,7 +204,7 @@ const form = /^((.{1,256})\.(0|[1-9]\d{0,3})\.([1-9a-z][0-9a-z]{0,9}))\.([\w-]{4
  * short.
  */
 export function resultTickets ({ secrets, ticketSeconds, taskOf, now }: ResultTicketsOptions): ResultTickets {
-  const keys = derived(secrets, list =>
+  const keys = memoized(secrets, list =>
     list.map(secret => Buffer.from(hkdfSync('sha256', secret.reveal(), '', 'apixo-gateway result ticket', 32))))
   const sign = (key: Buffer, subject: string, claims: string) =>
     createHmac('sha256', key).update(JSON.stringify([subject, claims])).digest('base64url')

@@ -103,7 +103,7 @@ export type RevocableSession = Pick<Session, 'id' | 'subject' | 'issuedAt'> & Pa
  * The id under which the cookie of a session is revoked, when both are to end. The swap for the cookie revokes the session's
  * own id alone. No session has such an id: ids are printable.
  */
-export function standInsOf (sessionId: string): string {
+export function cookieRevocationId (sessionId: string): string {
   return `${sessionId}\n`
 }
 

@@ -76,11 +76,11 @@ export type StatusReport =
   | { readonly kind: 'early', readonly last: LastStatus, readonly nextInMs: number }
 
 /** A question on its way, perhaps shared with others. */
-export interface Inquiry {
+export interface Poll {
   /** Rejects with `GW_STORE_DOWN` and nothing else. */
   readonly report: Promise<StatusReport>
   /** Whoever asked has gone. The upstream call is cancelled when all who shared it have. */
-  leave (): void
+  cancel (): void
 }
 
 /**
@@ -88,8 +88,8 @@ export interface Inquiry {
  * answer, and the upstream is asked at most once per interval and task, by all replicas together. A final state ends
  * the task in the ledger before anybody hears of it, the first one wins, and each change is published.
  */
-export interface StatusDesk {
-  ask (task: Task, reason?: AskingReason): Inquiry
+export interface StatusPoller {
+  ask (task: Task, reason?: AskingReason): Poll
 }
 
 export interface AskingReason {
@@ -97,12 +97,12 @@ export interface AskingReason {
   readonly hasNews?: boolean
 }
 
-export interface StatusDeskOptions extends Clock {
+export interface StatusPollerOptions extends Clock {
   readonly upstream: Upstream
   readonly keys: KeyChoice
   readonly gone: GoneKeys
   readonly ledger: Pick<TaskLedger, 'settle' | 'taskOf'>
-  readonly turns: StatusTurns
+  readonly turns: PollLeases
   readonly events: TaskEvents
   /** Least time between two upstream calls for a task of this model, ms. */
   readonly intervalOf: (model: string) => number
@@ -111,7 +111,7 @@ export interface StatusDeskOptions extends Clock {
   readonly timers: Timers
 }
 
-interface Flight {
+interface PendingPoll {
   readonly hasNews: boolean
   report: Promise<StatusReport>
   waiting: number
@@ -122,35 +122,35 @@ interface Flight {
 const maxStates = 50_000
 const operation = operationOf('statusTask')
 
-export function statusDesk (options: StatusDeskOptions): StatusDesk {
-  const flights = new Map<string, Flight>()
-  const run = turnTaker(options)
+export function statusPoller (options: StatusPollerOptions): StatusPoller {
+  const flights = new Map<string, PendingPoll>()
+  const run = leasedPolls(options)
 
-  const land = ({ taskId }: Task, flight: Flight): void => {
+  const finish = ({ taskId }: Task, flight: PendingPoll): void => {
     if (flights.get(taskId) === flight) flights.delete(taskId)
   }
-  const depart = (task: Task, hasNews: boolean): Flight => {
-    const flight: Flight = { hasNews, report: null!, waiting: 0, cancel: () => {} }
+  const start = (task: Task, hasNews: boolean): PendingPoll => {
+    const flight: PendingPoll = { hasNews, report: null!, waiting: 0, cancel: () => {} }
     flights.set(task.taskId, flight)
-    flight.report = Promise.resolve().then(() => run(task, flight)).finally(() => land(task, flight))
+    flight.report = Promise.resolve().then(() => run(task, flight)).finally(() => finish(task, flight))
     return flight
   }
 
   return {
     ask (task, { hasNews = false } = {}) {
-      if (task.finalAnswer !== null) return { report: Promise.resolve({ kind: 'ended', body: task.finalAnswer }), leave () {} }
-      const flight = flights.get(task.taskId) ?? depart(task, hasNews)
+      if (task.finalAnswer !== null) return { report: Promise.resolve({ kind: 'ended', body: task.finalAnswer }), cancel () {} }
+      const flight = flights.get(task.taskId) ?? start(task, hasNews)
       flight.waiting++
       const gone = Promise.withResolvers<StatusReport>()
       let waits = true
       return {
         report: Promise.race([flight.report, gone.promise]),
-        leave () {
+        cancel () {
           if (!waits) return
           waits = false
           gone.resolve(failed('cancelled')) // at once, though others wait on
           if (--flight.waiting > 0) return
-          land(task, flight)
+          finish(task, flight)
           flight.cancel()
         }
       }
@@ -159,11 +159,11 @@ export function statusDesk (options: StatusDeskOptions): StatusDesk {
 }
 
 /** Asks the upstream when it is this task's turn, and says what was said last when it is not. */
-function turnTaker (options: StatusDeskOptions) {
+function leasedPolls (options: StatusPollerOptions) {
   const { turns, intervalOf, answerMs, timers, elapsed } = options
   const publish = publisher(options)
 
-  const call = async (task: Task, flight: Flight): Promise<StatusOutcome> => {
+  const call = async (task: Task, flight: PendingPoll): Promise<StatusOutcome> => {
     const own = statusCall(options, operation, task)
     flight.cancel = own.cancel
     const outcome = await own.outcome
@@ -173,7 +173,7 @@ function turnTaker (options: StatusDeskOptions) {
     return await others.outcome
   }
 
-  const askInTurn = async (task: Task, flight: Flight): Promise<StatusReport> => {
+  const askWithLease = async (task: Task, flight: PendingPoll): Promise<StatusReport> => {
     let last: LastStatus | null = null
     let report: StatusReport
     try {
@@ -182,18 +182,18 @@ function turnTaker (options: StatusDeskOptions) {
       last = lastOf(report, task.taskId)
     } finally {
       // An answer is not thrown away because the next turn could not be set: that comes free by itself.
-      await turns.end(task.taskId, last, intervalOf(task.model)).catch(() => {})
+      await turns.release(task.taskId, last, intervalOf(task.model)).catch(() => {})
     }
     publish(task, report)
     return report
   }
 
-  return async (task: Task, flight: Flight): Promise<StatusReport> => {
+  return async (task: Task, flight: PendingPoll): Promise<StatusReport> => {
     const deadline = elapsed() + answerMs
     for (let pauseMs = 50; ; pauseMs = Math.min(pauseMs * 2, 1000)) {
-      const turn = await turns.take(task.taskId, intervalOf(task.model), flight.hasNews)
-      if (turn.mine) return await askInTurn(task, flight)
-      if (turn.last !== null) return early(turn.last, turn.nextInMs, task.taskId)
+      const turn = await turns.acquire(task.taskId, intervalOf(task.model), flight.hasNews)
+      if (turn.mine) return await askWithLease(task, flight)
+      if (turn.last !== null) return cached(turn.last, turn.nextInMs, task.taskId)
       if (flight.waiting === 0 || elapsed() + pauseMs > deadline) return failed('timeout')
       await new Promise<void>(resolve => { timers.after(pauseMs, resolve) })
     }
@@ -206,7 +206,7 @@ function isForOurKey (code: ErrorCode): boolean {
 }
 
 /** Ends the task in the ledger when the answer says so. Whoever was told another end before it stays right. */
-async function conclude ({ ledger }: StatusDeskOptions, task: Task, outcome: StatusOutcome): Promise<StatusReport> {
+async function conclude ({ ledger }: StatusPollerOptions, task: Task, outcome: StatusOutcome): Promise<StatusReport> {
   if (outcome.kind !== 'answered') return outcome
   const { answer, envelope } = outcome
   const state = finalState(answer, envelope, task.taskId)
@@ -224,7 +224,7 @@ function lastOf (report: StatusReport, taskId: string): LastStatus | null {
   return statedState(answer, envelope, taskId) === null ? null : { status, contentType, body }
 }
 
-function early (last: LastStatus, nextInMs: number, taskId: string): StatusReport {
+function cached (last: LastStatus, nextInMs: number, taskId: string): StatusReport {
   const hasEnded = finalState(last, readEnvelope(last.body), taskId) !== null
   return hasEnded ? { kind: 'ended', body: last.body } : { kind: 'early', last, nextInMs }
 }
@@ -241,7 +241,7 @@ export function endOf (task: Task, at: number): TaskEvent | null {
   return task.finalAnswer === null ? null : eventFrom({ kind: 'ended', body: task.finalAnswer }, task, at)
 }
 
-function publisher ({ events, now }: StatusDeskOptions) {
+function publisher ({ events, now }: StatusPollerOptions) {
   const states = new LRUCache<string, string>({ max: maxStates })
   return (task: Task, report: StatusReport): void => {
     const event = eventFrom(report, task, now())
@@ -258,7 +258,7 @@ export interface LastStatus {
   readonly body: Buffer
 }
 
-export type Turn =
+export type PollLease =
   /** Ask the upstream now, and say what it said. */
   | { readonly mine: true }
   /**
@@ -268,36 +268,36 @@ export type Turn =
   | { readonly mine: false, readonly last: LastStatus | null, readonly nextInMs: number }
 
 /** Who of all replicas asks the upstream about a task: one, at most once per interval. */
-export interface StatusTurns {
+export interface PollLeases {
   /**
    * One atomic step: of N calls at a time, one gets the turn, until it ends it or has had time enough. Throws `GW_STORE_DOWN`.
    *
    * `hasNews`: somebody says that the task has ended. That gets a turn before the interval is over, unless one that had
    * news was taken within the interval, or somebody asks just now.
    */
-  take (taskId: string, intervalMs: number, hasNews?: boolean): Promise<Turn>
+  acquire (taskId: string, intervalMs: number, hasNews?: boolean): Promise<PollLease>
   /**
    * Ends a turn: its answer is everybody's for `intervalMs` from now; `null` (no answer came) makes the turn free again.
    * Throws `GW_STORE_DOWN`.
    */
-  end (taskId: string, last: LastStatus | null, intervalMs: number): Promise<void>
+  release (taskId: string, last: LastStatus | null, intervalMs: number): Promise<void>
 }
 
 /**
  * Ends a task in the ledger if the upstream says that it has ended; its caller need not ask. For a batch's own row nothing
  * is asked, and `null` is said. Throws `GW_STORE_DOWN`; an upstream that can't say leaves it as it is.
  */
-export type EndTask = (task: Task) => Promise<StatusReport | null>
+export type RefreshTask = (task: Task) => Promise<StatusReport | null>
 
-export interface TaskEndingOptions {
+export interface RefreshTaskOptions {
   readonly ledger: Pick<TaskLedger, 'settle'>
-  readonly desk: StatusDesk
+  readonly desk: StatusPoller
 }
 
 /** What a batch's own row ends with: the answer to nothing. */
 const noAnswer = Buffer.from('{}')
 
-export function taskEnding ({ ledger, desk }: TaskEndingOptions): EndTask {
+export function refreshTask ({ ledger, desk }: RefreshTaskOptions): RefreshTask {
   return async task => {
     if (task.operation !== batchRow) return await desk.ask(task).report
     await endBatch(ledger, task.taskId)
@@ -324,7 +324,7 @@ export interface SlotSearch {
 export interface SlotSearchOptions extends Pick<Clock, 'elapsed'> {
   readonly records: Pick<TaskRecords, 'tasksOf'>
   readonly ledger: Pick<TaskLedger, 'taskOf'>
-  readonly end: EndTask
+  readonly end: RefreshTask
   /** As the desk's, ms. */
   readonly intervalOf: (model: string) => number
   readonly timers: Timers

@@ -5,8 +5,8 @@ import type { GuestCounts, SpentProofs } from './guests.ts'
 import type { CreditAccounts, IdempotencyStore, Repeats, TaskLedger, UnfinishedTasks } from './ledger.ts'
 import type { TaskRecords } from './records.ts'
 import type { Revocations } from './session.ts'
-import type { StatusTurns, TaskEvents } from './status-poller.ts'
-import type { TokenBook } from './tokens.ts'
+import type { PollLeases, TaskEvents } from './status-poller.ts'
+import type { TokenStore } from './tokens.ts'
 import type { Deliveries } from './webhooks.ts'
 
 /** All that outlives a restart, behind one technology. */
@@ -23,13 +23,13 @@ export interface Store {
   readonly records: TaskRecords
   readonly audit: AuditTrail
   readonly revocations: Revocations
-  readonly tokens: TokenBook
+  readonly tokens: TokenStore
   readonly guestCounts: GuestCounts
   readonly spentProofs: SpentProofs
   /** The events of all replicas; absent where there is only one. */
   readonly events?: TaskEvents
   /** The status turns of all replicas; absent where there is only one. */
-  readonly turns?: StatusTurns
+  readonly turns?: PollLeases
   /** The upstream keys that all replicas hold; absent where there is only one. */
   readonly heldKeys?: HeldKeys
   /** What request limits are counted with by all replicas together; absent where there is only one. */

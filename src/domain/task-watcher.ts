@@ -2,7 +2,7 @@ import { isFinal } from './answers.ts'
 import type { Task, TaskLedger } from './ledger.ts'
 import type { TaskEnd, TaskRecord, TaskRecords } from './records.ts'
 import {
-  endOf, eventFrom, type Inquiry, type StatusDesk, type StatusReport, type TaskEvent, type TaskEvents
+  endOf, eventFrom, type Poll, type StatusPoller, type StatusReport, type TaskEvent, type TaskEvents
 } from './status-poller.ts'
 import type { Timers } from './time.ts'
 import { batchRow } from './upstream.ts'
@@ -13,11 +13,11 @@ export interface SubjectWatcher {
   /** Any event of the subject's tasks, also that one has just been made. */
   readonly changed: (event: TaskEvent) => void
   /** Events may have been lost. */
-  readonly missed: () => void
+  readonly onGap: () => void
 }
 
 /** Which tasks are watched on this replica. Each is asked about by one timer, however many watch it. */
-export interface Watching {
+export interface TaskWatchers {
   /**
    * Tells the task's state, as soon as it is known and perhaps at once, and then each change. The final state is the
    * last that is told. Returns the end of it.
@@ -29,7 +29,7 @@ export interface Watching {
 }
 
 export interface WatchingOptions {
-  readonly desk: StatusDesk
+  readonly desk: StatusPoller
   readonly events: TaskEvents
   readonly ledger: Pick<TaskLedger, 'taskOf'>
   /** As the desk's, ms. */
@@ -49,7 +49,7 @@ interface Watched {
 /** While another replica asks, its answer is due at any time. */
 const soonMs = 250
 
-export function watching ({ desk, events, ledger, intervalOf, timers, now }: WatchingOptions): Watching {
+export function taskWatchers ({ desk, events, ledger, intervalOf, timers, now }: WatchingOptions): TaskWatchers {
   const watched = new Map<string, Watched>()
   const subjects = new Map<string, Set<SubjectWatcher>>()
   const isWatched = (entry: Watched): boolean => watched.get(entry.task.taskId) === entry
@@ -71,8 +71,8 @@ export function watching ({ desk, events, ledger, intervalOf, timers, now }: Wat
     if (isWatched(entry)) entry.stop = timers.after(waitMs, () => ask(entry))
   }
   const ask = (entry: Watched): void => {
-    const inquiry: Inquiry = desk.ask(entry.task)
-    entry.stop = inquiry.leave
+    const inquiry: Poll = desk.ask(entry.task)
+    entry.stop = inquiry.cancel
     inquiry.report.then(report => {
       const event = eventFrom(report, entry.task, now())
       if (event !== null) deliver(entry, event)
@@ -80,20 +80,20 @@ export function watching ({ desk, events, ledger, intervalOf, timers, now }: Wat
     }, () => askAgain(entry, intervalOf(entry.task.model))) // the store is down: it is asked again
   }
 
-  const hear = (event: TaskEvent): void => {
+  const onEvent = (event: TaskEvent): void => {
     const entry = watched.get(event.taskId)
     if (entry !== undefined && event.state !== '') deliver(entry, event)
     for (const watcher of [...subjects.get(event.subject) ?? []]) watcher.changed(event)
   }
-  const catchUp = (entry: Watched): void => {
+  const resync = (entry: Watched): void => {
     ledger.taskOf(entry.task.taskId).then(task => {
       const end = task && endOf(task, now())
       if (end !== null) deliver(entry, end)
     }, () => { /* its own timer asks again */ })
   }
-  const close = events.subscribe(hear, () => {
-    for (const entry of watched.values()) catchUp(entry)
-    for (const watchers of subjects.values()) for (const watcher of [...watchers]) watcher.missed()
+  const close = events.subscribe(onEvent, () => {
+    for (const entry of watched.values()) resync(entry)
+    for (const watchers of subjects.values()) for (const watcher of [...watchers]) watcher.onGap()
   })
 
   return {
@@ -152,14 +152,14 @@ export interface FeedRequest {
 }
 
 /** All of a subject's tasks: the state of each unfinished one, then each change, and each end once. */
-export interface SubjectFeed {
+export interface SubjectEvents {
   /** Looks into the ledger for what no event has told. A look that fails is made good by the next one. */
-  look (): void
+  refresh (): void
   stop (): void
 }
 
 export interface SubjectFeedOptions {
-  readonly watching: Watching
+  readonly watching: TaskWatchers
   readonly ledger: Pick<TaskLedger, 'taskOf'>
   readonly records: Pick<TaskRecords, 'tasksOf' | 'endsOf'>
   readonly now: () => number
@@ -177,15 +177,15 @@ export const slackMs = 10_000
 /** Ends that a feed knows it has told. */
 const maxTold = 10_000
 
-export function subjectFeed (options: SubjectFeedOptions) {
-  return (request: FeedRequest): SubjectFeed => new Feed(options, request)
+export function subjectEvents (options: SubjectFeedOptions) {
+  return (request: FeedRequest): SubjectEvents => new Feed(options, request)
 }
 
 /**
  * What a slow reader has not taken yet is not sent: of ends in the past the next one is read when there is room, and of
  * what happens meanwhile the latest of each task waits.
  */
-class Feed implements SubjectFeed {
+class Feed implements SubjectEvents {
   readonly #options: SubjectFeedOptions
   readonly #request: FeedRequest
   /** Ends up to this time are not told, Unix ms. */
@@ -225,14 +225,14 @@ class Feed implements SubjectFeed {
         if (this.#followed.has(taskId) || this.#told.has(taskId)) return
         this.#adopt(taskId).catch(() => { /* the next look finds it */ })
       },
-      missed: () => {
+      onGap: () => {
         this.#depth = feedDepth
-        this.look()
+        this.refresh()
       }
     })
   }
 
-  look (): void {
+  refresh (): void {
     if (this.#isLooking) return
     this.#isLooking = true
     const over = (): void => { this.#isLooking = false }

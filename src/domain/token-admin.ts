@@ -5,7 +5,7 @@ import { quoted } from './json.ts'
 import { openCursor, type Page, readUsageQuery, sealCursor, type TaskRecords, usageReport } from './records.ts'
 import { type IssueTimes, type Revocations, type Scope, scopes as allScopes } from './session.ts'
 import { instant } from './time.ts'
-import { hashOf, newTokenId, printSecret, type Token, type TokenBook, type TokenKind } from './tokens.ts'
+import { hashOf, newTokenId, printSecret, type Token, type TokenStore, type TokenKind } from './tokens.ts'
 
 /** A token as the operator is shown it, without anything secret. */
 export interface ShownToken extends Pick<Token, 'id' | 'subject' | 'plan' | 'models' | 'scopes'> {
@@ -19,7 +19,7 @@ export interface ShownToken extends Pick<Token, 'id' | 'subject' | 'plan' | 'mod
 }
 
 export interface ShownTokensOptions {
-  readonly tokens: Pick<TokenBook, 'list'>
+  readonly tokens: Pick<TokenStore, 'list'>
   readonly records: Pick<TaskRecords, 'usage'>
   readonly revocations: Pick<Revocations, 'isRevoked'>
   readonly now: () => number
@@ -73,7 +73,7 @@ export function stateOf ({ revokedAt, expiresAt, isInvitation }: Token, now: num
 }
 
 /** A token as somebody outside asks for it. */
-export interface TokenWish {
+export interface TokenRequest {
   /** The name of whoever is to have it, without `token:`. */
   readonly subject: string
   /** `default` when absent. */
@@ -99,7 +99,7 @@ const maxModels = 100
 
 /** Reads what was asked for, and fills in the rest. Throws `GW_BAD_REQUEST`, which names the field. */
 export function readTokenWish (
-  { subject, plan = 'default', ttlSeconds, models = ['*'], scopes = allScopes }: TokenWish, { plans, maxTtlSeconds }: TokenRules
+  { subject, plan = 'default', ttlSeconds, models = ['*'], scopes = allScopes }: TokenRequest, { plans, maxTtlSeconds }: TokenRules
 ): Pick<Token, 'subject' | 'plan' | 'models' | 'scopes' | 'ttlMs'> {
   if (!name.test(subject)) throw badRequest('subject must be a name of 1 to 128 characters, none of them a control character.')
   if (subject.startsWith('token:')) throw badRequest(`subject must be the name alone: ${quoted(subject.slice('token:'.length))}.`)
@@ -157,11 +157,11 @@ export interface PrintedInvitation extends Pick<PrintedToken, 'id' | 'subject' |
  * What the operator does with tokens, the same through the admin API and the CLI. A deed is in the audit trail before it is
  * done. All methods throw `GW_STORE_DOWN`.
  */
-export interface TokenDesk {
+export interface PersonalTokens {
   /** Throws `GW_BAD_REQUEST`. */
-  create (wish: TokenWish): Promise<PrintedToken>
+  create (wish: TokenRequest): Promise<PrintedToken>
   /** A token that is printed for whoever opens its link within `validSeconds`. Throws `GW_BAD_REQUEST`. */
-  invite (wish: TokenWish, validSeconds?: number): Promise<PrintedInvitation>
+  invite (wish: TokenRequest, validSeconds?: number): Promise<PrintedInvitation>
   /** The newest first. Throws `GW_BAD_REQUEST` for a made-up cursor. */
   list (page: PageQuery): Promise<Page<ShownToken>>
   /** Ends a token or an invitation. `false`: there is none. */
@@ -171,7 +171,7 @@ export interface TokenDesk {
 }
 
 export interface TokenDeskOptions extends TokenRules, ShownTokensOptions {
-  readonly tokens: TokenBook
+  readonly tokens: TokenStore
   readonly times: Pick<IssueTimes, 'next'>
   readonly trail: AuditTrail
   readonly actor: 'admin' | 'cli'
@@ -186,7 +186,7 @@ const maxGraceSeconds = 30 * daySeconds
 const defaultValidSeconds = 7 * daySeconds
 const maxValidSeconds = 30 * daySeconds
 
-export function tokenDesk (options: TokenDeskOptions): TokenDesk {
+export function personalTokens (options: TokenDeskOptions): PersonalTokens {
   const { tokens, publicUrl, now } = options
   return {
     async create (wish) {
@@ -221,7 +221,7 @@ async function note ({ trail, actor, now }: TokenDeskOptions, kind: AuditKind, {
 
 /** `lastsMs`: how long an invitation does. */
 async function open (
-  options: TokenDeskOptions, kind: TokenKind, wish: TokenWish, lastsMs?: number
+  options: TokenDeskOptions, kind: TokenKind, wish: TokenRequest, lastsMs?: number
 ): Promise<{ token: Token, text: string }> {
   const read = readTokenWish(wish, options)
   const { token, text } = newToken(kind, { ...read, lastsMs }, options.now(), await options.times.next(read.subject))

@@ -6,7 +6,7 @@ import type { AuditTrail } from './audit.ts'
 import { globs } from './policy.ts'
 import type { Page, PageRequest } from './records.ts'
 import {
-  type IssueTimes, type Revocations, type Scope, type Session, type SessionVerifier, standInsOf, unscoped
+  type IssueTimes, type Revocations, type Scope, type Session, type SessionVerifier, cookieRevocationId, unscoped
 } from './session.ts'
 import type { Store } from './store.ts'
 import type { Clock } from './time.ts'
@@ -59,7 +59,7 @@ export interface TokenLookup {
 }
 
 /** Keeps tokens. Each method is one atomic step, on disk when it resolves. All throw `GW_STORE_DOWN`. */
-export interface TokenBook extends TokenLookup {
+export interface TokenStore extends TokenLookup {
   /** A new one: never rotated, revoked or used. */
   create (token: Token): Promise<void>
   /** The newest first, those that have ended included. */
@@ -171,7 +171,7 @@ export function recentTokens ({ find }: Pick<TokenLookup, 'find'>, elapsed: () =
 
 interface TokenSessionsOptions extends Clock {
   readonly tokenOf: RecentTokens
-  readonly tokens: TokenBook
+  readonly tokens: TokenStore
 }
 
 /**
@@ -238,7 +238,7 @@ function tokenRevocations (revocations: Revocations, { tokenOf, tokens, now }: T
         if (token === null || !openSecrets(token, now()).some(secret => secret.issuedAt === issuedAt)) return true
       }
       if (rootId === id) return await revocations.isRevoked(session)
-      const answers = [revocations.isRevoked(session), revocations.isRevoked({ ...session, id: standInsOf(rootId) })]
+      const answers = [revocations.isRevoked(session), revocations.isRevoked({ ...session, id: cookieRevocationId(rootId) })]
       return (await Promise.all(answers)).includes(true)
     }
   }
@@ -263,7 +263,7 @@ export interface AcceptedInvitation {
 export type AcceptInvitation = (link: string) => Promise<AcceptedInvitation | null>
 
 export interface InvitationsOptions {
-  readonly tokens: TokenBook
+  readonly tokens: TokenStore
   readonly trail: AuditTrail
   readonly times: Pick<IssueTimes, 'next'>
   readonly now: () => number

@@ -2,10 +2,10 @@ import { createHash, createHmac, hkdfSync } from 'node:crypto'
 import { badBody, gatewayError } from '../errors.ts'
 import { hostList, isPublicName } from './egress.ts'
 import { quoted } from './json.ts'
-import { type Live, Secret } from './secret.ts'
+import { type SecretRef, Secret } from './secret.ts'
 
 /** One message on its way to a server that a caller has named. */
-export interface Letter {
+export interface WebhookRequest {
   readonly url: string
   /** None of them is the caller's choice. */
   readonly headers: Readonly<Record<string, string>>
@@ -13,9 +13,9 @@ export interface Letter {
 }
 
 /** Brings one message. Follows no redirect, repeats nothing, and lets nobody choose an address within our own network. */
-export interface Courier {
+export interface WebhookSender {
   /** Never rejects. The answer's body is not read. */
-  bring (letter: Letter): Promise<Pick<DeliveryAttempt, 'status' | 'error'>>
+  send (letter: WebhookRequest): Promise<Pick<DeliveryAttempt, 'status' | 'error'>>
   /** Ends what still runs. */
   close (): Promise<void>
 }
@@ -55,7 +55,7 @@ export interface Delivery {
 export interface DueDelivery extends Delivery { readonly body: Buffer }
 
 /**
- * What is still to be told, and what was. A delivery is made with its reservation (`Demand.deliverTo`), is due at once
+ * What is still to be told, and what was. A delivery is made with its reservation (`ReserveRequest.deliverTo`), is due at once
  * from the atomic step that ends the task, and is forgotten with it. All throw `GW_STORE_DOWN`.
  */
 export interface Deliveries {
@@ -119,19 +119,19 @@ export function webhookHeaders (secrets: readonly Secret[], { id, sentAt, body }
 }
 
 /** Tells the ends of tasks to the servers that callers have named, each at least once, or gives up after some hours. */
-export interface Deliverer {
+export interface WebhookDispatcher {
   /** Starts what is due, as far as there is room, and waits for none of it. Throws `GW_STORE_DOWN`. */
-  round (): Promise<void>
+  runOnce (): Promise<void>
   /** Ends what is under way without a note of it: whoever is next does it once more. */
   close (): Promise<void>
 }
 
 export interface DelivererOptions {
   readonly deliveries: Deliveries
-  readonly courier: Courier
+  readonly courier: WebhookSender
   readonly hosts: CallbackHosts
   /** The session secrets, newest first: a message has a signature for each. */
-  readonly secrets: Live<readonly Secret[]>
+  readonly secrets: SecretRef<readonly Secret[]>
   readonly now: () => number
   /** Told once for each that is given up. */
   readonly onGivenUp: (taskId: string, last: DeliveryAttempt) => void
@@ -142,7 +142,7 @@ export interface DelivererOptions {
 /** Messages under way at a time: a server that lets each wait for its time-out holds up others no longer than that. */
 const maxUnderWay = 20
 
-export function deliverer (options: DelivererOptions): Deliverer {
+export function webhookDispatcher (options: DelivererOptions): WebhookDispatcher {
   const { deliveries, courier, hosts, secrets, now, onGivenUp, onTrouble } = options
   const underWay = new Map<string, Promise<void>>()
   let current: Promise<void> | null = null
@@ -154,7 +154,7 @@ export function deliverer (options: DelivererOptions): Deliverer {
     if (!hosts.permits(url)) return { at, status: null, error: 'host-not-allowed' }
     const keys = secrets.current.map(secret => webhookSecret(secret, new URL(url).hostname))
     const headers = { 'content-type': 'application/json', ...webhookHeaders(keys, { id: messageId(taskId), sentAt: at, body }) }
-    return { at, ...await courier.bring({ url, headers, body }) }
+    return { at, ...await courier.send({ url, headers, body }) }
   }
 
   const attempt = async (delivery: DueDelivery): Promise<void> => {
@@ -188,7 +188,7 @@ export function deliverer (options: DelivererOptions): Deliverer {
   }
 
   return {
-    round: async () => { if (!isClosed) await round() },
+    runOnce: async () => { if (!isClosed) await round() },
     async close () {
       isClosed = true
       await courier.close()

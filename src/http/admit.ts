@@ -1,14 +1,14 @@
 import type { FastifyRequest } from 'fastify'
 import { type Guests, isGuest, proofHeader } from '../domain/guests.ts'
 import { type KeyChoice, type KeyRing, probeIntervalMs } from '../domain/key-ring.ts'
-import type { Demand, Repeats, ReservationId, TaskLedger } from '../domain/ledger.ts'
+import type { ReserveRequest, Repeats, ReservationId, TaskLedger } from '../domain/ledger.ts'
 import { periodAt } from '../domain/policy.ts'
 import { budgetOf } from '../domain/session.ts'
 import type { SlotSearch } from '../domain/status-poller.ts'
 import type { UpstreamKey } from '../domain/upstream.ts'
 import { gatewayError } from '../errors.ts'
-import type { StatusOrder, SubmitOrder } from './authorize.ts'
-import type { Context, Replay, SessionCall } from './context.ts'
+import type { AuthorizedStatus, AuthorizedSubmit } from './authorize.ts'
+import type { RequestContext, Replay, SessionRequestState } from './context.ts'
 import type { Rate } from './rates.ts'
 import { ipOf } from './receive.ts'
 import {
@@ -16,7 +16,7 @@ import {
 } from './repeats.ts'
 
 /** A submit that is paid for: what it costs is set aside, and the key is chosen. */
-export interface AdmittedSubmit extends SubmitOrder {
+export interface ReservedSubmit extends AuthorizedSubmit {
   readonly reservation: ReservationId
   readonly key: UpstreamKey
   /** Of a submit without an idempotency key; `null`: who has one asks again with it. */
@@ -43,7 +43,7 @@ export interface AdmitOptions {
  * answer was lost, has its answer, or its error, and costs no more than a poll.
  */
 export function admitSubmit ({ prove, submits, replays, ledger, repeats, earliest, keys, slots, now }: AdmitOptions) {
-  return async (order: SubmitOrder, context: Context): Promise<AdmittedSubmit | Replay> => {
+  return async (order: AuthorizedSubmit, context: RequestContext): Promise<ReservedSubmit | Replay> => {
     const { call } = context
     const session = budgetOf(call.session)
     // Before the rate: who asks again for a lost answer is told, and not that it asks too often.
@@ -53,7 +53,7 @@ export function admitSubmit ({ prove, submits, replays, ledger, repeats, earlies
     await submits(context)
     const key = keyFor(order, keys)
     call.keyId = key.id
-    const demand: Demand = {
+    const demand: ReserveRequest = {
       subject: call.session.subject,
       operation: 'generateTask',
       model: order.model,
@@ -82,7 +82,7 @@ export function admitSubmit ({ prove, submits, replays, ledger, repeats, earlies
 
 /** Answers a repeat with what its first has come to. It counts as a poll; one that is too many leaves the answer to the next. */
 export async function answerAgain (
-  { repeats, replays }: Pick<AdmitOptions, 'repeats' | 'replays'>, { repeat }: Repeatable, earlier: Outcome, context: Context,
+  { repeats, replays }: Pick<AdmitOptions, 'repeats' | 'replays'>, { repeat }: Repeatable, earlier: Outcome, context: RequestContext,
   idName?: 'taskId' | 'batchId'
 ): Promise<Replay> {
   try {
@@ -97,7 +97,7 @@ export async function answerAgain (
 
 /** *admit* for status calls: a budget of their own. */
 export function admitStatus (polls: Rate) {
-  return async (order: StatusOrder, context: Context): Promise<StatusOrder> => {
+  return async (order: AuthorizedStatus, context: RequestContext): Promise<AuthorizedStatus> => {
     await polls(context)
     return order
   }
@@ -108,7 +108,7 @@ export function admitStatus (polls: Rate) {
  * and nobody has noticed, must not keep its caller waiting.
  */
 export async function withSlots<Said extends object> (
-  slots: SlotSearch, { session: { subject }, plan }: SessionCall, reserve: () => Promise<Said>
+  slots: SlotSearch, { session: { subject }, plan }: SessionRequestState, reserve: () => Promise<Said>
 ): Promise<Said> {
   const said = await reserve()
   if (!('lacks' in said) || said.lacks !== 'slot') return said
@@ -123,7 +123,7 @@ export function lacking (what: 'slot' | 'uses' | 'credits', slotInMs: number) {
 }
 
 /** The key that made the task a submit goes on with, else the next in turn. */
-export function keyFor ({ keyId, model }: Pick<SubmitOrder, 'keyId' | 'model'>, keys: KeyChoice): UpstreamKey {
+export function keyFor ({ keyId, model }: Pick<AuthorizedSubmit, 'keyId' | 'model'>, keys: KeyChoice): UpstreamKey {
   const key = keyId === undefined ? keys.choose(model) : keys.byId(keyId)
   if (key === undefined) throw noKey(keyId === undefined ? keys.readyInMs() : probeIntervalMs)
   return key
@@ -135,7 +135,7 @@ export function noKey (waitMs = probeIntervalMs) {
 }
 
 /** Part of *admit*: throws `GW_SCOPE_DENIED` unless the caller may submit now. A guest's proof is used up by asking. */
-export type Prove = (context: Context) => Promise<void>
+export type Prove = (context: RequestContext) => Promise<void>
 
 /** Each submit of a guest needs a proof of its own; of others none is asked. `undefined`: guests are off, also those of yesterday. */
 export function guestProver (guests: Guests | undefined): Prove {

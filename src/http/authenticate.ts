@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { LRUCache } from 'lru-cache'
 import { createHash, hash, timingSafeEqual } from 'node:crypto'
 import type { Plan } from '../domain/policy.ts'
-import type { Live, Secret } from '../domain/secret.ts'
+import type { SecretRef, Secret } from '../domain/secret.ts'
 import { isInRange, type Revocations, type Session, type SessionVerifier } from '../domain/session.ts'
 import { badRequest, gatewayError, isGatewayError } from '../errors.ts'
 import { credentialOf, noToken, serverTokenOf, wrongToken } from './credential.ts'
@@ -25,7 +25,7 @@ export function ownOrigins (publicUrl: string | undefined): OwnOrigin {
  * No script can set or drop `Origin` and `Sec-Fetch-Site` (https://fetch.spec.whatwg.org/#forbidden-request-header). Other
  * programs can: against whoever has stolen a token, `origins` are no help, and `addressRange` is.
  */
-export function holdOrigin ({ isCookie, origins, addressRange }: Session, request: FastifyRequest, ownOrigin: OwnOrigin): void {
+export function assertOrigin ({ isCookie, origins, addressRange }: Session, request: FastifyRequest, ownOrigin: OwnOrigin): void {
   if (isCookie && !isOwnPage(request, ownOrigin)) throw denied('A cookie counts only for pages of the gateway\'s own origin.')
   if (origins !== null && !isListed(origins, request, ownOrigin)) throw denied('This session is not for pages of this origin.')
   // A caller who has hung up has no address any more, and is in no network.
@@ -81,8 +81,8 @@ export interface AuthenticateOptions {
   readonly onVouched?: (verifier: SessionVerifier, credential: string) => void
 }
 
-type Vouchers = Pick<AuthenticateOptions, 'verifiers' | 'onVouched'>
-interface Vouched { readonly session: Session, readonly plan: Plan }
+type Verifiers = Pick<AuthenticateOptions, 'verifiers' | 'onVouched'>
+interface Authenticated { readonly session: Session, readonly plan: Plan }
 
 /** *authenticate*: the credential becomes a session. Nobody vouches, or not in time → refused. */
 export function authenticator (options: AuthenticateOptions): Authenticate {
@@ -98,20 +98,20 @@ export function authenticator (options: AuthenticateOptions): Authenticate {
     const credential = inHeader ?? cookie.read(request)
     if (credential === null) throw gatewayError('GW_NO_SESSION')
 
-    const { session, plan } = await vouch(credential, isCookie, options).catch((error: unknown) => {
+    const { session, plan } = await verifyCredential(credential, isCookie, options).catch((error: unknown) => {
       if (isCookie && isGatewayError(error) && error.code === 'GW_BAD_SESSION') cookie.clear(reply)
       throw error
     })
     call.session = session
     call.plan = plan
-    holdOrigin(session, request, ownOrigin)
+    assertOrigin(session, request, ownOrigin)
     if (isCookie) await cookie.slide(session, reply)
   }
 }
 
-async function vouch (credential: string, isCookie: boolean, options: AuthenticateOptions): Promise<Vouched> {
+async function verifyCredential (credential: string, isCookie: boolean, options: AuthenticateOptions): Promise<Authenticated> {
   const { revocations, plans, timeoutMs } = options
-  const session = await before(timeoutMs, firstVoucher(options, credential))
+  const session = await before(timeoutMs, firstSession(options, credential))
   const plan = plans.get(session.plan)
   // What is meant for the one place is no good in the other (RFC 8725 section 3.12): no token can be planted as a cookie.
   if (session.isCookie !== isCookie || plan === undefined || await revocations.isRevoked(session)) throw gatewayError('GW_BAD_SESSION')
@@ -119,7 +119,7 @@ async function vouch (credential: string, isCookie: boolean, options: Authentica
 }
 
 /** Whatever a verifier does but return a session, there is none. */
-async function firstVoucher ({ verifiers, onVouched }: Vouchers, credential: string): Promise<Session> {
+async function firstSession ({ verifiers, onVouched }: Verifiers, credential: string): Promise<Session> {
   for (const verifier of verifiers) {
     const session = await answerOf(verifier, credential)
     if (session === null) continue
@@ -184,7 +184,7 @@ export function sessionGate (app: FastifyInstance, { verifiers, own, cookie, tim
     if (known.has(hashOf(credential)) || await own.verify(credential) !== null) return true
     const budget = await strangers(request)
     if (!budget.isAllowed && budget.isExceeded) return false
-    await firstVoucher({ verifiers, onVouched }, credential)
+    await firstSession({ verifiers, onVouched }, credential)
     return true
   }
   return {
@@ -221,7 +221,7 @@ export type AuthenticateOperator = (request: FastifyRequest) => Promise<void>
  * The operator is who sends the admin token as `Authorization: Bearer`, and nobody else: no session, no issuer, and no
  * header that a stock SDK fills with whatever key it was given.
  */
-export function operatorAuthenticator (adminToken: Live<Secret>): AuthenticateOperator {
+export function operatorAuthenticator (adminToken: SecretRef<Secret>): AuthenticateOperator {
   return async request => {
     request.call.stage = 'authenticate'
     const credential = serverTokenOf(request.raw.rawHeaders, 'admin')

@@ -9,12 +9,12 @@ import { readSubmitBody, type TaskReferences } from '../domain/submit.ts'
 import { modelPattern, type Operation } from '../domain/upstream.ts'
 import type { CallbackHosts } from '../domain/webhooks.ts'
 import { badRequest, gatewayError } from '../errors.ts'
-import type { Context } from './context.ts'
+import type { RequestContext } from './context.ts'
 import type { Rate } from './rates.ts'
 import { idempotencyKeyOf, type Repeatable, repeatOf } from './repeats.ts'
 
 /** A submit that may be made. */
-export interface SubmitOrder extends Repeatable {
+export interface AuthorizedSubmit extends Repeatable {
   readonly model: string
   readonly price: Price
   readonly body: Buffer
@@ -27,7 +27,7 @@ export interface SubmitOrder extends Repeatable {
 }
 
 /** A status call that may be made. */
-export interface StatusOrder { readonly task: Task }
+export interface AuthorizedStatus { readonly task: Task }
 
 /** The operator's rules for what a submit may say. */
 export interface SubmitRules {
@@ -42,13 +42,13 @@ export interface SubmitRules {
   /** Whether submits of a model cost nothing, whatever is in them. */
   readonly isFree: (model: string) => boolean
   readonly priceOf: (model: string, input: Readonly<Record<string, unknown>>) => Price
-  readonly holdCaps: (model: string, input: Readonly<Record<string, unknown>>) => void
+  readonly enforceCaps: (model: string, input: Readonly<Record<string, unknown>>) => void
 }
 
 /** *authorize* for submits: model, idempotency key, body, caps, and that every earlier task it names is the caller's own. */
 export function authorizeSubmit (operation: Operation, { keyOfReferences }: Ownership, rules: SubmitRules) {
-  const { extraFields, mayBeOfficial, callbackHosts: hosts = null, callbackAddress, priceOf, holdCaps } = rules
-  return async (context: Context): Promise<SubmitOrder> => {
+  const { extraFields, mayBeOfficial, callbackHosts: hosts = null, callbackAddress, priceOf, enforceCaps } = rules
+  return async (context: RequestContext): Promise<AuthorizedSubmit> => {
     const model = checkOperation(operation, context)
     const bytes = context.request.body
     if (!Buffer.isBuffer(bytes)) throw badRequest('Send a JSON body with an input object.')
@@ -57,7 +57,7 @@ export function authorizeSubmit (operation: Operation, { keyOfReferences }: Owne
     const callback = callbackAddress?.()
     const upstreamTo = callback?.url ?? null
     const body = readSubmitBody(bytes, { extraFields, mayBeOfficial: mayBeOfficial(model), hosts, upstreamTo })
-    holdCaps(model, body.input)
+    enforceCaps(model, body.input)
     const price = priceOf(model, body.input)
     const keyId = await keyOfReferences(body, context)
     return { model, price, body: body.bytes, keyId, idempotency, repeat, deliverTo: body.deliverTo, callbackHash: callback?.secretHash }
@@ -66,7 +66,7 @@ export function authorizeSubmit (operation: Operation, { keyOfReferences }: Owne
 
 /** *authorize* for status calls: the task exists, is the caller's and was made with that model; else it does not exist. */
 export function authorizeStatus (operation: Operation, { own }: Ownership) {
-  return async (context: Context): Promise<StatusOrder> => {
+  return async (context: RequestContext): Promise<AuthorizedStatus> => {
     const model = checkOperation(operation, context)
     const { taskId } = context.request.query as { taskId?: string }
     if (taskId === undefined || taskId === '') throw badRequest('Name the task: ?taskId=…')
@@ -77,7 +77,7 @@ export function authorizeStatus (operation: Operation, { own }: Ownership) {
 }
 
 /** Scope, query and model of a call; returns the model. Throws what is wrong with them. */
-export function checkOperation (operation: Operation, { request, call: { session, plan }, call }: Context): string {
+export function checkOperation (operation: Operation, { request, call: { session, plan }, call }: RequestContext): string {
   checkScope(operation.scope, session)
   checkQuery(operation.query, request)
   const { model } = request.params as { model: string }
@@ -109,18 +109,18 @@ export interface Ownership {
    * With a model, what was made with another one, or by another operation, is not it: a batch is no task to ask about,
    * though `input` may name either.
    */
-  own (taskId: string, context: Context, model?: string, operation?: string): Promise<Task>
+  own (taskId: string, context: RequestContext, model?: string, operation?: string): Promise<Task>
   /** The key of the earlier tasks that a submit refers to; `undefined` when it refers to none. */
-  keyOfReferences (input: TaskReferences, context: Context): Promise<string | undefined>
+  keyOfReferences (input: TaskReferences, context: RequestContext): Promise<string | undefined>
 }
 
 export function ownership (ledger: TaskLedger, misses: Rate): Ownership {
-  const notFound = async (context: Context) => {
+  const notFound = async (context: RequestContext) => {
     await misses(context)
     return gatewayError('GW_TASK_NOT_FOUND')
   }
 
-  const own = async (taskId: string, context: Context, model?: string, operation = 'generateTask'): Promise<Task> => {
+  const own = async (taskId: string, context: RequestContext, model?: string, operation = 'generateTask'): Promise<Task> => {
     const task = taskId.length > maxTaskIdLength ? null : await ledger.taskOf(taskId)
     const isOwn = task !== null && task.subject === context.call.session.subject &&
       (model === undefined || (task.model === model && task.operation === operation))

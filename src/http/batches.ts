@@ -7,22 +7,22 @@ import {
 import { isGuest } from '../domain/guests.ts'
 import type { PatientLedger } from '../domain/ledger-client.ts'
 import {
-  type Demand, fingerprintOf, type KeptAnswer, type ReservationId, type Reserved, type TaskLedger
+  type ReserveRequest, fingerprintOf, type StoredResponse, type ReservationId, type Reserved, type TaskLedger
 } from '../domain/ledger.ts'
 import { periodAt, type Plan, type Price } from '../domain/policy.ts'
 import { budgetOf } from '../domain/session.ts'
-import { endBatch, type EndTask, statusCall, type StatusOutcome } from '../domain/status-poller.ts'
+import { endBatch, type RefreshTask, statusCall, type StatusOutcome } from '../domain/status-poller.ts'
 import { batchRow, type Operation, upstreamPath } from '../domain/upstream.ts'
 import { badRequest, gatewayError, isGatewayError } from '../errors.ts'
-import { type AdmitOptions, type AdmittedSubmit, answerAgain, keyFor, lacking, withSlots } from './admit.ts'
-import { checkOperation, type Ownership, type StatusOrder, type SubmitOrder, type SubmitRules } from './authorize.ts'
-import { type Answer, answerFrom, type Context, type Replay } from './context.ts'
+import { type AdmitOptions, type ReservedSubmit, answerAgain, keyFor, lacking, withSlots } from './admit.ts'
+import { checkOperation, type Ownership, type AuthorizedStatus, type AuthorizedSubmit, type SubmitRules } from './authorize.ts'
+import { type Answer, answerFrom, type RequestContext, type Replay } from './context.ts'
 import { type ForwardOptions, type OurKey, timed, withKeys } from './forward.ts'
 import { idempotencyKeyOf, keptFrom, repeatOf, watchDelivery } from './repeats.ts'
 import { settleStatus, settleSubmit } from './settle.ts'
 
 /** A batch whose every task is paid for. `reservation` is the batch's own. */
-export interface AdmittedBatch extends AdmittedSubmit, BatchOrder {
+export interface AdmittedBatch extends ReservedSubmit, BatchOrder {
   /** One for each item, in their order. */
   readonly itemReservations: readonly ReservationId[]
 }
@@ -32,7 +32,7 @@ export interface AdmittedBatch extends AdmittedSubmit, BatchOrder {
  * reservation says whose the batch is; it carries the idempotency key, costs nothing, and is over when its tasks begin.
  */
 export function admitBatch ({ submits, replays, repeats, earliest, keys, slots, now }: Omit<AdmitOptions, 'ledger' | 'prove'>, { reserve }: Reservations) {
-  return async (order: BatchOrder, context: Context): Promise<AdmittedBatch | Replay> => {
+  return async (order: BatchOrder, context: RequestContext): Promise<AdmittedBatch | Replay> => {
     const { call } = context
     const { session: { subject }, plan } = call
     const earlier = await earliest(order, context)
@@ -44,9 +44,9 @@ export function admitBatch ({ submits, replays, repeats, earliest, keys, slots, 
     const common = { subject, model: order.model, keyId: key.id, periodStart: periodAt(plan.period, now()).start }
     const session = budgetOf(call.session)
     const limits = { creditLimit: plan.credits, taskLimit: plan.concurrentTasks, ...(session && { session }) }
-    const demands: Demand[] = order.items.map(({ price }) => ({ ...common, ...limits, ...price, operation: 'generateTask' }))
+    const demands: ReserveRequest[] = order.items.map(({ price }) => ({ ...common, ...limits, ...price, operation: 'generateTask' }))
     const { idempotency, repeat } = order
-    const own: Demand = { ...common, ...order.price, ...noLimits, operation: batchRow, ...(idempotency && { idempotency }), ...(repeat && { repeat }) }
+    const own: ReserveRequest = { ...common, ...order.price, ...noLimits, operation: batchRow, ...(idempotency && { idempotency }), ...(repeat && { repeat }) }
     for (;;) {
       const reserved = await withSlots(slots, call, () => reserve([...demands, own])).catch(async (error: unknown) => {
         // One of the items has failed, and its own may have taken a first all the same.
@@ -74,17 +74,17 @@ function refuseEndlessWait (count: number, { requestsPerMinute, concurrentTasks 
 }
 
 /** A batch that may be made: a submit that costs nothing itself, and the tasks in it. */
-export interface BatchOrder extends SubmitOrder {
+export interface BatchOrder extends AuthorizedSubmit {
   readonly items: ReadonlyArray<{ readonly clientItemId: string, readonly price: Price }>
   /** The `Idempotency-Key` that the upstream wants. */
   readonly batchKey: string
 }
 
-type Rules = Pick<SubmitRules, 'priceOf' | 'holdCaps'>
+type Rules = Pick<SubmitRules, 'priceOf' | 'enforceCaps'>
 
 /** *authorize* for batches: what holds for a submit holds for each item, and all earlier tasks are of one account. */
-export function authorizeBatch (operation: Operation, { keyOfReferences }: Ownership, { priceOf, holdCaps }: Rules) {
-  return async (context: Context): Promise<BatchOrder> => {
+export function authorizeBatch (operation: Operation, { keyOfReferences }: Ownership, { priceOf, enforceCaps }: Rules) {
+  return async (context: RequestContext): Promise<BatchOrder> => {
     const model = checkOperation(operation, context)
     const { request: { body: bytes }, call: { session: { subject } } } = context
     if (isGuest(subject)) throw gatewayError('GW_SCOPE_DENIED', { about: 'Guests submit one task at a time, with a proof for each.' })
@@ -92,7 +92,7 @@ export function authorizeBatch (operation: Operation, { keyOfReferences }: Owner
     const idempotency = idempotencyKeyOf(context, operation, bytes)
     const body = readBatchBody(bytes, key => fingerprintOf('batch-item', subject, key))
     const items = body.items.map(({ clientItemId, input }, index) => naming(`items.${index}`, () => {
-      holdCaps(model, input)
+      enforceCaps(model, input)
       return { clientItemId, price: priceOf(model, input) }
     }))
     return {
@@ -110,7 +110,7 @@ export function authorizeBatch (operation: Operation, { keyOfReferences }: Owner
 
 /** *authorize* for the status of a batch: it is the caller's and was made with that model; else it does not exist. */
 export function authorizeBatchStatus (operation: Operation, { own }: Ownership) {
-  return async (context: Context): Promise<StatusOrder> => {
+  return async (context: RequestContext): Promise<AuthorizedStatus> => {
     const model = checkOperation(operation, context)
     const { batchId } = context.request.params as { batchId: string }
     const task = await own(batchId, context, model, batchRow)
@@ -136,7 +136,7 @@ export interface Claim {
   readonly operation: string
   readonly subject: string
   /** What the idempotency key gives again. */
-  readonly answer?: KeptAnswer
+  readonly answer?: StoredResponse
 }
 
 /**
@@ -177,7 +177,7 @@ export function forwardBatch ({ operation, upstream, keys }: ForwardOptions, { s
 
 /** *forward* for the status of a batch: asked each time, and cancelled with its caller. */
 export function forwardBatchStatus ({ operation, ...options }: ForwardOptions) {
-  return async ({ task }: StatusOrder, { call, reply }: Context): Promise<StatusOutcome> => {
+  return async ({ task }: AuthorizedStatus, { call, reply }: RequestContext): Promise<StatusOutcome> => {
     call.keyId = task.keyId
     const { outcome, cancel } = statusCall(options, operation, task)
     reply.raw.once('close', cancel)
@@ -197,7 +197,7 @@ export interface Reservations {
    * Asked for in one go, so that of two batches with room for one the ledger sees first the whole of the one. What is
    * refused is told; a used idempotency key before anything else.
    */
-  reserve (demands: readonly Demand[]): Promise<readonly ReservationId[] | Refused>
+  reserve (demands: readonly ReserveRequest[]): Promise<readonly ReservationId[] | Refused>
   /** Notes that all are being sent. Throws what kept it from one of them. */
   send (ids: readonly ReservationId[], keyId: string): Promise<void>
 }
@@ -205,7 +205,7 @@ export interface Reservations {
 export function reservations (ledger: TaskLedger, patient: PatientLedger): Reservations {
   /** A store that fails here is told when it is back. */
   const giveBack = async (ids: readonly ReservationId[]): Promise<void> => {
-    await Promise.all(ids.map(id => ledger.advance(id, { to: 'released' }).catch(() => patient.owe(id, { to: 'released' }))))
+    await Promise.all(ids.map(id => ledger.advance(id, { to: 'released' }).catch(() => patient.enqueue(id, { to: 'released' }))))
   }
 
   return {
@@ -242,7 +242,7 @@ export function throwFirst (results: ReadonlyArray<PromiseSettledResult<unknown>
 export function settleBatch (ledger: TaskLedger, patient: PatientLedger) {
   const settleWhole = settleSubmit(patient)
   const accept = acceptBatch(ledger, patient)
-  return async (outcome: ForwardedBatch, order: AdmittedBatch, context: Context): Promise<Answer> => {
+  return async (outcome: ForwardedBatch, order: AdmittedBatch, context: RequestContext): Promise<Answer> => {
     if (outcome.kind === 'accepted') return await accept(outcome, order, context)
     const to = outcome.kind === 'unknown' ? 'unknown' : 'released'
     const items = order.itemReservations.map(id => patient.advance(id, { to }))
@@ -262,13 +262,13 @@ function acceptBatch (ledger: TaskLedger, patient: PatientLedger) {
     }))
     if (settled.every(item => item.status === 'fulfilled' && item.value)) return
     // An answer with a task that has no owner yet, or another one, is not told, now or when it is asked for again.
-    await ledger.advance(reservation, { to: 'unknown' }).catch(() => patient.owe(reservation, { to: 'unknown' }))
+    await ledger.advance(reservation, { to: 'unknown' }).catch(() => patient.enqueue(reservation, { to: 'unknown' }))
     throwFirst(settled)
     throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
   }
 
   /** Comes after the items: with this row the idempotency key gives the answer again. */
-  const settleOwn = async ({ batchId, answer }: BatchAccepted, order: AdmittedBatch, { request, call }: Context): Promise<void> => {
+  const settleOwn = async ({ batchId, answer }: BatchAccepted, order: AdmittedBatch, { request, call }: RequestContext): Promise<void> => {
     const { reservation, idempotency, delivery } = order
     const answerKept = idempotency === undefined ? delivery?.keep(answer) : keptFrom(answer)
     const kept = answerKept === undefined ? {} : { answer: answerKept }
@@ -287,7 +287,7 @@ function acceptBatch (ledger: TaskLedger, patient: PatientLedger) {
       .catch(error => request.log.warn({ err: error, batchId }, 'the row of a batch has not ended; it takes a slot until it has'))
   }
 
-  return async (outcome: BatchAccepted, order: AdmittedBatch, context: Context): Promise<Answer> => {
+  return async (outcome: BatchAccepted, order: AdmittedBatch, context: RequestContext): Promise<Answer> => {
     const { batchId, taskIds, answer } = outcome
     const lost = taskIds.filter(taskId => taskId === null).length
     if (lost > 0) context.request.log.error({ alarm: 'unknown-outcome', batchId, count: lost }, 'items of a batch may have been accepted')
@@ -311,7 +311,7 @@ const maxAsked = 10_000
  * is asked about, once, one after the other and behind the caller's back: its slot is soon free. One that gave no end
  * then is left to its caller's status calls and to the reconciler.
  */
-export function settleBatchStatus (ledger: TaskLedger, end: EndTask) {
+export function settleBatchStatus (ledger: TaskLedger, end: RefreshTask) {
   const asked = new LRUCache<string, true>({ max: maxAsked })
 
   const endTasks = async (taskIds: readonly string[], subject: string): Promise<void> => {
@@ -323,7 +323,7 @@ export function settleBatchStatus (ledger: TaskLedger, end: EndTask) {
     }
   }
 
-  return async (outcome: StatusOutcome, _order: StatusOrder, context: Context): Promise<Answer> => {
+  return async (outcome: StatusOutcome, _order: AuthorizedStatus, context: RequestContext): Promise<Answer> => {
     const answer = await settleStatus(outcome)
     if (outcome.kind === 'answered') {
       const { request, call: { session: { subject } } } = context

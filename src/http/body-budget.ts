@@ -2,15 +2,15 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { IncomingMessage } from 'node:http'
 import type { Timers } from '../domain/time.ts'
 import { badRequest, gatewayError } from '../errors.ts'
-import type { Call, SessionCall } from './context.ts'
+import type { RequestState, SessionRequestState } from './context.ts'
 import { addressOf } from './receive.ts'
 
 /** Bounds the bytes of request bodies that are in memory at once. */
-export interface Uploads {
+export interface BodyBudget {
   /** Route hook, after authentication and before the body is read: waits, the socket paused, until the body has room. */
   admit (request: FastifyRequest, reply: FastifyReply): Promise<void>
   /** Gives the call's bytes back. */
-  release (call: Call): void
+  release (call: RequestState): void
   /** Bytes for which room is taken. */
   readonly inFlight: number
 }
@@ -22,7 +22,7 @@ export interface UploadsOptions {
 }
 
 interface Body {
-  readonly call: SessionCall
+  readonly call: SessionRequestState
   readonly holders: Holders
   /** As announced. */
   readonly bytes: number
@@ -56,10 +56,10 @@ const windowBytes = 131_072
  *
  * A subject's and an address's share is always counted as announced, so a body that has been let in waits for room alone.
  */
-export function uploads ({ bodyBytes, bodyBytesInFlight, timers }: UploadsOptions): Uploads {
+export function bodyBudget ({ bodyBytes, bodyBytesInFlight, timers }: UploadsOptions): BodyBudget {
   const shares = countedShares([subjectShare, addressShare].map(share => Math.max(bodyBytes, bodyBytesInFlight * share)))
   const room = meteredRoom(bodyBytesInFlight)
-  const bodies = new Map<Call, Body>()
+  const bodies = new Map<RequestState, Body>()
   const queue: Waiting[] = []
   let isLooking = false
 
@@ -100,7 +100,7 @@ export function uploads ({ bodyBytes, bodyBytesInFlight, timers }: UploadsOption
   return {
     async admit (request) {
       const bytes = announcedBytes(request, bodyBytes)
-      const call = request.call as SessionCall
+      const call = request.call as SessionRequestState
       // Gone while its token was verified: nothing is spent on an answer that nobody waits for. What it took now it
       // would keep for ever, for its release has been.
       if (call.closed) throw badRequest('The connection was closed.')
@@ -129,12 +129,12 @@ export function uploads ({ bodyBytes, bodyBytesInFlight, timers }: UploadsOption
 
 function bodyOf (request: FastifyRequest, bytes: number): Body {
   const { raw } = request
-  const call = request.call as SessionCall
+  const call = request.call as SessionRequestState
   const startsAt = raw.socket.bytesRead - raw.readableLength
   return { call, bytes, raw, startsAt, holders: [call.session.subject, addressOf(request)] }
 }
 
-function refuseCrowd (queue: readonly Waiting[], { session: { subject } }: SessionCall): void {
+function refuseCrowd (queue: readonly Waiting[], { session: { subject } }: SessionRequestState): void {
   const own = queue.filter(({ call }) => call.session.subject === subject).length
   if (queue.length >= maxWaiting || own >= maxWaitingPerSubject) throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 })
 }

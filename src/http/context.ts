@@ -11,7 +11,7 @@ import type { ErrorCode } from '../errors.ts'
 export type Stage = 'receive' | 'authenticate' | 'authorize' | 'admit' | 'forward' | 'settle' | 'reply'
 
 /** What the gateway knows of one request while it runs. Nothing in it is a secret, a prompt or a URL of a result. */
-export interface Call {
+export interface RequestState {
   /** `performance.now()` at arrival. */
   readonly startedAt: number
   /** Who is throttled: the address, or the /64 it is in. */
@@ -20,7 +20,7 @@ export interface Call {
   shutOutSeconds: number | null
   stage: Stage
   /** When its caller was found good, before the body was read, Unix ms. */
-  letInAt: number
+  authenticatedAt: number
   /** Passed authenticate, authorize and admit. */
   granted: boolean
   code: ErrorCode | 'OK'
@@ -44,28 +44,28 @@ export interface Call {
 }
 
 /** The call of a request whose session has been verified. */
-export interface SessionCall extends Call {
+export interface SessionRequestState extends RequestState {
   session: Session
   plan: Plan
 }
 
 /** What a stage gets besides its value. */
-export interface Context {
+export interface RequestContext {
   readonly request: FastifyRequest
   readonly reply: FastifyReply
-  readonly call: SessionCall
+  readonly call: SessionRequestState
 }
 
 /** For routes behind `authenticate`. */
-export function contextOf (request: FastifyRequest, reply: FastifyReply): Context {
-  return { request, reply, call: request.call as SessionCall }
+export function contextOf (request: FastifyRequest, reply: FastifyReply): RequestContext {
+  return { request, reply, call: request.call as SessionRequestState }
 }
 
 /** What opens a route in the place of a session. */
 export type OtherSecret = 'issuer token' | 'admin token' | 'proof' | 'invitation' | 'callback' | 'ticket'
 
 declare module 'fastify' {
-  interface FastifyRequest { call: Call }
+  interface FastifyRequest { call: RequestState }
   interface FastifyContextConfig {
     /** As in logs and metrics. */
     operation?: string
@@ -81,13 +81,13 @@ declare module 'fastify' {
   }
 }
 
-export function newCall (finish: () => void): Call {
+export function newRequestState (finish: () => void): RequestState {
   return {
     startedAt: performance.now(),
     address: undefined,
     shutOutSeconds: null,
     stage: 'receive',
-    letInAt: 0,
+    authenticatedAt: 0,
     granted: false,
     code: 'OK',
     session: null,
@@ -159,7 +159,7 @@ export function answerFrom ({ status, contentType, retryAfter, retryAfterMs, bod
 }
 
 /** A finished task, from the ledger. */
-export function keptAnswer (body: Buffer): Answer {
+export function storedAnswer (body: Buffer): Answer {
   return { status: 200, contentType: json, retryAfter: undefined, body }
 }
 
@@ -191,19 +191,19 @@ export function withoutBudget (reply: FastifyReply): void {
 }
 
 /** Gives a request its call and its first headers. */
-export type BeginCall = (request: FastifyRequest, reply: FastifyReply) => void
+export type StartRequest = (request: FastifyRequest, reply: FastifyReply) => void
 
-export interface BeginningOptions {
+export interface RequestStarterOptions {
   /** Run once for each call, as it arrives. */
   readonly begun: (request: FastifyRequest, reply: FastifyReply) => void
   /** Run once for each call, when its response is out, or its caller gone, and its work is done. */
-  readonly endings: ReadonlyArray<(request: FastifyRequest, reply: FastifyReply) => void>
+  readonly onRequestEnd: ReadonlyArray<(request: FastifyRequest, reply: FastifyReply) => void>
 }
 
-export function beginCalls ({ begun, endings }: BeginningOptions): BeginCall {
+export function requestStarter ({ begun, onRequestEnd: endings }: RequestStarterOptions): StartRequest {
   return (request, reply) => {
     let ended = false
-    const call = newCall(() => {
+    const call = newRequestState(() => {
       // Once: a handler may still be on its way to a caller who has gone.
       if (ended || !call.closed || call.running) return
       ended = true

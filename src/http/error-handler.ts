@@ -4,7 +4,7 @@ import type { Socket } from 'node:net'
 import { quoted } from '../domain/json.ts'
 import { longestRetryAfter, retryAfterSeconds } from '../domain/time.ts'
 import { badRequest, gatewayError, type GatewayError, isGatewayError } from '../errors.ts'
-import { type BeginCall, corsHeaders, lateOn, secureHeaders, withoutBudget } from './context.ts'
+import { type StartRequest, corsHeaders, lateOn, secureHeaders, withoutBudget } from './context.ts'
 import { shutOut } from './receive.ts'
 
 /** Of a part of a path: a reservation's name may hold its subject, and a subject 160 characters of any script. */
@@ -36,7 +36,7 @@ export function renderErrors (app: FastifyInstance): void {
 }
 
 /** A URL that can't be decoded, or has too long a part, reaches no hook: the router gives it up before there is a route. */
-export function answerUnrouted (app: () => FastifyInstance, begin: BeginCall) {
+export function answerUnrouted (app: () => FastifyInstance, begin: StartRequest) {
   return (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void => {
     begin(request, reply)
     const answer = (error: FastifyError) => render(asGatewayError(error, request), request, reply)

@@ -3,12 +3,12 @@ import type { BatchOutcome } from '../domain/batch.ts'
 import { type KeyRing, keyTrouble } from '../domain/key-ring.ts'
 import type { PatientLedger } from '../domain/ledger-client.ts'
 import type { TaskLedger } from '../domain/ledger.ts'
-import type { StatusDesk, StatusReport } from '../domain/status-poller.ts'
+import type { StatusPoller, StatusReport } from '../domain/status-poller.ts'
 import { type Operation, type Upstream, type UpstreamKey, upstreamPath } from '../domain/upstream.ts'
 import { type ErrorCode, gatewayError } from '../errors.ts'
-import type { AdmittedSubmit } from './admit.ts'
-import type { StatusOrder } from './authorize.ts'
-import type { Call, Context } from './context.ts'
+import type { ReservedSubmit } from './admit.ts'
+import type { AuthorizedStatus } from './authorize.ts'
+import type { RequestState, RequestContext } from './context.ts'
 
 /** What came of a submit, seen from outside: as read, or that it was our key the upstream did not want. */
 export type ForwardedSubmit = SubmitOutcome | OurKey
@@ -30,12 +30,12 @@ export interface ForwardOptions {
  */
 export function forwardSubmit ({ operation, upstream, keys }: ForwardOptions, ledger: TaskLedger, patient: PatientLedger) {
   /** A store that fails here may have noted it all the same: it is told, when it is back, that nothing came of it. */
-  const note = async ({ reservation, callbackHash, delivery }: AdmittedSubmit, keyId: string): Promise<boolean> => {
+  const note = async ({ reservation, callbackHash, delivery }: ReservedSubmit, keyId: string): Promise<boolean> => {
     let isNoted = false
     try {
       isNoted = await ledger.advance(reservation, { to: 'sent', keyId, ...(callbackHash !== undefined && { callbackHash }) })
     } catch (error) {
-      patient.owe(reservation, { to: 'released' })
+      patient.enqueue(reservation, { to: 'released' })
       throw error
     } finally {
       if (!isNoted) delivery?.released()
@@ -43,7 +43,7 @@ export function forwardSubmit ({ operation, upstream, keys }: ForwardOptions, le
     return isNoted
   }
 
-  return withKeys(keys, async (order: AdmittedSubmit, key, call): Promise<SubmitOutcome> => {
+  return withKeys(keys, async (order: ReservedSubmit, key, call): Promise<SubmitOutcome> => {
     if (!await note(order, key.id)) throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }) // it lapsed while it waited
     const exchange = upstream.send({ method: 'POST', path: upstreamPath(operation, order.model), body: order.body, key })
     return await timed(call, exchange.answer).then(readSubmitAnswer, readSubmitFailure)
@@ -51,17 +51,17 @@ export function forwardSubmit ({ operation, upstream, keys }: ForwardOptions, le
 }
 
 /** Makes one attempt, and after a complete 401 or 402 one more with another key. */
-export function withKeys<Order extends AdmittedSubmit, Outcome extends SubmitOutcome | BatchOutcome> (
-  keys: KeyRing, attempt: (order: Order, key: UpstreamKey, call: Call) => Promise<Outcome>
+export function withKeys<Order extends ReservedSubmit, Outcome extends SubmitOutcome | BatchOutcome> (
+  keys: KeyRing, attempt: (order: Order, key: UpstreamKey, call: RequestState) => Promise<Outcome>
 ) {
-  const judged = async (order: Order, key: UpstreamKey, call: Call) => {
+  const judged = async (order: Order, key: UpstreamKey, call: RequestState) => {
     call.keyId = key.id
     const outcome = await attempt(order, key, call)
     if (outcome.kind === 'accepted') keys.learn(key, order.model, 'accepted')
     return { outcome, trouble: outcome.kind === 'refused' ? await keyTrouble(outcome, key, keys, order.model) : null }
   }
 
-  return async (order: Order, { call }: Context): Promise<Outcome | OurKey> => {
+  return async (order: Order, { call }: RequestContext): Promise<Outcome | OurKey> => {
     const { outcome, trouble } = await judged(order, order.key, call)
     if (trouble === null) return outcome
     const other = trouble.mayTryAnother && order.keyId === undefined ? keys.choose(order.model, order.key) : undefined
@@ -72,11 +72,11 @@ export function withKeys<Order extends AdmittedSubmit, Outcome extends SubmitOut
 }
 
 /** *forward* for status calls: in turn with all who ask about that task; a call that nobody waits for is cancelled. */
-export function forwardStatus (desk: StatusDesk) {
-  return async ({ task }: StatusOrder, { call, reply }: Context): Promise<StatusReport> => {
+export function forwardStatus (desk: StatusPoller) {
+  return async ({ task }: AuthorizedStatus, { call, reply }: RequestContext): Promise<StatusReport> => {
     if (task.finalAnswer !== null) return { kind: 'ended', body: task.finalAnswer }
     call.keyId = task.keyId
-    const { report, leave } = desk.ask(task)
+    const { report, cancel: leave } = desk.ask(task)
     reply.raw.once('close', leave)
     try {
       return await timed(call, report)
@@ -87,7 +87,7 @@ export function forwardStatus (desk: StatusDesk) {
 }
 
 /** What the upstream says, the wait for it counted. */
-export async function timed<Said> (call: Call, said: Promise<Said>): Promise<Said> {
+export async function timed<Said> (call: RequestState, said: Promise<Said>): Promise<Said> {
   const start = performance.now()
   try {
     return await said

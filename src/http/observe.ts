@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { type DestinationStream, type Logger, pino } from 'pino'
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
 import { type KeyRing, keyStates } from '../domain/key-ring.ts'
-import type { CreditMeter } from '../domain/ledger-client.ts'
+import type { CreditMetrics } from '../domain/ledger-client.ts'
 import { creditsFrom } from '../domain/ledger.ts'
 import type { AuthenticateOperator } from './authenticate.ts'
 
@@ -79,7 +79,7 @@ export interface Gauges {
  * The gateway's numbers, for Prometheus. A label is a word of the program's own: never a subject, a task id or what a
  * caller wrote, each of which would be a row for ever.
  */
-export interface Metrics extends CreditMeter {
+export interface Metrics extends CreditMetrics {
   /** Counts a request that has ended. */
   readonly ended: (request: FastifyRequest) => void
   /** Adds the gauges. */

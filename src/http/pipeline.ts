@@ -1,8 +1,8 @@
 import type { FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
 import type { Operation } from '../domain/upstream.ts'
 import type { Authenticate } from './authenticate.ts'
-import type { Uploads } from './body-budget.ts'
-import { type Answer, type Context, contextOf, isReplay, type Replay, replyWith } from './context.ts'
+import type { BodyBudget } from './body-budget.ts'
+import { type Answer, type RequestContext, contextOf, isReplay, type Replay, replyWith } from './context.ts'
 
 /** When a body has taken longer than this, ms, its caller is looked at again. */
 const slowBodyMs = 500
@@ -14,14 +14,14 @@ type Look = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
  * be as long as its sender likes. Else submits are parked until their session has ended, and made then; and whoever has a
  * leaked secret keeps a body coming until that secret is gone, and is given a session under the next one.
  */
-export function withSlowBodies (look: Look, elapsed: () => number): { readonly onRequest: Look, readonly preHandler: Look } {
+export function reauthenticateAfterSlowBody (look: Look, elapsed: () => number): { readonly onRequest: Look, readonly preHandler: Look } {
   return {
     async onRequest (request, reply) {
       await look(request, reply)
-      request.call.letInAt = elapsed()
+      request.call.authenticatedAt = elapsed()
     },
     async preHandler (request, reply) {
-      if (elapsed() - request.call.letInAt > slowBodyMs) await look(request, reply)
+      if (elapsed() - request.call.authenticatedAt > slowBodyMs) await look(request, reply)
     }
   }
 }
@@ -43,26 +43,26 @@ export function withSlowBodies (look: Look, elapsed: () => number): { readonly o
  * upstream: it returns an outcome, so that nothing it has begun gets past `settle`. The line has one short cut, from
  * `admit` to `reply`: what was answered before, under the same idempotency key, is answered with that.
  */
-export interface Line<Order extends object, Admitted extends Order, Outcome> {
+export interface Stages<Order extends object, Admitted extends Order, Outcome> {
   /** Route hook: what of *admit* is looked at before the body is read. */
   readonly beforeBody: preParsingHookHandler | null
-  authorize (context: Context): Promise<Order>
-  admit (order: Order, context: Context): Promise<Admitted | Replay>
-  forward (admitted: Admitted, context: Context): Promise<Outcome>
-  settle (outcome: Outcome, admitted: Admitted, context: Context): Promise<Answer>
+  authorize (context: RequestContext): Promise<Order>
+  admit (order: Order, context: RequestContext): Promise<Admitted | Replay>
+  forward (admitted: Admitted, context: RequestContext): Promise<Outcome>
+  settle (outcome: Outcome, admitted: Admitted, context: RequestContext): Promise<Answer>
 }
 
-export interface Entrance {
+export interface Guards {
   readonly authenticate: Authenticate
-  readonly uploads: Uploads
+  readonly uploads: BodyBudget
   /** Monotonic ms. */
   readonly elapsed: () => number
 }
 
-export function mirror<Order extends object, Admitted extends Order, Outcome> (
-  operation: Operation, { authenticate, uploads, elapsed }: Entrance, line: Line<Order, Admitted, Outcome>
+export function proxyRoute<Order extends object, Admitted extends Order, Outcome> (
+  operation: Operation, { authenticate, uploads, elapsed }: Guards, line: Stages<Order, Admitted, Outcome>
 ): RouteOptions {
-  const run = async (context: Context): Promise<Answer> => {
+  const run = async (context: RequestContext): Promise<Answer> => {
     const { call } = context
     call.stage = 'authorize'
     const order = await line.authorize(context)
@@ -80,7 +80,7 @@ export function mirror<Order extends object, Admitted extends Order, Outcome> (
     method: operation.method,
     url: operation.url,
     config: { operation: operation.name },
-    ...withSlowBodies(authenticate, elapsed),
+    ...reauthenticateAfterSlowBody(authenticate, elapsed),
     preParsing: line.beforeBody === null ? uploads.admit : [line.beforeBody, uploads.admit],
     handler: async (request: FastifyRequest, reply: FastifyReply) => {
       const context = contextOf(request, reply)

@@ -9,10 +9,10 @@ import { periodAt } from '../domain/policy.ts'
 import { budgetOf } from '../domain/session.ts'
 import type { Clock } from '../domain/time.ts'
 import { gatewayError } from '../errors.ts'
-import { type Context, contextOf, type SessionCall } from './context.ts'
+import { type RequestContext, contextOf, type SessionRequestState } from './context.ts'
 
 /** Counts one call of the subject; throws `GW_RATE_LIMITED` above its plan's limit. */
-export type Rate = (context: Context) => Promise<void>
+export type Rate = (context: RequestContext) => Promise<void>
 
 /** The budgets of a subject, each shared by all routes that count in it. */
 export interface Rates {
@@ -117,7 +117,7 @@ export async function subjectRates (app: FastifyInstance, shared?: SharedRates):
  * draft-ietf-httpapi-ratelimit-headers-03, which clients know best.
  */
 function keep (count: Count) {
-  return async ({ request, reply }: Context, tells: boolean): Promise<void> => {
+  return async ({ request, reply }: RequestContext, tells: boolean): Promise<void> => {
     const budget = await count(request)
     if (tells || budget.isExceeded) writeBudget(reply, budget)
     holdBudget(budget)
@@ -149,11 +149,11 @@ async function sharedCounter ({ redis, onStoreError }: SharedRates): Promise<Fas
 }
 
 function counting (
-  counter: FastifyInstance, budget: string, limitOf: (call: SessionCall) => number,
-  subjectOf = (request: FastifyRequest) => (request.call as SessionCall).session.subject
+  counter: FastifyInstance, budget: string, limitOf: (call: SessionRequestState) => number,
+  subjectOf = (request: FastifyRequest) => (request.call as SessionRequestState).session.subject
 ): Count {
   const count = counter.createRateLimit({
-    max: request => limitOf(request.call as SessionCall),
+    max: request => limitOf(request.call as SessionRequestState),
     timeWindow: minuteMs,
     // In one name space for all budgets.
     keyGenerator: (request: FastifyRequest) => `${budget}:${subjectOf(request)}`
@@ -216,7 +216,7 @@ function announcedLength ({ headers }: FastifyRequest): number | null {
 }
 
 /** Throws what a submit would be refused with now. */
-async function lookAhead ({ lookAtRate, accounts, isFree: isFreeModel, now }: LargeBodiesOptions, context: Context): Promise<void> {
+async function lookAhead ({ lookAtRate, accounts, isFree: isFreeModel, now }: LargeBodiesOptions, context: RequestContext): Promise<void> {
   await lookAtRate(context)
   const { call: { session, plan }, request } = context
   const budget = budgetOf(session)

@@ -5,7 +5,7 @@ import { batchRow } from '../domain/upstream.ts'
 import { gatewayError, isGatewayError } from '../errors.ts'
 import type { Authenticate } from './authenticate.ts'
 import { checkQuery, checkScope, ownership } from './authorize.ts'
-import { type Context, contextOf } from './context.ts'
+import { type RequestContext, contextOf } from './context.ts'
 import type { Rates } from './rates.ts'
 
 export interface ReadRouteOptions {
@@ -29,7 +29,7 @@ export interface ReadRules<Named extends 'own' | null> {
 
 /** A call that may be answered. */
 export interface Read<Named extends 'own' | null> {
-  readonly context: Context
+  readonly context: RequestContext
   readonly request: FastifyRequest
   readonly reply: FastifyReply
   readonly query: Readonly<Record<string, string | undefined>>
@@ -52,7 +52,7 @@ export type ReadRoute =
 export function readRoutes ({ authenticate, ledger, rates: { polls, misses } }: ReadRouteOptions): ReadRoute {
   const { own } = ownership(ledger, misses)
 
-  const ownTask = async (context: Context): Promise<Task> => {
+  const ownTask = async (context: RequestContext): Promise<Task> => {
     const { call, call: { session, plan }, request } = context
     const { taskId } = request.params as { taskId: string }
     const task = await own(taskId, context)

@@ -9,7 +9,7 @@ import { withoutPort } from '../domain/session.ts'
 import type { Clock } from '../domain/time.ts'
 import { badRequest, type GatewayError, gatewayError } from '../errors.ts'
 import type { OwnOrigin } from './authenticate.ts'
-import { type BeginCall, corsHeaders, exposedHeaders } from './context.ts'
+import { type StartRequest, corsHeaders, exposedHeaders } from './context.ts'
 import { type FailedRequest, isBlameless } from './credential.ts'
 import { rateWindows } from './rates.ts'
 
@@ -21,7 +21,7 @@ export interface ReceiveOptions extends Pick<Clock, 'elapsed'> {
   readonly addressRequestsPerMinute: number
   /** 401 and 404 answers, per address and minute. */
   readonly addressFailuresPerMinute: number
-  readonly begin: BeginCall
+  readonly begin: StartRequest
   readonly ownOrigin: OwnOrigin
   /** New requests are refused from the moment this says so. */
   readonly isStopping: () => boolean

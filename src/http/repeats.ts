@@ -1,12 +1,12 @@
 import {
-  type Earlier, fingerprintOf, type IdempotencyKey, type IdempotencyStore, type KeptAnswer, maxKeptBytes,
+  type Earlier, fingerprintOf, type IdempotencyKey, type IdempotencyStore, type StoredResponse, maxKeptBytes,
   readIdempotencyKey, type Repeat, type Repeats, type ReservationId
 } from '../domain/ledger.ts'
 import { budgetOf } from '../domain/session.ts'
 import type { Timers } from '../domain/time.ts'
 import type { Operation, UpstreamAnswer } from '../domain/upstream.ts'
 import { gatewayError } from '../errors.ts'
-import { answerFrom, type Context, keptAnswer, type Replay } from './context.ts'
+import { answerFrom, type RequestContext, storedAnswer, type Replay } from './context.ts'
 
 const header = 'idempotency-key'
 
@@ -14,7 +14,7 @@ const header = 'idempotency-key'
  * The idempotency key of a submit, with what it was sent for: this method, route, model and body, byte for byte.
  * `undefined` when it has none. It reads the raw headers: Node makes one value of two. Throws `GW_BAD_REQUEST`.
  */
-export function idempotencyKeyOf ({ request, call }: Context, { method, url }: Operation, body: Buffer): IdempotencyKey | undefined {
+export function idempotencyKeyOf ({ request, call }: RequestContext, { method, url }: Operation, body: Buffer): IdempotencyKey | undefined {
   if (request.headers[header] === undefined) return undefined
   const { rawHeaders } = request.raw
   const values = rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]!.toLowerCase() === header)
@@ -22,10 +22,10 @@ export function idempotencyKeyOf ({ request, call }: Context, { method, url }: O
 }
 
 /** Stands for an answer that repeats our key. One that may be passed on holds a task id or an error: it is never empty. */
-const unfit: KeptAnswer = { status: 502, contentType: '', body: Buffer.alloc(0) }
+const unfit: StoredResponse = { status: 502, contentType: '', body: Buffer.alloc(0) }
 
 /** The answer of an accepted or refused submit as its idempotency key gives it again. */
-export function keptFrom (answer: UpstreamAnswer): KeptAnswer {
+export function keptFrom (answer: UpstreamAnswer): StoredResponse {
   if (answer.leaksKey) return unfit
   const { status, contentType, body } = answerFrom(answer)
   return { status, contentType, body }
@@ -35,14 +35,14 @@ export function keptFrom (answer: UpstreamAnswer): KeptAnswer {
  * Answers what was asked before. A task whose answer is not known is told in the documented envelope, as `idName`.
  * Throws what the caller has to know when there is no answer to give again.
  */
-export function replay (earlier: Outcome, { reply, call }: Context, idName: 'taskId' | 'batchId' = 'taskId'): Replay {
+export function replay (earlier: Outcome, { reply, call }: RequestContext, idName: 'taskId' | 'batchId' = 'taskId'): Replay {
   if (earlier.kind === 'mismatch') throw gatewayError('GW_IDEMPOTENCY_MISMATCH')
   reply.header('idempotency-replayed', 'true')
   if (earlier.kind === 'unknown') throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
   if (earlier.kind === 'task') {
     call.taskId = earlier.taskId
     const envelope = { code: 200, message: 'success', data: { [idName]: earlier.taskId } }
-    return { replayed: keptAnswer(Buffer.from(JSON.stringify(envelope))) }
+    return { replayed: storedAnswer(Buffer.from(JSON.stringify(envelope))) }
   }
   if (!tellsTask(earlier)) throw gatewayError('GW_UPSTREAM_INVALID', { shouldRetry: false })
   return { replayed: { ...earlier.answer, retryAfter: undefined } }
@@ -67,7 +67,7 @@ const lookEveryMs = 250
 const endingMs = 50
 
 /** What a submit without an idempotency key may be the repeat of: the same route, model and body, of the same budget. */
-export function repeatOf ({ request, call }: Context, { method, url }: Operation, body: Buffer): Repeat {
+export function repeatOf ({ request, call }: RequestContext, { method, url }: Operation, body: Buffer): Repeat {
   const budget = budgetOf(call.session)?.id ?? ''
   return { fingerprint: fingerprintOf(method, url, String(call.model), budget, body), call: request.id, arrivedAt: call.startedAt }
 }
@@ -82,7 +82,7 @@ export interface Repeatable {
  * What became of the first of a submit; `null`: it is the first. While that still runs it is waited for. Throws
  * `GW_IDEMPOTENCY_PENDING` when two others wait already, or when nobody waits any more.
  */
-export type Earliest = (order: Repeatable, context: Context) => Promise<Outcome | null>
+export type Earliest = (order: Repeatable, context: RequestContext) => Promise<Outcome | null>
 
 /** What a first has come to. */
 export type Outcome = Exclude<Earlier, { readonly kind: 'pending' }>
@@ -99,7 +99,7 @@ export function earliest ({ idempotency, repeats, timers }: EarliestOptions): Ea
   const living = new Map<string, Set<string>>()
 
   /** Whether an equal one is not over when this call enters. */
-  const enter = ({ fingerprint, call }: Repeat, context: Context): boolean => {
+  const enter = ({ fingerprint, call }: Repeat, context: RequestContext): boolean => {
     const name = `${fingerprint}\n${context.call.session.subject}`
     const equal = living.get(name) ?? new Set()
     if (equal.has(call)) return false
@@ -111,7 +111,7 @@ export function earliest ({ idempotency, repeats, timers }: EarliestOptions): Ea
     return equal.size > 1
   }
 
-  const wait = async (name: string, look: () => Promise<Earlier | null>, context: Context): Promise<Outcome | null> => {
+  const wait = async (name: string, look: () => Promise<Earlier | null>, context: RequestContext): Promise<Outcome | null> => {
     const others = waiting.get(name) ?? 0
     if (others >= maxWaiting) throw pending()
     waiting.set(name, others + 1)
@@ -155,7 +155,7 @@ function pending () {
 }
 
 /** Throws `GW_IDEMPOTENCY_PENDING`, which nobody hears, as soon as the caller has gone. */
-async function pause (timers: Timers, ms: number, { call, reply }: Context): Promise<void> {
+async function pause (timers: Timers, ms: number, { call, reply }: RequestContext): Promise<void> {
   await new Promise<void>(resolve => {
     const done = (): void => {
       cancel()
@@ -172,7 +172,7 @@ async function pause (timers: Timers, ms: number, { call, reply }: Context): Pro
  * Calls back when a response is over: whether the whole of it was handed over before its connection ended. What a proxy
  * loses after that can not be seen.
  */
-function whenOver ({ call, reply }: Context, then: (isDelivered: boolean) => void): void {
+function whenOver ({ call, reply }: RequestContext, then: (isDelivered: boolean) => void): void {
   /* c8 ignore next: gone between its arrival and its reservation, which no test can time */
   if (call.closed) then(false)
   else reply.raw.once('close', () => then(reply.raw.writableFinished))
@@ -183,7 +183,7 @@ export interface Delivery {
   /** Its caller has gone, or was answered before anything was known. */
   readonly isLost: boolean
   /** What the upstream has answered, before it is claimed; returned if it has to be kept at once, as its caller has gone. */
-  keep (answer: UpstreamAnswer): KeptAnswer | undefined
+  keep (answer: UpstreamAnswer): StoredResponse | undefined
   /** The task is not the caller's after all: what was kept is nobody's. */
   discard (): void
   /** It is claimed, and its caller is about to be told of its task. */
@@ -193,12 +193,12 @@ export interface Delivery {
 }
 
 /** Watches whether the answer of a granted submit arrives; if not, its repeat gets it. */
-export function watchDelivery (repeats: Repeats, id: ReservationId, context: Context): Delivery {
+export function watchDelivery (repeats: Repeats, id: ReservationId, context: RequestContext): Delivery {
   const { request } = context
   let isOpen = true
   let isLost = false
   let isTold = false
-  let kept: KeptAnswer | undefined
+  let kept: StoredResponse | undefined
   whenOver(context, isDelivered => {
     isLost = !isDelivered || !isTold
     if (!isOpen) return
@@ -219,7 +219,7 @@ export function watchDelivery (repeats: Repeats, id: ReservationId, context: Con
 }
 
 /** Watches whether the answer of a repeat arrives: `tells` when it has a task in it. Else the next one gets it. */
-export function watchRepeat (repeats: Repeats, repeat: Repeat, tells: boolean, context: Context): void {
+export function watchRepeat (repeats: Repeats, repeat: Repeat, tells: boolean, context: RequestContext): void {
   const { request, call: { session: { subject } } } = context
   whenOver(context, isDelivered => {
     repeats.end(subject, repeat, isDelivered && tells)

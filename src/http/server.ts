@@ -5,7 +5,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { readJson } from '../domain/json.ts'
 import { gatewayError } from '../errors.ts'
-import { type BeginCall, beginCalls, type Call, type Stage } from './context.ts'
+import { type StartRequest, requestStarter, type RequestState, type Stage } from './context.ts'
 import { answerBrokenHttp, answerUnrouted, maxParamLength, renderErrors } from './error-handler.ts'
 import { receive, type ReceiveOptions } from './receive.ts'
 import { type SocketLimits, sockets } from './sockets.ts'
@@ -25,7 +25,7 @@ export interface ServerOptions extends Omit<SocketLimits, 'unwantedBytes'> {
   /** Addresses whose `x-forwarded-*` counts. */
   readonly trustProxy: readonly string[]
   readonly bodyBytes: number
-  readonly begin: BeginCall
+  readonly begin: StartRequest
   readonly allowedOrigins: readonly string[]
 }
 
@@ -173,7 +173,7 @@ export function lifecycle (): Lifecycle {
 const before: ReadonlySet<Stage> = new Set(['receive', 'authenticate', 'authorize', 'admit'])
 
 /** Nothing of it has been sent, and nothing will be. */
-function isBeforeForward ({ stage }: Call): boolean {
+function isBeforeForward ({ stage }: RequestState): boolean {
   return before.has(stage)
 }
 
@@ -206,7 +206,7 @@ export interface Listener {
 
 export async function listener ({ endings, ...options }: ListenerOptions): Promise<Listener> {
   const life = lifecycle()
-  const begin = beginCalls({ begun: life.begun, endings: [...endings, life.ended] })
+  const begin = requestStarter({ begun: life.begun, onRequestEnd: [...endings, life.ended] })
   const app = server({ ...options, begin })
   await receive(app, { ...options, begin, isStopping: life.isStopping })
   return { app, drain: drain => life.drain(app, drain) }

@@ -1,11 +1,11 @@
 import type { PatientLedger } from '../domain/ledger-client.ts'
-import type { KeptAnswer } from '../domain/ledger.ts'
+import type { StoredResponse } from '../domain/ledger.ts'
 import type { StatusReport } from '../domain/status-poller.ts'
 import { retryAfterSeconds } from '../domain/time.ts'
 import type { UpstreamAnswer } from '../domain/upstream.ts'
 import { type ErrorCode, gatewayError } from '../errors.ts'
-import { type AdmittedSubmit, noKey } from './admit.ts'
-import { type Answer, answerFrom, type Context, keptAnswer } from './context.ts'
+import { type ReservedSubmit, noKey } from './admit.ts'
+import { type Answer, answerFrom, type RequestContext, storedAnswer } from './context.ts'
 import type { ForwardedSubmit } from './forward.ts'
 import { keptFrom } from './repeats.ts'
 
@@ -14,9 +14,9 @@ import { keptFrom } from './repeats.ts'
  * that its idempotency key gives again. A refusal that may pass with time frees the key.
  */
 export function settleSubmit (patient: PatientLedger) {
-  return async (outcome: ForwardedSubmit, order: AdmittedSubmit, { call, request }: Context): Promise<Answer> => {
+  return async (outcome: ForwardedSubmit, order: ReservedSubmit, { call, request }: RequestContext): Promise<Answer> => {
     const { reservation } = order
-    const release = async (answer?: KeptAnswer): Promise<void> => {
+    const release = async (answer?: StoredResponse): Promise<void> => {
       await patient.advance(reservation, { to: 'released', ...(answer !== undefined && { answer }) })
       order.delivery?.released()
     }
@@ -49,7 +49,7 @@ export function settleSubmit (patient: PatientLedger) {
 }
 
 /** An id that is taken belongs to whoever has it: the caller gets no task, and the charge stays until somebody looks. */
-async function claim (patient: PatientLedger, order: AdmittedSubmit, { taskId, answer }: Accepted): Promise<void> {
+async function claim (patient: PatientLedger, order: ReservedSubmit, { taskId, answer }: Accepted): Promise<void> {
   const { reservation, idempotency, delivery } = order
   const kept = idempotency === undefined ? delivery?.keep(answer) : keptFrom(answer)
   if (await patient.advance(reservation, { to: 'claimed', taskId, ...(kept !== undefined && { answer: kept }) })) {
@@ -75,7 +75,7 @@ function isLasting ({ status, answer }: Refused): boolean {
  */
 export async function settleStatus (report: StatusReport): Promise<Answer> {
   switch (report.kind) {
-    case 'ended': return keptAnswer(report.body)
+    case 'ended': return storedAnswer(report.body)
     case 'early': return answerFrom({ ...report.last, retryAfter: String(retryAfterSeconds(report.nextInMs)), retryAfterMs: undefined })
     case 'answered': return answerFrom(report.answer)
     case 'failed': throw ourTrouble(report.code, report.cause)

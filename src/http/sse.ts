@@ -4,7 +4,7 @@ import type { Revocations, Session } from '../domain/session.ts'
 import type { TaskEvents } from '../domain/status-poller.ts'
 import type { Timers } from '../domain/time.ts'
 import { gatewayError } from '../errors.ts'
-import type { Context } from './context.ts'
+import type { RequestContext } from './context.ts'
 
 /** https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream */
 export interface ServerEvent {
@@ -36,7 +36,7 @@ export interface EventStreams {
    * Answers with a stream. Throws `GW_RATE_LIMITED` when the subject has too many, here: replicas do not count
    * together.
    */
-  open (context: Context, ends?: StreamEnds): EventStream
+  open (context: RequestContext, ends?: StreamEnds): EventStream
   /** For the metric `gateway_event_streams`. */
   readonly count: number
   /** Ends all: who may still listen comes back, with the last id it has read. */

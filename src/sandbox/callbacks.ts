@@ -94,7 +94,7 @@ function addressOf (callbackUrl: string, origin: string | undefined): string {
 }
 
 /** The callbacks that were sent, and who sends them. */
-export interface PostOffice {
+export interface CallbackRecorder {
   readonly sender: CallbackSender
   /** Every callback, in the order in which they were answered, or given no answer. */
   readonly sent: readonly RecordedCallback[]
@@ -117,13 +117,13 @@ const realTimers: Timers = {
   }
 }
 
-export function postOffice ({ timers = realTimers, now, resultUrl, recordCalls }: PostOfficeOptions): PostOffice {
+export function callbackRecorder ({ timers = realTimers, now, resultUrl, recordCalls }: PostOfficeOptions): CallbackRecorder {
   const sent: RecordedCallback[] = []
   const record = (callback: RecordedCallback): void => {
     sent.push(callback)
     if (sent.length > recordCalls) sent.shift()
   }
-  const office: PostOffice = {
+  const office: CallbackRecorder = {
     sent,
     callbacksTo: undefined,
     sender: callbackSender({ timers, now, callbacksTo: () => office.callbacksTo, resultUrl, record })

@@ -6,7 +6,7 @@ import {
   type ApiCall, balance, bearerKey, type RecordedCall, recorder, type Recorder, status, submit, type World
 } from './api.ts'
 import { batchStatus, batchStore, submitBatch } from './batches.ts'
-import { postOffice, type RecordedCallback } from './callbacks.ts'
+import { callbackRecorder, type RecordedCallback } from './callbacks.ts'
 import { type Exchange, refusal, send, sendResult, slowGate } from './responses.ts'
 import { sandboxModels, type SandboxTask, taskStore } from './tasks.ts'
 
@@ -145,7 +145,7 @@ export async function startSandbox (options: SandboxOptions): Promise<Sandbox> {
   const answers: Answerer[] = []
   const gate = slowGate()
   const resultUrl = (name: string): string => `${options.publicOrigin ?? origin}/temp/${name}`
-  const office = postOffice({ timers: options.timers, now, resultUrl, recordCalls })
+  const office = callbackRecorder({ timers: options.timers, now, resultUrl, recordCalls })
   const world = newWorld(options, { now, resultUrl, callbacks: office.sender })
 
   const server = createServer(listener({ record, answers, world, redirectTo, hold: gate.hold }))

@@ -5,7 +5,7 @@ import {
   baseUrl, boolean, choice, existingDirectory, file, host, list, origin, pageOrigin, type Parser, port, proxy, reachOf,
   store
 } from './parsers.ts'
-import { maxSecretBytes, nearestName, type ReadFile, reasonOf, Refusal, type SettingsProblem } from './problems.ts'
+import { maxSecretBytes, nearestName, type ReadFile, reasonOf, InvalidSetting, type SettingsProblem } from './problems.ts'
 import { apiKeyRule, secret, secrets, signingSecretRule, tokenRule } from './secret-rules.ts'
 
 interface Variable {
@@ -205,7 +205,7 @@ export function readEnvironment (sources: Sources): EnvironmentReading {
 }
 
 function problemOf ({ name, expected }: EnvironmentVariable, source: string, error: unknown): SettingsProblem {
-  if (!(error instanceof Refusal)) throw error
+  if (!(error instanceof InvalidSetting)) throw error
   return { setting: name, source, problem: error.message, expected: error.expected ?? expected }
 }
 
@@ -214,10 +214,10 @@ function find (variable: EnvironmentVariable, { env, cwd, readFile }: Sources): 
   const fileName = `${name}_FILE`
   const text = env[name]
   const path = variable.secret ? env[fileName] : undefined
-  if (text !== undefined && path !== undefined) throw new Refusal(`${fileName} is set as well`, 'one of the two')
+  if (text !== undefined && path !== undefined) throw new InvalidSetting(`${fileName} is set as well`, 'one of the two')
   if (path !== undefined) return findInFile(fileName, resolve(cwd, path), cwd, readFile)
   if (text !== undefined) return { text, source: 'environment' }
-  if (required) throw new Refusal(`neither ${name} nor ${fileName} is set`)
+  if (required) throw new InvalidSetting(`neither ${name} nor ${fileName} is set`)
   return variable.default === undefined ? undefined : { text: variable.default, source: 'default' }
 }
 
@@ -227,7 +227,7 @@ function findInFile (fileName: string, path: string, cwd: string, readFile: Read
   } catch (error) {
     // The path is not shown: some put the secret itself into the _FILE variable.
     const problem = `${fileName} names no readable file (${reasonOf(error)}; a relative path counts from ${cwd})`
-    throw new Refusal(problem, 'the path of a text file')
+    throw new InvalidSetting(problem, 'the path of a text file')
   }
 }
 

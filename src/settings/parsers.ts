@@ -4,7 +4,7 @@ import { isIP } from 'node:net'
 import { resolve } from 'node:path'
 import { Secret } from '../domain/secret.ts'
 import { isAppOrigin } from '../domain/session.ts'
-import { Refusal, shown } from './problems.ts'
+import { InvalidSetting, shown } from './problems.ts'
 
 /** Turns the text of a setting into its value; throws a `Refusal` that says what is wrong with it. */
 export type Parser<Value> = (text: string, cwd: string) => Value
@@ -22,25 +22,25 @@ export type StoreSettings =
 export function choice<const Option extends string> (...options: readonly Option[]): Parser<Option> {
   return (text) => {
     const found = options.find(option => option === text)
-    if (found === undefined) throw new Refusal(`${shown(text)} is not known`)
+    if (found === undefined) throw new InvalidSetting(`${shown(text)} is not known`)
     return found
   }
 }
 
 export function boolean (text: string): boolean {
-  if (text !== 'true' && text !== 'false') throw new Refusal(`${shown(text)} is neither true nor false`)
+  if (text !== 'true' && text !== 'false') throw new InvalidSetting(`${shown(text)} is neither true nor false`)
   return text === 'true'
 }
 
 export function port (text: string): number {
   const value = /^\d{1,5}$/.test(text) ? Number(text) : Infinity
-  if (value > 65535) throw new Refusal(`${shown(text)} is not a port`)
+  if (value > 65535) throw new InvalidSetting(`${shown(text)} is not a port`)
   return value
 }
 
 export function host (text: string): string {
   if (isIP(text) === 0 && !/^[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?$/.test(text)) {
-    throw new Refusal(`${shown(text)} is neither an address nor a host name`)
+    throw new InvalidSetting(`${shown(text)} is neither an address nor a host name`)
   }
   return text
 }
@@ -48,18 +48,18 @@ export function host (text: string): string {
 /** A parser of a list separated by commas. One bad entry does not hide the next. */
 export function list<Value> (parse: (text: string) => Value): Parser<readonly Value[]> {
   return (text) => {
-    const refusals: Refusal[] = []
+    const refusals: InvalidSetting[] = []
     const values = text.split(',').map(entry => entry.trim()).filter(entry => entry !== '').flatMap(entry => {
       try {
         return [parse(entry)]
       } catch (error) {
-        refusals.push(error as Refusal)
+        refusals.push(error as InvalidSetting)
         return []
       }
     })
     if (refusals.length > 0) {
       const expected = refusals.flatMap(refusal => refusal.expected ?? []).join(', ')
-      throw new Refusal(refusals.map(({ message }) => message).join(', '), expected === '' ? undefined : expected)
+      throw new InvalidSetting(refusals.map(({ message }) => message).join(', '), expected === '' ? undefined : expected)
     }
     return values
   }
@@ -72,7 +72,7 @@ export function file (text: string, cwd: string): string {
 export function existingDirectory (text: string, cwd: string): string {
   const path = resolve(cwd, text)
   const found = statSync(path, { throwIfNoEntry: false })
-  if (found?.isDirectory() !== true) throw new Refusal(`there is no directory ${shown(path)}`)
+  if (found?.isDirectory() !== true) throw new InvalidSetting(`there is no directory ${shown(path)}`)
   return path
 }
 
@@ -81,22 +81,22 @@ export function store (text: string, cwd: string): StoreSettings {
   if (text.startsWith('sqlite:')) return sqliteStore(text.slice('sqlite:'.length), cwd)
   const scheme = /^([a-z][a-z0-9+.-]{0,15}):/i.exec(text)?.[1]
   if (scheme === 'redis' || scheme === 'rediss') return redisStore(text)
-  throw new Refusal(scheme === undefined ? 'has no scheme' : `the scheme ${shown(scheme)} is not known`)
+  throw new InvalidSetting(scheme === undefined ? 'has no scheme' : `the scheme ${shown(scheme)} is not known`)
 }
 
 function sqliteStore (path: string, cwd: string): StoreSettings {
   if (path === ':memory:') return { kind: 'sqlite', path }
-  if (path === '') throw new Refusal('names no file')
+  if (path === '') throw new InvalidSetting('names no file')
   // `sqlite://data/x.db` would mean the folder /data; a query would become part of the file's name.
-  if (/^\/\/[^/]/.test(path) || /[?#]/.test(path)) throw new Refusal(`${shown(`sqlite:${path}`)} is not a plain path`)
+  if (/^\/\/[^/]/.test(path) || /[?#]/.test(path)) throw new InvalidSetting(`${shown(`sqlite:${path}`)} is not a plain path`)
   return { kind: 'sqlite', path: resolve(cwd, path) }
 }
 
 function redisStore (text: string): StoreSettings {
   const url = URL.parse(text)
-  if (url === null || url.hostname === '') throw new Refusal('is not a URL with a host')
+  if (url === null || url.hostname === '') throw new InvalidSetting('is not a URL with a host')
   if (/[?#]/.test(text) || !/^(?:\/\d*)?$/.test(url.pathname)) {
-    throw new Refusal('has more after the host than the number of a database')
+    throw new InvalidSetting('has more after the host than the number of a database')
   }
   return { kind: 'redis', url: new Secret(text), address: `${url.protocol}//${url.host}${url.pathname}` }
 }
@@ -135,8 +135,8 @@ export interface BaseUrl {
 export function baseUrl (...suffixes: readonly string[]): (text: string) => BaseUrl {
   return (text) => {
     const url = httpUrl(text)
-    if (url.username !== '' || url.password !== '') throw new Refusal('has credentials in it')
-    if (/[?#]/.test(text)) throw new Refusal(`${shown(text)} has a query or a fragment`)
+    if (url.username !== '' || url.password !== '') throw new InvalidSetting('has credentials in it')
+    if (/[?#]/.test(text)) throw new InvalidSetting(`${shown(text)} has a query or a fragment`)
     const path = url.pathname.replace(/\/+$/, '')
     const suffix = suffixes.find(suffix => path.endsWith(suffix)) ?? ''
     return {
@@ -154,8 +154,8 @@ function insecurityOf (url: URL): string | undefined {
 
 function httpUrl (text: string): URL {
   const url = /[\s\\]/.test(text) ? null : URL.parse(text)
-  if (url === null) throw new Refusal(`${shown(text)} is not a URL`)
-  if (!['https:', 'http:'].includes(url.protocol)) throw new Refusal(`${shown(text)} is neither https: nor http:`)
+  if (url === null) throw new InvalidSetting(`${shown(text)} is not a URL`)
+  if (!['https:', 'http:'].includes(url.protocol)) throw new InvalidSetting(`${shown(text)} is neither https: nor http:`)
   return url
 }
 
@@ -164,7 +164,7 @@ const appSchemes = ['capacitor:', 'ionic:', 'tauri:', 'chrome-extension:', 'moz-
 /** One exact origin of a page: of the web, of an app, or of a browser's extension. */
 export function pageOrigin (text: string): string {
   if (!appSchemes.some(scheme => text.startsWith(scheme)) || text.includes('*')) return origin(text)
-  if (!isAppOrigin(text)) throw new Refusal(`${shown(text)} is not exactly an origin`, 'as its pages send it: capacitor://localhost')
+  if (!isAppOrigin(text)) throw new InvalidSetting(`${shown(text)} is not exactly an origin`, 'as its pages send it: capacitor://localhost')
   return text
 }
 
@@ -173,10 +173,10 @@ export function pageOrigin (text: string): string {
  * A wildcard would let any page use a caller's cookie, and `null` is what every sandboxed page sends.
  */
 export function origin (text: string): string {
-  if (text.includes('*')) throw new Refusal(`${shown(text)} has a wildcard`, 'each origin in full: https://app.example')
-  if (text === 'null') throw new Refusal('null is any sandboxed page', 'an origin of your own: https://app.example')
+  if (text.includes('*')) throw new InvalidSetting(`${shown(text)} has a wildcard`, 'each origin in full: https://app.example')
+  if (text === 'null') throw new InvalidSetting('null is any sandboxed page', 'an origin of your own: https://app.example')
   const url = httpUrl(text)
-  if (url.origin !== text) throw new Refusal(`${shown(text)} is not exactly an origin`, url.origin)
+  if (url.origin !== text) throw new InvalidSetting(`${shown(text)} is not exactly an origin`, url.origin)
   return text
 }
 
@@ -185,13 +185,13 @@ const proxyNames = ['loopback', 'linklocal', 'uniquelocal']
 /** One proxy: an IP address, a network in CIDR notation, or a name that proxy-addr knows. */
 export function proxy (text: string): string {
   if (text === 'true' || text === '*' || text.endsWith('/0')) {
-    throw new Refusal(`${shown(text)} trusts everybody, so any caller could forge its own address`)
+    throw new InvalidSetting(`${shown(text)} trusts everybody, so any caller could forge its own address`)
   }
   const [address, prefix, ...rest] = text.split('/')
   const family = text.includes('%') ? 0 : isIP(address!)
   const fits = prefix === undefined || (/^\d{1,3}$/.test(prefix) && Number(prefix) <= (family === 4 ? 32 : 128))
   if (!proxyNames.includes(text) && (family === 0 || !fits || rest.length > 0)) {
-    throw new Refusal(`${shown(text)} is neither an address, a network nor a known name`)
+    throw new InvalidSetting(`${shown(text)} is neither an address, a network nor a known name`)
   }
   return text
 }

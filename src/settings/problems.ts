@@ -28,7 +28,7 @@ export class SettingsError extends Error {
 }
 
 /** Thrown by the parser of one value, which knows neither the name of its setting nor where the text came from. */
-export class Refusal extends Error {
+export class InvalidSetting extends Error {
   readonly expected: string | undefined
 
   constructor (problem: string, expected?: string) {
@@ -102,13 +102,13 @@ function readAll (file: number, maxBytes: number, deadline: number): string {
     length = readSome(file, buffer)
     if (length !== null && length > 0) {
       size += length
-      if (size > maxBytes) throw new Refusal(`has more than ${maxBytes} bytes`)
+      if (size > maxBytes) throw new InvalidSetting(`has more than ${maxBytes} bytes`)
       chunks.push(Buffer.from(buffer.subarray(0, length)))
     } else if (length === 0 && (size > 0 || !isPipe)) return Buffer.concat(chunks).toString('utf8')
     // Nobody has opened the other end of the pipe yet, or its writer is slow.
     else Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5)
   } while ((length !== null && length > 0) || performance.now() < deadline)
-  throw new Refusal('does not come to an end')
+  throw new InvalidSetting('does not come to an end')
 }
 
 /** `null`: nothing yet. */
@@ -123,15 +123,15 @@ function readSome (file: number, buffer: Buffer): number | null {
 
 /** Why a file could not be read, in a word without its path: that may be a secret in the wrong place. */
 export function reasonOf (error: unknown): string {
-  if (error instanceof Refusal) return error.message
+  if (error instanceof InvalidSetting) return error.message
   return error instanceof Error && 'code' in error ? String(error.code) : 'for no known reason'
 }
 
 /** Reads a short text file. It may be called while the gateway serves: a pipe or a disk's worth of text would hold it up. */
 export function readShortText (path: string): string {
   const found = statSync(path)
-  if (!found.isFile()) throw new Refusal('is no plain file')
-  if (found.size > maxSecretBytes) throw new Refusal(`has ${found.size} bytes, more than ${maxSecretBytes}`)
+  if (!found.isFile()) throw new InvalidSetting('is no plain file')
+  if (found.size > maxSecretBytes) throw new InvalidSetting(`has ${found.size} bytes, more than ${maxSecretBytes}`)
   return readText(path, maxSecretBytes)
 }
 

@@ -1,4 +1,4 @@
-import { Refusal } from './problems.ts'
+import { InvalidSetting } from './problems.ts'
 
 /** What makes a secret good enough. */
 export interface SecretRule {
@@ -43,7 +43,7 @@ export function secret (rule: SecretRule): (text: string) => string {
   return (text) => {
     const value = text.trim()
     const reason = weaknessOf(value, rule)
-    if (reason !== undefined) throw new Refusal(reason)
+    if (reason !== undefined) throw new InvalidSetting(reason)
     return value
   }
 }
@@ -58,7 +58,7 @@ export function secrets (rule: SecretRule, separator = /[,\r\n]/): (text: string
       return values.length === 1 ? reason : `value ${index + 1} of ${values.length} ${reason}`
     })
     if (values.length === 0) reasons.push('holds no value')
-    if (reasons.length > 0) throw new Refusal(reasons.join(', '))
+    if (reasons.length > 0) throw new InvalidSetting(reasons.join(', '))
     return values
   }
 }

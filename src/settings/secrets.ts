@@ -1,10 +1,10 @@
 import { resolve } from 'node:path'
-import { type Live, Secret } from '../domain/secret.ts'
+import { type SecretRef, Secret } from '../domain/secret.ts'
 import type { Settings } from '../settings.ts'
 import { type EnvironmentReading, variables } from './environment.ts'
 import type { GatewayFile } from './file-schema.ts'
 import { type GatewayFileReading, type KeyPath, pathText } from './file.ts'
-import { maxSecretBytes, type ReadFile, readShortText, reasonOf, Refusal, type SettingsProblem } from './problems.ts'
+import { maxSecretBytes, type ReadFile, readShortText, reasonOf, InvalidSetting, type SettingsProblem } from './problems.ts'
 import { apiKeyRule, secret, type SecretRule, secrets, signingSecretRule } from './secret-rules.ts'
 
 interface SecretSetting {
@@ -84,7 +84,7 @@ const maxShared = 5
 
 function secretLines (text: string): readonly string[] {
   const values = linesOf(text)
-  if (values.length > maxShared) throw new Refusal(`holds ${values.length} values, more than ${maxShared}`)
+  if (values.length > maxShared) throw new InvalidSetting(`holds ${values.length} values, more than ${maxShared}`)
   return values
 }
 
@@ -114,20 +114,20 @@ function textOf (path: string, readFile: ReadFile): string {
     return readFile(path, maxSecretBytes)
   } catch (error) {
     // The path is not shown: some put the secret itself there.
-    throw new Refusal(`names no readable file (${reasonOf(error)})`)
+    throw new InvalidSetting(`names no readable file (${reasonOf(error)})`)
   }
 }
 
 /** The secrets in use. Those that came from files follow their files, when they are told to. */
 export interface LiveSecrets {
-  readonly apiKeys: Live<readonly Secret[]>
+  readonly apiKeys: SecretRef<readonly Secret[]>
   /** Newest first: sign with the first, verify with all. */
-  readonly sessionSecrets: Live<readonly Secret[]>
-  readonly issuerToken: Live<Secret | undefined>
-  readonly adminToken: Live<Secret | undefined>
+  readonly sessionSecrets: SecretRef<readonly Secret[]>
+  readonly issuerToken: SecretRef<Secret | undefined>
+  readonly adminToken: SecretRef<Secret | undefined>
   /** Shared with issuers, by the issuer's name: verify with all. */
-  readonly issuerSecrets: ReadonlyMap<string, Live<readonly Secret[]>>
-  readonly turnstileSecret: Live<Secret | undefined>
+  readonly issuerSecrets: ReadonlyMap<string, SecretRef<readonly Secret[]>>
+  readonly turnstileSecret: SecretRef<Secret | undefined>
   /**
    * Reads the files again, by the rules of the start, and takes what is good. Of what is not, the value in use stays,
    * whatever happened to its file. Returns what is news since the last time; throws nothing.
@@ -163,11 +163,11 @@ export function liveSecrets (settings: Settings): LiveSecrets {
   const named = fileSecretSettings(settings.file)
   const holders = [...variableHolders(settings), ...fileHolders(settings, named)]
   const holderOf = (setting: string): Holder | undefined => holders.find(holder => holder.setting === setting)
-  const all = (setting: string): Live<Values> => {
+  const all = (setting: string): SecretRef<Values> => {
     const holder = holderOf(setting)!
     return { get current () { return holder.values } }
   }
-  const one = (setting: string): Live<Secret | undefined> => {
+  const one = (setting: string): SecretRef<Secret | undefined> => {
     const holder = holderOf(setting)
     return { get current () { return holder?.values[0] } }
   }
@@ -209,7 +209,7 @@ function read (holder: Holder, source: string): Offer {
     const values = [holder.parse(readShortText(source))].flat().map(value => new Secret(value))
     return { holder, source, values: isSame(values, holder.values) ? holder.values : values, problem: null }
   } catch (error) {
-    const problem = error instanceof Refusal ? error.message : `can not be read (${reasonOf(error)})`
+    const problem = error instanceof InvalidSetting ? error.message : `can not be read (${reasonOf(error)})`
     return { holder, source, values: holder.values, problem }
   }
 }

@@ -52,7 +52,7 @@ const clients: Readonly<Record<string, (t: Test, server: Modern) => () => Promis
   webhooks (t, { ca, port }) {
     const it = undiciWebhooks({ ...waits, ca, resolve, isAllowed: () => true })
     t.teardown(() => it.close())
-    return () => it.bring({ url: `https://app.test:${port}/`, headers: {}, body: Buffer.from('{}') })
+    return () => it.send({ url: `https://app.test:${port}/`, headers: {}, body: Buffer.from('{}') })
   }
 }
 

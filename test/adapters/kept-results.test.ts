@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFile
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import t, { type Test } from 'tap'
-import { keptResults } from '../../src/adapters/kept-results.ts'
+import { resultCache } from '../../src/adapters/kept-results.ts'
 import type { Task } from '../../src/domain/ledger.ts'
 import type { ResultAnswer, ResultAsk } from '../../src/domain/results.ts'
 import { systemClock } from '../../src/domain/time.ts'
@@ -26,7 +26,7 @@ function scene (t: Test, host: Host = honest, { urls = 1, directory = join(t.tes
   const fetched: ResultAsk[] = []
   const troubles: unknown[] = []
   let closed = false
-  const kept = keptResults({
+  const kept = resultCache({
     directory,
     results: {
       async fetch ({ index }, ask, signal) {
@@ -180,7 +180,7 @@ t.test('a task that is not there, or a store that is down, keeps nothing and hur
   const { keep, troubles, fetched, kept } = scene(t)
   await keep('another')
   t.same([troubles, fetched], [[], []])
-  const down = keptResults({
+  const down = resultCache({
     directory: t.testdirName,
     results: kept,
     taskOf: async () => { throw new Error('down') },

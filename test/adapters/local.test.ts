@@ -20,19 +20,19 @@ t.test('the turns of one process keep the promises of status turns', async t =>
 
 t.test('the answer of a turn that was forgotten meanwhile is everybody\'s all the same', async t => {
   const turns = localTurns({ elapsed: clock().elapsed, leaseMs: 60_000 })
-  await turns.end('a', { status: 200, contentType: 'application/json', body: Buffer.from('{}') }, 1000)
-  t.match(await turns.take('a', 1000), { mine: false, nextInMs: 1000 })
+  await turns.release('a', { status: 200, contentType: 'application/json', body: Buffer.from('{}') }, 1000)
+  t.match(await turns.acquire('a', 1000), { mine: false, nextInMs: 1000 })
 })
 
 t.test('turns take a bounded amount of memory: the task asked about longest ago is forgotten', async t => {
   const turns = localTurns({ elapsed: clock().elapsed, leaseMs: 60_000 })
   const last = { status: 200, contentType: 'application/json', body: Buffer.alloc(1024 * 1024) }
   for (let task = 0; task < 100; task++) {
-    await turns.take(String(task), 1000)
-    await turns.end(String(task), last, 1000)
+    await turns.acquire(String(task), 1000)
+    await turns.release(String(task), last, 1000)
   }
-  t.match(await turns.take('99', 1000), { mine: false })
-  t.match(await turns.take('0', 1000), { mine: true })
+  t.match(await turns.acquire('99', 1000), { mine: false })
+  t.match(await turns.acquire('0', 1000), { mine: true })
 })
 
 t.test('a timer of Node runs once, unless it is called off', async t => {

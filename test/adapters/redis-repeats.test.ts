@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { redisStore } from '../../src/adapters/redis/store.ts'
-import { type Earlier, type Repeat, repeatMs, type Step } from '../../src/domain/ledger.ts'
+import { type Earlier, type Repeat, repeatMs, type Transition } from '../../src/domain/ledger.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import type { Store } from '../../src/domain/store.ts'
 import { balance, demandOf } from '../contracts/ledger-balance.ts'
@@ -11,7 +11,7 @@ import { redisServer, type RedisServer } from '../helpers/redis-server.ts'
 import { until } from '../helpers/until.ts'
 
 const subject = 'app:alice'
-const claim = (taskId: string): Step => ({ to: 'claimed', taskId })
+const claim = (taskId: string): Transition => ({ to: 'claimed', taskId })
 
 /** A server, and replicas over it as they are opened. */
 async function start (t: Test) {

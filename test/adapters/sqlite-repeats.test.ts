@@ -1,6 +1,6 @@
 import { copyFileSync, existsSync } from 'node:fs'
 import t, { type Test } from 'tap'
-import { type KeptAnswer, repeatMs, type Step } from '../../src/domain/ledger.ts'
+import { type StoredResponse, repeatMs, type Transition } from '../../src/domain/ledger.ts'
 import type { Store } from '../../src/domain/store.ts'
 import { demandOf } from '../contracts/ledger-balance.ts'
 import { sent, terms } from '../contracts/open-books.ts'
@@ -9,8 +9,8 @@ import { clock } from '../helpers/clock.ts'
 import { fileOf, lockHolder, open, openWithin, visit } from './sqlite-files.ts'
 
 const subject = 'app:alice'
-const claim = (taskId: string): Step => ({ to: 'claimed', taskId })
-const answer: KeptAnswer = { status: 200, contentType: 'application/json', body: Buffer.from('{"code":200}') }
+const claim = (taskId: string): Transition => ({ to: 'claimed', taskId })
+const answer: StoredResponse = { status: 200, contentType: 'application/json', body: Buffer.from('{"code":200}') }
 
 /** A server over a file as it was when its process was killed. */
 function killed (t: Test, path: string, time = clock()): Store {

@@ -10,7 +10,7 @@ import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import type { Plan } from '../../src/domain/policy.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import { issueTimes } from '../../src/domain/session.ts'
-import { tokenDesk } from '../../src/domain/token-admin.ts'
+import { personalTokens } from '../../src/domain/token-admin.ts'
 import { teamTokens } from '../../src/domain/tokens.ts'
 import { type Authenticate, authenticator } from '../../src/http/authenticate.ts'
 import { sessionCookie } from '../../src/http/session-cookie.ts'
@@ -70,7 +70,7 @@ async function gatewayParts () {
     ownOrigin: () => 'https://gateway.example',
     timeoutMs: 5000
   })
-  const desk = tokenDesk({
+  const desk = personalTokens({
     ...store, trail: store.audit, actor: 'cli', publicUrl: undefined, plans: { default: {} }, maxTtlSeconds: 7_776_000, now, times: issueTimes({ revocations, now })
   })
   return { authenticate, sessions, providers, desk }

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { Demand } from '../../src/domain/ledger.ts'
+import type { ReserveRequest } from '../../src/domain/ledger.ts'
 import { demandOf } from './ledger-balance.ts'
 import { answer, type Fixture, openBooks, type OpenStore, periodStart, type Place, sent, terms } from './open-books.ts'
 
@@ -113,7 +113,7 @@ function splitting (t: Test, open: OpenStore): void {
 }
 
 function givingBack (t: Test, open: OpenStore): void {
-  const ways: Readonly<Record<string, (books: Fixture, demand: Partial<Demand>) => Promise<unknown>>> = {
+  const ways: Readonly<Record<string, (books: Fixture, demand: Partial<ReserveRequest>) => Promise<unknown>>> = {
     'is given back before it was sent': async ({ ledger, at }, demand) => ledger.advance(await at('reserved', demand), { to: 'released' }),
     'is refused': async ({ ledger, at }, demand) => ledger.advance(await at('sent', demand), { to: 'released' }),
     'is refused with an answer that is kept': async ({ ledger, at }, demand) =>

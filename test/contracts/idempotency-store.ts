@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import { type Earlier, idempotencyMs, type KeptAnswer, type Step } from '../../src/domain/ledger.ts'
+import { type Earlier, idempotencyMs, type StoredResponse, type Transition } from '../../src/domain/ledger.ts'
 import { demandOf } from './ledger-balance.ts'
 import { openBooks, type OpenStore, terms } from './open-books.ts'
 
@@ -7,15 +7,15 @@ const key = { key: 'one', fingerprint: 'print' }
 const keyed = { idempotency: key }
 const subject = 'app:alice'
 const hourMs = 3_600_000
-const kept: KeptAnswer = {
+const kept: StoredResponse = {
   status: 201, contentType: 'application/json; charset=utf-8', body: Buffer.from(Array.from({ length: 1024 }, (_, index) => index % 256))
 }
-const other: KeptAnswer = { status: 200, contentType: 'text/plain', body: Buffer.from('other') }
-const claim: Step = { to: 'claimed', taskId: 'task', answer: kept }
-const sent: Step = { to: 'sent', keyId: 'key-1' }
+const other: StoredResponse = { status: 200, contentType: 'text/plain', body: Buffer.from('other') }
+const claim: Transition = { to: 'claimed', taskId: 'task', answer: kept }
+const sent: Transition = { to: 'sent', keyId: 'key-1' }
 
 /** What became of a key, after these steps of its reservation. */
-const fates: ReadonlyArray<readonly [string, readonly Step[], Earlier['kind'] | 'new']> = [
+const fates: ReadonlyArray<readonly [string, readonly Transition[], Earlier['kind'] | 'new']> = [
   ['reserved', [], 'pending'],
   ['sent', [sent], 'pending'],
   ['sent with two keys', [sent, { to: 'sent', keyId: 'key-2' }], 'pending'],

@@ -1,7 +1,7 @@
-import type { Demand, TaskLedger } from '../../src/domain/ledger.ts'
+import type { ReserveRequest, TaskLedger } from '../../src/domain/ledger.ts'
 
 /** A submit of alice's, for one credit of a hundred. */
-export function demandOf (more: Partial<Demand> = {}): Demand {
+export function demandOf (more: Partial<ReserveRequest> = {}): ReserveRequest {
   return {
     subject: 'app:alice',
     operation: 'generateTask',
@@ -16,7 +16,7 @@ export function demandOf (more: Partial<Demand> = {}): Demand {
   }
 }
 
-type Owner = Partial<Pick<Demand, 'subject' | 'periodStart'>>
+type Owner = Partial<Pick<ReserveRequest, 'subject' | 'periodStart'>>
 
 /**
  * What a ledger holds to, found by trying, whatever it says of itself. Credits: of a subject without grants.
@@ -30,7 +30,7 @@ export interface Balance {
 const ballast = 1_000_000
 
 export function balance (ledger: TaskLedger): Balance {
-  const isGranted = async (demand: Demand): Promise<boolean> => {
+  const isGranted = async (demand: ReserveRequest): Promise<boolean> => {
     const reserved = await ledger.reserve(demand)
     if (reserved.granted) await ledger.advance(reserved.id, { to: 'released' })
     return reserved.granted

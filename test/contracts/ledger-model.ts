@@ -1,10 +1,10 @@
 import {
-  type Demand, type Earlier, type Ending, type IdempotencyKey, idempotencyMs, type KeptAnswer, type LedgerTerms,
-  type Repeat, repeatMs, type ReservationId, type Reserved, type SessionBudget, type Stage, type Step
+  type ReserveRequest, type Earlier, type Completion, type IdempotencyKey, idempotencyMs, type StoredResponse, type LedgerTerms,
+  type Repeat, repeatMs, type ReservationId, type Reserved, type SessionBudget, type Stage, type Transition
 } from '../../src/domain/ledger.ts'
 
 interface Entry {
-  readonly demand: Demand
+  readonly demand: ReserveRequest
   readonly fromGrants: number
   readonly createdAt: number
   stage: Stage
@@ -18,11 +18,11 @@ interface Entry {
   until: number
   takenBy: string | undefined
   isOver: boolean
-  answer: KeptAnswer | undefined
+  answer: StoredResponse | undefined
 }
 
-interface UsedKey extends IdempotencyKey { readonly subject: string, readonly entry: Entry, answer?: KeptAnswer }
-type Owner = Pick<Demand, 'subject' | 'periodStart'>
+interface UsedKey extends IdempotencyKey { readonly subject: string, readonly entry: Entry, answer?: StoredResponse }
+type Owner = Pick<ReserveRequest, 'subject' | 'periodStart'>
 
 /** A ledger that keeps no sums: credits and slots are counted from the entries each time, so they can not drift. */
 export function ledgerModel (terms: LedgerTerms, now: () => number) {
@@ -39,11 +39,11 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
   const creditsGranted = (subject: string) =>
     sum(grants.filter(grant => grant.subject === subject).map(grant => grant.microcredits)) -
     sum(charged(subject).map(({ fromGrants }) => fromGrants))
-  const slotsUsed = ({ subject }: Pick<Demand, 'subject'>) =>
+  const slotsUsed = ({ subject }: Pick<ReserveRequest, 'subject'>) =>
     all().filter(({ demand, stage }) => demand.subject === subject && stage !== 'settled' && stage !== 'unknown').length
   const holderOf = (taskId: string) => all().find(entry => entry.taskId === taskId)
   const keyOf = (entry: Entry) => keys.find(key => key.entry === entry)
-  const fromGrants = (demand: Demand): number =>
+  const fromGrants = (demand: ReserveRequest): number =>
     Math.min(demand.microcredits, Math.max(0, creditsUsed(demand) + demand.microcredits - (demand.creditLimit ?? Infinity)))
 
   const spentIn = (subject: string, id: string) => {
@@ -53,7 +53,7 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       microcredits: sum(its.map(({ demand, refunded }) => refunded ? 0 : demand.microcredits))
     }
   }
-  const lackOf = ({ subject, microcredits }: Demand, { id, uses, creditLimit }: SessionBudget): 'uses' | 'credits' | null => {
+  const lackOf = ({ subject, microcredits }: ReserveRequest, { id, uses, creditLimit }: SessionBudget): 'uses' | 'credits' | null => {
     const spent = spentIn(subject, id)
     if (spent.uses >= (uses ?? Infinity)) return 'uses'
     return spent.microcredits + microcredits > (creditLimit ?? Infinity) ? 'credits' : null
@@ -93,7 +93,7 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
     return found.answer !== undefined && found.taskId !== undefined ? { kind: 'answered', answer: found.answer } : outcomeOf(found)
   }
 
-  const release = (id: ReservationId, entry: Entry, answer?: KeptAnswer): true => {
+  const release = (id: ReservationId, entry: Entry, answer?: StoredResponse): true => {
     entries.delete(id)
     if (answer === undefined) keys = keys.filter(key => key.entry !== entry)
     else Object.assign(keyOf(entry) ?? {}, { answer })
@@ -107,7 +107,7 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
     spentIn,
     earlier,
     /** What it is answered; without an id when it is granted. */
-    reserve (demand: Demand): Exclude<Reserved, { granted: true }> | { readonly granted: true } {
+    reserve (demand: ReserveRequest): Exclude<Reserved, { granted: true }> | { readonly granted: true } {
       const { subject, idempotency, repeat } = demand
       const before = idempotency !== undefined ? earlier(subject, idempotency) : repeat === undefined ? null : take(subject, repeat)
       if (before !== null) return { granted: false, lacks: 'novelty', earlier: before }
@@ -117,7 +117,7 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       const needed = fromGrants(demand)
       return needed > 0 && needed > creditsGranted(demand.subject) ? { granted: false, lacks: 'credits' } : { granted: true }
     },
-    add (id: ReservationId, demand: Demand): void {
+    add (id: ReservationId, demand: ReserveRequest): void {
       const entry: Entry = {
         demand,
         fromGrants: fromGrants(demand),
@@ -139,7 +139,7 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       keys = keys.filter(key => key.subject !== subject || key.key !== idempotency.key)
       keys.push({ ...idempotency, subject, entry })
     },
-    advance (id: ReservationId, step: Step): boolean {
+    advance (id: ReservationId, step: Transition): boolean {
       const entry = entries.get(id)
       if (entry === undefined) return false
       const { stage } = entry
@@ -161,7 +161,7 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
         }
       }
     },
-    settle ({ taskId, state }: Pick<Ending, 'taskId' | 'state'>): boolean {
+    settle ({ taskId, state }: Pick<Completion, 'taskId' | 'state'>): boolean {
       const entry = holderOf(taskId)
       if (entry === undefined || entry.stage === 'settled') return false
       const refunds = ofOwner(entry.demand).filter(({ refunded, letGo }) => refunded && !letGo).length
@@ -193,7 +193,7 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       return entry?.taskId !== undefined && entry.until === Infinity && !entry.isUndelivered
     },
     delivered (id: ReservationId): void { entries.get(id)!.isOver = true },
-    undelivered (id: ReservationId, answer?: KeptAnswer): void {
+    undelivered (id: ReservationId, answer?: StoredResponse): void {
       const entry = entries.get(id)
       if (entry === undefined || entry.isOver) return
       entry.isUndelivered = true

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { KeptAnswer, Repeat, ReservationId, Step } from '../../src/domain/ledger.ts'
+import type { StoredResponse, Repeat, ReservationId, Transition } from '../../src/domain/ledger.ts'
 import { random } from '../helpers/random.ts'
 import { demandOf } from './ledger-balance.ts'
 import { ledgerModel } from './ledger-model.ts'
@@ -32,14 +32,14 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
     const anyId = () => dice.pick(dice.int(4) === 0 ? ids : ids.slice(-12)) ?? 'none'
     const anyTask = () => `task ${dice.int(rounds / 50)}`
     const anyKey = () => ({ key: `key ${dice.int(40)}`, fingerprint: `print ${Math.floor(dice.int(10) / 9)}` })
-    const anyAnswer = (): KeptAnswer => ({ status: 200 + dice.int(300), contentType: 'application/json', body: Buffer.from(`${dice.int(1e9)}`) })
+    const anyAnswer = (): StoredResponse => ({ status: 200 + dice.int(300), contentType: 'application/json', body: Buffer.from(`${dice.int(1e9)}`) })
     const anyCall = (subject = dice.pick(owners).subject) => {
       const again = dice.int(3) === 0 ? calls.slice(-12).find(call => call.subject === subject) : undefined
       const call = again ?? { subject, repeat: { fingerprint: `print ${dice.int(4)}`, call: `call ${calls.length}`, arrivedAt: performance.now() } }
       calls.push(call)
       return call
     }
-    const anyStep = (): Step => {
+    const anyStep = (): Transition => {
       const to = dice.pick(steps)
       if (to === 'sent') return { to, keyId: 'key-1' }
       if (to === 'unknown') return { to }

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { Demand, LedgerTerms, ReservationId, Stage, Step } from '../../src/domain/ledger.ts'
+import type { ReserveRequest, LedgerTerms, ReservationId, Stage, Transition } from '../../src/domain/ledger.ts'
 import type { Store } from '../../src/domain/store.ts'
 import { type Clock, clock } from '../helpers/clock.ts'
 import { balance, type Balance, demandOf } from './ledger-balance.ts'
@@ -18,7 +18,7 @@ export const answer = Buffer.from('{"code":200}')
 export type Place = Stage | 'released' | 'given up'
 export const places: readonly Place[] = ['reserved', 'sent', 'claimed', 'settled', 'unknown', 'given up', 'released']
 
-const ways: Readonly<Record<Place, readonly Step['to'][]>> = {
+const ways: Readonly<Record<Place, readonly Transition['to'][]>> = {
   reserved: [],
   sent: ['sent'],
   claimed: ['sent', 'claimed'],
@@ -31,14 +31,14 @@ const ways: Readonly<Record<Place, readonly Step['to'][]>> = {
 /** An empty store, its clock, and ways to get somewhere. */
 export interface Fixture extends Store, Balance {
   readonly time: Clock
-  reserve (more?: Partial<Demand>): Promise<ReservationId>
+  reserve (more?: Partial<ReserveRequest>): Promise<ReservationId>
   /** A reservation at that stage; its task, when it has one, is `task`. */
-  at (place: Place, more?: Partial<Demand>, task?: string): Promise<ReservationId>
+  at (place: Place, more?: Partial<ReserveRequest>, task?: string): Promise<ReservationId>
   /** As often as a store may need to get through what tests have made. */
   tidyAll (): Promise<void>
 }
 
-export function stepTo (to: Step['to'], taskId: string): Step {
+export function stepTo (to: Transition['to'], taskId: string): Transition {
   if (to === 'sent') return sent
   return to === 'claimed' ? { to, taskId } : { to }
 }
@@ -47,7 +47,7 @@ export async function openBooks (t: Test, open: OpenStore, more: Partial<LedgerT
   const time = clock()
   const store = await open(t, { terms: { ...terms, ...more }, now: time.now, elapsed: time.elapsed })
   const { ledger } = store
-  const reserve = async (more: Partial<Demand> = {}): Promise<ReservationId> => {
+  const reserve = async (more: Partial<ReserveRequest> = {}): Promise<ReservationId> => {
     const reserved = await ledger.reserve(demandOf(more))
     if (!reserved.granted) throw new Error(`no ${reserved.lacks}`)
     return reserved.id

@@ -1,16 +1,16 @@
 import type { Test } from 'tap'
 import {
-  type Demand, type KeptAnswer, maxRepeats, type Repeat, repeatMs, type ReservationId, type Step
+  type ReserveRequest, type StoredResponse, maxRepeats, type Repeat, repeatMs, type ReservationId, type Transition
 } from '../../src/domain/ledger.ts'
 import { demandOf } from './ledger-balance.ts'
 import { type Fixture, openBooks, type OpenStore, sent } from './open-books.ts'
 
 const subject = 'app:alice'
-const kept: KeptAnswer = {
+const kept: StoredResponse = {
   status: 201, contentType: 'application/json; charset=utf-8', body: Buffer.from(Array.from({ length: 1024 }, (_, index) => index % 256))
 }
-const unknown: Step = { to: 'unknown' }
-const claim = (taskId: string): Step => ({ to: 'claimed', taskId })
+const unknown: Transition = { to: 'unknown' }
+const claim = (taskId: string): Transition => ({ to: 'claimed', taskId })
 let calls = 0
 
 /** One more call with the same submit, unless another fingerprint is given. */
@@ -19,7 +19,7 @@ export function repeatOf (fingerprint = 'print'): Repeat {
 }
 
 /** A submit without an idempotency key, after these steps. */
-export async function submitted ({ ledger }: Pick<Fixture, 'ledger'>, steps: readonly Step[], more: Partial<Demand> = {}): Promise<ReservationId> {
+export async function submitted ({ ledger }: Pick<Fixture, 'ledger'>, steps: readonly Transition[], more: Partial<ReserveRequest> = {}): Promise<ReservationId> {
   const reserved = await ledger.reserve(demandOf({ repeat: repeatOf(), ...more }))
   if (!reserved.granted) throw new Error(`no ${reserved.lacks}`)
   for (const step of steps) await ledger.advance(reserved.id, step)
@@ -72,7 +72,7 @@ function undelivered (t: Test, open: OpenStore): void {
     await repeats.undelivered(late, kept)
     const before = await submitted(books, [sent], { repeat: repeatOf('other') })
     await repeats.undelivered(before)
-    await ledger.advance(before, { ...claim('other'), answer: kept } as Step)
+    await ledger.advance(before, { ...claim('other'), answer: kept } as Transition)
     for (const print of ['print', 'other']) {
       t.same(await ledger.reserve(demandOf({ repeat: repeatOf(print) })), { granted: false, lacks: 'novelty', earlier: { kind: 'answered', answer: kept } })
     }

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { Demand, SessionBudget, Step } from '../../src/domain/ledger.ts'
+import type { ReserveRequest, SessionBudget, Transition } from '../../src/domain/ledger.ts'
 import { demandOf } from './ledger-balance.ts'
 import { ledgerWalk } from './ledger-walk.ts'
 import {
@@ -130,7 +130,7 @@ function budgeting (t: Test, open: Open): void {
 
   t.test('what is not refunded to the subject is not refunded to the session', async t => {
     const books = await open(t)
-    const fail = async (taskId: string, more: Partial<Demand>) => {
+    const fail = async (taskId: string, more: Partial<ReserveRequest>) => {
       await books.at('claimed', { microcredits: 5, ...more, ...budget() }, taskId)
       await books.ledger.settle({ taskId, state: 'failed', answer })
     }
@@ -175,7 +175,7 @@ function budgeting (t: Test, open: Open): void {
 }
 
 /** The steps that are open to a reservation, by where it stands; the task id of a claim is its own. */
-const openSteps: Readonly<Record<Place, readonly Step['to'][]>> = {
+const openSteps: Readonly<Record<Place, readonly Transition['to'][]>> = {
   reserved: ['sent', 'released'],
   sent: ['sent', 'claimed', 'released', 'unknown'],
   claimed: ['claimed'],
@@ -303,7 +303,7 @@ function settling (t: Test, open: Open): void {
 
   t.test('refunds end at their number for each subject and period', async t => {
     const { ledger, at, creditsUsed } = await open(t)
-    const fail = async (taskId: string, more: Partial<Demand> = {}) => {
+    const fail = async (taskId: string, more: Partial<ReserveRequest> = {}) => {
       await at('claimed', { microcredits: 5, ...more }, taskId)
       await ledger.settle({ taskId, state: 'failed', answer })
     }

@@ -31,7 +31,7 @@ export const invitationOf = (more: Partial<Token> = {}): Token => tokenOf({ isIn
 
 const secretOf = (number: number, issuedAt = start + number): TokenSecret => ({ hash: `hash-${number}`, issuedAt })
 
-/** Every TokenBook must pass this, whatever is behind it. */
+/** Every TokenStore must pass this, whatever is behind it. */
 export function tokenBookContract (t: Test, open: OpenStore): void {
   t.test('a token is found by its id, as it was created', async t => {
     const { tokens } = await openBooks(t, open)

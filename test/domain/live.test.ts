@@ -1,10 +1,10 @@
 import t from 'tap'
-import { derived } from '../../src/domain/secret.ts'
+import { memoized } from '../../src/domain/secret.ts'
 
 t.test('what is made of a live value is made once, and anew when that is another', async t => {
   const live = { current: ['one'] }
   let made = 0
-  const it = derived(live, ([first]) => {
+  const it = memoized(live, ([first]) => {
     made++
     return `${first}!`
   })

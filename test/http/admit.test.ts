@@ -5,9 +5,9 @@ import type { KeyRing } from '../../src/domain/key-ring.ts'
 import type { IdempotencyStore } from '../../src/domain/ledger.ts'
 import { plans } from '../../src/domain/policy.ts'
 import { unscoped } from '../../src/domain/session.ts'
-import { admitSubmit, type AdmittedSubmit } from '../../src/http/admit.ts'
-import type { SubmitOrder } from '../../src/http/authorize.ts'
-import { type Context, newCall } from '../../src/http/context.ts'
+import { admitSubmit, type ReservedSubmit } from '../../src/http/admit.ts'
+import type { AuthorizedSubmit } from '../../src/http/authorize.ts'
+import { type RequestContext, newRequestState } from '../../src/http/context.ts'
 import { earliest } from '../../src/http/repeats.ts'
 import { clock } from '../helpers/clock.ts'
 import { crankedTimers } from '../helpers/timers.ts'
@@ -34,14 +34,14 @@ t.test('of two requests that both found their idempotency key new, the ledger le
   const admit = admitSubmit({ prove: async () => {}, submits: async () => {}, replays: async () => {}, ledger: store.ledger, repeats, earliest: earliest({ idempotency, repeats, timers }), keys, slots, now })
   const headers = new Map<string, string>()
   const context = {
-    call: { ...newCall(() => {}), session, plan },
+    call: { ...newRequestState(() => {}), session, plan },
     reply: { header: (name: string, value: string) => headers.set(name, value), raw: new EventEmitter() }
-  } as unknown as Context
-  const order: SubmitOrder = {
+  } as unknown as RequestContext
+  const order: AuthorizedSubmit = {
     model: 'suno', price: { microcredits: 1, refundable: true }, body: Buffer.from('{}'), keyId: undefined, idempotency: { key: 'k', fingerprint: 'f' }, repeat: undefined
   }
 
-  const { reservation } = await admit(order, context) as AdmittedSubmit
+  const { reservation } = await admit(order, context) as ReservedSubmit
   const waiting = admit(order, context)
   await until('it waits', () => timers.waiting === 1)
   await t.rejects(admit({ ...order, idempotency: { key: 'k', fingerprint: 'g' } }, context), { code: 'GW_IDEMPOTENCY_MISMATCH' })

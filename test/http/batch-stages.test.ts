@@ -1,31 +1,31 @@
 import t from 'tap'
 import type { KeyRing } from '../../src/domain/key-ring.ts'
 import type { PatientLedger } from '../../src/domain/ledger-client.ts'
-import type { Demand, Repeats, Reserved, Step, TaskLedger } from '../../src/domain/ledger.ts'
+import type { ReserveRequest, Repeats, Reserved, Transition, TaskLedger } from '../../src/domain/ledger.ts'
 import { batchOperations, batchRow } from '../../src/domain/upstream.ts'
 import { gatewayError } from '../../src/errors.ts'
 import { admitBatch, authorizeBatch, type BatchOrder, reservations } from '../../src/http/batches.ts'
-import type { Context } from '../../src/http/context.ts'
+import type { RequestContext } from '../../src/http/context.ts'
 
-const demands = [1, 2, 3].map(microcredits => ({ microcredits }) as Demand)
+const demands = [1, 2, 3].map(microcredits => ({ microcredits }) as ReserveRequest)
 const down = () => { throw gatewayError('GW_STORE_DOWN') }
 
 /** Reservations over a ledger that answers as it is told, and what it was told to note. */
-function over (reserve: (demand: Demand) => Reserved, advance: (id: string, step: Step) => boolean) {
+function over (reserve: (demand: ReserveRequest) => Reserved, advance: (id: string, step: Transition) => boolean) {
   const steps: string[] = []
   const owed: string[] = []
   const ledger = {
-    reserve: async (demand: Demand) => reserve(demand),
-    async advance (id: string, step: Step) {
+    reserve: async (demand: ReserveRequest) => reserve(demand),
+    async advance (id: string, step: Transition) {
       steps.push(`${id} ${step.to}`)
       return advance(id, step)
     }
   } as unknown as TaskLedger
-  const patient = { owe: (id: string, { to }: Step) => owed.push(`${id} ${to}`) } as unknown as PatientLedger
+  const patient = { owe: (id: string, { to }: Transition) => owed.push(`${id} ${to}`) } as unknown as PatientLedger
   return { ...reservations(ledger, patient), steps, owed }
 }
 
-const granted = ({ microcredits }: Demand): Reserved => ({ granted: true, id: String(microcredits) })
+const granted = ({ microcredits }: ReserveRequest): Reserved => ({ granted: true, id: String(microcredits) })
 
 t.test('a store that fails at one of the reservations gets the others back', async t => {
   const { reserve, steps, owed } = over(demand => demand.microcredits === 2 ? down() : granted(demand), id => id === '3' ? down() : true)
@@ -68,7 +68,7 @@ t.test('a key that was used while the batch was on its way to the ledger is told
   }, { reserve, send: async () => {} })
   const order = { model: 'suno', items: [{}], idempotency: { key: 'a', fingerprint: 'b' } } as unknown as BatchOrder
   const call = { session: { subject: 'app:alice' }, plan: { period: 'day', credits: null, requestsPerMinute: 9, concurrentTasks: 9 } }
-  await t.rejects(admit(order, { call } as unknown as Context), { code: 'GW_IDEMPOTENCY_MISMATCH' })
+  await t.rejects(admit(order, { call } as unknown as RequestContext), { code: 'GW_IDEMPOTENCY_MISMATCH' })
 })
 
 t.test('a batch that fails at one of its items leaves the first that its own has taken to the next', async t => {
@@ -89,19 +89,19 @@ t.test('a batch that fails at one of its items leaves the first that its own has
     }, over(({ operation }) => operation === batchRow ? { granted: false, lacks: 'novelty', earlier: { kind: 'unknown' } } : down(), () => true))
     const call = { session: { subject: 'app:alice' }, plan: { period: 'day', credits: null, requestsPerMinute: 9, concurrentTasks: 9 } }
     const order = { model: 'suno', items: [{}] }
-    await t.rejects(admit(order as unknown as BatchOrder, { call } as unknown as Context), { code: 'GW_STORE_DOWN' })
+    await t.rejects(admit(order as unknown as BatchOrder, { call } as unknown as RequestContext), { code: 'GW_STORE_DOWN' })
     t.same(ends, [], 'one with a key has taken none')
     const repeat = { fingerprint: 'print', call: 'call', arrivedAt: 0 }
-    await t.rejects(admit({ ...order, repeat } as unknown as BatchOrder, { call } as unknown as Context), { code: 'GW_STORE_DOWN' })
+    await t.rejects(admit({ ...order, repeat } as unknown as BatchOrder, { call } as unknown as RequestContext), { code: 'GW_STORE_DOWN' })
     t.same(ends, [['app:alice', repeat, false]])
   }
 })
 
 t.test('a mistake of our own in a rule is not told as the caller\'s', async t => {
-  const rules = { holdCaps: () => {}, priceOf: () => { throw new TypeError('a bug') } }
+  const rules = { enforceCaps: () => {}, priceOf: () => { throw new TypeError('a bug') } }
   const authorize = authorizeBatch(batchOperations[0]!, { own: async () => { throw new Error('never') }, keyOfReferences: async () => undefined }, rules)
   const session = { subject: 'app:alice', scopes: ['tasks:write'], permits: () => true }
   const body = Buffer.from('{"items":[{"client_item_id":"a","idempotency_key":"k","input":{}}]}')
   const request = { query: {}, params: { model: 'suno' }, body, headers: {}, raw: { rawHeaders: [] } }
-  await t.rejects(authorize({ request, call: { session, plan: session } } as unknown as Context), new TypeError('a bug'))
+  await t.rejects(authorize({ request, call: { session, plan: session } } as unknown as RequestContext), new TypeError('a bug'))
 })

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
 import { gatewayError } from '../../src/errors.ts'
-import type { Context } from '../../src/http/context.ts'
+import type { RequestContext } from '../../src/http/context.ts'
 import { type EventStream, eventStreams, heartbeatMs, sessionCheckMs } from '../../src/http/sse.ts'
 import { clock } from '../helpers/clock.ts'
 import { openEvents } from '../helpers/event-source.ts'
@@ -27,7 +27,7 @@ async function streaming (t: Test, wait: () => Promise<unknown> = async () => {}
   app.get('/', async (request, reply) => {
     await wait()
     const call = { session: { id: 'one', subject: 'app:alice', expiresAt: time.now() + 60_000 } }
-    opened.push(streams.open({ request, reply, call } as unknown as Context, { closed: () => { closed++ } }))
+    opened.push(streams.open({ request, reply, call } as unknown as RequestContext, { closed: () => { closed++ } }))
     return reply
   })
   await app.listen({ host: '127.0.0.1', port: 0 })

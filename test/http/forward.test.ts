@@ -5,8 +5,8 @@ import type { PatientLedger } from '../../src/domain/ledger-client.ts'
 import type { TaskLedger } from '../../src/domain/ledger.ts'
 import { operationOf, type Upstream, type UpstreamKey } from '../../src/domain/upstream.ts'
 import { gatewayError } from '../../src/errors.ts'
-import type { AdmittedSubmit } from '../../src/http/admit.ts'
-import { type Context, newCall } from '../../src/http/context.ts'
+import type { ReservedSubmit } from '../../src/http/admit.ts'
+import { type RequestContext, newRequestState } from '../../src/http/context.ts'
 import { forwardSubmit } from '../../src/http/forward.ts'
 import { startGateway } from '../helpers/gateway.ts'
 import { holdStore, missedClaim, storeFile } from '../helpers/store-file.ts'
@@ -18,8 +18,8 @@ t.test('a reservation that lapsed while it waited sends nothing', async t => {
   const upstream = { send: () => { sent++ } } as unknown as Upstream
   const ledger = { advance: async () => false } as unknown as TaskLedger
   const forward = forwardSubmit({ operation: operationOf('generateTask'), upstream, keys: {} as KeyRing }, ledger, {} as PatientLedger)
-  const order = { reservation: '1', key: { id: 'a' } } as AdmittedSubmit
-  await t.rejects(forward(order, { call: newCall(() => {}) } as unknown as Context), { code: 'GW_OVERLOADED' })
+  const order = { reservation: '1', key: { id: 'a' } } as ReservedSubmit
+  await t.rejects(forward(order, { call: newRequestState(() => {}) } as unknown as RequestContext), { code: 'GW_OVERLOADED' })
   t.equal(sent, 0)
 })
 
@@ -45,8 +45,8 @@ function failingAt (failing: number) {
   const ring = { choose: () => second, doubt: async () => 'refused' } as unknown as KeyRing
   const patient = { owe: (...step: unknown[]) => { owed.push(step) } } as unknown as PatientLedger
   const forward = forwardSubmit({ operation: operationOf('generateTask'), upstream, keys: ring }, ledger, patient)
-  const order = { reservation: '7', model: 'suno', key: first, body: Buffer.from('{}') } as unknown as AdmittedSubmit
-  return { run: () => forward(order, { call: newCall(() => {}) } as unknown as Context), owed, sent }
+  const order = { reservation: '7', model: 'suno', key: first, body: Buffer.from('{}') } as unknown as ReservedSubmit
+  return { run: () => forward(order, { call: newRequestState(() => {}) } as unknown as RequestContext), owed, sent }
 }
 
 t.test('a store that fails when a submit is to go out is told later that nothing came of it, also if it had noted it', async t => {

@@ -3,7 +3,7 @@ import { connect } from 'node:net'
 import { PassThrough } from 'node:stream'
 import t, { type Test } from 'tap'
 import { resultTickets } from '../../src/domain/results.ts'
-import { beginCalls } from '../../src/http/context.ts'
+import { requestStarter } from '../../src/http/context.ts'
 import { resultRoutes } from '../../src/http/routes/results.ts'
 import { fileServer, megabytes, type ServeFile, taskWith, whole } from '../helpers/file-server.ts'
 import { startGateway, taskMs, type TestGateway, type TestGatewayOptions } from '../helpers/gateway.ts'
@@ -334,7 +334,7 @@ t.test('a caller who is gone before the work begins costs the host nothing', asy
   const [asked, gone] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
   const app = Fastify()
   const endings = [() => gone.resolve()]
-  app.addHook('onRequest', async (request, reply) => beginCalls({ begun () {}, endings })(request, reply))
+  app.addHook('onRequest', async (request, reply) => requestStarter({ begun () {}, onRequestEnd: endings })(request, reply))
   resultRoutes(app as never, {
     readRoute () {},
     tickets: {

@@ -1,7 +1,7 @@
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { newCall, type SessionCall } from '../../src/http/context.ts'
+import { newRequestState, type SessionRequestState } from '../../src/http/context.ts'
 import { type SharedRates, subjectRates } from '../../src/http/rates.ts'
 import { type RedisServer, redisServer } from '../helpers/redis-server.ts'
 
@@ -13,7 +13,7 @@ async function replica (t: Test, shared: SharedRates): Promise<FastifyInstance> 
   for (const name of ['submits', 'polls', 'misses'] as const) {
     app.get(`/${name}`, async (request, reply) => {
       const plan = { requestsPerMinute: 2, pollsPerMinute: 3 }
-      const call = { ...newCall(() => {}), plan, session: { subject: request.headers.subject } } as unknown as SessionCall
+      const call = { ...newRequestState(() => {}), plan, session: { subject: request.headers.subject } } as unknown as SessionRequestState
       request.call = call
       await rates[name]({ request, reply, call })
       return 'passed'

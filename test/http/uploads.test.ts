@@ -1,8 +1,8 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { PassThrough } from 'node:stream'
 import t from 'tap'
-import { uploads } from '../../src/http/body-budget.ts'
-import { type Call, newCall } from '../../src/http/context.ts'
+import { bodyBudget } from '../../src/http/body-budget.ts'
+import { type RequestState, newRequestState } from '../../src/http/context.ts'
 import { crankedTimers } from '../helpers/timers.ts'
 
 const reply = {} as FastifyReply
@@ -12,8 +12,8 @@ const timers = crankedTimers(clock)
 let callers = 0
 
 /** A request with a body, of a subject and an address of its own if no others are named. */
-function upload (headers: Record<string, string>, subject = `caller-${++callers}`, address = `address-${++callers}`): FastifyRequest & { call: Call } {
-  return { headers, call: { ...newCall(() => {}), address, session: { subject } }, raw: rawBody() } as unknown as FastifyRequest & { call: Call }
+function upload (headers: Record<string, string>, subject = `caller-${++callers}`, address = `address-${++callers}`): FastifyRequest & { call: RequestState } {
+  return { headers, call: { ...newRequestState(() => {}), address, session: { subject } }, raw: rawBody() } as unknown as FastifyRequest & { call: RequestState }
 }
 
 /** A body's stream, and what has been read from its socket. */
@@ -27,7 +27,7 @@ async function hasTurn (turn: Promise<void>): Promise<boolean> {
 }
 
 t.test('bodies are let in while there is room, and wait in order when there is none', async t => {
-  const it = uploads({ timers, bodyBytes: 100, bodyBytesInFlight: 100 })
+  const it = bodyBudget({ timers, bodyBytes: 100, bodyBytesInFlight: 100 })
   const [first, second, third] = [upload({ 'content-length': '60' }), upload({ 'content-length': '60' }), upload({ 'content-length': '10' })]
   t.ok(await hasTurn(it.admit(first, reply)))
   const [secondTurn, thirdTurn] = [it.admit(second, reply), it.admit(third, reply)]
@@ -44,7 +44,7 @@ t.test('bodies are let in while there is room, and wait in order when there is n
 })
 
 t.test('a body counts as announced, at most its limit; one of unknown length counts in full; none counts nothing', async t => {
-  const it = uploads({ timers, bodyBytes: 100, bodyBytesInFlight: 1000 })
+  const it = bodyBudget({ timers, bodyBytes: 100, bodyBytesInFlight: 1000 })
   await it.admit(upload({}), reply)
   t.equal(it.inFlight, 0)
   await it.admit(upload({ 'content-length': '5000' }), reply)
@@ -54,13 +54,13 @@ t.test('a body counts as announced, at most its limit; one of unknown length cou
 })
 
 t.test('a body longer than all the room there is goes alone instead of waiting for ever', async t => {
-  const it = uploads({ timers, bodyBytes: 500, bodyBytesInFlight: 100 })
+  const it = bodyBudget({ timers, bodyBytes: 500, bodyBytesInFlight: 100 })
   t.ok(await hasTurn(it.admit(upload({ 'content-length': '500' }), reply)))
   t.notOk(await hasTurn(it.admit(upload({ 'content-length': '500' }), reply)))
 })
 
 t.test('who hangs up while waiting is passed over', async t => {
-  const it = uploads({ timers, bodyBytes: 100, bodyBytesInFlight: 100 })
+  const it = bodyBudget({ timers, bodyBytes: 100, bodyBytesInFlight: 100 })
   const [first, gone, third] = [upload({ 'content-length': '100' }), upload({ 'content-length': '100' }), upload({ 'content-length': '100' })]
   await it.admit(first, reply)
   const [goneTurn, thirdTurn] = [it.admit(gone, reply), it.admit(third, reply)]
@@ -71,7 +71,7 @@ t.test('who hangs up while waiting is passed over', async t => {
 })
 
 t.test('one subject takes no more than its share, and whoever waits behind it is let by', async t => {
-  const it = uploads({ timers, bodyBytes: 100, bodyBytesInFlight: 400 })
+  const it = bodyBudget({ timers, bodyBytes: 100, bodyBytesInFlight: 400 })
   const [first, second, third] = [1, 2, 3].map(() => upload({ 'content-length': '100' }, 'mallory'))
   t.ok(await hasTurn(it.admit(first!, reply)))
   const [secondTurn, thirdTurn] = [it.admit(second!, reply), it.admit(third!, reply)]
@@ -90,7 +90,7 @@ t.test('one subject takes no more than its share, and whoever waits behind it is
 })
 
 t.test('one subject can not fill the queue', async t => {
-  const it = uploads({ timers, bodyBytes: 100, bodyBytesInFlight: 100 })
+  const it = bodyBudget({ timers, bodyBytes: 100, bodyBytesInFlight: 100 })
   await it.admit(upload({ 'content-length': '100' }, 'mallory'), reply)
   for (let count = 0; count < 50; count++) it.admit(upload({ 'content-length': '10' }, 'mallory'), reply).catch(() => {})
   await t.rejects(it.admit(upload({ 'content-length': '10' }, 'mallory'), reply), { code: 'GW_OVERLOADED' })
@@ -98,14 +98,14 @@ t.test('one subject can not fill the queue', async t => {
 })
 
 t.test('a full queue sends the next one away', async t => {
-  const it = uploads({ timers, bodyBytes: 100, bodyBytesInFlight: 100 })
+  const it = bodyBudget({ timers, bodyBytes: 100, bodyBytesInFlight: 100 })
   await it.admit(upload({ 'content-length': '100' }), reply)
   for (let count = 0; count < 1000; count++) it.admit(upload({ 'content-length': '10' }), reply).catch(() => {})
   await t.rejects(it.admit(upload({ 'content-length': '10' }), reply), { code: 'GW_OVERLOADED', detail: { retryAfterSeconds: 1 } })
 })
 
 t.test('a short body waits for nobody', async t => {
-  const it = uploads({ timers, bodyBytes: 16_000_000, bodyBytesInFlight: 16_000_000 })
+  const it = bodyBudget({ timers, bodyBytes: 16_000_000, bodyBytesInFlight: 16_000_000 })
   await it.admit(upload({ 'content-length': '16000000' }), reply)
   const short = upload({ 'content-length': '65536' })
   t.ok(await hasTurn(it.admit(short, reply)))
@@ -115,7 +115,7 @@ t.test('a short body waits for nobody', async t => {
 })
 
 t.test('one address takes no more than its share, whatever sessions it has', async t => {
-  const it = uploads({ timers, bodyBytes: 100, bodyBytesInFlight: 400 })
+  const it = bodyBudget({ timers, bodyBytes: 100, bodyBytesInFlight: 400 })
   const [first, second, third] = [1, 2, 3].map(index => upload({ 'content-length': '100' }, `mallory-${index}`, 'one'))
   t.ok(await hasTurn(it.admit(first!, reply)))
   t.ok(await hasTurn(it.admit(second!, reply)))
@@ -154,7 +154,7 @@ function wait (): void {
 const megabyte = 1 << 20
 
 t.test('when somebody has waited for a moment, all bodies take room as they come', async t => {
-  const it = uploads({ timers, bodyBytes: 4 * megabyte, bodyBytesInFlight: 4 * megabyte })
+  const it = bodyBudget({ timers, bodyBytes: 4 * megabyte, bodyBytesInFlight: 4 * megabyte })
   const slow = upload({ 'content-length': String(4 * megabyte) })
   await it.admit(slow, reply)
   const body = read(slow)
@@ -181,7 +181,7 @@ t.test('when somebody has waited for a moment, all bodies take room as they come
 })
 
 t.test('bodies for which there is no room are paused, but for the one with the least to come', async t => {
-  const it = uploads({ timers, bodyBytes: 4 * megabyte, bodyBytesInFlight: 4 * megabyte })
+  const it = bodyBudget({ timers, bodyBytes: 4 * megabyte, bodyBytesInFlight: 4 * megabyte })
   const requests = [4, 4, 3].map(length => upload({ 'content-length': String(length * megabyte) }))
   const [first, second, third] = requests as [typeof requests[0], typeof requests[0], typeof requests[0]]
   const all = requests.map(request => it.admit(request, reply))
@@ -220,7 +220,7 @@ t.test('bodies for which there is no room are paused, but for the one with the l
 })
 
 t.test('a paused body whose request has been answered is left to its connection', async t => {
-  const it = uploads({ timers, bodyBytes: 4 * megabyte, bodyBytesInFlight: 4 * megabyte })
+  const it = bodyBudget({ timers, bodyBytes: 4 * megabyte, bodyBytesInFlight: 4 * megabyte })
   const requests = [4, 4].map(length => upload({ 'content-length': String(length * megabyte) }))
   const all = requests.map(request => it.admit(request, reply))
   wait()
@@ -237,7 +237,7 @@ t.test('a paused body whose request has been answered is left to its connection'
 })
 
 t.test('a metered body that nobody has begun to read leaves nothing behind', async t => {
-  const it = uploads({ timers, bodyBytes: 4 * megabyte, bodyBytesInFlight: 4 * megabyte })
+  const it = bodyBudget({ timers, bodyBytes: 4 * megabyte, bodyBytesInFlight: 4 * megabyte })
   const [first, second] = [1, 2].map(() => upload({ 'content-length': String(4 * megabyte) })) as [ReturnType<typeof upload>, ReturnType<typeof upload>]
   await it.admit(first, reply)
   const turn = it.admit(second, reply)
@@ -252,7 +252,7 @@ t.test('a metered body that nobody has begun to read leaves nothing behind', asy
 })
 
 t.test('who waits is looked at again until there is room for what comes first', async t => {
-  const it = uploads({ timers, bodyBytes: 100_000, bodyBytesInFlight: 100_000 })
+  const it = bodyBudget({ timers, bodyBytes: 100_000, bodyBytesInFlight: 100_000 })
   const [first, second] = [upload({ 'content-length': '100000' }), upload({ 'content-length': '100000' })]
   await it.admit(first, reply)
   const turn = it.admit(second, reply)

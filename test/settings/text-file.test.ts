@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { isLasting, readText, Refusal } from '../../src/settings/problems.ts'
+import { isLasting, readText, InvalidSetting } from '../../src/settings/problems.ts'
 import { gatewayEnvironment } from '../helpers/gateway-process.ts'
 import { root } from '../helpers/program.ts'
 import { apiKey, load, problemsOf } from './fixture.ts'
@@ -18,7 +18,7 @@ t.test('a file is read up to its bound, and no further', async t => {
   const path = join(t.testdir({ 'a.txt': 'ключ\n'.repeat(10_000) }), 'a.txt')
   t.equal(readText(path), 'ключ\n'.repeat(10_000))
   t.equal(readText(path, 90_000).length, 50_000)
-  t.throws(() => readText(path, 89_999), new Refusal('has more than 89999 bytes'))
+  t.throws(() => readText(path, 89_999), new InvalidSetting('has more than 89999 bytes'))
   t.throws(() => readText(`${path}.gone`), { code: 'ENOENT' })
   t.throws(() => readText(t.testdirName), { code: 'EISDIR' })
   t.equal(readText('/dev/null'), '')
@@ -39,10 +39,10 @@ t.test('a file without an end is refused at once, wherever it is named', t => {
 
 t.test('a pipe is waited for, but not for ever', async t => {
   const path = namedPipe(t)
-  t.throws(() => readText(path, 10, 20), new Refusal('does not come to an end'), 'nobody writes to it')
+  t.throws(() => readText(path, 10, 20), new InvalidSetting('does not come to an end'), 'nobody writes to it')
   const end = openSync(path, 'r+')
   writeSync(end, 'half of')
-  t.throws(() => readText(path, 10, 20), new Refusal('does not come to an end'), 'whoever writes to it does not end')
+  t.throws(() => readText(path, 10, 20), new InvalidSetting('does not come to an end'), 'whoever writes to it does not end')
   closeSync(end)
   const writer = spawn('sh', ['-c', `sleep 0.1; printf "${apiKey}" > "${path}"`])
   t.equal(readText(path), apiKey)

@@ -4,7 +4,7 @@ import type { Commands } from './client.ts'
 import { decoded, encoded, type KeyNames } from './keys.ts'
 
 /** A place in the list of busy subjects: the subject it stands at, which may have gone by now. */
-export interface BusyPlace { readonly shard: number, readonly subject: string | null }
+export interface ActivePlace { readonly shard: number, readonly subject: string | null }
 
 /**
  * The subjects that may have something unfinished, or unknown and still charged: nobody else can find them, for each
@@ -14,10 +14,10 @@ export interface BusyPlace { readonly shard: number, readonly subject: string | 
  * something may overstay, of those with something that can. The last is never too late: who is noted is due by the
  * shortest lease, and so is who was noted lately, for a replica that has noted it makes reservations without a word.
  */
-export interface BusySubjects {
-  note (subject: string): Promise<void>
+export interface ActiveSubjects {
+  touch (subject: string): Promise<void>
   /** The next few, from this place (included) on, and the place after them; `null` at the end. */
-  from (place: BusyPlace): Promise<{ readonly subjects: readonly string[], readonly next: BusyPlace | null }>
+  from (place: ActivePlace): Promise<{ readonly subjects: readonly string[], readonly next: ActivePlace | null }>
   /**
    * Visits those with something that may have overstayed; `visit` says when the next thing of a subject may (Unix ms),
    * `null` for never.
@@ -28,7 +28,7 @@ export interface BusySubjects {
 }
 
 const shards = 16
-export const firstBusy: BusyPlace = { shard: 0, subject: null }
+export const firstActive: ActivePlace = { shard: 0, subject: null }
 /** A replica notes a subject not more often, ms. */
 const noteEveryMs = 60_000
 /** Far more than that: the clocks of replicas may differ, ms. */
@@ -39,9 +39,9 @@ const perStep = 50
 const perTidy = 100
 
 interface Due { readonly shard: number, readonly name: string, readonly usedAt: number }
-interface BusyOptions { readonly terms: LedgerTerms, readonly now: () => number }
+interface ActiveOptions { readonly terms: LedgerTerms, readonly now: () => number }
 
-export function busySubjects (commands: Commands, keys: KeyNames, { terms, now }: BusyOptions): BusySubjects {
+export function activeSubjects (commands: Commands, keys: KeyNames, { terms, now }: ActiveOptions): ActiveSubjects {
   const { on, ask } = commands
   const notedAt = new LRUCache<string, number>({ max: notedSubjects })
   const renew = async (subject: string): Promise<void> => {
@@ -51,7 +51,7 @@ export function busySubjects (commands: Commands, keys: KeyNames, { terms, now }
   }
 
   return {
-    async note (subject) {
+    async touch (subject) {
       if (now() - (notedAt.get(subject) ?? -Infinity) >= noteEveryMs) await renew(subject)
     },
     async from ({ shard, subject }) {
@@ -75,7 +75,7 @@ export function busySubjects (commands: Commands, keys: KeyNames, { terms, now }
   }
 }
 
-function dueVisits ({ on }: Commands, keys: KeyNames, { terms, now }: BusyOptions): BusySubjects['whatIsDue'] {
+function dueVisits ({ on }: Commands, keys: KeyNames, { terms, now }: ActiveOptions): ActiveSubjects['whatIsDue'] {
   const dueIn = async (shard: number): Promise<Due[]> => {
     const found = (await on(keys.busy(shard), 'due', now(), perStep) as Buffer[]).map(String)
     return found.flatMap((name, index) => index % 2 === 0 ? [{ shard, name, usedAt: Number(found[index + 1]) }] : [])

@@ -1,6 +1,6 @@
 import type { Redis } from 'ioredis'
 import { randomUUID } from 'node:crypto'
-import type { LastStatus, StatusTurns, TaskEvent, TaskEvents } from '../../domain/status-poller.ts'
+import type { LastStatus, PollLeases, TaskEvent, TaskEvents } from '../../domain/status-poller.ts'
 import { backoffMs, type Commands, type Connection } from './client.ts'
 import type { KeyNames } from './keys.ts'
 
@@ -219,7 +219,7 @@ export interface RedisTurnsOptions {
 const slackMs = 60_000
 
 /** The turns of all replicas: a key for each task, in a slot of its own, which goes by itself. */
-export function redisTurns ({ on }: Commands, keys: KeyNames, { now, leaseMs }: RedisTurnsOptions): StatusTurns {
+export function redisTurns ({ on }: Commands, keys: KeyNames, { now, leaseMs }: RedisTurnsOptions): PollLeases {
   /** Who asks, by the task; a name for each turn. */
   const askers = new Map<string, string>()
 
@@ -228,7 +228,7 @@ export function redisTurns ({ on }: Commands, keys: KeyNames, { now, leaseMs }: 
     await on(keys.turn(taskId), 'endTurn', asker, now() + intervalMs, intervalMs + slackMs, ...answer)
   }
   return {
-    async take (taskId, intervalMs, hasNews = false) {
+    async acquire (taskId, intervalMs, hasNews = false) {
       const asker = randomUUID()
       const args = [now(), intervalMs, Number(hasNews), asker, now() + leaseMs, leaseMs + slackMs]
       const reply = await on(keys.turn(taskId), 'takeTurn', ...args).catch((error: unknown) => {
@@ -243,7 +243,7 @@ export function redisTurns ({ on }: Commands, keys: KeyNames, { now, leaseMs }: 
       const [nextInMs, status, contentType, body] = reply as readonly [number, ...Array<Buffer | null>]
       return { mine: false, last: status ? { status: Number(status), contentType: String(contentType), body: body! } : null, nextInMs }
     },
-    async end (taskId, last, intervalMs) {
+    async release (taskId, last, intervalMs) {
       const asker = askers.get(taskId) ?? ''
       askers.delete(taskId)
       await end(taskId, asker, last, intervalMs)

@@ -1,11 +1,11 @@
 import { LRUCache } from 'lru-cache'
 import {
-  type CreditAccounts, type Demand, type Earlier, type IdempotencyStore, type KeptAnswer, type LedgerTerms,
-  type ReservationId, type Reserved, type Stage, type Step, type Task, type TaskLedger, tooMuchGranted,
+  type CreditAccounts, type ReserveRequest, type Earlier, type IdempotencyStore, type StoredResponse, type LedgerTerms,
+  type ReservationId, type Reserved, type Stage, type Transition, type Task, type TaskLedger, tooMuchGranted,
   type UnfinishedTasks
 } from '../../domain/ledger.ts'
 import { forgetSlackMs } from '../../domain/session.ts'
-import type { BusyPlace, BusySubjects } from './active-subjects.ts'
+import type { ActivePlace, ActiveSubjects } from './active-subjects.ts'
 import type { Commands, Reply } from './client.ts'
 import { decoded, encoded, keepMs, keptFor, type KeyNames, type Place, placeOf, reservationName } from './keys.ts'
 import type { RedisCallbackSecrets, RedisDeliveries } from './records.ts'
@@ -33,7 +33,7 @@ export function earlierFrom ([kind, status, contentType, body]: readonly Reply[]
 
 export interface LedgerOptions {
   readonly commands: Commands
-  readonly busy: BusySubjects
+  readonly busy: ActiveSubjects
   readonly owners: TaskOwners
   readonly callbacks: RedisCallbackSecrets
   readonly deliveries: RedisDeliveries
@@ -59,7 +59,7 @@ export function redisLedger (options: LedgerOptions): TaskLedger {
 
   return {
     async reserve (demand) {
-      await busy.note(demand.subject)
+      await busy.touch(demand.subject)
       if (demand.deliverTo !== undefined) await deliveries.note(demand.subject)
       const isSeen = demand.repeat === undefined ? null : pulse.begin()
       if (isSeen !== null) await isSeen
@@ -93,7 +93,7 @@ export function redisLedger (options: LedgerOptions): TaskLedger {
 
 interface ReservedAt { readonly at: number, readonly since: number, readonly terms: LedgerTerms }
 
-function reserveArguments (demand: Demand, repeat: readonly string[], { at, since, terms }: ReservedAt) {
+function reserveArguments (demand: ReserveRequest, repeat: readonly string[], { at, since, terms }: ReservedAt) {
   const { periodStart, microcredits, creditLimit, taskLimit, operation, model, keyId, refundable, idempotency, session, deliverTo = '' } = demand
   return [
     periodStart, microcredits, creditLimit ?? '', taskLimit, at + terms.reservedMs,
@@ -105,7 +105,7 @@ function reserveArguments (demand: Demand, repeat: readonly string[], { at, sinc
   ]
 }
 
-function reservedFrom ({ subject }: Demand, [result, ...rest]: readonly Reply[]): Reserved {
+function reservedFrom ({ subject }: ReserveRequest, [result, ...rest]: readonly Reply[]): Reserved {
   const word = String(result)
   if (word === 'granted') return { granted: true, id: reservationName({ subject, number: String(rest[0]) }) }
   if (word === 'novelty') return { granted: false, lacks: 'novelty', earlier: earlierFrom(rest)! }
@@ -113,15 +113,15 @@ function reservedFrom ({ subject }: Demand, [result, ...rest]: readonly Reply[])
 }
 
 function steps ({ commands: { ofSubject }, busy, owners, callbacks, repeats, terms, now }: LedgerOptions): TaskLedger['advance'] {
-  const send = async (id: ReservationId, { keyId, callbackHash }: Step & { readonly to: 'sent' }): Promise<boolean> => {
+  const send = async (id: ReservationId, { keyId, callbackHash }: Transition & { readonly to: 'sent' }): Promise<boolean> => {
     const { subject, number } = placeOf(id)!
     if (callbackHash !== undefined) await callbacks.set(callbackHash, id)
     return await ofSubject(subject, 'send', number, keyId, now() + terms.sentMs, callbackHash ?? '') === 1
   }
-  const claim = async (id: ReservationId, { taskId, answer }: Step & { readonly to: 'claimed' }): Promise<boolean> => {
+  const claim = async (id: ReservationId, { taskId, answer }: Transition & { readonly to: 'claimed' }): Promise<boolean> => {
     const { subject, number } = placeOf(id)!
     // One that was unknown may have left the list; it is unfinished again now.
-    await busy.note(subject)
+    await busy.touch(subject)
     if (!await owners.set(taskId, id)) return false
     const reply = await ofSubject(subject, 'claim', number, encoded(taskId), now() + terms.giveUpMs, ...kept(answer))
     repeats.note(subject, reply)
@@ -148,7 +148,7 @@ function steps ({ commands: { ofSubject }, busy, owners, callbacks, repeats, ter
   }
 }
 
-function kept (answer: KeptAnswer | undefined): ReadonlyArray<string | number | Buffer> {
+function kept (answer: StoredResponse | undefined): ReadonlyArray<string | number | Buffer> {
   return answer === undefined ? ['', '', ''] : [answer.status, answer.contentType, answer.body]
 }
 
@@ -269,7 +269,7 @@ function taskFrom (taskId: string, { subject, operation, model, keyId, stage, mi
 const stepsPerPage = 16
 
 /** In the order of the busy subjects; a cursor names the last task, and the subject with it. */
-export function redisUnfinishedTasks ({ ofSubject }: Commands, busy: BusySubjects): UnfinishedTasks {
+export function redisUnfinishedTasks ({ ofSubject }: Commands, busy: ActiveSubjects): UnfinishedTasks {
   const claimedOf = async (subject: string, after: string, before: number, limit: number): Promise<readonly Claimed[]> => {
     const rows = await ofSubject(subject, 'unfinished', after, before, limit) as Buffer[][]
     return rows.map(row => claimedFrom(subject, row.map(String)))
@@ -279,7 +279,7 @@ export function redisUnfinishedTasks ({ ofSubject }: Commands, busy: BusySubject
     async page (cursor, before, limit) {
       const begin = placeFrom(cursor)
       const items: Task[] = []
-      let place: BusyPlace | null = begin
+      let place: ActivePlace | null = begin
       for (let step = 0; step < stepsPerPage && place !== null; step++) {
         const { subjects, next } = await busy.from(place)
         for (const subject of subjects) {
@@ -300,9 +300,9 @@ export function redisUnfinishedTasks ({ ofSubject }: Commands, busy: BusySubject
 }
 
 interface Claimed { readonly number: string, readonly task: Task }
-interface PageStart extends BusyPlace { readonly after: string }
+interface PageStart extends ActivePlace { readonly after: string }
 
-const placeOfSubject = ({ shard }: BusyPlace, subject: string): BusyPlace => ({ shard, subject })
+const placeOfSubject = ({ shard }: ActivePlace, subject: string): ActivePlace => ({ shard, subject })
 
 function cursorFrom ({ shard, subject, after }: PageStart): string {
   return `${shard} ${after} ${subject === null ? '' : `/${encoded(subject)}`}`

@@ -6,7 +6,7 @@ import type { CallbackSecrets } from '../../domain/callbacks.ts'
 import type { LedgerTerms, ReservationId, Stage } from '../../domain/ledger.ts'
 import type { PageRequest, TaskRecord, TaskRecords, UsageRow, UsageSpan } from '../../domain/records.ts'
 import type { Deliveries, Delivery, DeliveryAttempt, DueDelivery } from '../../domain/webhooks.ts'
-import { type BusyPlace, type BusySubjects, firstBusy } from './active-subjects.ts'
+import { type ActivePlace, type ActiveSubjects, firstActive } from './active-subjects.ts'
 import type { Commands, Reply } from './client.ts'
 import { decoded, encoded, keepMs, type KeyNames, placeOf, reservationName, usageKey } from './keys.ts'
 import type { TaskOwners, Tasks } from './ledger.ts'
@@ -15,7 +15,7 @@ import type { TaskOwners, Tasks } from './ledger.ts'
 interface Row { readonly number: string, readonly record: TaskRecord | null }
 
 /** A reservation's number is at least the time it was made at (ms), so numbers order it, also between subjects. */
-export function redisRecords ({ ofSubject }: Commands, busy: BusySubjects): Omit<TaskRecords, 'usage'> {
+export function redisRecords ({ ofSubject }: Commands, busy: ActiveSubjects): Omit<TaskRecords, 'usage'> {
   return {
     async tasksOf (subject, { cursor, limit }) {
       const items: TaskRecord[] = []
@@ -48,7 +48,7 @@ export function redisRecords ({ ofSubject }: Commands, busy: BusySubjects): Omit
  * few at a time: only an operator asks, and seldom.
  */
 async function unknowns (
-  { ofSubject }: Pick<Commands, 'ofSubject'>, busy: BusySubjects, { cursor, limit }: PageRequest
+  { ofSubject }: Pick<Commands, 'ofSubject'>, busy: ActiveSubjects, { cursor, limit }: PageRequest
 ): Promise<{ readonly items: TaskRecord[], readonly next: string | null }> {
   const after = cursor === null ? null : placeOf(cursor)
   if (cursor !== null && after === null) return { items: [], next: null }
@@ -57,7 +57,7 @@ async function unknowns (
     const rows = await ofSubject(subject, 'listUnknown', after?.number ?? '-inf', limit + 2) as Buffer[][]
     return rowsFrom(subject, rows).filter(({ record }) => record !== null && (cursor === null || isLater(record.id, cursor)))
   }
-  for (let place: BusyPlace | null = firstBusy; place !== null;) {
+  for (let place: ActivePlace | null = firstActive; place !== null;) {
     const { subjects, next } = await busy.from(place)
     const found = (await Promise.all(subjects.map(look))).flat()
     oldest = [...oldest, ...found].sort((one, other) => isLater(one.record!.id, other.record!.id) ? 1 : -1).slice(0, limit + 1)

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import { randomUUID } from 'node:crypto'
-import type { Demand, KeptAnswer, Repeat, Repeats } from '../../domain/ledger.ts'
+import type { ReserveRequest, StoredResponse, Repeat, Repeats } from '../../domain/ledger.ts'
 import type { Commands, Reply } from './client.ts'
 import type { RedisEvents } from './events.ts'
 import { deadMs, type KeyNames, type Place, placeOf } from './keys.ts'
@@ -9,13 +9,13 @@ import { earlierFrom } from './ledger.ts'
 /** Submits without an idempotency key in Redis; they are written by the scripts of the ledger. */
 export interface RedisRepeats extends Repeats {
   /** What the ledger's own script needs to look for the first: fingerprint, call, this replica, and the others. */
-  argumentsOf (demand: Pick<Demand, 'repeat'>): readonly string[]
+  argumentsOf (demand: Pick<ReserveRequest, 'repeat'>): readonly string[]
   /** Writes what the store has not taken of this subject yet. `null`: nothing. Throws `GW_STORE_DOWN`. */
   pay (subject: string): Promise<void> | null
   /** What that script has found has to be decided by looking after these replicas. */
   lookAfter (reply: readonly Reply[]): Promise<void>
   /** A script has failed that may have taken one all the same. */
-  giveBack (demand: Pick<Demand, 'subject' | 'repeat'>): void
+  giveBack (demand: Pick<ReserveRequest, 'subject' | 'repeat'>): void
   /** What a script says of it: 2 if some had to be forgotten. */
   note (subject: string, reply: Reply): void
   /** Writes what nobody waits for, and what could not be written. */
@@ -55,7 +55,7 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
   const end = async (subject: string, { fingerprint, call }: Repeat, isDelivered: boolean): Promise<void> => {
     await ofSubject(subject, 'endRepeat', fingerprint, call, isDelivered ? 1 : 0)
   }
-  const lose = async ({ subject, number }: Place, answer: KeptAnswer | undefined): Promise<void> => {
+  const lose = async ({ subject, number }: Place, answer: StoredResponse | undefined): Promise<void> => {
     const kept = answer === undefined ? ['', '', ''] : [answer.status, answer.contentType, answer.body]
     note(subject, await ofSubject(subject, 'undelivered', number, ...kept))
   }

@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import type { GuestCounts, SpentProofs } from '../../domain/guests.ts'
 import { forgetSlackMs, type Revocations } from '../../domain/session.ts'
-import { type Token, type TokenBook, tokenRetentionMs, usedEveryMs } from '../../domain/tokens.ts'
+import { type Token, type TokenStore, tokenRetentionMs, usedEveryMs } from '../../domain/tokens.ts'
 import type { Commands, Reply } from './client.ts'
 import { encoded, keptFor, type KeyNames, slackMs } from './keys.ts'
 
@@ -40,7 +40,7 @@ export function redisRevocations ({ ask, on }: Commands, keys: KeyNames, now: ()
 }
 
 /** Tokens in Redis: a hash each, forgotten by itself long after its end. */
-export function redisTokens ({ on, ask }: Commands, keys: KeyNames): TokenBook {
+export function redisTokens ({ on, ask }: Commands, keys: KeyNames): TokenStore {
   const listed = keys.tokens
   return {
     async find (id) {

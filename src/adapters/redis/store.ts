@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { idempotencyMs, type LedgerTerms } from '../../domain/ledger.ts'
 import type { Store } from '../../domain/store.ts'
 import { steadyClock, systemClock } from '../../domain/time.ts'
-import { busySubjects } from './active-subjects.ts'
+import { activeSubjects } from './active-subjects.ts'
 import {
   type Commands, commands as commandsOver, type Connection, connection, type ConnectionSettings, type MemoryMark,
   memoryMark
@@ -79,7 +79,7 @@ interface Setting extends Pick<RedisStoreOptions, 'terms' | 'now'> {
 function storeOver (link: Connection, commands: Commands, keys: KeyNames, setting: Setting): Store {
   const { terms, now, steady, events, mark } = setting
   const countsSince = () => steady() - idempotencyMs
-  const busy = busySubjects(commands, keys, setting)
+  const busy = activeSubjects(commands, keys, setting)
   const owners = taskOwners(commands, keys, terms)
   const tasks = redisTasks(commands, owners, keys, setting)
   const callbacks = redisCallbackSecrets(commands, tasks, keys, terms)

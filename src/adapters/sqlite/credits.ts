@@ -1,15 +1,15 @@
 import type { DatabaseSync } from 'node:sqlite'
 import {
-  type CreditAccounts, type Demand, type SessionBudget, type SessionSpent, tooMuchGranted
+  type CreditAccounts, type ReserveRequest, type SessionBudget, type SessionSpent, tooMuchGranted
 } from '../../domain/ledger.ts'
 import type { Microcredits } from '../../domain/policy.ts'
 import { type GroupCommit, read } from './database.ts'
-import type { Reservations, Slots } from './ledger.ts'
+import type { Reservations, TaskCounts } from './ledger.ts'
 
 /** What sessions with limits of their own have taken: a row each, from its first submit to its end. */
 export interface Budgets {
   /** What of a demand the session has no room for. */
-  lackOf (demand: Demand, session: SessionBudget): 'uses' | 'credits' | null
+  lackOf (demand: ReserveRequest, session: SessionBudget): 'uses' | 'credits' | null
   spend (charge: Charge, session: SessionBudget): void
   giveBack (charge: Charge, uses: 0 | 1): void
   /** What is only reserved included. */
@@ -45,7 +45,7 @@ export function sqliteBudgets (db: DatabaseSync, reservations: Reservations): Bu
 /** The accounts, and the ways that the ledger changes them: those are for use within its transaction. */
 export interface SqliteAccounts extends CreditAccounts {
   /** Where its credits would come from, or what is lacking. Grants are only looked at when they are needed. */
-  chargeFor (demand: Demand): Charge | 'uses' | 'credits'
+  chargeFor (demand: ReserveRequest): Charge | 'uses' | 'credits'
   spend (charge: Charge, session?: SessionBudget): void
   /** Nothing came of it: the session has its use again as well. */
   giveBack (charge: Charge): void
@@ -53,7 +53,7 @@ export interface SqliteAccounts extends CreditAccounts {
   refund (charge: Charge, refundsPerPeriod: number): boolean
 }
 
-interface Around { readonly reservations: Reservations, readonly slots: Slots, readonly now: () => number }
+interface Around { readonly reservations: Reservations, readonly slots: TaskCounts, readonly now: () => number }
 
 /**
  * Credits in SQLite: a row per subject and period, and a row of what is left of the grants. The file is asked each time,

@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import type { DatabaseSync } from 'node:sqlite'
 import type {
-  Demand, Earlier, Ending, IdempotencyKey, KeptAnswer, LedgerTerms, SessionSpent, Stage, Step, Task, TaskLedger,
+  ReserveRequest, Earlier, Completion, IdempotencyKey, StoredResponse, LedgerTerms, SessionSpent, Stage, Transition, Task, TaskLedger,
   UnfinishedTasks
 } from '../../domain/ledger.ts'
 import type { Microcredits } from '../../domain/policy.ts'
@@ -13,7 +13,7 @@ import type { SqliteIdempotency, SqliteRepeats } from './repeats.ts'
 /** What the ledger writes together with its own rows. */
 export interface LedgerParts {
   readonly reservations: Reservations
-  readonly slots: Slots
+  readonly taskCounts: TaskCounts
   readonly accounts: SqliteAccounts
   readonly idempotency: SqliteIdempotency
   readonly repeats: SqliteRepeats
@@ -25,16 +25,16 @@ export interface LedgerParts {
 
 /** The steps of the ledger as they are written, each for use within a transaction. `false`: it is not open to that row. */
 export interface LedgerSteps {
-  send (id: number, step: Extract<Step, { to: 'sent' }>): boolean
-  claim (id: number, taskId: string, answer?: KeptAnswer): boolean
-  release (id: number, answer?: KeptAnswer): boolean
+  send (id: number, step: Extract<Transition, { to: 'sent' }>): boolean
+  claim (id: number, taskId: string, answer?: StoredResponse): boolean
+  release (id: number, answer?: StoredResponse): boolean
   /** From `sent` when its outcome is unknown; also from `claimed` when the task has overstayed. */
   lose (id: number, from?: 'sent' | 'claimed'): boolean
-  settle (ending: Ending): boolean
+  settle (ending: Completion): boolean
 }
 
 export function ledgerSteps (db: DatabaseSync, parts: LedgerParts): LedgerSteps {
-  const { reservations, slots, accounts, idempotency, repeats, deliveries, terms, now } = parts
+  const { reservations, taskCounts: slots, accounts, idempotency, repeats, deliveries, terms, now } = parts
   const sql = statements(db)
 
   /** Also late, when its outcome was unknown, and once more. */
@@ -141,7 +141,7 @@ function statements (db: DatabaseSync) {
  * `sent`, together with its credits and its idempotency key.
  */
 export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: LedgerParts): TaskLedger {
-  const { reservations, slots, accounts, idempotency, repeats, tasks, terms, now } = parts
+  const { reservations, taskCounts: slots, accounts, idempotency, repeats, tasks, terms, now } = parts
   const steps = ledgerSteps(db, parts)
   const claimed = db.prepare("SELECT id FROM tasks WHERE task_id = ? AND stage = 'claimed'")
   const overstayed = db.prepare('SELECT id, stage FROM tasks WHERE ended_at IS NULL AND lease_until <= ?')
@@ -158,12 +158,12 @@ export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: Ledge
     return reservation !== undefined
   }
 
-  const earlierOf = ({ subject, idempotency: key, repeat }: Demand): Earlier | null => {
+  const earlierOf = ({ subject, idempotency: key, repeat }: ReserveRequest): Earlier | null => {
     if (key !== undefined) return idempotency.find(subject, key)
     return repeat === undefined ? null : repeats.find(subject, repeat)
   }
 
-  const take = (id: number, step: Step): boolean => {
+  const take = (id: number, step: Transition): boolean => {
     switch (step.to) {
       case 'sent': return steps.send(id, step)
       case 'claimed': return steps.claim(id, step.taskId, step.answer)
@@ -311,17 +311,17 @@ function taskFrom (row: TaskRow): Task {
  * all the rest of the ledger (measured: 22 of 46 µs); one server owns the file, so it counts in memory, from the file
  * at start and whenever a transaction is undone.
  */
-export interface Slots {
+export interface TaskCounts {
   of (subject: string): number
   count (subject: string, change: 1 | -1): void
   /** Counts anew what the file has, and on top these, which it does not have yet. */
   reload (reserved: Iterable<string>): void
 }
 
-export function slots (db: DatabaseSync): Slots {
+export function slots (db: DatabaseSync): TaskCounts {
   const unfinished = db.prepare('SELECT subject, count(*) AS count FROM tasks WHERE ended_at IS NULL GROUP BY subject')
   const counts = new Map<string, number>()
-  const it: Slots = {
+  const it: TaskCounts = {
     of: subject => counts.get(subject) ?? 0,
     count (subject, change) {
       const sum = it.of(subject) + change
@@ -341,7 +341,7 @@ export function slots (db: DatabaseSync): Slots {
 interface Row { readonly subject: string, readonly count: number }
 
 export interface Reservation {
-  readonly demand: Demand
+  readonly demand: ReserveRequest
   readonly charge: Charge
   /** Unix ms. */
   readonly createdAt: number

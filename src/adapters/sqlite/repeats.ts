@@ -1,6 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite'
 import {
-  type Demand, type Earlier, type IdempotencyKey, idempotencyMs, type IdempotencyStore, type KeptAnswer,
+  type ReserveRequest, type Earlier, type IdempotencyKey, idempotencyMs, type IdempotencyStore, type StoredResponse,
   type LedgerTerms, maxRepeats, type Repeat, repeatMs, type Repeats, type Stage
 } from '../../domain/ledger.ts'
 import { type GroupCommit, read, rowAt } from './database.ts'
@@ -13,7 +13,7 @@ export interface SqliteIdempotency extends IdempotencyStore {
   /** Writes the row of a reservation that has a key. */
   begin (id: number, reservation: Reservation): void
   /** The first answer stays. A reservation without a key has none. */
-  answer (id: number, answer: KeptAnswer): void
+  answer (id: number, answer: StoredResponse): void
   free (id: number): void
 }
 
@@ -88,8 +88,8 @@ export interface SqliteRepeats extends Repeats {
   find (subject: string, repeat: Repeat): Earlier | null
   /** What `find` has given this call is on disk; or it is undone, and the next call gets that first. Throws `GW_STORE_DOWN`. */
   found (subject: string, repeat: Repeat): Promise<void>
-  begin (id: number, demand: Demand): void
-  claimed (id: number, answer?: KeptAnswer): void
+  begin (id: number, demand: ReserveRequest): void
+  claimed (id: number, answer?: StoredResponse): void
   /** Its outcome is unknown. */
   lost (id: number): void
   /** Nothing was accepted, an operator let it go, or it never ended. */
@@ -104,7 +104,7 @@ interface Submit {
   /** Equal submits of one subject have one. */
   readonly name: string
   /** Its answer, if it was given one; as in its row. */
-  answer: KeptAnswer | undefined
+  answer: StoredResponse | undefined
   /** Its caller has gone without an answer. */
   isUndelivered: boolean
   /** By the time that has passed; `null` while its outcome is open, or is being delivered. */
@@ -309,7 +309,7 @@ function nameOf (subject: string, { fingerprint }: Pick<Repeat, 'fingerprint'>):
   return `${fingerprint}\n${subject}`
 }
 
-function columnsOf (answer: KeptAnswer | undefined): readonly [number, string, Buffer] | readonly [null, null, null] {
+function columnsOf (answer: StoredResponse | undefined): readonly [number, string, Buffer] | readonly [null, null, null] {
   return answer === undefined ? [null, null, null] : [answer.status, answer.contentType, answer.body]
 }
 

@@ -3,7 +3,7 @@ import type { DatabaseSync, SQLInputValue } from 'node:sqlite'
 import type { GuestCounts, SpentProofs } from '../../domain/guests.ts'
 import { forgetSlackMs, type Revocations } from '../../domain/session.ts'
 import type { Clock } from '../../domain/time.ts'
-import { type Token, type TokenBook, tokenRetentionMs, usedEveryMs } from '../../domain/tokens.ts'
+import { type Token, type TokenStore, tokenRetentionMs, usedEveryMs } from '../../domain/tokens.ts'
 import { type GroupCommit, pageOf, read, rowAt } from './database.ts'
 
 /** Between two looks at whether somebody else has written, ms: half of the second within which a revocation holds. */
@@ -120,7 +120,7 @@ interface Row {
 }
 
 /** Tokens in SQLite. The file is asked each time, because the command line changes them while a server runs. */
-export function sqliteTokens (db: DatabaseSync, group: GroupCommit): TokenBook {
+export function sqliteTokens (db: DatabaseSync, group: GroupCommit): TokenStore {
   const sql = tokenStatements(db)
   const write = async <T>(work: () => T): Promise<T> => {
     const result = group.run(work)

@@ -168,7 +168,7 @@ function storeOver (connection: Connection, { role, terms, now, elapsed, onGone 
 
   return {
     lost,
-    ledger: sqliteLedger(db, group, { reservations, slots, accounts, idempotency, repeats, deliveries, tasks, terms, now }),
+    ledger: sqliteLedger(db, group, { reservations, taskCounts: slots, accounts, idempotency, repeats, deliveries, tasks, terms, now }),
     unfinished: sqliteUnfinishedTasks(db),
     idempotency,
     repeats,

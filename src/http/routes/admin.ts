@@ -4,10 +4,10 @@ import type { Operator, PageQuery } from '../../domain/admin.ts'
 import type { KeyRing, KeyStatus } from '../../domain/key-ring.ts'
 import { readUsageQuery, usageCsv } from '../../domain/records.ts'
 import { type Clock, instant } from '../../domain/time.ts'
-import type { TokenDesk } from '../../domain/token-admin.ts'
+import type { PersonalTokens } from '../../domain/token-admin.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../authenticate.ts'
-import { withSlowBodies } from '../pipeline.ts'
+import { reauthenticateAfterSlowBody } from '../pipeline.ts'
 
 export interface AdminRoutesOptions extends Clock {
   readonly authenticate: AuthenticateOperator
@@ -34,7 +34,7 @@ const maxLimit = 500
 
 /** What the operator sees and does. Who reaches a handler holds the admin token. */
 export function adminRoutes (app: FastifyInstance, { authenticate, operator, now, elapsed }: AdminRoutesOptions): void {
-  const guarded = (name: string, schema: object) => ({ config: { operation: name, opensWith: 'admin token' as const }, ...withSlowBodies(authenticate, elapsed), schema })
+  const guarded = (name: string, schema: object) => ({ config: { operation: name, opensWith: 'admin token' as const }, ...reauthenticateAfterSlowBody(authenticate, elapsed), schema })
 
   const usage = guarded('showUsage', { querystring: usageSchema })
   app.get<{ Querystring: UsageRequest }>('/gateway/admin/usage', usage, async (request, reply) => {
@@ -96,7 +96,7 @@ export interface TokenRoutesOptions {
   /** Monotonic ms. */
   readonly elapsed: () => number
   readonly authenticate: AuthenticateOperator
-  readonly desk: TokenDesk
+  readonly desk: PersonalTokens
 }
 /** Their values are held to the rules of the domain, which the command line shares. */
 const wishFields = {
@@ -116,7 +116,7 @@ interface Rotation { Params: { readonly id: string }, Body: Static<typeof rotati
 /** Tokens of a team, and invitations to have one. Who reaches a handler holds the admin token. */
 export function tokenRoutes (app: FastifyInstance, { authenticate, desk, elapsed }: TokenRoutesOptions): void {
   const guarded = (name: string, schema: object) =>
-    ({ config: { operation: name, opensWith: 'admin token' as const }, ...withSlowBodies(authenticate, elapsed), schema: { querystring: noQuery, ...schema } })
+    ({ config: { operation: name, opensWith: 'admin token' as const }, ...reauthenticateAfterSlowBody(authenticate, elapsed), schema: { querystring: noQuery, ...schema } })
 
   const create = guarded('createToken', { body: wishSchema })
   app.post<{ Body: Static<typeof wishSchema> }>('/gateway/admin/tokens', create, async ({ body }, reply) => {
@@ -154,7 +154,7 @@ export function tokenRoutes (app: FastifyInstance, { authenticate, desk, elapsed
 
 export interface AdminKeyRoutesOptions {
   readonly authenticate: AuthenticateOperator
-  readonly keys: Pick<KeyRing, 'states' | 'byId' | 'doubt'>
+  readonly keys: Pick<KeyRing, 'states' | 'byId' | 'verify'>
 }
 
 const querystring = Type.Object({ balance: Type.Optional(Type.Enum(['true', 'false'])) }, { additionalProperties: false })
@@ -163,7 +163,7 @@ const querystring = Type.Object({ balance: Type.Optional(Type.Enum(['true', 'fal
 export function adminKeyRoutes (app: FastifyInstance, { authenticate, keys }: AdminKeyRoutesOptions): void {
   /** By way of a doubt: it shares the probe of others, and asks about each key once in ten seconds at the most. */
   const askForBalances = async (): Promise<void> => {
-    await Promise.all(keys.states().map(({ keyId }) => keys.doubt(keys.byId(keyId)!)))
+    await Promise.all(keys.states().map(({ keyId }) => keys.verify(keys.byId(keyId)!)))
   }
 
   app.get<{ Querystring: Static<typeof querystring> }>('/gateway/admin/keys', {

@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { IncomingMessage } from 'node:http'
-import { callbackPath, type Callbacks, type CalledBack } from '../../domain/callbacks.ts'
+import { callbackPath, type Callbacks, type CallbackTarget } from '../../domain/callbacks.ts'
 import { instant } from '../../domain/time.ts'
 import { type Deliveries, type Delivery, hasArrived, messageId } from '../../domain/webhooks.ts'
 import { gatewayError } from '../../errors.ts'
@@ -14,8 +14,8 @@ const maxBodyBytes = 1024 * 1024
  * believed: the secret in the path says which task to ask about. An unknown one is an address that does not exist, said
  * before the body is read; a known one gets its 200 whatever the body says, or it would be sent again and again.
  */
-export function callbackRoutes (app: FastifyInstance, { find, heed }: Callbacks): void {
-  const found = new WeakMap<FastifyRequest, CalledBack>()
+export function callbackRoutes (app: FastifyInstance, { find, handle: heed }: Callbacks): void {
+  const found = new WeakMap<FastifyRequest, CallbackTarget>()
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', (request: FastifyRequest, payload: IncomingMessage, done: (error: Error | null, body?: Buffer | null) => void) => {
     // Compressed it is not read either: a bomb needs a decoder.

@@ -1,17 +1,17 @@
 import type { FastifyInstance } from 'fastify'
 import type { Task } from '../../domain/ledger.ts'
 import { endOf, type TaskEvent } from '../../domain/status-poller.ts'
-import type { FeedCursor, FeedRequest, SubjectFeed, Watching } from '../../domain/task-watcher.ts'
+import type { FeedCursor, FeedRequest, SubjectEvents, TaskWatchers } from '../../domain/task-watcher.ts'
 import { instant } from '../../domain/time.ts'
-import type { Context } from '../context.ts'
+import type { RequestContext } from '../context.ts'
 import type { ReadRoute } from '../read-route.ts'
 import type { EventStream, EventStreams, ServerEvent } from '../sse.ts'
 import type { ResultsOf } from './results.ts'
 
 export interface EventRoutesOptions {
   readonly readRoute: ReadRoute
-  readonly watching: Watching
-  readonly feed: (request: FeedRequest) => SubjectFeed
+  readonly watching: TaskWatchers
+  readonly feed: (request: FeedRequest) => SubjectEvents
   readonly streams: EventStreams
   readonly resultsOf: ResultsOf
   readonly now: () => number
@@ -47,7 +47,7 @@ export function eventRoutes (app: FastifyInstance, options: EventRoutesOptions):
   })
 }
 
-function streamTask (task: Task, seen: string | null, options: EventRoutesOptions, context: Context): void {
+function streamTask (task: Task, seen: string | null, options: EventRoutesOptions, context: RequestContext): void {
   const stream = options.streams.open(context, { closed: () => stop() })
   let isFirst = true
   const stop = options.watching.task(task, event => {
@@ -68,9 +68,9 @@ function sendEnd (event: TaskEvent, stream: EventStream, { resultsOf }: EventRou
  * Ids are cursors. With its end come the results of a task: the first of the two events has the id of what was told
  * before, so that a reader that is cut between them hears of the end again.
  */
-function streamSubject ({ streams, feed, resultsOf }: EventRoutesOptions, context: Context): void {
+function streamSubject ({ streams, feed, resultsOf }: EventRoutesOptions, context: RequestContext): void {
   const { call: { session, plan } } = context
-  const stream = streams.open(context, { closed: () => tasks.stop(), beat: () => tasks.look() })
+  const stream = streams.open(context, { closed: () => tasks.stop(), beat: () => tasks.refresh() })
   const tasks = feed({
     subject: session.subject,
     permits: model => session.permits(model) && plan.permits(model),
@@ -83,7 +83,7 @@ function streamSubject ({ streams, feed, resultsOf }: EventRoutesOptions, contex
     resync: (from, mark) =>
       stream.send({ type: 'resync', id: cursorId(mark, ''), data: JSON.stringify({ since: instant(from) }) })
   })
-  tasks.look()
+  tasks.refresh()
 }
 
 /** One event, or two: with its end come the results of a task. */
@@ -99,7 +99,7 @@ function stateId ({ state }: TaskEvent): string {
   return state.slice(0, 64).replaceAll(/[^\w-]/g, '_')
 }
 
-function lastEventId ({ request }: Context): string | null {
+function lastEventId ({ request }: RequestContext): string | null {
   const id = request.headers['last-event-id']
   return typeof id === 'string' ? id : null
 }

@@ -76,7 +76,7 @@ const reserved = /^\/(?:api\/v1|v1|v1beta|gateway|livez|readyz|metrics)(?:\/|$)/
  */
 export function staticFileRoutes (app: FastifyInstance, root: string): void {
   // A browser keeps what it has and asks each time whether that is still good: names need not change with their content.
-  const options: SendOptions = { root, dotfiles: 'ignore', cacheControl: false, onFile: holdInside(root) }
+  const options: SendOptions = { root, dotfiles: 'ignore', cacheControl: false, onFile: assertInside(root) }
 
   app.route({
     method: ['GET', 'HEAD'],
@@ -93,7 +93,7 @@ export function staticFileRoutes (app: FastifyInstance, root: string): void {
 }
 
 /** What a link within the folder leads to may be anything of this machine. */
-function holdInside (folder: string) {
+function assertInside (folder: string) {
   return async (path: string): Promise<void> => {
     // A file that is gone by now is as little there as one outside.
     const [root, file] = await Promise.all([folder, path].map(name => realpath(name).catch(() => '')))

@@ -4,7 +4,7 @@ import type { KeyRing } from '../../domain/key-ring.ts'
 import type { PatientLedger } from '../../domain/ledger-client.ts'
 import { creditsFrom, creditsLeft, leastLeft, nothingSpent } from '../../domain/ledger.ts'
 import { periodAt } from '../../domain/policy.ts'
-import { type SlotSearch, type StatusDesk, taskEnding } from '../../domain/status-poller.ts'
+import { type SlotSearch, type StatusPoller, refreshTask } from '../../domain/status-poller.ts'
 import type { Store } from '../../domain/store.ts'
 import { balancePath, batchOperations, type Operation, operations, type Upstream } from '../../domain/upstream.ts'
 import { admitStatus, admitSubmit, guestProver } from '../admit.ts'
@@ -14,18 +14,18 @@ import {
   settleBatchStatus
 } from '../batches.ts'
 import { forwardStatus, forwardSubmit } from '../forward.ts'
-import { type Entrance, mirror } from '../pipeline.ts'
+import { type Guards, proxyRoute } from '../pipeline.ts'
 import { largeBodies, type Rates } from '../rates.ts'
 import type { ReadRoute } from '../read-route.ts'
 import type { Earliest } from '../repeats.ts'
 import { settleStatus, settleSubmit } from '../settle.ts'
 
 export interface MirrorOptions {
-  readonly entrance: Entrance
+  readonly entrance: Guards
   readonly readRoute: ReadRoute
   readonly upstream: Upstream
   readonly keys: KeyRing
-  readonly desk: StatusDesk
+  readonly desk: StatusPoller
   readonly slots: SlotSearch
   readonly store: Pick<Store, 'ledger' | 'repeats' | 'accounts'>
   readonly earliest: Earliest
@@ -42,14 +42,14 @@ export function mirrorRoutes (app: FastifyInstance, options: MirrorOptions): voi
   const { submits, lookAtSubmits, polls, misses, replays } = rates
   const owners = ownership(ledger, misses)
 
-  const submit = (operation: Operation) => mirror(operation, entrance, {
+  const submit = (operation: Operation) => proxyRoute(operation, entrance, {
     beforeBody: largeBodies({ lookAtRate: lookAtSubmits, accounts, isFree: rules.isFree, now }),
     authorize: authorizeSubmit(operation, owners, rules),
     admit: admitSubmit({ prove: guestProver(guests), submits, replays, ledger, repeats, earliest, keys, slots, now }),
     forward: forwardSubmit({ operation, upstream, keys }, ledger, patient),
     settle: settleSubmit(patient)
   })
-  const status = (operation: Operation) => mirror(operation, entrance, {
+  const status = (operation: Operation) => proxyRoute(operation, entrance, {
     beforeBody: null,
     authorize: authorizeStatus(operation, owners),
     admit: admitStatus(polls),
@@ -79,16 +79,16 @@ export function batchRoutes (app: FastifyInstance, options: MirrorOptions): void
   const { submits, lookAtSubmits, polls, misses, replays } = rates
   const owners = ownership(ledger, misses)
   const together = reservations(ledger, patient)
-  const end = taskEnding({ ledger, desk })
+  const end = refreshTask({ ledger, desk })
 
-  const submit = (operation: Operation) => mirror(operation, entrance, {
+  const submit = (operation: Operation) => proxyRoute(operation, entrance, {
     beforeBody: largeBodies({ lookAtRate: lookAtSubmits, accounts, isFree: rules.isFree, now }),
     authorize: authorizeBatch(operation, owners, rules),
     admit: admitBatch({ submits, replays, repeats, earliest, keys, slots, now }, together),
     forward: forwardBatch({ operation, upstream, keys }, together),
     settle: settleBatch(ledger, patient)
   })
-  const status = (operation: Operation) => mirror(operation, entrance, {
+  const status = (operation: Operation) => proxyRoute(operation, entrance, {
     beforeBody: null,
     authorize: authorizeBatchStatus(operation, owners),
     admit: admitStatus(polls),

@@ -5,7 +5,7 @@ import {
   type CreditAccounts, type CreditBalance, creditsFrom, creditsLeft, nothingSpent, type SessionSpent
 } from '../../domain/ledger.ts'
 import { microcredits, type Microcredits, periodAt, type Plan } from '../../domain/policy.ts'
-import type { Live, Secret } from '../../domain/secret.ts'
+import type { SecretRef, Secret } from '../../domain/secret.ts'
 import {
   budgetOf, endedEverywhereMs, isAppOrigin, type IssueTimes, isTrustworthy, isWebOrigin, readAddressRange,
   type Revocations, scopes, type Session, type SessionIssuer, type SessionRequest, type SessionVerifier
@@ -17,7 +17,7 @@ import { type Authenticate, isForeignPage, isSame, type OwnOrigin } from '../aut
 import { checkQuery } from '../authorize.ts'
 import { contextOf } from '../context.ts'
 import { serverTokenOf, wrongToken } from '../credential.ts'
-import { withSlowBodies } from '../pipeline.ts'
+import { reauthenticateAfterSlowBody } from '../pipeline.ts'
 import type { Rates } from '../rates.ts'
 import type { ReadRoute } from '../read-route.ts'
 import { holdAddress } from '../receive.ts'
@@ -74,7 +74,7 @@ export interface SessionRoutesOptions extends Clock {
   /** All who vouch for sessions. */
   readonly verifiers: readonly SessionVerifier[]
   /** What the app's backend mints sessions with; `undefined`: minting is off. */
-  readonly issuerToken: Live<Secret | undefined>
+  readonly issuerToken: SecretRef<Secret | undefined>
   readonly revocations: Revocations
   readonly times: Pick<IssueTimes, 'end'>
   readonly accounts: CreditAccounts
@@ -95,7 +95,7 @@ export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptio
   app.post<{ Body: SessionRequestBody }>('/gateway/sessions', {
     config: { operation: 'mintSession', opensWith: 'issuer token' },
     schema: { body },
-    ...withSlowBodies(authenticateIssuer(options), elapsed)
+    ...reauthenticateAfterSlowBody(authenticateIssuer(options), elapsed)
   }, async (request, reply) => {
     const asked = readSessionRequest(request.body, options.defaultTtlSeconds)
     if (!plans.has(asked.plan)) throw badRequest(`There is no plan ${JSON.stringify(asked.plan)}.`)
@@ -231,10 +231,10 @@ export function cookieSessionRoutes (app: FastifyInstance, options: CookieSessio
   app.post('/gateway/sessions/cookie', {
     config: { operation: 'swapSession' },
     schema: { body: noBody },
-    ...withSlowBodies(authenticate, options.elapsed)
+    ...reauthenticateAfterSlowBody(authenticate, options.elapsed)
   }, async (request, reply) => {
     const { call, call: { session } } = contextOf(request, reply)
-    holdSwap(session, request, ownOrigin(request))
+    assertSwap(session, request, ownOrigin(request))
     call.stage = 'admit'
     await rates.sessions(request, session.subject)
     const printed = await cookie.print(session)
@@ -252,7 +252,7 @@ export function cookieSessionRoutes (app: FastifyInstance, options: CookieSessio
  * A page that has a cookie set for its own session would have its visitors work in that. And a browser that is not on
  * https drops the cookie without a word: the page is told, and keeps its token.
  */
-function holdSwap ({ isCookie }: Session, request: FastifyRequest, own: string | null): void {
+function assertSwap ({ isCookie }: Session, request: FastifyRequest, own: string | null): void {
   if (isCookie) throw badRequest('Send the session token to swap as Authorization: Bearer.')
   if (isForeignPage(request, own)) throw gatewayError('GW_ORIGIN_DENIED', { about: 'A cookie is for pages of the gateway\'s own origin.' })
   if (own === null || !isTrustworthy(new URL(own))) {

@@ -4,7 +4,7 @@ import type { ListedPrice, Model } from '../../domain/policy.ts'
 import { openCursor, sealCursor, type TaskRecord, type TaskRecords } from '../../domain/records.ts'
 import { instant } from '../../domain/time.ts'
 import { badRequest } from '../../errors.ts'
-import type { SessionCall } from '../context.ts'
+import type { SessionRequestState } from '../context.ts'
 import type { ReadRoute } from '../read-route.ts'
 import type { ResultsOf } from './results.ts'
 
@@ -24,7 +24,7 @@ const maxLimit = 100
  */
 export function taskRoutes (app: FastifyInstance, { readRoute, records, ledger, resultsOf }: TaskRoutesOptions): void {
   /** Of models that this session may use, as for the results themselves. */
-  const linksOf = async (record: TaskRecord, { session, plan }: SessionCall): Promise<readonly string[]> => {
+  const linksOf = async (record: TaskRecord, { session, plan }: SessionRequestState): Promise<readonly string[]> => {
     const { taskId, model, state } = record
     if (taskId === null || state !== 'success' || !session.permits(model) || !plan.permits(model)) return []
     return linksIn(await ledger.taskOf(taskId), resultsOf)

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { readEnvelope, readSubmitAnswer, readSubmitFailure } from '../../../src/domain/answers.ts'
-import { castsDoubt, readProbe } from '../../../src/domain/key-ring.ts'
+import { needsVerification, readProbe } from '../../../src/domain/key-ring.ts'
 import { UpstreamFailure } from '../../../src/domain/upstream.ts'
 
 const answer = (status: number, body: unknown) => ({
@@ -53,11 +53,11 @@ t.test('only a connection that never stood means that nothing was sent', async t
 })
 
 t.test('401, 402, 403 and a balance error cast doubt on the key, other answers do not', async t => {
-  for (const status of [401, 402, 403]) t.ok(castsDoubt(status, ''))
-  t.ok(castsDoubt(400, 'Insufficient credits'))
-  t.ok(castsDoubt(400, 'insufficient_balance'))
-  t.notOk(castsDoubt(400, 'Invalid request'))
-  t.notOk(castsDoubt(429, 'Insufficient credits'))
+  for (const status of [401, 402, 403]) t.ok(needsVerification(status, ''))
+  t.ok(needsVerification(400, 'Insufficient credits'))
+  t.ok(needsVerification(400, 'insufficient_balance'))
+  t.notOk(needsVerification(400, 'Invalid request'))
+  t.notOk(needsVerification(429, 'Insufficient credits'))
 })
 
 t.test('a probe is read by status, body code and balance', async t => {

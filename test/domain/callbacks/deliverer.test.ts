@@ -1,13 +1,13 @@
 import t from 'tap'
 import { Secret } from '../../../src/domain/secret.ts'
 import {
-  callbackHosts, type Courier, deliverer, type Delivery, type DeliveryAttempt, type DueDelivery, messageId, retryMs
+  callbackHosts, type WebhookSender, webhookDispatcher, type Delivery, type DeliveryAttempt, type DueDelivery, messageId, retryMs
 } from '../../../src/domain/webhooks.ts'
 import { clock } from '../../helpers/clock.ts'
 import { until } from '../../helpers/until.ts'
 
 /** A deliverer over a list in memory, whose store and courier do what the test says. */
-function fixture (count: number, { bring, attempted }: { bring?: Courier['bring'], attempted?: () => Promise<void> } = {}) {
+function fixture (count: number, { bring, attempted }: { bring?: WebhookSender['send'], attempted?: () => Promise<void> } = {}) {
   const time = clock()
   const due = new Map(Array.from({ length: count }, (_, index): [string, DueDelivery] => {
     const taskId = `task ${index}`
@@ -17,7 +17,7 @@ function fixture (count: number, { bring, attempted }: { bring?: Courier['bring'
   const troubles: unknown[] = []
   const brought: string[] = []
   let closings = 0
-  const it = deliverer({
+  const it = webhookDispatcher({
     deliveries: {
       due: async limit => [...due.values()].slice(0, limit),
       async attempted (taskId, attempt, nextAt) {
@@ -28,7 +28,7 @@ function fixture (count: number, { bring, attempted }: { bring?: Courier['bring'
       of: async (): Promise<Delivery | null> => null
     },
     courier: {
-      async bring (letter) {
+      async send (letter) {
         brought.push(letter.headers['webhook-id']!)
         return await bring?.(letter) ?? { status: 200, error: null }
       },
@@ -46,10 +46,10 @@ function fixture (count: number, { bring, attempted }: { bring?: Courier['bring'
 t.test('a store that does not keep an attempt has it made again, and the rest goes on', async t => {
   let failures = 1
   const { it, kept, troubles, brought } = fixture(3, { attempted: async () => { if (failures-- > 0) throw new Error('store down') } })
-  await it.round()
+  await it.runOnce()
   await until('two of them', () => kept.length === 2)
   t.match(troubles, [{ message: 'store down' }])
-  await it.round()
+  await it.runOnce()
   await until('the third', () => kept.length === 3)
   t.equal(brought.length, 4)
   t.equal(new Set(brought).size, 3)
@@ -58,8 +58,8 @@ t.test('a store that does not keep an attempt has it made again, and the rest go
 t.test('what is under way is not begun again, and rounds do not run beside each other', async t => {
   const gate = Promise.withResolvers<void>()
   const { it, kept, brought } = fixture(5, { bring: async () => { await gate.promise; return { status: 204, error: null } } })
-  await Promise.all([it.round(), it.round(), it.round()])
-  await it.round()
+  await Promise.all([it.runOnce(), it.runOnce(), it.runOnce()])
+  await it.runOnce()
   t.equal(brought.length, 5)
   gate.resolve()
   await until('all', () => kept.length === 5)
@@ -70,20 +70,20 @@ t.test('a failed round after an attempt is told, and not lost', async t => {
   let rounds = 0
   const troubles: unknown[] = []
   const many = Array.from({ length: 40 }, (_, index): DueDelivery => ({ taskId: `${index}`, url: 'https://app.example/', attempts: [], nextAt: 0, body: Buffer.alloc(0) }))
-  const it = deliverer({
+  const it = webhookDispatcher({
     deliveries: {
       async due () { if (++rounds > 1) throw new Error('store down'); return many },
       async attempted () {},
       of: async () => null
     },
-    courier: { bring: async () => ({ status: 200, error: null }), async close () {} },
+    courier: { send: async () => ({ status: 200, error: null }), async close () {} },
     hosts: callbackHosts(['app.example']),
     secrets: { current: [] },
     now: Date.now,
     onGivenUp: () => {},
     onTrouble: error => troubles.push(error)
   })
-  await it.round()
+  await it.runOnce()
   await until('the trouble', () => troubles.length > 0)
   t.match(troubles[0], { message: 'store down' })
 })
@@ -91,12 +91,12 @@ t.test('a failed round after an attempt is told, and not lost', async t => {
 t.test('once it is closed nothing is begun, and what was under way is not noted: it is done again by whoever is next', async t => {
   const gate = Promise.withResolvers<void>()
   const { it, kept, brought, closings } = fixture(25, { bring: async () => { await gate.promise; return { status: null, error: 'broken' } } })
-  await it.round()
+  await it.runOnce()
   t.equal(brought.length, 20)
   const closed = it.close()
   gate.resolve()
   await closed
-  await it.round()
+  await it.runOnce()
   t.equal(closings(), 1)
   t.equal(brought.length, 20)
   t.same(kept, [])
@@ -104,7 +104,7 @@ t.test('once it is closed nothing is begun, and what was under way is not noted:
 
 t.test('a round that was waiting for the store when it was closed begins nothing', async t => {
   const { it, brought } = fixture(2)
-  const round = it.round()
+  const round = it.runOnce()
   await it.close()
   await round
   t.same(brought, [])

@@ -1,6 +1,6 @@
 import t from 'tap'
 import {
-  keyRing, keyTrouble, limitedMs, type Probe, probeIntervalMs, restMs, type Verdict
+  keyRing, keyTrouble, limitedMs, type Probe, probeIntervalMs, restMs, type ProbeResult
 } from '../../../src/domain/key-ring.ts'
 import { Secret } from '../../../src/domain/secret.ts'
 import { retryAfterMs } from '../../../src/domain/time.ts'
@@ -16,7 +16,7 @@ function keyOf (index: number): UpstreamKey {
 function ring (count: number) {
   const time = clock()
   const keys = Array.from({ length: count }, (_, index) => keyOf(index))
-  const verdicts = new Map<string, Verdict>()
+  const verdicts = new Map<string, ProbeResult>()
   const balances = new Map<string, number>()
   const probes: string[] = []
   const changes: string[] = []
@@ -44,17 +44,17 @@ t.test('keys take turns: the one that rested longest is next', async t => {
   const { ring: it, keys, verdicts, time } = ring(3)
   t.same([1, 2, 3, 4].map(() => it.choose('m')?.id), ['key-0', 'key-1', 'key-2', 'key-0'])
   verdicts.set('key-1', 'empty')
-  await it.doubt(keys[1]!)
+  await it.verify(keys[1]!)
   t.same([1, 2, 3].map(() => it.choose('m')?.id), ['key-2', 'key-0', 'key-2'])
   verdicts.delete('key-1')
   time.advance(probeIntervalMs)
-  await it.doubt(keys[1]!)
+  await it.verify(keys[1]!)
   t.same([1, 2, 3].map(() => it.choose('m')?.id), ['key-1', 'key-0', 'key-2'], 'the one that was away has rested longest')
 })
 
 t.test('a doubt that the probe does not share leaves the key in use', async t => {
   const { ring: it, keys, changes } = ring(1)
-  t.equal(await it.doubt(keys[0]!), 'fine')
+  t.equal(await it.verify(keys[0]!), 'fine')
   t.equal(it.choose('m')?.id, 'key-0')
   t.same(changes, [])
 })
@@ -65,9 +65,9 @@ t.test('a key that is refused or has no money is benched, and the operator is to
     const start = time.now()
     time.advance(1000)
     verdicts.set('key-0', verdict)
-    t.equal(await it.doubt(keys[0]!), verdict)
+    t.equal(await it.verify(keys[0]!), verdict)
     time.advance(1000)
-    t.equal(await it.doubt(keys[0]!), verdict)
+    t.equal(await it.verify(keys[0]!), verdict)
     t.same(changes, [`key-0 ${verdict}`])
     t.same([it.choose('m')?.id, it.choose('m')?.id], ['key-1', 'key-1'], 'the others serve')
     t.same(it.states(), [
@@ -81,44 +81,44 @@ t.test('a key that is refused or has no money is benched, and the operator is to
 t.test('an unclear probe benches nobody', async t => {
   const { ring: it, keys, verdicts } = ring(1)
   verdicts.set('key-0', 'unclear')
-  t.equal(await it.doubt(keys[0]!), 'unclear')
+  t.equal(await it.verify(keys[0]!), 'unclear')
   t.equal(it.choose('m')?.id, 'key-0')
 })
 
 t.test('concurrent doubts share one probe, and a key is probed at most once in ten seconds', async t => {
   const { ring: it, keys, probes, time } = ring(1)
-  await Promise.all([1, 2, 3].map(() => it.doubt(keys[0]!)))
+  await Promise.all([1, 2, 3].map(() => it.verify(keys[0]!)))
   time.advance(probeIntervalMs - 1)
-  await it.doubt(keys[0]!)
+  await it.verify(keys[0]!)
   t.equal(probes.length, 1)
   time.advance(1)
-  await it.doubt(keys[0]!)
+  await it.verify(keys[0]!)
   t.equal(probes.length, 2)
 })
 
 t.test('the balance is what the last probe told', async t => {
   const { ring: it, keys, verdicts, balances, time } = ring(1)
   balances.set('key-0', 74.87)
-  await it.doubt(keys[0]!)
+  await it.verify(keys[0]!)
   t.match(it.states(), [{ balance: 74.87 }])
   balances.delete('key-0')
   verdicts.set('key-0', 'unclear')
   time.advance(probeIntervalMs)
-  await it.doubt(keys[0]!)
+  await it.verify(keys[0]!)
   t.match(it.states(), [{ state: 'ready', balance: null }])
 })
 
 t.test('a benched key comes back by itself once the upstream takes it again', async t => {
   const { ring: it, keys, verdicts, changes, time } = ring(1)
   verdicts.set('key-0', 'empty')
-  await it.doubt(keys[0]!)
+  await it.verify(keys[0]!)
   t.equal(it.choose('m'), undefined)
   t.equal(it.readyInMs(), probeIntervalMs)
   verdicts.set('key-0', 'fine')
   time.advance(probeIntervalMs)
   t.equal(it.readyInMs(), 0)
   t.equal(it.choose('m'), undefined, 'who misses it makes the ring ask')
-  await it.doubt(keys[0]!)
+  await it.verify(keys[0]!)
   t.equal(it.choose('m')?.id, 'key-0')
   t.same(changes, ['key-0 empty', 'key-0 ready'])
 })
@@ -199,22 +199,22 @@ t.test('one of all keys is always shown as ready, unless all are benched', async
   for (const [index, seconds] of [30, 20, 40].entries()) it.learn(keys[index]!, 'm', 'limited', String(seconds))
   t.match(it.states(), [{ state: 'resting' }, { state: 'ready', since: start, restingUntil: null }, { state: 'resting' }])
   verdicts.set('key-1', 'refused')
-  await it.doubt(keys[1]!)
+  await it.verify(keys[1]!)
   t.match(it.states(), [{ state: 'ready' }, { state: 'refused' }, { state: 'resting' }])
   it.replace([keys[2]!])
   t.match(it.states(), [{ state: 'draining' }, { state: 'draining' }, { state: 'ready' }])
   verdicts.set('key-2', 'empty')
-  await it.doubt(keys[2]!)
+  await it.verify(keys[2]!)
   t.match(it.states(), [{ state: 'draining' }, { state: 'draining' }, { state: 'empty' }])
 })
 
 t.test('when all keys are benched, the wait is that of the first to be asked about again', async t => {
   const { ring: it, keys, verdicts, time } = ring(2)
   for (const { id } of keys) verdicts.set(id, 'refused')
-  await it.doubt(keys[0]!)
+  await it.verify(keys[0]!)
   t.equal(it.readyInMs(), 0, 'one is ready')
   time.advance(3000)
-  await it.doubt(keys[1]!)
+  await it.verify(keys[1]!)
   t.equal(it.choose('m'), undefined)
   t.equal(it.readyInMs(), probeIntervalMs - 3000)
 })
@@ -255,14 +255,14 @@ t.test('a key that was replaced takes no submit, and serves its tasks as long as
   t.ok(it.byId('key-2'))
   t.equal(it.states().length, 2)
   it.learn(keys[0]!, 'm', 'denied')
-  t.equal(await it.doubt(keys[0]!), 'unclear', 'nobody asks about a key that is no more')
+  t.equal(await it.verify(keys[0]!), 'unclear', 'nobody asks about a key that is no more')
   t.same(probes, [])
 })
 
 t.test('a key that comes back is as it was, also benched', async t => {
   const { ring: it, keys, verdicts, time, probes } = ring(2)
   verdicts.set('key-1', 'refused')
-  await it.doubt(keys[1]!)
+  await it.verify(keys[1]!)
   it.replace([keyOf(2)])
   it.choose('m')
   time.advance(probeIntervalMs)
@@ -275,9 +275,9 @@ t.test('a key that comes back is as it was, also benched', async t => {
   t.equal(it.byId('key-0'), keys[0])
   t.same([it.choose('m')?.id, it.choose('m')?.id], ['key-0', 'key-0'])
   verdicts.delete('key-1')
-  await it.doubt(keys[1]!)
+  await it.verify(keys[1]!)
   time.advance(probeIntervalMs)
-  await it.doubt(keys[1]!)
+  await it.verify(keys[1]!)
   t.equal(it.choose('m')?.id, 'key-1')
 })
 

@@ -5,8 +5,8 @@ import { keyRing } from '../../../src/domain/key-ring.ts'
 import { Secret } from '../../../src/domain/secret.ts'
 import type { UpstreamKey } from '../../../src/domain/upstream.ts'
 import { isGatewayError } from '../../../src/errors.ts'
-import { type AdmittedSubmit, keyFor } from '../../../src/http/admit.ts'
-import type { Context } from '../../../src/http/context.ts'
+import { type ReservedSubmit, keyFor } from '../../../src/http/admit.ts'
+import type { RequestContext } from '../../../src/http/context.ts'
 import { withKeys } from '../../../src/http/forward.ts'
 import { clock } from '../../helpers/clock.ts'
 import { random } from '../../helpers/random.ts'
@@ -58,7 +58,7 @@ async function played (count: number, { revoked, empty, forbidden }: World, even
   const said: Array<'accepted' | 'refused' | 'turned away'> = []
   for (const { afterMs, model, status, retryAfter } of events) {
     time.advance(afterMs)
-    const forward = withKeys(ring, async (_order: AdmittedSubmit, { id }): Promise<SubmitOutcome> => {
+    const forward = withKeys(ring, async (_order: ReservedSubmit, { id }): Promise<SubmitOutcome> => {
       if (revoked.has(Number(id)) || forbidden.has(`${id} ${model}`)) return refusal(401)
       if (empty.has(Number(id))) return refusal(402)
       if (status !== null) return refusal(status, retryAfter)
@@ -66,7 +66,7 @@ async function played (count: number, { revoked, empty, forbidden }: World, even
     })
     try {
       const key = keyFor({ keyId: undefined, model }, ring)
-      const { kind } = await forward({ model, key } as AdmittedSubmit, { call: {} } as Context)
+      const { kind } = await forward({ model, key } as ReservedSubmit, { call: {} } as RequestContext)
       said.push(kind === 'accepted' ? 'accepted' : 'refused')
     } catch (error) {
       if (!isGatewayError(error) || error.code !== 'GW_NO_KEY') throw error

@@ -1,9 +1,9 @@
 import t from 'tap'
 import { meteredLedger } from '../../../src/domain/ledger-client.ts'
-import type { Demand, TaskLedger } from '../../../src/domain/ledger.ts'
+import type { ReserveRequest, TaskLedger } from '../../../src/domain/ledger.ts'
 import { gatewayError } from '../../../src/errors.ts'
 
-const demand: Demand = {
+const demand: ReserveRequest = {
   subject: 'app:alice', operation: 'generateTask', model: 'suno', keyId: 'k', microcredits: 5, refundable: true, periodStart: 0, creditLimit: null, taskLimit: 1
 }
 const answer = Buffer.from('{}')

@@ -1,12 +1,12 @@
 import t from 'tap'
 import { patientLedger } from '../../../src/domain/ledger-client.ts'
-import type { ReservationId, Step, TaskLedger } from '../../../src/domain/ledger.ts'
+import type { ReservationId, Transition, TaskLedger } from '../../../src/domain/ledger.ts'
 import { gatewayError } from '../../../src/errors.ts'
 import { clock } from '../../helpers/clock.ts'
 
 function patient (advance: TaskLedger['advance']) {
   const time = clock()
-  const alarms: Array<[ReservationId, Step]> = []
+  const alarms: Array<[ReservationId, Transition]> = []
   return {
     alarms,
     it: patientLedger({
@@ -34,7 +34,7 @@ t.test('a step is tried until the store is back', async t => {
 
 t.test('after ten seconds the step is kept, the operator told, and the outcome called unknown', async t => {
   let isDown = true
-  const written: Step[] = []
+  const written: Transition[] = []
   const { it, alarms } = patient(async (_id, step) => {
     if (isDown) throw down()
     written.push(step)
@@ -43,13 +43,13 @@ t.test('after ten seconds the step is kept, the operator told, and the outcome c
   const claim = { to: 'claimed', taskId: 'a' } as const
   await t.rejects(it.advance('1', claim), { code: 'GW_OUTCOME_UNKNOWN', detail: { shouldRetry: false } })
   t.same(alarms, [['1', claim]])
-  t.equal(it.owed, 1)
+  t.equal(it.pending, 1)
   await t.rejects(it.retry(), { code: 'GW_STORE_DOWN' })
-  t.equal(it.owed, 1, 'nothing is dropped')
+  t.equal(it.pending, 1, 'nothing is dropped')
   isDown = false
   await it.retry()
   t.same(written, [claim])
-  t.equal(it.owed, 0)
+  t.equal(it.pending, 0)
 })
 
 t.test('an error that time does not heal is not waited for', async t => {
@@ -63,12 +63,12 @@ t.test('the end of a reservation without a task is kept and written later, with 
     written.push(`${id} ${to}`)
     return true
   })
-  it.owe('1', { to: 'released' })
-  it.owe('2', { to: 'unknown' })
+  it.enqueue('1', { to: 'released' })
+  it.enqueue('2', { to: 'unknown' })
   await it.retry()
   t.same(written, ['1 released', '2 unknown'])
-  for (let id = 0; id < 10_001; id++) it.owe(String(id), { to: 'released' })
-  t.equal(it.owed, 10_000)
+  for (let id = 0; id < 10_001; id++) it.enqueue(String(id), { to: 'released' })
+  t.equal(it.pending, 10_000)
   t.same(alarms, [])
 })
 
@@ -89,5 +89,5 @@ t.test('somebody in a hurry ends all waits after one more try, and lets no other
   await t.rejects(it.advance('2', { to: 'unknown' }), { code: 'GW_OUTCOME_UNKNOWN' })
   t.same(tries, ['1', '1', '2'])
   t.same(alarms, ['1', '2'])
-  t.equal(it.owed, 2)
+  t.equal(it.pending, 2)
 })

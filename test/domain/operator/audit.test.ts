@@ -1,5 +1,5 @@
 import t from 'tap'
-import { type AuditEntry, type AuditTrail, refusals, settingsRecord } from '../../../src/domain/audit.ts'
+import { type AuditEntry, type AuditTrail, rejectionCounter, settingsRecord } from '../../../src/domain/audit.ts'
 import { gatewayError } from '../../../src/errors.ts'
 import { clock } from '../../helpers/clock.ts'
 
@@ -28,7 +28,7 @@ const mint: AuditEntry = { at: 1, kind: 'mint', actor: 'issuer', subject: 'app:a
 t.test('refusals to more subjects than there are rows are counted without their names', async t => {
   const audit = trail()
   const time = clock()
-  const refused = refusals({ trail: audit, now, elapsed: time.elapsed, maxRows: 2 })
+  const refused = rejectionCounter({ trail: audit, now, elapsed: time.elapsed, maxRows: 2 })
   for (const name of ['a', 'b', 'c', 'd', 'a']) refused.count('GW_RATE_LIMITED', 'admit', `app:${name}`)
   refused.count('GW_RATE_LIMITED', 'admit', null)
   await refused.flush()
@@ -43,7 +43,7 @@ t.test('refusals to more subjects than there are rows are counted without their 
 t.test('of one code and subject there is a row at once, and then one an hour', async t => {
   const audit = trail()
   const time = clock()
-  const refused = refusals({ trail: audit, now, elapsed: time.elapsed, maxRows: 10 })
+  const refused = rejectionCounter({ trail: audit, now, elapsed: time.elapsed, maxRows: 10 })
   for (let round = 0; round < 720; round++) {
     for (let count = 0; count < 10; count++) refused.count('GW_BAD_SESSION', 'authenticate', null)
     await refused.flush()
@@ -63,7 +63,7 @@ t.test('of one code and subject there is a row at once, and then one an hour', a
 
 t.test('refusals outlive a store that is down, with those that come meanwhile', async t => {
   const audit = trail()
-  const refused = refusals({ trail: audit, now, elapsed: () => 0, maxRows: 10 })
+  const refused = rejectionCounter({ trail: audit, now, elapsed: () => 0, maxRows: 10 })
   refused.count('GW_BAD_REQUEST', 'authorize', 'app:a')
   refused.count('GW_BAD_REQUEST', 'receive', 'app:a')
   audit.isDown = true

@@ -16,7 +16,7 @@ function rounds (rows: number) {
     states: () => [...ring].map(keyId => ({ keyId }) as KeyStatus),
     byId: (keyId: string) => ring.has(keyId) ? { id: keyId } as UpstreamKey : undefined
   }
-  const { round } = reconciler({
+  const { runOnce: round } = reconciler({
     unfinished: { page: async () => ({ items: [], next: null }) },
     records: {
       async unknowns ({ cursor, limit }) {

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { sqliteStore } from '../../../src/adapters/sqlite/store.ts'
 import { issueTimes } from '../../../src/domain/session.ts'
-import { readTokenWish, tokenDesk } from '../../../src/domain/token-admin.ts'
+import { readTokenWish, personalTokens } from '../../../src/domain/token-admin.ts'
 import { invitations } from '../../../src/domain/tokens.ts'
 import { terms } from '../../contracts/open-books.ts'
 import { clock } from '../../helpers/clock.ts'
@@ -37,7 +37,7 @@ function openDesk (publicUrl: string | undefined = 'https://ai.example') {
   const store = sqliteStore({ path: ':memory:', terms, now: time.now, synchronous: 'normal' })
   t.teardown(() => store.close())
   const office = { ...store, trail: store.audit, now: time.now, times: issueTimes({ revocations: store.revocations, now: time.now }) }
-  return { time, store, desk: tokenDesk({ ...office, ...rules, actor: 'cli', publicUrl }), accept: invitations(office) }
+  return { time, store, desk: personalTokens({ ...office, ...rules, actor: 'cli', publicUrl }), accept: invitations(office) }
 }
 
 t.test('a grace and the life of a link have their bounds', async t => {
@@ -45,7 +45,7 @@ t.test('a grace and the life of a link have their bounds', async t => {
   const { id } = await desk.create({ subject: 'alice' })
   for (const seconds of [-1, 0.5, 30 * 86_400 + 1, NaN]) await t.rejects(desk.rotate(id, seconds), { code: 'GW_BAD_REQUEST', message: /^grace must be from 0 seconds to 30 days\.$/ })
   for (const seconds of [0, 59, 30 * 86_400 + 1]) await t.rejects(desk.invite({ subject: 'bob' }, seconds), { code: 'GW_BAD_REQUEST', message: /^valid must be from 60 seconds to 30 days\.$/ })
-  await t.rejects(tokenDesk({ ...openDesk().store, ...rules, trail: openDesk().store.audit, actor: 'cli', publicUrl: undefined, now: Date.now, times: { next: async () => 0 } }).invite({ subject: 'bob' }),
+  await t.rejects(personalTokens({ ...openDesk().store, ...rules, trail: openDesk().store.audit, actor: 'cli', publicUrl: undefined, now: Date.now, times: { next: async () => 0 } }).invite({ subject: 'bob' }),
     { code: 'GW_BAD_REQUEST', message: /GATEWAY_PUBLIC_URL/ })
 })
 

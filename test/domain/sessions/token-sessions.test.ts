@@ -1,8 +1,8 @@
 import t, { type Test } from 'tap'
 import { sqliteStore } from '../../../src/adapters/sqlite/store.ts'
-import { type Revocations, standInsOf } from '../../../src/domain/session.ts'
+import { type Revocations, cookieRevocationId } from '../../../src/domain/session.ts'
 import {
-  hashOf, newTokenId, printSecret, recentTokens, teamTokens, type Token, type TokenBook, tokenSessions
+  hashOf, newTokenId, printSecret, recentTokens, teamTokens, type Token, type TokenStore, tokenSessions
 } from '../../../src/domain/tokens.ts'
 import { gatewayError } from '../../../src/errors.ts'
 import { terms } from '../../contracts/open-books.ts'
@@ -18,7 +18,7 @@ function open (t: Test, time: Clock) {
   const store = sqliteStore({ path: ':memory:', terms, now: time.now, synchronous: 'normal' })
   t.teardown(() => store.close())
   const asked = { find: 0, used: 0 }
-  const tokens: TokenBook = {
+  const tokens: TokenStore = {
     ...store.tokens,
     async find (id) {
       asked.find++
@@ -140,11 +140,11 @@ t.test('that a token was used is written once a minute, and nobody waits for it'
   }
   t.equal(asked.used, 2)
   await until('it is written', async () => (await tokens.find(idOf(token)))?.usedAt !== null)
-  const slow: TokenBook = { ...tokens, used: () => new Promise(() => {}) }
+  const slow: TokenStore = { ...tokens, used: () => new Promise(() => {}) }
   const patient = teamTokens({ tokens: slow, revocations: {} as Revocations }, time).tokenSessions
   time.advance(60_000)
   t.ok(await patient.verify(token), 'not for a store that hangs')
-  const failing: TokenBook = { ...tokens, used: async () => { throw gatewayError('GW_STORE_DOWN') } }
+  const failing: TokenStore = { ...tokens, used: async () => { throw gatewayError('GW_STORE_DOWN') } }
   t.ok(await teamTokens({ tokens: failing, revocations: {} as Revocations }, time).tokenSessions.verify(token), 'nor one that fails')
 })
 
@@ -197,7 +197,7 @@ t.test('a cookie ends with what stands in for its session, and not by being swap
   const cookie = { id: 'cookie', rootId: 'bearer', subject: 'app:alice', issuedAt: time.now() }
   await revocations.revoke('bearer', time.now() + 1000)
   t.equal(await revocations.isRevoked(cookie), false, 'as a swap does')
-  await revocations.revoke(standInsOf('bearer'), time.now() + 1000)
+  await revocations.revoke(cookieRevocationId('bearer'), time.now() + 1000)
   t.equal(await revocations.isRevoked(cookie), true)
   t.equal(await revocations.isRevoked({ ...cookie, rootId: 'other' }), false)
   await revocations.revoke('cookie', time.now() + 1000)

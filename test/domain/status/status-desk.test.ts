@@ -1,8 +1,8 @@
 import t from 'tap'
 import { localEvents, localTurns } from '../../../src/adapters/local.ts'
 import type { KeyChoice } from '../../../src/domain/key-ring.ts'
-import type { Ending, Task } from '../../../src/domain/ledger.ts'
-import { statusDesk, type StatusOutcome, type StatusTurns, type TaskEvent } from '../../../src/domain/status-poller.ts'
+import type { Completion, Task } from '../../../src/domain/ledger.ts'
+import { statusPoller, type StatusOutcome, type PollLeases, type TaskEvent } from '../../../src/domain/status-poller.ts'
 import { type Upstream, type UpstreamAnswer, UpstreamFailure } from '../../../src/domain/upstream.ts'
 import { gatewayError } from '../../../src/errors.ts'
 import { clock } from '../../helpers/clock.ts'
@@ -24,7 +24,7 @@ function oneTask () {
     isDown: false,
     get kept () { return kept },
     set kept (answer) { kept = answer },
-    async settle ({ state, answer }: Ending) {
+    async settle ({ state, answer }: Completion) {
       if (this.isDown) throw gatewayError('GW_STORE_DOWN')
       if (kept !== null) return false
       this.settled.push(state)
@@ -36,7 +36,7 @@ function oneTask () {
 }
 
 /** An upstream that answers when the test says so, and the replicas that share its turns. */
-function desks ({ replicas = 1, turns: given = undefined as StatusTurns | undefined } = {}) {
+function desks ({ replicas = 1, turns: given = undefined as PollLeases | undefined } = {}) {
   const time = clock()
   const timers = crankedTimers(time)
   const calls: Array<{ answer: (text: string, more?: Partial<UpstreamAnswer>) => void, fail: (failure: UpstreamFailure) => void, isCancelled: boolean }> = []
@@ -68,7 +68,7 @@ function desks ({ replicas = 1, turns: given = undefined as StatusTurns | undefi
   const turns = given ?? localTurns({ elapsed: time.elapsed, leaseMs: 120_000 })
   const gone = { ask: (_task: Task, outcome: StatusOutcome) => ({ outcome: Promise.resolve(outcome), cancel () {} }) }
   const options = { upstream, keys, gone, ledger, events, turns, timers, answerMs, intervalOf: () => intervalMs, now: time.now, elapsed: time.elapsed }
-  const [desk, other] = Array.from({ length: Math.max(replicas, 2) }, () => statusDesk(options))
+  const [desk, other] = Array.from({ length: Math.max(replicas, 2) }, () => statusPoller(options))
   /** The next call, when it has been made. */
   const next = async (count: number) => {
     await until(`call ${count}`, () => calls.length >= count)
@@ -119,7 +119,7 @@ t.test('an end is in the ledger before anybody hears of it, and the first one wi
   t.same(ledger.settled, ['success'])
   const ended = desk.ask({ ...task, finalAnswer: Buffer.from('x') })
   t.match(await ended.report, { kind: 'ended', body: Buffer.from('x') })
-  ended.leave()
+  ended.cancel()
 })
 
 t.test('an end that the ledger does not take is passed on all the same', async t => {
@@ -153,7 +153,7 @@ t.test('trouble is told to all who waited, and is nobody\'s after that', async t
   ;(await next(++count)).answer('{"code":200,"data":{"taskId":"another","state":"success"}}')
   t.match(await odd.report, { kind: 'answered' }, 'an answer about another task is passed on, and no more')
   const keyless = desk.ask({ ...task, keyId: 'two' })
-  setImmediate(keyless.leave)
+  setImmediate(keyless.cancel)
   t.same(await keyless.report, { kind: 'failed', code: 'GW_NO_KEY' })
   const { report } = desk.ask(task)
   ;(await next(++count)).answer(said('pending'))
@@ -175,7 +175,7 @@ t.test('a store that is down is told to all who waited, and the turn is free', a
 })
 
 t.test('an answer is not lost when the next turn can not be set', async t => {
-  const turns: StatusTurns = { take: async () => ({ mine: true }), end: async () => { throw gatewayError('GW_STORE_DOWN') } }
+  const turns: PollLeases = { acquire: async () => ({ mine: true }), release: async () => { throw gatewayError('GW_STORE_DOWN') } }
   const { desk, next } = desks({ turns })
   const { report } = desk.ask(task)
   ;(await next(1)).answer(said('pending'))
@@ -186,10 +186,10 @@ t.test('the call goes on while anybody waits for it, and is cancelled with the l
   const { desk, calls, next, time, timers } = desks()
   const [first, second] = [desk.ask(task), desk.ask(task)]
   const call = await next(1)
-  first.leave()
-  first.leave()
+  first.cancel()
+  first.cancel()
   t.notOk(call.isCancelled, 'leaving twice is once')
-  second.leave()
+  second.cancel()
   t.ok(call.isCancelled)
   t.match(await second.report, { kind: 'failed' })
   const again = desk.ask(task)
@@ -200,14 +200,14 @@ t.test('the call goes on while anybody waits for it, and is cancelled with the l
   })
   ;(await next(2)).answer(said('pending'))
   t.match(await again.report, { kind: 'answered' })
-  again.leave()
+  again.cancel()
   t.notOk(calls[1]!.isCancelled, 'what is over is not cancelled')
 })
 
 t.test('who is gone before the call is made costs none', async t => {
   const { desk, next, calls } = desks()
   const gone = desk.ask(task)
-  gone.leave()
+  gone.cancel()
   t.match(await gone.report, { kind: 'failed' })
   t.equal(calls.length, 0)
   const { report } = desk.ask(task)
@@ -241,7 +241,7 @@ t.test('nobody waits for another replica for ever, nor when nobody waits', async
   timers.run()
   t.match(await late.report, { kind: 'failed', code: 'GW_UPSTREAM_TIMEOUT' })
   const gone = other.ask(task)
-  gone.leave()
+  gone.cancel()
   t.match(await gone.report, { kind: 'failed' })
-  first.leave()
+  first.cancel()
 })

@@ -3,7 +3,7 @@ import type { Task } from '../../../src/domain/ledger.ts'
 import type { TaskEnd, TaskRecord } from '../../../src/domain/records.ts'
 import type { TaskEvent } from '../../../src/domain/status-poller.ts'
 import {
-  endsPerPage, type FeedCursor, feedDepth, replayMs, slackMs, subjectFeed, type SubjectWatcher, type TaskWatcher
+  endsPerPage, type FeedCursor, feedDepth, replayMs, slackMs, subjectEvents, type SubjectWatcher, type TaskWatcher
 } from '../../../src/domain/task-watcher.ts'
 import { gatewayError } from '../../../src/errors.ts'
 import { taskEvent } from '../../contracts/task-events.ts'
@@ -48,7 +48,7 @@ function fed (since: FeedCursor | null = null, isOldStore = false) {
   const resyncs: number[] = []
   /** The reader takes so many events more, and then no other until it is let. */
   const reader = { takes: Infinity, room: Promise.withResolvers<void>() }
-  const feed = subjectFeed({
+  const feed = subjectEvents({
     now: time.now,
     ledger: { taskOf },
     records: { tasksOf, endsOf },
@@ -79,7 +79,7 @@ function fed (since: FeedCursor | null = null, isOldStore = false) {
     watchers.get(taskId)?.(event)
     subject?.changed(event)
   }
-  return { feed, time, tasks, watchers, told, marks, resyncs, reader, say, miss: () => subject?.missed(), store, get reads () { return reads } }
+  return { feed, time, tasks, watchers, told, marks, resyncs, reader, say, miss: () => subject?.onGap(), store, get reads () { return reads } }
 }
 
 const final = { state: 'success', isFinal: true } as const
@@ -89,14 +89,14 @@ const rest = (): Promise<void> => new Promise(resolve => { setImmediate(resolve)
 t.test('each unfinished task is followed once, and each end is told once', async t => {
   const { feed, tasks, watchers, told, say } = fed()
   tasks.set('a', {}).set('b', {}).set('old', { ended: true, endedAt: 0 }).set('lost', { stage: 'unknown' }).set('batch', { operation: 'batch' }).set('other', { model: 'suno' })
-  feed.look()
-  feed.look()
+  feed.refresh()
+  feed.refresh()
   await rest()
   t.strictSame([...watchers.keys()].sort(), ['a', 'b'])
   say('a')
   say('a', final)
   say('a', final)
-  feed.look()
+  feed.refresh()
   await rest()
   t.strictSame(told, ['a pending', 'a success'])
 })
@@ -116,17 +116,17 @@ t.test('a mark moves on with each look, and what was missed while the store was 
   it.tasks.set('a', {})
   it.time.advance(1000)
   it.store.isDown = true
-  it.feed.look()
+  it.feed.refresh()
   it.say('a', { state: '' })
   await rest()
   it.store.isDown = false
   it.tasks.set('b', { ended: true })
-  it.feed.look()
+  it.feed.refresh()
   await rest()
   it.say('a')
   t.strictSame(it.told, ['b success', 'a pending'])
   it.time.advance(slackMs)
-  it.feed.look()
+  it.feed.refresh()
   await rest()
   it.say('a')
   t.strictSame(it.marks, [start + slackMs, start + slackMs, start + 1000 + slackMs], 'what may still be written is not said to be over')
@@ -141,7 +141,7 @@ t.test('ends are told the oldest first, each with a mark from which a reader tha
     const it = fed(since)
     for (const [taskId, row] of [...tasks].reverse()) it.tasks.set(taskId, row)
     it.reader.takes = 7
-    it.feed.look()
+    it.feed.refresh()
     await until('it has what it takes', () => it.told.length === Math.min(7, tasks.length - heard.length))
     heard.push(...it.told)
     since = { mark: it.marks.at(-1)!, taskId: it.told.at(-1)!.split(' ')[0]! }
@@ -159,7 +159,7 @@ t.test('a reader that takes its time is sent nothing more, and then the latest o
   for (const taskId of ['old', 'older']) it.tasks.set(taskId, { ended: true })
   it.tasks.set('of another model', { ended: true, model: 'suno', endedAt: clock().now() - 1 })
   it.reader.takes = 1
-  it.feed.look()
+  it.feed.refresh()
   await rest()
   t.strictSame(it.told, ['old success'])
   for (const taskId of ['a', 'b']) it.say(taskId, { state: '' })
@@ -179,17 +179,17 @@ t.test('of ends that are more than a day ago nothing is told, and the reader is 
   const now = clock().now()
   const it = fed({ mark: 1, taskId: 'x' })
   for (const ago of [replayMs, replayMs - 1]) it.tasks.set(String(ago), { ended: true, endedAt: now - ago })
-  it.feed.look()
+  it.feed.refresh()
   await rest()
   t.strictSame([it.resyncs, it.told], [[now - replayMs], [`${replayMs - 1} success`]])
-  it.feed.look()
+  it.feed.refresh()
   await rest()
   t.equal(it.resyncs.length, 1, 'once')
 
   const resyncsOf = async (since: FeedCursor | null, tasks: ReadonlyArray<readonly [string, Row]>): Promise<number> => {
     const it = fed(since)
     for (const [taskId, row] of tasks) it.tasks.set(taskId, row)
-    it.feed.look()
+    it.feed.refresh()
     await until('it has looked', () => it.reads >= Math.min(5, Math.ceil(tasks.length / 100)))
     await rest()
     return it.resyncs.length
@@ -204,9 +204,9 @@ t.test('of ends that are more than a day ago nothing is told, and the reader is 
 t.test('ends that a store has in no order are told all the same', async t => {
   const it = fed({ mark: clock().now() - 1000, taskId: '' }, true)
   it.tasks.set('a', { ended: true }).set('b', { ended: true, endedAt: 0 }).set('c', { ended: true, model: 'suno' })
-  it.feed.look()
+  it.feed.refresh()
   await rest()
-  it.feed.look()
+  it.feed.refresh()
   await rest()
   t.strictSame(it.told, ['a success'])
 })
@@ -227,11 +227,11 @@ t.test('a feed remembers ends that it has told, up to a number', async t => {
 t.test('the first look goes back a long way, later ones do not, unless events were lost', async t => {
   const it = fed()
   for (let count = 0; count < feedDepth + 100; count++) it.tasks.set(String(count), {})
-  it.feed.look()
+  it.feed.refresh()
   await until('all are followed', () => it.watchers.size === feedDepth)
   await rest()
   t.equal(it.reads, 5)
-  it.feed.look()
+  it.feed.refresh()
   await rest()
   t.equal(it.reads, 6)
   it.tasks.set('new', { ended: true, endedAt: it.time.now() + 1 })
@@ -244,11 +244,11 @@ t.test('the first look goes back a long way, later ones do not, unless events we
 t.test('a feed that has stopped tells nothing, and follows nothing', async t => {
   const { feed, tasks, watchers, told, say } = fed()
   tasks.set('a', {}).set('b', {})
-  feed.look()
+  feed.refresh()
   await rest()
   const late = watchers.get('a')!
   tasks.set('ended', { ended: true, endedAt: Infinity })
-  feed.look()
+  feed.refresh()
   feed.stop()
   late(taskEvent({ taskId: 'a', ...final }))
   say('b', final)

@@ -1,7 +1,7 @@
 import t from 'tap'
-import type { Ending, Stage, Task } from '../../../src/domain/ledger.ts'
+import type { Completion, Stage, Task } from '../../../src/domain/ledger.ts'
 import type { TaskRecord } from '../../../src/domain/records.ts'
-import { type EndTask, slotSearch, type StatusDesk, taskEnding } from '../../../src/domain/status-poller.ts'
+import { type RefreshTask, slotSearch, type StatusPoller, refreshTask } from '../../../src/domain/status-poller.ts'
 import { gatewayError } from '../../../src/errors.ts'
 import { clock } from '../../helpers/clock.ts'
 import { crankedTimers } from '../../helpers/timers.ts'
@@ -10,19 +10,19 @@ import { until } from '../../helpers/until.ts'
 /** What is asked, and what is noted without asking. */
 function ending () {
   const asked: string[] = []
-  const noted: Ending[] = []
-  const desk: StatusDesk = {
+  const noted: Completion[] = []
+  const desk: StatusPoller = {
     ask ({ taskId }) {
       asked.push(taskId)
-      return { report: Promise.resolve({ kind: 'failed', code: 'GW_UPSTREAM_TIMEOUT' }), leave () {} }
+      return { report: Promise.resolve({ kind: 'failed', code: 'GW_UPSTREAM_TIMEOUT' }), cancel () {} }
     }
   }
-  const ledger = { async settle (ending: Ending) { return noted.push(ending) > 0 } }
-  return { asked, noted, end: taskEnding({ desk, ledger }) }
+  const ledger = { async settle (ending: Completion) { return noted.push(ending) > 0 } }
+  return { asked, noted, end: refreshTask({ desk, ledger }) }
 }
 
 /** A search over rows that stand there, the newest first; of a task that has left the ledger meanwhile there is a row alone. */
-function searching (rows: readonly Stage[], end: EndTask) {
+function searching (rows: readonly Stage[], end: RefreshTask) {
   const time = clock()
   const timers = crankedTimers(time)
   const seen: number[] = []

@@ -2,7 +2,7 @@ import t from 'tap'
 import { localEvents } from '../../../src/adapters/local.ts'
 import type { Task } from '../../../src/domain/ledger.ts'
 import type { StatusReport, TaskEvent, TaskEvents } from '../../../src/domain/status-poller.ts'
-import { watching } from '../../../src/domain/task-watcher.ts'
+import { taskWatchers } from '../../../src/domain/task-watcher.ts'
 import { gatewayError } from '../../../src/errors.ts'
 import { taskEvent } from '../../contracts/task-events.ts'
 import { clock } from '../../helpers/clock.ts'
@@ -23,7 +23,7 @@ function watched () {
     ask () {
       const question = { ...Promise.withResolvers<StatusReport>(), left: false }
       questions.push(question)
-      return { report: question.promise, leave () { question.left = true } }
+      return { report: question.promise, cancel () { question.left = true } }
     }
   }
   const local = localEvents()
@@ -43,7 +43,7 @@ function watched () {
       return { ...task, finalAnswer: this.ended }
     }
   }
-  const it = watching({ desk, events, ledger, timers, intervalOf: () => intervalMs, now: time.now })
+  const it = taskWatchers({ desk, events, ledger, timers, intervalOf: () => intervalMs, now: time.now })
   const states: string[] = []
   const hear = ({ state }: TaskEvent): void => { states.push(state) }
   const publish = (more: Partial<TaskEvent>): void => events.publish(taskEvent({ at: time.now(), ...more }))
@@ -116,7 +116,7 @@ t.test('who watches a subject hears of all its tasks, and no other\'s', async t 
   const { it, publish, lose } = watched()
   const heard: string[] = []
   let missed = 0
-  const watcher = { changed: ({ taskId, state }: TaskEvent) => { heard.push(taskId + state) }, missed: () => { missed++ } }
+  const watcher = { changed: ({ taskId, state }: TaskEvent) => { heard.push(taskId + state) }, onGap: () => { missed++ } }
   const [leave, other] = [it.subject('app:alice', watcher), it.subject('app:alice', { ...watcher })]
   publish({ state: '' })
   publish({ subject: 'app:bob' })
