@@ -3,6 +3,18 @@ import tseslint from 'typescript-eslint'
 
 export default [
   ...neostandard({ ts: true, ignores: ['dist', '.tap', 'node_modules'] }),
+  {
+    files: ['**/*.ts'],
+    rules: {
+      // What can not be broken is what is said word for word.
+      '@stylistic/max-len': ['error', {
+        code: 120, ignoreStrings: true, ignoreTemplateLiterals: true, ignoreRegExpLiterals: true, ignoreUrls: true
+      }],
+      '@stylistic/member-delimiter-style': ['error', {
+        multiline: { delimiter: 'none' }, singleline: { delimiter: 'comma', requireLast: false }
+      }]
+    }
+  },
   // Scripts of a page say in comments what they take from each other and give to each other.
   {
     files: ['src/pages/**/*.js'],

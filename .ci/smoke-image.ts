@@ -46,7 +46,12 @@ async function freePort (): Promise<number> {
   return port
 }
 
-async function eventually<T> (what: string, seconds: number, attempt: () => Promise<T | null>, everyMs = 100): Promise<T> {
+async function eventually<T> (
+  what: string,
+  seconds: number,
+  attempt: () => Promise<T | null>,
+  everyMs = 100
+): Promise<T> {
   const until = Date.now() + seconds * 1000
   while (Date.now() < until) {
     const value = await attempt()
@@ -116,7 +121,10 @@ async function checkProcess (): Promise<void> {
   assert.equal(Number(`0x${field('CapEff')}`), 0, 'it has no capabilities')
   assert.equal(field('NoNewPrivs'), '1')
   await assert.rejects(docker(['exec', names.gateway, 'touch', '/app/src/main.ts']), 'its own code can not be written')
-  await assert.rejects(docker(['exec', names.gateway, 'test', '-e', 'node_modules/tap']), 'it holds no development packages')
+  await assert.rejects(
+    docker(['exec', names.gateway, 'test', '-e', 'node_modules/tap']),
+    'it holds no development packages'
+  )
   say(`first process is node, user ${field('Uid')}, no capabilities, code read-only`)
   const residentMb = Math.round(Number(field('VmRSS')) / 1000)
   // Types that are stripped at the start, for want of a compile cache, take 25 MB more.
@@ -217,7 +225,13 @@ async function checkCompose (): Promise<void> {
     PORT: String(port)
   })
   const shell = async (script: string): Promise<string> =>
-    (await run('bash', ['--norc', '-euo', 'pipefail', '-c', script], { cwd: folder, env: { ...process.env, ...project }, timeout: 120_000 })).stdout
+    (
+      await run('bash', ['--norc', '-euo', 'pipefail', '-c', script], {
+        cwd: folder,
+        env: { ...process.env, ...project },
+        timeout: 120_000
+      })
+    ).stdout
   try {
     await shell('docker compose config -q')
     await shell('docker compose up -d --no-build')
@@ -229,7 +243,11 @@ async function checkCompose (): Promise<void> {
     await checkSecretFiles(folder, port, shell)
     const container = (await shell('docker compose ps -q gateway')).trim()
     await shell('docker compose stop')
-    assert.equal(await docker(['inspect', '-f', '{{.State.ExitCode}}', container]), '0', 'exit code of the composed gateway')
+    assert.equal(
+      await docker(['inspect', '-f', '{{.State.ExitCode}}', container]),
+      '0',
+      'exit code of the composed gateway'
+    )
     say('docker-compose.yml is valid, starts, becomes ready and stops')
     await checkReplicas(shell)
   } catch (error) {
@@ -243,10 +261,14 @@ async function checkCompose (): Promise<void> {
 
 type Shell = (script: string) => Promise<string>
 
-/** The example with secrets in files, by its own lines; then another key, by what the documents say of a changed .env. */
+/**
+ * The example with secrets in files, by its own lines; then another key, by what the documents say of a changed .env.
+ */
 async function checkSecretFiles (folder: string, port: number, shell: Shell): Promise<void> {
   const example = await readFile(join(folder, 'config/examples/docker-compose.secrets.yml'), 'utf8')
-  const lines = Array.from(example.matchAll(/^# {3}(.+)$/gm), ([, line]) => line!.replace('your-apixo-key', secrets.key).replace('--build --wait', '--no-build'))
+  const lines = Array.from(example.matchAll(/^# {3}(.+)$/gm), ([, line]) =>
+    line!.replace('your-apixo-key', secrets.key).replace('--build --wait', '--no-build')
+  )
   await writeFile(join(folder, '.env'), `PORT=${port}\nLOG_LEVEL=warn\n`)
   await shell(lines.join('\n'))
   await eventually('the gateway with secrets in files is ready', 30, () => isReady(port))
@@ -258,12 +280,22 @@ async function checkSecretFiles (folder: string, port: number, shell: Shell): Pr
 
 /** Three replicas behind nginx, one of which dies. */
 async function checkReplicas (shell: Shell): Promise<void> {
-  const hasNginx = await docker(['image', 'inspect', 'nginx:1']).then(() => true, () => docker(['pull', '-q', 'nginx:1']).then(() => true, () => false))
+  const hasNginx = await docker(['image', 'inspect', 'nginx:1']).then(
+    () => true,
+    () =>
+      docker(['pull', '-q', 'nginx:1']).then(
+        () => true,
+        () => false
+      )
+  )
   if (!hasNginx) {
     say('left out, as nginx:1 can not be had here: the replicas behind it')
     return
   }
-  await writeFile(join((await shell('pwd')).trim(), '.env'), `APIXO_API_KEY=${secrets.key}\nGATEWAY_SESSION_SECRET=${secrets.session}\n`)
+  await writeFile(
+    join((await shell('pwd')).trim(), '.env'),
+    `APIXO_API_KEY=${secrets.key}\nGATEWAY_SESSION_SECRET=${secrets.session}\n`
+  )
   await shell('docker compose --profile redis up -d --no-build proxy')
   const proxyPort = 8088
   await eventually('nginx leads to a replica', 30, () => isReady(proxyPort))

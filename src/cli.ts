@@ -48,8 +48,14 @@ async function run (name: string, args: readonly string[]): Promise<number | und
     return 0
   }
   try {
-    const { positionals, values } = parseArgs({ args: [...args], allowPositionals: true, options: { ...command.options } })
-    if (!(command.operands ?? [0]).includes(positionals.length)) throw new UsageError('These are not the words of this command.')
+    const { positionals, values } = parseArgs({
+      args: [...args],
+      allowPositionals: true,
+      options: { ...command.options }
+    })
+    if (!(command.operands ?? [0]).includes(positionals.length)) {
+      throw new UsageError('These are not the words of this command.')
+    }
     const flags = new Set(Object.keys(values).filter(name => values[name] === true))
     const options = Object.fromEntries(Object.entries(values).filter(([name]) => !flags.has(name)))
     return await command.run({ operands: positionals, options: options as Record<string, string>, flags })
@@ -62,7 +68,9 @@ async function run (name: string, args: readonly string[]): Promise<number | und
 
 /** As package.json has it. */
 function version (): string {
-  const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8')) as { readonly version: string }
+  const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8')) as {
+    readonly version: string
+  }
   return version
 }
 

@@ -28,8 +28,11 @@ const rows = {
   GW_INTERNAL: [500, 'Something went wrong in the gateway.'],
   GW_UPSTREAM_UNREACHABLE: [502, 'The upstream could not be reached. Nothing was sent, nothing was charged.'],
   GW_UPSTREAM_INVALID: [502, 'The upstream gave an answer that can not be passed on.'],
-  GW_UPSTREAM_REFUSED_KEY: [502, 'The upstream refused the gateway\'s own credential. The operator has been told.'],
-  GW_OUTCOME_UNKNOWN: [502, 'The upstream may have accepted this task, but its answer was lost. For two minutes the same request gets this answer again; a new Idempotency-Key makes it anew.'],
+  GW_UPSTREAM_REFUSED_KEY: [502, "The upstream refused the gateway's own credential. The operator has been told."],
+  GW_OUTCOME_UNKNOWN: [
+    502,
+    'The upstream may have accepted this task, but its answer was lost. For two minutes the same request gets this answer again; a new Idempotency-Key makes it anew.'
+  ],
   GW_NO_KEY: [503, 'No upstream key is usable right now.'],
   GW_STORE_DOWN: [503, 'The gateway\'s store does not answer. Nothing was sent.'],
   GW_OVERLOADED: [503, 'The gateway is busy or stopping.'],
@@ -40,10 +43,14 @@ export type ErrorCode = keyof typeof rows
 
 /** What an error may say beyond its row. */
 export interface ErrorDetail {
-  /** Fills the `%s` of the row's sentence, or stands in its place. Never a secret, a prompt, a URL of a result or a path of this machine. */
+  /**
+   * Fills the `%s` of the row's sentence, or stands in its place. Never a secret, a prompt, a URL of a result or a path
+   * of this machine.
+   */
   readonly about?: string
   /**
-   * Whole seconds, sent as `retry-after` (RFC 9110 section 10.2.3) when it is at most a minute. A longer wait is told in the
+   * Whole seconds, sent as `retry-after` (RFC 9110 section 10.2.3) when it is at most a minute. A longer wait is told
+   * in the
    * body, and no client is asked to try again by itself.
    */
   readonly retryAfterSeconds?: number

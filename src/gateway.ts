@@ -2,7 +2,13 @@ import type { FastifyInstance } from 'fastify'
 import type { DestinationStream, Logger } from 'pino'
 import { nodeTimers } from './adapters/local.ts'
 import { type WatchedFiles, watchedFiles } from './adapters/watched-files.ts'
-import { type RejectionCounter, rejectionCounter, rotations, type SecretRotation, settingsRecord } from './domain/audit.ts'
+import {
+  type RejectionCounter,
+  rejectionCounter,
+  rotations,
+  type SecretRotation,
+  settingsRecord
+} from './domain/audit.ts'
 import type { KeyRing } from './domain/key-ring.ts'
 import { type Maintenance, maintenance, reconciler, tasksOfGoneKeys } from './domain/maintenance.ts'
 import { refreshTask } from './domain/status-poller.ts'
@@ -33,11 +39,17 @@ interface SecretFollowers {
 
 /** Secrets that came from files follow their files. */
 export function followSecrets (
-  { secretFiles }: Settings, { secrets, keys, timers }: SecretHolders, log: Logger, { onSessionsEnded, writeRotation }: SecretFollowers
+  { secretFiles }: Settings,
+  { secrets, keys, timers }: SecretHolders,
+  log: Logger,
+  { onSessionsEnded, writeRotation }: SecretFollowers
 ): WatchedFiles {
   const take = (news: SecretNews): void => {
     if ('problem' in news) {
-      log.error({ alarm: 'secret-file', ...news }, 'a file with a secret can not be used; what was read before stays in use')
+      log.error(
+        { alarm: 'secret-file', ...news },
+        'a file with a secret can not be used; what was read before stays in use'
+      )
       return
     }
     log.info(news, 'a file with a secret was read again')
@@ -45,7 +57,9 @@ export function followSecrets (
     if (news.setting === 'APIXO_API_KEY') keys.replace(secrets.apiKeys.current.map(upstreamKey))
     if (signsSessions(news.setting) && news.gone.length > 0) onSessionsEnded()
     const { setting } = news
-    writeRotation(news).catch(err => log.error({ err, setting }, 'the audit trail does not have this rotation yet; it is tried again'))
+    writeRotation(news).catch(err =>
+      log.error({ err, setting }, 'the audit trail does not have this rotation yet; it is tried again')
+    )
   }
   return watchedFiles({ paths: [...secretFiles.values()], onChange: () => secrets.refresh().forEach(take), timers })
 }
@@ -91,22 +105,56 @@ export interface Gateway {
 const maxRefusals = 200
 
 /** The composition root: settings → seams → Fastify. It reads like a contents page; what happens is told elsewhere. */
-export async function createGateway (settings: Settings, {
-  now = systemClock.now, elapsed = systemClock.elapsed, timers = nodeTimers(), store, tidyEveryMs = tidyMs, logTo, webhooks, siteverifyUrl
-}: GatewayOptions = {}): Promise<Gateway> {
-  const { host, port, adminPort, file: { upstream: { drainMs } } } = settings
-  const log = logger({ level: settings.logLevel, buffered: !process.stdout.isTTY, ...(logTo === undefined ? {} : { destination: logTo }) })
+export async function createGateway (
+  settings: Settings,
+  {
+    now = systemClock.now,
+    elapsed = systemClock.elapsed,
+    timers = nodeTimers(),
+    store,
+    tidyEveryMs = tidyMs,
+    logTo,
+    webhooks,
+    siteverifyUrl
+  }: GatewayOptions = {}
+): Promise<Gateway> {
+  const {
+    host,
+    port,
+    adminPort,
+    file: {
+      upstream: { drainMs }
+    }
+  } = settings
+  const log = logger({
+    level: settings.logLevel,
+    buffered: !process.stdout.isTTY,
+    ...(logTo === undefined ? {} : { destination: logTo })
+  })
   const numbers = metrics(longestOf(settings))
   const parts = await createServices(settings, log, { now, elapsed, timers, store, webhooks, siteverifyUrl }, numbers)
   const audit = openAudit(settings, parts)
   const streams = eventStreams({ ...parts, ...settings.file.limits, revocations: parts.store.revocations })
   const { main, admin } = await openListeners(settings, parts, { log, numbers, streams, refused: audit.refused })
 
-  const chores = [audit.keep, parts.times.note, parts.store.ping, parts.tidyResults, holdKeys(parts), deliveries(parts), crowding(parts, log)]
+  const chores = [
+    audit.keep,
+    parts.times.note,
+    parts.store.ping,
+    parts.tidyResults,
+    holdKeys(parts),
+    deliveries(parts),
+    crowding(parts, log)
+  ]
   const { runOnce: tidy } = openHousekeeping(parts, log, chores)
   const failed = (when: string) => (error: unknown) => log.error({ err: error, owed: parts.patient.pending }, when)
-  const timer = setInterval(() => { tidy().catch(failed('housekeeping failed; it is tried again')) }, tidyEveryMs).unref()
-  const secretFiles = followSecrets(settings, parts, log, { onSessionsEnded: streams.renew, writeRotation: audit.writeRotation })
+  const timer = setInterval(() => {
+    tidy().catch(failed('housekeeping failed; it is tried again'))
+  }, tidyEveryMs).unref()
+  const secretFiles = followSecrets(settings, parts, log, {
+    onSessionsEnded: streams.renew,
+    writeRotation: audit.writeRotation
+  })
   const hurry = Promise.withResolvers<void>()
   await audit.keep().catch(failed('the audit trail does not have the settings yet; it is tried again'))
   await holdKeys(parts)().catch(failed('the other replicas do not know our keys yet; it is tried again'))
@@ -118,7 +166,11 @@ export async function createGateway (settings: Settings, {
     log,
     tidy,
     async listen () {
-      await admin?.app.listen({ host, port: adminPort!, listenTextResolver: address => `admin and metrics on ${address}` })
+      await admin?.app.listen({
+        host,
+        port: adminPort!,
+        listenTextResolver: address => `admin and metrics on ${address}`
+      })
       return await main.app.listen({ host, port, listenTextResolver: address => `listening on ${address}` })
     },
     async close () {
@@ -153,7 +205,10 @@ function holdKeys ({ store: { heldKeys }, keys }: Services): () => Promise<void>
 /** After a key was replaced while nothing ran: how many tasks have to be asked about with another key. */
 async function warnOfGoneKeys ({ store: { unfinished }, keys, now }: Services, log: Logger): Promise<void> {
   for (const [keyId, count] of await tasksOfGoneKeys({ unfinished, keys, now })) {
-    log.warn({ alarm: 'key-gone', keyId, count }, 'unfinished tasks belong to a key that is not in the ring: the other keys are asked about them')
+    log.warn(
+      { alarm: 'key-gone', keyId, count },
+      'unfinished tasks belong to a key that is not in the ring: the other keys are asked about them'
+    )
   }
 }
 
@@ -170,7 +225,9 @@ function deliveries ({ store, deliverer }: Services): () => Promise<void> {
 /** Whoever repeats more lost submits than are remembered may pay for some of them again. */
 function crowding ({ store: { repeats } }: Services, log: Logger): () => Promise<void> {
   return async () => {
-    for (const subject of repeats.crowded()) log.error({ alarm: 'repeats', subject }, 'more lost submits than are remembered: the oldest may be made again')
+    for (const subject of repeats.crowded()) {
+      log.error({ alarm: 'repeats', subject }, 'more lost submits than are remembered: the oldest may be made again')
+    }
   }
 }
 
@@ -190,7 +247,12 @@ function openAudit (settings: Settings, { store: { audit: trail }, now, elapsed 
   }
 }
 
-interface Observers { readonly log: Logger, readonly numbers: Metrics, readonly refused: RejectionCounter, readonly streams: EventStreams }
+interface Observers {
+  readonly log: Logger
+  readonly numbers: Metrics
+  readonly refused: RejectionCounter
+  readonly streams: EventStreams
+}
 
 /** The main port, and the admin port when there is one: what is for the operator is on one of the two only. */
 async function openListeners (settings: Settings, parts: Services, { log, numbers, refused, streams }: Observers) {
@@ -200,16 +262,30 @@ async function openListeners (settings: Settings, parts: Services, { log, number
     accessLine(log),
     numbers.ended,
     // An outage is nobody's refusal: what is our own trouble has a status of 500 and more.
-    ({ call }, { statusCode }) => { if (call.code !== 'OK' && !call.granted && statusCode < 500) refused.count(call.code, call.stage, call.session?.subject ?? null) },
+    ({ call }, { statusCode }) => {
+      if (call.code !== 'OK' && !call.granted && statusCode < 500) {
+        refused.count(call.code, call.stage, call.session?.subject ?? null)
+      }
+    },
     ({ call }) => uploads.release(call),
     announcement(parts)
   ]
   const common = { ...limits, stallMs: upstream.bodyIdleMs, log, elapsed: parts.elapsed, trustProxy, endings }
   numbers.watch({ keys: parts.keys, ping: parts.store.ping, eventStreams: () => streams.count })
-  const main = await listener({ ...common, allowedOrigins, originsSetting: 'GATEWAY_ALLOWED_ORIGINS', ownOrigin: ownOrigins(publicUrl) })
+  const main = await listener({
+    ...common,
+    allowedOrigins,
+    originsSetting: 'GATEWAY_ALLOWED_ORIGINS',
+    ownOrigin: ownOrigins(publicUrl)
+  })
   await registerRoutes(main.app, settings, parts, { log, uploads, numbers, streams })
   if (adminPort === undefined) return { main }
-  const admin = await listener({ ...common, allowedOrigins: [], originsSetting: null, ownOrigin: ownOrigins(undefined) })
+  const admin = await listener({
+    ...common,
+    allowedOrigins: [],
+    originsSetting: null,
+    ownOrigin: ownOrigins(undefined)
+  })
   await withMethods(admin.app, async () => {
     healthRoutes(admin.app, parts.store.ping)
     await registerOperatorRoutes(admin.app, settings, parts, numbers)
@@ -217,7 +293,11 @@ async function openListeners (settings: Settings, parts: Services, { log, number
   return { main, admin }
 }
 
-function openHousekeeping ({ store, patient, ...parts }: Services, log: Logger, chores: ReadonlyArray<() => Promise<void>>): Maintenance {
+function openHousekeeping (
+  { store, patient, ...parts }: Services,
+  log: Logger,
+  chores: ReadonlyArray<() => Promise<void>>
+): Maintenance {
   return maintenance({
     patient,
     store,

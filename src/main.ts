@@ -35,7 +35,8 @@ try {
       }
     })
   }
-  // Also of promises that nobody has caught. A second error ends nothing sooner: it may be the same, from the next request.
+  // Also of promises that nobody has caught. A second error ends nothing sooner: it may be the same, from the next
+  // request.
   process.on('uncaughtException', err => {
     gateway.log.fatal({ err }, 'stopping after an error that nobody caught')
     if (exitCode === undefined) stop(1)

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
-import { jwtSessions } from './adapters/jwt-sessions.ts'
+import { jwtSessions } from './adapters/jwt-sessions/jwt-sessions.ts'
 import { signedSessions } from './adapters/signed-sessions.ts'
 import { operator } from './domain/admin.ts'
 import { caps, freeModels, officialModels, plans as compilePlans, priceList, pricing } from './domain/policy.ts'
@@ -34,7 +34,12 @@ import type { Settings } from './settings.ts'
 const verifierMs = 5000
 
 /** What the routes share with the rest of the gateway. */
-export interface Doors { readonly log: Logger, readonly uploads: BodyBudget, readonly numbers: Metrics, readonly streams: EventStreams }
+export interface Doors {
+  readonly log: Logger
+  readonly uploads: BodyBudget
+  readonly numbers: Metrics
+  readonly streams: EventStreams
+}
 
 /** All that the main port answers. */
 export async function registerRoutes (
@@ -43,7 +48,10 @@ export async function registerRoutes (
   const { file, publicUrl, adminPort, staticDir } = settings
   const { store, tickets } = parts
   const who = await openSessions(app, settings, parts, { log, streams })
-  const rates = await subjectRates(app, store.counter === undefined ? undefined : { redis: store.counter, onStoreError: file.limits.onStoreError })
+  const rates = await subjectRates(
+    app,
+    store.counter === undefined ? undefined : { redis: store.counter, onStoreError: file.limits.onStoreError }
+  )
   const rules = {
     ...parts,
     extraFields: new Set(file.submit.fields),
@@ -61,7 +69,15 @@ export async function registerRoutes (
     await app.register(async scope => {
       readBodies(scope, 'bytes')
       const entrance = { ...who, uploads, elapsed: parts.elapsed }
-      const mirrored = { ...parts, store, entrance, readRoute, rates, rules, earliest: earliest({ ...store, timers: parts.timers }) }
+      const mirrored = {
+        ...parts,
+        store,
+        entrance,
+        readRoute,
+        rates,
+        rules,
+        earliest: earliest({ ...store, timers: parts.timers })
+      }
       mirrorRoutes(scope, mirrored)
       if (file.batches.enabled) batchRoutes(scope, mirrored)
     })
@@ -70,14 +86,26 @@ export async function registerRoutes (
       readBodies(scope, 'object')
       sessionRoutes(scope, { ...common, ...file.sessions, issuerToken: parts.secrets.issuerToken })
       cookieSessionRoutes(scope, common)
-      if (parts.guests !== undefined) guestRoutes(scope, { ...common, ...settings, ...file.sessions, ...file.guests, guests: parts.guests })
-      invitationRoutes(scope, { page: readPage('invitation.html'), accept: invitations({ ...common, trail: store.audit }) })
+      if (parts.guests !== undefined) {
+        guestRoutes(scope, { ...common, ...settings, ...file.sessions, ...file.guests, guests: parts.guests })
+      }
+      invitationRoutes(scope, {
+        page: readPage('invitation.html'),
+        accept: invitations({ ...common, trail: store.audit })
+      })
       const playground = readPage('playground/playground.html', ["img-src 'self' data:", "media-src 'self'"])
       pageRoutes(scope, { playground, hasFrontEnd: staticDir !== undefined })
       taskRoutes(scope, { readRoute, records: store.records, ledger: store.ledger, resultsOf })
       deliveryRoutes(scope, { readRoute, deliveries: store.deliveries })
       modelRoutes(scope, { readRoute, models: settings.models, priceOf: priceList(file.prices) })
-      eventRoutes(scope, { readRoute, watching: parts.watching, streams, resultsOf, feed: subjectEvents(common), now: parts.now })
+      eventRoutes(scope, {
+        readRoute,
+        watching: parts.watching,
+        streams,
+        resultsOf,
+        feed: subjectEvents(common),
+        now: parts.now
+      })
       resultRoutes(scope, {
         readRoute, results: parts.results, tickets, hasForeignPages: settings.allowedOrigins.length > 0, now: parts.now
       })
@@ -90,7 +118,10 @@ export async function registerRoutes (
 
 /** Who may call, and how that is found out. */
 async function openSessions (
-  app: FastifyInstance, settings: Settings, { store, secrets, tokenSessions, times, now, elapsed }: Services, { log, streams }: Pick<Doors, 'log' | 'streams'>
+  app: FastifyInstance,
+  settings: Settings,
+  { store, secrets, tokenSessions, times, now, elapsed }: Services,
+  { log, streams }: Pick<Doors, 'log' | 'streams'>
 ) {
   const { file, publicUrl } = settings
   const plans = compilePlans(file.plans)
@@ -101,7 +132,10 @@ async function openSessions (
     now,
     elapsed,
     onKeysFailed: (issuer, err) =>
-      log.warn({ alarm: 'issuer-keys', issuer, err }, 'the keys of an issuer can not be read; those known before stay in use'),
+      log.warn(
+        { alarm: 'issuer-keys', issuer, err },
+        'the keys of an issuer can not be read; those known before stay in use'
+      ),
     // Who comes back with a token under a key that is gone is refused.
     onKeysChanged: streams.renew
   })
@@ -111,13 +145,24 @@ async function openSessions (
   const verifiers = [tokenSessions, sessions, issued]
   const { passes, onVouched } = sessionGate(app, { verifiers, own: sessions, cookie, timeoutMs: verifierMs })
   app.letPass(passes)
-  const authenticate = authenticator({ verifiers, revocations, plans, cookie, ownOrigin, timeoutMs: verifierMs, onVouched })
+  const authenticate = authenticator({
+    verifiers,
+    revocations,
+    plans,
+    cookie,
+    ownOrigin,
+    timeoutMs: verifierMs,
+    onVouched
+  })
   return { authenticate, verifiers, sessions, cookie, ownOrigin, plans }
 }
 
 /** Without an admin token there is no admin API, and `/metrics` only where the network decides who gets there. */
 export async function registerOperatorRoutes (
-  app: FastifyInstance, { adminToken, adminPort, publicUrl, file }: Settings, { store, secrets, times, keys, now, elapsed }: Services, numbers: Metrics
+  app: FastifyInstance,
+  { adminToken, adminPort, publicUrl, file }: Settings,
+  { store, secrets, times, keys, now, elapsed }: Services,
+  numbers: Metrics
 ): Promise<void> {
   // Whoever has one at the start has one for good: a file that was emptied changes nothing.
   const authenticate = adminToken && operatorAuthenticator(secrets.adminToken as SecretRef<Secret>)
@@ -128,7 +173,11 @@ export async function registerOperatorRoutes (
     readBodies(scope, 'object')
     const office = { ...store, trail: store.audit, actor: 'admin', times, now } as const
     adminRoutes(scope, { authenticate, now, elapsed, operator: operator(office) })
-    tokenRoutes(scope, { authenticate, elapsed, desk: personalTokens({ ...office, ...file.sessions, publicUrl, plans: file.plans }) })
+    tokenRoutes(scope, {
+      authenticate,
+      elapsed,
+      desk: personalTokens({ ...office, ...file.sessions, publicUrl, plans: file.plans })
+    })
     adminKeyRoutes(scope, { authenticate, keys })
   })
 }

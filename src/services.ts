@@ -65,9 +65,12 @@ export function openCallbacks ({ file, models, publicUrl }: Settings, options: C
       secrets: store.callbackSecrets,
       ledger: store.ledger,
       intervalOf: intervalBy(file.polling, models),
-      onOdd: ({ reservation }, oddity) => log.warn({ reservation, oddity }, 'a callback said what can not be so; it is ignored'),
-      onFound: ({ reservation }, taskId) => log.info({ reservation, taskId }, 'a callback named the task of a submit whose answer had not come'),
-      onTrouble: ({ reservation }, err) => log.warn({ reservation, err }, 'a callback could not be looked into; the task is asked about later')
+      onOdd: ({ reservation }, oddity) =>
+        log.warn({ reservation, oddity }, 'a callback said what can not be so; it is ignored'),
+      onFound: ({ reservation }, taskId) =>
+        log.info({ reservation, taskId }, 'a callback named the task of a submit whose answer had not come'),
+      onTrouble: ({ reservation }, err) =>
+        log.warn({ reservation, err }, 'a callback could not be looked into; the task is asked about later')
     }),
     deliverer: webhookDispatcher({
       deliveries: store.deliveries,
@@ -75,7 +78,8 @@ export function openCallbacks ({ file, models, publicUrl }: Settings, options: C
       hosts,
       secrets: sessionSecrets,
       now,
-      onGivenUp: (taskId, { status, error }) => log.warn({ taskId, status, error }, 'the end of a task could not be delivered; it is given up'),
+      onGivenUp: (taskId, { status, error }) =>
+        log.warn({ taskId, status, error }, 'the end of a task could not be delivered; it is given up'),
       onTrouble: err => log.warn({ err }, 'a delivery could not be kept; it is made again')
     })
   }
@@ -106,13 +110,24 @@ export function openGuests (settings: Settings, { store, now, secrets, siteverif
   const secret = secrets.turnstileSecret as SecretRef<Secret>
   const turnstile = proof === 'turnstile' ? turnstileProofs({ secret, hostnames, now, url: siteverifyUrl }) : null
   const proofs = altcha ?? turnstile
-  return { guests: guests({ proofs, spent: store.spentProofs, counts: store.guestCounts, sessionsPerAddressPerDay }), challenges: altcha }
+  return {
+    guests: guests({ proofs, spent: store.spentProofs, counts: store.guestCounts, sessionsPerAddressPerDay }),
+    challenges: altcha
+  }
 }
 
-export function openKeys ({ apiKeys, file: { tasks } }: Settings, upstream: Upstream, log: Logger, { now, elapsed }: Clock): KeyRing {
+export function openKeys (
+  { apiKeys, file: { tasks } }: Settings,
+  upstream: Upstream,
+  log: Logger,
+  { now, elapsed }: Clock
+): KeyRing {
   return keyRing({
     keys: apiKeys.map(upstreamKey),
-    probe: key => upstream.send({ method: 'GET', path: balancePath, key }).answer.then(readProbe, () => ({ verdict: 'unclear', balance: null })),
+    probe: key =>
+      upstream
+        .send({ method: 'GET', path: balancePath, key })
+        .answer.then(readProbe, () => ({ verdict: 'unclear', balance: null })),
     drainMs: tasks.giveUpMs,
     now,
     elapsed,
@@ -144,15 +159,21 @@ export function openResults (
   if (keep === 'none') return { results, tidyResults: async () => {}, keep: () => {} }
   const kept = resultCache({
     ...client,
-    directory: store.kind === 'sqlite' && store.path !== ':memory:' ? join(dirname(store.path), 'results') : resolve('data/results'),
+    directory:
+      store.kind === 'sqlite' && store.path !== ':memory:'
+        ? join(dirname(store.path), 'results')
+        : resolve('data/results'),
     results,
     retentionMs: tasks.retentionDays * dayMs,
-    onTrouble: (err, taskId) => log.warn({ err, taskId }, 'a result could not be kept; it is tried again when somebody asks for it')
+    onTrouble: (err, taskId) =>
+      log.warn({ err, taskId }, 'a result could not be kept; it is tried again when somebody asks for it')
   })
   return { results: kept, tidyResults: kept.tidy, keep: kept.keep }
 }
 
-const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8')) as { readonly version: string }
+const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8')) as {
+  readonly version: string
+}
 /** How the servers of callers are reached, where a test has them. */
 export type WebhookTest = Pick<UndiciWebhooksOptions, 'ca' | 'resolve' | 'isAllowed' | 'timeoutMs'>
 
@@ -190,16 +211,26 @@ export async function createServices (
 ): Promise<Services> {
   const { upstream: waits } = settings.file
   const client = { ...waits, baseUrl: settings.tasksBaseUrl, userAgent: `apixo-gateway/${version}` }
-  const opened = given ?? await openStore(settings, { now, elapsed }, 'server', {
-    onLost: err => log.warn({ err }, 'the connection to the store was lost; it is made again'),
-    onGone: problem => log.error({ alarm: 'store-gone', problem }, 'the store is not the one it was; nothing is served from it')
-  })
+  const opened =
+    given ??
+    (await openStore(settings, { now, elapsed }, 'server', {
+      onLost: err => log.warn({ err }, 'the connection to the store was lost; it is made again'),
+      onGone: problem =>
+        log.error({ alarm: 'store-gone', problem }, 'the store is not the one it was; nothing is served from it')
+    }))
   const { keep, ...results } = openResults(settings, { ...client, taskOf: opened.ledger.taskOf, log, now, elapsed })
   const { tokenSessions, revocations } = teamTokens(opened, { now, elapsed })
   const times = issueTimes({ revocations, now })
-  const store = { ...opened, ping: sharedProbe(opened.ping, elapsed), revocations, ledger: meteredLedger(keepingLedger(opened.ledger, keep), meter) }
+  const store = {
+    ...opened,
+    ping: sharedProbe(opened.ping, elapsed),
+    revocations,
+    ledger: meteredLedger(keepingLedger(opened.ledger, keep), meter)
+  }
   meter.unknown(store.lost)
-  if (store.lost > 0) log.error({ alarm: 'unknown-outcome', count: store.lost }, 'submits that a crash cut off may have been accepted')
+  if (store.lost > 0) {
+    log.error({ alarm: 'unknown-outcome', count: store.lost }, 'submits that a crash cut off may have been accepted')
+  }
   const upstream = undiciUpstream(client)
   const patient = patientLedger({
     ledger: store.ledger,
@@ -207,17 +238,51 @@ export async function createServices (
     wait,
     patienceMs,
     onOwed: (reservation, { to, taskId }: { readonly to: string, readonly taskId?: string }) =>
-      log.error({ alarm: 'store-down', reservation, to, taskId }, 'the store did not take this step; it is kept and tried again')
+      log.error(
+        { alarm: 'store-down', reservation, to, taskId },
+        'the store did not take this step; it is kept and tried again'
+      )
   })
   const secrets = liveSecrets(settings)
-  const tickets = resultTickets({ ...settings.file.results, secrets: secrets.sessionSecrets, taskOf: store.ledger.taskOf, now })
+  const tickets = resultTickets({
+    ...settings.file.results,
+    secrets: secrets.sessionSecrets,
+    taskOf: store.ledger.taskOf,
+    now
+  })
   const keys = openKeys(settings, upstream, log, { now, elapsed })
   const inquiries = openInquiries(settings, { ...store, upstream, keys, timers, now, elapsed, log })
   const callbacks = openCallbacks(settings, {
-    store, patient, upstream, keys, timers, now, elapsed, log, ...inquiries, sessionSecrets: secrets.sessionSecrets, webhooks: { ...client, ...webhooks }
+    store,
+    patient,
+    upstream,
+    keys,
+    timers,
+    now,
+    elapsed,
+    log,
+    ...inquiries,
+    sessionSecrets: secrets.sessionSecrets,
+    webhooks: { ...client, ...webhooks }
   })
   const guestParts = openGuests(settings, { store, now, secrets, siteverifyUrl })
-  return { secrets, store, times, tokenSessions, upstream, patient, tickets, timers, now, elapsed, keys, ...inquiries, ...callbacks, ...guestParts, ...results }
+  return {
+    secrets,
+    store,
+    times,
+    tokenSessions,
+    upstream,
+    patient,
+    tickets,
+    timers,
+    now,
+    elapsed,
+    keys,
+    ...inquiries,
+    ...callbacks,
+    ...guestParts,
+    ...results
+  }
 }
 
 /** Who asks how tasks are, and who is told. */
@@ -238,7 +303,10 @@ function openInquiries (
     intervalOf,
     elapsed: base.elapsed,
     onGivenUp: ({ taskId, keyId }) =>
-      log.error({ alarm: 'unknown-outcome', taskId, keyId }, 'the key of this task is gone, and no other knows the task: it is given up, and stays charged')
+      log.error(
+        { alarm: 'unknown-outcome', taskId, keyId },
+        'the key of this task is gone, and no other knows the task: it is given up, and stays charged'
+      )
   })
   const desk = statusPoller({ ...base, gone, turns, events, intervalOf, answerMs })
   const { ledger, records, timers, elapsed } = base

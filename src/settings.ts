@@ -133,7 +133,10 @@ function settingsOf (
   })
 }
 
-function secretFilesOf ({ origins }: EnvironmentReading, fileSecrets: readonly FileSecret[]): ReadonlyMap<string, string> {
+function secretFilesOf (
+  { origins }: EnvironmentReading,
+  fileSecrets: readonly FileSecret[]
+): ReadonlyMap<string, string> {
   const places = secretVariables.map(name => [name, origins.get(name)!] as const)
   return new Map([
     ...places.filter(([, place]) => place !== 'environment' && place !== 'default'),
@@ -174,7 +177,10 @@ export function shownSettings (settings: Settings): ReadonlyMap<string, string> 
   ])
 }
 
-function fileSecretsOf ({ issuerSecrets, turnstileSecret }: Settings, issuer: string | undefined): ReadonlyArray<Secret | undefined> {
+function fileSecretsOf (
+  { issuerSecrets, turnstileSecret }: Settings,
+  issuer: string | undefined
+): ReadonlyArray<Secret | undefined> {
   return issuer === undefined ? [turnstileSecret] : issuerSecrets.get(issuer)!
 }
 

@@ -19,12 +19,16 @@ const unwatched: StoreWatch = { onLost: ignored, onGone: ignored }
 
 /**
  * `operator`: for the CLI, beside a running server: nothing is recovered, and a ledger that is not there is not made.
- * `onLost` is told whenever the connection to Redis is lost; `onGone`, once each time, that what was in the store is not
+ * `onLost` is told whenever the connection to Redis is lost; `onGone`, once each time, that what was in the store is
+ * not
  * there any more, or not under its name: until it is, all throw `GW_STORE_DOWN`.
  * `elapsed`: as in `Clock`.
  */
 export async function openStore (
-  { store, file }: Settings, { now, elapsed }: Clock, role: 'server' | 'operator' = 'server', { onLost, onGone }: StoreWatch = unwatched
+  { store, file }: Settings,
+  { now, elapsed }: Clock,
+  role: 'server' | 'operator' = 'server',
+  { onLost, onGone }: StoreWatch = unwatched
 ): Promise<Store> {
   const { upstream, tasks, limits, ledger } = file
   const terms = {

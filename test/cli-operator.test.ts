@@ -31,8 +31,12 @@ async function run (t: Test, cwd: string, args: readonly string[], env: Readonly
 
 async function mint ({ origin }: GatewayProcess, subject: string): Promise<string> {
   const headers = { authorization: `Bearer ${issuerToken}`, 'content-type': 'application/json' }
-  const reply = await fetch(`${origin}/gateway/sessions`, { method: 'POST', headers, body: JSON.stringify({ subject }) })
-  return (await reply.json() as { token: string }).token
+  const reply = await fetch(`${origin}/gateway/sessions`, {
+    method: 'POST',
+    headers,
+    body: JSON.stringify({ subject })
+  })
+  return ((await reply.json()) as { token: string }).token
 }
 
 async function submit ({ origin }: GatewayProcess, token: string, prompt = 'a red cube'): Promise<number> {
@@ -51,32 +55,59 @@ t.test('credits that are granted beside a running gateway count at once', async 
   const { gateway, cli } = await start(t)
   const token = await mint(gateway, 'alice')
   t.same([await submit(gateway, token), await submit(gateway, token), await submit(gateway, token)], [200, 200, 402])
-  t.strictSame(await cli('credits', 'grant', 'app:alice', '1.5'), { code: 0, stdout: 'app:alice has 1.5 granted credits left.\n', stderr: '' })
+  t.strictSame(await cli('credits', 'grant', 'app:alice', '1.5'), {
+    code: 0,
+    stdout: 'app:alice has 1.5 granted credits left.\n',
+    stderr: ''
+  })
   t.same([await submit(gateway, token), await submit(gateway, token)], [200, 402])
-  t.match(await cli('credits', 'grant', 'app:alice', '0.000001'), { code: 0, stdout: 'app:alice has 0.500001 granted credits left.\n' })
+  t.match(await cli('credits', 'grant', 'app:alice', '0.000001'), {
+    code: 0,
+    stdout: 'app:alice has 0.500001 granted credits left.\n'
+  })
 })
 
 for (const [name, storeOf] of Object.entries(stores)) {
   t.test(`a grant to a subject that nobody has heard of wants --create, over ${name}`, async t => {
     const { gateway, cli } = await start(t, await storeOf(t))
     t.strictSame(await cli('credits', 'grant', 'app:alcie', '5'), {
-      code: 1, stdout: '', stderr: 'apixo-gateway: Nothing is known of app:alcie: is it misspelt? If it has yet to come, say so by --create.\n'
+      code: 1,
+      stdout: '',
+      stderr:
+        'apixo-gateway: Nothing is known of app:alcie: is it misspelt? If it has yet to come, say so by --create.\n'
     })
-    t.same(JSON.parse((await cli('audit', '--format', 'json')).stdout).map(({ kind }: { kind: string }) => kind), ['settings'], 'nothing was done')
+    t.same(
+      JSON.parse((await cli('audit', '--format', 'json')).stdout).map(({ kind }: { kind: string }) => kind),
+      ['settings'],
+      'nothing was done'
+    )
     t.match(await cli('session', 'end', '--subject', 'app:alcie'), {
-      code: 0, stdout: /^Ended: /, stderr: 'But nothing is known of app:alcie, no session, task or credits: is it misspelt?\n'
+      code: 0,
+      stdout: /^Ended: /,
+      stderr: 'But nothing is known of app:alcie, no session, task or credits: is it misspelt?\n'
     })
     t.match(await cli('session', 'end', 'no-such-session'), {
-      code: 0, stdout: /^Ended: /, stderr: 'But the audit trail has no session no-such-session: if no other issuer gave it, is it misspelt?\n'
+      code: 0,
+      stdout: /^Ended: /,
+      stderr: 'But the audit trail has no session no-such-session: if no other issuer gave it, is it misspelt?\n'
     })
     t.match(await cli('session', 'end', 'A1b2C3d4E5f'), { code: 0, stderr: /no session A1b2C3d4E5f/ })
     t.equal((await cli('credits', 'grant', 'app:alcie', '5')).code, 1, 'having been ended is not being known')
-    t.match(await cli('credits', 'grant', 'app:alcie', '5', '--create'), { code: 0, stdout: 'app:alcie has 5 granted credits left.\n', stderr: '' })
-    t.match(await cli('credits', 'grant', 'app:alcie', '1'), { code: 0, stdout: 'app:alcie has 6 granted credits left.\n' })
+    t.match(await cli('credits', 'grant', 'app:alcie', '5', '--create'), {
+      code: 0,
+      stdout: 'app:alcie has 5 granted credits left.\n',
+      stderr: ''
+    })
+    t.match(await cli('credits', 'grant', 'app:alcie', '1'), {
+      code: 0,
+      stdout: 'app:alcie has 6 granted credits left.\n'
+    })
 
     await mint(gateway, 'bob')
     await cli('token', 'create', '--subject', 'carol')
-    for (const subject of ['app:bob', 'token:carol']) t.match(await cli('credits', 'grant', subject, '1'), { code: 0, stderr: '' }, subject)
+    for (const subject of ['app:bob', 'token:carol']) {
+      t.match(await cli('credits', 'grant', subject, '1'), { code: 0, stderr: '' }, subject)
+    }
     t.match(await cli('session', 'end', '--subject', 'app:bob'), { code: 0, stderr: '' })
   })
 }
@@ -88,7 +119,9 @@ t.test('a subject is known by its tasks when the audit trail has forgotten its s
     audit: {
       async read ({ cursor }) {
         const index = Number(cursor)
-        const items = pages[index]!.map(subject => ({ at: 0, kind: 'mint', actor: 'issuer', subject, detail: {} } as const))
+        const items = pages[index]!.map(
+          subject => ({ at: 0, kind: 'mint', actor: 'issuer', subject, detail: {} }) as const
+        )
         return { items, next: index + 1 < pages.length ? String(index + 1) : null }
       }
     }
@@ -100,16 +133,25 @@ t.test('a subject is known by its tasks when the audit trail has forgotten its s
 
 t.test('a grant that makes no sense is refused before anything is opened, and says what to change', async t => {
   const cwd = t.testdir({})
-  await Promise.all(([
-    [['give', 'app:alice', '1'], /: grant\./], [['grant', 'alice', '1'], /: app:alice\./], [['grant', 'app:alice', '0'], /above 0/], [['grant', 'app:alice', '-1'], /Unknown option/],
-    [['grant', 'app:alice', '1e3'], /such as 12\.5/], [['grant', 'app:alice', '0.0000001'], /six decimals/], [['grant', 'app:alice'], /words/]
-  ] as const).map(async ([args, why]) => {
-    const { code, stdout, stderr } = await run(t, cwd, ['credits', ...args])
-    t.equal(code, 64, args.join(' '))
-    t.equal(stdout, '')
-    t.match(stderr, why)
-    t.match(stderr, /\n\nUsage: apixo-gateway credits grant SUBJECT CREDITS \[--create\]\n/)
-  }))
+  await Promise.all(
+    (
+      [
+        [['give', 'app:alice', '1'], /: grant\./],
+        [['grant', 'alice', '1'], /: app:alice\./],
+        [['grant', 'app:alice', '0'], /above 0/],
+        [['grant', 'app:alice', '-1'], /Unknown option/],
+        [['grant', 'app:alice', '1e3'], /such as 12\.5/],
+        [['grant', 'app:alice', '0.0000001'], /six decimals/],
+        [['grant', 'app:alice'], /words/]
+      ] as const
+    ).map(async ([args, why]) => {
+      const { code, stdout, stderr } = await run(t, cwd, ['credits', ...args])
+      t.equal(code, 64, args.join(' '))
+      t.equal(stdout, '')
+      t.match(stderr, why)
+      t.match(stderr, /\n\nUsage: apixo-gateway credits grant SUBJECT CREDITS \[--create\]\n/)
+    })
+  )
 })
 
 t.test('usage is a table for people, and CSV or JSON for programs', async t => {
@@ -131,14 +173,26 @@ SUBJECT    MODEL        TASKS  SUCCEEDED  FAILED  UNKNOWN  CREDITS
 app:alice  nano-banana      2          0       0        0        2
 app:bob    nano-banana      1          0       0        1        1
 total                       3          0       0        1        3
-`)
-  t.equal((await cli('usage', '--format=csv')).stdout, 'subject,tasks,succeeded,failed,unknown,credits\r\n"app:alice",2,0,0,0,2\r\n"app:bob",1,0,0,1,1\r\n')
+`
+  )
+  t.equal(
+    (await cli('usage', '--format=csv')).stdout,
+    'subject,tasks,succeeded,failed,unknown,credits\r\n"app:alice",2,0,0,0,2\r\n"app:bob",1,0,0,1,1\r\n'
+  )
   t.same(JSON.parse((await cli('usage', '--format', 'json', '--by', 'day')).stdout), {
     from: `${month}01`, to: day, by: ['day'], rows: [{ day, tasks: 3, succeeded: 0, failed: 0, unknown: 1, credits: 3 }]
   })
-  await Promise.all(([[['--by', 'plan'], /by must/], [['--from', 'monday'], /from must/], [['--format', 'xml'], /--format must be one of table, csv, json/]] as const).map(async ([args, why]) => {
-    t.match(await cli('usage', ...args), { code: 64, stdout: '', stderr: why }, args.join(' '))
-  }))
+  await Promise.all(
+    (
+      [
+        [['--by', 'plan'], /by must/],
+        [['--from', 'monday'], /from must/],
+        [['--format', 'xml'], /--format must be one of table, csv, json/]
+      ] as const
+    ).map(async ([args, why]) => {
+      t.match(await cli('usage', ...args), { code: 64, stdout: '', stderr: why }, args.join(' '))
+    })
+  )
 })
 
 t.test('what has no known end is listed, and let go once', async t => {
@@ -148,12 +202,27 @@ t.test('what has no known end is listed, and let go once', async t => {
   for (let count = 0; count < 2; count++) await submit(gateway, token, `sandbox:drop-after, the ${count}.`)
   t.equal(await submit(gateway, token), 402)
   const { stdout } = await cli('unknown')
-  t.match(stdout, /^ID +MADE \(UTC\) +SUBJECT +MODEL +CREDITS +TASK ID\n(\S+ +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +app:alice +nano-banana +1 +-\n){2}$/)
+  t.match(
+    stdout,
+    /^ID +MADE \(UTC\) +SUBJECT +MODEL +CREDITS +TASK ID\n(\S+ +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d +app:alice +nano-banana +1 +-\n){2}$/
+  )
   const [{ id }, { id: other }] = JSON.parse((await cli('unknown', '--format', 'json')).stdout)
-  t.match(await cli('unknown', '--limit', '1'), { code: 0, stdout: new RegExp(`^ID.*\\n${id} .*\\n$`), stderr: 'There are more: see --limit.\n' })
-  t.strictSame(await cli('unknown', 'release', id), { code: 0, stdout: 'Released: its credits are given back.\n', stderr: '' })
+  t.match(await cli('unknown', '--limit', '1'), {
+    code: 0,
+    stdout: new RegExp(`^ID.*\\n${id} .*\\n$`),
+    stderr: 'There are more: see --limit.\n'
+  })
+  t.strictSame(await cli('unknown', 'release', id), {
+    code: 0,
+    stdout: 'Released: its credits are given back.\n',
+    stderr: ''
+  })
   t.equal(await submit(gateway, token), 200, 'the running gateway knows it at once')
-  t.match(await cli('unknown', 'release', id), { code: 1, stdout: '', stderr: `apixo-gateway: ${id} is none of them, or not any more.\n` })
+  t.match(await cli('unknown', 'release', id), {
+    code: 1,
+    stdout: '',
+    stderr: `apixo-gateway: ${id} is none of them, or not any more.\n`
+  })
   const [wrong, none] = await Promise.all([cli('unknown', 'forget', other), cli('unknown', '--limit', '0')])
   t.match(wrong, { code: 64, stderr: /: release\./ })
   t.match(none, { code: 64, stderr: /--limit must be a whole number/ })
@@ -168,12 +237,26 @@ t.test('the audit trail tells who did what, the command line included', async t 
   t.equal(stderr, '')
   const [head, ...rows] = stdout.trimEnd().split(/\n(?! )/)
   t.match(head, /^AT \(UTC\) +WHAT +BY +SUBJECT$/)
-  for (const [index, row] of [/ grant +cli +app:alice\n {4}credits=3$/, / revoke +app:alice +app:alice\n {4}session=/, / mint +issuer +app:alice\n {4}session=\S+ plan=default ttlSeconds=3600 models=1 scopes=/, / settings +gateway +-\n {4}changed=null$/].entries()) {
+  for (const [index, row] of [
+    / grant +cli +app:alice\n {4}credits=3$/,
+    / revoke +app:alice +app:alice\n {4}session=/,
+    / mint +issuer +app:alice\n {4}session=\S+ plan=default ttlSeconds=3600 models=1 scopes=/,
+    / settings +gateway +-\n {4}changed=null$/
+  ].entries()) {
     t.match(rows[index], row)
   }
   t.equal(rows.length, 4, 'and the command line writes down no settings of its own')
-  t.match(JSON.parse((await cli('audit', '--format', 'json')).stdout), [{ kind: 'grant' }, { kind: 'revoke' }, { kind: 'mint' }, { kind: 'settings' }])
-  t.match(await cli('audit', '--limit', '1'), { code: 0, stdout: /^AT.*\n.* grant .*\n {4}credits=3\n$/, stderr: 'There are more: see --limit.\n' })
+  t.match(JSON.parse((await cli('audit', '--format', 'json')).stdout), [
+    { kind: 'grant' },
+    { kind: 'revoke' },
+    { kind: 'mint' },
+    { kind: 'settings' }
+  ])
+  t.match(await cli('audit', '--limit', '1'), {
+    code: 0,
+    stdout: /^AT.*\n.* grant .*\n {4}credits=3\n$/,
+    stderr: 'There are more: see --limit.\n'
+  })
   t.notOk(stdout.includes(token))
 })
 
@@ -181,13 +264,23 @@ t.test('a command that does not find the ledger says whose settings it needs', a
   const cwd = t.testdir({ 'gateway.yaml': config })
   const hint = /\nThis command needs the settings of the server: /
   const env = gatewayEnvironment('http://127.0.0.1:1')
-  await Promise.all([['usage'], ['unknown', 'release', '1'], ['credits', 'grant', 'app:alice', '1']].map(async args => {
-    const [unset, missing] = await Promise.all([run(t, cwd, args), run(t, cwd, args, env)])
-    t.match(unset, { code: 78, stdout: '', stderr: /^apixo-gateway: 3 settings are wrong:/ }, args.join(' '))
-    t.match(unset.stderr, hint)
-    t.match(missing, { code: 1, stdout: '', stderr: /^apixo-gateway: the ledger .*gateway\.db can not be opened: there is no such file/ }, args.join(' '))
-    t.match(missing.stderr, hint)
-  }))
+  await Promise.all(
+    [['usage'], ['unknown', 'release', '1'], ['credits', 'grant', 'app:alice', '1']].map(async args => {
+      const [unset, missing] = await Promise.all([run(t, cwd, args), run(t, cwd, args, env)])
+      t.match(unset, { code: 78, stdout: '', stderr: /^apixo-gateway: 3 settings are wrong:/ }, args.join(' '))
+      t.match(unset.stderr, hint)
+      t.match(
+        missing,
+        {
+          code: 1,
+          stdout: '',
+          stderr: /^apixo-gateway: the ledger .*gateway\.db can not be opened: there is no such file/
+        },
+        args.join(' ')
+      )
+      t.match(missing.stderr, hint)
+    })
+  )
   t.match(await run(t, cwd, ['usage'], { ...env, GATEWAY_STORE: 'sqlite::memory:' }), { code: 1, stderr: hint })
   t.throws(() => rmSync(join(cwd, 'gateway.db')), { code: 'ENOENT' }, 'and none is made')
 })

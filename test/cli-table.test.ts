@@ -24,7 +24,11 @@ t.test('a table fits its terminal: the widest of the columns that may shrink giv
   const lines = table(columns, rows, 80).trimEnd().split('\n')
   t.ok(lines.every(line => line.length <= 80))
   t.match(lines[1], /^x{20} {2}n{23}… {2}y{24}… {6}7$/)
-  t.equal(table(columns, rows, Infinity).split('\n')[1]!.length, 20 + 100 + 30 + 5 + 6, 'and is whole when nobody looks')
+  t.equal(
+    table(columns, rows, Infinity).split('\n')[1]!.length,
+    20 + 100 + 30 + 5 + 6,
+    'and is whole when nobody looks'
+  )
   t.match(table(columns, rows, 10).split('\n')[1], /^x{20} {2}n{7}… {2}y{7}… {6}7$/, 'but something of each is left')
   t.match(table(columns.slice(0, 1), rows, 10), 'x'.repeat(20))
   t.intercept(process.stdout, 'columns', { value: 60 })
@@ -41,7 +45,10 @@ t.test('a name can not talk to the terminal', t => {
 
 t.test('words under a row fit the terminal too, but for one that is longer than it', t => {
   t.equal(paragraph(['one=1', 'two=2', 'three=3'], 15), '    one=1 two=2\n    three=3\n')
-  t.equal(paragraph(['one=1', `two=${'2'.repeat(20)}`, '\x1b[2J'], 12), `    one=1\n    two=${'2'.repeat(20)}\n    \uFFFD[2J\n`)
+  t.equal(
+    paragraph(['one=1', `two=${'2'.repeat(20)}`, '\x1b[2J'], 12),
+    `    one=1\n    two=${'2'.repeat(20)}\n    \uFFFD[2J\n`
+  )
   t.equal(paragraph(['one=1', 'two=2']), '    one=1 two=2\n')
   t.equal(paragraph([]), '')
   t.end()

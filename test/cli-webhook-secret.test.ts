@@ -6,7 +6,10 @@ import { sessionSecret } from './helpers/gateway.ts'
 
 async function run (t: Test, ...args: readonly string[]) {
   const cwd = t.testdir({ 'gateway.yaml': 'plans: { default: {} }' })
-  const env = { ...gatewayEnvironment('http://127.0.0.1:1'), GATEWAY_SESSION_SECRET: `${sessionSecret},an-older-session-secret-of-32-bytes` }
+  const env = {
+    ...gatewayEnvironment('http://127.0.0.1:1'),
+    GATEWAY_SESSION_SECRET: `${sessionSecret},an-older-session-secret-of-32-bytes`
+  }
   const program = runScript(t, { cwd, script: 'src/cli.ts', args: ['webhook-secret', ...args], env })
   return { code: await program.ended, stdout: program.stdout, stderr: program.stderr }
 }
@@ -17,7 +20,15 @@ t.test('the secret of a host is printed: that of the newest session secret', asy
 })
 
 t.test('what is no host is refused before any setting is read', async t => {
-  for (const word of ['https://app.example', 'app.example:443', 'App.example', 'app.example/', 'a b', '*.app.example', 'user@app.example']) {
+  for (const word of [
+    'https://app.example',
+    'app.example:443',
+    'App.example',
+    'app.example/',
+    'a b',
+    '*.app.example',
+    'user@app.example'
+  ]) {
     const { code, stdout, stderr } = await run(t, word)
     t.equal(code, 64, word)
     t.equal(stdout, '')

@@ -60,7 +60,13 @@ t.test('who gives no command, or one that is none, gets help on standard error a
 
 t.test('words that a command does not know end in its own help and exit code 64', async t => {
   const cwd = t.testdir({})
-  for (const args of [['check', 'more'], ['check', '--nonsense'], ['usage', '--from'], ['credits'], ['unknown', 'release']]) {
+  for (const args of [
+    ['check', 'more'],
+    ['check', '--nonsense'],
+    ['usage', '--from'],
+    ['credits'],
+    ['unknown', 'release']
+  ]) {
     const { code, stdout, stderr } = await run(t, cwd, args)
     t.equal(code, 64, args.join(' '))
     t.equal(stdout, '')
@@ -86,7 +92,10 @@ t.test('check warns of what a start warns of, and is content', async t => {
   const { code, stdout, stderr } = await run(t, cwd, ['check'], gatewayEnvironment(nowhere))
   t.equal(code, 0)
   t.match(stdout, /^APIXO_API_KEY/)
-  t.match(stderr, /^warning: There is no models\.json beside \S+gateway\.yaml: the shipped \S+config\/models\.json counts\.\n$/)
+  t.match(
+    stderr,
+    /^warning: There is no models\.json beside \S+gateway\.yaml: the shipped \S+config\/models\.json counts\.\n$/
+  )
 })
 
 t.test('check says what is wrong, and exits as a start would', async t => {

@@ -25,11 +25,22 @@ t.test('compose hands on every setting, and nothing that is none', async t => {
 t.test('every service is locked down, asked for its health, and started again', async t => {
   t.strictSame(Object.keys(services), ['gateway', 'replica', 'proxy', 'redis'])
   for (const [name, service] of Object.entries<any>(services)) {
-    t.match(service, {
-      read_only: true, cap_drop: ['ALL'], security_opt: ['no-new-privileges:true'], restart: 'unless-stopped', healthcheck: { interval: '5s' }
-    }, name)
+    t.match(
+      service,
+      {
+        read_only: true,
+        cap_drop: ['ALL'],
+        security_opt: ['no-new-privileges:true'],
+        restart: 'unless-stopped',
+        healthcheck: { interval: '5s' }
+      },
+      name
+    )
     t.equal(service.tmpfs[0], '/tmp', name)
-    t.ok((service.ports ?? []).every((port: string) => /^(?:127\.0\.0\.1|\$\{HOST:-127\.0\.0\.1\}):/.test(port)), `${name}: this machine alone`)
+    t.ok(
+      (service.ports ?? []).every((port: string) => /^(?:127\.0\.0\.1|\$\{HOST:-127\.0\.0\.1\}):/.test(port)),
+      `${name}: this machine alone`
+    )
   }
   t.match(read('Dockerfile'), /^HEALTHCHECK --interval=5s /m)
 })
@@ -52,8 +63,14 @@ t.test('the example with secrets in files names settings, and has a file for eac
 
 t.test('the lines of that example make files that can be read, in a folder that nobody else can open', async t => {
   const cwd = t.testdir({})
-  const lines = Array.from(read('config/examples/docker-compose.secrets.yml').matchAll(/^# {3}(.+)$/gm), ([, line]) => line!)
-  t.match(lines.pop(), /^docker compose -f docker-compose\.yml -f config\/examples\/docker-compose\.secrets\.yml up -d /)
+  const lines = Array.from(
+    read('config/examples/docker-compose.secrets.yml').matchAll(/^# {3}(.+)$/gm),
+    ([, line]) => line!
+  )
+  t.match(
+    lines.pop(),
+    /^docker compose -f docker-compose\.yml -f config\/examples\/docker-compose\.secrets\.yml up -d /
+  )
   execFileSync('sh', ['-euc', lines.join('\n')], { cwd })
   t.equal(statSync(join(cwd, 'secrets')).mode & 0o777, 0o700)
   const names = globSync('*', { cwd: join(cwd, 'secrets') }).sort()

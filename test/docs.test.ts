@@ -15,7 +15,11 @@ const packageJson = JSON.parse(read('package.json')) as { version: string, scrip
 /** The origin that the documents name. */
 const documented = 'http://127.0.0.1:8080'
 const bash = (script: string, cwd: string, env: Record<string, string> = {}) =>
-  promisify(execFile)('bash', ['--norc', '-euo', 'pipefail', '-c', script], { cwd, env: { ...process.env, ...env }, timeout: 20_000 })
+  promisify(execFile)('bash', ['--norc', '-euo', 'pipefail', '-c', script], {
+    cwd,
+    env: { ...process.env, ...env },
+    timeout: 20_000
+  })
 
 /** The text under a heading, up to the next one of its level. */
 function section (title: string): string {
@@ -26,12 +30,23 @@ function section (title: string): string {
 
 /** The cells of a table's rows, without its head. */
 function tableOf (text: string): string[][] {
-  return text.split('\n').filter(line => line.startsWith('|')).slice(2).map(line => line.slice(1, -1).split(' | ').map(cell => cell.trim()))
+  return text
+    .split('\n')
+    .filter(line => line.startsWith('|'))
+    .slice(2)
+    .map(line =>
+      line
+        .slice(1, -1)
+        .split(' | ')
+        .map(cell => cell.trim())
+    )
 }
 
 /** The code blocks of a language. */
 function snippets (text: string, language: string): string[] {
-  return Array.from(text.matchAll(/^```(\w*)\n(.*?)^```$/gms)).filter(([, word]) => word === language).map(([,, code]) => code!)
+  return Array.from(text.matchAll(/^```(\w*)\n(.*?)^```$/gms))
+    .filter(([, word]) => word === language)
+    .map(([, , code]) => code!)
 }
 
 t.test('the README is read in one sitting, and in plain English', async t => {
@@ -62,7 +77,9 @@ t.test('the table of errors is the one in src', async t => {
 t.test('what the documents point to is there', async t => {
   for (const document of documents) {
     const text = read(document)
-    const links = Array.from(text.matchAll(/\]\(([^)]+)\)/g), ([, target]) => target!).filter(target => !/^\w+:/.test(target))
+    const links = Array.from(text.matchAll(/\]\(([^)]+)\)/g), ([, target]) => target!).filter(
+      target => !/^\w+:/.test(target)
+    )
     const named = Array.from(text.matchAll(/`((?:src|test|config|\.ci)\/[\w./-]+)`/g), ([, path]) => path!)
     for (const path of [...links, ...named]) t.ok(existsSync(join(root, path)), `${document}: ${path}`)
   }
@@ -80,13 +97,19 @@ t.test('the README says how to run it and how to test it', async t => {
 
 t.test('every command of the examples has its form for Docker, and the command line knows it', async t => {
   const examples = read('config/examples/README.md')
-  const commands = (language: string) => snippets(examples, language).filter(code => code.includes('apixo-gateway ') && !code.includes('>> .env'))
+  const commands = (language: string) =>
+    snippets(examples, language).filter(code => code.includes('apixo-gateway ') && !code.includes('>> .env'))
   const typed = commands('sh')
   t.equal(typed.length, 3)
-  t.strictSame(commands('bash'), typed.map(code => code.replaceAll('npx apixo-gateway', 'docker compose exec -T gateway apixo-gateway')))
+  t.strictSame(
+    commands('bash'),
+    typed.map(code => code.replaceAll('npx apixo-gateway', 'docker compose exec -T gateway apixo-gateway'))
+  )
   const { stdout: help } = await bash(`'${process.execPath}' src/cli.ts --help`, root)
   for (const document of [...documents, 'config/examples/README.md', 'docker-compose.yml']) {
-    for (const [, command] of read(document).matchAll(/(?:npx|-T gateway|--rm gateway|apixo-gateway) apixo-gateway\s+([\w-]+)/g)) {
+    for (const [, command] of read(document).matchAll(
+      /(?:npx|-T gateway|--rm gateway|apixo-gateway) apixo-gateway\s+([\w-]+)/g
+    )) {
       t.ok(command === '--help' || help.includes(`\n  ${command} `), `${document}: ${command}`)
     }
   }
@@ -151,8 +174,10 @@ t.test('the curl of the Docker part mints a session', async t => {
   t.match((await call('/gateway/session', { token })).json, { subject: 'app:alice' })
 })
 
-t.test('the snippets of the page bring a picture from the backend\'s minting to the image element', async t => {
-  const { origin, sandbox, time, settings } = await startGateway(t, { models: [{ id: 'nano-banana', category: 'image' }] })
+t.test("the snippets of the page bring a picture from the backend's minting to the image element", async t => {
+  const { origin, sandbox, time, settings } = await startGateway(t, {
+    models: [{ id: 'nano-banana', category: 'image' }]
+  })
   const [backend, page] = snippets(section('Use it from a page'), 'js')
   const image = { src: '' }
   const waits: number[] = []
@@ -165,7 +190,9 @@ t.test('the snippets of the page bring a picture from the backend\'s minting to 
       setImmediate(goOn)
     }
   }
-  const AsyncFunction = (async () => {}).constructor as new (...args: string[]) => (...values: unknown[]) => Promise<void>
+  const AsyncFunction = (async () => {}).constructor as new (
+    ...args: string[]
+  ) => (...values: unknown[]) => Promise<void>
   const run = new AsyncFunction(...Object.keys(globals), `${backend}${page}`.replaceAll(documented, origin))
   await run(...Object.values(globals))
   t.strictSame(waits, [3000, 3000], 'six seconds of a task, asked every three')

@@ -17,7 +17,11 @@ const layers = [
   { name: 'settings', files: /^settings(?:\/.+)?\.ts$/, imports: ['errors', 'domain'] },
   { name: 'stores', files: /^stores\.ts$/, imports: ['errors', 'domain', 'adapters', 'settings'] },
   { name: 'services', files: /^services\.ts$/, imports: ['errors', 'domain', 'adapters', 'settings', 'stores'] },
-  { name: 'gateway', files: /^(?:gateway|routes)\.ts$/, imports: ['errors', 'domain', 'adapters', 'http', 'settings', 'services', 'stores'] },
+  {
+    name: 'gateway',
+    files: /^(?:gateway|routes)\.ts$/,
+    imports: ['errors', 'domain', 'adapters', 'http', 'settings', 'services', 'stores']
+  },
   { name: 'demo', files: /^demo\.ts$/, imports: ['gateway', 'sandbox', 'settings'] },
   { name: 'main', files: /^main\.ts$/, imports: ['gateway', 'settings'] },
   { name: 'cli', files: /^cli(?:\/.+)?\.ts$/, imports: ['main', 'demo', 'stores', 'domain', 'settings'] }
@@ -29,36 +33,54 @@ const homes = [
   { names: /^node:sqlite$/, home: /^adapters\/sqlite\// },
   { names: /^ioredis$/, home: /^adapters\/redis\// },
   { names: /^altcha-lib(?:\/.+)?$/, home: /^adapters\/guest-proofs\.ts$/ },
-  { names: /^jose$/, home: /^adapters\/[^/]+-sessions\.ts$/ },
+  { names: /^jose$/, home: /^adapters\/[^/]+-sessions(?:\/[^/]+)?\.ts$/ },
   { names: /^(?:fastify|@fastify\/(?!error$).+)$/, home: /^(?:http\/|gateway\.ts$|routes\.ts$)/ },
   { names: /^@fastify\/error$/, home: /^errors\.ts$/ }
 ]
 
 /** Files, sockets, databases and timers: what rules must not touch. */
-const outside = /^(?:fastify|undici|pino|node:(?:fs|sqlite|net|tls|http|https|dns|child_process|timers|process)(?:\/.+)?)$/
+const outside =
+  /^(?:fastify|undici|pino|node:(?:fs|sqlite|net|tls|http|https|dns|child_process|timers|process)(?:\/.+)?)$/
 
 /** They act when they are loaded; processes of their own run them in other tests. */
 const actors = new Set(['main.ts', 'cli.ts', 'sandbox/main.ts'])
 
-interface Import { readonly file: string, readonly name: string, readonly target: string | null }
+interface Import {
+  readonly file: string
+  readonly name: string
+  readonly target: string | null
+}
 
 /** Every import, dynamic ones, re-exports and types included. `target`: the file it leads to, `null` for packages. */
 async function importsOf (file: string): Promise<Import[]> {
   const { importedFiles } = ts.preProcessFile(await readFile(join(src, file), 'utf8'), true, true)
-  return importedFiles.map(({ fileName: name }) =>
-    ({ file, name, target: name.startsWith('.') ? posix.join(posix.dirname(file), name) : null }))
+  return importedFiles.map(({ fileName: name }) => ({
+    file,
+    name,
+    target: name.startsWith('.') ? posix.join(posix.dirname(file), name) : null
+  }))
 }
 
 /** What a file loads when it is loaded: no types, and nothing that it loads later. */
 async function runtimeImports (): Promise<Array<{ readonly file: string, readonly target: string }>> {
-  const all = await Promise.all(files.map(async file => {
-    const { statements } = ts.createSourceFile(file, await readFile(join(src, file), 'utf8'), ts.ScriptTarget.Latest)
-    return statements.flatMap(statement => {
-      const isType = ts.isImportDeclaration(statement) ? isTypeOnly(statement) : ts.isExportDeclaration(statement) ? statement.isTypeOnly : true
-      const specifier = isType ? undefined : (statement as ts.ImportDeclaration).moduleSpecifier as ts.StringLiteral | undefined
-      return specifier?.text.startsWith('.') ? [{ file, target: posix.join(posix.dirname(file), specifier.text) }] : []
+  const all = await Promise.all(
+    files.map(async file => {
+      const { statements } = ts.createSourceFile(file, await readFile(join(src, file), 'utf8'), ts.ScriptTarget.Latest)
+      return statements.flatMap(statement => {
+        const isType = ts.isImportDeclaration(statement)
+          ? isTypeOnly(statement)
+          : ts.isExportDeclaration(statement)
+            ? statement.isTypeOnly
+            : true
+        const specifier = isType
+          ? undefined
+          : ((statement as ts.ImportDeclaration).moduleSpecifier as ts.StringLiteral | undefined)
+        return specifier?.text.startsWith('.')
+          ? [{ file, target: posix.join(posix.dirname(file), specifier.text) }]
+          : []
+      })
     })
-  }))
+  )
   return all.flat()
 }
 
@@ -66,7 +88,10 @@ function isTypeOnly ({ importClause }: ts.ImportDeclaration): boolean {
   if (importClause === undefined) return false
   const { namedBindings, name } = importClause
   const named = namedBindings !== undefined && ts.isNamedImports(namedBindings) ? namedBindings.elements : undefined
-  return importClause.phaseModifier === ts.SyntaxKind.TypeKeyword || (name === undefined && named !== undefined && named.every(({ isTypeOnly }) => isTypeOnly))
+  return (
+    importClause.phaseModifier === ts.SyntaxKind.TypeKeyword ||
+    (name === undefined && named !== undefined && named.every(({ isTypeOnly }) => isTypeOnly))
+  )
 }
 
 function layerOf (file: string) {
@@ -85,9 +110,18 @@ function wrong (list: readonly Import[]): string[] {
 }
 
 t.test('every file belongs to a layer, and the search for imports finds them', async t => {
-  t.strictSame(files.filter(file => layerOf(file) === undefined), [])
-  t.ok(imports.some(({ file, target }) => file === 'cli/server.ts' && target === 'main.ts'), 'also dynamic ones')
-  t.ok(imports.some(({ file, target }) => file === 'settings.ts' && target === 'settings/dot-env.ts'), 'also re-exports')
+  t.strictSame(
+    files.filter(file => layerOf(file) === undefined),
+    []
+  )
+  t.ok(
+    imports.some(({ file, target }) => file === 'cli/server.ts' && target === 'main.ts'),
+    'also dynamic ones'
+  )
+  t.ok(
+    imports.some(({ file, target }) => file === 'settings.ts' && target === 'settings/dot-env.ts'),
+    'also re-exports'
+  )
 })
 
 t.test('imports point inward', async t => {
@@ -100,8 +134,13 @@ t.test('imports point inward', async t => {
 })
 
 t.test('adapters do not know each other', async t => {
-  const among = imports.filter(({ file, target }) => target !== null && layerOf(file)!.name === 'adapters' &&
-    layerOf(target)!.name === 'adapters' && adapterOf(file) !== adapterOf(target))
+  const among = imports.filter(
+    ({ file, target }) =>
+      target !== null &&
+      layerOf(file)!.name === 'adapters' &&
+      layerOf(target)!.name === 'adapters' &&
+      adapterOf(file) !== adapterOf(target)
+  )
   t.strictSame(wrong(among), [])
 })
 
@@ -112,7 +151,10 @@ t.test('the rules of the domain know no framework, no file and no socket', async
 t.test('each technology has one place', async t => {
   for (const { names, home } of homes) {
     t.strictSame(wrong(imports.filter(({ file, name }) => names.test(name) && !home.test(file))), [], String(names))
-    t.ok(imports.some(({ file, name }) => names.test(name) && home.test(file)), `${names} is there`)
+    t.ok(
+      imports.some(({ file, name }) => names.test(name) && home.test(file)),
+      `${names} is there`
+    )
   }
 })
 
@@ -120,16 +162,22 @@ t.test('a file is a subject: 60 to 500 lines, and one that is shorter has two im
   for (const file of files) {
     const lines = (await readFile(join(src, file), 'utf8')).split('\n').length - 1
     const importers = new Set(imports.filter(({ target }) => target === file).map(({ file }) => file)).size
-    t.ok(lines <= 500 && (lines >= 60 || importers >= 2 || actors.has(file)), `${file}: ${lines} lines, ${importers} importers`)
+    t.ok(
+      lines <= 500 && (lines >= 60 || importers >= 2 || actors.has(file)),
+      `${file}: ${lines} lines, ${importers} importers`
+    )
   }
 })
 
 t.test('no file needs itself, by whichever way, before it has run', async t => {
   const needs = new Map<string, string[]>()
-  for (const { file, target } of await runtimeImports()) needs.set(file, [...needs.get(file) ?? [], target])
+  for (const { file, target } of await runtimeImports()) needs.set(file, [...(needs.get(file) ?? []), target])
   const reaches = (from: string, to: string, seen = new Set<string>()): boolean =>
     (needs.get(from) ?? []).some(next => next === to || (!seen.has(next) && reaches(next, to, seen.add(next))))
-  t.strictSame(files.filter(file => reaches(file, file)), [])
+  t.strictSame(
+    files.filter(file => reaches(file, file)),
+    []
+  )
   t.ok(reaches('gateway.ts', 'errors.ts'), 'the search follows imports')
 })
 

@@ -10,11 +10,20 @@ import { until } from './helpers/until.ts'
 const someGateway = 'http://127.0.0.1:8080'
 
 /** Calls what a certificate is for, over TLS. */
-function callOver ({ port, cert }: Pick<ExampleNginx, 'port' | 'cert'>, method: string, path: string): Promise<{ status: number, text: string }> {
+function callOver (
+  { port, cert }: Pick<ExampleNginx, 'port' | 'cert'>,
+  method: string,
+  path: string
+): Promise<{ status: number, text: string }> {
   return new Promise((resolve, reject) => {
-    request({ host: '127.0.0.1', port, servername: exampleHost, ca: cert, method, path, headers: { host: exampleHost } }, async response => {
-      resolve({ status: response.statusCode!, text: Buffer.concat(await response.toArray()).toString() })
-    }).once('error', reject).end()
+    request(
+      { host: '127.0.0.1', port, servername: exampleHost, ca: cert, method, path, headers: { host: exampleHost } },
+      async response => {
+        resolve({ status: response.statusCode!, text: Buffer.concat(await response.toArray()).toString() })
+      }
+    )
+      .once('error', reject)
+      .end()
   })
 }
 
@@ -37,7 +46,12 @@ t.test('the secret of a callback is in no log of nginx, whether the gateway answ
   await nginx.start()
 
   const secret = callbackPath().slice(-43)
-  const knocks = [`/gateway/callbacks/${secret}`, `//gateway/callbacks/${secret}`, `/%67ateway/callbacks/${secret}?a=b`, `/gateway/results/${secret}`]
+  const knocks = [
+    `/gateway/callbacks/${secret}`,
+    `//gateway/callbacks/${secret}`,
+    `/%67ateway/callbacks/${secret}?a=b`,
+    `/gateway/results/${secret}`
+  ]
   t.same(await call('POST', knocks[0]!), { status: 200, text: '{}' })
   for (const path of knocks) await call('POST', path)
   const moved = await fetch(`http://127.0.0.1:${nginx.plainPort}${knocks[0]}`, { method: 'POST', redirect: 'manual' })

@@ -20,10 +20,19 @@ async function saidBy (t: Test, command: readonly [string, ...string[]], env: Re
 t.test('a Node that is too old is told so in one sentence, whatever is run', async t => {
   t.equal(engines.node, '>=24')
   const folder = t.testdir({ 'old.mjs': pretence })
-  const env = { NODE_OPTIONS: `--import ${join(folder, 'old.mjs')}`, PATH: `${join(process.execPath, '..')}${delimiter}${process.env.PATH}` }
+  const env = {
+    NODE_OPTIONS: `--import ${join(folder, 'old.mjs')}`,
+    PATH: `${join(process.execPath, '..')}${delimiter}${process.env.PATH}`
+  }
   const needing = Object.values<string>(scripts).filter(script => /\bnode\b/.test(script))
   t.ok(needing.length >= 6)
-  const lines = [...needing, 'bin/apixo-gateway.mjs --help', 'node src/main.ts', 'node src/cli.ts check', 'node src/sandbox/main.ts']
+  const lines = [
+    ...needing,
+    'bin/apixo-gateway.mjs --help',
+    'node src/main.ts',
+    'node src/cli.ts check',
+    'node src/sandbox/main.ts'
+  ]
   for (const line of lines) {
     t.same(await saidBy(t, ['sh', '-c', line], env), { code: 1, output: sentence('v20.20.2') }, line)
   }
@@ -34,11 +43,16 @@ t.test('one that is new enough is told nothing', async t => {
 })
 
 t.test('a real old one, where the system has one, reads that sentence too', async t => {
-  const nodes = [...new Set((process.env.PATH ?? '').split(delimiter).map(folder => join(folder, 'node')))].filter(path => existsSync(path))
+  const nodes = [...new Set((process.env.PATH ?? '').split(delimiter).map(folder => join(folder, 'node')))].filter(
+    path => existsSync(path)
+  )
   const versions = new Map(nodes.map(path => [path, execFileSync(path, ['--version'], { encoding: 'utf8' }).trim()]))
   t.ok(versions.size > 0)
   for (const [path, version] of versions) {
     if (Number(version.slice(1).split('.')[0]) >= 24) continue
-    t.same(await saidBy(t, [path, 'bin/apixo-gateway.mjs', 'check'], { NODE_OPTIONS: '' }), { code: 1, output: sentence(version) })
+    t.same(await saidBy(t, [path, 'bin/apixo-gateway.mjs', 'check'], { NODE_OPTIONS: '' }), {
+      code: 1,
+      output: sentence(version)
+    })
   }
 })

@@ -16,8 +16,10 @@ export interface AltchaProofsOptions {
 /** Long enough to solve one on an old phone, short enough that none are kept in stock, ms. */
 const workValidMs = 300_000
 /**
- * The work of one proof: up to so many keys are derived, half of them on the average, each by so many rounds. Measured on
- * two busy cores of a server, for half of the keys: 0.3 to 0.6 s in Chromium and in Node; phones take several times that.
+ * The work of one proof: up to so many keys are derived, half of them on the average, each by so many rounds. Measured
+ * on
+ * two busy cores of a server, for half of the keys: 0.3 to 0.6 s in Chromium and in Node; phones take several times
+ * that.
  * Making a challenge costs one key.
  */
 const maxKeys = 2000
@@ -26,8 +28,10 @@ const roundsPerKey = 2000
 const maxLength = 4096
 
 /**
- * Proof of work by ALTCHA (https://github.com/altcha-org/altcha-lib): PBKDF2 with SHA-256, which browsers have built in. A
- * challenge says what it is for and until when, and is signed, so that nothing is remembered before it is solved, and of a
+ * Proof of work by ALTCHA (https://github.com/altcha-org/altcha-lib): PBKDF2 with SHA-256, which browsers have built
+ * in. A
+ * challenge says what it is for and until when, and is signed, so that nothing is remembered before it is solved, and
+ * of a
  * solution too, so that looking at one costs no derivation. The keys are derived for this use alone (RFC 5869
  * section 3.2), so that no challenge can pass for a session.
  */
@@ -64,7 +68,9 @@ function keyFor (secret: Secret, use: string): string {
 
 type Keys = Pick<VerifySolutionOptions, 'hmacSignatureSecret' | 'hmacKeySignatureSecret'>
 
-/** The challenge of a proof as ALTCHA's widget writes it, JSON in base64; `null`: it is not solved, or not signed by us. */
+/**
+ * The challenge of a proof as ALTCHA's widget writes it, JSON in base64; `null`: it is not solved, or not signed by us.
+ */
 async function solved (proof: string, keys: Keys): Promise<Challenge | null> {
   try {
     const { challenge, solution } = JSON.parse(Buffer.from(proof, 'base64').toString()) as Payload
@@ -102,7 +108,11 @@ const turnstileValidMs = 310_000
 const retrySeconds = 5
 
 /** What is wrong with a token. Any other code is about us, or about Cloudflare. */
-const tokenErrors: ReadonlySet<string> = new Set(['missing-input-response', 'invalid-input-response', 'timeout-or-duplicate'])
+const tokenErrors: ReadonlySet<string> = new Set([
+  'missing-input-response',
+  'invalid-input-response',
+  'timeout-or-duplicate'
+])
 
 interface Verdict {
   readonly success: boolean
@@ -112,17 +122,27 @@ interface Verdict {
 }
 
 /**
- * Cloudflare's Turnstile (https://developers.cloudflare.com/turnstile/get-started/server-side-validation/). The page gives
- * what the token is for to its widget as `cData`: a token that was solved for one guest, or for a new session, is no good
+ * Cloudflare's Turnstile (https://developers.cloudflare.com/turnstile/get-started/server-side-validation/). The page
+ * gives
+ * what the token is for to its widget as `cData`: a token that was solved for one guest, or for a new session, is no
+ * good
  * for another. Nobody gets in while Cloudflare does not answer.
  */
-export function turnstileProofs ({ secret, hostnames, now, url = siteverify, timeoutMs = answerMs }: TurnstileProofsOptions): GuestProofs {
+export function turnstileProofs ({
+  secret,
+  hostnames,
+  now,
+  url = siteverify,
+  timeoutMs = answerMs
+}: TurnstileProofsOptions): GuestProofs {
   let questions = 0
 
   const ask = async (response: string, remoteip: string): Promise<Verdict> => {
     // A caller who has hung up has no address any more.
     const body = new URLSearchParams({ secret: secret.current.reveal(), response, ...(remoteip && { remoteip }) })
-    return await read(await fetch(url, { method: 'POST', body, redirect: 'error', signal: AbortSignal.timeout(timeoutMs) }))
+    return await read(
+      await fetch(url, { method: 'POST', body, redirect: 'error', signal: AbortSignal.timeout(timeoutMs) })
+    )
   }
 
   return {

@@ -38,7 +38,8 @@ const hourMs = 3_600_000
 const dayMs = 24 * hourMs
 
 /**
- * Copies lie in one folder a day, by the day their task was made, so that forgetting is the removal of folders; they are
+ * Copies lie in one folder a day, by the day their task was made, so that forgetting is the removal of folders; they
+ * are
  * named by a hash, so that no upstream chooses a path. A copy is there when its file is, which gets its name last:
  * readers never see half of one, and a crash leaves nothing but a file that goes with its folder.
  */
@@ -67,7 +68,8 @@ export function resultCache (options: KeptResultsOptions): KeptResults {
     async tidy () {
       if (elapsed() - tidiedAt < hourMs) return
       tidiedAt = elapsed()
-      await forgetBefore(directory, dayOf(now() - options.retentionMs - 2 * dayMs)) // a task may run for a day, and a day is not over at once
+      // A task may run for a day, and a day is not over at once.
+      await forgetBefore(directory, dayOf(now() - options.retentionMs - 2 * dayMs))
     },
     async close () {
       await copies.close()
@@ -136,7 +138,11 @@ async function copy (results: ResultSource, result: ResultRef, path: string, sig
     const file = createWriteStream(half, { flags: 'wx', mode: 0o600 })
     await pipeline(answer.body, file, { signal })
     const { contentType, etag, lastModified } = answer
-    await writeFile(`${path}.json`, JSON.stringify({ contentType, etag, lastModified, bytes: file.bytesWritten } satisfies Facts), { mode: 0o600 })
+    await writeFile(
+      `${path}.json`,
+      JSON.stringify({ contentType, etag, lastModified, bytes: file.bytesWritten } satisfies Facts),
+      { mode: 0o600 }
+    )
     await rename(half, path)
   } catch (error) {
     answer.body.destroy()
@@ -158,13 +164,17 @@ async function openCopy (path: string): Promise<Copy | null> {
 }
 
 /** A copy is answered as its host would have done (RFC 9110 sections 13.1.2, 13.1.5 and 14.2). */
-async function answerFrom ({ file, facts: { bytes, ...facts } }: Copy, { range, ifRange, ifNoneMatch }: ResultAsk): Promise<ResultAnswer> {
+async function answerFrom (
+  { file, facts: { bytes, ...facts } }: Copy,
+  { range, ifRange, ifNoneMatch }: ResultAsk
+): Promise<ResultAnswer> {
   const answer = { ...facts, acceptsRanges: true, contentRange: null, length: null, body: null }
   if (ifNoneMatch !== undefined && facts.etag !== null && isOneOf(facts.etag, ifNoneMatch)) {
     await file.close()
     return { ...answer, status: 304 }
   }
-  const isSame = ifRange === undefined || ifRange === facts.lastModified || (ifRange === facts.etag && !ifRange.startsWith('W/'))
+  const isSame =
+    ifRange === undefined || ifRange === facts.lastModified || (ifRange === facts.etag && !ifRange.startsWith('W/'))
   if (range === undefined || !isSame) return { ...answer, status: 200, length: bytes, body: file.createReadStream() }
   const part = byteRange(range, bytes)
   if (part === null) {
@@ -172,7 +182,13 @@ async function answerFrom ({ file, facts: { bytes, ...facts } }: Copy, { range, 
     return { ...answer, status: 416, contentRange: `bytes */${bytes}` }
   }
   const { start, end } = part
-  return { ...answer, status: 206, length: end - start + 1, contentRange: `bytes ${start}-${end}/${bytes}`, body: file.createReadStream(part) }
+  return {
+    ...answer,
+    status: 206,
+    length: end - start + 1,
+    contentRange: `bytes ${start}-${end}/${bytes}`,
+    body: file.createReadStream(part)
+  }
 }
 
 function isOneOf (etag: string, list: string): boolean {
@@ -183,6 +199,8 @@ function isOneOf (etag: string, list: string): boolean {
 async function forgetBefore (directory: string, day: string): Promise<void> {
   const folders = await readdir(directory).catch(() => [])
   for (const folder of folders) {
-    if (/^\d{4}-\d\d-\d\d$/.test(folder) && folder < day) await rm(join(directory, folder), { recursive: true, force: true })
+    if (/^\d{4}-\d\d-\d\d$/.test(folder) && folder < day) {
+      await rm(join(directory, folder), { recursive: true, force: true })
+    }
   }
 }

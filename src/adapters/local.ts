@@ -53,14 +53,26 @@ export function localTurns ({ elapsed, leaseMs }: LocalTurnsOptions): PollLeases
       const newsAt = entry?.newsAt ?? -Infinity
       const isUrgent = hasNews && entry?.isAsking === false && newsAt + intervalMs <= elapsed()
       if (entry === undefined || entry.freeAt <= elapsed() || isUrgent) {
-        entries.set(taskId, { last: entry?.last ?? null, isAsking: true, freeAt: elapsed() + leaseMs, newsAt: hasNews ? elapsed() : newsAt })
+        entries.set(taskId, {
+          last: entry?.last ?? null,
+          isAsking: true,
+          freeAt: elapsed() + leaseMs,
+          newsAt: hasNews ? elapsed() : newsAt
+        })
         return { mine: true }
       }
       return { mine: false, last: entry.last, nextInMs: entry.isAsking ? 0 : entry.freeAt - elapsed() }
     },
     async release (taskId, last, intervalMs) {
       if (last === null) entries.delete(taskId)
-      else entries.set(taskId, { last, isAsking: false, freeAt: elapsed() + intervalMs, newsAt: entries.get(taskId)?.newsAt ?? -Infinity })
+      else {
+        entries.set(taskId, {
+          last,
+          isAsking: false,
+          freeAt: elapsed() + intervalMs,
+          newsAt: entries.get(taskId)?.newsAt ?? -Infinity
+        })
+      }
     }
   }
 }

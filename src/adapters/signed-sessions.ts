@@ -21,7 +21,9 @@ export interface SignedSessionsOptions {
   readonly now: () => number
 }
 
-/** What a token says. Those from `origins` on are absent where there is no such limit, as in tokens of earlier versions. */
+/**
+ * What a token says. Those from `origins` on are absent where there is no such limit, as in tokens of earlier versions.
+ */
 interface Claims {
   readonly jti: string
   readonly sub: string
@@ -36,7 +38,9 @@ interface Claims {
   readonly uses?: number | undefined
   /** Microcredits. */
   readonly credits?: number | undefined
-  /** Of a cookie: the name that uses and credits count under, and the instant that it is not printed anew for, seconds. */
+  /**
+   * Of a cookie: the name that uses and credits count under, and the instant that it is not printed anew for, seconds.
+   */
   readonly root?: string | undefined
   readonly end?: number | undefined
 }
@@ -84,7 +88,9 @@ export function signedSessions ({ secrets, now }: SignedSessionsOptions): Sessio
   }
 
   const print = async (claims: Claims): Promise<PrintedSession> => {
-    const token = await new SignJWT({ iss: issuerName, ...claims }).setProtectedHeader({ alg: 'HS256', typ: 'JWT' }).sign(memory.current.keys[0]!)
+    const token = await new SignJWT({ iss: issuerName, ...claims })
+      .setProtectedHeader({ alg: 'HS256', typ: 'JWT' })
+      .sign(memory.current.keys[0]!)
     return { token, session: sessionFrom(claims) }
   }
 
@@ -155,7 +161,8 @@ function isSignedWith (key: KeyObject, token: string): boolean {
  */
 function checkClaims (payload: Readonly<Record<string, unknown>>): void {
   for (const [name, value] of Object.entries(payload)) {
-    const isKnown = name === 'iss' || requiredClaims.some(claim => claim === name) || optionalClaims.get(name)?.(value) === true
+    const isKnown =
+      name === 'iss' || requiredClaims.some(claim => claim === name) || optionalClaims.get(name)?.(value) === true
     if (!isKnown) throw new Error(`the claim ${name} is not what it has to be`)
   }
   if ((payload.root === undefined) !== (payload.end === undefined)) throw new Error('root and end belong together')

@@ -43,7 +43,13 @@ export function undiciResults (options: UndiciResultsOptions): ResultSource {
       const target = targetOf(url)
       if (target === null) throw invalid(`results.hosts does not let a result be fetched from ${hostIn(url)}`)
       const headers = headersFor(ask, options.userAgent)
-      const call = agents[target.reach].request({ origin: target.origin, path: target.path, method: 'GET', headers, signal })
+      const call = agents[target.reach].request({
+        origin: target.origin,
+        path: target.path,
+        method: 'GET',
+        headers,
+        signal
+      })
       const response = await call.catch(refuse)
       try {
         const answer = readAnswer(response, ask, maxBytes)
@@ -60,7 +66,9 @@ export function undiciResults (options: UndiciResultsOptions): ResultSource {
   }
 }
 
-function agent (reach: Reach, { resolve = resolveName, isAllowed = isWithin, ...options }: UndiciResultsOptions): Agent {
+function agent (
+  reach: Reach, { resolve = resolveName, isAllowed = isWithin, ...options }: UndiciResultsOptions
+): Agent {
   return new Agent({
     connections: maxConnections,
     pipelining: 1,
@@ -90,13 +98,18 @@ function headersFor ({ range, ifRange, ifNoneMatch }: ResultAsk, userAgent: stri
 }
 
 function refuse (cause: unknown): never {
-  throw isGatewayError(cause) ? cause : gatewayError(codeOf(cause as { readonly code?: unknown, readonly name?: unknown }), { cause })
+  throw isGatewayError(cause)
+    ? cause
+    : gatewayError(codeOf(cause as { readonly code?: unknown, readonly name?: unknown }), { cause })
 }
 
 /** Whether there was a connection at all: names, addresses and certificates have codes of the system's own. */
 function codeOf ({ code, name }: { readonly code?: unknown, readonly name?: unknown }): ErrorCode {
   if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT') return 'GW_UPSTREAM_TIMEOUT'
-  const wasConnected = name === 'AbortError' || name === 'HTTPParserError' || /^UND_ERR_(?!CONNECT_TIMEOUT)|^(?:ECONNRESET|EPIPE)$/.test(String(code))
+  const wasConnected =
+    name === 'AbortError' ||
+    name === 'HTTPParserError' ||
+    /^UND_ERR_(?!CONNECT_TIMEOUT)|^(?:ECONNRESET|EPIPE)$/.test(String(code))
   return wasConnected ? 'GW_UPSTREAM_INVALID' : 'GW_UPSTREAM_UNREACHABLE'
 }
 
@@ -114,7 +127,9 @@ function readAnswer (response: Dispatcher.ResponseData, ask: ResultAsk, maxBytes
   if (status === 206 && contentRange === null) throw invalid('it is a part that does not say which')
   if (status === 304 || status === 416) discard(response)
   const length = /^\d{1,15}$/.test(header('content-length')) ? Number(header('content-length')) : null
-  if (Math.max(length ?? 0, Number(contentRange?.[1] ?? 0)) > maxBytes) throw invalid('it is longer than results.maxBytes')
+  if (Math.max(length ?? 0, Number(contentRange?.[1] ?? 0)) > maxBytes) {
+    throw invalid('it is longer than results.maxBytes')
+  }
   return {
     status,
     contentType: header('content-type'),
@@ -122,7 +137,8 @@ function readAnswer (response: Dispatcher.ResponseData, ask: ResultAsk, maxBytes
     contentRange: status === 206 || status === 416 ? contentRange?.[0] ?? null : null,
     acceptsRanges: /^bytes$/i.test(header('accept-ranges')),
     etag: /^(?:W\/)?"[\x21\x23-\x7e]{0,256}"$/.exec(header('etag'))?.[0] ?? null,
-    lastModified: /^[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$/.exec(header('last-modified'))?.[0] ?? null,
+    lastModified:
+      /^[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$/.exec(header('last-modified'))?.[0] ?? null,
     // A length that was announced is kept by HTTP itself; one that was not is counted.
     body: status === 304 || status === 416 ? null : length === null ? cutAt(maxBytes, response) : body
   }
@@ -135,7 +151,9 @@ function wantedStatus (status: number, { range, ifNoneMatch }: ResultAsk): Resul
   return status === 304 && ifNoneMatch !== undefined ? status : null
 }
 
-/** Waits for the first bytes, or the end when there are none: what goes wrong before them can still be a plain error. */
+/**
+ * Waits for the first bytes, or the end when there are none: what goes wrong before them can still be a plain error.
+ */
 function begun (body: Readable): Promise<void> {
   return new Promise((resolve, reject) => {
     body.once('readable', resolve).once('end', resolve).once('error', reject)

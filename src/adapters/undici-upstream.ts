@@ -2,7 +2,14 @@ import { promisify } from 'node:util'
 import { brotliDecompress, gunzip, inflate, inflateRaw } from 'node:zlib'
 import { Pool, type Dispatcher } from 'undici'
 import {
-  type Exchange, type FailureReason, keepAliveMarginMs, type Upstream, type UpstreamAnswer, UpstreamFailure, type UpstreamKey, type UpstreamRequest
+  type Exchange,
+  type FailureReason,
+  keepAliveMarginMs,
+  type Upstream,
+  type UpstreamAnswer,
+  UpstreamFailure,
+  type UpstreamKey,
+  type UpstreamRequest
 } from '../domain/upstream.ts'
 
 export interface UndiciUpstreamOptions {
@@ -126,7 +133,11 @@ class Collector implements Dispatcher.DispatchHandler, Exchange {
     if (this.#failure !== null) controller.abort(new UpstreamFailure(this.#failure))
   }
 
-  onResponseStart (_: Dispatcher.DispatchController, status: number, headers: Record<string, string | string[] | undefined>): void {
+  onResponseStart (
+    _: Dispatcher.DispatchController,
+    status: number,
+    headers: Record<string, string | string[] | undefined>
+  ): void {
     this.#status = status
     this.#contentType = String(headers['content-type'] ?? '')
     this.#retryAfter = headers['retry-after']?.toString()
@@ -183,7 +194,11 @@ const decoders: ReadonlyMap<string, Decode> = new Map(Object.entries({
   gzip: bounded(gunzip), 'x-gzip': bounded(gunzip), br: bounded(brotliDecompress), deflate: inflateAny
 }))
 
-type Decompress = (body: Buffer, options: { readonly maxOutputLength: number }, done: (error: Error | null, plain: Buffer) => void) => void
+type Decompress = (
+  body: Buffer,
+  options: { readonly maxOutputLength: number },
+  done: (error: Error | null, plain: Buffer) => void
+) => void
 
 /** Rejects with `ERR_BUFFER_TOO_LARGE` as soon as there is more than an answer may have: a bomb is not unpacked. */
 function bounded (decompress: Decompress): Decode {

@@ -24,7 +24,12 @@ const maxConnections = 20
  * the addresses its name leads to at that moment. Of the answer only the status is looked at.
  */
 export function undiciWebhooks (options: UndiciWebhooksOptions): WebhookSender {
-  const { userAgent, timeoutMs = halfMinuteMs, resolve = resolveName, isAllowed = address => isWithin('public', address) } = options
+  const {
+    userAgent,
+    timeoutMs = halfMinuteMs,
+    resolve = resolveName,
+    isAllowed = address => isWithin('public', address)
+  } = options
   const agent = new Agent({
     connections: maxConnections,
     pipelining: 0, // a connection for each message: none outlives the judgement of its address
@@ -62,6 +67,7 @@ export function undiciWebhooks (options: UndiciWebhooksOptions): WebhookSender {
 function wordFor ({ code, name }: { readonly code?: unknown, readonly name?: unknown }): DeliveryError {
   if (code === refusedAddress) return 'address-refused'
   if (name === 'TimeoutError' || /^UND_ERR_.*_TIMEOUT$/.test(String(code))) return 'timeout'
-  // What undici says itself comes after the connection stood; names, addresses and certificates have codes of the system's.
+  // What undici says itself comes after the connection stood; names, addresses and certificates have codes of the
+  // system's.
   return name === 'HTTPParserError' || /^UND_ERR_|^(?:ECONNRESET|EPIPE)$/.test(String(code)) ? 'broken' : 'unreachable'
 }

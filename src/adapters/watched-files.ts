@@ -17,7 +17,10 @@ export interface WatchedFiles {
 
 /** A change counts when it has stood for so long, ms: half of a file that is being written is nobody's secret. */
 export const settleMs = 100
-/** The files are looked at so often without a word from the system, ms: a network file system says nothing of others' work. */
+/**
+ * The files are looked at so often without a word from the system, ms: a network file system says nothing of others'
+ * work.
+ */
 export const pollMs = 2000
 
 /**

@@ -1,7 +1,13 @@
 import { checkSessionId, checkSubject, isKnownSession, isKnownSubject } from '../domain/admin.ts'
 import { issueTimes } from '../domain/session.ts'
 import { systemClock } from '../domain/time.ts'
-import { type PrintedToken, type ShownToken, type PersonalTokens, personalTokens, type TokenRequest } from '../domain/token-admin.ts'
+import {
+  type PrintedToken,
+  type ShownToken,
+  type PersonalTokens,
+  personalTokens,
+  type TokenRequest
+} from '../domain/token-admin.ts'
 import { isTokenId } from '../domain/tokens.ts'
 import { first, withOperator, withStore } from './operator.ts'
 import {
@@ -77,9 +83,20 @@ const deeds: Readonly<Record<typeof verbs[number], Deed>> = {
 const { now } = systemClock
 
 function withDesk<Result> (work: (desk: PersonalTokens) => Promise<Result>): Promise<Result> {
-  return withStore(({ publicUrl, file: { plans, sessions } }, store) => work(personalTokens({
-    ...store, ...sessions, trail: store.audit, actor: 'cli', publicUrl, plans, now, times: issueTimes({ revocations: store.revocations, now })
-  })))
+  return withStore(({ publicUrl, file: { plans, sessions } }, store) =>
+    work(
+      personalTokens({
+        ...store,
+        ...sessions,
+        trail: store.audit,
+        actor: 'cli',
+        publicUrl,
+        plans,
+        now,
+        times: issueTimes({ revocations: store.revocations, now })
+      })
+    )
+  )
 }
 
 function wishFrom ({ subject, plan, ttl, models, scopes }: Options): TokenRequest {
@@ -96,7 +113,8 @@ async function create ({ options }: Given): Promise<void> {
 /** What is secret goes alone to standard output, for a variable or a password manager; words for people do not. */
 function printOnce ({ id, token, subject, plan, expiresAt, previousUntil }: PrintedToken): void {
   process.stdout.write(`${token}\n`)
-  const grace = previousUntil === undefined ? '' : `\nThe secret before is good until ${shortInstant(previousUntil)} UTC.`
+  const grace =
+    previousUntil === undefined ? '' : `\nThe secret before is good until ${shortInstant(previousUntil)} UTC.`
   const facts = `Token ${id} of ${subject}, plan ${plan}, until ${shortInstant(expiresAt)} UTC.`
   process.stderr.write(`${facts} It is not shown again.${grace}\n`)
 }
@@ -168,10 +186,15 @@ export const session: Command = {
 /** A subject that can't be one is refused before settings are read and the store is opened. */
 async function endAll (subject: string): Promise<void> {
   checkSubject(subject)
-  const [before, isKnown] = await withOperator(async (operator, store) =>
-    [await operator.endSessions(subject), await isKnownSubject(store, subject)] as const)
-  process.stdout.write(`Ended: all sessions of ${subject} until ${shortInstant(before)} UTC are of no use within a second.\n`)
-  if (!isKnown) process.stderr.write(`But nothing is known of ${subject}, no session, task or credits: is it misspelt?\n`)
+  const [before, isKnown] = await withOperator(
+    async (operator, store) => [await operator.endSessions(subject), await isKnownSubject(store, subject)] as const
+  )
+  process.stdout.write(
+    `Ended: all sessions of ${subject} until ${shortInstant(before)} UTC are of no use within a second.\n`
+  )
+  if (!isKnown) {
+    process.stderr.write(`But nothing is known of ${subject}, no session, task or credits: is it misspelt?\n`)
+  }
 }
 
 async function endOne (id: string): Promise<void> {
@@ -181,7 +204,9 @@ async function endOne (id: string): Promise<void> {
     return isTokenId(id) ? await store.tokens.find(id) !== null : await isKnownSession(store, id)
   })
   process.stdout.write(`Ended: session ${id} is of no use within a second.\n`)
-  if (!isKnown) process.stderr.write(`But the audit trail has no session ${id}: if no other issuer gave it, is it misspelt?\n`)
+  if (!isKnown) {
+    process.stderr.write(`But the audit trail has no session ${id}: if no other issuer gave it, is it misspelt?\n`)
+  }
 }
 
 export const webhookSecret: Command = {

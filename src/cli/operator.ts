@@ -14,10 +14,13 @@ import { choiceOf, type Column, type Command, countOf, paragraph, shortInstant, 
 
 const { now } = systemClock
 
-const hint = 'This command needs the settings of the server: run it in the server\'s folder, with the server\'s environment.'
+const hint =
+  "This command needs the settings of the server: run it in the server's folder, with the server's environment."
 
 /** Lets the operator work beside a server that may be running. */
-export async function withOperator<Result> (work: (operator: Operator, store: Store) => Promise<Result>): Promise<Result> {
+export async function withOperator<Result> (
+  work: (operator: Operator, store: Store) => Promise<Result>
+): Promise<Result> {
   return await withStore((_settings, store) => {
     const times = issueTimes({ revocations: store.revocations, now })
     return work(operator({ ...store, trail: store.audit, actor: 'cli', now, times }), store)
@@ -36,7 +39,10 @@ export async function withStore<Result> (work: (settings: Settings, store: Store
 
 /** Loaded here and not above: who mistypes a word need not wait for a database driver. */
 async function openOperatorStore () {
-  const [{ openStore }, { loadSettings, readDotEnv }] = await Promise.all([import('../stores.ts'), import('../settings.ts')])
+  const [{ openStore }, { loadSettings, readDotEnv }] = await Promise.all([
+    import('../stores.ts'),
+    import('../settings.ts')
+  ])
   try {
     const cwd = process.cwd()
     const settings = loadSettings({ env: { ...readDotEnv(cwd), ...process.env }, cwd })
@@ -91,7 +97,10 @@ const columns: ReadonlyArray<Column<ShownAuditEntry>> = [
   { title: 'subject', of: ({ subject }) => subject ?? '-', shrinks: true }
 ]
 
-/** A table, with what is known of each entry under its row: it is most of what one wants to know, and too long for a cell. */
+/**
+ * A table, with what is known of each entry under its row: it is most of what one wants to know, and too long for a
+ * cell.
+ */
 function listing (entries: readonly ShownAuditEntry[]): string {
   const [head, ...rows] = table(columns, entries).trimEnd().split('\n')
   return `${head}\n${rows.map((row, index) => `${row}\n${paragraph(facts(entries[index]!.detail))}`).join('')}`
@@ -173,7 +182,10 @@ const unknownColumns: ReadonlyArray<Column<UnknownTask>> = [
   { title: 'task id', of: ({ taskId }) => taskId ?? '-', shrinks: true }
 ]
 
-async function list ({ limit = '100', format = 'table' }: Readonly<Record<string, string | undefined>>): Promise<number> {
+async function list ({
+  limit = '100',
+  format = 'table'
+}: Readonly<Record<string, string | undefined>>): Promise<number> {
   const [most, form] = [countOf('--limit', limit), choiceOf('--format', format, ['table', 'json'])]
   const { items, hasMore } = await withOperator(operator => first(most, operator.unknowns))
   if (form === 'json') process.stdout.write(`${JSON.stringify(items, null, 2)}\n`)

@@ -21,7 +21,10 @@ export const demo: Command = {
   environment.
 `,
   async run () {
-    const [{ default: closeWithGrace }, { startDemo }] = await Promise.all([import('close-with-grace'), import('../demo.ts')])
+    const [{ default: closeWithGrace }, { startDemo }] = await Promise.all([
+      import('close-with-grace'),
+      import('../demo.ts')
+    ])
     const demo = await startDemo({ port: Number(process.env.PORT || 8080), logLevel: process.env.LOG_LEVEL || 'warn' })
     closeWithGrace({ delay: 5000, logger: false }, demo.close)
     process.stdout.write(demo.instructions)

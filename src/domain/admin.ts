@@ -29,7 +29,8 @@ export interface Traces {
 }
 
 /**
- * Whether anything here speaks of this subject: a task, credits that it was granted, a session or a token. One that comes
+ * Whether anything here speaks of this subject: a task, credits that it was granted, a session or a token. One that
+ * comes
  * by another issuer's tokens leaves no trace before its first task. Reads the audit trail to its end when there is
  * nothing, so it is for the command line alone. Throws `GW_STORE_DOWN`.
  */
@@ -56,8 +57,10 @@ async function hasEntry (audit: Traces['audit'], isIt: (entry: AuditEntry) => bo
 }
 
 /**
- * How the operator ends sessions before their time: those that we have minted, cookies, tokens, and those of other issuers.
- * Within a second every replica refuses their next request, and their streams close with the next look at them; a request
+ * How the operator ends sessions before their time: those that we have minted, cookies, tokens, and those of other
+ * issuers.
+ * Within a second every replica refuses their next request, and their streams close with the next look at them; a
+ * request
  * that runs is finished. All methods throw `GW_STORE_DOWN` and `GW_BAD_REQUEST`.
  *
  * It is never forgotten: our own sessions end by `sessions.maxTtlSeconds` as it was when they were minted, but nothing
@@ -65,17 +68,22 @@ async function hasEntry (audit: Traces['audit'], isIt: (entry: AuditEntry) => bo
  */
 export interface SessionEnds {
   /**
-   * Ends all sessions of a subject in its stored form, `app:alice`, that were issued until now; resolves to that instant, in
-   * ISO 8601. Sessions issued later are good, but for two kinds of another issuer's tokens: those that do not say when they
+   * Ends all sessions of a subject in its stored form, `app:alice`, that were issued until now; resolves to that
+   * instant, in
+   * ISO 8601. Sessions issued later are good, but for two kinds of another issuer's tokens: those that do not say when
+   * they
    * were issued, and those of the same second, for most issuers count whole seconds.
    *
-   * The instant is by our own clock, or later where that has been put back since. A clock that is ahead, another replica's or an issuer's, may have dated a session after
+   * The instant is by our own clock, or later where that has been put back since. A clock that is ahead, another
+   * replica's or an issuer's, may have dated a session after
    * it: whoever has to be sure ends them again when the difference has passed.
    */
   endSessions (subject: string): Promise<string>
   /**
-   * Ends one session by its id, as the audit trail has it, with the cookie that it was swapped for; or a token by its id,
-   * with all its secrets. Of another issuer's token the id is the issuer's name (or `subjectPrefix`), a colon, and its `jti`.
+   * Ends one session by its id, as the audit trail has it, with the cookie that it was swapped for; or a token by its
+   * id,
+   * with all its secrets. Of another issuer's token the id is the issuer's name (or `subjectPrefix`), a colon, and its
+   * `jti`.
    * Nobody has a list of sessions: an id that is none, or not yet, is ended like any other.
    */
   endSession (id: string): Promise<void>
@@ -113,11 +121,12 @@ export function sessionEnds ({ revocations, times, tokens, trail, actor, now }: 
     },
     async endSession (id) {
       checkSessionId(id)
-      // Looked for here and not left to `revocations`: those of a bare store, as the command line has it, know no tokens.
+      // Looked for here and not left to `revocations`: those of a bare store, as the command line has it, know no
+      // tokens.
       const token = isTokenId(id) ? await tokens.find(id) : null
       await note(token === null ? null : token.subject, { session: id })
-      if (token === null) await Promise.all([id, cookieRevocationId(id)].map(name => revocations.revoke(name, endOfTime)))
-      else await tokens.revoke(id, now())
+      if (token !== null) await tokens.revoke(id, now())
+      else await Promise.all([id, cookieRevocationId(id)].map(name => revocations.revoke(name, endOfTime)))
     }
   }
 }
@@ -125,7 +134,9 @@ export function sessionEnds ({ revocations, times, tokens, trail, actor, now }: 
 /** Throws `GW_BAD_REQUEST` for what can't be the id of a session. */
 export function checkSessionId (id: string): void {
   if (secret.test(id)) throw badRequest('session must be the id of a session, and never its token.')
-  if (ownSubject.test(id)) throw badRequest('session must be the id of a session: to end all sessions of a subject, name it as subject.')
+  if (ownSubject.test(id)) {
+    throw badRequest('session must be the id of a session: to end all sessions of a subject, name it as subject.')
+  }
   if (id.length > maxIdLength || !printable.test(id)) {
     throw badRequest(`session must be the id of a session: at most ${maxIdLength} printable characters.`)
   }
@@ -160,10 +171,13 @@ export interface Operator extends SessionEnds {
   usage (query: UsageQuery): Promise<UsageReport>
   /**
    * Gives credits beyond the plan's; resolves to what the subject has left of all grants, in credits. Throws
-   * `GW_BAD_REQUEST` for a subject without its issuer, and for credits that are not above zero with at most six decimals.
+   * `GW_BAD_REQUEST` for a subject without its issuer, and for credits that are not above zero with at most six
+   * decimals.
    */
   grant (subject: string, credits: number): Promise<number>
-  /** Tasks without a known end that are still charged, the oldest first. Throws `GW_BAD_REQUEST` for a made-up cursor. */
+  /**
+   * Tasks without a known end that are still charged, the oldest first. Throws `GW_BAD_REQUEST` for a made-up cursor.
+   */
   unknowns (page: PageQuery): Promise<Page<UnknownTask>>
   /** Lets one of those go: its credits are given back. `false`: it is not one of them, or not any more. */
   release (id: string): Promise<boolean>
@@ -201,14 +215,22 @@ export function operator (options: OperatorOptions): Operator {
       await note('release', subject, { id, taskId, model, credits: creditsFrom(record.microcredits) })
       return await records.release(id)
     },
-    audit: page => readPage('audit', page, request => trail.read(request), ({ at, ...entry }) => ({ at: instant(at), ...entry }))
+    audit: page =>
+      readPage(
+        'audit',
+        page,
+        request => trail.read(request),
+        ({ at, ...entry }) => ({ at: instant(at), ...entry })
+      )
   }
 }
 
 /** Throws `GW_BAD_REQUEST` for what can't be granted. */
 export function checkGrant (subject: string, credits: number): void {
   checkSubject(subject)
-  if (!(credits > 0 && credits <= maxGrant)) throw badRequest(`credits must be a number above 0 and at most ${maxGrant}.`)
+  if (!(credits > 0 && credits <= maxGrant)) {
+    throw badRequest(`credits must be a number above 0 and at most ${maxGrant}.`)
+  }
   if (creditsFrom(microcredits(credits)) !== credits) throw badRequest('credits must have at most six decimals.')
 }
 
@@ -223,13 +245,25 @@ async function unknownOf (records: Pick<TaskRecords, 'unknowns'>, id: string): P
 }
 
 async function readPage<Item, Shown> (
-  list: string, { cursor, limit }: PageQuery, read: (request: PageRequest) => Promise<Page<Item>>, show: (item: Item) => Shown
+  list: string,
+  { cursor, limit }: PageQuery,
+  read: (request: PageRequest) => Promise<Page<Item>>,
+  show: (item: Item) => Shown
 ): Promise<Page<Shown>> {
   const { items, next } = await read({ cursor: cursor === undefined ? null : openCursor(list, cursor), limit })
   return { items: items.map(show), next: next === null ? null : sealCursor(list, next) }
 }
 
-function unknownTask ({ id, subject, taskId, operation, model, microcredits, createdAt, endedAt }: TaskRecord): UnknownTask {
+function unknownTask ({
+  id,
+  subject,
+  taskId,
+  operation,
+  model,
+  microcredits,
+  createdAt,
+  endedAt
+}: TaskRecord): UnknownTask {
   return {
     id,
     subject,

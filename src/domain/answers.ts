@@ -82,7 +82,9 @@ export function readSubmitAnswer (answer: UpstreamAnswer): SubmitOutcome {
 }
 
 export function readSubmitFailure (failure: unknown): NotAccepted {
-  if (failure instanceof UpstreamFailure && failure.reason === 'unreachable') return { kind: 'nothing-sent', cause: failure }
+  if (failure instanceof UpstreamFailure && failure.reason === 'unreachable') {
+    return { kind: 'nothing-sent', cause: failure }
+  }
   return unknown(failure instanceof UpstreamFailure ? failure.reason : 'error')
 }
 
@@ -94,14 +96,20 @@ export function effectiveStatus (status: number, envelope: Envelope | null): num
 /** An answer, as far as it says how a task is. */
 type Statement = Pick<UpstreamAnswer, 'status'>
 
-/** The state that an answer gives of a task, in the upstream's own word; `null` when it gives none, or is about something else. */
+/**
+ * The state that an answer gives of a task, in the upstream's own word; `null` when it gives none, or is about
+ * something else.
+ */
 export function statedState ({ status }: Statement, envelope: Envelope | null, taskId: string): string | null {
   if (envelope === null || effectiveStatus(status, envelope) !== 200) return null
   const isAboutIt = (envelope.taskId ?? taskId) === taskId
   return isAboutIt && envelope.state ? envelope.state : null
 }
 
-/** The final state that an answer gives of a task; `null` when it is still running, or the answer is about something else. */
+/**
+ * The final state that an answer gives of a task; `null` when it is still running, or the answer is about something
+ * else.
+ */
 export function finalState (answer: Statement, envelope: Envelope | null, taskId: string): FinalState | null {
   const state = statedState(answer, envelope, taskId)
   return state !== null && isFinal(state) ? state : null

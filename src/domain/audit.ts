@@ -3,7 +3,17 @@ import type { Page, PageRequest } from './records.ts'
 
 /** What an operator may be asked about later. */
 export type AuditKind =
-  'mint' | 'revoke' | 'refusals' | 'settings' | 'secret' | 'grant' | 'release' | 'create' | 'rotate' | 'invite' | 'accept'
+  | 'mint'
+  | 'revoke'
+  | 'refusals'
+  | 'settings'
+  | 'secret'
+  | 'grant'
+  | 'release'
+  | 'create'
+  | 'rotate'
+  | 'invite'
+  | 'accept'
 
 /** Holds no secret, no token, no prompt and no URL of a result. Secrets are named by their fingerprints. */
 export interface AuditEntry {
@@ -19,7 +29,8 @@ export interface AuditEntry {
 }
 
 /**
- * What an entry is kept with. Callers begin and end sessions, and are refused, as often as they like: what is kept of that
+ * What an entry is kept with. Callers begin and end sessions, and are refused, as often as they like: what is kept of
+ * that
  * pushes nothing out of what the operator has done.
  */
 export const auditParts = ['operator', 'sessions', 'refusals'] as const
@@ -52,7 +63,8 @@ export interface RejectionCounter {
   /** `stage`: where on the line it was refused. `subject`: `null` for who has not said who they are. */
   count (code: string, stage: string, subject: string | null): void
   /**
-   * Writes an entry for each code and subject that has had none for an hour; `all`: for the others as well, before a stop.
+   * Writes an entry for each code and subject that has had none for an hour; `all`: for the others as well, before a
+   * stop.
    * Throws `GW_STORE_DOWN`; the counts are kept then.
    */
   flush (all?: boolean): Promise<void>
@@ -176,7 +188,10 @@ export type ShownSettings = ReadonlyMap<string, string>
 
 /** Keeps in the audit trail which settings the gateway runs with. */
 export interface SettingsRecord {
-  /** Writes an entry when the settings are not those of the latest one; later on it does nothing. Throws `GW_STORE_DOWN`. */
+  /**
+   * Writes an entry when the settings are not those of the latest one; later on it does nothing. Throws
+   * `GW_STORE_DOWN`.
+   */
   write (): Promise<void>
 }
 
@@ -195,7 +210,9 @@ export function settingsRecord (trail: AuditTrail, settings: ShownSettings, now:
     async write () {
       if (written) return
       const detail = changes(settings, await latest(trail))
-      if (detail !== null) await trail.append([{ at: now(), kind: 'settings', actor: 'gateway', subject: null, detail }])
+      if (detail !== null) {
+        await trail.append([{ at: now(), kind: 'settings', actor: 'gateway', subject: null, detail }])
+      }
       written = true
     }
   }
@@ -214,7 +231,8 @@ async function latest (trail: AuditTrail): Promise<AuditEntry['detail'] | null> 
 }
 
 /**
- * `digest` of all, how many have `changed` (`null`: nobody knows), for each of these, under its name, the old and the new
+ * `digest` of all, how many have `changed` (`null`: nobody knows), for each of these, under its name, the old and the
+ * new
  * value, and `snapshot` to compare the next ones with. `null`: they are the same.
  */
 function changes (settings: ShownSettings, before: AuditEntry['detail'] | null): AuditEntry['detail'] | null {

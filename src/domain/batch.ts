@@ -77,7 +77,9 @@ function boundedTextAt (value: unknown, path: string, maxLength: number): string
   throw badBody(`${path} must be a text of 1 to ${maxLength} characters, none of them a control character`)
 }
 
-/** Two items with one name can't be told apart in the answer, and with one key they would be one task, paid for twice. */
+/**
+ * Two items with one name can't be told apart in the answer, and with one key they would be one task, paid for twice.
+ */
 function refuseTwins (values: readonly string[], name: string): void {
   const first = new Map<string, number>()
   for (const [index, value] of values.entries()) {
@@ -131,7 +133,9 @@ export function readBatchAnswer (answer: UpstreamAnswer, clientItemIds: readonly
 /** Tasks that a batch's status says have ended; a hint, at most `limit` of them. */
 export function endedTaskIds (answer: UpstreamAnswer, limit: number): string[] {
   if (effectiveStatus(answer.status, readEnvelope(answer.body)) !== 200) return []
-  return batchIn(answer.body).items.flatMap(({ taskId, state }) => taskId !== null && state !== null ? taskId : []).slice(0, limit)
+  return batchIn(answer.body)
+    .items.flatMap(({ taskId, state }) => (taskId !== null && state !== null ? taskId : []))
+    .slice(0, limit)
 }
 
 interface AnsweredItem {

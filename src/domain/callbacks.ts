@@ -20,7 +20,8 @@ export interface CallbackTarget {
 }
 
 /**
- * Finds reservations by the secrets that their callbacks come with. A store knows the hashes alone (`Step`: sent), so that
+ * Finds reservations by the secrets that their callbacks come with. A store knows the hashes alone (`Step`: sent), so
+ * that
  * nobody can call back for us who has read the store.
  */
 export interface CallbackSecrets {
@@ -64,7 +65,8 @@ export interface Callbacks {
   /** Whose secret it is; `null`: nobody's. Throws `GW_STORE_DOWN`. */
   find (secret: string): Promise<CallbackTarget | null>
   /**
-   * Looks into it, behind the answer. The body is a hint and no more: the upstream is asked, at most once per interval and
+   * Looks into it, behind the answer. The body is a hint and no more: the upstream is asked, at most once per interval
+   * and
    * task however often somebody calls, and its answer decides. `null`: the body could not be read.
    */
   handle (calledBack: CallbackTarget, body: Buffer | null): void
@@ -107,7 +109,9 @@ export function callbacks (options: CallbacksOptions): Callbacks {
     const { task } = calledBack
     const said = body === null ? null : readEnvelope(body)
     if (said?.state !== undefined && !isFinal(said.state)) return onOdd(calledBack, 'a task that has not ended')
-    if (task !== null && said?.taskId !== undefined && said.taskId !== task.taskId) return onOdd(calledBack, 'not its task')
+    if (task !== null && said?.taskId !== undefined && said.taskId !== task.taskId) {
+      return onOdd(calledBack, 'not its task')
+    }
     if (task === null) await adopt(calledBack, said?.taskId ?? '')
     else if (task.finalAnswer === null) await askFor(calledBack, task)
   }
@@ -115,14 +119,19 @@ export function callbacks (options: CallbacksOptions): Callbacks {
   return {
     find: async secret => isSecretForm(secret) ? await secrets.reservationOf(secretHashOf(secret)) : null,
     handle (calledBack, body) {
-      const work = consider(calledBack, body).catch(error => onTrouble(calledBack, error)).finally(() => running.delete(work))
+      const work = consider(calledBack, body)
+        .catch(error => onTrouble(calledBack, error))
+        .finally(() => running.delete(work))
       running.add(work)
     },
     async close () { await Promise.all(running) }
   }
 }
 
-/** Asks about a task at once; if that was done not long ago because of another callback, later, once for all that come until then. */
+/**
+ * Asks about a task at once; if that was done not long ago because of another callback, later, once for all that come
+ * until then.
+ */
 function asking ({ desk, ledger, timers, intervalOf, elapsed, onTrouble }: CallbacksOptions) {
   const later = new Set<string>()
   const askedAt = new LRUCache<string, number>({ max: maxRemembered })
@@ -150,10 +159,22 @@ function asking ({ desk, ledger, timers, intervalOf, elapsed, onTrouble }: Callb
 }
 
 /**
- * A submit whose answer was lost, or is still on its way: the callback names the task that came of it. It is claimed when
+ * A submit whose answer was lost, or is still on its way: the callback names the task that came of it. It is claimed
+ * when
  * the upstream says, to the key of the submit, that it knows this task, and when nobody else has it.
  */
-function adopting ({ ledger, patient, upstream, keys, events, intervalOf, now, elapsed, onOdd, onFound }: CallbacksOptions) {
+function adopting ({
+  ledger,
+  patient,
+  upstream,
+  keys,
+  events,
+  intervalOf,
+  now,
+  elapsed,
+  onOdd,
+  onFound
+}: CallbacksOptions) {
   const checkedAt = new LRUCache<ReservationId, number>({ max: maxRemembered })
 
   return async (calledBack: CallbackTarget, taskId: string): Promise<void> => {
@@ -165,8 +186,10 @@ function adopting ({ ledger, patient, upstream, keys, events, intervalOf, now, e
     const outcome = await statusCall({ upstream, keys }, operationOf('statusTask'), { ...calledBack, taskId }).outcome
     if (outcome.kind === 'failed') return
     const { answer, envelope } = outcome
-    if (envelope.taskId !== taskId || statedState(answer, envelope, taskId) === null) return onOdd(calledBack, 'a task that the upstream does not know')
-    if (!await patient.advance(reservation, { to: 'claimed', taskId })) return onOdd(calledBack, 'not its task')
+    if (envelope.taskId !== taskId || statedState(answer, envelope, taskId) === null) {
+      return onOdd(calledBack, 'a task that the upstream does not know')
+    }
+    if (!(await patient.advance(reservation, { to: 'claimed', taskId }))) return onOdd(calledBack, 'not its task')
     onFound(calledBack, taskId)
     const state = finalState(answer, envelope, taskId)
     if (state !== null) await ledger.settle({ taskId, state, answer: answer.body })

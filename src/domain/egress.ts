@@ -22,7 +22,8 @@ export interface ResultHostsOptions {
 const maxUrlLength = 8192
 
 /**
- * Judges URLs of results: `null` is one that must not be fetched. The upstream writes them, and may be wrong, bought, or
+ * Judges URLs of results: `null` is one that must not be fetched. The upstream writes them, and may be wrong, bought,
+ * or
  * talked into it by a prompt: none may lead into the operator's network.
  *
  * Only https, on any port, for the certificate proves the host; http only for loopback hosts on the list. Where a name
@@ -83,7 +84,11 @@ function addressIn (hostname: string): string | null {
 export interface ResolvedAddress { readonly address: string, readonly family: number }
 
 /** Resolves a host name to all its addresses, as `dns.lookup` does. */
-export type Resolve = (hostname: string, options: { readonly all: true }, done: (error: Error | null, addresses: ResolvedAddress[]) => void) => void
+export type Resolve = (
+  hostname: string,
+  options: { readonly all: true },
+  done: (error: Error | null, addresses: ResolvedAddress[]) => void
+) => void
 
 /** As a socket asks for the address it is to connect to. */
 export type Lookup = (
@@ -97,16 +102,23 @@ export const refusedAddress = 'ERR_REFUSED_ADDRESS'
 
 /**
  * Holds each new connection against the addresses its name leads to at that moment: a name that was judged earlier may
- * lead elsewhere by now (DNS rebinding). A name is refused when any of its addresses is out of bounds: an honest host has
+ * lead elsewhere by now (DNS rebinding). A name is refused when any of its addresses is out of bounds: an honest host
+ * has
  * no reason for a mixture.
  */
 export function guardedLookup (resolve: Resolve, isAllowed: (address: string) => boolean): Lookup {
-  return (hostname, { all }, done) => resolve(hostname, { all: true }, (error, addresses) => {
-    if (error !== null) return done(error, [])
-    const [first] = addresses
-    if (first === undefined || !addresses.every(({ address }) => isAllowed(address))) {
-      return done(Object.assign(new Error(`${hostname} leads to an address that is not to be called`), { code: refusedAddress }), [])
-    }
-    return all === true ? done(null, addresses) : done(null, first.address, first.family)
-  })
+  return (hostname, { all }, done) =>
+    resolve(hostname, { all: true }, (error, addresses) => {
+      if (error !== null) return done(error, [])
+      const [first] = addresses
+      if (first === undefined || !addresses.every(({ address }) => isAllowed(address))) {
+        return done(
+          Object.assign(new Error(`${hostname} leads to an address that is not to be called`), {
+            code: refusedAddress
+          }),
+          []
+        )
+      }
+      return all === true ? done(null, addresses) : done(null, first.address, first.family)
+    })
 }

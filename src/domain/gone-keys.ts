@@ -15,7 +15,8 @@ export interface HeldKeys {
 
 /**
  * Asks about tasks whose key is gone: the ring has it no more, nor has that of another replica, or it drains and the
- * upstream refuses it. Another key may be of the same account, so the ready ones are asked. That is for status calls alone:
+ * upstream refuses it. Another key may be of the same account, so the ready ones are asked. That is for status calls
+ * alone:
  * a submit that goes on with such a task would be made, and paid for, by an account that does not know it.
  */
 export interface GoneKeys {

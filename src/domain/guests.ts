@@ -14,7 +14,8 @@ export const newSession = 'session'
 /** Tells whether a guest has done what is asked of guests. */
 export interface GuestProofs {
   /**
-   * `null`: it is none, is forged, is past its time, or is for something else. `purpose`: `newSession`, or a guest's name.
+   * `null`: it is none, is forged, is past its time, or is for something else. `purpose`: `newSession`, or a guest's
+   * name.
    * `ip`: the address that it comes from. Throws `GW_OVERLOADED` while it can not tell.
    */
   verify (proof: string, purpose: string, ip: string): Promise<Proof | null>
@@ -75,7 +76,8 @@ export const proofHeader = 'x-apixo-proof'
 const hourMs = 3_600_000
 const dayMs = 24 * hourMs
 /**
- * Addresses are cheap: whoever rents many comes up against this. In any hour at most as many sessions begin as this many
+ * Addresses are cheap: whoever rents many comes up against this. In any hour at most as many sessions begin as this
+ * many
  * addresses may begin in a day; what guests cost is then at most that many times the credits of their plan.
  */
 const addressesPerHour = 100
@@ -86,7 +88,10 @@ export function isGuest (subject: string): boolean {
   return subject.startsWith(prefix)
 }
 
-/** What a guest's proofs are for. A session in a cookie has the subject of the one it stands in for, so theirs are the same. */
+/**
+ * What a guest's proofs are for. A session in a cookie has the subject of the one it stands in for, so theirs are the
+ * same.
+ */
 export function guestName (subject: string): string {
   return subject.slice(prefix.length)
 }
@@ -98,7 +103,9 @@ export function guestName (subject: string): string {
 export function guests ({ proofs, spent, counts, sessionsPerAddressPerDay }: GuestsOptions): Guests {
   const use = async (proof: string | undefined, purpose: string, ip: string): Promise<void> => {
     if (proofs === null) return
-    if (proof === undefined) throw denied('is missing: guests begin a session, and submit each task, with a fresh proof')
+    if (proof === undefined) {
+      throw denied('is missing: guests begin a session, and submit each task, with a fresh proof')
+    }
     const good = await proofs.verify(proof, purpose, ip)
     if (good === null || !await spent.spend(good.id, good.expiresAt)) {
       throw denied('is forged, too old, used before, or for something else: get a new one')

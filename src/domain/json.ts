@@ -1,7 +1,10 @@
 import { isUtf8 } from 'node:buffer'
 import { badRequest } from '../errors.ts'
 
-/** A JSON object as it was sent: its parsed form to decide by, and the untouched text of each top-level value to send on. */
+/**
+ * A JSON object as it was sent: its parsed form to decide by, and the untouched text of each top-level value to send
+ * on.
+ */
 export interface JsonDocument {
   readonly value: Readonly<Record<string, unknown>>
   /** Top-level name → its value's own text, so that a 64-bit integer leaves as it came. */
@@ -12,7 +15,9 @@ export interface JsonDocument {
 export const maxDepth = 64
 /** Names in one document, all levels together; as many objects and arrays. */
 export const maxNames = 50_000
-/** Characters of all names together: folding makes up to eighteen of one, and fifteen megabytes of them took seconds. */
+/**
+ * Characters of all names together: folding makes up to eighteen of one, and fifteen megabytes of them took seconds.
+ */
 const maxNameCharacters = 500_000
 /** Characters of one name: combining marks are put in order when it is folded, and 320,000 of them took 90 s. */
 const maxNameLength = 256
@@ -32,18 +37,23 @@ const closeBracket = 0x5d
 interface Level { readonly names: Set<string> | null, name: string }
 
 /**
- * Reads a request body so strictly that no reader can take it for something else: one JSON object in UTF-8 without a name
+ * Reads a request body so strictly that no reader can take it for something else: one JSON object in UTF-8 without a
+ * name
  * given twice, two names alike but for case, `__proto__`, or depths that break a parser. Two parsers that disagree on
  * such a document are how a forbidden field passes a check (RFC 8259 section 4 leaves duplicate names open).
  * Throws `GW_BAD_REQUEST`, which names what to change.
  */
 export function readJson (bytes: Buffer): JsonDocument {
-  if (!isUtf8(bytes)) throw badRequest(startsInUtf16(bytes) ? 'The body is in UTF-16: send UTF-8.' : 'The body is not valid UTF-8.')
+  if (!isUtf8(bytes)) {
+    throw badRequest(startsInUtf16(bytes) ? 'The body is in UTF-16: send UTF-8.' : 'The body is not valid UTF-8.')
+  }
   const text = bytes.toString('utf8')
   if (text.startsWith('\uFEFF')) throw badRequest('The body begins with a byte order mark (BOM): send it without.')
   const texts = scan(text)
   const value = parse(text)
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw badRequest('The body must be a JSON object.')
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw badRequest('The body must be a JSON object.')
+  }
   return { value: value as Record<string, unknown>, texts }
 }
 
@@ -52,7 +62,9 @@ function startsInUtf16 ([first, second]: Buffer): boolean {
   return (first === 0xff && second === 0xfe) || (first === 0xfe && second === 0xff)
 }
 
-/** Two names that fold alike may be one name to somebody: a case-blind parser, or one that knows Unicode (`ſ` is an s). */
+/**
+ * Two names that fold alike may be one name to somebody: a case-blind parser, or one that knows Unicode (`ſ` is an s).
+ */
 export function fold (name: string): string {
   if (/^[\x20-\x7e]*$/.test(name)) return name.toLowerCase() // nearly all of them
   return name.normalize('NFKC').toUpperCase().toLowerCase()
@@ -127,7 +139,9 @@ function scan (text: string): Map<string, string> {
         const end = endOfString(text, at)
         if (expectsName) {
           if (++count > maxNames) throw badRequest(`The body has more than ${maxNames} names.`)
-          if ((characters += end - at) > maxNameCharacters) throw badRequest(`The names in the body have more than ${maxNameCharacters} characters.`)
+          if ((characters += end - at) > maxNameCharacters) {
+            throw badRequest(`The names in the body have more than ${maxNameCharacters} characters.`)
+          }
           takeName(level!, nameAt(text, at, end), levels.at(-2))
           expectsName = false
         }
@@ -190,14 +204,17 @@ function takeName (level: Level, name: string, parent: Level | undefined): void 
     throw badRequest(`The name ${quoted(name)} is not accepted.`)
   }
   const folded = fold(name)
-  if (level.names!.has(folded)) throw badRequest(`The name ${quoted(name)} is given twice, or differs from another only in case.`)
+  if (level.names!.has(folded)) {
+    throw badRequest(`The name ${quoted(name)} is given twice, or differs from another only in case.`)
+  }
   level.names!.add(folded)
   level.name = name
 }
 
 /**
  * The value at a dotted path such as `input.duration`; `undefined` when there is none. A name that only folds to one of
- * the path's is a `GW_BAD_REQUEST`: an upstream that does not mind case would read `Duration`, and no rule would hold it.
+ * the path's is a `GW_BAD_REQUEST`: an upstream that does not mind case would read `Duration`, and no rule would hold
+ * it.
  */
 export function fieldAt (body: object, path: string): unknown {
   let value: unknown = body
@@ -218,7 +235,9 @@ function refuseLookAlike (value: object, name: string, path: string): void {
   if (alike !== undefined) throw badRequest(`Write ${quoted(name)} of ${path} and not ${quoted(alike)}.`)
 }
 
-/** The names of each object that was asked about, by how they fold: fifteen caps and 49,000 names took 0.7 s without. */
+/**
+ * The names of each object that was asked about, by how they fold: fifteen caps and 49,000 names took 0.7 s without.
+ */
 const foldedNames = new WeakMap<object, ReadonlyMap<string, string>>()
 
 function namesIn (value: object): ReadonlyMap<string, string> {
@@ -231,7 +250,8 @@ function namesIn (value: object): ReadonlyMap<string, string> {
 }
 
 /**
- * A number that money or a bound depends on: a plain JSON number within 2^53, so that it means the same to every reader.
+ * A number that money or a bound depends on: a plain JSON number within 2^53, so that it means the same to every
+ * reader.
  * A text that looks like one, `1e309` or null is a `GW_BAD_REQUEST`.
  */
 export function numberAt (body: object, path: string): number | undefined {

@@ -7,7 +7,10 @@ import type { UpstreamAnswer, UpstreamKey } from './upstream.ts'
 /** Whether the upstream serves a key, as far as we know: it refuses it, it has no money, or nothing is wrong. */
 export type KeyHealth = 'ready' | 'refused' | 'empty'
 
-/** How a key is: in use · not while others are, for the upstream has had enough of it for some model · benched, twice · only for tasks of its own. */
+/**
+ * How a key is: in use · not while others are, for the upstream has had enough of it for some model · benched, twice ·
+ * only for tasks of its own.
+ */
 export const keyStates = ['ready', 'resting', 'refused', 'empty', 'draining'] as const
 export type KeyState = typeof keyStates[number]
 
@@ -49,7 +52,9 @@ interface KeyModel {
   readonly servedAt: number
 }
 
-/** Callers choose the names of models, so what is remembered of them is bounded. What is forgotten costs one call more. */
+/**
+ * Callers choose the names of models, so what is remembered of them is bounded. What is forgotten costs one call more.
+ */
 const maxModels = 1000
 
 export function keyEntry (key: UpstreamKey, at: number): KeyEntry {
@@ -73,14 +78,23 @@ export function modelOf ({ models }: KeyEntry, model: string): KeyModel {
   return models.get(model) ?? untried
 }
 
-/** As the wall clock has it now: `atWall` reads an instant of the monotonic one. `isLast`: it serves though it rests. */
-export function statusOf (entry: KeyEntry, elapsed: number, atWall: (instant: number) => number, isLast: boolean): KeyStatus {
+/**
+ * As the wall clock has it now: `atWall` reads an instant of the monotonic one. `isLast`: it serves though it rests.
+ */
+export function statusOf (
+  entry: KeyEntry,
+  elapsed: number,
+  atWall: (instant: number) => number,
+  isLast: boolean
+): KeyStatus {
   const { key, health, since, limited, drainingSince, balance } = entry
   const isLimited = limited.until > elapsed
   const told = { keyId: key.id, restingUntil: null, balance }
   if (drainingSince !== null) return { ...told, state: 'draining', since: atWall(drainingSince) }
   if (health !== 'ready') return { ...told, state: health, since: atWall(since) }
-  if (isLimited && !isLast) return { ...told, state: 'resting', since: atWall(limited.from), restingUntil: atWall(limited.until) }
+  if (isLimited && !isLast) {
+    return { ...told, state: 'resting', since: atWall(limited.from), restingUntil: atWall(limited.until) }
+  }
   return { ...told, state: 'ready', since: atWall(isLimited ? since : Math.max(since, limited.until)) }
 }
 
@@ -101,12 +115,17 @@ export interface Probe {
 /** What requests need of the upstream keys. */
 export interface KeyChoice {
   /**
-   * The ready key that was chosen longest ago; when all rest for this model, the one that rests no longer than the others.
-   * `except`: that one was tried just now, so the one that served this model last is better than any. `undefined` when no
+   * The ready key that was chosen longest ago; when all rest for this model, the one that rests no longer than the
+   * others.
+   * `except`: that one was tried just now, so the one that served this model last is better than any. `undefined` when
+   * no
    * other is ready: a rest is a preference, and more keys are never worse than one.
    */
   choose (model: string, except?: UpstreamKey): UpstreamKey | undefined
-  /** The key that made a task: it also asks for its status, benched, resting or draining. `undefined` when we have it no more. */
+  /**
+   * The key that made a task: it also asks for its status, benched, resting or draining. `undefined` when we have it no
+   * more.
+   */
   byId (keyId: string): UpstreamKey | undefined
   /**
    * An answer casts doubt on a key: ask the upstream for its balance and bench the key if that is refused or empty.
@@ -114,7 +133,8 @@ export interface KeyChoice {
    */
   verify (key: UpstreamKey): Promise<ProbeResult>
   /**
-   * What the upstream said to a submit. `accepted`: the key serves this model. `denied`: the key is fine, but not for this
+   * What the upstream said to a submit. `accepted`: the key serves this model. `denied`: the key is fine, but not for
+   * this
    * model; it rests from it for a minute. `limited`: it has had enough of them for now; it rests from this model for as
    * long as `retryAfter` says, a minute at most. Callers can bring about the last two.
    */
@@ -137,7 +157,9 @@ export interface KeyRing extends KeyChoice {
 export const probeIntervalMs = 10_000
 /** How long a key keeps from a model it was refused for, ms. The longest rest there is. */
 export const restMs = 60_000
-/** How long a key rests that the upstream has had enough of, when it does not say, ms. APIXO documents no `retry-after`. */
+/**
+ * How long a key rests that the upstream has had enough of, when it does not say, ms. APIXO documents no `retry-after`.
+ */
 export const limitedMs = 5000
 
 export interface KeyRingOptions extends Clock {
@@ -186,7 +208,9 @@ export function keyRing ({ keys, drainMs, now, elapsed, probe, onChange }: KeyRi
       if (said === 'limited') entry.limited = { from: at, until: at + ms }
     },
     readyInMs () {
-      const readyAt = entries.takers().map(({ health, probedAt }) => health === 'ready' ? elapsed() : probedAt + probeIntervalMs)
+      const readyAt = entries
+        .takers()
+        .map(({ health, probedAt }) => (health === 'ready' ? elapsed() : probedAt + probeIntervalMs))
       return Math.max(0, Math.min(...readyAt) - elapsed())
     },
     states () {
@@ -234,7 +258,9 @@ function lastAwake (takers: readonly KeyEntry[], at: number): KeyEntry | undefin
 function keyEntries (keys: readonly UpstreamKey[], drainMs: number, elapsed: () => number) {
   const entries = new Map(keys.map(key => [key.id, keyEntry(key, elapsed())]))
   const all = (): KeyEntry[] => {
-    for (const [id, { drainingSince }] of entries) if (drainingSince !== null && drainingSince + drainMs <= elapsed()) entries.delete(id)
+    for (const [id, { drainingSince }] of entries) {
+      if (drainingSince !== null && drainingSince + drainMs <= elapsed()) entries.delete(id)
+    }
     return [...entries.values()]
   }
   const takers = () => all().filter(({ drainingSince }) => drainingSince === null)
@@ -325,7 +351,8 @@ export async function keyTrouble (
   if (verdict === 'refused') return { code: 'GW_UPSTREAM_REFUSED_KEY', mayTryAnother }
   if (!mayTryAnother) return null
   // The key works, but not for this (nor does its money reach, perhaps): never a 401 to a caller, whose SDK would log
-  // out. Only a submit's 401 is about the model; a 402 may be about this one caller's price, and must not shut out others.
+  // out. Only a submit's 401 is about the model; a 402 may be about this one caller's price, and must not shut out
+  // others.
   if (verdict === 'fine' && model !== undefined && status === 401) keys.learn(key, model, 'denied')
   return { code: 'GW_UPSTREAM_REFUSED_KEY', mayTryAnother }
 }

@@ -2,7 +2,10 @@ import { gatewayError, isGatewayError } from '../errors.ts'
 import type { ReserveRequest, ReservationId, Transition, TaskLedger } from './ledger.ts'
 import type { Microcredits } from './policy.ts'
 
-/** A ledger that has the results of each task kept, once, by whichever replica ended it. The task's end waits for nothing. */
+/**
+ * A ledger that has the results of each task kept, once, by whichever replica ended it. The task's end waits for
+ * nothing.
+ */
 export function keepingLedger (ledger: TaskLedger, keep: (taskId: string) => void): TaskLedger {
   return {
     ...ledger,
@@ -28,7 +31,9 @@ export interface CreditMetrics {
   unknown (count: number): void
 }
 
-/** Submits that are under way, more than there can be: those without an end are the oldest, and are not counted then. */
+/**
+ * Submits that are under way, more than there can be: those without an end are the oldest, and are not counted then.
+ */
 const maxOpen = 10_000
 
 /** The same ledger, with a meter that counts what goes through this process. */
@@ -89,7 +94,9 @@ const ends = { sent: 'released', released: 'released', claimed: 'charged', unkno
  * not make a paid task ownerless, so a step is tried again while the caller waits, and after that in the background.
  */
 export interface PatientLedger {
-  /** As `TaskLedger.advance`; throws `GW_OUTCOME_UNKNOWN` when the store has not come back in time. The step is kept. */
+  /**
+   * As `TaskLedger.advance`; throws `GW_OUTCOME_UNKNOWN` when the store has not come back in time. The step is kept.
+   */
   advance (id: ReservationId, step: Transition): Promise<boolean>
   /**
    * Keeps the end of a reservation that has no task: nobody waits for it, and nobody is alarmed. In a long outage the

@@ -65,7 +65,8 @@ export type Reserved =
 /** The next step of a reservation's life. */
 export type Transition =
   /**
-   * Just before the call, with the key it is made with. Nothing may be sent until this has resolved. `callbackHash`: its
+   * Just before the call, with the key it is made with. Nothing may be sent until this has resolved. `callbackHash`:
+   * its
    * callback is known by this (`CallbackSecrets`) from now on; the first one stays.
    */
   | { readonly to: 'sent', readonly keyId: string, readonly callbackHash?: string }
@@ -109,7 +110,8 @@ export interface Completion {
  */
 export interface TaskLedger {
   /**
-   * Sets a slot, a use and credits aside, or says what is lacking, in the order of novelty, slot, uses, credits. Under N
+   * Sets a slot, a use and credits aside, or says what is lacking, in the order of novelty, slot, uses, credits. Under
+   * N
    * parallel calls with room for one, exactly one is granted; under N with one key, exactly one is, whatever the room.
    * A grant is on disk no later than its next step is.
    */
@@ -122,7 +124,10 @@ export interface TaskLedger {
   /** Ends a task, once: the first final state wins. `true` for the call that ended it. A failed one may refund. */
   settle (ending: Completion): Promise<boolean>
   taskOf (taskId: string): Promise<Task | null>
-  /** A claimed task whose end nobody can find out is unknown before its time. `false`: it is not claimed. It may be settled late. */
+  /**
+   * A claimed task whose end nobody can find out is unknown before its time. `false`: it is not claimed. It may be
+   * settled late.
+   */
   giveUp (taskId: string): Promise<boolean>
   /** Lets go what has overstayed: reserved → released, sent and claimed → unknown. Says how many went each way. */
   sweep (): Promise<{ readonly released: number, readonly unknown: number }>
@@ -131,7 +136,8 @@ export interface TaskLedger {
 /** Finds the tasks that nobody may be polling any more. */
 export interface UnfinishedTasks {
   /**
-   * Claimed tasks that were made at `before` (Unix ms) or earlier, a page at a time: every one that stays unfinished is in one
+   * Claimed tasks that were made at `before` (Unix ms) or earlier, a page at a time: every one that stays unfinished is
+   * in one
    * of the pages from the first cursor (`null`) to the last. Throws `GW_STORE_DOWN`.
    */
   page (cursor: string | null, before: number, limit: number): Promise<Page<Task>>
@@ -191,7 +197,9 @@ export interface CreditAccounts {
 
 /** The grants of a subject would come to more than 2^53 - 1 microcredits. */
 export function tooMuchGranted () {
-  return badRequest('credits would be more than can be counted, together with what is left of earlier grants: at most 9007199254.740991.')
+  return badRequest(
+    'credits would be more than can be counted, together with what is left of earlier grants: at most 9007199254.740991.'
+  )
 }
 
 /** What a subject may still spend, of its period and of its grants; `null` is unlimited. Never below zero. */
@@ -200,8 +208,14 @@ export function creditsLeft ({ credits }: Plan, { used, granted }: CreditBalance
   return credits === null ? null : Math.max(0, credits - used) + granted
 }
 
-/** What a session may still spend: the least of what its subject has left and its own limit leaves; `null` is unlimited. */
-export function leastLeft (ofSubject: Microcredits | null, limit: Microcredits | null, spent: Microcredits): Microcredits | null {
+/**
+ * What a session may still spend: the least of what its subject has left and its own limit leaves; `null` is unlimited.
+ */
+export function leastLeft (
+  ofSubject: Microcredits | null,
+  limit: Microcredits | null,
+  spent: Microcredits
+): Microcredits | null {
   if (limit === null) return ofSubject
   return Math.min(ofSubject ?? Infinity, Math.max(0, limit - spent))
 }
@@ -254,12 +268,15 @@ export interface IdempotencyStore {
 
 /** RFC 9651 section 3.3.3: printable ASCII in quotes, in which a quote and a backslash are escaped. */
 const quotedForm = /^"((?:[\x20\x21\x23-\x5B\x5D-\x7E]|\\["\\])*)"$/
-/** What clients send that have not read the draft. No comma: whoever joins two headers of one name puts it between them. */
+/**
+ * What clients send that have not read the draft. No comma: whoever joins two headers of one name puts it between them.
+ */
 const bareForm = /^[\x21\x23-\x2B\x2D-\x7E](?:[\x20-\x2B\x2D-\x7E]*[\x21-\x2B\x2D-\x7E])?$/
 const maxKeyLength = 255
 
 /**
- * Reads the header `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07 section 2.1). The quoted and the bare
+ * Reads the header `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07 section 2.1). The quoted and the
+ * bare
  * form of one key are one key. The draft knows no parameters, so there are none. Throws `GW_BAD_REQUEST`.
  */
 export function readIdempotencyKey (values: readonly string[]): string {
@@ -267,7 +284,9 @@ export function readIdempotencyKey (values: readonly string[]): string {
   if (value === undefined || values.length > 1) throw bad('is given twice')
   const quoted = quotedForm.exec(value)?.[1]
   const key = quoted === undefined ? bareForm.exec(value)?.[0] : quoted.replaceAll(/\\(["\\])/g, '$1')
-  if (key === undefined || key === '') throw bad('must be printable ASCII in double quotes, or without them and then without a comma')
+  if (key === undefined || key === '') {
+    throw bad('must be printable ASCII in double quotes, or without them and then without a comma')
+  }
   if (key.length > maxKeyLength) throw bad(`must be at most ${maxKeyLength} characters long`)
   return key
 }
@@ -283,7 +302,10 @@ function bad (problem: string) {
   return badRequest(`Idempotency-Key ${problem}.`)
 }
 
-/** How long a submit is remembered from when its outcome became unknown, or its answer undeliverable, ms. Repeats don't renew it. */
+/**
+ * How long a submit is remembered from when its outcome became unknown, or its answer undeliverable, ms. Repeats don't
+ * renew it.
+ */
 export const repeatMs = 120_000
 /** Submits of one subject that are remembered at a time; the oldest is forgotten first. */
 export const maxRepeats = 100
@@ -301,26 +323,35 @@ export interface Repeat {
 }
 
 /**
- * Remembers submits without an idempotency key that may have been paid for and whose callers don't know it: accepted ones
+ * Remembers submits without an idempotency key that may have been paid for and whose callers don't know it: accepted
+ * ones
  * whose answer was not delivered, and unknown ones. Browsers and HTTP libraries send those again by themselves, and
  * without a mark; the same submit of the same subject then gets the first's answer, and nothing is made.
  *
- * Each serves one repeat at a time. Four equal submits on four living connections are four tasks; four lost ones serve four
+ * Each serves one repeat at a time. Four equal submits on four living connections are four tasks; four lost ones serve
+ * four
  * repeats. A submit whose replica has died, or was started again, is lost too. `TaskLedger.reserve` looks here as well,
  * in its own atomic step.
  */
 export interface Repeats {
   /**
    * Gives this call one of those that it may be the repeat of, until `end`; asked again, it gives the same one as it is
-   * by then. `pending`: it still runs, or it is not known yet whether its replica does: ask again. `null`: there is none,
+   * by then. `pending`: it still runs, or it is not known yet whether its replica does: ask again. `null`: there is
+   * none,
    * or what was taken before has come to nothing. Throws `GW_STORE_DOWN`.
    */
   take (subject: string, repeat: Repeat): Promise<Earlier | null>
-  /** The call is over that had taken one. `isDelivered`: its caller has the task, and the next one gets another. Throws `GW_STORE_DOWN`. */
+  /**
+   * The call is over that had taken one. `isDelivered`: its caller has the task, and the next one gets another. Throws
+   * `GW_STORE_DOWN`.
+   */
   end (subject: string, repeat: Repeat, isDelivered: boolean): Promise<void>
   /** The caller of this submit has its answer. Written when something else is, at the latest seconds later. */
   delivered (id: ReservationId): void
-  /** The caller of this submit has gone without an answer; this one, if it is known. Holds from the call on; resolves when it is written. */
+  /**
+   * The caller of this submit has gone without an answer; this one, if it is known. Holds from the call on; resolves
+   * when it is written.
+   */
   undelivered (id: ReservationId, answer?: StoredResponse): Promise<void>
   /** Subjects that have had more than `maxRepeats`, since this was last asked. */
   crowded (): readonly string[]

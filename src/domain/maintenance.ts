@@ -8,7 +8,8 @@ import type { Store } from './store.ts'
 /** What is done every few seconds, whether or not anybody calls. */
 export interface Maintenance {
   /**
-   * Writes what is owed; and, on one of all replicas, asks about old tasks, lets go what has overstayed and forgets what
+   * Writes what is owed; and, on one of all replicas, asks about old tasks, lets go what has overstayed and forgets
+   * what
    * is past its retention. Only one round runs at a time. Rejects with the first thing that failed; the rest is done.
    */
   runOnce (): Promise<void>
@@ -55,7 +56,8 @@ export function maintenance ({ patient, reconciler, store, onUnknown, jobs: chor
  */
 export interface Reconciler {
   /**
-   * Asks the upstream about the next few old tasks, and starts over when it has asked about all. After a start, and when a
+   * Asks the upstream about the next few old tasks, and starts over when it has asked about all. After a start, and
+   * when a
    * key has come into the ring, it also asks once about those without a known end that this key has made.
    */
   runOnce (): Promise<void>
@@ -92,7 +94,10 @@ export function reconciler ({ unfinished, end, now, ...options }: ReconcilerOpti
 }
 
 /** Without a key that was gone its tasks were given up: now that it is back, it knows how they have ended. */
-function unknownsOfNewKeys ({ records, ledger, keys }: Pick<ReconcilerOptions, 'records' | 'ledger' | 'keys'>, end: RefreshTask) {
+function unknownsOfNewKeys (
+  { records, ledger, keys }: Pick<ReconcilerOptions, 'records' | 'ledger' | 'keys'>,
+  end: RefreshTask
+) {
   let known = new Set<string>()
   let cursor: string | null = null
   let isOver = true

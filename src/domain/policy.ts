@@ -119,7 +119,12 @@ export function intervalBy (polling: PollingIntervals, models: readonly Model[])
 
 /** What the use of a model costs, as its callers may read it; in credits. */
 export type ListedPrice =
-  | { readonly credits: number, readonly per?: string, readonly default?: number, readonly onFailed?: 'refund' | 'charge' }
+  | {
+    readonly credits: number
+    readonly per?: string
+    readonly default?: number
+    readonly onFailed?: 'refund' | 'charge'
+  }
   | { readonly inputPerMillion: number, readonly outputPerMillion: number }
 
 /**
@@ -155,8 +160,14 @@ export interface Price {
 }
 
 /** A price as the operator wrote it (`prices` in config/gateway.yaml). Prices per token are not for submits. */
-export type PriceRule = number
-  | { readonly credits: number, readonly per?: string, readonly default?: number, readonly onFailed?: 'refund' | 'charge' }
+export type PriceRule =
+  | number
+  | {
+    readonly credits: number
+    readonly per?: string
+    readonly default?: number
+    readonly onFailed?: 'refund' | 'charge'
+  }
   | { readonly inputPerMillion: number, readonly outputPerMillion: number }
 
 type Pricing = (model: string, input: Readonly<Record<string, unknown>>) => Price
@@ -165,8 +176,10 @@ type Pricing = (model: string, input: Readonly<Record<string, unknown>>) => Pric
 const maxUnits = 1_000_000
 
 /**
- * The price of a submit: by the first rule whose glob matches the model, whatever its case, else one credit. A count below
- * the least that the model's caps allow, or below 1 where they say nothing, is priced as that: a tenth of a picture is a
+ * The price of a submit: by the first rule whose glob matches the model, whatever its case, else one credit. A count
+ * below
+ * the least that the model's caps allow, or below 1 where they say nothing, is priced as that: a tenth of a picture is
+ * a
  * picture. Throws `GW_BAD_REQUEST` when the field that sets the price is missing or is no plain positive number.
  */
 export function pricing (rules: Readonly<Record<string, PriceRule>>, capRules: CapRules): Pricing {
@@ -188,7 +201,10 @@ export function freeModels (rules: Readonly<Record<string, PriceRule>>): (model:
 /** Prices per token are not for submits. */
 function submitRows (rules: Readonly<Record<string, PriceRule>>) {
   return Object.entries(rules).flatMap(([models, rule]) =>
-    typeof rule === 'object' && 'inputPerMillion' in rule ? [] : [{ matches: globs([models], { ignoreCase: true }), rule }])
+    typeof rule === 'object' && 'inputPerMillion' in rule
+      ? []
+      : [{ matches: globs([models], { ignoreCase: true }), rule }]
+  )
 }
 
 function flat (credits: number, refundable = true) {

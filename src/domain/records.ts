@@ -75,14 +75,16 @@ export interface TaskRecords {
   tasksOf (subject: string, page: PageRequest): Promise<Page<TaskRecord>>
   /**
    * The subject's tasks that have ended after that place, the oldest end first, a batch's own row among them. At the
-   * time of a place whose id is empty there is none before it. What is older than `endsKeptMs` may be left out. Each call is
+   * time of a place whose id is empty there is none before it. What is older than `endsKeptMs` may be left out. Each
+   * call is
    * a turn of the event loop.
    */
   endsOf (subject: string, after: TaskEnd, limit: number): Promise<readonly TaskEnd[]>
   /** All unknown ones that are still charged, the oldest first. */
   unknowns (page: PageRequest): Promise<Page<TaskRecord>>
   /**
-   * The operator lets an unknown one go: its credits are given back, once, and its idempotency key is free again. In one
+   * The operator lets an unknown one go: its credits are given back, once, and its idempotency key is free again. In
+   * one
    * atomic step. `false`: it is not unknown, or was let go before.
    */
   release (id: ReservationId): Promise<boolean>

@@ -40,7 +40,8 @@ export interface ResultAnswer {
   readonly etag: string | null
   readonly lastModified: string | null
   /**
-   * Nothing is read ahead of whoever reads it, but for a buffer or two. It ends with an error when it is cut. `null` for
+   * Nothing is read ahead of whoever reads it, but for a buffer or two. It ends with an error when it is cut. `null`
+   * for
    * unchanged and no such part, which have none.
    */
   readonly body: Readable | null
@@ -49,7 +50,8 @@ export interface ResultAnswer {
 /** Where the bytes of results come from. */
 export interface ResultSource {
   /**
-   * Resolves when the first bytes are there; `null`: the host has no such file, or has it no more. The signal ends the call,
+   * Resolves when the first bytes are there; `null`: the host has no such file, or has it no more. The signal ends the
+   * call,
    * also while the body is on its way. Throws `GW_UPSTREAM_UNREACHABLE`, `GW_UPSTREAM_TIMEOUT`, and
    * `GW_UPSTREAM_INVALID` for all that can not be passed on.
    */
@@ -65,7 +67,8 @@ const maxDepth = 16
 
 /**
  * The URLs of a task's results, in an order that stays: `resultUrls` first, each at its own index, then every other URL
- * of `resultJson` in the order it stands there (tracks of audio models are objects with several), each once. Empty for a
+ * of `resultJson` in the order it stands there (tracks of audio models are objects with several), each once. Empty for
+ * a
  * task that runs or has failed.
  */
 export function resultUrls ({ finalAnswer }: Pick<Task, 'finalAnswer'>): readonly string[] {
@@ -82,7 +85,8 @@ export function resultUrls ({ finalAnswer }: Pick<Task, 'finalAnswer'>): readonl
 
 /** Whether the upstream may have deleted the results: they are a day old, by its own clock when it told the time. */
 export function isPastLife ({ finalAnswer, createdAt }: Pick<Task, 'finalAnswer' | 'createdAt'>, now: number): boolean {
-  const data = finalAnswer === null ? null : readEnvelope(finalAnswer)?.data as { readonly completeTime?: unknown } | undefined
+  const data =
+    finalAnswer === null ? null : (readEnvelope(finalAnswer)?.data as { readonly completeTime?: unknown } | undefined)
   const endedAt = typeof data?.completeTime === 'number' ? data.completeTime : createdAt
   return now - endedAt >= resultLifeMs
 }
@@ -166,7 +170,11 @@ export function mediumOf (contentType: string, url: string): Medium {
 }
 
 /** `nano-banana-dff8afd3-0.png`: of checked characters only, for any file system and any header. */
-export function fileNameOf ({ model, taskId }: Pick<Task, 'model' | 'taskId'>, index: number, { extension }: Medium): string {
+export function fileNameOf (
+  { model, taskId }: Pick<Task, 'model' | 'taskId'>,
+  index: number,
+  { extension }: Medium
+): string {
   const plain = (text: string) => text.replaceAll(/[^A-Za-z0-9._-]/g, '')
   return `${plain(model)}-${plain(taskId).replace(/^task_/, '').slice(0, 8)}-${index}.${extension}`
 }
@@ -176,7 +184,8 @@ export interface ResultTickets {
   /** A ticket, fit for a URL's path. Whether there is such a result is not looked at. */
   ticketFor (task: Pick<Task, 'taskId' | 'subject'>, index: number): string
   /**
-   * What a ticket opens; `null` when it is none of ours, or its task is forgotten. Throws `GW_RESULT_EXPIRED` for one that
+   * What a ticket opens; `null` when it is none of ours, or its task is forgotten. Throws `GW_RESULT_EXPIRED` for one
+   * that
    * was ours, and `GW_STORE_DOWN`.
    */
   open (ticket: string): Promise<{ readonly task: Task, readonly index: number } | null>
@@ -195,12 +204,14 @@ export interface ResultTicketsOptions {
 const form = /^((.{1,256})\.(0|[1-9]\d{0,3})\.([1-9a-z][0-9a-z]{0,9}))\.([\w-]{43})$/s
 
 /**
- * Tickets of the form `<task id>.<index>.<expiry>.<mac>`, the expiry in seconds to the base 36. The owner is not written
+ * Tickets of the form `<task id>.<index>.<expiry>.<mac>`, the expiry in seconds to the base 36. The owner is not
+ * written
  * into it, for URLs are copied and stay in histories, but is part of what is signed: a task id that came to belong to
  * somebody else opens nothing. The keys are derived for this use alone (RFC 5869 section 3.2), so that no ticket can
  * pass for a session, nor the other way round.
  *
- * A ticket is good until it expires, also when the session that asked for it has been revoked: it opens one file, and is
+ * A ticket is good until it expires, also when the session that asked for it has been revoked: it opens one file, and
+ * is
  * short.
  */
 export function resultTickets ({ secrets, ticketSeconds, taskOf, now }: ResultTicketsOptions): ResultTickets {
@@ -220,7 +231,9 @@ export function resultTickets ({ secrets, ticketSeconds, taskOf, now }: ResultTi
       if (claims === undefined) return null
       const task = await taskOf(taskId!)
       // Signed for nobody when there is no such task: whether there is takes the same time to say.
-      const isSigned = keys.current.some(key => timingSafeEqual(Buffer.from(sign(key, task?.subject ?? '', claims)), Buffer.from(mac!)))
+      const isSigned = keys.current.some(key =>
+        timingSafeEqual(Buffer.from(sign(key, task?.subject ?? '', claims)), Buffer.from(mac!))
+      )
       if (!isSigned || task === null) return null
       // Not a miss: a page that stood open for long asks for many, and must not be shut out as one that guesses.
       if (parseInt(expiry!, 36) * 1000 <= now()) throw gatewayError('GW_RESULT_EXPIRED')

@@ -3,7 +3,8 @@ import { inspect } from 'node:util'
 
 /**
  * A value that must not be seen. It prints as `[secret]` wherever something prints it: template strings, JSON,
- * `console.log`, a logger, an assertion's diff. Only `reveal()` gives it out, so a search for that word finds every use.
+ * `console.log`, a logger, an assertion's diff. Only `reveal()` gives it out, so a search for that word finds every
+ * use.
  */
 export class Secret {
   readonly #value: string

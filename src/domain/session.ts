@@ -39,7 +39,10 @@ export interface Session {
 
 type Scoping = 'origins' | 'addressRange' | 'uses' | 'credits' | 'isCookie' | 'rootId' | 'endsAt'
 
-/** A session of those who print no more than who somebody is: it may be used from anywhere, as often as its plan permits. */
+/**
+ * A session of those who print no more than who somebody is: it may be used from anywhere, as often as its plan
+ * permits.
+ */
 export function unscoped (session: Omit<Session, Scoping>): Session {
   const scoping = { origins: null, addressRange: null, uses: null, credits: null, isCookie: false }
   return { ...session, ...scoping, rootId: session.id, endsAt: session.expiresAt }
@@ -100,7 +103,8 @@ export interface SessionIssuer {
 export type RevocableSession = Pick<Session, 'id' | 'subject' | 'issuedAt'> & Partial<Pick<Session, 'rootId'>>
 
 /**
- * The id under which the cookie of a session is revoked, when both are to end. The swap for the cookie revokes the session's
+ * The id under which the cookie of a session is revoked, when both are to end. The swap for the cookie revokes the
+ * session's
  * own id alone. No session has such an id: ids are printable.
  */
 export function cookieRevocationId (sessionId: string): string {
@@ -108,30 +112,35 @@ export function cookieRevocationId (sessionId: string): string {
 }
 
 /**
- * That a subject has ended all its sessions is remembered for at least so long, ms: `sessions.maxTtlSeconds` may have been
+ * That a subject has ended all its sessions is remembered for at least so long, ms: `sessions.maxTtlSeconds` may have
+ * been
  * longer when they were minted.
  */
 export const endedEverywhereMs = 400 * 86_400_000
 
 /**
- * What must not come back is kept for so much longer than it holds, ms: the clock by which it is forgotten may be put back
+ * What must not come back is kept for so much longer than it holds, ms: the clock by which it is forgotten may be put
+ * back
  * later. A session that was revoked must not be good again, what a session has taken must not be had again, nor may an
  * idempotency key's submit be charged twice. It bears a step of a day, and a session of an hour.
  */
 export const forgetSlackMs = 2 * 86_400_000
 
 /**
- * Remembers which sessions have ended before their time. What one process has written holds for all that share the store,
+ * Remembers which sessions have ended before their time. What one process has written holds for all that share the
+ * store,
  * within a second: they ask, and no message has to arrive. All throw `GW_STORE_DOWN`.
  */
 export interface Revocations {
   /**
-   * Resolves when the revocation is on disk. Revoking twice is once: of several calls, even at the same time, one is told
+   * Resolves when the revocation is on disk. Revoking twice is once: of several calls, even at the same time, one is
+   * told
    * `true`. `expiresAt` (Unix ms): it may be forgotten `forgetSlackMs` later.
    */
   revoke (sessionId: string, expiresAt: number): Promise<boolean>
   /**
-   * Ends all sessions of the subject that were issued at `before` (Unix ms) or earlier; a later `before` takes the place
+   * Ends all sessions of the subject that were issued at `before` (Unix ms) or earlier; a later `before` takes the
+   * place
    * of an earlier one, and never the other way round. On disk when it resolves. `expiresAt`: as above.
    */
   revokeSubject (subject: string, before: number, expiresAt: number): Promise<void>
@@ -142,7 +151,8 @@ export interface Revocations {
 }
 
 /**
- * Whether a text is one exact web origin, as browsers write it (RFC 6454 section 6.2), that nobody on the way can pretend
+ * Whether a text is one exact web origin, as browsers write it (RFC 6454 section 6.2), that nobody on the way can
+ * pretend
  * to be: https, or http on this machine.
  */
 export function isWebOrigin (text: string): boolean {
@@ -151,7 +161,8 @@ export function isWebOrigin (text: string): boolean {
 }
 
 /**
- * Pages inside of an app, and of a browser's extension, have origins too, which no page of the web can have: an app's scheme
+ * Pages inside of an app, and of a browser's extension, have origins too, which no page of the web can have: an app's
+ * scheme
  * and host, or the id of the extension. What `Origin` says is the text itself.
  */
 const appOrigins = [
@@ -165,7 +176,10 @@ export function isAppOrigin (text: string): boolean {
   return appOrigins.some(form => form.test(text))
 }
 
-/** As browsers judge it before they take a `Secure` cookie: https://w3c.github.io/webappsec-secure-contexts/#is-origin-trustworthy */
+/**
+ * As browsers judge it before they take a `Secure` cookie:
+ * https://w3c.github.io/webappsec-secure-contexts/#is-origin-trustworthy
+ */
 export function isTrustworthy ({ protocol, hostname }: Pick<URL, 'protocol' | 'hostname'>): boolean {
   return protocol === 'https:' || (protocol === 'http:' && isThisMachine(hostname))
 }
@@ -177,7 +191,8 @@ function isThisMachine (hostname: string): boolean {
 }
 
 /**
- * A network in CIDR notation (RFC 4632, RFC 4291), in the one way that we write it: `203.0.113.7/24` is `203.0.113.0/24`,
+ * A network in CIDR notation (RFC 4632, RFC 4291), in the one way that we write it: `203.0.113.7/24` is
+ * `203.0.113.0/24`,
  * and an IPv4 network inside IPv6 is an IPv4 network, for so are its callers' addresses. `null`: it is none.
  */
 export function readAddressRange (text: string): string | null {
@@ -191,7 +206,8 @@ export function readAddressRange (text: string): string | null {
   const plain = ipaddr.process(address)
   if (bits < 0 || bits > plain.toByteArray().length * 8) return null
   const range = `${plain.toString()}/${bits}`
-  const network = plain.kind() === 'ipv4' ? ipaddr.IPv4.networkAddressFromCIDR(range) : ipaddr.IPv6.networkAddressFromCIDR(range)
+  const network =
+    plain.kind() === 'ipv4' ? ipaddr.IPv4.networkAddressFromCIDR(range) : ipaddr.IPv6.networkAddressFromCIDR(range)
   return `${network.toString()}/${bits}`
 }
 
@@ -209,17 +225,20 @@ export function isInRange (address: string, range: string): boolean {
 }
 
 /**
- * When sessions begin, and up to when they are ended, though somebody sets the wall clock. All sessions of a subject are
+ * When sessions begin, and up to when they are ended, though somebody sets the wall clock. All sessions of a subject
+ * are
  * ended by when they were issued, so a clock that was put back would miss those from before, and end those to come.
  */
 export interface IssueTimes {
   /**
-   * When a new session of the subject begins, Unix ms: now, or right after the instant up to which all its sessions were
+   * When a new session of the subject begins, Unix ms: now, or right after the instant up to which all its sessions
+   * were
    * ended, if the clock is behind that. Throws `GW_STORE_DOWN`.
    */
   next (subject: string): Promise<number>
   /**
-   * Up to when sessions are ended that are to end now, Unix ms: now, or the latest instant that any clock of this gateway
+   * Up to when sessions are ended that are to end now, Unix ms: now, or the latest instant that any clock of this
+   * gateway
    * has shown, if ours is more than a minute behind it. Throws `GW_STORE_DOWN`.
    */
   end (): Promise<number>
@@ -228,7 +247,10 @@ export interface IssueTimes {
 }
 
 /** A session that is minted after all of its subject's were ended is not one of those, whatever the clock says. */
-export function mintedInTime<Sessions extends SessionIssuer> (sessions: Sessions, { next }: Pick<IssueTimes, 'next'>): Sessions {
+export function mintedInTime<Sessions extends SessionIssuer> (
+  sessions: Sessions,
+  { next }: Pick<IssueTimes, 'next'>
+): Sessions {
   return {
     ...sessions,
     async mint (request: SessionRequest) {

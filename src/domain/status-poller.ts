@@ -29,7 +29,11 @@ export interface StatusCallOptions {
 }
 
 /** Asks the upstream once, with the key that made the task: only its account knows of it. */
-export function statusCall ({ upstream, keys }: StatusCallOptions, operation: Operation, task: Pick<Task, 'taskId' | 'model' | 'keyId'>): StatusCall {
+export function statusCall (
+  { upstream, keys }: StatusCallOptions,
+  operation: Operation,
+  task: Pick<Task, 'taskId' | 'model' | 'keyId'>
+): StatusCall {
   const key = keys.byId(task.keyId)
   if (key === undefined) return { outcome: Promise.resolve({ kind: 'failed', code: 'GW_NO_KEY' }), cancel () {} }
   const exchange = upstream.send({ method: 'GET', path: upstreamPath(operation, task.model, task.taskId), key })
@@ -40,7 +44,9 @@ export function statusCall ({ upstream, keys }: StatusCallOptions, operation: Op
     isOver = true
     if (answer instanceof UpstreamFailure) return failed(answer.reason, answer)
     const envelope = readEnvelope(answer.body)
-    if (envelope === null || isRedirect(answer.status) || answer.leaksKey) return { kind: 'failed', code: 'GW_UPSTREAM_INVALID' }
+    if (envelope === null || isRedirect(answer.status) || answer.leaksKey) {
+      return { kind: 'failed', code: 'GW_UPSTREAM_INVALID' }
+    }
     const trouble = await keyTrouble({ status: effectiveStatus(answer.status, envelope), envelope }, key, keys)
     return trouble === null ? { kind: 'answered', answer, envelope } : { kind: 'failed', code: trouble.code }
   }
@@ -138,7 +144,9 @@ export function statusPoller (options: StatusPollerOptions): StatusPoller {
 
   return {
     ask (task, { hasNews = false } = {}) {
-      if (task.finalAnswer !== null) return { report: Promise.resolve({ kind: 'ended', body: task.finalAnswer }), cancel () {} }
+      if (task.finalAnswer !== null) {
+        return { report: Promise.resolve({ kind: 'ended', body: task.finalAnswer }), cancel () {} }
+      }
       const flight = flights.get(task.taskId) ?? start(task, hasNews)
       flight.waiting++
       const gone = Promise.withResolvers<StatusReport>()
@@ -215,7 +223,10 @@ async function conclude ({ ledger }: StatusPollerOptions, task: Task, outcome: S
   return first === null ? outcome : { kind: 'ended', body: first }
 }
 
-/** What is everybody's until the next turn: that the task is in some state. Anything else is only theirs who waited for it. */
+/**
+ * What is everybody's until the next turn: that the task is in some state. Anything else is only theirs who waited for
+ * it.
+ */
 function lastOf (report: StatusReport, taskId: string): LastStatus | null {
   if (report.kind === 'ended') return { status: 200, contentType: 'application/json; charset=utf-8', body: report.body }
   if (report.kind !== 'answered') return null
@@ -262,7 +273,8 @@ export type PollLease =
   /** Ask the upstream now, and say what it said. */
   | { readonly mine: true }
   /**
-   * `last` is `null` while the first answer is still on its way to another replica. `nextInMs` is 0 while somebody asks:
+   * `last` is `null` while the first answer is still on its way to another replica. `nextInMs` is 0 while somebody
+   * asks:
    * an answer is due at any time.
    */
   | { readonly mine: false, readonly last: LastStatus | null, readonly nextInMs: number }
@@ -270,21 +282,24 @@ export type PollLease =
 /** Who of all replicas asks the upstream about a task: one, at most once per interval. */
 export interface PollLeases {
   /**
-   * One atomic step: of N calls at a time, one gets the turn, until it ends it or has had time enough. Throws `GW_STORE_DOWN`.
+   * One atomic step: of N calls at a time, one gets the turn, until it ends it or has had time enough. Throws
+   * `GW_STORE_DOWN`.
    *
    * `hasNews`: somebody says that the task has ended. That gets a turn before the interval is over, unless one that had
    * news was taken within the interval, or somebody asks just now.
    */
   acquire (taskId: string, intervalMs: number, hasNews?: boolean): Promise<PollLease>
   /**
-   * Ends a turn: its answer is everybody's for `intervalMs` from now; `null` (no answer came) makes the turn free again.
+   * Ends a turn: its answer is everybody's for `intervalMs` from now; `null` (no answer came) makes the turn free
+   * again.
    * Throws `GW_STORE_DOWN`.
    */
   release (taskId: string, last: LastStatus | null, intervalMs: number): Promise<void>
 }
 
 /**
- * Ends a task in the ledger if the upstream says that it has ended; its caller need not ask. For a batch's own row nothing
+ * Ends a task in the ledger if the upstream says that it has ended; its caller need not ask. For a batch's own row
+ * nothing
  * is asked, and `null` is said. Throws `GW_STORE_DOWN`; an upstream that can't say leaves it as it is.
  */
 export type RefreshTask = (task: Task) => Promise<StatusReport | null>
@@ -313,7 +328,8 @@ export async function endBatch (ledger: Pick<TaskLedger, 'settle'>, batchId: str
 /** Looks for slots that are taken by tasks which have ended, and which nobody has asked about. */
 export interface SlotSearch {
   /**
-   * Asks about the subject's unfinished tasks, `most` of them, each within its interval. Calls at the same time share one
+   * Asks about the subject's unfinished tasks, `most` of them, each within its interval. Calls at the same time share
+   * one
    * search; it resolves after a few seconds at the latest. Throws `GW_STORE_DOWN`.
    */
   search (subject: string, most: number): Promise<void>
@@ -377,7 +393,10 @@ export function slotSearch (options: SlotSearchOptions): SlotSearch {
 
 /** Resolves to when the first of those that have not ended may be asked about again, ms. */
 async function askAll (
-  { end, intervalOf, ...options }: SlotSearchOptions, subject: string, most: number, signal: { readonly isOver: boolean }
+  { end, intervalOf, ...options }: SlotSearchOptions,
+  subject: string,
+  most: number,
+  signal: { readonly isOver: boolean }
 ): Promise<number> {
   const tasks = (await unfinishedOf(options, subject, most)).values()
   let leastMs = Infinity
@@ -393,7 +412,11 @@ async function askAll (
   return leastMs === Infinity ? idleMs : leastMs
 }
 
-async function unfinishedOf ({ records, ledger }: Pick<SlotSearchOptions, 'records' | 'ledger'>, subject: string, most: number): Promise<Task[]> {
+async function unfinishedOf (
+  { records, ledger }: Pick<SlotSearchOptions, 'records' | 'ledger'>,
+  subject: string,
+  most: number
+): Promise<Task[]> {
   const found: Task[] = []
   let cursor: string | null = null
   for (let seen = 0; seen < searchDepth; seen += pageLength) {

@@ -6,7 +6,8 @@ import type { CallbackHosts } from './webhooks.ts'
 const callbackNames: ReadonlySet<string> = new Set(['callback_url', 'webhook_url', 'webhook'])
 
 /**
- * Whether an optional field says that it is not asked for: many clients write out what they leave open, as `null`, and an
+ * Whether an optional field says that it is not asked for: many clients write out what they leave open, as `null`, and
+ * an
  * empty callback too.
  */
 export function isLeftOpen (name: string, value: unknown): boolean {
@@ -25,7 +26,9 @@ export function nameCheck (names: readonly string[]): NameCheck {
   return (name, at, value, extra) => {
     const meant = known.get(fold(name))
     if (meant !== undefined && meant !== name) throw badBody(`write ${at}${meant} instead of ${quoted(at + name)}`)
-    if (callbackNames.has(name) && !isLeftOpen(name, value)) throw gatewayError('GW_CALLBACK_DENIED', { about: at + name })
+    if (callbackNames.has(name) && !isLeftOpen(name, value)) {
+      throw gatewayError('GW_CALLBACK_DENIED', { about: at + name })
+    }
     if (meant === undefined && extra?.has(name) !== true) {
       throw badBody(`the field ${quoted(at + name)} is not known; put the model's own fields into input`)
     }
@@ -44,7 +47,9 @@ export interface TaskReferences {
 const maxReferences = 50
 const maxMentions = 200
 
-/** `task_id`, `taskId`, `origin-task-ids`, `batchId`, … : the names under which a model page refers to an earlier task. */
+/**
+ * `task_id`, `taskId`, `origin-task-ids`, `batchId`, … : the names under which a model page refers to an earlier task.
+ */
 const referenceName = /(?:task|batch)ids?$/
 
 function isReference (name: string): boolean {
@@ -56,7 +61,8 @@ const likeTaskId = /^[\w-]{16,256}$/
 
 /**
  * Task ids in `input`, at any depth, each of them once: by the name they stand under, in any case and spelling, and by
- * their looks under any other, for the documents keep finding new names for an earlier task. Throws `GW_BAD_REQUEST` at the
+ * their looks under any other, for the documents keep finding new names for an earlier task. Throws `GW_BAD_REQUEST` at
+ * the
  * first that is too many: a body has room for eight million.
  */
 export function taskReferences (input: object): TaskReferences {
@@ -109,14 +115,20 @@ const checkName = nameCheck(['request_type', 'input', 'provider', 'source'])
 /**
  * Reads the body of `POST /generateTask/{model}` (APIXO docs, "Generate task": request body).
  *
- * The original bytes are kept when all of them may go; else the top level is built anew around each value's own text, so
+ * The original bytes are kept when all of them may go; else the top level is built anew around each value's own text,
+ * so
  * that no number is ever re-printed. An optional field that is left open is dropped; inside `input` nothing ever is.
  * Throws `GW_BAD_REQUEST` or `GW_CALLBACK_DENIED`.
  */
-export function readSubmitBody (original: Buffer, { extraFields, mayBeOfficial, hosts, upstreamTo }: SubmitBodyRules): SubmitBody {
+export function readSubmitBody (
+  original: Buffer,
+  { extraFields, mayBeOfficial, hosts, upstreamTo }: SubmitBodyRules
+): SubmitBody {
   const { value, texts } = readJson(original)
   const maySayWhere = hosts !== null && !hosts.isEmpty
-  for (const name of texts.keys()) if (name !== 'callback_url' || !maySayWhere) checkName(name, '', value[name], extraFields)
+  for (const name of texts.keys()) {
+    if (name !== 'callback_url' || !maySayWhere) checkName(name, '', value[name], extraFields)
+  }
   const asks = (name: string) => texts.has(name) && !isLeftOpen(name, value[name])
   const deliverTo = maySayWhere && asks('callback_url') ? hosts.check(value.callback_url) : undefined
   if (asks('request_type')) checkRequestType(value.request_type, maySayWhere, deliverTo)
@@ -124,7 +136,8 @@ export function readSubmitBody (original: Buffer, { extraFields, mayBeOfficial, 
   if (asks('provider') && value.provider !== 'auto' && !isOfficial && !extraFields.has('provider')) {
     throw badBody(`provider must be ${mayBeOfficial ? '"auto", "official"' : '"auto"'} or left out`)
   }
-  const passes = (name: string) => name === 'input' || (name === 'provider' && isOfficial) || (extraFields.has(name) && asks(name))
+  const passes = (name: string) =>
+    name === 'input' || (name === 'provider' && isOfficial) || (extraFields.has(name) && asks(name))
   const { input } = value
   if (typeof input !== 'object' || input === null || Array.isArray(input)) throw badBody('input must be an object')
 
@@ -152,5 +165,7 @@ function bytesFor (
     : [['request_type', '"callback"'], ['callback_url', JSON.stringify(upstreamTo)]]
   if (upstreamTo === null && texts.has('request_type') && [...texts.keys()].every(passes)) return original
   const callers = [...texts].filter(([name]) => name !== 'request_type' && passes(name))
-  return Buffer.from(`{${[...ownWords, ...callers].map(([name, text]) => `${JSON.stringify(name)}:${text}`).join(',')}}`)
+  return Buffer.from(
+    `{${[...ownWords, ...callers].map(([name, text]) => `${JSON.stringify(name)}:${text}`).join(',')}}`
+  )
 }

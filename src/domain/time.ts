@@ -1,11 +1,14 @@
 /**
- * The two clocks. Whatever is shown, stored or signed goes by the wall; whatever is waited for goes by the time that has
+ * The two clocks. Whatever is shown, stored or signed goes by the wall; whatever is waited for goes by the time that
+ * has
  * passed, since an operator, NTP or a resumed machine may set the wall clock at any moment, by an hour or a day.
  */
 export interface Clock {
   /** The wall clock, Unix ms. It may be put forward and back. */
   readonly now: () => number
-  /** Milliseconds since some instant that means nothing. It never goes back, and knows no steps; not shared, nor stored. */
+  /**
+   * Milliseconds since some instant that means nothing. It never goes back, and knows no steps; not shared, nor stored.
+   */
   readonly elapsed: () => number
 }
 
@@ -38,17 +41,22 @@ export function instant (ms: number): string {
 }
 
 /**
- * The longest wait that a `retry-after` of ours asks for, seconds: clients read 60 and more in opposite ways, as "at once
+ * The longest wait that a `retry-after` of ours asks for, seconds: clients read 60 and more in opposite ways, as "at
+ * once
  * again" or as minutes of silence.
  */
 export const longestRetryAfter = 59
 
-/** A wait as a `retry-after` of ours, whole seconds from 1 to 59. Never 0, at which SDKs burn all their tries at once. */
+/**
+ * A wait as a `retry-after` of ours, whole seconds from 1 to 59. Never 0, at which SDKs burn all their tries at once.
+ */
 export function retryAfterSeconds (waitMs: number): number {
   return Math.min(longestRetryAfter, Math.max(1, Math.ceil(waitMs / 1000)))
 }
 
-/** How long a `retry-after` asks to wait, ms: seconds, or a date (RFC 9110 section 10.2.3). `null` when it is neither. */
+/**
+ * How long a `retry-after` asks to wait, ms: seconds, or a date (RFC 9110 section 10.2.3). `null` when it is neither.
+ */
 export function retryAfterMs (text: string, now: number): number | null {
   if (/^\d{1,9}$/.test(text)) return Number(text) * 1000
   const date = /^[A-Z][a-z]{2}, [\w :]+ GMT$/.test(text) ? Date.parse(text) : NaN

@@ -99,12 +99,19 @@ const maxModels = 100
 
 /** Reads what was asked for, and fills in the rest. Throws `GW_BAD_REQUEST`, which names the field. */
 export function readTokenWish (
-  { subject, plan = 'default', ttlSeconds, models = ['*'], scopes = allScopes }: TokenRequest, { plans, maxTtlSeconds }: TokenRules
+  { subject, plan = 'default', ttlSeconds, models = ['*'], scopes = allScopes }: TokenRequest,
+  { plans, maxTtlSeconds }: TokenRules
 ): Pick<Token, 'subject' | 'plan' | 'models' | 'scopes' | 'ttlMs'> {
-  if (!name.test(subject)) throw badRequest('subject must be a name of 1 to 128 characters, none of them a control character.')
-  if (subject.startsWith('token:')) throw badRequest(`subject must be the name alone: ${quoted(subject.slice('token:'.length))}.`)
+  if (!name.test(subject)) {
+    throw badRequest('subject must be a name of 1 to 128 characters, none of them a control character.')
+  }
+  if (subject.startsWith('token:')) {
+    throw badRequest(`subject must be the name alone: ${quoted(subject.slice('token:'.length))}.`)
+  }
   const known = Object.keys(plans)
-  if (!known.includes(plan)) throw badRequest(`There is no plan ${quoted(plan)}: plans are ${known.map(quoted).join(', ')}.`)
+  if (!known.includes(plan)) {
+    throw badRequest(`There is no plan ${quoted(plan)}: plans are ${known.map(quoted).join(', ')}.`)
+  }
   return {
     subject: `token:${subject}`,
     plan,
@@ -117,7 +124,9 @@ export function readTokenWish (
 function ttlOf (ttlSeconds: number | undefined, maxTtlSeconds: number): number {
   if (ttlSeconds === undefined) return maxTtlSeconds
   if (Number.isInteger(ttlSeconds) && ttlSeconds >= 1 && ttlSeconds <= maxTtlSeconds) return ttlSeconds
-  throw badRequest(`ttl must be from 1 second to ${shownDuration(maxTtlSeconds)}, the longest that sessions.maxTtlSeconds permits.`)
+  throw badRequest(
+    `ttl must be from 1 second to ${shownDuration(maxTtlSeconds)}, the longest that sessions.maxTtlSeconds permits.`
+  )
 }
 
 function shownDuration (seconds: number): string {
@@ -154,7 +163,8 @@ export interface PrintedInvitation extends Pick<PrintedToken, 'id' | 'subject' |
 }
 
 /**
- * What the operator does with tokens, the same through the admin API and the CLI. A deed is in the audit trail before it is
+ * What the operator does with tokens, the same through the admin API and the CLI. A deed is in the audit trail before
+ * it is
  * done. All methods throw `GW_STORE_DOWN`.
  */
 export interface PersonalTokens {
@@ -179,7 +189,8 @@ export interface TokenDeskOptions extends TokenRules, ShownTokensOptions {
   readonly publicUrl: string | undefined
 }
 
-const needsPublicUrl = 'An invitation is a link, and needs GATEWAY_PUBLIC_URL: our origin as those who are invited reach it.'
+const needsPublicUrl =
+  'An invitation is a link, and needs GATEWAY_PUBLIC_URL: our origin as those who are invited reach it.'
 const daySeconds = 86_400
 const defaultGraceSeconds = daySeconds
 const maxGraceSeconds = 30 * daySeconds
@@ -215,7 +226,12 @@ export function personalTokens (options: TokenDeskOptions): PersonalTokens {
   }
 }
 
-async function note ({ trail, actor, now }: TokenDeskOptions, kind: AuditKind, { id, subject }: Token, more = {}): Promise<void> {
+async function note (
+  { trail, actor, now }: TokenDeskOptions,
+  kind: AuditKind,
+  { id, subject }: Token,
+  more = {}
+): Promise<void> {
   await trail.append([{ at: now(), kind, actor, subject, detail: { token: id, ...more } }])
 }
 
@@ -245,7 +261,12 @@ async function rotate (options: TokenDeskOptions, token: Token, graceSeconds: nu
 
 type NewToken = ReturnType<typeof readTokenWish> & { readonly lastsMs: number | undefined }
 
-function newToken (kind: TokenKind, { lastsMs, ...wish }: NewToken, now: number, issuedAt: number): { token: Token, text: string } {
+function newToken (
+  kind: TokenKind,
+  { lastsMs, ...wish }: NewToken,
+  now: number,
+  issuedAt: number
+): { token: Token, text: string } {
   const id = newTokenId()
   const text = printSecret(kind, id)
   return {

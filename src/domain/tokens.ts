@@ -13,7 +13,9 @@ import type { Clock } from './time.ts'
 
 /** The secret of a token, as it is kept: what is in the store opens nothing. */
 export interface TokenSecret {
-  /** SHA-256 of the printed form, base64url. It has 256 random bits in it: there is nothing to guess, and so no salt. */
+  /**
+   * SHA-256 of the printed form, base64url. It has 256 random bits in it: there is nothing to guess, and so no salt.
+   */
   readonly hash: string
   /** Unix ms. */
   readonly issuedAt: number
@@ -65,7 +67,8 @@ export interface TokenStore extends TokenLookup {
   /** The newest first, those that have ended included. */
   list (page: PageRequest): Promise<Page<Token>>
   /**
-   * Gives it a new secret; the one that it has now is good until `until` (Unix ms), the one before that ends. `null`: it is
+   * Gives it a new secret; the one that it has now is good until `until` (Unix ms), the one before that ends. `null`:
+   * it is
    * not there, revoked, expired by `secret.issuedAt`, or an invitation.
    */
   rotate (id: string, secret: TokenSecret, until: number): Promise<Token | null>
@@ -142,7 +145,9 @@ function inDigits (bytes: Buffer, length: number): string {
   return text
 }
 
-/** What was found is good for so long, ms: what another replica, or the command line, has changed counts within that. */
+/**
+ * What was found is good for so long, ms: what another replica, or the command line, has changed counts within that.
+ */
 const freshMs = 1000
 const rememberedTokens = 10_000
 /** What subjects of tokens begin with; no other issuer may print one. */
@@ -153,7 +158,9 @@ export type RecentTokens = (id: string) => Promise<Token | null>
 
 /** Only what was found is remembered after its look-up: made-up ids must not push real ones out. */
 export function recentTokens ({ find }: Pick<TokenLookup, 'find'>, elapsed: () => number): RecentTokens {
-  const known = new LRUCache<string, { readonly at: number, readonly token: Promise<Token | null> }>({ max: rememberedTokens })
+  const known = new LRUCache<string, { readonly at: number, readonly token: Promise<Token | null> }>({
+    max: rememberedTokens
+  })
   return async id => {
     const at = elapsed()
     const recent = known.get(id)
@@ -186,7 +193,9 @@ export function tokenSessions ({ tokenOf, tokens, now, elapsed }: TokenSessionsO
     const at = now()
     // Another replica may have noted it; not while the clock is behind what stands there.
     if (usedAt !== null && at >= usedAt && at - usedAt < usedEveryMs) return
-    tokens.used(id, at).catch(() => { /* a store that is down says so where it counts; the next minute has its own note */ })
+    tokens.used(id, at).catch(() => {
+      /* a store that is down says so where it counts; the next minute has its own note */
+    })
   }
 
   return {
@@ -221,15 +230,20 @@ function openSecrets ({ isInvitation, revokedAt, expiresAt, secret, previous }: 
 }
 
 /**
- * Revocations that know what stands in for what. A cookie ends with the session that it was swapped for. Whatever stands in
- * for a token (a cookie, a stream that is open) ends when that is revoked, or when the grace of its secret is over; and who
+ * Revocations that know what stands in for what. A cookie ends with the session that it was swapped for. Whatever
+ * stands in
+ * for a token (a cookie, a stream that is open) ends when that is revoked, or when the grace of its secret is over; and
+ * who
  * logs out with a token revokes it.
  */
 function tokenRevocations (revocations: Revocations, { tokenOf, tokens, now }: TokenSessionsOptions): Revocations {
   return {
     ...revocations,
     async revoke (sessionId, expiresAt) {
-      return (isTokenId(sessionId) && await tokens.revoke(sessionId, now())) || await revocations.revoke(sessionId, expiresAt)
+      return (
+        (isTokenId(sessionId) && (await tokens.revoke(sessionId, now()))) ||
+        (await revocations.revoke(sessionId, expiresAt))
+      )
     },
     async isRevoked (session) {
       const { id, subject, issuedAt, rootId = id } = session
@@ -238,7 +252,10 @@ function tokenRevocations (revocations: Revocations, { tokenOf, tokens, now }: T
         if (token === null || !openSecrets(token, now()).some(secret => secret.issuedAt === issuedAt)) return true
       }
       if (rootId === id) return await revocations.isRevoked(session)
-      const answers = [revocations.isRevoked(session), revocations.isRevoked({ ...session, id: cookieRevocationId(rootId) })]
+      const answers = [
+        revocations.isRevoked(session),
+        revocations.isRevoked({ ...session, id: cookieRevocationId(rootId) })
+      ]
       return (await Promise.all(answers)).includes(true)
     }
   }
@@ -257,7 +274,8 @@ export interface AcceptedInvitation {
 }
 
 /**
- * Takes what was in the link of an invitation, and prints the token, once: of parallel calls one gets it. `null`: it is no
+ * Takes what was in the link of an invitation, and prints the token, once: of parallel calls one gets it. `null`: it is
+ * no
  * invitation, or was accepted, revoked, or has expired; which of these is not said. Throws `GW_STORE_DOWN`.
  */
 export type AcceptInvitation = (link: string) => Promise<AcceptedInvitation | null>
@@ -280,7 +298,10 @@ export function invitations (
     const { subject } = invited
     await trail.append([{ at: now(), kind: 'accept', actor: subject, subject, detail: { token: invited.id } }])
     const text = printSecret('apx', invited.id)
-    const token = await tokens.accept(invited.id, invited.secret.hash, { hash: hashOf(text), issuedAt: await times.next(subject) })
+    const token = await tokens.accept(invited.id, invited.secret.hash, {
+      hash: hashOf(text),
+      issuedAt: await times.next(subject)
+    })
     return token && { text, token }
   }
 }

@@ -2,7 +2,8 @@ import type { Secret } from './secret.ts'
 import type { Scope } from './session.ts'
 
 /**
- * An idle connection is given up this long before the other side's own hint says that it will be, ms. By undici's default of
+ * An idle connection is given up this long before the other side's own hint says that it will be, ms. By undici's
+ * default of
  * two seconds no connection to a server that says `Keep-Alive: timeout=2` was ever used again.
  */
 export const keepAliveMarginMs = 500
@@ -63,7 +64,9 @@ export interface Exchange {
 /** Carries one request to the upstream, adding the key at the last moment. Follows no redirect, repeats nothing. */
 export interface Upstream {
   send (request: UpstreamRequest): Exchange
-  /** Waits for nothing: a request that still runs ends as `broken`, one that waits for its connection as `unreachable`. */
+  /**
+   * Waits for nothing: a request that still runs ends as `broken`, one that waits for its connection as `unreachable`.
+   */
   close (): Promise<void>
 }
 
@@ -85,9 +88,23 @@ export interface Operation {
 
 export const operations: readonly Operation[] = [
   // https://apixo.ai/docs/api-reference/generate-task
-  { name: 'generateTask', kind: 'submit', method: 'POST', url: '/api/v1/generateTask/:model', scope: 'tasks:write', query: [] },
+  {
+    name: 'generateTask',
+    kind: 'submit',
+    method: 'POST',
+    url: '/api/v1/generateTask/:model',
+    scope: 'tasks:write',
+    query: []
+  },
   // https://apixo.ai/docs/api-reference/status-task
-  { name: 'statusTask', kind: 'status', method: 'GET', url: '/api/v1/statusTask/:model', scope: 'tasks:read', query: ['taskId'] }
+  {
+    name: 'statusTask',
+    kind: 'status',
+    method: 'GET',
+    url: '/api/v1/statusTask/:model',
+    scope: 'tasks:read',
+    query: ['taskId']
+  }
 ]
 
 /**
@@ -96,11 +113,28 @@ export const operations: readonly Operation[] = [
  * https://apixo.ai/docs/mcp/guides/batch-integration-v1.json; the answers of both are documented nowhere.
  */
 export const batchOperations: readonly Operation[] = [
-  { name: 'generateBatch', kind: 'submit', method: 'POST', url: '/api/v1/generateTask/:model/batches', scope: 'tasks:write', query: [] },
-  { name: 'statusBatch', kind: 'status', method: 'GET', url: '/api/v1/generateTask/:model/batches/:batchId', scope: 'tasks:read', query: [] }
+  {
+    name: 'generateBatch',
+    kind: 'submit',
+    method: 'POST',
+    url: '/api/v1/generateTask/:model/batches',
+    scope: 'tasks:write',
+    query: []
+  },
+  {
+    name: 'statusBatch',
+    kind: 'status',
+    method: 'GET',
+    url: '/api/v1/generateTask/:model/batches/:batchId',
+    scope: 'tasks:read',
+    query: []
+  }
 ]
 
-/** In the ledger: the operation of a batch's own row, which says whose the batch is. Its tasks have rows like any other's. */
+/**
+ * In the ledger: the operation of a batch's own row, which says whose the batch is. Its tasks have rows like any
+ * other's.
+ */
 export const batchRow = 'batch'
 
 export function operationOf (name: Operation['name']): Operation {
@@ -108,7 +142,8 @@ export function operationOf (name: Operation['name']): Operation {
 }
 
 /**
- * https://apixo.ai/docs/api-reference/system: the balance of a key. Our keys are probed with it; a caller who asks for it
+ * https://apixo.ai/docs/api-reference/system: the balance of a key. Our keys are probed with it; a caller who asks for
+ * it
  * is told of its own credits, and the upstream is not asked.
  */
 export const balancePath = '/api/v1/apikeys/current-balance'
@@ -116,7 +151,10 @@ export const balancePath = '/api/v1/apikeys/current-balance'
 /** Capitals and dots exist upstream (`happyHorse`, `gpt-5.4`). A name that matches is its own URL encoding. */
 export const modelPattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/
 
-/** The upstream path of an operation, from parts that have been checked; `id` is a task's, or a batch's where the path has one. */
+/**
+ * The upstream path of an operation, from parts that have been checked; `id` is a task's, or a batch's where the path
+ * has one.
+ */
 export function upstreamPath (operation: Operation, model: string, id?: string): string {
   const path = operation.url.replace(':model', model)
   if (id === undefined) return path

@@ -12,7 +12,9 @@ export interface WebhookRequest {
   readonly body: Buffer
 }
 
-/** Brings one message. Follows no redirect, repeats nothing, and lets nobody choose an address within our own network. */
+/**
+ * Brings one message. Follows no redirect, repeats nothing, and lets nobody choose an address within our own network.
+ */
 export interface WebhookSender {
   /** Never rejects. The answer's body is not read. */
   send (letter: WebhookRequest): Promise<Pick<DeliveryAttempt, 'status' | 'error'>>
@@ -55,7 +57,8 @@ export interface Delivery {
 export interface DueDelivery extends Delivery { readonly body: Buffer }
 
 /**
- * What is still to be told, and what was. A delivery is made with its reservation (`ReserveRequest.deliverTo`), is due at once
+ * What is still to be told, and what was. A delivery is made with its reservation (`ReserveRequest.deliverTo`), is due
+ * at once
  * from the atomic step that ends the task, and is forgotten with it. All throw `GW_STORE_DOWN`.
  */
 export interface Deliveries {
@@ -95,7 +98,8 @@ export interface WebhookMessage {
 const prefix = 'whsec_'
 
 /**
- * What a host checks our messages with. Derived for this use and this host (RFC 5869 section 3.2): whoever runs one host
+ * What a host checks our messages with. Derived for this use and this host (RFC 5869 section 3.2): whoever runs one
+ * host
  * can neither sign for another nor mint a session, and there is no further secret to keep.
  */
 export function webhookSecret (sessionSecret: Secret, host: string): Secret {
@@ -104,12 +108,16 @@ export function webhookSecret (sessionSecret: Secret, host: string): Secret {
 }
 
 /**
- * The headers that prove where a message is from, one signature for each secret in use, so that a secret can be replaced
+ * The headers that prove where a message is from, one signature for each secret in use, so that a secret can be
+ * replaced
  * while both are known.
  *
  * https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
  */
-export function webhookHeaders (secrets: readonly Secret[], { id, sentAt, body }: WebhookMessage): Record<string, string> {
+export function webhookHeaders (
+  secrets: readonly Secret[],
+  { id, sentAt, body }: WebhookMessage
+): Record<string, string> {
   const timestamp = String(Math.floor(sentAt / 1000))
   const sign = (secret: Secret): string => {
     const key = Buffer.from(secret.reveal().slice(prefix.length), 'base64')
@@ -153,8 +161,11 @@ export function webhookDispatcher (options: DelivererOptions): WebhookDispatcher
     const at = now()
     if (!hosts.permits(url)) return { at, status: null, error: 'host-not-allowed' }
     const keys = secrets.current.map(secret => webhookSecret(secret, new URL(url).hostname))
-    const headers = { 'content-type': 'application/json', ...webhookHeaders(keys, { id: messageId(taskId), sentAt: at, body }) }
-    return { at, ...await courier.send({ url, headers, body }) }
+    const headers = {
+      'content-type': 'application/json',
+      ...webhookHeaders(keys, { id: messageId(taskId), sentAt: at, body })
+    }
+    return { at, ...(await courier.send({ url, headers, body })) }
   }
 
   const attempt = async (delivery: DueDelivery): Promise<void> => {
@@ -201,7 +212,10 @@ export function webhookDispatcher (options: DelivererOptions): WebhookDispatcher
 export interface CallbackHosts {
   /** Nothing is delivered to anybody. */
   readonly isEmpty: boolean
-  /** The URL, if it may be called. Throws `GW_BAD_REQUEST` for what is no such URL, `GW_CALLBACK_DENIED` for other hosts. */
+  /**
+   * The URL, if it may be called. Throws `GW_BAD_REQUEST` for what is no such URL, `GW_CALLBACK_DENIED` for other
+   * hosts.
+   */
   check (url: unknown): string
   /** Whether a URL that was checked before may still be called. */
   permits (url: string): boolean
@@ -222,7 +236,9 @@ export function callbackHosts (hosts: readonly string[]): CallbackHosts {
     isEmpty: hosts.length === 0,
     check (url) {
       const parsed = parse(url)
-      if (!mayCall(parsed.hostname)) throw gatewayError('GW_CALLBACK_DENIED', { about: `callback_url with the host ${quoted(parsed.hostname)}` })
+      if (!mayCall(parsed.hostname)) {
+        throw gatewayError('GW_CALLBACK_DENIED', { about: `callback_url with the host ${quoted(parsed.hostname)}` })
+      }
       return parsed.href
     },
     permits (url) {

@@ -38,7 +38,8 @@ export interface AdmitOptions {
 }
 
 /**
- * *admit* for submits: an idempotency key that is new, a guest's proof, the request rate, then a slot, a use and credits,
+ * *admit* for submits: an idempotency key that is new, a guest's proof, the request rate, then a slot, a use and
+ * credits,
  * in one atomic step and before anything is sent. What was made before, under this key or as a submit without one whose
  * answer was lost, has its answer, or its error, and costs no more than a poll.
  */
@@ -80,9 +81,15 @@ export function admitSubmit ({ prove, submits, replays, ledger, repeats, earlies
   }
 }
 
-/** Answers a repeat with what its first has come to. It counts as a poll; one that is too many leaves the answer to the next. */
+/**
+ * Answers a repeat with what its first has come to. It counts as a poll; one that is too many leaves the answer to the
+ * next.
+ */
 export async function answerAgain (
-  { repeats, replays }: Pick<AdmitOptions, 'repeats' | 'replays'>, { repeat }: Repeatable, earlier: Outcome, context: RequestContext,
+  { repeats, replays }: Pick<AdmitOptions, 'repeats' | 'replays'>,
+  { repeat }: Repeatable,
+  earlier: Outcome,
+  context: RequestContext,
   idName?: 'taskId' | 'batchId'
 ): Promise<Replay> {
   try {
@@ -104,7 +111,8 @@ export function admitStatus (polls: Rate) {
 }
 
 /**
- * Reserves; and once more when a slot is lacking, after the subject's unfinished tasks have been asked about: what has ended,
+ * Reserves; and once more when a slot is lacking, after the subject's unfinished tasks have been asked about: what has
+ * ended,
  * and nobody has noticed, must not keep its caller waiting.
  */
 export async function withSlots<Said extends object> (
@@ -137,7 +145,10 @@ export function noKey (waitMs = probeIntervalMs) {
 /** Part of *admit*: throws `GW_SCOPE_DENIED` unless the caller may submit now. A guest's proof is used up by asking. */
 export type Prove = (context: RequestContext) => Promise<void>
 
-/** Each submit of a guest needs a proof of its own; of others none is asked. `undefined`: guests are off, also those of yesterday. */
+/**
+ * Each submit of a guest needs a proof of its own; of others none is asked. `undefined`: guests are off, also those of
+ * yesterday.
+ */
 export function guestProver (guests: Guests | undefined): Prove {
   return async ({ request, call: { session: { subject } } }) => {
     if (!isGuest(subject)) return

@@ -19,27 +19,43 @@ export function ownOrigins (publicUrl: string | undefined): OwnOrigin {
 }
 
 /**
- * Throws `GW_ORIGIN_DENIED` where a session is used from somewhere it is not for. That is a 403, and no 401: the session
+ * Throws `GW_ORIGIN_DENIED` where a session is used from somewhere it is not for. That is a 403, and no 401: the
+ * session
  * is good, and a page that took a new one of the same kind would be refused again.
  *
- * No script can set or drop `Origin` and `Sec-Fetch-Site` (https://fetch.spec.whatwg.org/#forbidden-request-header). Other
+ * No script can set or drop `Origin` and `Sec-Fetch-Site` (https://fetch.spec.whatwg.org/#forbidden-request-header).
+ * Other
  * programs can: against whoever has stolen a token, `origins` are no help, and `addressRange` is.
  */
-export function assertOrigin ({ isCookie, origins, addressRange }: Session, request: FastifyRequest, ownOrigin: OwnOrigin): void {
-  if (isCookie && !isOwnPage(request, ownOrigin)) throw denied('A cookie counts only for pages of the gateway\'s own origin.')
-  if (origins !== null && !isListed(origins, request, ownOrigin)) throw denied('This session is not for pages of this origin.')
+export function assertOrigin (
+  { isCookie, origins, addressRange }: Session,
+  request: FastifyRequest,
+  ownOrigin: OwnOrigin
+): void {
+  if (isCookie && !isOwnPage(request, ownOrigin)) {
+    throw denied("A cookie counts only for pages of the gateway's own origin.")
+  }
+  if (origins !== null && !isListed(origins, request, ownOrigin)) {
+    throw denied('This session is not for pages of this origin.')
+  }
   // A caller who has hung up has no address any more, and is in no network.
-  if (addressRange !== null && !isInRange(ipOf(request), addressRange)) throw denied('This session is not for this address.')
+  if (addressRange !== null && !isInRange(ipOf(request), addressRange)) {
+    throw denied('This session is not for this address.')
+  }
 }
 
 /** A browser says that this comes from somewhere else than a page of ours, or from its own address bar. */
-export function isForeignPage ({ method, headers: { origin, 'sec-fetch-site': site } }: FastifyRequest, own: string | null): boolean {
+export function isForeignPage (
+  { method, headers: { origin, 'sec-fetch-site': site } }: FastifyRequest,
+  own: string | null
+): boolean {
   if (origin !== undefined && origin !== own) return true
   return site !== undefined && site !== 'same-origin' && !(site === 'none' && reads(method))
 }
 
 /**
- * Cookies go along whoever asks, and `SameSite` stops other sites alone, not other hosts of ours. What changes something
+ * Cookies go along whoever asks, and `SameSite` stops other sites alone, not other hosts of ours. What changes
+ * something
  * is to come from a page of ours beyond doubt; what reads, not from any other (browsers that send neither header with a
  * GET of the same origin are still about).
  */
@@ -109,12 +125,19 @@ export function authenticator (options: AuthenticateOptions): Authenticate {
   }
 }
 
-async function verifyCredential (credential: string, isCookie: boolean, options: AuthenticateOptions): Promise<Authenticated> {
+async function verifyCredential (
+  credential: string,
+  isCookie: boolean,
+  options: AuthenticateOptions
+): Promise<Authenticated> {
   const { revocations, plans, timeoutMs } = options
   const session = await before(timeoutMs, firstSession(options, credential))
   const plan = plans.get(session.plan)
-  // What is meant for the one place is no good in the other (RFC 8725 section 3.12): no token can be planted as a cookie.
-  if (session.isCookie !== isCookie || plan === undefined || await revocations.isRevoked(session)) throw gatewayError('GW_BAD_SESSION')
+  // What is meant for the one place is no good in the other (RFC 8725 section 3.12): no token can be planted as a
+  // cookie.
+  if (session.isCookie !== isCookie || plan === undefined || (await revocations.isRevoked(session))) {
+    throw gatewayError('GW_BAD_SESSION')
+  }
   return { session, plan }
 }
 
@@ -151,7 +174,8 @@ function before<T> (timeoutMs: number, work: Promise<T>): Promise<T> {
 
 export interface SessionGateOptions extends Pick<AuthenticateOptions, 'verifiers' | 'cookie' | 'timeoutMs'> {
   /**
-   * The one of the verifiers that knows what we have signed ourselves: cheap, and it asks nobody. A signature of another
+   * The one of the verifiers that knows what we have signed ourselves: cheap, and it asks nobody. A signature of
+   * another
    * issuer costs much more, and a person's token is looked up.
    */
   readonly own: SessionVerifier
@@ -163,15 +187,22 @@ export interface SessionGate extends Required<Pick<AuthenticateOptions, 'onVouch
 
 /** Credentials of others that are remembered. */
 const knownCredentials = 10_000
-/** Of others' credentials that are not known so many are verified for an address that has failed too often, a second. */
+/**
+ * Of others' credentials that are not known so many are verified for an address that has failed too often, a second.
+ */
 const strangersPerSecond = 5
 
 /**
- * Lets sessions pass from an address that has failed too often. What is cheapest comes first: credentials that have been
- * good in this process, then our own signature, and of the rest a few a second, so that nobody there can have us verify as
+ * Lets sessions pass from an address that has failed too often. What is cheapest comes first: credentials that have
+ * been
+ * good in this process, then our own signature, and of the rest a few a second, so that nobody there can have us verify
+ * as
  * many as it likes. Whoever passes still has to be authenticated.
  */
-export function sessionGate (app: FastifyInstance, { verifiers, own, cookie, timeoutMs }: SessionGateOptions): SessionGate {
+export function sessionGate (
+  app: FastifyInstance,
+  { verifiers, own, cookie, timeoutMs }: SessionGateOptions
+): SessionGate {
   const known = new LRUCache<string, true>({ max: knownCredentials })
   const hashOf = (credential: string): string => hash('sha256', credential, 'base64')
   const strangers = app.createRateLimit({ max: strangersPerSecond, timeWindow: 1000 })

@@ -45,7 +45,10 @@ export interface SubmitRules {
   readonly enforceCaps: (model: string, input: Readonly<Record<string, unknown>>) => void
 }
 
-/** *authorize* for submits: model, idempotency key, body, caps, and that every earlier task it names is the caller's own. */
+/**
+ * *authorize* for submits: model, idempotency key, body, caps, and that every earlier task it names is the caller's
+ * own.
+ */
 export function authorizeSubmit (operation: Operation, { keyOfReferences }: Ownership, rules: SubmitRules) {
   const { extraFields, mayBeOfficial, callbackHosts: hosts = null, callbackAddress, priceOf, enforceCaps } = rules
   return async (context: RequestContext): Promise<AuthorizedSubmit> => {
@@ -60,11 +63,22 @@ export function authorizeSubmit (operation: Operation, { keyOfReferences }: Owne
     enforceCaps(model, body.input)
     const price = priceOf(model, body.input)
     const keyId = await keyOfReferences(body, context)
-    return { model, price, body: body.bytes, keyId, idempotency, repeat, deliverTo: body.deliverTo, callbackHash: callback?.secretHash }
+    return {
+      model,
+      price,
+      body: body.bytes,
+      keyId,
+      idempotency,
+      repeat,
+      deliverTo: body.deliverTo,
+      callbackHash: callback?.secretHash
+    }
   }
 }
 
-/** *authorize* for status calls: the task exists, is the caller's and was made with that model; else it does not exist. */
+/**
+ * *authorize* for status calls: the task exists, is the caller's and was made with that model; else it does not exist.
+ */
 export function authorizeStatus (operation: Operation, { own }: Ownership) {
   return async (context: RequestContext): Promise<AuthorizedStatus> => {
     const model = checkOperation(operation, context)
@@ -77,11 +91,16 @@ export function authorizeStatus (operation: Operation, { own }: Ownership) {
 }
 
 /** Scope, query and model of a call; returns the model. Throws what is wrong with them. */
-export function checkOperation (operation: Operation, { request, call: { session, plan }, call }: RequestContext): string {
+export function checkOperation (
+  operation: Operation,
+  { request, call: { session, plan }, call }: RequestContext
+): string {
   checkScope(operation.scope, session)
   checkQuery(operation.query, request)
   const { model } = request.params as { model: string }
-  if (!modelPattern.test(model)) throw badRequest('A model is named with letters, digits, dots, dashes and underscores, 64 at most.')
+  if (!modelPattern.test(model)) {
+    throw badRequest('A model is named with letters, digits, dots, dashes and underscores, 64 at most.')
+  }
   if (!session.permits(model) || !plan.permits(model)) throw gatewayError('GW_MODEL_DENIED', { about: model })
   call.model = model
   return model
@@ -89,7 +108,9 @@ export function checkOperation (operation: Operation, { request, call: { session
 
 /** Throws `GW_SCOPE_DENIED`, which names what is missing. */
 export function checkScope (scope: Scope, { scopes }: Session): void {
-  if (!scopes.includes(scope)) throw gatewayError('GW_SCOPE_DENIED', { about: `This session lacks the scope ${scope}.` })
+  if (!scopes.includes(scope)) {
+    throw gatewayError('GW_SCOPE_DENIED', { about: `This session lacks the scope ${scope}.` })
+  }
 }
 
 /** Holds a query to the names that are known: a repeated or any other name is a `GW_BAD_REQUEST`. */
@@ -120,7 +141,12 @@ export function ownership (ledger: TaskLedger, misses: Rate): Ownership {
     return gatewayError('GW_TASK_NOT_FOUND')
   }
 
-  const own = async (taskId: string, context: RequestContext, model?: string, operation = 'generateTask'): Promise<Task> => {
+  const own = async (
+    taskId: string,
+    context: RequestContext,
+    model?: string,
+    operation = 'generateTask'
+  ): Promise<Task> => {
     const task = taskId.length > maxTaskIdLength ? null : await ledger.taskOf(taskId)
     const isOwn = task !== null && task.subject === context.call.session.subject &&
       (model === undefined || (task.model === model && task.operation === operation))

@@ -15,7 +15,13 @@ import { endBatch, type RefreshTask, statusCall, type StatusOutcome } from '../d
 import { batchRow, type Operation, upstreamPath } from '../domain/upstream.ts'
 import { badRequest, gatewayError, isGatewayError } from '../errors.ts'
 import { type AdmitOptions, type ReservedSubmit, answerAgain, keyFor, lacking, withSlots } from './admit.ts'
-import { checkOperation, type Ownership, type AuthorizedStatus, type AuthorizedSubmit, type SubmitRules } from './authorize.ts'
+import {
+  checkOperation,
+  type Ownership,
+  type AuthorizedStatus,
+  type AuthorizedSubmit,
+  type SubmitRules
+} from './authorize.ts'
 import { type Answer, answerFrom, type RequestContext, type Replay } from './context.ts'
 import { type ForwardOptions, type OurKey, timed, withKeys } from './forward.ts'
 import { idempotencyKeyOf, keptFrom, repeatOf, watchDelivery } from './repeats.ts'
@@ -31,7 +37,10 @@ export interface AdmittedBatch extends ReservedSubmit, BatchOrder {
  * *admit* for batches: a batch of ten is ten requests, ten slots and ten prices, all of them or nothing. Its own
  * reservation says whose the batch is; it carries the idempotency key, costs nothing, and is over when its tasks begin.
  */
-export function admitBatch ({ submits, replays, repeats, earliest, keys, slots, now }: Omit<AdmitOptions, 'ledger' | 'prove'>, { reserve }: Reservations) {
+export function admitBatch (
+  { submits, replays, repeats, earliest, keys, slots, now }: Omit<AdmitOptions, 'ledger' | 'prove'>,
+  { reserve }: Reservations
+) {
   return async (order: BatchOrder, context: RequestContext): Promise<AdmittedBatch | Replay> => {
     const { call } = context
     const { session: { subject }, plan } = call
@@ -44,9 +53,21 @@ export function admitBatch ({ submits, replays, repeats, earliest, keys, slots, 
     const common = { subject, model: order.model, keyId: key.id, periodStart: periodAt(plan.period, now()).start }
     const session = budgetOf(call.session)
     const limits = { creditLimit: plan.credits, taskLimit: plan.concurrentTasks, ...(session && { session }) }
-    const demands: ReserveRequest[] = order.items.map(({ price }) => ({ ...common, ...limits, ...price, operation: 'generateTask' }))
+    const demands: ReserveRequest[] = order.items.map(({ price }) => ({
+      ...common,
+      ...limits,
+      ...price,
+      operation: 'generateTask'
+    }))
     const { idempotency, repeat } = order
-    const own: ReserveRequest = { ...common, ...order.price, ...noLimits, operation: batchRow, ...(idempotency && { idempotency }), ...(repeat && { repeat }) }
+    const own: ReserveRequest = {
+      ...common,
+      ...order.price,
+      ...noLimits,
+      operation: batchRow,
+      ...(idempotency && { idempotency }),
+      ...(repeat && { repeat })
+    }
     for (;;) {
       const reserved = await withSlots(slots, call, () => reserve([...demands, own])).catch(async (error: unknown) => {
         // One of the items has failed, and its own may have taken a first all the same.
@@ -86,8 +107,15 @@ type Rules = Pick<SubmitRules, 'priceOf' | 'enforceCaps'>
 export function authorizeBatch (operation: Operation, { keyOfReferences }: Ownership, { priceOf, enforceCaps }: Rules) {
   return async (context: RequestContext): Promise<BatchOrder> => {
     const model = checkOperation(operation, context)
-    const { request: { body: bytes }, call: { session: { subject } } } = context
-    if (isGuest(subject)) throw gatewayError('GW_SCOPE_DENIED', { about: 'Guests submit one task at a time, with a proof for each.' })
+    const {
+      request: { body: bytes },
+      call: {
+        session: { subject }
+      }
+    } = context
+    if (isGuest(subject)) {
+      throw gatewayError('GW_SCOPE_DENIED', { about: 'Guests submit one task at a time, with a proof for each.' })
+    }
     if (!Buffer.isBuffer(bytes)) throw badRequest('Send a JSON body with a list of items.')
     const idempotency = idempotencyKeyOf(context, operation, bytes)
     const body = readBatchBody(bytes, key => fingerprintOf('batch-item', subject, key))
@@ -103,7 +131,10 @@ export function authorizeBatch (operation: Operation, { keyOfReferences }: Owner
       keyId: await keyOfReferences(body, context),
       idempotency,
       repeat: idempotency === undefined ? repeatOf(context, operation, bytes) : undefined,
-      batchKey: idempotency === undefined ? randomUUID() : fingerprintOf('batch', subject, idempotency.key, idempotency.fingerprint)
+      batchKey:
+        idempotency === undefined
+          ? randomUUID()
+          : fingerprintOf('batch', subject, idempotency.key, idempotency.fingerprint)
     }
   }
 }
@@ -205,7 +236,9 @@ export interface Reservations {
 export function reservations (ledger: TaskLedger, patient: PatientLedger): Reservations {
   /** A store that fails here is told when it is back. */
   const giveBack = async (ids: readonly ReservationId[]): Promise<void> => {
-    await Promise.all(ids.map(id => ledger.advance(id, { to: 'released' }).catch(() => patient.enqueue(id, { to: 'released' }))))
+    await Promise.all(
+      ids.map(id => ledger.advance(id, { to: 'released' }).catch(() => patient.enqueue(id, { to: 'released' })))
+    )
   }
 
   return {
@@ -255,11 +288,19 @@ export function settleBatch (ledger: TaskLedger, patient: PatientLedger) {
 function acceptBatch (ledger: TaskLedger, patient: PatientLedger) {
   const claim = claims(ledger, patient)
 
-  const settleItems = async ({ taskIds }: BatchAccepted, { itemReservations, reservation }: AdmittedBatch, subject: string): Promise<void> => {
-    const settled = await Promise.allSettled(itemReservations.map((item, index) => {
-      const id = taskIds[index] ?? null
-      return id === null ? patient.advance(item, { to: 'unknown' }) : claim(item, { id, operation: 'generateTask', subject })
-    }))
+  const settleItems = async (
+    { taskIds }: BatchAccepted,
+    { itemReservations, reservation }: AdmittedBatch,
+    subject: string
+  ): Promise<void> => {
+    const settled = await Promise.allSettled(
+      itemReservations.map((item, index) => {
+        const id = taskIds[index] ?? null
+        return id === null
+          ? patient.advance(item, { to: 'unknown' })
+          : claim(item, { id, operation: 'generateTask', subject })
+      })
+    )
     if (settled.every(item => item.status === 'fulfilled' && item.value)) return
     // An answer with a task that has no owner yet, or another one, is not told, now or when it is asked for again.
     await ledger.advance(reservation, { to: 'unknown' }).catch(() => patient.enqueue(reservation, { to: 'unknown' }))
@@ -268,12 +309,17 @@ function acceptBatch (ledger: TaskLedger, patient: PatientLedger) {
   }
 
   /** Comes after the items: with this row the idempotency key gives the answer again. */
-  const settleOwn = async ({ batchId, answer }: BatchAccepted, order: AdmittedBatch, { request, call }: RequestContext): Promise<void> => {
+  const settleOwn = async (
+    { batchId, answer }: BatchAccepted,
+    order: AdmittedBatch,
+    { request, call }: RequestContext
+  ): Promise<void> => {
     const { reservation, idempotency, delivery } = order
     const answerKept = idempotency === undefined ? delivery?.keep(answer) : keptFrom(answer)
     const kept = answerKept === undefined ? {} : { answer: answerKept }
     if (batchId === null) {
-      // Without an id no row stays that a repeat could be answered from; so, if there may be one, it is told what is true.
+      // Without an id no row stays that a repeat could be answered from; so, if there may be one, it is told what is
+      // true.
       /* c8 ignore next: an answer in a form that no document has, whose caller has gone meanwhile */
       const step = delivery?.isLost === true ? { to: 'unknown' } as const : { to: 'released', ...kept } as const
       await patient.advance(reservation, step)
@@ -283,14 +329,20 @@ function acceptBatch (ledger: TaskLedger, patient: PatientLedger) {
       delivery?.discard()
       throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
     }
-    await endBatch(ledger, batchId)
-      .catch(error => request.log.warn({ err: error, batchId }, 'the row of a batch has not ended; it takes a slot until it has'))
+    await endBatch(ledger, batchId).catch(error =>
+      request.log.warn({ err: error, batchId }, 'the row of a batch has not ended; it takes a slot until it has')
+    )
   }
 
   return async (outcome: BatchAccepted, order: AdmittedBatch, context: RequestContext): Promise<Answer> => {
     const { batchId, taskIds, answer } = outcome
     const lost = taskIds.filter(taskId => taskId === null).length
-    if (lost > 0) context.request.log.error({ alarm: 'unknown-outcome', batchId, count: lost }, 'items of a batch may have been accepted')
+    if (lost > 0) {
+      context.request.log.error(
+        { alarm: 'unknown-outcome', batchId, count: lost },
+        'items of a batch may have been accepted'
+      )
+    }
     context.call.madeTaskIds = taskIds.filter(taskId => taskId !== null)
     await settleItems(outcome, order, context.call.session.subject)
     await settleOwn(outcome, order, context)
@@ -307,7 +359,8 @@ const maxAsked = 10_000
 
 /**
  * *settle* for the status of a batch. That a task has ended is a hint here: the ledger keeps a task's own last answer,
- * byte for byte, and a batch's is not that, nor is its shape known. So each of the caller's tasks that it says have ended
+ * byte for byte, and a batch's is not that, nor is its shape known. So each of the caller's tasks that it says have
+ * ended
  * is asked about, once, one after the other and behind the caller's back: its slot is soon free. One that gave no end
  * then is left to its caller's status calls and to the reconciler.
  */
@@ -326,9 +379,15 @@ export function settleBatchStatus (ledger: TaskLedger, end: RefreshTask) {
   return async (outcome: StatusOutcome, _order: AuthorizedStatus, context: RequestContext): Promise<Answer> => {
     const answer = await settleStatus(outcome)
     if (outcome.kind === 'answered') {
-      const { request, call: { session: { subject } } } = context
-      endTasks(endedTaskIds(outcome.answer, maxBatchItems), subject)
-        .catch(error => request.log.warn({ err: error }, 'tasks of a batch that have ended are left to their own status calls'))
+      const {
+        request,
+        call: {
+          session: { subject }
+        }
+      } = context
+      endTasks(endedTaskIds(outcome.answer, maxBatchItems), subject).catch(error =>
+        request.log.warn({ err: error }, 'tasks of a batch that have ended are left to their own status calls')
+      )
     }
     return answer
   }

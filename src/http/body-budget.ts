@@ -7,7 +7,9 @@ import { addressOf } from './receive.ts'
 
 /** Bounds the bytes of request bodies that are in memory at once. */
 export interface BodyBudget {
-  /** Route hook, after authentication and before the body is read: waits, the socket paused, until the body has room. */
+  /**
+   * Route hook, after authentication and before the body is read: waits, the socket paused, until the body has room.
+   */
   admit (request: FastifyRequest, reply: FastifyReply): Promise<void>
   /** Gives the call's bytes back. */
   release (call: RequestState): void
@@ -39,7 +41,10 @@ type Holders = readonly [subject: string, address: string]
 /** Uploads that may wait for room, of all and of one subject; the next one is sent away. */
 const maxWaiting = 1000
 const maxWaitingPerSubject = 50
-/** The parts of the room that one subject and one address may take: a few slow uploads must not keep everybody else's out. */
+/**
+ * The parts of the room that one subject and one address may take: a few slow uploads must not keep everybody else's
+ * out.
+ */
 const subjectShare = 1 / 4
 const addressShare = 1 / 2
 /** A body as short as this waits for nobody: slow ones are large, and most submits are some hundred bytes. */
@@ -50,14 +55,18 @@ const patienceMs = 100
 const windowBytes = 131_072
 
 /**
- * Fifty uploads of 5 MB, parsed and forwarded at once, were measured at half a gigabyte. A body takes room for the length
+ * Fifty uploads of 5 MB, parsed and forwarded at once, were measured at half a gigabyte. A body takes room for the
+ * length
  * it announces, and one that announces none for the most it may have: most come within milliseconds. When somebody has
  * waited for a moment, all give back what has not come yet, and take room as it comes (`metered`).
  *
- * A subject's and an address's share is always counted as announced, so a body that has been let in waits for room alone.
+ * A subject's and an address's share is always counted as announced, so a body that has been let in waits for room
+ * alone.
  */
 export function bodyBudget ({ bodyBytes, bodyBytesInFlight, timers }: UploadsOptions): BodyBudget {
-  const shares = countedShares([subjectShare, addressShare].map(share => Math.max(bodyBytes, bodyBytesInFlight * share)))
+  const shares = countedShares(
+    [subjectShare, addressShare].map(share => Math.max(bodyBytes, bodyBytesInFlight * share))
+  )
   const room = meteredRoom(bodyBytesInFlight)
   const bodies = new Map<RequestState, Body>()
   const queue: Waiting[] = []
@@ -69,7 +78,9 @@ export function bodyBudget ({ bodyBytes, bodyBytesInFlight, timers }: UploadsOpt
     if (isMetered) room.meter(body)
     else room.reserve(body)
   }
-  /** Lets in who may, in order; one whose own share is in the way is passed by, one for whom there is no room is not. */
+  /**
+   * Lets in who may, in order; one whose own share is in the way is passed by, one for whom there is no room is not.
+   */
   const next = (isMetered: boolean): void => {
     for (let index = 0; index < queue.length;) {
       const waiting = queue[index]!
@@ -136,7 +147,9 @@ function bodyOf (request: FastifyRequest, bytes: number): Body {
 
 function refuseCrowd (queue: readonly Waiting[], { session: { subject } }: SessionRequestState): void {
   const own = queue.filter(({ call }) => call.session.subject === subject).length
-  if (queue.length >= maxWaiting || own >= maxWaitingPerSubject) throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 })
+  if (queue.length >= maxWaiting || own >= maxWaitingPerSubject) {
+    throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 })
+  }
 }
 
 /** What each holder has of its share. */
@@ -161,8 +174,10 @@ function needOf ({ bytes, raw, startsAt }: Body): number {
 }
 
 /**
- * Room for bodies, some of which take it as they come. One that finds none is paused. Of these the one with the least to
- * come goes on all the same, until its call has ended: else all would wait for each other. So one body may be above the limit.
+ * Room for bodies, some of which take it as they come. One that finds none is paused. Of these the one with the least
+ * to
+ * come goes on all the same, until its call has ended: else all would wait for each other. So one body may be above the
+ * limit.
  */
 function meteredRoom (limit: number) {
   const metered = new Map<Body, () => void>()

@@ -74,7 +74,8 @@ declare module 'fastify' {
     /** Its errors don't count against an address: callbacks. */
     uncounted?: boolean
     /**
-     * The secret that opens it, where that is no session. Of an address that has failed too often the issuer token alone is
+     * The secret that opens it, where that is no session. Of an address that has failed too often the issuer token
+     * alone is
      * still looked at; all others are refused before they are compared, so that nobody goes on guessing.
      */
     opensWith?: OtherSecret
@@ -126,7 +127,11 @@ export const exposedHeaders = [
 /** CORS as @fastify/cors writes it, for what never gets to it. */
 export function corsHeaders (origin: string | undefined, allowed: ReadonlySet<string>): Record<string, string> {
   if (origin === undefined || !allowed.has(origin)) return { vary: 'Origin' }
-  return { vary: 'Origin', 'access-control-allow-origin': origin, 'access-control-expose-headers': exposedHeaders.join(', ') }
+  return {
+    vary: 'Origin',
+    'access-control-allow-origin': origin,
+    'access-control-expose-headers': exposedHeaders.join(', ')
+  }
 }
 
 /** An upstream answer as the caller gets it: status and body unchanged, and no header but these. */
@@ -145,14 +150,24 @@ const json = 'application/json; charset=utf-8'
 
 /**
  * Lets an answer through. A content type that is no JSON is replaced (the body was checked to be JSON, and a browser
- * shall not take it for a page); a `retry-after` passes when it has a form of RFC 9110 section 10.2.3, and unchanged, so
+ * shall not take it for a page); a `retry-after` passes when it has a form of RFC 9110 section 10.2.3, and unchanged,
+ * so
  * that nobody waits longer or shorter than the upstream has asked.
  */
-export function answerFrom ({ status, contentType, retryAfter, retryAfterMs, body }: Omit<UpstreamAnswer, 'leaksKey'>): Answer {
+export function answerFrom ({
+  status,
+  contentType,
+  retryAfter,
+  retryAfterMs,
+  body
+}: Omit<UpstreamAnswer, 'leaksKey'>): Answer {
   return {
     status,
     contentType: /^application\/json *(?:; *charset="?utf-8"?)?$/i.test(contentType) ? contentType : json,
-    retryAfter: retryAfter !== undefined && /^(?:\d{1,7}|[A-Z][a-z]{2}, [\w: ]{20,24})$/.test(retryAfter) ? retryAfter : undefined,
+    retryAfter:
+      retryAfter !== undefined && /^(?:\d{1,7}|[A-Z][a-z]{2}, [\w: ]{20,24})$/.test(retryAfter)
+        ? retryAfter
+        : undefined,
     retryAfterMs: retryAfterMs !== undefined && /^\d{1,9}(?:\.\d{1,6})?$/.test(retryAfterMs) ? retryAfterMs : undefined,
     body
   }
@@ -172,7 +187,10 @@ export function isReplay (value: object): value is Replay {
   return 'replayed' in value
 }
 
-export function replyWith (reply: FastifyReply, { status, contentType, retryAfter, retryAfterMs, body }: Answer): FastifyReply {
+export function replyWith (
+  reply: FastifyReply,
+  { status, contentType, retryAfter, retryAfterMs, body }: Answer
+): FastifyReply {
   reply.code(status).header('content-type', contentType)
   if (retryAfter !== undefined) reply.header('retry-after', retryAfter)
   if (retryAfterMs !== undefined) reply.header('retry-after-ms', retryAfterMs)
@@ -183,7 +201,8 @@ export function replyWith (reply: FastifyReply, { status, contentType, retryAfte
 }
 
 /**
- * Takes the subject's budget off an answer that says no for another reason. Some clients wait for its reset when there is
+ * Takes the subject's budget off an answer that says no for another reason. Some clients wait for its reset when there
+ * is
  * no `retry-after`: up to a minute, where a failure of the upstream may be over in a moment.
  */
 export function withoutBudget (reply: FastifyReply): void {
@@ -221,11 +240,16 @@ export function requestStarter ({ begun, onRequestEnd: endings }: RequestStarter
   }
 }
 
-/** The latest request with a body on each connection: when the body is late, there is only its socket to tell whose it was. */
+/**
+ * The latest request with a body on each connection: when the body is late, there is only its socket to tell whose it
+ * was.
+ */
 const withBody = new WeakMap<Socket, IncomingMessage>()
 
 function noteBody ({ raw }: FastifyRequest): void {
-  if (raw.headers['content-length'] !== undefined || raw.headers['transfer-encoding'] !== undefined) withBody.set(raw.socket, raw)
+  if (raw.headers['content-length'] !== undefined || raw.headers['transfer-encoding'] !== undefined) {
+    withBody.set(raw.socket, raw)
+  }
 }
 
 /** The request whose body may be late on a connection. */

@@ -47,7 +47,9 @@ function bad (about: string) {
 /** Those who hold a token of the server's own, and no session. */
 export type TokenHolder = 'issuer' | 'admin'
 
-/** As `credentialOf`, for a route of whoever holds one of the server's own tokens: no error there speaks of sessions. */
+/**
+ * As `credentialOf`, for a route of whoever holds one of the server's own tokens: no error there speaks of sessions.
+ */
 export function serverTokenOf (rawHeaders: readonly string[], holder: TokenHolder): string {
   let credential
   try {
@@ -65,7 +67,9 @@ export function noToken (holder: TokenHolder): GatewayError {
 
 export function wrongToken (holder: TokenHolder): GatewayError {
   const setting = `GATEWAY_${holder.toUpperCase()}_TOKEN`
-  return gatewayError('GW_BAD_SESSION', { about: `This is not the ${holder} token: send what the gateway has as ${setting}.` })
+  return gatewayError('GW_BAD_SESSION', {
+    about: `This is not the ${holder} token: send what the gateway has as ${setting}.`
+  })
 }
 
 /** Not in a header: whoever asks for such a route presents its secret. */
@@ -80,8 +84,10 @@ export interface FailedRequest {
 }
 
 /**
- * Whether a failure says nothing about the address that it came from: any page can make the browsers of its visitors ask for
- * what is not there, and a preflight has not asked for anything yet. Whoever presents a secret is guessing, wherever it says
+ * Whether a failure says nothing about the address that it came from: any page can make the browsers of its visitors
+ * ask for
+ * what is not there, and a preflight has not asked for anything yet. Whoever presents a secret is guessing, wherever it
+ * says
  * that it comes from, for other programs than browsers write what they like.
  */
 export function isBlameless (

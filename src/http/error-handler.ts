@@ -13,7 +13,8 @@ export const maxParamLength = 2048
 /** What the framework refuses by itself, in our words. Any other 4xx of its own is a bad request. */
 const frameworkErrors: Readonly<Record<string, (limit: string) => GatewayError>> = {
   FST_ERR_CTP_BODY_TOO_LARGE: limit => gatewayError('GW_TOO_LARGE', { about: limit }),
-  FST_ERR_CTP_INVALID_MEDIA_TYPE: () => gatewayError('GW_UNSUPPORTED_MEDIA_TYPE', { about: 'Send content-type: application/json.' }),
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: () =>
+    gatewayError('GW_UNSUPPORTED_MEDIA_TYPE', { about: 'Send content-type: application/json.' }),
   FST_ERR_BAD_URL: () => badRequest('The path has a broken percent-encoding.'),
   FST_ERR_MAX_PARAM_LENGTH: () => badRequest(`A part of the path is longer than ${maxParamLength} characters.`)
 }
@@ -22,7 +23,9 @@ const frameworkErrors: Readonly<Record<string, (limit: string) => GatewayError>>
 export function renderErrors (app: FastifyInstance): void {
   app.setErrorHandler(async (error: FastifyError, request, reply) => {
     let ours = asGatewayError(error, request)
-    if (ours.statusCode >= 500) request.log[ours.statusCode === 500 ? 'error' : 'warn']({ err: error, requestId: request.id }, 'request failed')
+    if (ours.statusCode >= 500) {
+      request.log[ours.statusCode === 500 ? 'error' : 'warn']({ err: error, requestId: request.id }, 'request failed')
+    }
     if (ours.statusCode === 401 || ours.statusCode === 404) {
       await app.countFailure(request)
       // A session goes on from an address that has failed too often, and guesses no better than anybody there.
@@ -35,7 +38,9 @@ export function renderErrors (app: FastifyInstance): void {
   })
 }
 
-/** A URL that can't be decoded, or has too long a part, reaches no hook: the router gives it up before there is a route. */
+/**
+ * A URL that can't be decoded, or has too long a part, reaches no hook: the router gives it up before there is a route.
+ */
 export function answerUnrouted (app: () => FastifyInstance, begin: StartRequest) {
   return (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void => {
     begin(request, reply)
@@ -67,7 +72,9 @@ function render (error: GatewayError, request: FastifyRequest, reply: FastifyRep
   request.call.code = code
   reply.code(statusCode).header('x-gateway-error', code)
   const longWait = longWaitOf(error)
-  if (detail.retryAfterSeconds !== undefined && longWait === null) reply.header('retry-after', retryAfterSeconds(detail.retryAfterSeconds * 1000))
+  if (detail.retryAfterSeconds !== undefined && longWait === null) {
+    reply.header('retry-after', retryAfterSeconds(detail.retryAfterSeconds * 1000))
+  }
   if (detail.shouldRetry === false || longWait !== null) reply.header('x-should-retry', 'false')
   if (code !== 'GW_RATE_LIMITED') withoutBudget(reply)
   if (detail.allow !== undefined) reply.header('allow', detail.allow)
@@ -112,7 +119,12 @@ export function answerBrokenHttp ({ app, newId, allowedOrigins }: BrokenHttpOpti
     if (status === 431) app().receiveBroken(socket, known).catch(app().log.error.bind(app().log))
     const ours = badRequest(about)
     const requestId = newId()
-    const body = JSON.stringify({ code: status, message: ours.message, data: null, error: { code: ours.code, requestId } })
+    const body = JSON.stringify({
+      code: status,
+      message: ours.message,
+      data: null,
+      error: { code: ours.code, requestId }
+    })
     const headers = {
       ...secureHeaders,
       ...corsHeaders(known.origin, allowed),
@@ -138,13 +150,18 @@ const brokenHttp: Readonly<Record<string, readonly [status: number, about: strin
   HPE_HEADER_OVERFLOW: [431, `The path and the headers are longer than ${maxHeaderSize} bytes.`]
 }
 
-/** Of what could not be read to its end, as much as is known: from the bytes at hand, or of the request whose body is late. */
+/**
+ * Of what could not be read to its end, as much as is known: from the bytes at hand, or of the request whose body is
+ * late.
+ */
 function headersOf (rawPacket: Buffer | undefined, socket: Socket): IncomingHttpHeaders {
   if (rawPacket === undefined) return lateOn(socket)?.headers ?? {}
   const headers: Record<string, string> = {}
   for (const line of rawPacket.toString('latin1').split('\r\n')) {
     const colon = line.indexOf(':')
-    if (colon > 0 && colon <= maxNameLength) headers[line.slice(0, colon).toLowerCase()] ??= line.slice(colon + 1).trim()
+    if (colon > 0 && colon <= maxNameLength) {
+      headers[line.slice(0, colon).toLowerCase()] ??= line.slice(colon + 1).trim()
+    }
   }
   return headers
 }

@@ -28,12 +28,20 @@ export interface ForwardOptions {
  * *forward* for submits. It runs to its end whether or not the caller waits. It is never repeated, but for one case: a
  * complete 401 or 402, where nothing was accepted, may be tried once with another key.
  */
-export function forwardSubmit ({ operation, upstream, keys }: ForwardOptions, ledger: TaskLedger, patient: PatientLedger) {
+export function forwardSubmit (
+  { operation, upstream, keys }: ForwardOptions,
+  ledger: TaskLedger,
+  patient: PatientLedger
+) {
   /** A store that fails here may have noted it all the same: it is told, when it is back, that nothing came of it. */
   const note = async ({ reservation, callbackHash, delivery }: ReservedSubmit, keyId: string): Promise<boolean> => {
     let isNoted = false
     try {
-      isNoted = await ledger.advance(reservation, { to: 'sent', keyId, ...(callbackHash !== undefined && { callbackHash }) })
+      isNoted = await ledger.advance(reservation, {
+        to: 'sent',
+        keyId,
+        ...(callbackHash !== undefined && { callbackHash })
+      })
     } catch (error) {
       patient.enqueue(reservation, { to: 'released' })
       throw error
@@ -44,8 +52,13 @@ export function forwardSubmit ({ operation, upstream, keys }: ForwardOptions, le
   }
 
   return withKeys(keys, async (order: ReservedSubmit, key, call): Promise<SubmitOutcome> => {
-    if (!await note(order, key.id)) throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }) // it lapsed while it waited
-    const exchange = upstream.send({ method: 'POST', path: upstreamPath(operation, order.model), body: order.body, key })
+    if (!(await note(order, key.id))) throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }) // it lapsed while it waited
+    const exchange = upstream.send({
+      method: 'POST',
+      path: upstreamPath(operation, order.model),
+      body: order.body,
+      key
+    })
     return await timed(call, exchange.answer).then(readSubmitAnswer, readSubmitFailure)
   })
 }

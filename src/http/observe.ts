@@ -10,7 +10,9 @@ export interface LoggerOptions {
   readonly level: string
   /** A file descriptor, standard output by default; or what a test listens with. */
   readonly destination?: number | DestinationStream
-  /** Lines are written in blocks of 4 kB or every 200 ms: one write call a line costs as much as the whole access check. */
+  /**
+   * Lines are written in blocks of 4 kB or every 200 ms: one write call a line costs as much as the whole access check.
+   */
   readonly buffered: boolean
 }
 
@@ -19,7 +21,11 @@ export function logger ({ level, destination = 1, buffered }: LoggerOptions): Lo
   return pino(
     { level, base: null, timestamp: pino.stdTimeFunctions.isoTime, serializers: { err: errorFields } },
     typeof destination === 'number'
-      ? pino.destination({ dest: destination, sync: true, ...(buffered ? { minLength: 4096, periodicFlush: 200 } : {}) })
+      ? pino.destination({
+        dest: destination,
+        sync: true,
+        ...(buffered ? { minLength: 4096, periodicFlush: 200 } : {})
+      })
       : destination
   )
 }
@@ -132,8 +138,16 @@ function requestCounts (registers: Registry[], longestMs: number): Metrics['ende
   // No quantile is ever told that lies above the last bound, so that must lie above every time-out.
   const top = Math.ceil(longestMs / 1000) + 1
   const timing = { labelNames: ['operation'], buckets: [...buckets.filter(bound => bound < top), top], registers }
-  const seconds = new Histogram({ ...timing, name: 'gateway_request_seconds', help: 'From arrival to the end of all work.' })
-  const upstreamSeconds = new Histogram({ ...timing, name: 'gateway_upstream_seconds', help: 'Waiting for the upstream.' })
+  const seconds = new Histogram({
+    ...timing,
+    name: 'gateway_request_seconds',
+    help: 'From arrival to the end of all work.'
+  })
+  const upstreamSeconds = new Histogram({
+    ...timing,
+    name: 'gateway_upstream_seconds',
+    help: 'Waiting for the upstream.'
+  })
   const streamSeconds = new Histogram({
     name: 'gateway_event_stream_seconds',
     help: 'How long event streams were open.',

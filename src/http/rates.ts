@@ -23,11 +23,14 @@ export interface Rates {
   /** Status calls. */
   readonly polls: Rate
   /**
-   * Sessions that begin for a subject: minted, or swapped for a cookie. Each is an entry in the audit trail, and a write to
+   * Sessions that begin for a subject: minted, or swapped for a cookie. Each is an entry in the audit trail, and a
+   * write to
    * disk.
    */
   sessions (request: FastifyRequest, subject: string): Promise<void>
-  /** Asking for tasks that aren't the caller's: counts as a poll, and says nothing of it, as each 404 is like the other. */
+  /**
+   * Asking for tasks that aren't the caller's: counts as a poll, and says nothing of it, as each 404 is like the other.
+   */
   readonly misses: Rate
   /** Answers that are given again: each counts as a poll, and its submit's own headers say nothing of polls. */
   readonly replays: Rate
@@ -55,13 +58,19 @@ const sessionsPerMinute = 120
 interface RateWindow { readonly startedAt: number, count: number }
 
 /**
- * The plugin's store in the memory of this process. Its own goes by `Date.now()`, so that a clock put back an hour shuts a
- * window for that hour; and it hands out one object for all requests of a turn of the event loop, each of which then reads
- * what the last of them has counted. Here windows are fixed ones of the monotonic clock, and each is told its own count.
+ * The plugin's store in the memory of this process. Its own goes by `Date.now()`, so that a clock put back an hour
+ * shuts a
+ * window for that hour; and it hands out one object for all requests of a turn of the event loop, each of which then
+ * reads
+ * what the last of them has counted. Here windows are fixed ones of the monotonic clock, and each is told its own
+ * count.
  *
  * Every limiter that is made of it has its own windows, `maxKeys` of them; the one used longest ago is forgotten first.
  */
-export function rateWindows ({ elapsed, maxKeys }: Pick<Clock, 'elapsed'> & { readonly maxKeys: number }): FastifyRateLimitStoreCtor {
+export function rateWindows ({
+  elapsed,
+  maxKeys
+}: Pick<Clock, 'elapsed'> & { readonly maxKeys: number }): FastifyRateLimitStoreCtor {
   return class Windows implements FastifyRateLimitStore {
     readonly #windows = new LRUCache<string, RateWindow>({ max: maxKeys })
 
@@ -73,7 +82,10 @@ export function rateWindows ({ elapsed, maxKeys }: Pick<Clock, 'elapsed'> & { re
 
     read (key: string, tell: Told, windowMs: number): void {
       const window = this.#open(key, windowMs)
-      tell(null, window === undefined ? { current: 0, ttl: 0 } : { current: window.count, ttl: leftOf(window, windowMs) })
+      tell(
+        null,
+        window === undefined ? { current: 0, ttl: 0 } : { current: window.count, ttl: leftOf(window, windowMs) }
+      )
     }
 
     child (): FastifyRateLimitStore {
@@ -139,12 +151,19 @@ function look (count: Count): Rate {
 }
 
 /**
- * The plugin has one store for all that is counted on one instance. Addresses are counted by each replica for itself, so
- * that a flood of them is no load on the store; what is shared is counted on an instance of its own, which never listens.
+ * The plugin has one store for all that is counted on one instance. Addresses are counted by each replica for itself,
+ * so
+ * that a flood of them is no load on the store; what is shared is counted on an instance of its own, which never
+ * listens.
  */
 async function sharedCounter ({ redis, onStoreError }: SharedRates): Promise<FastifyInstance> {
   const counter = Fastify()
-  await counter.register(rateLimit, { global: false, redis, nameSpace: 'gw:rate:', skipOnError: onStoreError === 'allow' })
+  await counter.register(rateLimit, {
+    global: false,
+    redis,
+    nameSpace: 'gw:rate:',
+    skipOnError: onStoreError === 'allow'
+  })
   return counter
 }
 
@@ -175,7 +194,8 @@ function writeBudget (reply: FastifyReply, budget: Budget): void {
 }
 
 /**
- * Bodies up to this length are read from everybody, bytes: a subject that has nothing left may still ask again for an answer
+ * Bodies up to this length are read from everybody, bytes: a subject that has nothing left may still ask again for an
+ * answer
  * it has paid for, and what it asks is only known from the body.
  */
 export const replayBodyBytes = 65_536
@@ -192,7 +212,8 @@ export interface LargeBodiesOptions {
 
 /**
  * Route hook for submits, before the body is read: a body above `replayBodyBytes` is taken only from a subject that has
- * something left of its rate, credits and uses; else it is refused with what the submit would have been refused with. They
+ * something left of its rate, credits and uses; else it is refused with what the submit would have been refused with.
+ * They
  * are looked at and not counted, since the body may be wrong. A body that announces no length is read up to that bound.
  *
  * Small bodies cost no look: the store would be asked twice for each of them, and they are read in a millisecond.
@@ -216,7 +237,10 @@ function announcedLength ({ headers }: FastifyRequest): number | null {
 }
 
 /** Throws what a submit would be refused with now. */
-async function lookAhead ({ lookAtRate, accounts, isFree: isFreeModel, now }: LargeBodiesOptions, context: RequestContext): Promise<void> {
+async function lookAhead (
+  { lookAtRate, accounts, isFree: isFreeModel, now }: LargeBodiesOptions,
+  context: RequestContext
+): Promise<void> {
   await lookAtRate(context)
   const { call: { session, plan }, request } = context
   const budget = budgetOf(session)
@@ -226,12 +250,16 @@ async function lookAhead ({ lookAtRate, accounts, isFree: isFreeModel, now }: La
     accounts.balanceOf(session.subject, periodAt(plan.period, now()).start),
     budget === undefined ? nothingSpent : accounts.spentIn(session.subject, budget.id)
   ])
-  if (session.uses !== null && spent.uses >= session.uses) throw gatewayError('GW_SESSION_SPENT', { shouldRetry: false })
+  if (session.uses !== null && spent.uses >= session.uses) {
+    throw gatewayError('GW_SESSION_SPENT', { shouldRetry: false })
+  }
   const left = leastLeft(creditsLeft(plan, balance), session.credits, spent.microcredits)
   if (!isFree && left === 0) throw gatewayError('GW_CREDITS_EXHAUSTED', { shouldRetry: false })
 }
 
-/** What comes, up to the bound; beyond it, the refusal. The connection stays whole, or the refusal could not be told. */
+/**
+ * What comes, up to the bound; beyond it, the refusal. The connection stays whole, or the refusal could not be told.
+ */
 function bounded (payload: Readable, refusal: Error): Readable {
   let length = 0
   const part = new Transform({

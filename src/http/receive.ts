@@ -33,7 +33,8 @@ declare module 'fastify' {
     /** Counts a failure against the request's address, unless a foreign page has made a browser ask for it. */
     countFailure (request: FastifyRequest): Promise<void>
     /**
-     * *receive* for what the framework refuses before any hook: CORS headers, and it counts as a request and as a failure.
+     * *receive* for what the framework refuses before any hook: CORS headers, and it counts as a request and as a
+     * failure.
      * Throws `GW_THROTTLED`.
      */
     receiveUnrouted (request: FastifyRequest, reply: FastifyReply): Promise<void>
@@ -75,19 +76,27 @@ export async function receive (app: FastifyInstance, options: ReceiveOptions): P
     keyGenerator: addressOf,
     store: rateWindows({ elapsed: options.elapsed, maxKeys: maxAddresses }),
     timeWindow: minuteMs,
-    addHeaders: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false, 'retry-after': false },
+    addHeaders: {
+      'x-ratelimit-limit': false,
+      'x-ratelimit-remaining': false,
+      'x-ratelimit-reset': false,
+      'retry-after': false
+    },
     addHeadersOnExceeding: { 'x-ratelimit-limit': false, 'x-ratelimit-remaining': false, 'x-ratelimit-reset': false }
   })
   throttle(app, options, allowed)
 }
 
 /**
- * Two budgets for each address: of requests, and of failures. Past the first nobody goes on for the rest of the minute. Past
- * the second only sessions do, and the issuer token, for the others at an address must not pay for what one of them does.
+ * Two budgets for each address: of requests, and of failures. Past the first nobody goes on for the rest of the minute.
+ * Past
+ * the second only sessions do, and the issuer token, for the others at an address must not pay for what one of them
+ * does.
  */
 function throttle (app: FastifyInstance, options: ReceiveOptions, allowed: ReadonlySet<string>): void {
   const isExempt = ({ routeOptions: { config } }: FastifyRequest) => config?.exempt === true
-  const isUncounted = ({ routeOptions: { config } }: FastifyRequest) => config?.exempt === true || config?.uncounted === true
+  const isUncounted = ({ routeOptions: { config } }: FastifyRequest) =>
+    config?.exempt === true || config?.uncounted === true
   const requests = app.createRateLimit({ max: options.addressRequestsPerMinute })
   const failures = app.createRateLimit({ max: options.addressFailuresPerMinute })
   const unlisted = unlistedOrigins(app, options.originsSetting)
@@ -104,14 +113,24 @@ function throttle (app: FastifyInstance, options: ReceiveOptions, allowed: Reado
   }
   app.decorate('letPass', next => { gate = next })
   /** Of a request, or of what would have become one. */
-  const countFailure = async (request: FastifyRequest, failed: FailedRequest, own: () => string | null): Promise<void> => {
+  const countFailure = async (
+    request: FastifyRequest,
+    failed: FailedRequest,
+    own: () => string | null
+  ): Promise<void> => {
     if (isBlameless(failed, origin => allowed.has(origin) || origin === own())) return
     lastFailureAt = options.elapsed()
     await failures(request)
   }
   app.decorate('countFailure', async request => {
-    const { method, headers, routeOptions: { config } } = request
-    if (!isUncounted(request)) await countFailure(request, { method, headers, opensWith: config?.opensWith }, () => options.ownOrigin(request))
+    const {
+      method,
+      headers,
+      routeOptions: { config }
+    } = request
+    if (!isUncounted(request)) {
+      await countFailure(request, { method, headers, opensWith: config?.opensWith }, () => options.ownOrigin(request))
+    }
   })
   app.decorate('receiveBroken', async ({ remoteAddress = '' }, headers) => {
     // As much of a request as the plugin looks at.
@@ -134,7 +153,9 @@ function throttle (app: FastifyInstance, options: ReceiveOptions, allowed: Reado
     const opensWith = request.routeOptions.config?.opensWith
     // What is served to anybody, and counts no failures, such as a front end, is no door to guess at.
     const isOpen = opensWith === 'issuer token' || (opensWith === undefined && isUncounted(request))
-    if (request.call.shutOutSeconds !== null && !isOpen && (opensWith !== undefined || !await gate(request))) holdAddress(request)
+    if (request.call.shutOutSeconds !== null && !isOpen && (opensWith !== undefined || !(await gate(request)))) {
+      holdAddress(request)
+    }
     // Said here and not in the handler, which would read the body first.
     if (request.is404) throw gatewayError('GW_NOT_FOUND')
   })
@@ -150,7 +171,8 @@ const maxWarnings = 100
 const maxShownOrigin = 256
 
 /**
- * The refusal of a preflight, which a browser shows in its console without a word of why: the operator, who has most likely
+ * The refusal of a preflight, which a browser shows in its console without a word of why: the operator, who has most
+ * likely
  * forgotten to list an origin of their own, is told the first time.
  */
 function unlistedOrigins (app: FastifyInstance, setting: string | null): (origin: string) => GatewayError {
@@ -162,7 +184,10 @@ function unlistedOrigins (app: FastifyInstance, setting: string | null): (origin
       : `The origin ${quoted(origin)} is not listed in ${setting}.`
     if (warned.size < maxWarnings && !warned.has(origin)) {
       warned.add(origin)
-      app.log.warn({ origin, setting }, 'a page of an origin that is not listed has asked whether it may call; it may not')
+      app.log.warn(
+        { origin, setting },
+        'a page of an origin that is not listed has asked whether it may call; it may not'
+      )
     }
     return gatewayError('GW_ORIGIN_DENIED', { about })
   }
@@ -187,12 +212,16 @@ function proxyWarning (app: FastifyInstance): (request: FastifyRequest) => void 
     if (warned || headers['x-forwarded-for'] === undefined || !ip || ip !== remoteAddress) return
     if (ipaddr.process(remoteAddress).range() === 'unicast') return
     warned = true
-    app.log.warn({ proxy: remoteAddress }, 'x-forwarded-for comes from a private address that is not in GATEWAY_TRUST_PROXY: all its callers count as one')
+    app.log.warn(
+      { proxy: remoteAddress },
+      'x-forwarded-for comes from a private address that is not in GATEWAY_TRUST_PROXY: all its callers count as one'
+    )
   }
 }
 
 /**
- * The caller's address, without the port that some proxies write beside it. `''` when it is gone: a request may still be in
+ * The caller's address, without the port that some proxies write beside it. `''` when it is gone: a request may still
+ * be in
  * the pipeline when its socket closes, and then there is no `ip`, whatever its type says.
  */
 export function ipOf ({ ip }: FastifyRequest): string {

@@ -14,14 +14,20 @@ const header = 'idempotency-key'
  * The idempotency key of a submit, with what it was sent for: this method, route, model and body, byte for byte.
  * `undefined` when it has none. It reads the raw headers: Node makes one value of two. Throws `GW_BAD_REQUEST`.
  */
-export function idempotencyKeyOf ({ request, call }: RequestContext, { method, url }: Operation, body: Buffer): IdempotencyKey | undefined {
+export function idempotencyKeyOf (
+  { request, call }: RequestContext,
+  { method, url }: Operation,
+  body: Buffer
+): IdempotencyKey | undefined {
   if (request.headers[header] === undefined) return undefined
   const { rawHeaders } = request.raw
   const values = rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]!.toLowerCase() === header)
   return { key: readIdempotencyKey(values), fingerprint: fingerprintOf(method, url, String(call.model), body) }
 }
 
-/** Stands for an answer that repeats our key. One that may be passed on holds a task id or an error: it is never empty. */
+/**
+ * Stands for an answer that repeats our key. One that may be passed on holds a task id or an error: it is never empty.
+ */
 const unfit: StoredResponse = { status: 502, contentType: '', body: Buffer.alloc(0) }
 
 /** The answer of an accepted or refused submit as its idempotency key gives it again. */
@@ -35,7 +41,11 @@ export function keptFrom (answer: UpstreamAnswer): StoredResponse {
  * Answers what was asked before. A task whose answer is not known is told in the documented envelope, as `idName`.
  * Throws what the caller has to know when there is no answer to give again.
  */
-export function replay (earlier: Outcome, { reply, call }: RequestContext, idName: 'taskId' | 'batchId' = 'taskId'): Replay {
+export function replay (
+  earlier: Outcome,
+  { reply, call }: RequestContext,
+  idName: 'taskId' | 'batchId' = 'taskId'
+): Replay {
   if (earlier.kind === 'mismatch') throw gatewayError('GW_IDEMPOTENCY_MISMATCH')
   reply.header('idempotency-replayed', 'true')
   if (earlier.kind === 'unknown') throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
@@ -66,10 +76,16 @@ const lookEveryMs = 250
  */
 const endingMs = 50
 
-/** What a submit without an idempotency key may be the repeat of: the same route, model and body, of the same budget. */
+/**
+ * What a submit without an idempotency key may be the repeat of: the same route, model and body, of the same budget.
+ */
 export function repeatOf ({ request, call }: RequestContext, { method, url }: Operation, body: Buffer): Repeat {
   const budget = budgetOf(call.session)?.id ?? ''
-  return { fingerprint: fingerprintOf(method, url, String(call.model), budget, body), call: request.id, arrivedAt: call.startedAt }
+  return {
+    fingerprint: fingerprintOf(method, url, String(call.model), budget, body),
+    call: request.id,
+    arrivedAt: call.startedAt
+  }
 }
 
 /** How a submit may have been made before: with this key, or without one. */
@@ -111,7 +127,11 @@ export function earliest ({ idempotency, repeats, timers }: EarliestOptions): Ea
     return equal.size > 1
   }
 
-  const wait = async (name: string, look: () => Promise<Earlier | null>, context: RequestContext): Promise<Outcome | null> => {
+  const wait = async (
+    name: string,
+    look: () => Promise<Earlier | null>,
+    context: RequestContext
+  ): Promise<Outcome | null> => {
     const others = waiting.get(name) ?? 0
     if (others >= maxWaiting) throw pending()
     waiting.set(name, others + 1)
@@ -182,7 +202,10 @@ function whenOver ({ call, reply }: RequestContext, then: (isDelivered: boolean)
 export interface Delivery {
   /** Its caller has gone, or was answered before anything was known. */
   readonly isLost: boolean
-  /** What the upstream has answered, before it is claimed; returned if it has to be kept at once, as its caller has gone. */
+  /**
+   * What the upstream has answered, before it is claimed; returned if it has to be kept at once, as its caller has
+   * gone.
+   */
   keep (answer: UpstreamAnswer): StoredResponse | undefined
   /** The task is not the caller's after all: what was kept is nobody's. */
   discard (): void
@@ -203,7 +226,9 @@ export function watchDelivery (repeats: Repeats, id: ReservationId, context: Req
     isLost = !isDelivered || !isTold
     if (!isOpen) return
     if (!isLost) return repeats.delivered(id)
-    repeats.undelivered(id, kept).catch(err => request.log.warn({ err, reservation: id }, 'an answer that did not arrive is not on disk yet'))
+    repeats
+      .undelivered(id, kept)
+      .catch(err => request.log.warn({ err, reservation: id }, 'an answer that did not arrive is not on disk yet'))
   })
   return {
     get isLost () { return isLost },

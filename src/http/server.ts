@@ -39,7 +39,15 @@ const keepAliveMs = 72_000
 const excessBytes = 1024 * 1024
 
 /** A Fastify without routes, in which nothing that matters is left to a default. */
-export function server ({ log, trustProxy, bodyBytes, socketsPerAddress, stallMs, begin, allowedOrigins }: ServerOptions): FastifyInstance {
+export function server ({
+  log,
+  trustProxy,
+  bodyBytes,
+  socketsPerAddress,
+  stallMs,
+  begin,
+  allowedOrigins
+}: ServerOptions): FastifyInstance {
   const newId = requestIds()
   const bounded = sockets({ socketsPerAddress, stallMs, unwantedBytes: bodyBytes + excessBytes })
   const app: FastifyInstance = Fastify({

@@ -21,7 +21,10 @@ export interface SessionCookieOptions {
   readonly issuer: SessionIssuer
   /** How long a cookie lasts that nobody uses. */
   readonly cookieMaxAgeSeconds: number
-  /** No cookie lasts longer: another issuer's token that it stands in for may be good for years, and is not checked again. */
+  /**
+   * No cookie lasts longer: another issuer's token that it stands in for may be good for years, and is not checked
+   * again.
+   */
   readonly maxTtlSeconds: number
   readonly ownOrigin: OwnOrigin
   readonly now: () => number
@@ -34,7 +37,8 @@ export interface SessionCookieOptions {
 export const sessionCookieName = '__Host-apixo_session'
 const longestName = `${sessionCookieName}_65535`
 /**
- * No script reads it. `Strict` costs nothing here: what a page of ours asks for is same-site, also when a link in a mail
+ * No script reads it. `Strict` costs nothing here: what a page of ours asks for is same-site, also when a link in a
+ * mail
  * has led to the page; a link from there to a result itself is what tickets are for.
  */
 const attributes = { path: '/', httpOnly: true, secure: true, sameSite: 'strict' } as const
@@ -74,7 +78,9 @@ export async function sessionCookie (
     write,
     async slide (session, reply) {
       const { expiresAt, endsAt } = session
-      if (expiresAt < endsAt && expiresAt - now() < maxAgeMs / 2) write(await issuer.printCookie(session, now() + maxAgeMs), reply)
+      if (expiresAt < endsAt && expiresAt - now() < maxAgeMs / 2) {
+        write(await issuer.printCookie(session, now() + maxAgeMs), reply)
+      }
     },
     clear: reply => set(reply, '', 0)
   }

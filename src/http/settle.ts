@@ -10,11 +10,16 @@ import type { ForwardedSubmit } from './forward.ts'
 import { keptFrom } from './repeats.ts'
 
 /**
- * *settle* for submits: what the upstream may have accepted stays charged, what it refused leaves no trace but the answer
+ * *settle* for submits: what the upstream may have accepted stays charged, what it refused leaves no trace but the
+ * answer
  * that its idempotency key gives again. A refusal that may pass with time frees the key.
  */
 export function settleSubmit (patient: PatientLedger) {
-  return async (outcome: ForwardedSubmit, order: ReservedSubmit, { call, request }: RequestContext): Promise<Answer> => {
+  return async (
+    outcome: ForwardedSubmit,
+    order: ReservedSubmit,
+    { call, request }: RequestContext
+  ): Promise<Answer> => {
     const { reservation } = order
     const release = async (answer?: StoredResponse): Promise<void> => {
       await patient.advance(reservation, { to: 'released', ...(answer !== undefined && { answer }) })
@@ -41,14 +46,19 @@ export function settleSubmit (patient: PatientLedger) {
         await release()
         throw ourTrouble(outcome.code)
       case 'unknown':
-        request.log.error({ alarm: 'unknown-outcome', reservation, reason: outcome.reason }, 'a submit may have been accepted')
+        request.log.error(
+          { alarm: 'unknown-outcome', reservation, reason: outcome.reason },
+          'a submit may have been accepted'
+        )
         await patient.advance(reservation, { to: 'unknown' })
         throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
     }
   }
 }
 
-/** An id that is taken belongs to whoever has it: the caller gets no task, and the charge stays until somebody looks. */
+/**
+ * An id that is taken belongs to whoever has it: the caller gets no task, and the charge stays until somebody looks.
+ */
 async function claim (patient: PatientLedger, order: ReservedSubmit, { taskId, answer }: Accepted): Promise<void> {
   const { reservation, idempotency, delivery } = order
   const kept = idempotency === undefined ? delivery?.keep(answer) : keptFrom(answer)
@@ -70,15 +80,24 @@ function isLasting ({ status, answer }: Refused): boolean {
 }
 
 /**
- * *settle* for status calls: a final state has ended the task in the ledger before this caller, or anybody, hears of it.
+ * *settle* for status calls: a final state has ended the task in the ledger before this caller, or anybody, hears of
+ * it.
  * Who asks too early gets the last answer, and when to come again.
  */
 export async function settleStatus (report: StatusReport): Promise<Answer> {
   switch (report.kind) {
-    case 'ended': return storedAnswer(report.body)
-    case 'early': return answerFrom({ ...report.last, retryAfter: String(retryAfterSeconds(report.nextInMs)), retryAfterMs: undefined })
-    case 'answered': return answerFrom(report.answer)
-    case 'failed': throw ourTrouble(report.code, report.cause)
+    case 'ended':
+      return storedAnswer(report.body)
+    case 'early':
+      return answerFrom({
+        ...report.last,
+        retryAfter: String(retryAfterSeconds(report.nextInMs)),
+        retryAfterMs: undefined
+      })
+    case 'answered':
+      return answerFrom(report.answer)
+    case 'failed':
+      throw ourTrouble(report.code, report.cause)
   }
 }
 

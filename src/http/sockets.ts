@@ -22,7 +22,8 @@ export interface Sockets {
 }
 
 /**
- * Requests that may be sent ahead on one connection while an answer is being made or taken. No browser and no proxy sends
+ * Requests that may be sent ahead on one connection while an answer is being made or taken. No browser and no proxy
+ * sends
  * any ahead; who asks undici for it says ten or so.
  */
 const maxAhead = 32
@@ -40,7 +41,9 @@ const shortBodyBytes = 65_536
 /** Connections above the limit that are told so, per address; others are ended without a word. */
 const maxTold = 50
 
-/** One caller's connection. Its requests are served one after the other, each when the answer before it has been taken. */
+/**
+ * One caller's connection. Its requests are served one after the other, each when the answer before it has been taken.
+ */
 interface Connection {
   readonly socket: Socket
   current: Exchange | null
@@ -58,8 +61,10 @@ interface Connection {
 interface Exchange { readonly request: IncomingMessage, readonly response: ServerResponse }
 
 /**
- * A connection ends after the answer to what was asked on it, and so that its caller sees that answer: who still sends a
- * body has it taken for a moment, or the reset that follows on unread bytes would throw the answer away (RFC 9112 section
+ * A connection ends after the answer to what was asked on it, and so that its caller sees that answer: who still sends
+ * a
+ * body has it taken for a moment, or the reset that follows on unread bytes would throw the answer away (RFC 9112
+ * section
  * 9.6). Who pipelines and reads nothing has one answer in memory, and not hundreds.
  */
 export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLimits): Sockets {
@@ -69,7 +74,7 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
 
   const arrive = (request: IncomingMessage, response: ServerResponse, serve: RequestListener): void => {
     const connection = connections.get(request.socket)
-    /* c8 ignore next: what Node had parsed before the end was begun; d2-unread-answers.test.ts sends it by the thousand */
+    /* c8 ignore next: what Node had parsed before the end; d2-unread-answers.test.ts sends it by the thousand */
     if (connection === undefined || connection.isOver) return
     const begin = (): void => {
       connection.current = { request, response }
@@ -97,7 +102,15 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
   }
   const sayTo = atLast(sayError)
   const open = (socket: Socket): void => {
-    const connection: Connection = { socket, current: null, ahead: [], isOver: false, isTimed: false, readBytes: 0, idleLooks: 0 }
+    const connection: Connection = {
+      socket,
+      current: null,
+      ahead: [],
+      isOver: false,
+      isTimed: false,
+      readBytes: 0,
+      idleLooks: 0
+    }
     connections.set(socket, connection)
     socket.once('close', () => connections.delete(socket))
     const surplus = countOf(socket) - socketsPerAddress
@@ -105,7 +118,10 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
     if (surplus > maxTold) socket.destroy()
     else if (surplus > 0) sayTo(gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }), socket)
   }
-  /** Node ends a socket from which no byte has gone within its time. Where none waits there is no time: a submit may take a minute. */
+  /**
+   * Node ends a socket from which no byte has gone within its time. Where none waits there is no time: a submit may
+   * take a minute.
+   */
   const look = (server: Server): void => {
     for (const connection of connections.values()) {
       const { socket, current } = connection
@@ -122,7 +138,9 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
   return {
     atLast,
     createServer (serve, options) {
-      const server = createServer({ ...options, ...unlessOver(connections) }, (request, response) => arrive(request, response, serve))
+      const server = createServer({ ...options, ...unlessOver(connections) }, (request, response) =>
+        arrive(request, response, serve)
+      )
       server.on('connection', open)
       server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
         continueWhenRead(request, response)
@@ -142,14 +160,27 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
 }
 
 /**
- * Node reads up to two thousand requests at one go, whatever becomes of their connection meanwhile, and each is 1.5 kB of
+ * Node reads up to two thousand requests at one go, whatever becomes of their connection meanwhile, and each is 1.5 kB
+ * of
  * memory until it has closed: a few hundred connections that do so at once would be more than there is. Those on a
  * connection that takes no more are all the same one, of which nothing is kept.
  */
 function unlessOver (connections: ReadonlyMap<Socket, Connection>) {
   const nothing = (): any => {}
-  const spare = Object.assign(new IncomingMessage(new Socket()), { _addHeaderLines: nothing, push: nothing, on: nothing, once: nothing, destroy: nothing })
-  const spareResponse = Object.assign(new ServerResponse(spare), { on: nothing, once: nothing, assignSocket: nothing, writeHead: nothing, end: nothing })
+  const spare = Object.assign(new IncomingMessage(new Socket()), {
+    _addHeaderLines: nothing,
+    push: nothing,
+    on: nothing,
+    once: nothing,
+    destroy: nothing
+  })
+  const spareResponse = Object.assign(new ServerResponse(spare), {
+    on: nothing,
+    once: nothing,
+    assignSocket: nothing,
+    writeHead: nothing,
+    end: nothing
+  })
   return {
     IncomingMessage: class extends IncomingMessage {
       constructor (socket: Socket) {
@@ -196,7 +227,8 @@ function goOn (connection: Connection): void {
 }
 
 /**
- * More has been sent ahead than may be. A submit that is being made is answered first. Any other connection ends at once:
+ * More has been sent ahead than may be. A submit that is being made is answered first. Any other connection ends at
+ * once:
  * what has been read from it would stay in memory until its answers are taken.
  */
 function endCrowded (connection: Connection, { request, response }: Exchange): void {
@@ -221,9 +253,11 @@ function endGently (socket: Socket, say: () => void): void {
 /** Where there is no request to answer. */
 function sayError ({ code, statusCode, message, detail: { retryAfterSeconds } }: GatewayError, socket: Socket): void {
   const body = JSON.stringify({ code: statusCode, message, data: null, error: { code } })
-  socket.end(`HTTP/1.1 ${statusCode} ${STATUS_CODES[statusCode]}\r\ncontent-type: application/json; charset=utf-8\r\n` +
-    `x-gateway-error: ${code}\r\ncache-control: no-store\r\n${retryAfterSeconds === undefined ? '' : `retry-after: ${retryAfterSeconds}\r\n`}` +
-    `connection: close\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
+  socket.end(
+    `HTTP/1.1 ${statusCode} ${STATUS_CODES[statusCode]}\r\ncontent-type: application/json; charset=utf-8\r\n` +
+      `x-gateway-error: ${code}\r\ncache-control: no-store\r\n${retryAfterSeconds === undefined ? '' : `retry-after: ${retryAfterSeconds}\r\n`}` +
+      `connection: close\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`
+  )
 }
 
 /** Node would say 100 by itself. It is said when somebody begins to read: a refused caller sends no body. */
@@ -242,7 +276,8 @@ function hasBody ({ headers }: IncomingMessage): boolean {
 }
 
 /**
- * After an answer that came before the end of the request's body, Node would read on for as long as a request may take, or
+ * After an answer that came before the end of the request's body, Node would read on for as long as a request may take,
+ * or
  * end the connection, upon which the caller's system throws the answer away. Here the rest is taken for a moment.
  */
 function lingering (unwantedBytes: number) {

@@ -58,7 +58,10 @@ export function jsonIn (body: Buffer): unknown {
 }
 
 /** What is wrong with the `input` of an object, or the parts of it that make a task. */
-export function readInput (model: string, body: Readonly<Record<string, unknown>>): string | Pick<TaskRequest, 'input' | 'prompt' | 'results'> {
+export function readInput (
+  model: string,
+  body: Readonly<Record<string, unknown>>
+): string | Pick<TaskRequest, 'input' | 'prompt' | 'results'> {
   const input = objectIn(body.input)
   if (!input) return 'Missing required field: input'
   const { prompt, num_images: numImages } = input

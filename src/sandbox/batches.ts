@@ -37,7 +37,9 @@ function readItem (model: string, value: unknown, at: string): string | ItemRequ
 /** What is wrong with a batch's body, or its items. */
 function readItems (model: string, body: Buffer): string | readonly ItemRequest[] {
   const values: unknown = objectIn(jsonIn(body))?.items
-  if (!Array.isArray(values) || values.length === 0 || values.length > maxItems) return `items must be a list of 1 to ${maxItems}`
+  if (!Array.isArray(values) || values.length === 0 || values.length > maxItems) {
+    return `items must be a list of 1 to ${maxItems}`
+  }
   const items: ItemRequest[] = []
   for (const [index, value] of values.entries()) {
     const item = readItem(model, value, `items.${index}`)
@@ -49,11 +51,16 @@ function readItems (model: string, body: Buffer): string | readonly ItemRequest[
 }
 
 /** A key that was used before gives the task that it made then, whatever it asks for now. */
-function makeItem (world: World, { key, model }: ApiCall, { clientItemId, itemKey, cases, request }: ItemRequest): SandboxItem {
-  if (cases.some((row) => row.item === 'refused')) return { clientItemId, task: null }
-  const plan = Object.assign({}, ...cases.map((row) => row.plan))
-  const earlier = world.batches.taskOf(key, itemKey) ??
-    (cases.some((row) => row.makes === 'duplicate') ? world.tasks.latest() : undefined)
+function makeItem (
+  world: World,
+  { key, model }: ApiCall,
+  { clientItemId, itemKey, cases, request }: ItemRequest
+): SandboxItem {
+  if (cases.some(row => row.item === 'refused')) return { clientItemId, task: null }
+  const plan = Object.assign({}, ...cases.map(row => row.plan))
+  const earlier =
+    world.batches.taskOf(key, itemKey) ??
+    (cases.some(row => row.makes === 'duplicate') ? world.tasks.latest() : undefined)
   const task = earlier ?? accept(world, { ...request, key, model, plan, callbackUrl: null })
   world.batches.remember(itemKey, task)
   return { clientItemId, task }
@@ -82,7 +89,9 @@ function acceptedData ({ batchId, items }: SandboxBatch): object {
     const fate = casesOf(item).find((row) => row.item)?.item
     if (fate === 'missing') return []
     const { taskId } = task
-    return fate === 'nameless' ? { taskId, state: 'pending' } : { client_item_id: clientItemId, taskId, state: 'pending' }
+    return fate === 'nameless'
+      ? { taskId, state: 'pending' }
+      : { client_item_id: clientItemId, taskId, state: 'pending' }
   })
   return { batchId, shape, items: answered }
 }
@@ -102,7 +111,7 @@ export function submitBatch (world: World, call: ApiCall): void {
   const items = readItems(model, body)
   if (typeof items === 'string') return send(response, invalid(items))
 
-  const { makes = 'task', submit: deliver = plainly } = items.flatMap((item) => item.cases).find((row) => row.submit) ?? {}
+  const { makes = 'task', submit: deliver = plainly } = items.flatMap(item => item.cases).find(row => row.submit) ?? {}
   // Cases that make nothing bring their own answer; the one given here is never seen.
   if (makes === 'nothing') return deliver(call, refusal(500))
   const fresh = items.filter((item) => !world.batches.taskOf(key, item.itemKey)).length
@@ -112,7 +121,8 @@ export function submitBatch (world: World, call: ApiCall): void {
 }
 
 /**
- * Answers `GET /api/v1/generateTask/{model}/batches/{batchId}`. **A guess**, but for what it is known to hold: the state
+ * Answers `GET /api/v1/generateTask/{model}/batches/{batchId}`. **A guess**, but for what it is known to hold: the
+ * state
  * of the batch, the states of its items, and the results of those that have ended. A batch of another key or another
  * model is unknown.
  *
@@ -123,7 +133,9 @@ export function batchStatus (world: World, call: ApiCall): void {
   const refused = refusalOf(world, call)
   if (refused) return send(response, refused)
   const batch = world.batches.byId(batchId)
-  if (!batch || batch.key !== key || batch.model !== model) return send(response, envelope(404, 'Batch not found', null))
+  if (!batch || batch.key !== key || batch.model !== model) {
+    return send(response, envelope(404, 'Batch not found', null))
+  }
   const now = world.now()
   const items = batch.items.map(({ clientItemId, task }) => task
     ? { client_item_id: clientItemId, ...statusData(task, now, world.resultUrl) }

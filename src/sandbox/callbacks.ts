@@ -45,7 +45,9 @@ const retriesMs: readonly number[] = [30_000, 120_000, 600_000]
 const lateMs = 60_000
 
 /** @see https://apixo.ai/docs/concepts/webhooks */
-export function callbackSender ({ timers, now, callbacksTo, resultUrl, record }: CallbackSenderOptions): CallbackSender {
+export function callbackSender (
+  { timers, now, callbacksTo, resultUrl, record }: CallbackSenderOptions
+): CallbackSender {
   const closing = new AbortController()
 
   const post = async (url: string, body: string): Promise<number | null> => {
@@ -117,7 +119,12 @@ const realTimers: Timers = {
   }
 }
 
-export function callbackRecorder ({ timers = realTimers, now, resultUrl, recordCalls }: PostOfficeOptions): CallbackRecorder {
+export function callbackRecorder ({
+  timers = realTimers,
+  now,
+  resultUrl,
+  recordCalls
+}: PostOfficeOptions): CallbackRecorder {
   const sent: RecordedCallback[] = []
   const record = (callback: RecordedCallback): void => {
     sent.push(callback)

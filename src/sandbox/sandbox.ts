@@ -19,7 +19,11 @@ const routes = [
 ] as const
 
 /** Answers one request whose body has been read. A route or a method that is not APIXO's gets its 404. */
-export function route (world: World, request: IncomingMessage, call: Omit<ApiCall, 'model' | 'batchId' | 'query'>): void {
+export function route (
+  world: World,
+  request: IncomingMessage,
+  call: Omit<ApiCall, 'model' | 'batchId' | 'query'>
+): void {
   const { method, url = '' } = request
   // Not `new URL`: it throws at some of what a client may send as a target.
   const [path = '', query] = url.split('?', 2)

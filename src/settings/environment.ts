@@ -5,7 +5,14 @@ import {
   baseUrl, boolean, choice, existingDirectory, file, host, list, origin, pageOrigin, type Parser, port, proxy, reachOf,
   store
 } from './parsers.ts'
-import { maxSecretBytes, nearestName, type ReadFile, reasonOf, InvalidSetting, type SettingsProblem } from './problems.ts'
+import {
+  maxSecretBytes,
+  nearestName,
+  type ReadFile,
+  reasonOf,
+  InvalidSetting,
+  type SettingsProblem
+} from './problems.ts'
 import { apiKeyRule, secret, secrets, signingSecretRule, tokenRule } from './secret-rules.ts'
 
 interface Variable {
@@ -104,7 +111,8 @@ export const variables = {
   GATEWAY_ALLOWED_ORIGINS: {
     ...setting,
     default: '',
-    description: 'Foreign origins that may call (CORS), of the web, apps and extensions, separated by commas. Same-origin pages need none.',
+    description:
+      'Foreign origins that may call (CORS), of the web, apps and extensions, separated by commas. Same-origin pages need none.',
     expected: 'origins without a path, separated by commas: https://app.example',
     parse: list(pageOrigin)
   },
@@ -324,7 +332,9 @@ function staticDirectoryProblems (
     .flatMap(path => path === undefined ? [] : resolve(cwd, path))
   const files = [...origins.values(), values.GATEWAY_CONFIG!, ...store, ...dotEnv, ...named]
   // A link in the folder is served as what it leads to, and a linked folder may be the one that a path leads into.
-  const inside = files.find(path => isAbsolute(path) && (contains(directory, path) || contains(realPath(directory), realPath(path))))
+  const inside = files.find(
+    path => isAbsolute(path) && (contains(directory, path) || contains(realPath(directory), realPath(path)))
+  )
   if (inside === undefined) return []
   const expected = 'a folder with a front end and nothing else'
   return [locate('GATEWAY_STATIC_DIR', `${inside} lies in it and would be served`, expected)]

@@ -19,7 +19,13 @@ export function issuerProblems ({ issuers }: GatewayFile): readonly FileProblem[
 /** A public key that is taken for a shared secret lets anybody sign (RFC 8725 section 2.1). */
 function keyProblems ({ issuer, jwksUrl, secretFile, algorithms }: IssuerSettings, path: KeyPath): FileProblem[] {
   if (jwksUrl === undefined && secretFile === undefined && !isDiscoverable(issuer)) {
-    return [{ path, problem: 'has no keys', expected: 'jwksUrl, secretFile, or an https: URL as issuer that leads to its configuration' }]
+    return [
+      {
+        path,
+        problem: 'has no keys',
+        expected: 'jwksUrl, secretFile, or an https: URL as issuer that leads to its configuration'
+      }
+    ]
   }
   if (jwksUrl !== undefined && secretFile !== undefined) {
     return [{ path: [...path, 'secretFile'], problem: 'stands beside jwksUrl', expected: 'one of the two' }]
@@ -27,7 +33,8 @@ function keyProblems ({ issuer, jwksUrl, secretFile, algorithms }: IssuerSetting
   const shared = algorithms.filter(algorithm => algorithm.startsWith('HS'))
   const fitting = secretFile === undefined ? shared.length === 0 : shared.length === algorithms.length
   if (fitting) return []
-  const expected = secretFile === undefined ? 'no HS algorithm, for public keys' : 'HS256, HS384 or HS512, for secretFile'
+  const expected =
+    secretFile === undefined ? 'no HS algorithm, for public keys' : 'HS256, HS384 or HS512, for secretFile'
   return [{ path: [...path, 'algorithms'], problem: 'do not fit the keys', expected }]
 }
 
@@ -39,7 +46,13 @@ function isDiscoverable (issuer: string): boolean {
 /** Without one of the two, a token that the issuer made for any other app would be let in (RFC 8725 section 3.9). */
 function audienceProblems ({ audience, claims = {} }: IssuerSettings, path: KeyPath): FileProblem[] {
   if (audience !== undefined || Object.keys(claims).length > 0) return []
-  return [{ path: [...path, 'audience'], problem: 'is missing', expected: 'a text, or claims that tell tokens for this app from others' }]
+  return [
+    {
+      path: [...path, 'audience'],
+      problem: 'is missing',
+      expected: 'a text, or claims that tell tokens for this app from others'
+    }
+  ]
 }
 
 /** Stored subjects begin with these when the gateway itself has issued the session. */
@@ -61,13 +74,25 @@ function nameProblems (issuer: IssuerSettings, before: readonly IssuerSettings[]
     problems.push({ path: [...path, 'issuer'], problem: 'is there twice', expected: 'each issuer once' })
   }
   if (issuer.issuer === ownName) {
-    problems.push({ path: [...path, 'issuer'], problem: 'is the gateway itself', expected: 'the name of another issuer' })
+    problems.push({
+      path: [...path, 'issuer'],
+      problem: 'is the gateway itself',
+      expected: 'the name of another issuer'
+    })
   }
   if (nameOf(issuer).length > maxNameLength) {
-    problems.push({ path: [...path, 'subjectPrefix'], problem: 'is missing', expected: `a short name, as the issuer has more than ${maxNameLength} characters` })
+    problems.push({
+      path: [...path, 'subjectPrefix'],
+      problem: 'is missing',
+      expected: `a short name, as the issuer has more than ${maxNameLength} characters`
+    })
   }
   if (before.some(other => isAmbiguous(nameOf(issuer), nameOf(other)))) {
-    problems.push({ path: [...path, 'subjectPrefix'], problem: 'is missing', expected: 'a name, as subjects of one issuer could be taken for those of another' })
+    problems.push({
+      path: [...path, 'subjectPrefix'],
+      problem: 'is missing',
+      expected: 'a name, as subjects of one issuer could be taken for those of another'
+    })
   }
   if (before.some(other => nameOf(issuer) === nameOf(other) && issuer.subjectPrefix !== other.subjectPrefix)) {
     const expected = 'another name, or the same subjectPrefix for both to merge them'

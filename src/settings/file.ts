@@ -201,7 +201,9 @@ export function parseYaml (text: string): YamlFile {
   try {
     return { value: document.toJS() ?? {}, faults: [], lineOf: path => lineOf(document, path, lines) }
   } catch {
-    return unreadableYaml([{ problem: 'an alias has no anchor, or there are too many aliases', line: undefined, expected: undefined }])
+    return unreadableYaml([
+      { problem: 'an alias has no anchor, or there are too many aliases', line: undefined, expected: undefined }
+    ])
   }
 }
 
@@ -212,7 +214,11 @@ function faultOf ({ code, message, pos: [offset] }: YAMLError, document: Documen
   const { key, firstOffset } = twins
   const firstLine = lines.linePos(firstOffset).line
   const places = firstLine === line ? `in line ${line}` : `in line ${firstLine} and in line ${line}`
-  return { problem: `${shown(key)} stands there twice, ${places}`, line, expected: 'each key once: merge the second into the first' }
+  return {
+    problem: `${shown(key)} stands there twice, ${places}`,
+    line,
+    expected: 'each key once: merge the second into the first'
+  }
 }
 
 /** The key that stands at this offset, and where it stood before in the same mapping. */
@@ -220,7 +226,10 @@ function twinsAt (document: Document, offset: number): { readonly key: string, r
   let twins: ReturnType<typeof twinsAt> = null
   visit(document, {
     Map (_, { items }) {
-      const keys = (items as Array<{ readonly key: Node }>).map(({ key }) => ({ key: String(key), offset: key.range![0] }))
+      const keys = (items as Array<{ readonly key: Node }>).map(({ key }) => ({
+        key: String(key),
+        offset: key.range![0]
+      }))
       const second = keys.find(key => key.offset === offset)
       if (second === undefined) return undefined
       twins = { key: second.key, firstOffset: keys.find(({ key }) => key === second.key)!.offset }
@@ -352,7 +361,8 @@ export interface ModelsReading {
 const shippedPath = join(import.meta.dirname, '../../config/models.json')
 
 /**
- * Reads models.json beside the config file, or else the shipped one, with a warning: without it every model is polled as
+ * Reads models.json beside the config file, or else the shipped one, with a warning: without it every model is polled
+ * as
  * the slowest are, and pages are shown none. One that is broken is a problem.
  */
 export function readModels (configPath: string, readFile: ReadFile): ModelsReading {
@@ -383,9 +393,15 @@ function readIfThere (path: string, readFile: ReadFile): ModelsReading | null {
   // JSON is YAML too, and its reader knows the lines and keys that stand there twice.
   const { value, faults: [fault], lineOf } = parseYaml(text)
   if (fault !== undefined) return problem(fault.problem, fault.expected!, `${path}:${fault.line}`)
-  const problems = problemsIn(value).map(({ path: at, problem, expected }) =>
-    ({ setting: at.length === 0 ? 'models' : pathText(at), source: `${path}:${lineOf(at) ?? 1}`, problem, expected }))
-  return problems.length > 0 ? { ...nothing, problems } : { ...nothing, models: (value as { models: readonly Model[] }).models }
+  const problems = problemsIn(value).map(({ path: at, problem, expected }) => ({
+    setting: at.length === 0 ? 'models' : pathText(at),
+    source: `${path}:${lineOf(at) ?? 1}`,
+    problem,
+    expected
+  }))
+  return problems.length > 0
+    ? { ...nothing, problems }
+    : { ...nothing, models: (value as { models: readonly Model[] }).models }
 }
 
 function problemsIn (value: unknown): readonly FileProblem[] {
@@ -399,7 +415,9 @@ function repeated (models: readonly Model[]): FileProblem[] {
   return models.flatMap(({ id }, index) => {
     const isRepeated = seen.has(id.toLowerCase())
     seen.add(id.toLowerCase())
-    return isRepeated ? [{ path: ['models', index, 'id'], problem: `${shown(id)} stands there twice`, expected: 'each model once' }] : []
+    return isRepeated
+      ? [{ path: ['models', index, 'id'], problem: `${shown(id)} stands there twice`, expected: 'each model once' }]
+      : []
   })
 }
 

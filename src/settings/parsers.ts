@@ -59,7 +59,10 @@ export function list<Value> (parse: (text: string) => Value): Parser<readonly Va
     })
     if (refusals.length > 0) {
       const expected = refusals.flatMap(refusal => refusal.expected ?? []).join(', ')
-      throw new InvalidSetting(refusals.map(({ message }) => message).join(', '), expected === '' ? undefined : expected)
+      throw new InvalidSetting(
+        refusals.map(({ message }) => message).join(', '),
+        expected === '' ? undefined : expected
+      )
     }
     return values
   }
@@ -88,7 +91,9 @@ function sqliteStore (path: string, cwd: string): StoreSettings {
   if (path === ':memory:') return { kind: 'sqlite', path }
   if (path === '') throw new InvalidSetting('names no file')
   // `sqlite://data/x.db` would mean the folder /data; a query would become part of the file's name.
-  if (/^\/\/[^/]/.test(path) || /[?#]/.test(path)) throw new InvalidSetting(`${shown(`sqlite:${path}`)} is not a plain path`)
+  if (/^\/\/[^/]/.test(path) || /[?#]/.test(path)) {
+    throw new InvalidSetting(`${shown(`sqlite:${path}`)} is not a plain path`)
+  }
   return { kind: 'sqlite', path: resolve(cwd, path) }
 }
 
@@ -155,7 +160,9 @@ function insecurityOf (url: URL): string | undefined {
 function httpUrl (text: string): URL {
   const url = /[\s\\]/.test(text) ? null : URL.parse(text)
   if (url === null) throw new InvalidSetting(`${shown(text)} is not a URL`)
-  if (!['https:', 'http:'].includes(url.protocol)) throw new InvalidSetting(`${shown(text)} is neither https: nor http:`)
+  if (!['https:', 'http:'].includes(url.protocol)) {
+    throw new InvalidSetting(`${shown(text)} is neither https: nor http:`)
+  }
   return url
 }
 
@@ -164,7 +171,9 @@ const appSchemes = ['capacitor:', 'ionic:', 'tauri:', 'chrome-extension:', 'moz-
 /** One exact origin of a page: of the web, of an app, or of a browser's extension. */
 export function pageOrigin (text: string): string {
   if (!appSchemes.some(scheme => text.startsWith(scheme)) || text.includes('*')) return origin(text)
-  if (!isAppOrigin(text)) throw new InvalidSetting(`${shown(text)} is not exactly an origin`, 'as its pages send it: capacitor://localhost')
+  if (!isAppOrigin(text)) {
+    throw new InvalidSetting(`${shown(text)} is not exactly an origin`, 'as its pages send it: capacitor://localhost')
+  }
   return text
 }
 
@@ -173,8 +182,12 @@ export function pageOrigin (text: string): string {
  * A wildcard would let any page use a caller's cookie, and `null` is what every sandboxed page sends.
  */
 export function origin (text: string): string {
-  if (text.includes('*')) throw new InvalidSetting(`${shown(text)} has a wildcard`, 'each origin in full: https://app.example')
-  if (text === 'null') throw new InvalidSetting('null is any sandboxed page', 'an origin of your own: https://app.example')
+  if (text.includes('*')) {
+    throw new InvalidSetting(`${shown(text)} has a wildcard`, 'each origin in full: https://app.example')
+  }
+  if (text === 'null') {
+    throw new InvalidSetting('null is any sandboxed page', 'an origin of your own: https://app.example')
+  }
   const url = httpUrl(text)
   if (url.origin !== text) throw new InvalidSetting(`${shown(text)} is not exactly an origin`, url.origin)
   return text

@@ -127,7 +127,10 @@ export function reasonOf (error: unknown): string {
   return error instanceof Error && 'code' in error ? String(error.code) : 'for no known reason'
 }
 
-/** Reads a short text file. It may be called while the gateway serves: a pipe or a disk's worth of text would hold it up. */
+/**
+ * Reads a short text file. It may be called while the gateway serves: a pipe or a disk's worth of text would hold it
+ * up.
+ */
 export function readShortText (path: string): string {
   const found = statSync(path)
   if (!found.isFile()) throw new InvalidSetting('is no plain file')

@@ -4,7 +4,14 @@ import type { Settings } from '../settings.ts'
 import { type EnvironmentReading, variables } from './environment.ts'
 import type { GatewayFile } from './file-schema.ts'
 import { type GatewayFileReading, type KeyPath, pathText } from './file.ts'
-import { maxSecretBytes, type ReadFile, readShortText, reasonOf, InvalidSetting, type SettingsProblem } from './problems.ts'
+import {
+  maxSecretBytes,
+  type ReadFile,
+  readShortText,
+  reasonOf,
+  InvalidSetting,
+  type SettingsProblem
+} from './problems.ts'
 import { apiKeyRule, secret, type SecretRule, secrets, signingSecretRule } from './secret-rules.ts'
 
 interface SecretSetting {
@@ -177,7 +184,9 @@ export function liveSecrets (settings: Settings): LiveSecrets {
     sessionSecrets: all('GATEWAY_SESSION_SECRET'),
     issuerToken: one('GATEWAY_ISSUER_TOKEN'),
     adminToken: one('GATEWAY_ADMIN_TOKEN'),
-    issuerSecrets: new Map(named.flatMap(({ issuer, path }) => issuer === undefined ? [] : [[issuer, all(pathText(path))]])),
+    issuerSecrets: new Map(
+      named.flatMap(({ issuer, path }) => (issuer === undefined ? [] : [[issuer, all(pathText(path))]]))
+    ),
     turnstileSecret: one('guests.turnstileSecretFile'),
     refresh () {
       const offers = holders.flatMap(holder => holder.source === undefined ? [] : read(holder, holder.source))
@@ -189,13 +198,24 @@ export function liveSecrets (settings: Settings): LiveSecrets {
 
 function variableHolders ({ apiKeys, sessionSecrets, issuerToken, adminToken, secretFiles }: Settings): Holder[] {
   const values = {
-    APIXO_API_KEY: apiKeys, GATEWAY_SESSION_SECRET: sessionSecrets, GATEWAY_ISSUER_TOKEN: issuerToken, GATEWAY_ADMIN_TOKEN: adminToken
+    APIXO_API_KEY: apiKeys,
+    GATEWAY_SESSION_SECRET: sessionSecrets,
+    GATEWAY_ISSUER_TOKEN: issuerToken,
+    GATEWAY_ADMIN_TOKEN: adminToken
   }
-  return secretVariables.map(setting =>
-    ({ ...variables[setting], setting, source: secretFiles.get(setting), values: [values[setting] ?? []].flat(), problem: null }))
+  return secretVariables.map(setting => ({
+    ...variables[setting],
+    setting,
+    source: secretFiles.get(setting),
+    values: [values[setting] ?? []].flat(),
+    problem: null
+  }))
 }
 
-function fileHolders ({ issuerSecrets, turnstileSecret, secretFiles }: Settings, named: readonly FileSecretSetting[]): Holder[] {
+function fileHolders (
+  { issuerSecrets, turnstileSecret, secretFiles }: Settings,
+  named: readonly FileSecretSetting[]
+): Holder[] {
   return named.map(({ path, issuer, expected, parse }) => {
     const setting = pathText(path)
     const values = issuer === undefined ? [turnstileSecret!] : issuerSecrets.get(issuer)!
@@ -219,7 +239,9 @@ function refuseTwins (offers: readonly Offer[], holders: readonly Holder[]): voi
   for (;;) {
     const offered = new Map(offers.map(({ holder, values }) => [holder, values]))
     const twinOf = ({ holder, values }: Offer): Holder | undefined =>
-      holders.find(other => other !== holder && (offered.get(other) ?? other.values).some(secret => has(values, secret)))
+      holders.find(
+        other => other !== holder && (offered.get(other) ?? other.values).some(secret => has(values, secret))
+      )
     const twin = offers.find(offer => offer.values !== offer.holder.values && twinOf(offer) !== undefined)
     if (twin === undefined) return
     twin.problem = `has the value of ${twinOf(twin)!.setting}`
@@ -235,7 +257,15 @@ function taken ({ holder, source, values, problem }: Offer): SecretNews[] {
   holder.problem = problem
   if (problem !== null) return [{ setting, source, problem, expected }]
   holder.values = values
-  return [{ setting, source, rotated, inUse: fingerprints(values), gone: fingerprints(before.filter(secret => !has(values, secret))) }]
+  return [
+    {
+      setting,
+      source,
+      rotated,
+      inUse: fingerprints(values),
+      gone: fingerprints(before.filter(secret => !has(values, secret)))
+    }
+  ]
 }
 
 function isSame (one: Values, other: Values): boolean {

@@ -4,9 +4,15 @@ import { Secret } from '../../src/domain/secret.ts'
 import { clock } from '../helpers/clock.ts'
 import { decode, encode, solve } from '../helpers/proofs.ts'
 
-const [one, other] = [new Secret('a-session-secret-of-32-bytes-and-more'), new Secret('another-session-secret-of-32-bytes')]
+const [one, other] = [
+  new Secret('a-session-secret-of-32-bytes-and-more'),
+  new Secret('another-session-secret-of-32-bytes')
+]
 const ip = '192.0.2.1'
-const proofsOf = (secrets: readonly Secret[] = [one], time = clock()) => ({ ...altchaProofs({ secrets: { current: secrets }, now: time.now }), time })
+const proofsOf = (secrets: readonly Secret[] = [one], time = clock()) => ({
+  ...altchaProofs({ secrets: { current: secrets }, now: time.now }),
+  time
+})
 
 t.test('a solved challenge is a proof, for what it was made for', async t => {
   const { challenge, verify, time } = proofsOf()
@@ -34,7 +40,10 @@ t.test('however a proof is written, its id is one', async t => {
   const { challenge: { parameters, signature }, solution } = decode(proof)
   const reversed = Object.fromEntries(Object.entries(parameters).reverse())
   const otherwise = [
-    { challenge: { parameters, signature }, solution: { ...solution, counter: solution.counter + 1, time: 1, more: 'x' } },
+    {
+      challenge: { parameters, signature },
+      solution: { ...solution, counter: solution.counter + 1, time: 1, more: 'x' }
+    },
     { solution, challenge: { signature, parameters: reversed }, more: 'x' }
   ]
   for (const payload of otherwise) t.same(await verify(encode(payload), 'alice', ip), good)
@@ -60,13 +69,26 @@ t.test('nothing else is a proof', async t => {
     { challenge: { ...made, signature: [...made.signature] }, solution },
     { challenge: { ...made, signature: { length: 64 } }, solution },
     { challenge: { ...made, parameters: { ...parameters, data: later } }, solution },
-    { challenge: { ...made, parameters: { ...parameters, data: { ...parameters.data, purpose: 'session' } } }, solution },
+    {
+      challenge: { ...made, parameters: { ...parameters, data: { ...parameters.data, purpose: 'session' } } },
+      solution
+    },
     { challenge: { ...made, parameters: { ...parameters, expiresAt: 1 } }, solution },
     { challenge: { ...made, parameters: { ...parameters, expiresAt: 9e9 } }, solution },
     { challenge: { ...made, parameters: easy }, solution },
-    { challenge: made }, { solution }, {}, [], null, 1, 'x', { challenge: null, solution: null }, { challenge: { parameters: null } }
+    { challenge: made },
+    { solution },
+    {},
+    [],
+    null,
+    1,
+    'x',
+    { challenge: null, solution: null },
+    { challenge: { parameters: null } }
   ]
-  for (const payload of forged) t.equal(await verify(encode(payload), 'alice', ip), null, JSON.stringify(payload)?.slice(0, 90))
+  for (const payload of forged) {
+    t.equal(await verify(encode(payload), 'alice', ip), null, JSON.stringify(payload)?.slice(0, 90))
+  }
   for (const text of ['', 'x', '{}', 'a.b.c', encode({ challenge: made, solution }).slice(1), '='.repeat(100)]) {
     t.equal(await verify(text, 'alice', ip), null, text.slice(0, 20))
   }

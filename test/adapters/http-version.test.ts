@@ -42,10 +42,22 @@ const clients: Readonly<Record<string, (t: Test, server: Modern) => () => Promis
     return () => it.send({ method: 'POST', path: '/api/v1/generateTask/suno', body: Buffer.from('{}'), key }).answer
   },
   results (t, { ca, port }) {
-    const it = undiciResults({ ...waits, hosts: ['*.apixo.test'], baseUrl: 'https://api.apixo.ai', maxBytes: 1000, ca, resolve, isAllowed: () => true })
+    const it = undiciResults({
+      ...waits,
+      hosts: ['*.apixo.test'],
+      baseUrl: 'https://api.apixo.ai',
+      maxBytes: 1000,
+      ca,
+      resolve,
+      isAllowed: () => true
+    })
     t.teardown(() => it.close())
     return async () => {
-      const answer = await it.fetch({ url: `https://file.apixo.test:${port}/a.png` } as ResultRef, {}, new AbortController().signal)
+      const answer = await it.fetch(
+        { url: `https://file.apixo.test:${port}/a.png` } as ResultRef,
+        {},
+        new AbortController().signal
+      )
       await answer!.body!.toArray()
     }
   },
@@ -57,11 +69,17 @@ const clients: Readonly<Record<string, (t: Test, server: Modern) => () => Promis
 }
 
 for (const [name, open] of Object.entries(clients)) {
-  t.test(`a server that offers HTTP/2 is spoken to in HTTP/1.1, with a connection for each call at a time: ${name}`, async t => {
-    const server = await modernServer(t)
-    const call = open(t, server)
-    await Promise.all(Array.from({ length: parallel }, call))
-    t.same(server.versions, Array.from({ length: parallel }, () => '1.1'))
-    t.equal(server.sockets(), parallel, 'the loss of one is not the loss of all')
-  })
+  t.test(
+    `a server that offers HTTP/2 is spoken to in HTTP/1.1, with a connection for each call at a time: ${name}`,
+    async t => {
+      const server = await modernServer(t)
+      const call = open(t, server)
+      await Promise.all(Array.from({ length: parallel }, call))
+      t.same(
+        server.versions,
+        Array.from({ length: parallel }, () => '1.1')
+      )
+      t.equal(server.sockets(), parallel, 'the loss of one is not the loss of all')
+    }
+  )
 }

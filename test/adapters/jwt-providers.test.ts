@@ -1,6 +1,6 @@
 import { SignJWT } from 'jose'
 import t from 'tap'
-import { jwtSessions, type TrustedIssuer } from '../../src/adapters/jwt-sessions.ts'
+import { jwtSessions, type TrustedIssuer } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import type { Session } from '../../src/domain/session.ts'
 import { clock } from '../helpers/clock.ts'
@@ -46,7 +46,12 @@ const firebaseProvider = { identities: { email: ['alice@example.com'] }, sign_in
 
 const providers: Readonly<Record<string, Provider>> = {
   Auth0: {
-    settings: { issuer: 'https://tenant.eu.auth0.com/', audience: 'https://api.example', algorithms: ['RS256'], planClaim: 'https://app.example/plan' },
+    settings: {
+      issuer: 'https://tenant.eu.auth0.com/',
+      audience: 'https://api.example',
+      algorithms: ['RS256'],
+      planClaim: 'https://app.example/plan'
+    },
     header: { kid: 'NjVBRjY5MDlCMUIwNzU4RTA2QzZFMDQ4QzQ2MDAyQjVDNjk1RTM2Qg' },
     claims: {
       iss: 'https://tenant.eu.auth0.com/',
@@ -59,11 +64,19 @@ const providers: Readonly<Record<string, Provider>> = {
       'https://app.example/plan': 'gold'
     },
     session: { subject: 'https://tenant.eu.auth0.com/:auth0|5f7c8ec7c33c6c004bbafe82', plan: 'gold', models: ['*'] },
-    refused: { 'a token for its own API': { aud: 'https://tenant.eu.auth0.com/userinfo' }, 'an ID token': { aud: 'my_client_id' } }
+    refused: {
+      'a token for its own API': { aud: 'https://tenant.eu.auth0.com/userinfo' },
+      'an ID token': { aud: 'my_client_id' }
+    }
   },
   // Its tokens have no audience: the page that asked for one (`azp`) is what tells one app from another.
   Clerk: {
-    settings: { issuer: 'https://clerk.app.example', claims: { azp: ['https://app.example'] }, algorithms: ['RS256'], subjectPrefix: 'clerk' },
+    settings: {
+      issuer: 'https://clerk.app.example',
+      claims: { azp: ['https://app.example'] },
+      algorithms: ['RS256'],
+      subjectPrefix: 'clerk'
+    },
     header: { kid: 'ins_2abcDEF', cat: 'cl_B7d4PD111AAA' },
     claims: {
       azp: 'https://app.example',
@@ -80,17 +93,32 @@ const providers: Readonly<Record<string, Provider>> = {
       v: 2
     },
     session: { id: 'clerk:a1b2c3d4e5f6a7b8c9d0', subject: 'clerk:user_2abcDEFghi' },
-    refused: { 'a token for another page': { azp: 'https://evil.example' }, 'one that was not asked for by a page': { azp: undefined } }
+    refused: {
+      'a token for another page': { azp: 'https://evil.example' },
+      'one that was not asked for by a page': { azp: undefined }
+    }
   },
   Supabase: {
-    settings: { issuer: supabase, audience: 'authenticated', algorithms: ['ES256'], planClaim: 'app_metadata.plan', claims: { is_anonymous: [false] } },
+    settings: {
+      issuer: supabase,
+      audience: 'authenticated',
+      algorithms: ['ES256'],
+      planClaim: 'app_metadata.plan',
+      claims: { is_anonymous: [false] }
+    },
     header: { kid: 'b0a4f0c8-5f5b-4f0e-9d3c-1a2b3c4d5e6f' },
     claims: supabaseUser,
     session: supabaseSession,
     refused: supabaseRefused
   },
   'Supabase, with its older shared secret': {
-    settings: { issuer: supabase, audience: 'authenticated', algorithms: ['HS256'], planClaim: 'app_metadata.plan', claims: { is_anonymous: [false] } },
+    settings: {
+      issuer: supabase,
+      audience: 'authenticated',
+      algorithms: ['HS256'],
+      planClaim: 'app_metadata.plan',
+      claims: { is_anonymous: [false] }
+    },
     header: { kid: 'Qk1v7c' },
     claims: supabaseUser,
     session: supabaseSession,
@@ -98,7 +126,12 @@ const providers: Readonly<Record<string, Provider>> = {
   },
   // Its keys are those of all its projects: the audience is what makes a token one of ours.
   Firebase: {
-    settings: { issuer: 'https://securetoken.google.com/my-project', audience: 'my-project', algorithms: ['RS256'], claims: { 'firebase.sign_in_provider': ['password', 'google.com'] } },
+    settings: {
+      issuer: 'https://securetoken.google.com/my-project',
+      audience: 'my-project',
+      algorithms: ['RS256'],
+      claims: { 'firebase.sign_in_provider': ['password', 'google.com'] }
+    },
     header: { kid: '6b8a1f0c2d' },
     claims: {
       iss: 'https://securetoken.google.com/my-project',
@@ -144,7 +177,10 @@ const providers: Readonly<Record<string, Provider>> = {
       scope: 'openid email profile',
       preferred_username: 'alice'
     },
-    session: { id: 'https://id.example/realms/app:8d5d1f2a-6c1b-4a53-9d0b-6f3c5c4f8a11', subject: 'https://id.example/realms/app:alice' },
+    session: {
+      id: 'https://id.example/realms/app:8d5d1f2a-6c1b-4a53-9d0b-6f3c5c4f8a11',
+      subject: 'https://id.example/realms/app:alice'
+    },
     refused: {
       'another client of the realm': { azp: 'their-app' },
       'a user without the role': { realm_access: { roles: ['offline_access'] } },
@@ -183,5 +219,10 @@ t.test('the public key of a Supabase project is no session: it names another iss
     onKeysFailed: () => t.fail('nothing is fetched')
   })
   const anon = { iss: 'supabase', ref: 'abcdefghijkl', role: 'anon', iat: now, exp: now + 315_360_000 }
-  t.equal(await verifier.verify(await new SignJWT(anon).setProtectedHeader({ alg: 'HS256', typ: 'JWT' }).sign(Buffer.from(secret))), null)
+  t.equal(
+    await verifier.verify(
+      await new SignJWT(anon).setProtectedHeader({ alg: 'HS256', typ: 'JWT' }).sign(Buffer.from(secret))
+    ),
+    null
+  )
 })

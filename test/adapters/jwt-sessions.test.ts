@@ -1,7 +1,7 @@
 import { SignJWT } from 'jose'
 import { createHash, createHmac, randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
-import { jwtSessions, type JwtSessionsOptions, type TrustedIssuer } from '../../src/adapters/jwt-sessions.ts'
+import { jwtSessions, type JwtSessionsOptions, type TrustedIssuer } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import { sessionVerifierContract } from '../contracts/session-verifier.ts'
 import { type Clock, clock } from '../helpers/clock.ts'
@@ -27,7 +27,14 @@ function unsigned (payload: unknown): string {
 }
 
 function options (time: Clock, more: Partial<JwtSessionsOptions> = {}): JwtSessionsOptions {
-  return { issuers: [], secrets: new Map([[shop, { current: [new Secret(secret)] }]]), now: time.now, elapsed: time.elapsed, onKeysFailed: () => {}, ...more }
+  return {
+    issuers: [],
+    secrets: new Map([[shop, { current: [new Secret(secret)] }]]),
+    now: time.now,
+    elapsed: time.elapsed,
+    onKeysFailed: () => {},
+    ...more
+  }
 }
 
 function claims (iss: string, now: number, more: object = {}): object {
@@ -44,21 +51,31 @@ async function one (t: Test, more: Partial<TrustedIssuer> = {}, time = clock()) 
   const { origin: issuer, jwksUrl } = provider
   const verifier = jwtSessions(options(time, { issuers: [{ ...rules, issuer, jwksUrl, ...more }] }))
   const print = (more: object = {}): Promise<string> => provider.sign(claims(issuer, time.now(), more))
-  return { provider, issuer, time, verifier, print, session: async (more: object = {}) => (await verifier.verify(await print(more)))! }
+  return {
+    provider,
+    issuer,
+    time,
+    verifier,
+    print,
+    session: async (more: object = {}) => (await verifier.verify(await print(more)))!
+  }
 }
 
 async function badOf (provider: IdentityProvider, now: number) {
   const payload = claims(provider.origin, now)
   const stranger = await identityProvider(t)
   return [
-    ['a stranger\'s key', await stranger.sign(payload)],
+    ["a stranger's key", await stranger.sign(payload)],
     ['no signature', unsigned(payload)],
     ['another audience', await provider.sign({ ...payload, aud: 'other' })],
     ['expired', await provider.sign({ ...payload, exp: now / 1000 })]
   ] as const
 }
 
-for (const [title, alg, published] of [['at a URL', 'ES256', true], ['by discovery', 'RS256', false]] as const) {
+for (const [title, alg, published] of [
+  ['at a URL', 'ES256', true],
+  ['by discovery', 'RS256', false]
+] as const) {
   t.test(`sessions of an issuer whose keys are found ${title} keep the promises of a session verifier`, async t => {
     sessionVerifierContract(t, async time => {
       const provider = await identityProvider(t, alg)
@@ -66,9 +83,15 @@ for (const [title, alg, published] of [['at a URL', 'ES256', true], ['by discove
       const issuers = [{ ...rules, ...byClaims, algorithms: [alg], issuer, ...(published ? { jwksUrl } : {}) }]
       return {
         verifier: jwtSessions(options(time, { issuers })),
-        print: ttlSeconds => provider.sign(claims(issuer, time.now(), {
-          jti: randomUUID(), models: ['sora-2*'], scope: 'openid tasks:read', exp: time.now() / 1000 + ttlSeconds
-        })),
+        print: ttlSeconds =>
+          provider.sign(
+            claims(issuer, time.now(), {
+              jti: randomUUID(),
+              models: ['sora-2*'],
+              scope: 'openid tasks:read',
+              exp: time.now() / 1000 + ttlSeconds
+            })
+          ),
         subject: `${issuer}:alice`,
         foreign,
         bad: await badOf(provider, time.now())
@@ -88,10 +111,20 @@ t.test('sessions under a shared secret keep the promises of a session verifier',
     ['another kind of algorithm', await stranger.sign(payload)]
   ] as const
   sessionVerifierContract(t, async time => ({
-    verifier: jwtSessions(options(time, { issuers: [{ ...rules, ...byClaims, algorithms: ['HS256'], issuer: shop, subjectPrefix: 'shop' }] })),
-    print: ttlSeconds => signShared(claims(shop, time.now(), {
-      jti: randomUUID(), models: 'sora-2*', scope: ['tasks:read'], exp: time.now() / 1000 + ttlSeconds
-    })),
+    verifier: jwtSessions(
+      options(time, {
+        issuers: [{ ...rules, ...byClaims, algorithms: ['HS256'], issuer: shop, subjectPrefix: 'shop' }]
+      })
+    ),
+    print: ttlSeconds =>
+      signShared(
+        claims(shop, time.now(), {
+          jti: randomUUID(),
+          models: 'sora-2*',
+          scope: ['tasks:read'],
+          exp: time.now() / 1000 + ttlSeconds
+        })
+      ),
     subject: 'shop:alice',
     foreign: foreign.filter(([, token]) => !token.includes(shop)),
     bad
@@ -114,17 +147,34 @@ t.test('every algorithm that can be set works', async t => {
 
 t.test('a session may do all that its plan may, unless claims say less', async t => {
   const { session } = await one(t)
-  t.match(await session({ scope: 'openid', models: ['suno'] }), { plan: 'default', models: ['*'], scopes: ['tasks:write', 'tasks:read', 'llm'] })
+  t.match(await session({ scope: 'openid', models: ['suno'] }), {
+    plan: 'default',
+    models: ['*'],
+    scopes: ['tasks:write', 'tasks:read', 'llm']
+  })
 })
 
 t.test('claims that list models and scopes are taken at their word, and absent ones as none', async t => {
   const { session, print, verifier } = await one(t, { modelsClaim: 'app.models', scopesClaim: 'scope' })
-  t.match(await session({ app: { models: ['suno', 'sora-*'] }, scope: 'llm  openid' }), { models: ['suno', 'sora-*'], scopes: ['llm'] })
-  t.match(await session({ app: { models: 'suno' }, scope: ['llm', 'tasks:write'] }), { models: ['suno'], scopes: ['tasks:write', 'llm'] })
+  t.match(await session({ app: { models: ['suno', 'sora-*'] }, scope: 'llm  openid' }), {
+    models: ['suno', 'sora-*'],
+    scopes: ['llm']
+  })
+  t.match(await session({ app: { models: 'suno' }, scope: ['llm', 'tasks:write'] }), {
+    models: ['suno'],
+    scopes: ['tasks:write', 'llm']
+  })
   const none = await session()
   t.match(none, { models: [], scopes: [] })
   t.equal(none.permits('suno'), false)
-  for (const wrong of [{ scope: 7 }, { scope: ['llm', 7] }, { scope: {} }, { app: { models: ['a/b'] } }, { app: { models: [''] } }, { app: { models: Array(101).fill('a') } }]) {
+  for (const wrong of [
+    { scope: 7 },
+    { scope: ['llm', 7] },
+    { scope: {} },
+    { app: { models: ['a/b'] } },
+    { app: { models: [''] } },
+    { app: { models: Array(101).fill('a') } }
+  ]) {
     await t.rejects(verifier.verify(await print(wrong)), badSession, JSON.stringify(wrong).slice(0, 40))
   }
 })
@@ -133,24 +183,40 @@ t.test('a plan is read from its claim, is the default without it, and is never g
   const { session, print, verifier } = await one(t, { planClaim: 'app_metadata.plan' })
   t.equal((await session({ app_metadata: { plan: 'gold' } })).plan, 'gold')
   t.equal((await session({ 'app_metadata.plan': 'silver' })).plan, 'silver', 'a name with a dot in it')
-  for (const absent of [{}, { app_metadata: {} }, { app_metadata: 'plan' }, { app_metadata: null }]) t.equal((await session(absent)).plan, 'default')
-  for (const plan of [null, 7, ['gold'], {}, true]) await t.rejects(verifier.verify(await print({ app_metadata: { plan } })), badSession)
+  for (const absent of [{}, { app_metadata: {} }, { app_metadata: 'plan' }, { app_metadata: null }]) {
+    t.equal((await session(absent)).plan, 'default')
+  }
+  for (const plan of [null, 7, ['gold'], {}, true]) {
+    await t.rejects(verifier.verify(await print({ app_metadata: { plan } })), badSession)
+  }
   const inherited = await one(t, { planClaim: 'constructor.name' })
   t.equal((await inherited.session()).plan, 'default', 'what JavaScript adds to every object is no claim')
 })
 
 t.test('a token carries the claims that it must, each with one of its values', async t => {
-  const { session, print, verifier } = await one(t, { claims: { azp: ['web', 'ios'], 'realm.roles': ['image'], email_verified: [true] } })
+  const { session, print, verifier } = await one(t, {
+    claims: { azp: ['web', 'ios'], 'realm.roles': ['image'], email_verified: [true] }
+  })
   const good = { azp: 'ios', realm: { roles: ['chat', 'image'] }, email_verified: true }
   t.ok(await session(good))
-  for (const wrong of [{ azp: 'other' }, { azp: undefined }, { azp: 'iosx' }, { realm: { roles: [] } }, { realm: { roles: 'images' } }, { email_verified: 'true' }, { email_verified: false }]) {
+  for (const wrong of [
+    { azp: 'other' },
+    { azp: undefined },
+    { azp: 'iosx' },
+    { realm: { roles: [] } },
+    { realm: { roles: 'images' } },
+    { email_verified: 'true' },
+    { email_verified: false }
+  ]) {
     await t.rejects(verifier.verify(await print({ ...good, ...wrong })), badSession, JSON.stringify(wrong))
   }
 })
 
-t.test('a subject is its issuer\'s name and its own', async t => {
+t.test("a subject is its issuer's name and its own", async t => {
   const { session, issuer } = await one(t)
-  for (const sub of ['alice', 'auth0|abc', 'app:alice', 'ä 😀', '../..', '\'; drop table --']) t.equal((await session({ sub })).subject, `${issuer}:${sub}`)
+  for (const sub of ['alice', 'auth0|abc', 'app:alice', 'ä 😀', '../..', "'; drop table --"]) {
+    t.equal((await session({ sub })).subject, `${issuer}:${sub}`)
+  }
   const renamed = await one(t, { subjectPrefix: 'customers', subjectClaim: 'user.id' })
   t.equal((await renamed.session({ sub: undefined, user: { id: '7' } })).subject, 'customers:7')
 })
@@ -159,12 +225,25 @@ t.test('a subject that is no plain text, or too long to be stored, is refused', 
   const { session, print, verifier, issuer } = await one(t)
   const room = 160 - issuer.length - 1
   t.equal((await session({ sub: 'x'.repeat(room) })).subject.length, 160)
-  for (const sub of ['x'.repeat(room + 1), '', 'a\0b', 'a\nb', '\ud800', 'a\u009f', 7, null, ['alice'], { id: 1 }, true, undefined]) {
+  for (const sub of [
+    'x'.repeat(room + 1),
+    '',
+    'a\0b',
+    'a\nb',
+    '\ud800',
+    'a\u009f',
+    7,
+    null,
+    ['alice'],
+    { id: 1 },
+    true,
+    undefined
+  ]) {
     await t.rejects(verifier.verify(await print({ sub })), badSession, JSON.stringify(sub))
   }
 })
 
-t.test('a session id is the token\'s, under its issuer\'s name', async t => {
+t.test("a session id is the token's, under its issuer's name", async t => {
   const { session, issuer } = await one(t, {})
   t.equal((await session({ jti: 'id-1' })).id, `${issuer}:id-1`)
   const renamed = await one(t, { subjectPrefix: 'customers' })
@@ -200,32 +279,49 @@ t.test('a session began when its token says, or is as old as can be', async t =>
   t.equal((await session({ iat: undefined })).issuedAt, 0)
 })
 
-t.test('an issuer\'s clock may be half a minute ahead of ours, a token dated a minute ahead, and its end has no grace', async t => {
-  const { session, print, verifier, time } = await one(t)
-  const seconds = time.now() / 1000
-  t.ok(await session({ iat: seconds + 60, nbf: seconds + 30 }))
-  await t.rejects(verifier.verify(await print({ iat: seconds + 61 })), badSession)
-  await t.rejects(verifier.verify(await print({ nbf: seconds + 31 })), badSession)
-  const brief = await print({ exp: seconds + 0.5 })
-  t.equal((await verifier.verify(brief))?.expiresAt, time.now() + 500)
-  time.advance(500)
-  await t.rejects(verifier.verify(brief), badSession)
-})
+t.test(
+  "an issuer's clock may be half a minute ahead of ours, a token dated a minute ahead, and its end has no grace",
+  async t => {
+    const { session, print, verifier, time } = await one(t)
+    const seconds = time.now() / 1000
+    t.ok(await session({ iat: seconds + 60, nbf: seconds + 30 }))
+    await t.rejects(verifier.verify(await print({ iat: seconds + 61 })), badSession)
+    await t.rejects(verifier.verify(await print({ nbf: seconds + 31 })), badSession)
+    const brief = await print({ exp: seconds + 0.5 })
+    t.equal((await verifier.verify(brief))?.expiresAt, time.now() + 500)
+    time.advance(500)
+    await t.rejects(verifier.verify(brief), badSession)
+  }
+)
 
 t.test('of several issuers only the one that a token names has anything to do', async t => {
   const time = clock()
   const providers = [await identityProvider(t), await identityProvider(t)] as const
-  const issuers = [...providers.map(({ origin: issuer, jwksUrl }) => ({ ...rules, issuer, jwksUrl })), { ...rules, issuer: shop, algorithms: ['HS256'] }]
+  const issuers = [
+    ...providers.map(({ origin: issuer, jwksUrl }) => ({ ...rules, issuer, jwksUrl })),
+    { ...rules, issuer: shop, algorithms: ['HS256'] }
+  ]
   const verifier = jwtSessions(options(time, { issuers }))
-  for (const provider of providers) t.equal((await verifier.verify(await provider.sign(claims(provider.origin, time.now()))))?.subject, `${provider.origin}:alice`)
+  for (const provider of providers) {
+    t.equal(
+      (await verifier.verify(await provider.sign(claims(provider.origin, time.now()))))?.subject,
+      `${provider.origin}:alice`
+    )
+  }
   t.equal((await verifier.verify(await signShared(claims(shop, time.now()))))?.subject, `${shop}:alice`)
   const asked = () => providers.map(({ requests }) => requests.length)
   t.same(asked(), [1, 1])
 
-  await t.rejects(verifier.verify(await providers[0].sign(claims(providers[1].origin, time.now()))), badSession, 'one issuer does not vouch for another\'s subjects')
+  await t.rejects(
+    verifier.verify(await providers[0].sign(claims(providers[1].origin, time.now()))),
+    badSession,
+    "one issuer does not vouch for another's subjects"
+  )
   await t.rejects(verifier.verify(await providers[0].sign(claims(shop, time.now()))), badSession)
   t.same(asked(), [1, 2], 'only the named issuer was asked whether that key is a new one of its own')
-  for (const [title, token] of foreign.filter(([, token]) => !token.includes(shop))) t.equal(await verifier.verify(token), null, title)
+  for (const [title, token] of foreign.filter(([, token]) => !token.includes(shop))) {
+    t.equal(await verifier.verify(token), null, title)
+  }
   t.same(asked(), [1, 2])
 })
 
@@ -233,8 +329,14 @@ t.test('subjects of two issuers are two, unless one prefix merges them', async t
   const time = clock()
   const [here, there] = [await identityProvider(t), await identityProvider(t)]
   const subjects = async (more: object) => {
-    const verifier = jwtSessions(options(time, { issuers: [here, there].map(({ origin: issuer, jwksUrl }) => ({ ...rules, issuer, jwksUrl, ...more })) }))
-    const sessions = [here, there].map(async provider => await verifier.verify(await provider.sign(claims(provider.origin, time.now()))))
+    const verifier = jwtSessions(
+      options(time, {
+        issuers: [here, there].map(({ origin: issuer, jwksUrl }) => ({ ...rules, issuer, jwksUrl, ...more }))
+      })
+    )
+    const sessions = [here, there].map(
+      async provider => await verifier.verify(await provider.sign(claims(provider.origin, time.now())))
+    )
     return (await Promise.all(sessions)).map(session => session?.subject)
   }
   t.same(await subjects({}), [`${here.origin}:alice`, `${there.origin}:alice`])
@@ -257,19 +359,37 @@ t.test('a token that was verified is not verified anew, and more of them than fi
   t.equal(again?.id, first?.id)
 })
 
-t.test('while a shared secret rotates tokens under the old and the new one are good, whatever the algorithm', async t => {
-  const time = clock()
-  const next = `another-${secret}`
-  for (const algorithms of [['HS256'], ['HS512', 'HS384', 'HS256']]) {
-    const secrets = new Map([[shop, { current: [next, secret].map(value => new Secret(value)) }]])
-    const verifier = jwtSessions(options(time, { secrets, issuers: [{ ...rules, algorithms, issuer: shop }] }))
-    for (const [alg, key] of algorithms.flatMap(alg => [[alg, next], [alg, secret]] as const)) {
-      t.match(await verifier.verify(await signShared(claims(shop, time.now()), alg, key)), { subject: `${shop}:alice` })
+t.test(
+  'while a shared secret rotates tokens under the old and the new one are good, whatever the algorithm',
+  async t => {
+    const time = clock()
+    const next = `another-${secret}`
+    for (const algorithms of [['HS256'], ['HS512', 'HS384', 'HS256']]) {
+      const secrets = new Map([[shop, { current: [next, secret].map(value => new Secret(value)) }]])
+      const verifier = jwtSessions(options(time, { secrets, issuers: [{ ...rules, algorithms, issuer: shop }] }))
+      for (const [alg, key] of algorithms.flatMap(
+        alg =>
+          [
+            [alg, next],
+            [alg, secret]
+          ] as const
+      )) {
+        t.match(await verifier.verify(await signShared(claims(shop, time.now()), alg, key)), {
+          subject: `${shop}:alice`
+        })
+      }
+      await t.rejects(
+        verifier.verify(await signShared(claims(shop, time.now()), 'HS256', `other-${secret}`)),
+        badSession
+      )
+      await t.rejects(
+        verifier.verify(await signShared(claims(shop, time.now(), { exp: time.now() / 1000 }), 'HS256', secret)),
+        badSession,
+        'an end is an end'
+      )
     }
-    await t.rejects(verifier.verify(await signShared(claims(shop, time.now()), 'HS256', `other-${secret}`)), badSession)
-    await t.rejects(verifier.verify(await signShared(claims(shop, time.now(), { exp: time.now() / 1000 }), 'HS256', secret)), badSession, 'an end is an end')
   }
-})
+)
 
 t.test('a token under the oldest of five shared secrets is good', async t => {
   const time = clock()
@@ -282,8 +402,13 @@ t.test('a token under a shared secret that is gone is refused, though it was ver
   const time = clock()
   const next = `another-${secret}`
   const live = { current: [new Secret(secret)] }
-  const verifier = jwtSessions(options(time, { secrets: new Map([[shop, live]]), issuers: [{ ...rules, algorithms: ['HS256'], issuer: shop }] }))
-  const [old, fresh] = [await signShared(claims(shop, time.now())), await signShared(claims(shop, time.now()), 'HS256', next)]
+  const verifier = jwtSessions(
+    options(time, { secrets: new Map([[shop, live]]), issuers: [{ ...rules, algorithms: ['HS256'], issuer: shop }] })
+  )
+  const [old, fresh] = [
+    await signShared(claims(shop, time.now())),
+    await signShared(claims(shop, time.now()), 'HS256', next)
+  ]
   const first = await verifier.verify(old)
   t.ok(first)
   await t.rejects(verifier.verify(fresh), badSession)
@@ -294,7 +419,11 @@ t.test('a token under a shared secret that is gone is refused, though it was ver
   live.current = [new Secret(next)]
   await overlapping.catch(() => {})
   await t.rejects(verifier.verify(old), badSession)
-  await t.rejects(verifier.verify(await signShared(claims(shop, time.now(), { n: 1 }))), badSession, 'also one that was on its way when it went')
+  await t.rejects(
+    verifier.verify(await signShared(claims(shop, time.now(), { n: 1 }))),
+    badSession,
+    'also one that was on its way when it went'
+  )
   const again = await verifier.verify(fresh)
   t.ok(again)
   t.equal(await verifier.verify(fresh), again, 'and what is good is remembered')

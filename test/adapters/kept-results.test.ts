@@ -12,7 +12,15 @@ import { until } from '../helpers/until.ts'
 
 const dayMs = 86_400_000
 const bytes = Buffer.from('0123456789')
-const facts = { status: 200, contentType: 'image/png', length: 10, contentRange: null, acceptsRanges: true, etag: '"one"', lastModified: 'Thu, 15 Jan 2026 12:00:00 GMT' } as const
+const facts = {
+  status: 200,
+  contentType: 'image/png',
+  length: 10,
+  contentRange: null,
+  acceptsRanges: true,
+  etag: '"one"',
+  lastModified: 'Thu, 15 Jan 2026 12:00:00 GMT'
+} as const
 const { signal } = new AbortController()
 
 type Host = (index: number, ask: ResultAsk, signal: AbortSignal) => Promise<ResultAnswer | null>
@@ -21,8 +29,16 @@ const honest: Host = async () => ({ ...facts, body: Readable.from([bytes]) })
 /** Copies in a folder of the test, of a host that does as told. `urls` is how many results the one task has. */
 function scene (t: Test, host: Host = honest, { urls = 1, directory = join(t.testdir({}), 'results') } = {}) {
   const time = clock()
-  const data = { state: 'success', resultJson: { resultUrls: Array.from({ length: urls }, (_, index) => `https://file.apixo.ai/${index}`) } }
-  const task = { taskId: '../../etc/passwd', subject: 'app:alice', createdAt: time.now(), finalAnswer: Buffer.from(JSON.stringify({ code: 200, data })) } as Task
+  const data = {
+    state: 'success',
+    resultJson: { resultUrls: Array.from({ length: urls }, (_, index) => `https://file.apixo.ai/${index}`) }
+  }
+  const task = {
+    taskId: '../../etc/passwd',
+    subject: 'app:alice',
+    createdAt: time.now(),
+    finalAnswer: Buffer.from(JSON.stringify({ code: 200, data }))
+  } as Task
   const fetched: ResultAsk[] = []
   const troubles: unknown[] = []
   let closed = false
@@ -33,17 +49,24 @@ function scene (t: Test, host: Host = honest, { urls = 1, directory = join(t.tes
         fetched.push(ask)
         return await host(index, ask, signal)
       },
-      async close () { closed = true }
+      async close () {
+        closed = true
+      }
     },
-    taskOf: async id => id === task.taskId ? task : null,
+    taskOf: async id => (id === task.taskId ? task : null),
     retentionMs: 30 * dayMs,
     ...time,
     onTrouble: (error, taskId) => troubles.push([taskId, error])
   })
   t.teardown(() => kept.close())
   const get = (ask: ResultAsk = {}, index = 0) => kept.fetch({ url: '', task, index }, ask, signal)
-  const files = () => readdirSync(directory, { recursive: true, withFileTypes: true }).filter(entry => entry.isFile()).map(({ parentPath, name }) => join(parentPath, name)).sort()
-  const text = async (answer: ResultAnswer | null) => answer?.body == null ? null : Buffer.concat(await answer.body.toArray()).toString()
+  const files = () =>
+    readdirSync(directory, { recursive: true, withFileTypes: true })
+      .filter(entry => entry.isFile())
+      .map(({ parentPath, name }) => join(parentPath, name))
+      .sort()
+  const text = async (answer: ResultAnswer | null) =>
+    answer?.body == null ? null : Buffer.concat(await answer.body.toArray()).toString()
   /** Ends with every copy made: `keep` looks the task up first. */
   const keep = async (taskId = task.taskId) => {
     kept.keep(taskId)
@@ -53,24 +76,33 @@ function scene (t: Test, host: Host = honest, { urls = 1, directory = join(t.tes
   return { kept, time, task, fetched, troubles, get, files, text, keep, directory, isClosed: () => closed }
 }
 
-t.test('the results of a task that has ended are copied, and answered from the copy when their host has forgotten them', async t => {
-  let gone = false
-  const { keep, get, text, fetched, files, directory, task } = scene(t, async (...args) => gone ? null : await honest(...args), { urls: 3 })
-  await keep()
-  t.equal(fetched.length, 3)
-  gone = true
-  for (const index of [0, 1, 2]) {
-    const answer = await get({}, index)
-    t.match(answer, facts)
-    t.equal(await text(answer), bytes.toString())
+t.test(
+  'the results of a task that has ended are copied, and answered from the copy when their host has forgotten them',
+  async t => {
+    let gone = false
+    const { keep, get, text, fetched, files, directory, task } = scene(
+      t,
+      async (...args) => (gone ? null : await honest(...args)),
+      { urls: 3 }
+    )
+    await keep()
+    t.equal(fetched.length, 3)
+    gone = true
+    for (const index of [0, 1, 2]) {
+      const answer = await get({}, index)
+      t.match(answer, facts)
+      t.equal(await text(answer), bytes.toString())
+    }
+    t.equal(await get({}, 3), null, 'there is no fourth')
+    t.equal(fetched.length, 4)
+    const name = createHash('sha256')
+      .update(JSON.stringify([task.taskId, 'app:alice', 0]))
+      .digest('hex')
+    t.ok(files().includes(join(directory, '2026-01-15', name)), 'named by a hash, in the folder of its day')
+    t.equal(files().length, 6)
+    t.equal(statSync(files()[0]!).mode & 0o077, 0, 'nobody else can read it')
   }
-  t.equal(await get({}, 3), null, 'there is no fourth')
-  t.equal(fetched.length, 4)
-  const name = createHash('sha256').update(JSON.stringify([task.taskId, 'app:alice', 0])).digest('hex')
-  t.ok(files().includes(join(directory, '2026-01-15', name)), 'named by a hash, in the folder of its day')
-  t.equal(files().length, 6)
-  t.equal(statSync(files()[0]!).mode & 0o077, 0, 'nobody else can read it')
-})
+)
 
 t.test('a first view is answered from the host, and makes a copy', async t => {
   const { get, text, kept, fetched } = scene(t)
@@ -129,10 +161,14 @@ t.test('what is kept already, or gone already, is not copied', async t => {
 
 t.test('two copies are made at a time, and each once', async t => {
   const held: Array<() => void> = []
-  const { kept, get, fetched, task } = scene(t, async (...args) => {
-    await new Promise<void>(resolve => held.push(resolve))
-    return await honest(...args)
-  }, { urls: 5 })
+  const { kept, get, fetched, task } = scene(
+    t,
+    async (...args) => {
+      await new Promise<void>(resolve => held.push(resolve))
+      return await honest(...args)
+    },
+    { urls: 5 }
+  )
   kept.keep(task.taskId)
   kept.keep(task.taskId)
   await until('two are under way', () => held.length === 2)
@@ -150,7 +186,15 @@ t.test('half of a copy is none: it is taken away, told, and tried again at the n
   let breaks = true
   const { keep, get, kept, files, troubles, text, task } = scene(t, async (...args) => {
     if (!breaks) return await honest(...args)
-    return { ...facts, body: Readable.from((async function * () { yield bytes; throw new Error('cut') })()) }
+    return {
+      ...facts,
+      body: Readable.from(
+        (async function * () {
+          yield bytes
+          throw new Error('cut')
+        })()
+      )
+    }
   })
   await keep()
   t.match(troubles, [[task.taskId, { message: 'cut' }]])
@@ -183,7 +227,9 @@ t.test('a task that is not there, or a store that is down, keeps nothing and hur
   const down = resultCache({
     directory: t.testdirName,
     results: kept,
-    taskOf: async () => { throw new Error('down') },
+    taskOf: async () => {
+      throw new Error('down')
+    },
     retentionMs: 1,
     ...systemClock,
     onTrouble: (error, taskId) => troubles.push([taskId, error])
@@ -201,26 +247,29 @@ t.test('a folder that can not be written to is told, and results are fetched as 
   t.equal(await text(await get()), bytes.toString())
 })
 
-t.test('copies are forgotten after their retention, a day\'s at a time, and nothing else in the folder is touched', async t => {
-  const { keep, kept, time, directory, files } = scene(t)
-  await kept.tidy()
-  await keep()
-  mkdirSync(join(directory, 'mine'))
-  writeFileSync(join(directory, 'mine', 'note'), 'x')
-  time.advance(32 * dayMs)
-  await kept.tidy()
-  t.equal(files().length, 3)
-  time.advance(dayMs / 2 - 3_600_000)
-  await kept.tidy()
-  t.equal(files().length, 3, 'the day is not over')
-  time.advance(3_600_000)
-  await kept.tidy()
-  t.same(files(), [join(directory, 'mine', 'note')])
-  writeFileSync(join(directory, 'mine', 'note'), 'x')
-  mkdirSync(join(directory, '2020-01-01'))
-  await kept.tidy()
-  t.ok(readdirSync(directory).includes('2020-01-01'), 'it looks once an hour')
-})
+t.test(
+  "copies are forgotten after their retention, a day's at a time, and nothing else in the folder is touched",
+  async t => {
+    const { keep, kept, time, directory, files } = scene(t)
+    await kept.tidy()
+    await keep()
+    mkdirSync(join(directory, 'mine'))
+    writeFileSync(join(directory, 'mine', 'note'), 'x')
+    time.advance(32 * dayMs)
+    await kept.tidy()
+    t.equal(files().length, 3)
+    time.advance(dayMs / 2 - 3_600_000)
+    await kept.tidy()
+    t.equal(files().length, 3, 'the day is not over')
+    time.advance(3_600_000)
+    await kept.tidy()
+    t.same(files(), [join(directory, 'mine', 'note')])
+    writeFileSync(join(directory, 'mine', 'note'), 'x')
+    mkdirSync(join(directory, '2020-01-01'))
+    await kept.tidy()
+    t.ok(readdirSync(directory).includes('2020-01-01'), 'it looks once an hour')
+  }
+)
 
 t.test('a stop ends the copies under way, without a word, and what they come from', async t => {
   const { kept, get, isClosed, troubles, files, fetched, task } = scene(t, async (_index, _ask, signal) => {

@@ -12,7 +12,13 @@ import { taskEvent, taskEventsContract } from '../contracts/task-events.ts'
 import { redisCluster, type RedisServer, redisServer } from '../helpers/redis-server.ts'
 import { until } from '../helpers/until.ts'
 
-const terms = { reservedMs: 30_000, sentMs: 140_000, giveUpMs: 86_400_000, refundsPerPeriod: 3, retentionMs: 30 * 86_400_000 }
+const terms = {
+  reservedMs: 30_000,
+  sentMs: 140_000,
+  giveUpMs: 86_400_000,
+  refundsPerPeriod: 3,
+  retentionMs: 30 * 86_400_000
+}
 let opened = 0
 
 async function eventsOf (t: Test, url: string, prefix: string): Promise<TaskEvents> {
@@ -59,15 +65,21 @@ function contract (t: Test, servers: readonly RedisServer[]): void {
   })
 }
 
-t.test('the events of two replicas on one Redis keep the promises of task events', async t => contract(t, [await redisServer(t)]))
+t.test('the events of two replicas on one Redis keep the promises of task events', async t =>
+  contract(t, [await redisServer(t)])
+)
 
-t.test('the events of two replicas on a cluster keep the promises of task events', async t => contract(t, (await redisCluster(t)).servers))
+t.test('the events of two replicas on a cluster keep the promises of task events', async t =>
+  contract(t, (await redisCluster(t)).servers)
+)
 
 t.test('what one replica says on a cluster is heard in order on all nodes', async t => {
   const { url } = await redisCluster(t)
   const here = await eventsOf(t, url, 'gw')
   const ears = await Promise.all(Array.from({ length: 6 }, async () => ear(await eventsOf(t, url, 'gw'))))
-  const events = Array.from({ length: 200 }, (_, index) => taskEvent({ taskId: `task ${index}`, body: Buffer.alloc(index * 50, 'x') }))
+  const events = Array.from({ length: 200 }, (_, index) =>
+    taskEvent({ taskId: `task ${index}`, body: Buffer.alloc(index * 50, 'x') })
+  )
   for (const event of events) here.publish(event)
   await until('all have heard all', () => ears.every(({ heard }) => heard.length === events.length))
   for (const { heard } of ears) t.same(heard, events)
@@ -94,7 +106,10 @@ t.test('a node of a cluster that dies is left for another', async t => {
   const slot = await servers[0]!.admin.cluster('KEYSLOT', 'gw:events:0')
   const home = servers[Math.floor(slot / Math.ceil(16384 / 3))]!
   const speaker = await eventsOf(t, home.url, 'gw')
-  const ears = [ear(speaker), ...await Promise.all(Array.from({ length: 6 }, async () => ear(await eventsOf(t, url, 'gw'))))]
+  const ears = [
+    ear(speaker),
+    ...(await Promise.all(Array.from({ length: 6 }, async () => ear(await eventsOf(t, url, 'gw')))))
+  ]
   const dead = servers.find(server => server !== home)!
   const listeners = await listenersOf(dead)
   await dead.kill()
@@ -128,8 +143,9 @@ t.test('what could not be said is told to the others as a gap, once it can', asy
   await acl('-publish')
   there.publish(taskEvent())
   t.equal(theirs.heard.length, 1, 'it is heard where it was said')
-  const refusals = async (): Promise<number> => Number(/cmdstat_publish:.*rejected_calls=(\d+)/.exec(await admin.info('commandstats'))?.[1])
-  await until('some heartbeats have failed', async () => await refusals() > 3)
+  const refusals = async (): Promise<number> =>
+    Number(/cmdstat_publish:.*rejected_calls=(\d+)/.exec(await admin.info('commandstats'))?.[1])
+  await until('some heartbeats have failed', async () => (await refusals()) > 3)
   t.equal(mine.gaps, 0)
   await acl('+publish')
   await until('it is told', () => mine.gaps > 0)
@@ -187,11 +203,27 @@ t.test('what is no event of ours is not listened to', async t => {
   const { heard } = ear(events)
   const { body, ...about } = taskEvent()
   const whole = { from: 'another', hasLost: false, ...about }
-  const odd = Object.keys(about).filter(name => name !== 'taskId').map(name => ({ ...whole, [name]: {} }))
-  const lines = ['', '\n', 'null\n', '5\n', '[]\n', '{\n', '{}\n', ...[...odd, { ...whole, taskId: 5 }, { ...whole, from: 5 }, { ...whole, hasLost: 0 }].map(line => `${JSON.stringify(line)}\n`)]
+  const odd = Object.keys(about)
+    .filter(name => name !== 'taskId')
+    .map(name => ({ ...whole, [name]: {} }))
+  const lines = [
+    '',
+    '\n',
+    'null\n',
+    '5\n',
+    '[]\n',
+    '{\n',
+    '{}\n',
+    ...[...odd, { ...whole, taskId: 5 }, { ...whole, from: 5 }, { ...whole, hasLost: 0 }].map(
+      line => `${JSON.stringify(line)}\n`
+    )
+  ]
   for (const line of [...lines, JSON.stringify(whole)]) await admin.publish('gw:events:0', line)
   await admin.publish('gw:events:0', Buffer.from([0, 255, 10, 123]))
-  await admin.publish('gw:events:0', textOf({ from: 'another', hasLost: false, event: taskEvent({ taskId: 'good', body }) }))
+  await admin.publish(
+    'gw:events:0',
+    textOf({ from: 'another', hasLost: false, event: taskEvent({ taskId: 'good', body }) })
+  )
   await admin.publish('gw:events:0', `${JSON.stringify({ ...whole, taskId: 'later', more: 1 })}\n`)
   await until('it hears the good ones', () => heard.length >= 2)
   t.match(heard, [{ taskId: 'good', body }, { taskId: 'later', body: Buffer.alloc(0) }])
@@ -199,7 +231,11 @@ t.test('what is no event of ours is not listened to', async t => {
 
 t.test('gateways with another database or prefix do not hear each other', async t => {
   const { url } = await redisServer(t)
-  const [here, ...others] = [await eventsOf(t, url, 'gw'), await eventsOf(t, `${url}/1`, 'gw'), await eventsOf(t, url, 'other')]
+  const [here, ...others] = [
+    await eventsOf(t, url, 'gw'),
+    await eventsOf(t, `${url}/1`, 'gw'),
+    await eventsOf(t, url, 'other')
+  ]
   const same = ear(await eventsOf(t, url, 'gw'))
   const strangers = others.map(ear)
   here.publish(taskEvent())
@@ -212,14 +248,19 @@ t.test('who may not listen, or not speak, stops the start with what the server s
   const app = `redis://app:secret@localhost:${port}`
   for (const [rules, said] of [[['resetchannels'], /channel/], [['&*', '-publish'], /permission|can't run/]] as const) {
     await admin.acl('SETUSER', 'app', 'reset', 'on', '>secret', '~*', '+@all', ...rules)
-    const error = await redisStore({ url: new Secret(app), terms, now: Date.now, onLost: () => {} }).then(() => null, (error: Error) => error)
+    const error = await redisStore({ url: new Secret(app), terms, now: Date.now, onLost: () => {} }).then(
+      () => null,
+      (error: Error) => error
+    )
     t.match(error?.message, new RegExp(`^the store redis://localhost:${port} can not be used: .*${said.source}`))
   }
 })
 
 t.test('a replica that has closed listens no more, also when it was on its way back', async t => {
   const server = await redisServer(t)
-  const stores = await Promise.all([1, 2].map(() => redisStore({ url: new Secret(server.url), terms, now: Date.now, onLost: () => {} })))
+  const stores = await Promise.all(
+    [1, 2].map(() => redisStore({ url: new Secret(server.url), terms, now: Date.now, onLost: () => {} }))
+  )
   t.equal(await listenersOf(server), 2)
   await stores[0]!.close()
   await until('it has gone', async () => await listenersOf(server) === 1)

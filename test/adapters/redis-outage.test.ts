@@ -8,7 +8,13 @@ import { clock } from '../helpers/clock.ts'
 import { redisCluster, redisServer, type RedisServer, type RedisServerOptions } from '../helpers/redis-server.ts'
 import { until } from '../helpers/until.ts'
 
-const terms = { reservedMs: 30_000, sentMs: 140_000, giveUpMs: 86_400_000, refundsPerPeriod: 3, retentionMs: 30 * 86_400_000 }
+const terms = {
+  reservedMs: 30_000,
+  sentMs: 140_000,
+  giveUpMs: 86_400_000,
+  refundsPerPeriod: 3,
+  retentionMs: 30 * 86_400_000
+}
 const sent = { to: 'sent', keyId: 'key-1' } as const
 const storeDown = { code: 'GW_STORE_DOWN', detail: { retryAfterSeconds: 1 } }
 const answer = Buffer.from('{"code":200}')
@@ -16,7 +22,12 @@ const { periodStart } = demandOf()
 
 async function open (t: Test, { url }: { readonly url: string }, time = clock()) {
   const reasons: string[] = []
-  const store = await redisStore({ url: new Secret(url), terms, now: time.now, onLost: ({ message }) => reasons.push(message) })
+  const store = await redisStore({
+    url: new Secret(url),
+    terms,
+    now: time.now,
+    onLost: ({ message }) => reasons.push(message)
+  })
   t.teardown(() => store.close())
   return { store, time, reasons }
 }
@@ -83,23 +94,30 @@ async function allFail (t: Test, calls: ReadonlyArray<() => Promise<unknown>>, w
   t.match(outcomes, calls.map(() => ({ status: 'rejected', reason: storeDown })))
 }
 
-t.test('a server that dies is said to be down at once, and one that comes back is used again with all it knew', async t => {
-  const { server, store, reasons } = await start(t)
-  await claimed(store, 'known', { microcredits: 5 })
-  const id = await reserve(store, { microcredits: 3 })
-  await server.kill()
-  await until('the connection is gone', () => store.ping().then(() => false, () => true))
-  await allFail(t, [...writes(store, id), ...reads(store)], 500)
-  await until('the reason is told', () => reasons.length > 0)
+t.test(
+  'a server that dies is said to be down at once, and one that comes back is used again with all it knew',
+  async t => {
+    const { server, store, reasons } = await start(t)
+    await claimed(store, 'known', { microcredits: 5 })
+    const id = await reserve(store, { microcredits: 3 })
+    await server.kill()
+    await until('the connection is gone', () =>
+      store.ping().then(
+        () => false,
+        () => true
+      )
+    )
+    await allFail(t, [...writes(store, id), ...reads(store)], 500)
+    await until('the reason is told', () => reasons.length > 0)
 
-  await server.start()
-  await ready(store)
-  t.match(reasons, [/ECONNREFUSED/], 'once')
-  t.match(await balanceOf(store), { used: 8, unfinished: 2 })
-  t.equal(await store.ledger.advance(id, sent), true, 'the same step, once more')
-  t.equal(await store.ledger.settle({ taskId: 'known', state: 'failed', answer }), true)
-  t.match(await balanceOf(store), { used: 3, unfinished: 1 })
-})
+    await server.start()
+    await ready(store)
+    t.match(reasons, [/ECONNREFUSED/], 'once')
+    t.match(await balanceOf(store), { used: 8, unfinished: 2 })
+    t.equal(await store.ledger.advance(id, sent), true, 'the same step, once more')
+    t.equal(await store.ledger.settle({ taskId: 'known', state: 'failed', answer }), true)
+    t.match(await balanceOf(store), { used: 3, unfinished: 1 })
+  })
 
 t.test('what was on its way to a server that dies is told within a second, and not sent again', async t => {
   const { server, store } = await start(t)
@@ -112,21 +130,24 @@ t.test('what was on its way to a server that dies is told within a second, and n
   t.match(await balanceOf(store), { used: 0, unfinished: 0 })
 })
 
-t.test('a server that stands still fails each call within about a second; what it did all the same lapses by its lease', async t => {
-  const { server, store, time } = await start(t)
-  await claimed(store, 'known', { microcredits: 1 })
-  await server.admin.call('CLIENT', 'PAUSE', 1600, 'ALL')
-  await allFail(t, [
-    () => store.ledger.reserve(demandOf({ microcredits: 5 })),
-    () => store.ping(),
-    () => store.ledger.taskOf('strange')
-  ])
-  await ready(store)
-  t.match(await balanceOf(store), { used: 6, unfinished: 2 }, 'it was carried out, and nobody has its name')
-  time.advance(terms.reservedMs)
-  t.same(await store.ledger.sweep(), { released: 1, unknown: 0 })
-  t.match(await balanceOf(store), { used: 1, unfinished: 1 })
-})
+t.test(
+  'a server that stands still fails each call within about a second; what it did all the same lapses by its lease',
+  async t => {
+    const { server, store, time } = await start(t)
+    await claimed(store, 'known', { microcredits: 1 })
+    await server.admin.call('CLIENT', 'PAUSE', 1600, 'ALL')
+    await allFail(t, [
+      () => store.ledger.reserve(demandOf({ microcredits: 5 })),
+      () => store.ping(),
+      () => store.ledger.taskOf('strange')
+    ])
+    await ready(store)
+    t.match(await balanceOf(store), { used: 6, unfinished: 2 }, 'it was carried out, and nobody has its name')
+    time.advance(terms.reservedMs)
+    t.same(await store.ledger.sweep(), { released: 1, unknown: 0 })
+    t.match(await balanceOf(store), { used: 1, unfinished: 1 })
+  }
+)
 
 t.test('a server whose process is stopped is no different, and the same connection goes on', async t => {
   const { server, store } = await start(t)
@@ -228,21 +249,30 @@ t.test('a node of a cluster that dies is down for its subjects, and used again w
   })
 })
 
-t.test('a cluster that dies as a whole is used again when it is back, also when the node from the settings is not', async t => {
-  const cluster = await redisCluster(t, { appendonly: true, directives: ['--cluster-require-full-coverage', 'no'] })
-  const { store } = await open(t, cluster)
-  for (const server of cluster.servers) await server.kill()
-  await allFail(t, [() => store.ping(), () => store.leads()])
-  const [, second, third] = cluster.servers as [RedisServer, RedisServer, RedisServer]
-  await second.start()
-  await third.start()
-  await until('subjects of other nodes are there', async () => {
-    const balances = await Promise.allSettled(Array.from({ length: 12 }, (_, index) => balanceOf(store, `app:${index}`)))
-    return balances.filter(({ status }) => status === 'fulfilled').length > 4
-  }, 30_000) // what is left of the cluster has to agree that the first one is gone
-  await cluster.servers[0]!.start()
-  await ready(store)
-})
+t.test(
+  'a cluster that dies as a whole is used again when it is back, also when the node from the settings is not',
+  async t => {
+    const cluster = await redisCluster(t, { appendonly: true, directives: ['--cluster-require-full-coverage', 'no'] })
+    const { store } = await open(t, cluster)
+    for (const server of cluster.servers) await server.kill()
+    await allFail(t, [() => store.ping(), () => store.leads()])
+    const [, second, third] = cluster.servers as [RedisServer, RedisServer, RedisServer]
+    await second.start()
+    await third.start()
+    await until(
+      'subjects of other nodes are there',
+      async () => {
+        const balances = await Promise.allSettled(
+          Array.from({ length: 12 }, (_, index) => balanceOf(store, `app:${index}`))
+        )
+        return balances.filter(({ status }) => status === 'fulfilled').length > 4
+      },
+      30_000
+    ) // what is left of the cluster has to agree that the first one is gone
+    await cluster.servers[0]!.start()
+    await ready(store)
+  }
+)
 
 t.test('a slot that moves to another node is followed', async t => {
   const cluster = await redisCluster(t)

@@ -42,44 +42,57 @@ async function decided ({ repeats }: Pick<Store, 'repeats'>, repeat: Repeat = re
   return earlier
 }
 
-t.test('an equal submit whose caller waits at another replica is no repeat, once that replica has said that it is there', async t => {
-  const { replica } = await start(t)
-  const [here, there] = [await replica(), await replica()]
-  await submitted(here, [sent])
-  const repeat = repeatOf()
-  t.same(await there.repeats.take(subject, repeat), { kind: 'pending' }, 'nobody knows yet')
-  t.match(await there.ledger.reserve(demandOf({ repeat: repeatOf() })), { lacks: 'novelty', earlier: { kind: 'pending' } }, 'and the ledger neither')
-  t.equal(await decided(there, repeat), null)
-  t.match(await there.ledger.reserve(demandOf({ repeat })), { granted: true })
-})
+t.test(
+  'an equal submit whose caller waits at another replica is no repeat, once that replica has said that it is there',
+  async t => {
+    const { replica } = await start(t)
+    const [here, there] = [await replica(), await replica()]
+    await submitted(here, [sent])
+    const repeat = repeatOf()
+    t.same(await there.repeats.take(subject, repeat), { kind: 'pending' }, 'nobody knows yet')
+    t.match(
+      await there.ledger.reserve(demandOf({ repeat: repeatOf() })),
+      { lacks: 'novelty', earlier: { kind: 'pending' } },
+      'and the ledger neither'
+    )
+    t.equal(await decided(there, repeat), null)
+    t.match(await there.ledger.reserve(demandOf({ repeat })), { granted: true })
+  }
+)
 
-t.test('an answer that arrived at another replica is no longer repeated when that replica has said that it is there', async t => {
-  const { replica } = await start(t)
-  const [here, there] = [await replica(), await replica()]
-  here.repeats.delivered(await submitted(here, [sent, claim('one')]))
-  here.repeats.delivered(await submitted(here, [sent, claim('two')]))
-  t.equal(await decided(there), null)
-})
+t.test(
+  'an answer that arrived at another replica is no longer repeated when that replica has said that it is there',
+  async t => {
+    const { replica } = await start(t)
+    const [here, there] = [await replica(), await replica()]
+    here.repeats.delivered(await submitted(here, [sent, claim('one')]))
+    here.repeats.delivered(await submitted(here, [sent, claim('two')]))
+    t.equal(await decided(there), null)
+  }
+)
 
-t.test('what a dead replica held is lost: its tasks are told, what it sent is unknown, what it did not send is given back', async t => {
-  const { replica, time } = await start(t)
-  const [here, there] = [await replica(), await replica()]
-  await submitted(here, [], { repeat: repeatOf('reserved') })
-  await submitted(here, [sent], { repeat: repeatOf('sent') })
-  await submitted(here, [sent, claim('task')], { repeat: repeatOf('claimed') })
-  await here.close()
-  t.equal(await decided(there, repeatOf('reserved')), null)
-  t.same(await decided(there, repeatOf('sent')), { kind: 'unknown' })
-  t.same(await decided(there, repeatOf('claimed')), { kind: 'task', taskId: 'task' })
-  const { creditsUsed, slotsUsed } = balance(there.ledger)
-  t.equal(await creditsUsed(), 2)
-  t.equal(await slotsUsed(), 1)
-  t.match((await there.records.unknowns({ cursor: null, limit: 9 })).items, [{ taskId: null }], 'an operator sees it')
-  time.advance(repeatMs)
-  t.equal(await decided(there, repeatOf('sent')), null)
-  time.advance(3000)
-  t.equal(await decided(there, repeatOf('claimed')), null)
-})
+t.test(
+  'what a dead replica held is lost: its tasks are told, what it sent is unknown, what it did not send is given back',
+  async t => {
+    const { replica, time } = await start(t)
+    const [here, there] = [await replica(), await replica()]
+    await submitted(here, [], { repeat: repeatOf('reserved') })
+    await submitted(here, [sent], { repeat: repeatOf('sent') })
+    await submitted(here, [sent, claim('task')], { repeat: repeatOf('claimed') })
+    await here.close()
+    t.equal(await decided(there, repeatOf('reserved')), null)
+    t.same(await decided(there, repeatOf('sent')), { kind: 'unknown' })
+    t.same(await decided(there, repeatOf('claimed')), { kind: 'task', taskId: 'task' })
+    const { creditsUsed, slotsUsed } = balance(there.ledger)
+    t.equal(await creditsUsed(), 2)
+    t.equal(await slotsUsed(), 1)
+    t.match((await there.records.unknowns({ cursor: null, limit: 9 })).items, [{ taskId: null }], 'an operator sees it')
+    time.advance(repeatMs)
+    t.equal(await decided(there, repeatOf('sent')), null)
+    time.advance(3000)
+    t.equal(await decided(there, repeatOf('claimed')), null)
+  }
+)
 
 t.test('a replica that was only frozen sends nothing that was given back, and what it had sent is found', async t => {
   const { replica, server } = await start(t)
@@ -113,7 +126,10 @@ t.test('a repeat whose replica dies leaves its first to the next', async t => {
 t.test('a store that is down learns later what has become of a repeat', async t => {
   const { replica, admin } = await start(t)
   const store = await replica()
-  const [id, lost] = [await submitted(store, [sent, claim('task')]), await submitted(store, [sent, claim('lost')], { repeat: repeatOf('lost') })]
+  const [id, lost] = [
+    await submitted(store, [sent, claim('task')]),
+    await submitted(store, [sent, claim('lost')], { repeat: repeatOf('lost') })
+  ]
   await store.repeats.undelivered(id)
   const [first, second] = [repeatOf(), repeatOf()]
   t.match(await store.repeats.take(subject, first), { taskId: 'task' })
@@ -122,7 +138,9 @@ t.test('a store that is down learns later what has become of a repeat', async t 
     store.repeats.end(subject, first, false), store.repeats.undelivered(lost),
     store.repeats.take(subject, repeatOf()), store.ledger.reserve(demandOf({ repeat: repeatOf() }))
   ]
-  for (const one of await Promise.allSettled(failing)) t.match(one, { status: 'rejected', reason: { code: 'GW_STORE_DOWN' } })
+  for (const one of await Promise.allSettled(failing)) {
+    t.match(one, { status: 'rejected', reason: { code: 'GW_STORE_DOWN' } })
+  }
   await until('it has been told', async () => (await store.repeats.take(subject, second))?.kind === 'task')
   await until('the other, too', async () => (await store.repeats.take(subject, repeatOf('lost')))?.kind === 'task')
 })

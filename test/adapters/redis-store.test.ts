@@ -62,7 +62,9 @@ async function unknown (store: Store, more = {}): Promise<ReservationId> {
   return id
 }
 
-async function pages<Item> (read: (cursor: string | null) => Promise<{ items: readonly Item[], next: string | null }>): Promise<Item[]> {
+async function pages<Item> (
+  read: (cursor: string | null) => Promise<{ items: readonly Item[], next: string | null }>
+): Promise<Item[]> {
   const all: Item[] = []
   for await (const { items } of pagesOf(read)) all.push(...items)
   return all
@@ -90,7 +92,11 @@ t.test('a server that can not be reached stops the start, by its name', async t 
 t.test('a password opens, and a wrong one stops the start without being shown', async t => {
   const { url, port } = await redisServer(t, { password: 'pass/word @1' })
   await (await connect(t, url)).ping()
-  for (const wrong of [`redis://:not-that-one@localhost:${port}`, `redis://somebody:not-that-one@localhost:${port}`, `redis://localhost:${port}`]) {
+  for (const wrong of [
+    `redis://:not-that-one@localhost:${port}`,
+    `redis://somebody:not-that-one@localhost:${port}`,
+    `redis://localhost:${port}`
+  ]) {
     const error = await refusal(wrong)
     t.match(error.message, /^the store redis:\/\/localhost:\d+ can not be used: (?:WRONGPASS|NOAUTH)/)
     t.notMatch(inspect(error, { depth: 9, showHidden: true }), /not-that-one/)
@@ -99,7 +105,10 @@ t.test('a password opens, and a wrong one stops the start without being shown', 
 
 t.test('a server that forgets keys when it is full stops the start, and so does one that does not say', async t => {
   const { url } = await redisServer(t, { policy: 'allkeys-lru' })
-  t.match((await refusal(url)).message, /can not be used: when its memory is full it may forget keys: set maxmemory-policy to noeviction, it is allkeys-lru$/)
+  t.match(
+    (await refusal(url)).message,
+    /can not be used: when its memory is full it may forget keys: set maxmemory-policy to noeviction, it is allkeys-lru$/
+  )
   const server = await redisServer(t)
   await server.admin.acl('SETUSER', 'app', 'on', '>secret', '~*', '+@all', '-info')
   const warnings = t.capture(console, 'warn')
@@ -121,14 +130,23 @@ t.test('TLS is spoken with a server whose authority is known, and with no other'
 t.test('a cluster is found out from any of its nodes, and has no numbered databases', async t => {
   const { servers: [first, second] } = await redisCluster(t, { password: 'secret' })
   const store = await connect(t, first!.url)
-  await Promise.all(Array.from({ length: 12 }, (_, index) => claimed(store, `task ${index}`, { subject: `app:${index}` })))
+  await Promise.all(
+    Array.from({ length: 12 }, (_, index) => claimed(store, `task ${index}`, { subject: `app:${index}` }))
+  )
   t.match(await (await connect(t, second!.url)).ledger.taskOf('task 5'), { subject: 'app:5' })
-  t.match((await refusal(`${first!.url}/1`)).message, /can not be used: it is a cluster, which has no database 1: leave the number out$/)
+  t.match(
+    (await refusal(`${first!.url}/1`)).message,
+    /can not be used: it is a cluster, which has no database 1: leave the number out$/
+  )
 })
 
 t.test('a database of its own, and a prefix of its own, hold nothing of another', async t => {
   const { url } = await redisServer(t)
-  const [one, other, third] = [await connect(t, url), await connect(t, `${url}/1`), await connect(t, url, { prefix: 'other' })]
+  const [one, other, third] = [
+    await connect(t, url),
+    await connect(t, `${url}/1`),
+    await connect(t, url, { prefix: 'other' })
+  ]
   await claimed(one, 'one')
   t.match(await one.ledger.taskOf('one'), { stage: 'claimed' })
   t.equal(await other.ledger.taskOf('one'), null)
@@ -196,7 +214,9 @@ t.test('a task whose claim was cut off has its owner, and ends with its credits 
   t.equal(await store.ledger.settle({ taskId: 'one', state: 'failed', answer }), true)
   t.match(await store.ledger.taskOf('one'), { stage: 'settled', finalAnswer: answer })
   t.match(await store.accounts.balanceOf('app:alice', periodStart), { used: 0, unfinished: 0 })
-  t.match(await store.records.tasksOf('app:alice', { cursor: null, limit: 10 }), { items: [{ taskId: 'one', refunded: true }] })
+  t.match(await store.records.tasksOf('app:alice', { cursor: null, limit: 10 }), {
+    items: [{ taskId: 'one', refunded: true }]
+  })
 })
 
 t.test('a claim that was cut off is made by whoever makes it again, also after its lease', async t => {
@@ -223,7 +243,11 @@ t.test('a task id that was written down for a reservation that can not have it i
     t.match(await store.ledger.taskOf(taskId), { subject: 'app:bob' })
   }
   const held = await halfClaimed(store, server, 'three')
-  t.equal(await store.ledger.advance(await sentOne(store, { subject: 'app:bob' }), { to: 'claimed', taskId: 'three' }), false, 'its owner may still come')
+  t.equal(
+    await store.ledger.advance(await sentOne(store, { subject: 'app:bob' }), { to: 'claimed', taskId: 'three' }),
+    false,
+    'its owner may still come'
+  )
   t.equal(await store.ledger.advance(held, { to: 'claimed', taskId: 'three' }), true)
 })
 
@@ -263,20 +287,24 @@ t.test('who is revoked stays so without asking', async t => {
   await t.rejects(store.revocations.isRevoked(sessionOf('other')), storeDown)
 })
 
-t.test('all sessions of a subject that were issued by then are revoked, on every replica, and a later word holds', async t => {
-  const { url, store, time } = await open(t)
-  const other = await connect(t, url, { now: time.now })
-  const isRevoked = (issuedAt: number, subject = 'app:alice') => other.revocations.isRevoked({ id: `${subject} ${issuedAt}`, subject, issuedAt })
-  t.equal(await isRevoked(100), false)
-  await store.revocations.revokeSubject('app:alice', 200, time.now() + 1000)
-  await store.revocations.revokeSubject('app:alice', 100, time.now() + 1000)
-  t.equal(await isRevoked(100), true)
-  t.equal(await isRevoked(200), true)
-  t.equal(await isRevoked(201), false)
-  t.equal(await isRevoked(100, 'app:bob'), false)
-  await other.revocations.revokeSubject('app:alice', 201, time.now() - 1)
-  t.equal(await isRevoked(201), true)
-})
+t.test(
+  'all sessions of a subject that were issued by then are revoked, on every replica, and a later word holds',
+  async t => {
+    const { url, store, time } = await open(t)
+    const other = await connect(t, url, { now: time.now })
+    const isRevoked = (issuedAt: number, subject = 'app:alice') =>
+      other.revocations.isRevoked({ id: `${subject} ${issuedAt}`, subject, issuedAt })
+    t.equal(await isRevoked(100), false)
+    await store.revocations.revokeSubject('app:alice', 200, time.now() + 1000)
+    await store.revocations.revokeSubject('app:alice', 100, time.now() + 1000)
+    t.equal(await isRevoked(100), true)
+    t.equal(await isRevoked(200), true)
+    t.equal(await isRevoked(201), false)
+    t.equal(await isRevoked(100, 'app:bob'), false)
+    await other.revocations.revokeSubject('app:alice', 201, time.now() - 1)
+    t.equal(await isRevoked(201), true)
+  }
+)
 
 // --- budgets of sessions ---
 
@@ -286,15 +314,26 @@ const spentIn = (store: Store) => store.accounts.spentIn('app:alice', budget.id)
 t.test('a session with limits of its own takes its uses and its credits, and no more', async t => {
   const { store } = await open(t)
   t.same(await spentIn(store), { uses: 0, microcredits: 0 })
-  const all = await Promise.all(Array.from({ length: 50 }, () => store.ledger.reserve(demandOf({ microcredits: 2, session: budget }))))
+  const all = await Promise.all(
+    Array.from({ length: 50 }, () => store.ledger.reserve(demandOf({ microcredits: 2, session: budget })))
+  )
   t.equal(all.filter(({ granted }) => granted).length, 3)
   t.same(new Set(all.map(one => one.granted ? '' : one.lacks)), new Set(['', 'uses']))
   t.same(await spentIn(store), { uses: 3, microcredits: 6 })
   const more = { ...budget, uses: null }
-  t.match(await store.ledger.reserve(demandOf({ microcredits: 5, session: more })), { granted: false, lacks: 'credits' })
+  t.match(await store.ledger.reserve(demandOf({ microcredits: 5, session: more })), {
+    granted: false,
+    lacks: 'credits'
+  })
   t.match(await store.ledger.reserve(demandOf({ microcredits: 4, session: more })), { granted: true })
-  t.match(await store.ledger.reserve(demandOf({ microcredits: 4, session: { ...more, creditLimit: null } })), { granted: true })
-  t.match(await store.ledger.reserve(demandOf({ taskLimit: 1, session: budget })), { lacks: 'slot' }, 'a slot is asked for first')
+  t.match(await store.ledger.reserve(demandOf({ microcredits: 4, session: { ...more, creditLimit: null } })), {
+    granted: true
+  })
+  t.match(
+    await store.ledger.reserve(demandOf({ taskLimit: 1, session: budget })),
+    { lacks: 'slot' },
+    'a slot is asked for first'
+  )
   t.match(await store.ledger.reserve(demandOf({ session: { ...budget, id: 'another' } })), { granted: true })
   t.same(await store.accounts.spentIn('app:bob', budget.id), { uses: 0, microcredits: 0 })
 })
@@ -314,8 +353,11 @@ t.test('what was not accepted gives its use and its credits back, and what has f
   await claimed(store, 'two', demand)
   t.same(await spentIn(store), { uses: 2, microcredits: 2 })
   const [key] = await server.admin.keys('*session*')
-  const moreMs = await server.admin.pttl(key!) - (budget.expiresAt - time.now())
-  t.ok(moreMs > forgetSlackMs && moreMs < forgetSlackMs + dayMs, 'longer than the session, by what a clock may be put ahead')
+  const moreMs = (await server.admin.pttl(key!)) - (budget.expiresAt - time.now())
+  t.ok(
+    moreMs > forgetSlackMs && moreMs < forgetSlackMs + dayMs,
+    'longer than the session, by what a clock may be put ahead'
+  )
 })
 
 // --- callbacks ---
@@ -330,7 +372,11 @@ t.test('a reservation is found by the hash that it was sent with, whatever has b
   await store.ledger.advance(id, { to: 'sent', keyId: 'key-2', callbackHash: 'later' })
   t.equal(await store.callbackSecrets.reservationOf('later'), null, 'the first one stays')
   await store.ledger.advance(id, { to: 'claimed', taskId: 'one' })
-  t.same(await store.callbackSecrets.reservationOf('hash'), { ...known, keyId: 'key-2', task: await store.ledger.taskOf('one') })
+  t.same(await store.callbackSecrets.reservationOf('hash'), {
+    ...known,
+    keyId: 'key-2',
+    task: await store.ledger.taskOf('one')
+  })
   const gone = await reserve(store)
   await store.ledger.advance(gone, { ...sent, callbackHash: 'gone' })
   await store.ledger.advance(gone, { to: 'released' })
@@ -358,7 +404,10 @@ t.test('every key that can be forgotten has its end, and grants have none', asyn
   await store.accounts.grant({ subject: 'app:alice', microcredits: 5 })
   t.same((await lasting()).sort(), ['gw:{/app:alice}:account', 'gw:{/app:alice}:grants'])
   await reserve(store, { microcredits: 5, creditLimit: 0 })
-  t.ok((await lasting()).includes('gw:{/app:alice}:r:' + (time.now() + 2)), 'an unfinished one is there until somebody ends it')
+  t.ok(
+    (await lasting()).includes('gw:{/app:alice}:r:' + (time.now() + 2)),
+    'an unfinished one is there until somebody ends it'
+  )
   t.notOk((await lasting()).includes('gw:{/app:alice}:account'))
 })
 
@@ -373,7 +422,11 @@ t.test('a period ends soon after a later one has begun', async t => {
   t.ok(await endOf(periodStart + dayMs) > 60 * dayMs)
   await server.admin.del(`gw:{/app:alice}:period:${periodStart}`)
   t.equal(await store.ledger.settle({ taskId: 'one', state: 'failed', answer }), true)
-  t.match(await store.accounts.balanceOf('app:alice', periodStart), { used: 0 }, 'one that has ended is not begun again')
+  t.match(
+    await store.accounts.balanceOf('app:alice', periodStart),
+    { used: 0 },
+    'one that has ended is not begun again'
+  )
 })
 
 t.test('lists hold what is within its retention, and are cleared of the rest', async t => {
@@ -401,7 +454,10 @@ t.test('a subject is forgotten by the list of the busy when it has been idle and
   await store.ledger.advance(idle, { to: 'released' })
   await claimed(store, 'one', { subject: 'app:busy' })
   await unknown(store, { subject: 'app:unknown' })
-  const listed = async () => (await Promise.all((await server.admin.keys('*names')).map(name => server.admin.zrange(name, '0', '-1')))).flat().sort()
+  const listed = async () =>
+    (await Promise.all((await server.admin.keys('*names')).map(name => server.admin.zrange(name, '0', '-1'))))
+      .flat()
+      .sort()
   await store.tidy()
   t.same(await listed(), ['app:busy', 'app:idle', 'app:unknown'])
   time.advance(600_000)
@@ -457,7 +513,9 @@ t.test('any number of overstayed reservations of any number of subjects is swept
 
 t.test('unfinished tasks of a thousand subjects and of one subject with many are found, each once', async t => {
   const { store, time } = await open(t)
-  await Promise.all(Array.from({ length: 1100 }, (_, index) => claimed(store, `task ${index}`, { subject: `app:${index}` })))
+  await Promise.all(
+    Array.from({ length: 1100 }, (_, index) => claimed(store, `task ${index}`, { subject: `app:${index}` }))
+  )
   await Promise.all(Array.from({ length: 30 }, (_, index) => claimed(store, `of alice ${index}`)))
   for (const limit of [7, 1000]) {
     const found = await pages(async cursor => {
@@ -532,7 +590,26 @@ t.test('credits are counted to the last digit', async t => {
 })
 
 t.test('any text can be part of a name, and no two become one', t => {
-  const texts = ['', 'a', 'A', '{', '}', '{}', '~', '~007b', ' ', '\0', 'ä', 'a\u0308', '\ud800', '\ufffd', '😀', '#', '#1', 'app:{a}#5']
+  const texts = [
+    '',
+    'a',
+    'A',
+    '{',
+    '}',
+    '{}',
+    '~',
+    '~007b',
+    ' ',
+    '\0',
+    'ä',
+    'a\u0308',
+    '\ud800',
+    '\ufffd',
+    '😀',
+    '#',
+    '#1',
+    'app:{a}#5'
+  ]
   const names = texts.map(encoded)
   t.equal(new Set(names).size, texts.length)
   for (const [index, name] of names.entries()) {
@@ -540,13 +617,18 @@ t.test('any text can be part of a name, and no two become one', t => {
     t.equal(decoded(name), texts[index])
     t.same(placeOf(reservationName({ subject: texts[index]!, number: '17' })), { subject: texts[index], number: '17' })
   }
-  for (const wrong of ['', '#', 'a', 'a#', 'a#0', 'a#01', 'a#1x', '{a}#1', 'a#12345678901234567']) t.equal(placeOf(wrong), null)
+  for (const wrong of ['', '#', 'a', 'a#', 'a#0', 'a#01', 'a#1x', '{a}#1', 'a#12345678901234567']) {
+    t.equal(placeOf(wrong), null)
+  }
   t.end()
 })
 
 t.test('an error is told with its sentence alone, and an address that has none with its code', t => {
   const { reason, failure } = failures('hunter2')
-  const secret = Object.assign(new Error('unknown command AUTH, with args hunter2'), { command: { args: ['hunter2'] }, code: 'EX' })
+  const secret = Object.assign(new Error('unknown command AUTH, with args hunter2'), {
+    command: { args: ['hunter2'] },
+    code: 'EX'
+  })
   t.notMatch(inspect([reason(secret), failure(secret)], { depth: 9 }), /hunter2/)
   t.match(reason(secret), { message: 'unknown command AUTH, with args [secret]', code: 'EX' })
   t.match(reason(Object.assign(new AggregateError([]), { code: 'ECONNREFUSED' })), { message: 'ECONNREFUSED' })
@@ -556,7 +638,11 @@ t.test('an error is told with its sentence alone, and an address that has none w
 t.test('callers and strangers push nothing of what the operator did out of the audit trail', async t => {
   const { store: { audit }, time } = await open(t)
   const entry = { at: time.now(), subject: 'app:alice', detail: {} } as const
-  const deeds = [{ ...entry, kind: 'grant', actor: 'admin' }, { ...entry, kind: 'revoke', actor: 'cli' }, { ...entry, kind: 'settings', actor: 'gateway' }] as const
+  const deeds = [
+    { ...entry, kind: 'grant', actor: 'admin' },
+    { ...entry, kind: 'revoke', actor: 'cli' },
+    { ...entry, kind: 'settings', actor: 'gateway' }
+  ] as const
   await audit.append(deeds)
   const swaps = Array.from({ length: 3000 }, () => ({ ...entry, kind: 'mint', actor: 'token:mallory' }) as const)
   const refusals = Array.from({ length: 3000 }, () => ({ ...entry, kind: 'refusals', actor: 'gateway' }) as const)
@@ -569,14 +655,22 @@ t.test('callers and strangers push nothing of what the operator did out of the a
     for (const { kind } of items) counts.set(kind, (counts.get(kind) ?? 0) + 1)
   }
   t.match(Object.fromEntries(counts), { grant: 1, revoke: 1, settings: 1 })
-  for (const kind of ['mint', 'refusals']) t.ok(counts.get(kind)! >= 100_000 && counts.get(kind)! < 101_000, `${counts.get(kind)} of ${kind}`)
+  for (const kind of ['mint', 'refusals']) {
+    t.ok(counts.get(kind)! >= 100_000 && counts.get(kind)! < 101_000, `${counts.get(kind)} of ${kind}`)
+  }
 })
 
 t.test('an entry of an earlier version, or of a replica that still runs it, is in its place', async t => {
   const { store: { audit }, url, time } = await open(t)
   const client = new Redis(url)
   t.teardown(() => client.disconnect())
-  const entryOf = (kind: 'grant' | 'mint', number: number) => ({ at: time.now(), kind, actor: 'admin', subject: null, detail: { number } })
+  const entryOf = (kind: 'grant' | 'mint', number: number) => ({
+    at: time.now(),
+    kind,
+    actor: 'admin',
+    subject: null,
+    detail: { number }
+  })
   for (let number = 0; number < 6; number++) {
     const entry = entryOf(number % 2 === 0 ? 'grant' : 'mint', number)
     if (number < 3) await client.xadd('gw:audit', 'MAXLEN', '~', 100_000, '*', 'entry', JSON.stringify(entry))
@@ -585,7 +679,11 @@ t.test('an entry of an earlier version, or of a replica that still runs it, is i
   t.same((await audit.read({ cursor: null, limit: 10 })).items.map(({ detail }) => detail.number), [5, 4, 3, 2, 1, 0])
   await client.xadd('gw:audit', '99999999999999-7', 'entry', JSON.stringify(entryOf('mint', 6)))
   await audit.append([entryOf('grant', 7)])
-  t.same((await audit.read({ cursor: null, limit: 2 })).items.map(({ detail }) => detail.number), [7, 6], 'also when its clock is ahead')
+  t.same(
+    (await audit.read({ cursor: null, limit: 2 })).items.map(({ detail }) => detail.number),
+    [7, 6],
+    'also when its clock is ahead'
+  )
 })
 
 t.test('a Redis that was emptied serves nobody, whether or not somebody is told of it', async t => {

@@ -6,7 +6,13 @@ import { clock } from '../helpers/clock.ts'
 import { redisCluster, redisServer } from '../helpers/redis-server.ts'
 import { until } from '../helpers/until.ts'
 
-const terms = { reservedMs: 30_000, sentMs: 140_000, giveUpMs: 86_400_000, refundsPerPeriod: 3, retentionMs: 30 * 86_400_000 }
+const terms = {
+  reservedMs: 30_000,
+  sentMs: 140_000,
+  giveUpMs: 86_400_000,
+  refundsPerPeriod: 3,
+  retentionMs: 30 * 86_400_000
+}
 const last = { status: 200, contentType: 'application/json; charset=utf-8', body: Buffer.from([0, 255, 13, 10, 34]) }
 let opened = 0
 
@@ -14,12 +20,22 @@ let opened = 0
 async function open (t: Test, url: string) {
   const { now, advance } = clock()
   const prefix = `test-${++opened}`
-  const [here, there] = await Promise.all([1, 2].map(async () => {
-    const store = await redisStore({ url: new Secret(url), terms, now, onLost: () => {}, prefix })
-    t.teardown(() => store.close())
-    return store.turns!
-  }))
-  return { prefix, here: here!, there: there!, leaseMs: terms.sentMs, async pass (ms: number) { advance(ms) } } satisfies TurnsUnderTest & { prefix: string }
+  const [here, there] = await Promise.all(
+    [1, 2].map(async () => {
+      const store = await redisStore({ url: new Secret(url), terms, now, onLost: () => {}, prefix })
+      t.teardown(() => store.close())
+      return store.turns!
+    })
+  )
+  return {
+    prefix,
+    here: here!,
+    there: there!,
+    leaseMs: terms.sentMs,
+    async pass (ms: number) {
+      advance(ms)
+    }
+  } satisfies TurnsUnderTest & { prefix: string }
 }
 
 t.test('the turns of two replicas on one Redis keep the promises of status turns', async t => {

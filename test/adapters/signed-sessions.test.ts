@@ -9,31 +9,77 @@ import { clock } from '../helpers/clock.ts'
 const secret = 'a-session-secret-of-64-bytes-and-more-for-tokens-signed-with-sha512'
 const olderSecret = 'an-older-session-secret-of-32-bytes-and-more'
 const time = clock()
-const request = { subject: 'alice', plan: 'default', models: ['sora-2*'], scopes: ['tasks:read'], ttlSeconds: 60 } as const
+const request = {
+  subject: 'alice',
+  plan: 'default',
+  models: ['sora-2*'],
+  scopes: ['tasks:read'],
+  ttlSeconds: 60
+} as const
 const badSession = { code: 'GW_BAD_SESSION' }
 
-const sessions = (now: () => number, ...secrets: string[]) => signedSessions({ secrets: { current: secrets.map(one => new Secret(one)) }, now })
+const sessions = (now: () => number, ...secrets: string[]) =>
+  signedSessions({ secrets: { current: secrets.map(one => new Secret(one)) }, now })
 
-const encoded = (value: unknown): string => Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url')
+const encoded = (value: unknown): string =>
+  Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url')
 
 /** A token made by hand, so that nothing refuses to make a wrong one. */
-function handmade (claims: unknown, header: object = { alg: 'HS256', typ: 'JWT' }, key = secret, hash = 'sha256'): string {
+function handmade (
+  claims: unknown,
+  header: object = { alg: 'HS256', typ: 'JWT' },
+  key = secret,
+  hash = 'sha256'
+): string {
   const signed = `${encoded(header)}.${encoded(claims)}`
   return `${signed}.${createHmac(hash, key).update(signed).digest('base64url')}`
 }
 
 function claims (more: object = {}): object {
   const seconds = time.now() / 1000
-  return { iss: 'apixo-gateway', jti: 'id-0001', sub: 'app:alice', plan: 'default', models: ['*'], scopes: [], iat: seconds, exp: seconds + 60, ...more }
+  return {
+    iss: 'apixo-gateway',
+    jti: 'id-0001',
+    sub: 'app:alice',
+    plan: 'default',
+    models: ['*'],
+    scopes: [],
+    iat: seconds,
+    exp: seconds + 60,
+    ...more
+  }
 }
 
 const without = (name: string): object => Object.fromEntries(Object.entries(claims()).filter(([key]) => key !== name))
 
 /** A limit that is not understood is never none, and neither is one that a later version may know. */
 const oddClaims: ReadonlyArray<readonly [name: string, value: unknown]> = [
-  ['origins', []], ['origins', 'https://app.example'], ['origins', [7]], ['origins', ['']], ['origins', null], ['origins', {}], ['net', ''], ['net', 7], ['net', null], ['uses', 0], ['uses', -1],
-  ['uses', 1.5], ['uses', '1'], ['uses', null], ['credits', 0], ['credits', '1'], ['credits', 2 ** 53], ['credits', null], ['root', ''], ['root', 7], ['end', '1'], ['cidr', '10.0.0.0/8'],
-  ['nbf', 0], ['aud', 'x'], ['constructor', 1], ['hasOwnProperty', 'uses']
+  ['origins', []],
+  ['origins', 'https://app.example'],
+  ['origins', [7]],
+  ['origins', ['']],
+  ['origins', null],
+  ['origins', {}],
+  ['net', ''],
+  ['net', 7],
+  ['net', null],
+  ['uses', 0],
+  ['uses', -1],
+  ['uses', 1.5],
+  ['uses', '1'],
+  ['uses', null],
+  ['credits', 0],
+  ['credits', '1'],
+  ['credits', 2 ** 53],
+  ['credits', null],
+  ['root', ''],
+  ['root', 7],
+  ['end', '1'],
+  ['cidr', '10.0.0.0/8'],
+  ['nbf', 0],
+  ['aud', 'x'],
+  ['constructor', 1],
+  ['hasOwnProperty', 'uses']
 ]
 
 function asymmetric (): string {
@@ -58,7 +104,10 @@ t.test('sessions that the gateway signs keep the promises of a session verifier'
         ['a payload that is no object', handmade('null')],
         ['a payload that is no JSON', handmade('{')],
         ['a header without an algorithm', handmade(claims(), {})],
-        ['a token longer than any of ours', handmade(claims({ models: Array.from({ length: 1000 }, () => 'sora-2-pro') }))]
+        [
+          'a token longer than any of ours',
+          handmade(claims({ models: Array.from({ length: 1000 }, () => 'sora-2-pro') }))
+        ]
       ],
       bad: [
         ['another secret', handmade(claims(), undefined, 'quite-another-secret-of-32-bytes-and-more')],
@@ -69,12 +118,16 @@ t.test('sessions that the gateway signs keep the promises of a session verifier'
         ['a header that asks for more than we know', handmade(claims(), { alg: 'HS256', crit: ['b64'], b64: false })],
         ['another type of token', handmade(claims(), { alg: 'HS256', typ: 'at+jwt' })],
         ['no type', handmade(claims(), { alg: 'HS256' })],
-        ...oddClaims.map(([name, value]) => [`with ${name}: ${JSON.stringify(value)}`, handmade(claims({ [name]: value }))] as const),
+        ...oddClaims.map(
+          ([name, value]) => [`with ${name}: ${JSON.stringify(value)}`, handmade(claims({ [name]: value }))] as const
+        ),
         ['an end without a root', handmade(claims({ end: 9e9 }))],
         ['a root without an end', handmade(claims({ root: 'id' }))],
         ['expired', handmade(claims({ exp: time.now() / 1000 }))],
         ['an expiry that is no number', handmade(claims({ exp: '9999999999' }))],
-        ...['jti', 'sub', 'plan', 'models', 'scopes', 'iat', 'exp'].map(name => [`without ${name}`, handmade(without(name))] as const)
+        ...['jti', 'sub', 'plan', 'models', 'scopes', 'iat', 'exp'].map(
+          name => [`without ${name}`, handmade(without(name))] as const
+        )
       ]
     }
   })
@@ -103,22 +156,25 @@ t.test('secrets rotate: the newest signs, all verify, and one that is taken away
   await t.rejects(before.verify(fresh), badSession)
 })
 
-t.test('secrets rotate while it runs: one that is taken off the list ends its sessions at once, seen before or not', async t => {
-  const live = { current: [new Secret(olderSecret)] }
-  const it = signedSessions({ secrets: live, now: time.now })
-  const [seen, unseen] = [(await it.mint(request)).token, (await it.mint(request)).token]
-  t.ok(await it.verify(seen))
-  live.current = [new Secret(secret), new Secret(olderSecret)]
-  t.ok(await it.verify(seen))
-  const fresh = (await it.mint(request)).token
-  t.ok(await sessions(time.now, secret).verify(fresh), 'the newest signs')
-  live.current = [new Secret(secret)]
-  await t.rejects(it.verify(seen), badSession)
-  await t.rejects(it.verify(unseen), badSession)
-  t.ok(await it.verify(fresh))
-  live.current = [new Secret(secret), new Secret(olderSecret)]
-  t.ok(await it.verify(seen), 'a secret that comes back brings them back')
-})
+t.test(
+  'secrets rotate while it runs: one that is taken off the list ends its sessions at once, seen before or not',
+  async t => {
+    const live = { current: [new Secret(olderSecret)] }
+    const it = signedSessions({ secrets: live, now: time.now })
+    const [seen, unseen] = [(await it.mint(request)).token, (await it.mint(request)).token]
+    t.ok(await it.verify(seen))
+    live.current = [new Secret(secret), new Secret(olderSecret)]
+    t.ok(await it.verify(seen))
+    const fresh = (await it.mint(request)).token
+    t.ok(await sessions(time.now, secret).verify(fresh), 'the newest signs')
+    live.current = [new Secret(secret)]
+    await t.rejects(it.verify(seen), badSession)
+    await t.rejects(it.verify(unseen), badSession)
+    t.ok(await it.verify(fresh))
+    live.current = [new Secret(secret), new Secret(olderSecret)]
+    t.ok(await it.verify(seen), 'a secret that comes back brings them back')
+  }
+)
 
 t.test('what was being verified when its secret went is remembered by nobody', async t => {
   const live = { current: [new Secret(olderSecret)] }
@@ -157,7 +213,12 @@ t.test('a subject is the app\'s, whatever it calls itself', async t => {
   }
 })
 
-const limits = { origins: ['https://app.example'], addressRange: '203.0.113.0/24', uses: 3, credits: 2_500_000 } as const
+const limits = {
+  origins: ['https://app.example'],
+  addressRange: '203.0.113.0/24',
+  uses: 3,
+  credits: 2_500_000
+} as const
 
 t.test('limits are in the token, and a token without them has none', async t => {
   const it = sessions(time.now, secret)
@@ -176,7 +237,16 @@ t.test('a cookie stands in for a session: as narrow, counted as that, under an i
   t.not(session.id, minted.id)
   const { subject, plan, models, scopes, issuedAt } = minted
   t.match(await it.verify(token), {
-    ...limits, subject, plan, models, scopes, issuedAt, isCookie: true, rootId: minted.id, expiresAt: time.now() + 600_000, endsAt: minted.expiresAt
+    ...limits,
+    subject,
+    plan,
+    models,
+    scopes,
+    issuedAt,
+    isCookie: true,
+    rootId: minted.id,
+    expiresAt: time.now() + 600_000,
+    endsAt: minted.expiresAt
   })
   const plain = (await it.printCookie((await it.mint(request)).session, time.now() + 1000)).session
   t.match(plain, { origins: null, addressRange: null, uses: null, credits: null, isCookie: true })
@@ -187,7 +257,13 @@ t.test('a cookie is printed anew as the same session, and never beyond the end o
   const minted = (await it.mint({ ...request, ttlSeconds: 1000 })).session
   const first = (await it.printCookie(minted, time.now() + 600_000)).session
   const second = (await it.printCookie(first, time.now() + 900_000)).session
-  t.match(second, { id: first.id, rootId: minted.id, issuedAt: minted.issuedAt, expiresAt: time.now() + 900_000, endsAt: minted.expiresAt })
+  t.match(second, {
+    id: first.id,
+    rootId: minted.id,
+    issuedAt: minted.issuedAt,
+    expiresAt: time.now() + 900_000,
+    endsAt: minted.expiresAt
+  })
   const last = (await it.printCookie(second, time.now() + 9e9)).session
   t.match(last, { id: first.id, expiresAt: minted.expiresAt, endsAt: minted.expiresAt })
 })

@@ -13,11 +13,20 @@ const places = {
 
 for (const [name, pathFor] of Object.entries(places)) {
   let path = ''
-  const openAs = (role: Role): OpenStore => (t, { terms, now, elapsed }) => {
-    if (role === 'server') path = pathFor(t)
-    const store = sqliteStore({ path, role, terms, now, synchronous: 'normal', ...(elapsed === undefined ? {} : { elapsed }) })
-    t.teardown(() => store.close())
-    return store
-  }
+  const openAs =
+    (role: Role): OpenStore =>
+      (t, { terms, now, elapsed }) => {
+        if (role === 'server') path = pathFor(t)
+        const store = sqliteStore({
+          path,
+          role,
+          terms,
+          now,
+          synchronous: 'normal',
+          ...(elapsed === undefined ? {} : { elapsed })
+        })
+        t.teardown(() => store.close())
+        return store
+      }
   everyContract(t, name, openAs('server'), pathFor === places['SQLite in memory'] ? undefined : openAs('operator'))
 }

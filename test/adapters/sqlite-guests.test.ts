@@ -31,7 +31,9 @@ t.test('what has ended goes, however much it is, and the rest stays', async t =>
   const path = fileOf(t)
   const store = open(t, path)
   const many = Array.from({ length: 120 }, (_, index) => `n${index}`)
-  await Promise.all(many.flatMap(name => [store.spentProofs.spend(name, time.now() + 1000), store.guestCounts.take(name, 1, 1000)]))
+  await Promise.all(
+    many.flatMap(name => [store.spentProofs.spend(name, time.now() + 1000), store.guestCounts.take(name, 1, 1000)])
+  )
   await store.spentProofs.spend('long', time.now() + 1001)
   await store.guestCounts.take('long', 1, 1001)
   const count = (table: string) => visit(t, path).prepare(`SELECT count(*) AS rows FROM ${table}`).get()
@@ -39,7 +41,11 @@ t.test('what has ended goes, however much it is, and the rest stays', async t =>
   t.match([count('spent_proofs'), count('guest_counts')], [{ rows: 121 }, { rows: 121 }])
   time.advance(1000)
   await store.tidy()
-  t.match([count('spent_proofs'), count('guest_counts')], [{ rows: 121 }, { rows: 121 }], 'a clock may be wrong for a while')
+  t.match(
+    [count('spent_proofs'), count('guest_counts')],
+    [{ rows: 121 }, { rows: 121 }],
+    'a clock may be wrong for a while'
+  )
   time.advance(forgetSlackMs)
   await store.tidy()
   t.match([count('spent_proofs'), count('guest_counts')], [{ rows: 1 }, { rows: 1 }])

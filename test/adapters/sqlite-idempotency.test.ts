@@ -28,7 +28,11 @@ t.test('after a restart a key says what became of its request: answered, unknown
   const names = ['answered', 'sent', 'reserved', 'refused']
   const keys = names.map(name => ({ key: name, fingerprint: 'print' }))
   const [answered, , reserved, refused] = keys
-  await first.ledger.advance(await sentOne(first, { idempotency: answered }), { to: 'claimed', taskId: 'task', answer: kept })
+  await first.ledger.advance(await sentOne(first, { idempotency: answered }), {
+    to: 'claimed',
+    taskId: 'task',
+    answer: kept
+  })
   const lost = await sentOne(first, { idempotency: keys[1] })
   await reserve(first, { idempotency: reserved })
   await first.ledger.advance(await sentOne(first, { idempotency: refused }), { to: 'released', answer: kept })

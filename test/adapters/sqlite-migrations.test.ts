@@ -27,21 +27,27 @@ t.test('a file of the first version is brought up to date with all that is in it
   const old = new DatabaseSync(path)
   const now = time.now()
   old.exec(version1)
-  const insert = old.prepare(`INSERT INTO tasks (id, subject, operation, model, key_id, stage, task_id, microcredits, refundable, period_start,
+  const insert =
+    old.prepare(`INSERT INTO tasks (id, subject, operation, model, key_id, stage, task_id, microcredits, refundable, period_start,
     created_at, lease_until, ended_at, state) VALUES (?, 'app:alice', 'generateTask', 'suno', 'key-1', ?, ?, 5, 1, ${periodStart}, ${now}, ?, ?, ?)`)
   insert.run(3, 'settled', 'done', now, now, 'success')
   insert.run(5, 'claimed', 'running', now + 1000, null, null)
   insert.run(6, 'unknown', null, now, now, null)
   insert.run(9, 'sent', null, now + 1000, null, null)
   old.prepare('INSERT INTO answers VALUES (3, ?)').run(answer)
-  old.exec(`INSERT INTO credits VALUES ('app:alice', ${periodStart}, 20, 1); INSERT INTO revocations VALUES ('session', ${now + 1000})`)
+  old.exec(
+    `INSERT INTO credits VALUES ('app:alice', ${periodStart}, 20, 1); INSERT INTO revocations VALUES ('session', ${now + 1000})`
+  )
   old.close()
 
   const store = open(t, path)
   t.equal(store.lost, 1)
   const { items } = await store.records.tasksOf('app:alice', all)
   t.match(items, [
-    { id: '9', stage: 'unknown' }, { id: '6', stage: 'unknown' }, { id: '5', stage: 'claimed' }, { id: '3', stage: 'settled', state: 'success' }
+    { id: '9', stage: 'unknown' },
+    { id: '6', stage: 'unknown' },
+    { id: '5', stage: 'claimed' },
+    { id: '3', stage: 'settled', state: 'success' }
   ])
   t.equal(items.length, 4)
   t.match(await store.ledger.taskOf('done'), { finalAnswer: answer })
@@ -51,7 +57,11 @@ t.test('a file of the first version is brought up to date with all that is in it
   t.equal(await store.records.release('6'), true)
   t.equal(await store.ledger.settle({ taskId: 'running', state: 'failed', answer }), true)
   t.match(await store.accounts.balanceOf('app:alice', periodStart), { used: 10 })
-  t.match(await store.records.usage({ from: '2026-01-15', to: '2026-01-15' }), [{ tasks: 4, succeeded: 1, failed: 1, unknown: 1, microcredits: 10 }], 'the released one is known to be none')
+  t.match(
+    await store.records.usage({ from: '2026-01-15', to: '2026-01-15' }),
+    [{ tasks: 4, succeeded: 1, failed: 1, unknown: 1, microcredits: 10 }],
+    'the released one is known to be none'
+  )
   t.equal(await reserve(store), '10')
 })
 

@@ -67,7 +67,9 @@ t.test('the operator reads all there is beside the server', async t => {
   t.match(await beside.accounts.balanceOf(subject, periodStart), { used: 5, granted: 0, unfinished: 1 })
   t.match(await beside.records.tasksOf(subject, { cursor: null, limit: 10 }), { items: [{ taskId: 'one' }] })
   await server.ledger.settle({ taskId: 'one', state: 'success', answer })
-  t.match(await beside.records.usage({ from: '2026-01-15', to: '2026-01-15' }), [{ tasks: 1, succeeded: 1, microcredits: 5 }])
+  t.match(await beside.records.usage({ from: '2026-01-15', to: '2026-01-15' }), [
+    { tasks: 1, succeeded: 1, microcredits: 5 }
+  ])
 })
 
 t.test('a ledger that is not there is not made for an operator', async t => {
@@ -87,10 +89,14 @@ t.test('a file of an older version is left to the gateway', async t => {
   new DatabaseSync(path).close()
   const db = visit(t, path)
   db.exec('CREATE TABLE something (id INTEGER)')
-  t.throws(() => open(t, path, operator), { message: /it has version 0, and \d+ is needed: start the gateway once, it brings the file up to date$/ })
+  t.throws(() => open(t, path, operator), {
+    message: /it has version 0, and \d+ is needed: start the gateway once, it brings the file up to date$/
+  })
   t.match(db.prepare('PRAGMA journal_mode').get(), { journal_mode: 'delete' }, 'it is not touched')
   db.exec('PRAGMA user_version = 999')
-  t.throws(() => open(t, path, operator), { message: /it has version 999, this gateway knows \d+: a newer one wrote it$/ })
+  t.throws(() => open(t, path, operator), {
+    message: /it has version 999, this gateway knows \d+: a newer one wrote it$/
+  })
 })
 
 t.test('an operator whose store is closed is told so', async t => {

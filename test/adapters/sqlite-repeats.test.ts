@@ -21,44 +21,51 @@ function killed (t: Test, path: string, time = clock()): Store {
 
 const taken = (store: Store, print?: string) => store.repeats.take(subject, repeatOf(print))
 
-t.test('whatever a killed server had not delivered counts as lost, once, and two minutes from the next start', async t => {
-  const path = fileOf(t)
-  const time = clock()
-  const store = open(t, path, time)
-  await submitted(store, [], { repeat: repeatOf('reserved') })
-  await submitted(store, [sent], { repeat: repeatOf('sent') })
-  await submitted(store, [sent, claim('claimed')], { repeat: repeatOf('claimed') })
-  await submitted(store, [sent, claim('settled')], { repeat: repeatOf('settled') })
-  await store.ledger.settle({ taskId: 'settled', state: 'success', answer: Buffer.from('{}') })
-  const kept = await submitted(store, [sent, claim('kept')], { repeat: repeatOf('kept') })
-  await store.repeats.undelivered(kept, answer)
-  await submitted(store, [sent, { to: 'unknown' }], { repeat: repeatOf('unknown') })
-  const let_ = await submitted(store, [sent, { to: 'unknown' }], { repeat: repeatOf('let go') })
-  await store.records.release(let_)
-  await submitted(store, [sent, { to: 'released' }], { repeat: repeatOf('refused') })
-  time.advance(1000)
+t.test(
+  'whatever a killed server had not delivered counts as lost, once, and two minutes from the next start',
+  async t => {
+    const path = fileOf(t)
+    const time = clock()
+    const store = open(t, path, time)
+    await submitted(store, [], { repeat: repeatOf('reserved') })
+    await submitted(store, [sent], { repeat: repeatOf('sent') })
+    await submitted(store, [sent, claim('claimed')], { repeat: repeatOf('claimed') })
+    await submitted(store, [sent, claim('settled')], { repeat: repeatOf('settled') })
+    await store.ledger.settle({ taskId: 'settled', state: 'success', answer: Buffer.from('{}') })
+    const kept = await submitted(store, [sent, claim('kept')], { repeat: repeatOf('kept') })
+    await store.repeats.undelivered(kept, answer)
+    await submitted(store, [sent, { to: 'unknown' }], { repeat: repeatOf('unknown') })
+    const let_ = await submitted(store, [sent, { to: 'unknown' }], { repeat: repeatOf('let go') })
+    await store.records.release(let_)
+    await submitted(store, [sent, { to: 'released' }], { repeat: repeatOf('refused') })
+    time.advance(1000)
 
-  const fates = {
-    reserved: null,
-    sent: { kind: 'unknown' },
-    claimed: { kind: 'task', taskId: 'claimed' },
-    settled: { kind: 'task', taskId: 'settled' },
-    kept: { kind: 'answered', answer },
-    unknown: { kind: 'unknown' },
-    'let go': null,
-    refused: null
+    const fates = {
+      reserved: null,
+      sent: { kind: 'unknown' },
+      claimed: { kind: 'task', taskId: 'claimed' },
+      settled: { kind: 'task', taskId: 'settled' },
+      kept: { kind: 'answered', answer },
+      unknown: { kind: 'unknown' },
+      'let go': null,
+      refused: null
+    }
+    const second = killed(t, path, time)
+    for (const [print, fate] of Object.entries(fates)) t.same(await taken(second, print), fate, print)
+
+    time.advance(repeatMs - 1001)
+    const third = killed(t, path, time)
+    for (const [print, fate] of Object.entries(fates)) {
+      t.same(await taken(third, print), fate, `${print}, at a late start`)
+    }
+    time.advance(1)
+    t.equal(await taken(third, 'other'), null)
+    for (const print of ['unknown', 'kept']) {
+      t.equal(await third.repeats.take(subject, repeatOf(print)), null, `${print} is over`)
+    }
+    t.match(await third.ledger.reserve(demandOf({ repeat: repeatOf('kept') })), { granted: true })
   }
-  const second = killed(t, path, time)
-  for (const [print, fate] of Object.entries(fates)) t.same(await taken(second, print), fate, print)
-
-  time.advance(repeatMs - 1001)
-  const third = killed(t, path, time)
-  for (const [print, fate] of Object.entries(fates)) t.same(await taken(third, print), fate, `${print}, at a late start`)
-  time.advance(1)
-  t.equal(await taken(third, 'other'), null)
-  for (const print of ['unknown', 'kept']) t.equal(await third.repeats.take(subject, repeatOf(print)), null, `${print} is over`)
-  t.match(await third.ledger.reserve(demandOf({ repeat: repeatOf('kept') })), { granted: true })
-})
+)
 
 t.test('a start that was killed does not renew the two minutes', async t => {
   const path = fileOf(t)
@@ -81,7 +88,8 @@ t.test('a delivered answer is noted with the next write, or the next tidy, and b
   const time = clock()
   const store = open(t, path, time)
   const file = visit(t, path)
-  const open_ = () => (file.prepare('SELECT count(*) AS count FROM tasks WHERE repeat IS NOT NULL').get() as { count: number }).count
+  const open_ = () =>
+    (file.prepare('SELECT count(*) AS count FROM tasks WHERE repeat IS NOT NULL').get() as { count: number }).count
   store.repeats.delivered(await submitted(store, [sent, claim('one')]))
   t.equal(open_(), 1)
   t.match(await taken(killed(t, path, time)), { taskId: 'one' }, 'killed before that, in doubt it is not made again')
@@ -162,21 +170,29 @@ t.test('what the command line lets go is not told again', async t => {
   t.equal(await taken(store), null)
 })
 
-t.test('a repeat that can not be told, as another write of its turn has failed, leaves its first to the next', async t => {
-  const { store, db } = await openWithin(t, fileOf(t), clock())
-  await store.repeats.undelivered(await submitted(store, [sent, claim('task')]))
-  const asks = [
-    () => store.repeats.take(subject, repeatOf()),
-    () => store.ledger.reserve(demandOf({ repeat: repeatOf() }))
-  ]
-  for (const ask of asks) {
-    const [done, failing] = [await submitted(store, [sent], { repeat: repeatOf('done') }), await submitted(store, [], { repeat: repeatOf('failing') })]
-    db.exec("CREATE TEMP TRIGGER full BEFORE INSERT ON tasks BEGIN SELECT raise(ABORT, 'disk full'); END")
-    const turn = [store.ledger.advance(done, claim('other')), ask(), store.ledger.advance(failing, sent)]
-    for (const one of await Promise.allSettled(turn)) t.match(one, { status: 'rejected', reason: { code: 'GW_STORE_DOWN' } })
-    db.exec('DROP TRIGGER full')
-    const next = repeatOf()
-    t.same(await store.repeats.take(subject, next), { kind: 'task', taskId: 'task' })
-    await store.repeats.end(subject, next, false)
+t.test(
+  'a repeat that can not be told, as another write of its turn has failed, leaves its first to the next',
+  async t => {
+    const { store, db } = await openWithin(t, fileOf(t), clock())
+    await store.repeats.undelivered(await submitted(store, [sent, claim('task')]))
+    const asks = [
+      () => store.repeats.take(subject, repeatOf()),
+      () => store.ledger.reserve(demandOf({ repeat: repeatOf() }))
+    ]
+    for (const ask of asks) {
+      const [done, failing] = [
+        await submitted(store, [sent], { repeat: repeatOf('done') }),
+        await submitted(store, [], { repeat: repeatOf('failing') })
+      ]
+      db.exec("CREATE TEMP TRIGGER full BEFORE INSERT ON tasks BEGIN SELECT raise(ABORT, 'disk full'); END")
+      const turn = [store.ledger.advance(done, claim('other')), ask(), store.ledger.advance(failing, sent)]
+      for (const one of await Promise.allSettled(turn)) {
+        t.match(one, { status: 'rejected', reason: { code: 'GW_STORE_DOWN' } })
+      }
+      db.exec('DROP TRIGGER full')
+      const next = repeatOf()
+      t.same(await store.repeats.take(subject, next), { kind: 'task', taskId: 'task' })
+      await store.repeats.end(subject, next, false)
+    }
   }
-})
+)

@@ -12,7 +12,8 @@ const subject = 'app:alice'
 const ever = { from: '2000-01-01', to: '2100-01-01' }
 const mostRows = 500
 
-const count = (db: DatabaseSync, table: string): number => (db.prepare(`SELECT count(*) AS count FROM ${table}`).get() as { count: number }).count
+const count = (db: DatabaseSync, table: string): number =>
+  (db.prepare(`SELECT count(*) AS count FROM ${table}`).get() as { count: number }).count
 
 /** Ended tasks of long ago, one a millisecond, with their answers. */
 function fill (db: DatabaseSync, rows: number, endedAt: number): void {
@@ -54,18 +55,26 @@ t.test('a row that may not go yet does not keep the others, and goes in its time
   t.equal(count(db, 'tasks'), 6)
 })
 
-t.test('each of its queries begins at the old end and stops there, and so does all that is asked for a request', async t => {
-  const { db, statements } = await openWithin(t, fileOf(t))
-  const scans = statements.filter(sql => {
-    const plan = sql.startsWith('PRAGMA') ? [] : db.prepare(`EXPLAIN QUERY PLAN ${sql}`).all() as Array<{ detail: string }>
-    return plan.some(({ detail }) => /^SCAN (?!CONSTANT)/.test(detail) && !detail.includes('unfinished_tasks'))
-  })
-  t.same(scans.filter(sql => !/ORDER BY id(?: DESC)? LIMIT \d/.test(sql)), [
-    'DELETE FROM revocations WHERE expires_at <= ? RETURNING session_id AS id',
-    'DELETE FROM subject_revocations WHERE expires_at <= ? RETURNING subject',
-    'DELETE FROM tokens WHERE expires_at <= ?'
-  ])
-})
+t.test(
+  'each of its queries begins at the old end and stops there, and so does all that is asked for a request',
+  async t => {
+    const { db, statements } = await openWithin(t, fileOf(t))
+    const scans = statements.filter(sql => {
+      const plan = sql.startsWith('PRAGMA')
+        ? []
+        : (db.prepare(`EXPLAIN QUERY PLAN ${sql}`).all() as Array<{ detail: string }>)
+      return plan.some(({ detail }) => /^SCAN (?!CONSTANT)/.test(detail) && !detail.includes('unfinished_tasks'))
+    })
+    t.same(
+      scans.filter(sql => !/ORDER BY id(?: DESC)? LIMIT \d/.test(sql)),
+      [
+        'DELETE FROM revocations WHERE expires_at <= ? RETURNING session_id AS id',
+        'DELETE FROM subject_revocations WHERE expires_at <= ? RETURNING subject',
+        'DELETE FROM tokens WHERE expires_at <= ?'
+      ]
+    )
+  }
+)
 
 t.test('a call that finds nothing to forget writes nothing', async t => {
   const path = fileOf(t)
@@ -143,7 +152,11 @@ t.test('the file itself refuses to change the audit trail and the grants', async
   const time = clock()
   const store = open(t, path)
   const entry = { kind: 'mint', actor: 'issuer', subject, detail: {} } as const
-  await store.audit.append([{ ...entry, at: time.now() - 400 * dayMs }, { ...entry, at: time.now() - 400 * dayMs + 1 }, { ...entry, at: time.now() }])
+  await store.audit.append([
+    { ...entry, at: time.now() - 400 * dayMs },
+    { ...entry, at: time.now() - 400 * dayMs + 1 },
+    { ...entry, at: time.now() }
+  ])
   await store.accounts.grant({ subject, microcredits: 5 })
   const db = visit(t, path)
   t.throws(() => db.exec("UPDATE audit SET actor = 'nobody'"), { message: 'the audit trail is never changed' })
@@ -154,45 +167,70 @@ t.test('the file itself refuses to change the audit trail and the grants', async
   t.throws(() => db.exec('DELETE FROM grants'), { message: 'grants are never deleted' })
 })
 
-t.test('what callers do goes before its time when there is very much of it, and what the operator did does not', async t => {
-  const path = fileOf(t)
-  const time = clock()
-  const store = open(t, path, { now: time.now })
-  const at = time.now()
-  const entry = { at, subject, detail: {} } as const
-  await store.audit.append([
-    { ...entry, kind: 'mint', actor: 'issuer' }, { ...entry, kind: 'grant', actor: 'admin' }, { ...entry, kind: 'refusals', actor: 'gateway' }, { ...entry, kind: 'revoke', actor: 'cli' },
-    { ...entry, kind: 'revoke', actor: subject }, { ...entry, kind: 'settings', actor: 'gateway' }, { ...entry, kind: 'accept', actor: 'token:bob' }
-  ])
-  const db = visit(t, path)
-  const insert = (id: number) => db.exec(`INSERT INTO audit VALUES (${id}, ${at}, 'mint', 'issuer', NULL, '{}')`)
-  const ids = () => db.prepare('SELECT id FROM audit ORDER BY id').all().map(({ id }) => id)
-  insert(1_000_000)
-  await store.tidy()
-  t.same(ids(), [1, 2, 3, 4, 5, 6, 7, 1_000_000])
-  t.throws(() => db.exec('DELETE FROM audit WHERE id = 1'), { message: 'the audit trail is kept for 400 days' })
-  insert(1_000_006)
-  await store.tidy()
-  t.same(ids(), [2, 4, 6, 7, 1_000_000, 1_000_006])
-  insert(2_000_000)
-  await store.tidy()
-  t.same(ids(), [2, 4, 6, 1_000_006, 2_000_000])
-  t.throws(() => db.exec('DELETE FROM audit WHERE id = 2'), { message: 'the audit trail is kept for 400 days' })
-  t.match(db.prepare("EXPLAIN QUERY PLAN SELECT id FROM audit WHERE (kind IN ('mint', 'accept', 'refusals') OR (kind = 'revoke' AND actor NOT IN ('admin', 'cli'))) AND id <= 5 ORDER BY id").all(),
-    [{ detail: /audit_of_callers/ }], 'nothing young is read')
-})
+t.test(
+  'what callers do goes before its time when there is very much of it, and what the operator did does not',
+  async t => {
+    const path = fileOf(t)
+    const time = clock()
+    const store = open(t, path, { now: time.now })
+    const at = time.now()
+    const entry = { at, subject, detail: {} } as const
+    await store.audit.append([
+      { ...entry, kind: 'mint', actor: 'issuer' },
+      { ...entry, kind: 'grant', actor: 'admin' },
+      { ...entry, kind: 'refusals', actor: 'gateway' },
+      { ...entry, kind: 'revoke', actor: 'cli' },
+      { ...entry, kind: 'revoke', actor: subject },
+      { ...entry, kind: 'settings', actor: 'gateway' },
+      { ...entry, kind: 'accept', actor: 'token:bob' }
+    ])
+    const db = visit(t, path)
+    const insert = (id: number) => db.exec(`INSERT INTO audit VALUES (${id}, ${at}, 'mint', 'issuer', NULL, '{}')`)
+    const ids = () =>
+      db
+        .prepare('SELECT id FROM audit ORDER BY id')
+        .all()
+        .map(({ id }) => id)
+    insert(1_000_000)
+    await store.tidy()
+    t.same(ids(), [1, 2, 3, 4, 5, 6, 7, 1_000_000])
+    t.throws(() => db.exec('DELETE FROM audit WHERE id = 1'), { message: 'the audit trail is kept for 400 days' })
+    insert(1_000_006)
+    await store.tidy()
+    t.same(ids(), [2, 4, 6, 7, 1_000_000, 1_000_006])
+    insert(2_000_000)
+    await store.tidy()
+    t.same(ids(), [2, 4, 6, 1_000_006, 2_000_000])
+    t.throws(() => db.exec('DELETE FROM audit WHERE id = 2'), { message: 'the audit trail is kept for 400 days' })
+    t.match(
+      db
+        .prepare(
+          "EXPLAIN QUERY PLAN SELECT id FROM audit WHERE (kind IN ('mint', 'accept', 'refusals') OR (kind = 'revoke' AND actor NOT IN ('admin', 'cli'))) AND id <= 5 ORDER BY id"
+        )
+        .all(),
+      [{ detail: /audit_of_callers/ }],
+      'nothing young is read'
+    )
+  }
+)
 
 t.test('usage is one picture of the ledger, whatever is moved and made while it is read', async t => {
   const { store, db } = await openOld(t, 3000)
   const usage = await store.records.usage(ever)
-  t.equal(usage.reduce((sum, { tasks }) => sum + tasks, 0), 3000)
+  t.equal(
+    usage.reduce((sum, { tasks }) => sum + tasks, 0),
+    3000
+  )
   const reading = store.records.usage(ever)
   const [during] = await Promise.all([reading, store.tidy(), claimed(store, 'new')])
   t.same(during, usage)
   t.ok(count(db, 'tasks') < 3000)
   await store.tidy()
   const after = await store.records.usage(ever)
-  t.equal(after.reduce((sum, { tasks }) => sum + tasks, 0), 3001)
+  t.equal(
+    after.reduce((sum, { tasks }) => sum + tasks, 0),
+    3001
+  )
 })
 
 t.test('usage of more sums than are read at once is whole and in order', async t => {
@@ -200,7 +238,10 @@ t.test('usage of more sums than are read at once is whole and in order', async t
   db.exec("UPDATE tasks SET subject = printf('app:%05d', (id * 7) % 1200)")
   const check = async () => {
     const rows = await store.records.usage(ever)
-    t.same(rows.map(({ subject }) => subject), Array.from({ length: 1200 }, (_, index) => `app:${String(index).padStart(5, '0')}`))
+    t.same(
+      rows.map(({ subject }) => subject),
+      Array.from({ length: 1200 }, (_, index) => `app:${String(index).padStart(5, '0')}`)
+    )
     t.ok(rows.every(({ tasks, microcredits }) => tasks === 1 && microcredits === 2))
   }
   await check()
@@ -208,25 +249,37 @@ t.test('usage of more sums than are read at once is whole and in order', async t
   await check()
 })
 
-t.test('usage of more microcredits than JavaScript counts exactly stops there, and can be read, before and after its tasks are forgotten', async t => {
-  const { store, db } = await openOld(t, 1200)
-  const most = Number.MAX_SAFE_INTEGER
-  const day = Math.floor(clock().now() / dayMs)
-  db.exec(`UPDATE tasks SET microcredits = ${most}, subject = 'app:rich' WHERE id > 10`)
-  db.exec(`INSERT INTO usage VALUES (${day}, 'app:older', 'suno', 1, 1, 0, 0, ${BigInt(most) * 3n})`)
-  const check = async () => {
-    const rows = await store.records.usage(ever)
-    const rich = rows.filter(({ subject }) => subject === 'app:rich')
-    t.equal(rich.reduce((sum, { tasks }) => sum + tasks, 0), 1190)
-    t.ok(rich.every(({ microcredits }) => microcredits === most))
-    t.match(rows.filter(({ subject }) => subject === 'app:older'), [{ tasks: 1, microcredits: most }])
-    t.equal(rows.filter(({ subject }) => /^app:\d$/.test(subject)).reduce((sum, { microcredits }) => sum + microcredits, 0), 20)
+t.test(
+  'usage of more microcredits than JavaScript counts exactly stops there, and can be read, before and after its tasks are forgotten',
+  async t => {
+    const { store, db } = await openOld(t, 1200)
+    const most = Number.MAX_SAFE_INTEGER
+    const day = Math.floor(clock().now() / dayMs)
+    db.exec(`UPDATE tasks SET microcredits = ${most}, subject = 'app:rich' WHERE id > 10`)
+    db.exec(`INSERT INTO usage VALUES (${day}, 'app:older', 'suno', 1, 1, 0, 0, ${BigInt(most) * 3n})`)
+    const check = async () => {
+      const rows = await store.records.usage(ever)
+      const rich = rows.filter(({ subject }) => subject === 'app:rich')
+      t.equal(
+        rich.reduce((sum, { tasks }) => sum + tasks, 0),
+        1190
+      )
+      t.ok(rich.every(({ microcredits }) => microcredits === most))
+      t.match(
+        rows.filter(({ subject }) => subject === 'app:older'),
+        [{ tasks: 1, microcredits: most }]
+      )
+      t.equal(
+        rows.filter(({ subject }) => /^app:\d$/.test(subject)).reduce((sum, { microcredits }) => sum + microcredits, 0),
+        20
+      )
+    }
+    await check()
+    for (let call = 0; call < 3; call++) await store.tidy()
+    t.equal(count(db, 'tasks'), 0)
+    await check()
   }
-  await check()
-  for (let call = 0; call < 3; call++) await store.tidy()
-  t.equal(count(db, 'tasks'), 0)
-  await check()
-})
+)
 
 t.test('usage can not be read from a ledger that is broken, and the connection for it is closed', async t => {
   const { store, db } = await openOld(t, 10)

@@ -56,10 +56,15 @@ t.test('what somebody else has said counts while a word of our own waits for its
   await beside.revoke('other', never)
   time.advance(lookEveryMs)
   const saying = Promise.all([server.revoke('mine', never), server.revokeSubject('app:bob', 1000, never)])
-  const [other, stranger] = await Promise.all([server.isRevoked(session('other')), server.isRevoked(session('stranger'))])
+  const [other, stranger] = await Promise.all([
+    server.isRevoked(session('other')),
+    server.isRevoked(session('stranger'))
+  ])
   t.same([other, stranger], [true, false])
   await saying
-  for (const known of [session('mine'), session('any', 'app:bob'), session('other')]) t.equal(await server.isRevoked(known), true, known.id)
+  for (const known of [session('mine'), session('any', 'app:bob'), session('other')]) {
+    t.equal(await server.isRevoked(known), true, known.id)
+  }
 })
 
 t.test('what was answered within a transaction that is then undone is not remembered', async t => {
@@ -67,10 +72,16 @@ t.test('what was answered within a transaction that is then undone is not rememb
   await beside.revoke('other', never)
   time.advance(lookEveryMs)
   const saying = Promise.all([server.revoke('mine', never), server.revokeSubject('app:bob', 1000, never)])
-  for (const known of [session('other'), session('mine'), session('any', 'app:bob')]) t.equal(await server.isRevoked(known), true)
+  for (const known of [session('other'), session('mine'), session('any', 'app:bob')]) {
+    t.equal(await server.isRevoked(known), true)
+  }
   db.exec('ROLLBACK') // as SQLite does by itself when the disk is full
   await t.rejects(saying, storeDown)
-  t.same(await Promise.all([session('other'), session('mine'), session('any', 'app:bob')].map(server.isRevoked)), [true, false, false])
+  t.same(await Promise.all([session('other'), session('mine'), session('any', 'app:bob')].map(server.isRevoked)), [
+    true,
+    false,
+    false
+  ])
 })
 
 t.test('who can not look or ask says so, each time, and does not go on with what it knows', async t => {

@@ -26,7 +26,10 @@ t.test('a store that was closed and is opened again knows everything', async t =
   await first.ledger.settle({ taskId: 'two', state: 'success', answer })
   await first.revocations.revoke('session', time.now() + 1000)
   await first.revocations.revokeSubject('app:bob', time.now(), time.now() + 1000)
-  await sentOne(first, { microcredits: 0, session: { id: 'scoped', uses: 1, creditLimit: 1, expiresAt: time.now() + 1000 } })
+  await sentOne(first, {
+    microcredits: 0,
+    session: { id: 'scoped', uses: 1, creditLimit: 1, expiresAt: time.now() + 1000 }
+  })
   await first.close()
 
   const second = open(t, path)
@@ -59,8 +62,16 @@ t.test('what an earlier server left half done is brought to a safe end', async t
   t.match(await second.ledger.taskOf('one'), { stage: 'claimed' })
   t.equal(await second.ledger.advance(lost, { to: 'released' }), false)
   t.equal(await second.ledger.advance(lost, { to: 'claimed', taskId: 'late' }), true)
-  const stages = visit(t, path).prepare('SELECT stage, count(*) AS count FROM tasks GROUP BY stage ORDER BY stage').all()
-  t.same(stages.map(row => ({ ...row })), [{ stage: 'claimed', count: 2 }, { stage: 'unknown', count: 1 }])
+  const stages = visit(t, path)
+    .prepare('SELECT stage, count(*) AS count FROM tasks GROUP BY stage ORDER BY stage')
+    .all()
+  t.same(
+    stages.map(row => ({ ...row })),
+    [
+      { stage: 'claimed', count: 2 },
+      { stage: 'unknown', count: 1 }
+    ]
+  )
 })
 
 t.test('a number that was given before a restart is not given again to a row that stays', async t => {
@@ -77,7 +88,9 @@ t.test('a file of a newer version is refused with a sentence that says so, and i
   const db = visit(t, path)
   const { user_version: version } = db.prepare('PRAGMA user_version').get() as { user_version: number }
   db.exec('PRAGMA user_version = 999')
-  t.throws(() => open(t, path), { message: `the ledger ${path} can not be opened: it has version 999, this gateway knows ${version}: a newer one wrote it` })
+  t.throws(() => open(t, path), {
+    message: `the ledger ${path} can not be opened: it has version 999, this gateway knows ${version}: a newer one wrote it`
+  })
   db.exec(`PRAGMA user_version = ${version}`)
   await open(t, path).ping()
 })
@@ -104,7 +117,11 @@ t.test('a second server on one file is refused, and let in when the first has go
   const path = fileOf(t)
   const first = open(t, path)
   t.throws(() => open(t, path), { message: `the ledger ${path} can not be opened: another gateway is running on it` })
-  t.throws(() => open(t, path), { message: `the ledger ${path} can not be opened: another gateway is running on it` }, 'the first try took nothing away')
+  t.throws(
+    () => open(t, path),
+    { message: `the ledger ${path} can not be opened: another gateway is running on it` },
+    'the first try took nothing away'
+  )
   await claimed(first, 'one')
   await first.close()
   t.match(await open(t, path).ledger.taskOf('one'), { stage: 'claimed' })
@@ -166,30 +183,32 @@ t.test('what has resolved is on disk, what has not is not', async t => {
   t.equal(stage(), 'claimed')
 })
 
-t.test('a file that somebody else keeps locked fails each write within its time, and takes them again by itself', async t => {
-  const path = fileOf(t)
-  const store = open(t, path)
-  const { creditsUsed, slotsUsed } = balance(store.ledger)
-  await claimed(store, 'one', { microcredits: 5 })
-  const id = await reserve(store, { microcredits: 3 })
-  const other = visit(t, path)
-  other.exec('BEGIN IMMEDIATE')
-  const start = performance.now()
-  await t.rejects(store.ledger.advance(id, sent), storeDown)
-  t.ok(performance.now() - start < 1000)
-  await t.rejects(store.ledger.settle({ taskId: 'one', state: 'failed', answer }), storeDown)
-  await t.rejects(store.revocations.revoke('session', time.now() + 1000), storeDown)
-  t.equal(await store.revocations.isRevoked(sessionOf('session')), false)
-  t.match(await store.ledger.taskOf('one'), { stage: 'claimed' }, 'what is known is still told')
-  other.exec('ROLLBACK')
+t.test(
+  'a file that somebody else keeps locked fails each write within its time, and takes them again by itself',
+  async t => {
+    const path = fileOf(t)
+    const store = open(t, path)
+    const { creditsUsed, slotsUsed } = balance(store.ledger)
+    await claimed(store, 'one', { microcredits: 5 })
+    const id = await reserve(store, { microcredits: 3 })
+    const other = visit(t, path)
+    other.exec('BEGIN IMMEDIATE')
+    const start = performance.now()
+    await t.rejects(store.ledger.advance(id, sent), storeDown)
+    t.ok(performance.now() - start < 1000)
+    await t.rejects(store.ledger.settle({ taskId: 'one', state: 'failed', answer }), storeDown)
+    await t.rejects(store.revocations.revoke('session', time.now() + 1000), storeDown)
+    t.equal(await store.revocations.isRevoked(sessionOf('session')), false)
+    t.match(await store.ledger.taskOf('one'), { stage: 'claimed' }, 'what is known is still told')
+    other.exec('ROLLBACK')
 
-  t.equal(await store.ledger.advance(id, sent), true, 'the same step, once more')
-  t.equal(await creditsUsed(), 8)
-  t.equal(await slotsUsed(), 2)
-  t.equal(await store.ledger.settle({ taskId: 'one', state: 'failed', answer }), true)
-  await store.revocations.revoke('session', time.now() + 1000)
-  t.equal(await store.revocations.isRevoked(sessionOf('session')), true)
-})
+    t.equal(await store.ledger.advance(id, sent), true, 'the same step, once more')
+    t.equal(await creditsUsed(), 8)
+    t.equal(await slotsUsed(), 2)
+    t.equal(await store.ledger.settle({ taskId: 'one', state: 'failed', answer }), true)
+    await store.revocations.revoke('session', time.now() + 1000)
+    t.equal(await store.revocations.isRevoked(sessionOf('session')), true)
+  })
 
 t.test('a store that can not write is not ready, and is again by itself', async t => {
   const path = fileOf(t)
@@ -235,31 +254,42 @@ t.test('a full disk undoes all of its turn, tells each of its writers, and what 
   t.equal(await slotsUsed(), 2)
 })
 
-t.test('a commit that fails undoes all of its turn, tells each of its writers, and the next one is none the worse', async t => {
-  const path = fileOf(t)
-  const store = open(t, path)
-  const { creditsUsed, slotsUsed } = balance(store.ledger)
-  const ids = await Promise.all(Array.from({ length: 5 }, () => sentOne(store)))
-  // A constraint that is looked at when the transaction ends.
-  visit(t, path).exec(`CREATE TABLE poison (id INTEGER REFERENCES tasks (id) DEFERRABLE INITIALLY DEFERRED);
+t.test(
+  'a commit that fails undoes all of its turn, tells each of its writers, and the next one is none the worse',
+  async t => {
+    const path = fileOf(t)
+    const store = open(t, path)
+    const { creditsUsed, slotsUsed } = balance(store.ledger)
+    const ids = await Promise.all(Array.from({ length: 5 }, () => sentOne(store)))
+    // A constraint that is looked at when the transaction ends.
+    visit(t, path).exec(`CREATE TABLE poison (id INTEGER REFERENCES tasks (id) DEFERRABLE INITIALLY DEFERRED);
     CREATE TRIGGER poison_task AFTER UPDATE ON tasks WHEN new.task_id = 'poison' BEGIN INSERT INTO poison VALUES (-1); END;
     CREATE TRIGGER poison_session AFTER INSERT ON revocations BEGIN INSERT INTO poison VALUES (-1); END`)
-  await t.rejects(store.revocations.revoke('session', time.now() + 1000), storeDown)
-  t.equal(await store.revocations.isRevoked(sessionOf('session')), false)
-  const claims = ids.map((id, index) => store.ledger.advance(id, { to: 'claimed', taskId: index === 3 ? 'poison' : `task ${index}` }))
-  const dropped = store.ledger.advance(ids[0]!, { to: 'unknown' })
-  t.match(await Promise.allSettled([...claims, dropped]), Array.from({ length: 6 }, () => ({ status: 'rejected', reason: storeDown })))
+    await t.rejects(store.revocations.revoke('session', time.now() + 1000), storeDown)
+    t.equal(await store.revocations.isRevoked(sessionOf('session')), false)
+    const claims = ids.map((id, index) =>
+      store.ledger.advance(id, { to: 'claimed', taskId: index === 3 ? 'poison' : `task ${index}` })
+    )
+    const dropped = store.ledger.advance(ids[0]!, { to: 'unknown' })
+    t.match(
+      await Promise.allSettled([...claims, dropped]),
+      Array.from({ length: 6 }, () => ({ status: 'rejected', reason: storeDown }))
+    )
 
-  const before = commitsIn(path)
-  await store.ping()
-  t.equal(commitsIn(path), before + 1, 'who has failed proves that it can write')
-  await store.ping()
-  t.equal(commitsIn(path), before + 1, 'and who has proved it need not again')
-  for (const index of [0, 1, 2, 4]) t.equal(await store.ledger.taskOf(`task ${index}`), null)
-  t.equal(await creditsUsed(), 5)
-  t.equal(await slotsUsed(), 5)
-  t.same(await Promise.all(ids.map((id, index) => store.ledger.advance(id, { to: 'claimed', taskId: `task ${index}` }))), ids.map(() => true))
-})
+    const before = commitsIn(path)
+    await store.ping()
+    t.equal(commitsIn(path), before + 1, 'who has failed proves that it can write')
+    await store.ping()
+    t.equal(commitsIn(path), before + 1, 'and who has proved it need not again')
+    for (const index of [0, 1, 2, 4]) t.equal(await store.ledger.taskOf(`task ${index}`), null)
+    t.equal(await creditsUsed(), 5)
+    t.equal(await slotsUsed(), 5)
+    t.same(
+      await Promise.all(ids.map((id, index) => store.ledger.advance(id, { to: 'claimed', taskId: `task ${index}` }))),
+      ids.map(() => true)
+    )
+  }
+)
 
 t.test('a reservation whose step was undone costs nothing', async t => {
   const store = await smallStore(t, fileOf(t))
@@ -299,7 +329,13 @@ t.test('a revocation is forgotten two days after its session would have ended by
   await store.revocations.revoke('long', time.now() + 10_000)
   time.advance(1000 + forgetSlackMs)
   await store.revocations.revoke('other', time.now() + 1000)
-  t.same(visit(t, path).prepare('SELECT session_id FROM revocations ORDER BY session_id').all().map(row => row.session_id), ['long', 'other'])
+  t.same(
+    visit(t, path)
+      .prepare('SELECT session_id FROM revocations ORDER BY session_id')
+      .all()
+      .map(row => row.session_id),
+    ['long', 'other']
+  )
   t.equal(await store.revocations.isRevoked(sessionOf('short')), false, 'in memory as well')
   await store.revocations.revokeSubject('app:alice', 2000, time.now() + 1000)
   t.equal(await store.revocations.isRevoked(sessionOf('another')), true)
@@ -311,8 +347,17 @@ t.test('a revocation is forgotten two days after its session would have ended by
 t.test('the file has ids, names and answers, and no token', async t => {
   const path = fileOf(t)
   const store = open(t, path)
-  const sessions = signedSessions({ secrets: { current: [new Secret('a-session-secret-of-32-bytes-and-more')] }, now: time.now })
-  const { token, session } = await sessions.mint({ subject: 'alice', plan: 'default', models: ['*'], scopes: [], ttlSeconds: 60 })
+  const sessions = signedSessions({
+    secrets: { current: [new Secret('a-session-secret-of-32-bytes-and-more')] },
+    now: time.now
+  })
+  const { token, session } = await sessions.mint({
+    subject: 'alice',
+    plan: 'default',
+    models: ['*'],
+    scopes: [],
+    ttlSeconds: 60
+  })
   await claimed(store, 'one', { subject: session.subject })
   await store.revocations.revoke(session.id, session.expiresAt)
   const bytes = Buffer.concat(['', '-wal'].map(end => readFileSync(path + end)))
@@ -320,10 +365,15 @@ t.test('the file has ids, names and answers, and no token', async t => {
   for (const part of token.split('.')) t.notOk(bytes.includes(part))
 })
 
-/** Commits in the log beside a file; a frame that ends one says how long the file is then: https://sqlite.org/fileformat2.html#walformat */
+/**
+ * Commits in the log beside a file; a frame that ends one says how long the file is then:
+ * https://sqlite.org/fileformat2.html#walformat
+ */
 function commitsIn (path: string): number {
   const log = readFileSync(`${path}-wal`)
   const frameBytes = 24 + log.readUInt32BE(8)
   const frames = Math.floor((log.length - 32) / frameBytes)
-  return Array.from({ length: frames }, (_, index) => log.readUInt32BE(32 + index * frameBytes + 4)).filter(length => length > 0).length
+  return Array.from({ length: frames }, (_, index) => log.readUInt32BE(32 + index * frameBytes + 4)).filter(
+    length => length > 0
+  ).length
 }

@@ -14,7 +14,12 @@ const overloaded = { code: 'GW_OVERLOADED', detail: { retryAfterSeconds: 5 } }
 async function start (t: Test, { secret = turnstileSecret, hostnames = ['app.example'] } = {}) {
   const server = await turnstileServer(t)
   const time = clock()
-  const it = turnstileProofs({ secret: { current: new Secret(secret) }, hostnames: new Set(hostnames), now: time.now, url: server.url })
+  const it = turnstileProofs({
+    secret: { current: new Secret(secret) },
+    hostnames: new Set(hostnames),
+    now: time.now,
+    url: server.url
+  })
   return { ...it, server, time }
 }
 
@@ -49,8 +54,16 @@ t.test('nobody is let in while it is not known whether a token is good', async t
   const { verify, server } = await start(t)
   const text = (status: number, body: string) => (response: ServerResponse) => { response.writeHead(status).end(body) }
   const answers: ReadonlyArray<(response: ServerResponse) => void> = [
-    text(500, 'x'), text(200, ''), text(200, 'null'), text(200, '{}'), text(200, '{"success":"true"}'), text(200, '[]'),
-    text(200, '{"success":false,"error-codes":["internal-error"]}'), text(200, '{"success":false}'), text(200, '{"success":false,"error-codes":"x"}'), text(200, `{"success":true,"x":"${'x'.repeat(70_000)}"}`),
+    text(500, 'x'),
+    text(200, ''),
+    text(200, 'null'),
+    text(200, '{}'),
+    text(200, '{"success":"true"}'),
+    text(200, '[]'),
+    text(200, '{"success":false,"error-codes":["internal-error"]}'),
+    text(200, '{"success":false}'),
+    text(200, '{"success":false,"error-codes":"x"}'),
+    text(200, `{"success":true,"x":"${'x'.repeat(70_000)}"}`),
     text(200, '{"success":false,"error-codes":["timeout-or-duplicate","internal-error"]}'),
     response => { response.writeHead(302, { location: '/elsewhere' }).end() },
     response => { response.destroy() }
@@ -62,7 +75,10 @@ t.test('nobody is let in while it is not known whether a token is good', async t
   server.answerWith(null)
   t.not(await verify(server.token('alice'), 'alice', ip), null, 'it recovers by itself')
   const { verify: forged, server: other } = await start(t, { secret: 'another-secret-of-no-widget' })
-  await t.rejects(forged(other.token('alice'), 'alice', ip), { ...overloaded, cause: { message: /invalid-input-secret$/ } })
+  await t.rejects(forged(other.token('alice'), 'alice', ip), {
+    ...overloaded,
+    cause: { message: /invalid-input-secret$/ }
+  })
 })
 
 t.test('the secret is the one in use at the moment of the question', async t => {
@@ -81,7 +97,14 @@ t.test('a service that is not there, and one that says nothing, let nobody in', 
   silent.listen(0, '127.0.0.1')
   await once(silent, 'listening')
   const { port } = silent.address() as AddressInfo
-  const proofs = (more = {}) => turnstileProofs({ secret: { current: new Secret(turnstileSecret) }, hostnames: new Set(), now: Date.now, url: `http://127.0.0.1:${port}`, ...more })
+  const proofs = (more = {}) =>
+    turnstileProofs({
+      secret: { current: new Secret(turnstileSecret) },
+      hostnames: new Set(),
+      now: Date.now,
+      url: `http://127.0.0.1:${port}`,
+      ...more
+    })
   await t.rejects(proofs({ timeoutMs: 50 }).verify('token', 'alice', ip), overloaded)
   silent.close()
   silent.closeAllConnections()

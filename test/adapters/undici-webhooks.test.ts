@@ -7,7 +7,10 @@ import { httpPort } from '../helpers/http-server.ts'
 import { closedPort } from '../helpers/raw-server.ts'
 import { status, webhookReceiver } from '../helpers/webhook-receiver.ts'
 
-const letter = { headers: { 'content-type': 'application/json', 'webhook-id': 'msg_1' }, body: Buffer.from('{"code":200}') }
+const letter = {
+  headers: { 'content-type': 'application/json', 'webhook-id': 'msg_1' },
+  body: Buffer.from('{"code":200}')
+}
 
 function courier (t: Test, options: Partial<UndiciWebhooksOptions> = {}) {
   const it = undiciWebhooks({ userAgent: 'apixo-gateway/test', connectMs: 2000, ...options })
@@ -26,14 +29,27 @@ t.test('a message arrives with our headers and no others, and its status comes b
   t.equal(path, '/a/b?c=d')
   t.equal(body.toString(), '{"code":200}')
   t.match(headers, { 'content-type': 'application/json', 'webhook-id': 'msg_1', 'user-agent': 'apixo-gateway/test' })
-  t.same(Object.keys(headers).sort(), ['connection', 'content-length', 'content-type', 'host', 'user-agent', 'webhook-id'])
+  t.same(Object.keys(headers).sort(), [
+    'connection',
+    'content-length',
+    'content-type',
+    'host',
+    'user-agent',
+    'webhook-id'
+  ])
 })
 
 t.test('only a certificate that proves the host is good enough', async t => {
   const { origin, webhooks, messages, port } = await webhookReceiver(t)
   const stranger = certificate(t, 'app.test').cert
-  t.same(await courier(t, { ...webhooks, ca: stranger }).send({ ...letter, url: origin }), { status: null, error: 'unreachable' })
-  t.same(await courier(t, webhooks).send({ ...letter, url: `https://other.test:${port}/` }), { status: null, error: 'unreachable' })
+  t.same(await courier(t, { ...webhooks, ca: stranger }).send({ ...letter, url: origin }), {
+    status: null,
+    error: 'unreachable'
+  })
+  t.same(await courier(t, webhooks).send({ ...letter, url: `https://other.test:${port}/` }), {
+    status: null,
+    error: 'unreachable'
+  })
   t.equal(messages.length, 0)
 })
 
@@ -41,16 +57,28 @@ t.test('what is no https, nobody, or a broken answer each has its word', async t
   const { origin, webhooks, answers } = await webhookReceiver(t)
   const it = courier(t, { ...webhooks, timeoutMs: 300 })
   const port = await httpPort(t, createPlainServer(status(200)))
-  t.match(await it.send({ ...letter, url: `https://app.test:${port}/` }), { status: null, error: /^(?:unreachable|broken)$/ })
-  t.same(await it.send({ ...letter, url: `https://app.test:${await closedPort()}/` }), { status: null, error: 'unreachable' })
-  answers.push(request => { request.socket.destroy() })
+  t.match(await it.send({ ...letter, url: `https://app.test:${port}/` }), {
+    status: null,
+    error: /^(?:unreachable|broken)$/
+  })
+  t.same(await it.send({ ...letter, url: `https://app.test:${await closedPort()}/` }), {
+    status: null,
+    error: 'unreachable'
+  })
+  answers.push(request => {
+    request.socket.destroy()
+  })
   t.same(await it.send({ ...letter, url: origin }), { status: null, error: 'broken' })
   answers.push(request => { request.socket.end('no HTTP\r\n\r\n') })
   t.same(await it.send({ ...letter, url: origin }), { status: null, error: 'broken' })
   answers.push(() => {})
   t.same(await it.send({ ...letter, url: origin }), { status: null, error: 'timeout' })
-  const nowhere: Resolve = (_hostname, _options, done) => done(Object.assign(new Error('getaddrinfo ENOTFOUND'), { code: 'ENOTFOUND' }), [])
-  t.same(await courier(t, { resolve: nowhere }).send({ ...letter, url: origin }), { status: null, error: 'unreachable' })
+  const nowhere: Resolve = (_hostname, _options, done) =>
+    done(Object.assign(new Error('getaddrinfo ENOTFOUND'), { code: 'ENOTFOUND' }), [])
+  t.same(await courier(t, { resolve: nowhere }).send({ ...letter, url: origin }), {
+    status: null,
+    error: 'unreachable'
+  })
 })
 
 t.test('of an answer the status is enough: a body without an end is not read', async t => {
@@ -59,7 +87,14 @@ t.test('of an answer the status is enough: a body without an end is not read', a
   let sent = 0
   answers.push((_request, response) => {
     response.writeHead(200)
-    const more = (): void => { if (!response.destroyed) { sent++; response.write(Buffer.alloc(65_536), error => { if (!error) setImmediate(more) }) } }
+    const more = (): void => {
+      if (!response.destroyed) {
+        sent++
+        response.write(Buffer.alloc(65_536), error => {
+          if (!error) setImmediate(more)
+        })
+      }
+    }
     more()
   })
   t.same(await it.send({ ...letter, url: origin }), { status: 200, error: null })

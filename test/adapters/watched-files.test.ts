@@ -13,7 +13,10 @@ import { crankedTimers } from '../helpers/timers.ts'
 import { until } from '../helpers/until.ts'
 
 /** A folder with a file that is watched, and all contents it had when a change was told. */
-function watched (t: Test, options: Partial<WatchedFilesOptions> & { readonly tree?: Parameters<Test['testdir']>[0] } = {}) {
+function watched (
+  t: Test,
+  options: Partial<WatchedFilesOptions> & { readonly tree?: Parameters<Test['testdir']>[0] } = {}
+) {
   const { tree = { secret: 'one' }, ...more } = options
   const folder = t.testdir(tree)
   const path = join(folder, 'secret')
@@ -68,7 +71,13 @@ t.test('a change is told within a second, in whatever way it is made, each time'
 })
 
 t.test('the swap of a link on the way to the file is a change, as Kubernetes makes it', async t => {
-  const { folder, told } = watched(t, { tree: { '..one': { secret: 'one' }, '..data': t.fixture('symlink', '..one'), secret: t.fixture('symlink', '..data/secret') } })
+  const { folder, told } = watched(t, {
+    tree: {
+      '..one': { secret: 'one' },
+      '..data': t.fixture('symlink', '..one'),
+      secret: t.fixture('symlink', '..data/secret')
+    }
+  })
   await until('the beginning is told', () => told.length === 1)
   for (const [before, next] of [['..one', '..two'], ['..two', '..three']] as const) {
     mkdirSync(join(folder, next))
@@ -146,7 +155,12 @@ t.test('a folder that another one takes the place of is watched on', async t => 
 /** A system that says nothing, or can watch no more. */
 for (const [title, watchNothing] of [
   ['says nothing', (() => Object.assign(new EventEmitter(), { close () {} })) as unknown as typeof watch],
-  ['can not watch', (() => { throw Object.assign(new Error('too many'), { code: 'ENOSPC' }) }) as unknown as typeof watch]
+  [
+    'can not watch',
+    (() => {
+      throw Object.assign(new Error('too many'), { code: 'ENOSPC' })
+    }) as unknown as typeof watch
+  ]
 ] as const) {
   t.test(`where the system ${title}, the files are looked at every two seconds`, async t => {
     const time = clock()

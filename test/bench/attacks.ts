@@ -102,7 +102,12 @@ export const attacks: readonly Attack[] = [
       let sent = 0
       await swarm(8, field, async index => {
         sent++
-        await shoot(field, stranger(index), { method: 'POST', path: generate, headers: { ...json, ...bearer(token) }, body })
+        await shoot(field, stranger(index), {
+          method: 'POST',
+          path: generate,
+          headers: { ...json, ...bearer(token) },
+          body
+        })
       })
       return `${sent} bodies begun`
     }
@@ -183,15 +188,24 @@ export const attacks: readonly Attack[] = [
   },
   {
     name: 'A7',
-    what: 'swaps for cookies and refusals, dozens a second; then the operator\'s grant is looked for in the audit trail',
+    what: "swaps for cookies and refusals, dozens a second; then the operator's grant is looked for in the audit trail",
     async run (field) {
       const admin = { ...json, ...bearer(field.adminToken) }
-      const grant = { method: 'POST', path: '/gateway/admin/credits', headers: admin, body: '{"subject":"app:good","credits":1}' }
+      const grant = {
+        method: 'POST',
+        path: '/gateway/admin/credits',
+        headers: admin,
+        body: '{"subject":"app:good","credits":1}'
+      }
       const granted = await request(field.port, grant)
       let swaps = 0
       await swarm(8, field, async index => {
         const token = await field.token(`swap-${swaps++ % 50}`)
-        const shot = { method: 'POST', path: '/gateway/sessions/cookie', headers: { ...json, ...bearer(token), origin: `http://127.0.0.1:${field.port}` } }
+        const shot = {
+          method: 'POST',
+          path: '/gateway/sessions/cookie',
+          headers: { ...json, ...bearer(token), origin: `http://127.0.0.1:${field.port}` }
+        }
         await shoot(field, stranger(index), { ...shot, body: '{}' })
         await shoot(field, stranger(index), { method: 'GET', path: '/gateway/session', headers: bearer('bad') })
         await wait(100) // the backend that mints has a budget of its own

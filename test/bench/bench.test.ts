@@ -25,7 +25,16 @@ t.test('processor time is read past a command that holds brackets and spaces', a
 })
 
 t.test('a table keeps its columns', async t => {
-  t.equal(table(['what', 'n'], [['a', '1'], ['long one', '12']]), 'what       n\n--------  --\na          1\nlong one  12')
+  t.equal(
+    table(
+      ['what', 'n'],
+      [
+        ['a', '1'],
+        ['long one', '12']
+      ]
+    ),
+    'what       n\n--------  --\na          1\nlong one  12'
+  )
 })
 
 t.test('the loader counts answers, and fails on one that was not expected', async t => {
@@ -42,5 +51,8 @@ t.test('the loader counts answers, and fails on one that was not expected', asyn
   const result = await load({ port, shots: [shot], connections: 2, seconds: 0.2, expect: 200 })
   t.equal(result.requests, seen)
   t.ok(result.p50Ms > 0 && result.p50Ms <= result.p99Ms)
-  await t.rejects(load({ port, shots: [{ ...shot, path: '/refused' }], connections: 1, seconds: 0.2, expect: 200 }), /answered 401/)
+  await t.rejects(
+    load({ port, shots: [{ ...shot, path: '/refused' }], connections: 1, seconds: 0.2, expect: 200 }),
+    /answered 401/
+  )
 })

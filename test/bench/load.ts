@@ -52,9 +52,16 @@ export async function load ({ port, shots, connections, seconds, expect }: LoadO
 }
 
 /** One request and its answer, body included; for what has to be set up before a measurement. */
-export async function request (port: number, { method, path, headers, body }: Shot): Promise<{ status: number, json: any }> {
-  const response = await fetch(`http://127.0.0.1:${port}${path}`,
-    { method, headers, ...(body === undefined ? {} : { body }), signal: AbortSignal.timeout(10_000) })
+export async function request (
+  port: number,
+  { method, path, headers, body }: Shot
+): Promise<{ status: number, json: any }> {
+  const response = await fetch(`http://127.0.0.1:${port}${path}`, {
+    method,
+    headers,
+    ...(body === undefined ? {} : { body }),
+    signal: AbortSignal.timeout(10_000)
+  })
   return { status: response.status, json: await response.json() }
 }
 
@@ -91,7 +98,9 @@ function runConnection ({ port, next, expect, until, latencies }: Connection): P
       answer += chunk
       const complete = readAnswer(answer)
       if (complete === null) return
-      if (complete.status !== expect) return fail(`answered ${complete.status} instead of ${expect}: ${complete.body.slice(0, 300)}`)
+      if (complete.status !== expect) {
+        return fail(`answered ${complete.status} instead of ${expect}: ${complete.body.slice(0, 300)}`)
+      }
       const now = performance.now()
       latencies.push(now - sentAt)
       if (now >= until) end(socket, resolve)

@@ -30,6 +30,9 @@ export function processorTicks (stat: string): number {
 export function table (head: readonly string[], rows: ReadonlyArray<readonly string[]>): string {
   const widths = head.map((_, column) => Math.max(...[head, ...rows].map(row => (row[column] ?? '').length)))
   const line = (row: readonly string[]) =>
-    widths.map((width, column) => column === 0 ? (row[0] ?? '').padEnd(width) : (row[column] ?? '').padStart(width)).join('  ').trimEnd()
+    widths
+      .map((width, column) => (column === 0 ? (row[0] ?? '').padEnd(width) : (row[column] ?? '').padStart(width)))
+      .join('  ')
+      .trimEnd()
   return [line(head), widths.map(width => '-'.repeat(width)).join('  '), ...rows.map(line)].join('\n')
 }

@@ -100,7 +100,9 @@ async function ready (child: ChildProcess, { port, readyPath }: Program): Promis
   const until = performance.now() + 15_000
   while (performance.now() < until) {
     if (gone !== null) throw gone
-    if (await (readyPath === null ? takesConnections(port) : answersWell(`http://127.0.0.1:${port}${readyPath}`))) return
+    if (await (readyPath === null ? takesConnections(port) : answersWell(`http://127.0.0.1:${port}${readyPath}`))) {
+      return
+    }
     await sleep(10)
   }
   throw new Error('not ready within 15 s')

@@ -27,7 +27,11 @@ const titles = {
 } as const
 
 /** `bases`: the targets that all are held against, the first one also by its processor time. */
-export function report (measurements: Measurements, starts: readonly Start[], bases: readonly [string, ...string[]]): string {
+export function report (
+  measurements: Measurements,
+  starts: readonly Start[],
+  bases: readonly [string, ...string[]]
+): string {
   const names = starts.map(({ name }) => name)
   const sections = Object.entries(titles).map(([scenario, title]) =>
     `${title}\n${scenarioTable(measurements, scenario, names, bases)}`)
@@ -35,14 +39,28 @@ export function report (measurements: Measurements, starts: readonly Start[], ba
   return ['', ...sections, `start and memory\n${startTable(starts)}`, ...bars].join('\n\n')
 }
 
-function scenarioTable (measurements: Measurements, scenario: string, names: readonly string[], bases: readonly [string, ...string[]]): string {
+function scenarioTable (
+  measurements: Measurements,
+  scenario: string,
+  names: readonly string[],
+  bases: readonly [string, ...string[]]
+): string {
   const rows = names.flatMap(name => {
     const rounds = measurements.get(`${scenario} ${name}`)
     if (rounds === undefined) return []
     const middle = (of: keyof Measured) => median(rounds.map(round => round[of]))
     const against = (base: string, of: keyof Measured) => ratio(rounds, measurements.get(`${scenario} ${base}`), of)
-    return [[name, middle('perSecond').toFixed(0), ...bases.map(base => against(base, 'perSecond')),
-      middle('p50Ms').toFixed(3), middle('p99Ms').toFixed(3), middle('cpuMicros').toFixed(0), against(bases[0], 'cpuMicros')]]
+    return [
+      [
+        name,
+        middle('perSecond').toFixed(0),
+        ...bases.map(base => against(base, 'perSecond')),
+        middle('p50Ms').toFixed(3),
+        middle('p99Ms').toFixed(3),
+        middle('cpuMicros').toFixed(0),
+        against(bases[0], 'cpuMicros')
+      ]
+    ]
   })
   const heads = bases.map(base => `× ${base}`)
   return table(['', 'req/s', ...heads, 'p50 ms', 'p99 ms', 'cpu µs/req', heads[0]!], rows)
@@ -54,11 +72,20 @@ function ratio (rounds: readonly Measured[], base: readonly Measured[] | undefin
 
 function startTable (starts: readonly Start[]): string {
   const megabytes = (bytes: number) => (bytes / 1e6).toFixed(0)
-  return table(['', 'ready s', 'idle MB', 'after load MB'], starts.map(({ name, readySeconds, idleBytes, afterBytes }) =>
-    [name, readySeconds.toFixed(2), megabytes(idleBytes), megabytes(afterBytes)]))
+  return table(
+    ['', 'ready s', 'idle MB', 'after load MB'],
+    starts.map(({ name, readySeconds, idleBytes, afterBytes }) => [
+      name,
+      readySeconds.toFixed(2),
+      megabytes(idleBytes),
+      megabytes(afterBytes)
+    ])
+  )
 }
 
-/** The goals of this project, for information: a timed test would fail on a busy machine and teach people to ignore it. */
+/**
+ * The goals of this project, for information: a timed test would fail on a busy machine and teach people to ignore it.
+ */
 function barTable (measurements: Measurements, starts: readonly Start[]): string {
   const all = (key: `${string} ${string}`, of: keyof Measured) => (measurements.get(key) ?? []).map(round => round[of])
   const against = (ours: string, theirs: string, of: keyof Measured) =>

@@ -33,7 +33,11 @@ interface Plan {
 function readPlan (): Plan {
   const { values } = parseArgs({
     options: {
-      quick: { type: 'boolean' }, stores: { type: 'boolean' }, rounds: { type: 'string' }, seconds: { type: 'string' }, tasks: { type: 'string' }
+      quick: { type: 'boolean' },
+      stores: { type: 'boolean' },
+      rounds: { type: 'string' },
+      seconds: { type: 'string' },
+      tasks: { type: 'string' }
     }
   })
   const positive = (name: 'rounds' | 'seconds' | 'tasks', otherwise: number) => {
@@ -63,9 +67,13 @@ async function main (): Promise<void> {
   pinSelf()
   try {
     const targets = await startAll(folder, running, plan)
-    console.log(`${plan.rounds} round(s) of ${plan.seconds} s; ` + (pinned()
-      ? 'gateway and peers on one processor, load and upstream on another'
-      : 'NOT pinned to processors (no taskset, or one processor)') + (hasNginx() ? '' : '; without nginx, which is not installed'))
+    console.log(
+      `${plan.rounds} round(s) of ${plan.seconds} s; ` +
+        (pinned()
+          ? 'gateway and peers on one processor, load and upstream on another'
+          : 'NOT pinned to processors (no taskset, or one processor)') +
+        (hasNginx() ? '' : '; without nginx, which is not installed')
+    )
     const measurements = await measureAll(targets, plan)
     const starts = targets.map(({ name, readySeconds, idleBytes, residentBytes }) =>
       ({ name, readySeconds, idleBytes, afterBytes: residentBytes() }))

@@ -15,9 +15,11 @@ import { startRedis } from './stores.ts'
 
 /**
  * `node test/bench/siege.ts [--seconds N] [--only A1,A3] [--redis] [--tree DIR]`: what strangers do to a gateway, one
- * attack after the other, each against a fresh one, while a health probe and one honest caller go on. It prints how long
+ * attack after the other, each against a fresh one, while a health probe and one honest caller go on. It prints how
+ * long
  * the worst `/livez` took, what became of the honest caller's submits, and the memory. `--tree`: another checkout's
- * gateway. It fails when one stopped the gateway. The honest caller comes from 127.0.0.1, and so does the attacker of A8 alone.
+ * gateway. It fails when one stopped the gateway. The honest caller comes from 127.0.0.1, and so does the attacker of
+ * A8 alone.
  */
 const { values } = parseArgs({
   options: {
@@ -47,7 +49,9 @@ async function observe ({ port, token }: { port: number, token: string }): Promi
   const ask = (method: string, path: string, headers: Record<string, string>, body = ''): Promise<string> =>
     new Promise(resolve => {
       const outgoing = open({ port, host: '127.0.0.1', agent, method, path, headers, timeout: 10_000 }, response => {
-        response.resume().once('close', () => resolve(`${response.statusCode} ${response.headers['x-gateway-error'] ?? ''}`.trim()))
+        response
+          .resume()
+          .once('close', () => resolve(`${response.statusCode} ${response.headers['x-gateway-error'] ?? ''}`.trim()))
       })
       outgoing.once('timeout', () => { outgoing.destroy(new Error('timeout')) })
       outgoing.once('error', error => resolve((error as NodeJS.ErrnoException).code ?? error.message))
@@ -66,12 +70,24 @@ async function observe ({ port, token }: { port: number, token: string }): Promi
   await Promise.all([
     keepOn(20, seen.livezMs, () => ask('GET', '/livez', {})),
     keepOn(100, seen.submitMs, () =>
-      ask('POST', '/api/v1/generateTask/nano-banana', { ...json, ...bearer(token) }, `{"input":{"prompt":"honest ${count++}"}}`))
+      ask(
+        'POST',
+        '/api/v1/generateTask/nano-banana',
+        { ...json, ...bearer(token) },
+        `{"input":{"prompt":"honest ${count++}"}}`
+      )
+    )
   ])
   parentPort!.postMessage(seen)
 }
 
-interface Result { readonly attack: Attack, readonly did: string, readonly seen: Seen, readonly rss: readonly [number, number], readonly died: boolean }
+interface Result {
+  readonly attack: Attack
+  readonly did: string
+  readonly seen: Seen
+  readonly rss: readonly [number, number]
+  readonly died: boolean
+}
 
 /** One attack on one fresh gateway. */
 async function besiege (attack: Attack, seconds: number): Promise<Result> {
@@ -81,7 +97,9 @@ async function besiege (attack: Attack, seconds: number): Promise<Result> {
   try {
     const upstream = started(await startUpstream(folder))
     const stage = { folder, upstreamPort: upstream.port, started }
-    const store = values.redis ? `redis://127.0.0.1:${started(await startRedis(stage)).port}` : `sqlite:${join(folder, 'gateway.db')}`
+    const store = values.redis
+      ? `redis://127.0.0.1:${started(await startRedis(stage)).port}`
+      : `sqlite:${join(folder, 'gateway.db')}`
     const [issuerToken, adminToken] = [randomBytes(32).toString('hex'), randomBytes(32).toString('hex')]
     writeFileSync(join(folder, 'gateway.yaml'), JSON.stringify(config)) // JSON is YAML
     const port = await freePort()
@@ -151,14 +169,37 @@ async function fight (attack: Attack, seconds: number, { port, adminToken, token
 }
 
 function report (results: readonly Result[]): string {
-  const ms = (times: readonly number[], share: number) => Math.round(percentile(Float64Array.from(times).sort(), share)).toString()
+  const ms = (times: readonly number[], share: number) =>
+    Math.round(percentile(Float64Array.from(times).sort(), share)).toString()
   const megabytes = (bytes: number) => Math.round(bytes / 1e6).toString()
   return table(
-    ['attack', 'worst /livez ms', 'p99', 'submit p50 ms', 'worst', 'submits', 'not 200', 'RSS MB before', 'most', 'alive', 'attackers did'],
+    [
+      'attack',
+      'worst /livez ms',
+      'p99',
+      'submit p50 ms',
+      'worst',
+      'submits',
+      'not 200',
+      'RSS MB before',
+      'most',
+      'alive',
+      'attackers did'
+    ],
     results.map(({ attack, did, seen, rss, died }) => [
-      attack.name, ms(seen.livezMs, 1), ms(seen.livezMs, 0.99), ms(seen.submitMs, 0.5), ms(seen.submitMs, 1),
-      String(seen.submitMs.length), Object.entries(seen.refused).map(([answer, count]) => `${count} × ${answer}`).join(', ') || '0',
-      megabytes(rss[0]), megabytes(rss[1]), died ? 'NO' : 'yes', did
+      attack.name,
+      ms(seen.livezMs, 1),
+      ms(seen.livezMs, 0.99),
+      ms(seen.submitMs, 0.5),
+      ms(seen.submitMs, 1),
+      String(seen.submitMs.length),
+      Object.entries(seen.refused)
+        .map(([answer, count]) => `${count} × ${answer}`)
+        .join(', ') || '0',
+      megabytes(rss[0]),
+      megabytes(rss[1]),
+      died ? 'NO' : 'yes',
+      did
     ])
   )
 }

@@ -27,7 +27,11 @@ const subjects = 20
 const replicas = 3
 const taskMs = 2000
 const root = join(import.meta.dirname, '../..')
-const secrets = { key: randomBytes(24).toString('hex'), session: randomBytes(32).toString('hex'), issuer: randomBytes(32).toString('hex') }
+const secrets = {
+  key: randomBytes(24).toString('hex'),
+  session: randomBytes(32).toString('hex'),
+  issuer: randomBytes(32).toString('hex')
+}
 const json = { 'content-type': 'application/json' }
 const bearer = (token: string) => ({ authorization: `Bearer ${token}` })
 
@@ -49,8 +53,14 @@ function watch (ports: () => readonly number[], token: string, index: number): W
   const read = async (): Promise<void> => {
     const here = new Set<string>()
     const port = ports()[(index + watcher.connections++) % ports().length]!
-    const outgoing = open({ signal: stopping.signal, port, path: '/gateway/events', agent: false, headers: { ...bearer(token), ...(lastEventId && { 'last-event-id': lastEventId }) } }).end()
-    const [response] = await once(outgoing, 'response') as [IncomingMessage]
+    const outgoing = open({
+      signal: stopping.signal,
+      port,
+      path: '/gateway/events',
+      agent: false,
+      headers: { ...bearer(token), ...(lastEventId && { 'last-event-id': lastEventId }) }
+    }).end()
+    const [response] = (await once(outgoing, 'response')) as [IncomingMessage]
     if (response.statusCode !== 200) throw new Error(`a stream answered ${response.statusCode}`)
     let rest = ''
     for await (const chunk of response.setEncoding('utf8')) {
@@ -82,25 +92,49 @@ async function main (folder: string, running: Running[]): Promise<void> {
   const started = <Program extends Running>(program: Program): Program => { running.push(program); return program }
   const redis = started(await startRedis({ folder, upstreamPort: 0, started }))
   const sandboxPort = await freePort()
-  started(await start({
-    name: 'sandbox',
-    command: [process.execPath, join(root, 'src/sandbox/main.ts'), '--port', String(sandboxPort), '--keys', secrets.key, '--task-ms', String(taskMs)],
-    cpu: cpus.others,
-    port: sandboxPort,
-    readyPath: null,
-    env: {},
-    cwd: folder,
-    logFile: join(folder, 'sandbox.log')
-  }))
-  writeFileSync(join(folder, 'gateway.yaml'), JSON.stringify({
-    plans: { default: { requestsPerMinute: 1e6, pollsPerMinute: 1e6, concurrentTasks: 10_000, credits: 'unlimited' } },
-    polling: { '*': 1000, image: 1000 }
-  }))
-  const gateways = await Promise.all(Array.from({ length: replicas }, async (_, index) => started(await startGateway(folder, index, redis.port, sandboxPort))))
-  const tokens = await Promise.all(Array.from({ length: subjects }, async (_, subject) => await mint(gateways[0]!.port, `soak-${subject}`)))
+  started(
+    await start({
+      name: 'sandbox',
+      command: [
+        process.execPath,
+        join(root, 'src/sandbox/main.ts'),
+        '--port',
+        String(sandboxPort),
+        '--keys',
+        secrets.key,
+        '--task-ms',
+        String(taskMs)
+      ],
+      cpu: cpus.others,
+      port: sandboxPort,
+      readyPath: null,
+      env: {},
+      cwd: folder,
+      logFile: join(folder, 'sandbox.log')
+    })
+  )
+  writeFileSync(
+    join(folder, 'gateway.yaml'),
+    JSON.stringify({
+      plans: {
+        default: { requestsPerMinute: 1e6, pollsPerMinute: 1e6, concurrentTasks: 10_000, credits: 'unlimited' }
+      },
+      polling: { '*': 1000, image: 1000 }
+    })
+  )
+  const gateways = await Promise.all(
+    Array.from({ length: replicas }, async (_, index) =>
+      started(await startGateway(folder, index, redis.port, sandboxPort))
+    )
+  )
+  const tokens = await Promise.all(
+    Array.from({ length: subjects }, async (_, subject) => await mint(gateways[0]!.port, `soak-${subject}`))
+  )
 
   let ports = gateways.map(({ port }) => port)
-  const watchers = Array.from({ length: Number(values.streams) }, (_, index) => watch(() => ports, tokens[index % subjects]!, index))
+  const watchers = Array.from({ length: Number(values.streams) }, (_, index) =>
+    watch(() => ports, tokens[index % subjects]!, index)
+  )
   await wait(1000)
   const made: Array<{ readonly subject: number, readonly taskId: string }> = []
   const submits: Array<Promise<void>> = []
@@ -110,7 +144,11 @@ async function main (folder: string, running: Running[]): Promise<void> {
   let index = 0
   for (; performance.now() < until; index++) {
     const subject = index % subjects
-    submits.push(submit(ports[index % ports.length]!, tokens[subject]!).then(taskId => { if (taskId !== null) made.push({ subject, taskId }) }))
+    submits.push(
+      submit(ports[index % ports.length]!, tokens[subject]!).then(taskId => {
+        if (taskId !== null) made.push({ subject, taskId })
+      })
+    )
     if (ports.length === replicas && performance.now() > halfWay) {
       ports = ports.slice(0, -1)
       await gateways.pop()!.stop('SIGKILL')
@@ -125,10 +163,15 @@ async function main (folder: string, running: Running[]): Promise<void> {
   }
   await Promise.all(submits)
   await wait(20_000) // the last ends, and the next look of streams that came back
-  const missed = watchers.reduce((sum, { subject, told }) => sum + made.filter(task => task.subject === subject && !told.has(task.taskId)).length, 0)
+  const missed = watchers.reduce(
+    (sum, { subject, told }) => sum + made.filter(task => task.subject === subject && !told.has(task.taskId)).length,
+    0
+  )
   const sum = (of: (watcher: Watcher) => number) => watchers.reduce((total, watcher) => total + of(watcher), 0)
-  console.log(`${made.length} tasks, ${watchers.length} streams over ${sum(({ connections }) => connections)} connections: ` +
-    `${sum(({ told }) => told.size)} ends told, ${missed} missed, ${sum(({ twice }) => twice)} told twice on one connection`)
+  console.log(
+    `${made.length} tasks, ${watchers.length} streams over ${sum(({ connections }) => connections)} connections: ` +
+      `${sum(({ told }) => told.size)} ends told, ${missed} missed, ${sum(({ twice }) => twice)} told twice on one connection`
+  )
   for (const watcher of watchers) watcher.stop()
   if (missed > 0 || sum(({ twice }) => twice) > 0) process.exitCode = 1
 }
@@ -158,7 +201,10 @@ async function startGateway (folder: string, index: number, redisPort: number, s
 
 async function mint (port: number, subject: string): Promise<string> {
   const { json: session } = await request(port, {
-    method: 'POST', path: '/gateway/sessions', headers: { ...json, ...bearer(secrets.issuer) }, body: JSON.stringify({ subject, ttlSeconds: 7200 })
+    method: 'POST',
+    path: '/gateway/sessions',
+    headers: { ...json, ...bearer(secrets.issuer) },
+    body: JSON.stringify({ subject, ttlSeconds: 7200 })
   })
   return session.token
 }

@@ -12,9 +12,17 @@ export async function startStores (stage: Stage, tasks: number): Promise<Target[
   const redis = stage.started(await startRedis(stage))
   const full = join(stage.folder, `${tasks}-tasks.db`)
   const targets = [
-    await gateway(stage, { name: 'no ledger', script: join(import.meta.dirname, 'peers/no-ledger.ts'), store: 'sqlite::memory:' }),
+    await gateway(stage, {
+      name: 'no ledger',
+      script: join(import.meta.dirname, 'peers/no-ledger.ts'),
+      store: 'sqlite::memory:'
+    }),
     await gateway(stage, { name: 'SQLite' }),
-    await gateway(stage, { name: `SQLite, ${tasks} tasks`, store: `sqlite:${full}`, prepare: async () => fill(full, tasks) }),
+    await gateway(stage, {
+      name: `SQLite, ${tasks} tasks`,
+      store: `sqlite:${full}`,
+      prepare: async () => fill(full, tasks)
+    }),
     await gateway(stage, { name: 'Redis', store: `redis://127.0.0.1:${redis.port}` })
   ]
   console.log(`${tasks} tasks are a file of ${Math.round(statSync(full).size / 1e6)} MB`)
@@ -28,8 +36,23 @@ export async function startRedis ({ folder }: Stage): Promise<Running> {
   mkdirSync(home)
   return await start({
     name: 'redis',
-    command: ['redis-server', '--port', String(port), '--bind', '127.0.0.1', '--dir', home, '--save', '', '--appendonly', 'yes',
-      '--appendfsync', 'everysec', '--maxmemory-policy', 'noeviction'],
+    command: [
+      'redis-server',
+      '--port',
+      String(port),
+      '--bind',
+      '127.0.0.1',
+      '--dir',
+      home,
+      '--save',
+      '',
+      '--appendonly',
+      'yes',
+      '--appendfsync',
+      'everysec',
+      '--maxmemory-policy',
+      'noeviction'
+    ],
     cpu: cpus.others,
     port,
     readyPath: null,
@@ -46,20 +69,29 @@ export function fill (path: string, tasks: number): void {
   const db = new DatabaseSync(path)
   const began = Date.now() - 29 * dayMs
   db.exec('BEGIN')
-  const task = db.prepare(`INSERT INTO tasks (id, subject, operation, model, key_id, stage, task_id, microcredits, refundable, period_start,
+  const task =
+    db.prepare(`INSERT INTO tasks (id, subject, operation, model, key_id, stage, task_id, microcredits, refundable, period_start,
       created_at, lease_until, ended_at, state)
     VALUES (?, ?, 'generateTask', 'nano-banana', 'key-1', 'settled', ?, 1000000, 1, ?, ?, ?, ?, 'success')`)
   const answer = db.prepare('INSERT INTO answers (id, body) VALUES (?, ?)')
-  const body = (taskId: string) => Buffer.from(JSON.stringify({
-    code: 200,
-    message: 'success',
-    data: { taskId, state: 'success', resultJson: `{"resultUrls":["https://file.apixo.ai/temp/${taskId}.png"]}`, costTime: 12_500 }
-  }))
+  const body = (taskId: string) =>
+    Buffer.from(
+      JSON.stringify({
+        code: 200,
+        message: 'success',
+        data: {
+          taskId,
+          state: 'success',
+          resultJson: `{"resultUrls":["https://file.apixo.ai/temp/${taskId}.png"]}`,
+          costTime: 12_500
+        }
+      })
+    )
   for (let id = 1; id <= tasks; id++) {
     const at = began + Math.floor(id / tasks * 29 * dayMs)
     // No order in them, as in the ones that were seen.
-    const taskId = `${(Math.imul(id, 0x9E3779B1) >>> 0).toString(16).padStart(8, '0')}${id.toString(16).padStart(24, '0')}`
-    task.run(id, `app:filler-${id % 1000}`, taskId, at - at % dayMs, at, at, at + 15_000)
+    const taskId = `${(Math.imul(id, 0x9e3779b1) >>> 0).toString(16).padStart(8, '0')}${id.toString(16).padStart(24, '0')}`
+    task.run(id, `app:filler-${id % 1000}`, taskId, at - (at % dayMs), at, at, at + 15_000)
     answer.run(id, body(taskId))
   }
   db.exec('COMMIT; PRAGMA wal_checkpoint(TRUNCATE)')

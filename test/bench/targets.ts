@@ -58,8 +58,15 @@ export async function httpProxy (stage: Stage): Promise<Target> {
   const secret = randomBytes(32).toString('hex')
   const env = { ...upstreamEnv(stage), JWT_SECRET: secret, LOG_FILE: join(stage.folder, 'http-proxy.access.log') }
   const running = stage.started(await start(await program('http-proxy', stage.folder, { env })))
-  const tokens = await Promise.all(callers.map(async caller =>
-    await new SignJWT({ sub: caller }).setProtectedHeader({ alg: 'HS256' }).setExpirationTime('2h').sign(Buffer.from(secret))))
+  const tokens = await Promise.all(
+    callers.map(
+      async caller =>
+        await new SignJWT({ sub: caller })
+          .setProtectedHeader({ alg: 'HS256' })
+          .setExpirationTime('2h')
+          .sign(Buffer.from(secret))
+    )
+  )
   return { ...running, ...shots(tokens.map(bearer), 'any'), refused: [refusedShot(tokens[0]!)] }
 }
 
@@ -86,7 +93,12 @@ export interface Variant {
 
 /** Ours, as it is run in earnest: a process of its own, SQLite in a file, access log to a file, a minted session. */
 export async function gateway (stage: Stage, variant: Variant = { name: 'gateway' }): Promise<Target> {
-  const { name, script = join(root, 'src/main.ts'), store = `sqlite:${join(stage.folder, `${name}.db`)}`, prepare } = variant
+  const {
+    name,
+    script = join(root, 'src/main.ts'),
+    store = `sqlite:${join(stage.folder, `${name}.db`)}`,
+    prepare
+  } = variant
   await prepare?.()
   const config = join(stage.folder, 'gateway.yaml')
   writeFileSync(config, JSON.stringify(unlimited)) // JSON is YAML

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Test } from 'tap'
-import { jwtSessions } from '../../src/adapters/jwt-sessions.ts'
+import { jwtSessions } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
 import { signedSessions } from '../../src/adapters/signed-sessions.ts'
 import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import type { Plan } from '../../src/domain/policy.ts'
@@ -61,7 +61,13 @@ async function gatewayParts () {
     ...time,
     onKeysFailed: (issuer, error) => { throw new Error(issuer, { cause: error }) }
   })
-  const cookie = await sessionCookie(Fastify(), { issuer: sessions, cookieMaxAgeSeconds: 604_800, maxTtlSeconds: 7_776_000, ownOrigin: () => null, now })
+  const cookie = await sessionCookie(Fastify(), {
+    issuer: sessions,
+    cookieMaxAgeSeconds: 604_800,
+    maxTtlSeconds: 7_776_000,
+    ownOrigin: () => null,
+    now
+  })
   const authenticate = authenticator({
     verifiers: [tokenSessions, sessions, issued],
     revocations,
@@ -71,7 +77,14 @@ async function gatewayParts () {
     timeoutMs: 5000
   })
   const desk = personalTokens({
-    ...store, trail: store.audit, actor: 'cli', publicUrl: undefined, plans: { default: {} }, maxTtlSeconds: 7_776_000, now, times: issueTimes({ revocations, now })
+    ...store,
+    trail: store.audit,
+    actor: 'cli',
+    publicUrl: undefined,
+    plans: { default: {} },
+    maxTtlSeconds: 7_776_000,
+    now,
+    times: issueTimes({ revocations, now })
   })
   return { authenticate, sessions, providers, desk }
 }
@@ -81,15 +94,44 @@ type GatewayParts = Awaited<ReturnType<typeof gatewayParts>>
 async function rowsOf ({ sessions, providers, desk }: GatewayParts): Promise<Row[]> {
   const many = async (print: (number: number) => Promise<string>, count = misses * rounds): Promise<string[]> =>
     await Promise.all(Array.from({ length: count }, (_, number) => print(number)))
-  const minted = (number: number) => sessions.mint({ subject: `user-${number}`, plan: 'default', models: ['*'], scopes: ['tasks:read'], ttlSeconds: 86_400 })
-  const claims = (iss: string, number: number) =>
-    ({ iss, sub: `user-${number}`, aud: 'app', iat: Math.floor(now() / 1000), exp: Math.floor(now() / 1000) + 86_400, scope: 'openid profile' })
-  const printers: ReadonlyArray<readonly [name: string, header: Row['header'], print: (number: number) => Promise<string>]> = [
+  const minted = (number: number) =>
+    sessions.mint({
+      subject: `user-${number}`,
+      plan: 'default',
+      models: ['*'],
+      scopes: ['tasks:read'],
+      ttlSeconds: 86_400
+    })
+  const claims = (iss: string, number: number) => ({
+    iss,
+    sub: `user-${number}`,
+    aud: 'app',
+    iat: Math.floor(now() / 1000),
+    exp: Math.floor(now() / 1000) + 86_400,
+    scope: 'openid profile'
+  })
+  const printers: ReadonlyArray<
+    readonly [name: string, header: Row['header'], print: (number: number) => Promise<string>]
+  > = [
     ['own session', 'authorization', async number => (await minted(number)).token],
-    ['own session in a cookie', 'cookie', async number => (await sessions.printCookie((await minted(number)).session, now() + 604_800_000)).token],
-    ...(['RS256', 'ES256'] as const).map(alg =>
-      [`issuer, ${alg}`, 'authorization', (number: number) => providers[alg].sign(claims(providers[alg].origin, number))] as const),
-    ['issuer, HS256', 'authorization', number => new SignJWT(claims(shop, number)).setProtectedHeader({ alg: 'HS256' }).sign(Buffer.from(secret))]
+    [
+      'own session in a cookie',
+      'cookie',
+      async number => (await sessions.printCookie((await minted(number)).session, now() + 604_800_000)).token
+    ],
+    ...(['RS256', 'ES256'] as const).map(
+      alg =>
+        [
+          `issuer, ${alg}`,
+          'authorization',
+          (number: number) => providers[alg].sign(claims(providers[alg].origin, number))
+        ] as const
+    ),
+    [
+      'issuer, HS256',
+      'authorization',
+      number => new SignJWT(claims(shop, number)).setProtectedHeader({ alg: 'HS256' }).sign(Buffer.from(secret))
+    ]
   ]
   const rows = await Promise.all(printers.map(async ([name, header, print]): Promise<Row[]> => [
     { name: `${name}, hit`, header, credentials: [await print(-1)] },

@@ -36,9 +36,16 @@ export function auditTrailContract (t: Test, open: OpenStore): void {
 
   t.test('nothing is lost when many write at once, and what is written together stays together', async t => {
     const { audit }: Fixture = await openBooks(t, open)
-    await Promise.all(Array.from({ length: 50 }, (_, at) => audit.append([entryOf({ at, actor: 'first' }), entryOf({ at, actor: 'second' })])))
+    await Promise.all(
+      Array.from({ length: 50 }, (_, at) =>
+        audit.append([entryOf({ at, actor: 'first' }), entryOf({ at, actor: 'second' })])
+      )
+    )
     const { items } = await audit.read({ cursor: null, limit: 200 })
-    t.same(items.map(({ at }) => at).sort((a, b) => a - b), Array.from({ length: 100 }, (_, index) => Math.floor(index / 2)))
+    t.same(
+      items.map(({ at }) => at).sort((a, b) => a - b),
+      Array.from({ length: 100 }, (_, index) => Math.floor(index / 2))
+    )
     for (let index = 0; index < 100; index += 2) {
       t.match([items[index], items[index + 1]], [{ actor: 'second' }, { actor: 'first', at: items[index]!.at }])
     }
@@ -53,16 +60,28 @@ export function auditTrailContract (t: Test, open: OpenStore): void {
     t.equal((await audit.read({ cursor: null, limit: 10 })).items.length, 2)
   })
 
-  t.test('what the operator did, what callers did and what was refused are one trail, in the order in which they happened', async t => {
-    const { audit } = await openBooks(t, open)
-    const kinds: ReadonlyArray<readonly [AuditEntry['kind'], string]> = [
-      ['grant', 'admin'], ['mint', 'issuer'], ['refusals', 'gateway'], ['revoke', 'cli'], ['revoke', 'app:alice'], ['settings', 'gateway'], ['accept', 'token:bob'], ['create', 'cli']
-    ]
-    const entries = Array.from({ length: 40 }, (_, at) => entryOf({ at, kind: kinds[at % kinds.length]![0], actor: kinds[at % kinds.length]![1] }))
-    await audit.append(entries.slice(0, 7))
-    for (const entry of entries.slice(7)) await audit.append([entry])
-    const found: AuditEntry[] = []
-    for await (const { items } of pagesOf(cursor => audit.read({ cursor, limit: 7 }))) found.push(...items)
-    t.same(found, entries.toReversed())
-  })
+  t.test(
+    'what the operator did, what callers did and what was refused are one trail, in the order in which they happened',
+    async t => {
+      const { audit } = await openBooks(t, open)
+      const kinds: ReadonlyArray<readonly [AuditEntry['kind'], string]> = [
+        ['grant', 'admin'],
+        ['mint', 'issuer'],
+        ['refusals', 'gateway'],
+        ['revoke', 'cli'],
+        ['revoke', 'app:alice'],
+        ['settings', 'gateway'],
+        ['accept', 'token:bob'],
+        ['create', 'cli']
+      ]
+      const entries = Array.from({ length: 40 }, (_, at) =>
+        entryOf({ at, kind: kinds[at % kinds.length]![0], actor: kinds[at % kinds.length]![1] })
+      )
+      await audit.append(entries.slice(0, 7))
+      for (const entry of entries.slice(7)) await audit.append([entry])
+      const found: AuditEntry[] = []
+      for await (const { items } of pagesOf(cursor => audit.read({ cursor, limit: 7 }))) found.push(...items)
+      t.same(found, entries.toReversed())
+    }
+  )
 }

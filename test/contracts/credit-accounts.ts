@@ -31,7 +31,11 @@ function counting (t: Test, open: OpenStore): void {
     }
     await ledger.settle({ taskId: 'claimed', state: 'failed', answer })
     t.same(await accounts.balanceOf(subject, periodStart), { used: 4, granted: 0, unfinished: 2 })
-    t.same(await accounts.balanceOf(subject, periodStart + 1), { used: 0, granted: 0, unfinished: 2 }, 'slots know no periods')
+    t.same(
+      await accounts.balanceOf(subject, periodStart + 1),
+      { used: 0, granted: 0, unfinished: 2 },
+      'slots know no periods'
+    )
     t.same(await accounts.balanceOf('app:bob', periodStart), { used: 0, granted: 0, unfinished: 0 })
   })
 }
@@ -41,7 +45,10 @@ function granting (t: Test, open: OpenStore): void {
     const { accounts } = await openBooks(t, open)
     const most = Number.MAX_SAFE_INTEGER
     for (let count = 0; count < 90; count++) await accounts.grant({ subject, microcredits: 1e14 })
-    await t.rejects(accounts.grant({ subject, microcredits: 1e14 }), { code: 'GW_BAD_REQUEST', message: /^credits would be more than can be counted/ })
+    await t.rejects(accounts.grant({ subject, microcredits: 1e14 }), {
+      code: 'GW_BAD_REQUEST',
+      message: /^credits would be more than can be counted/
+    })
     t.equal((await accounts.balanceOf(subject, periodStart)).granted, 9e15)
     t.equal(await accounts.grant({ subject, microcredits: most - 9e15 }), most)
     await t.rejects(accounts.grant({ subject, microcredits: 1 }), { code: 'GW_BAD_REQUEST' })
@@ -114,7 +121,8 @@ function splitting (t: Test, open: OpenStore): void {
 
 function givingBack (t: Test, open: OpenStore): void {
   const ways: Readonly<Record<string, (books: Fixture, demand: Partial<ReserveRequest>) => Promise<unknown>>> = {
-    'is given back before it was sent': async ({ ledger, at }, demand) => ledger.advance(await at('reserved', demand), { to: 'released' }),
+    'is given back before it was sent': async ({ ledger, at }, demand) =>
+      ledger.advance(await at('reserved', demand), { to: 'released' }),
     'is refused': async ({ ledger, at }, demand) => ledger.advance(await at('sent', demand), { to: 'released' }),
     'is refused with an answer that is kept': async ({ ledger, at }, demand) =>
       ledger.advance(await at('reserved', { ...demand, idempotency: { key: 'one', fingerprint: 'print' } }), {
@@ -148,7 +156,11 @@ function givingBack (t: Test, open: OpenStore): void {
     }
     t.match(await accounts.balanceOf(subject, periodStart), { used: 8, granted: 18 })
     for (const taskId of ['two', 'one']) await ledger.settle({ taskId, state: 'failed', answer })
-    t.match(await accounts.balanceOf(subject, periodStart), { used: 5, granted: 20 }, 'the second one, of three and two, came first')
+    t.match(
+      await accounts.balanceOf(subject, periodStart),
+      { used: 5, granted: 20 },
+      'the second one, of three and two, came first'
+    )
   })
 
   t.test('what is paid by grants alone is refunded, and counted, all the same', async t => {

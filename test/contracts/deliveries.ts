@@ -52,23 +52,32 @@ function becomingDue (t: Test, open: OpenStore): void {
     const lapsed = await at('unknown', { deliverTo })
     t.same(await deliveries.due(10), [])
     t.equal(await deliveries.of('one'), null)
-    t.equal(await deliveries.of('nobody\'s'), null)
+    t.equal(await deliveries.of("nobody's"), null)
     await ledger.advance(lapsed, { to: 'claimed', taskId: 'late' })
     t.match(await deliveries.of('late'), { url: deliverTo, nextAt: null })
   })
 }
 
 function attempting (t: Test, open: OpenStore): void {
-  t.test('the one that has waited longest is the first, whoever\'s it is, and no more come than were asked for', async t => {
-    const books = await openBooks(t, open)
-    const names = ['c', 'a', 'd', 'b']
-    for (const [index, taskId] of names.entries()) {
-      await ended(books, taskId, { subject: `app:${index % 3}` })
-      books.time.advance(1)
+  t.test(
+    "the one that has waited longest is the first, whoever's it is, and no more come than were asked for",
+    async t => {
+      const books = await openBooks(t, open)
+      const names = ['c', 'a', 'd', 'b']
+      for (const [index, taskId] of names.entries()) {
+        await ended(books, taskId, { subject: `app:${index % 3}` })
+        books.time.advance(1)
+      }
+      t.same(
+        (await books.deliveries.due(10)).map(({ taskId }) => taskId),
+        names
+      )
+      t.same(
+        (await books.deliveries.due(2)).map(({ taskId }) => taskId),
+        ['c', 'a']
+      )
     }
-    t.same((await books.deliveries.due(10)).map(({ taskId }) => taskId), names)
-    t.same((await books.deliveries.due(2)).map(({ taskId }) => taskId), ['c', 'a'])
-  })
+  )
 
   t.test('attempts are kept in their order, and the next is due at its time', async t => {
     const books = await openBooks(t, open)
@@ -96,7 +105,13 @@ function attempting (t: Test, open: OpenStore): void {
     await ended(books, 'one')
     await books.deliveries.attempted('one', { at: 1, status: 204, error: null }, null)
     await books.deliveries.attempted('one', failed(2), 3)
-    t.match(await books.deliveries.of('one'), { nextAt: null, attempts: [{ at: 1, status: 204 }, { at: 2, status: 503 }] })
+    t.match(await books.deliveries.of('one'), {
+      nextAt: null,
+      attempts: [
+        { at: 1, status: 204 },
+        { at: 2, status: 503 }
+      ]
+    })
     t.same(await books.deliveries.due(10), [])
   })
 
@@ -126,7 +141,9 @@ function ending (t: Test, open: OpenStore): void {
     books.time.advance(20 * 60_000)
     await books.tidyAll()
     t.equal((await books.deliveries.due(200)).length, 120)
-    for (let count = 0; count < 120; count++) await books.deliveries.attempted(`task ${count}`, failed(1), count % 2 ? null : books.time.now() + 3_600_000)
+    for (let count = 0; count < 120; count++) {
+      await books.deliveries.attempted(`task ${count}`, failed(1), count % 2 ? null : books.time.now() + 3_600_000)
+    }
     t.same(await books.deliveries.due(200), [])
     books.time.advance(3_600_000)
     await books.tidyAll()

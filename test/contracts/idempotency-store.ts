@@ -8,7 +8,9 @@ const keyed = { idempotency: key }
 const subject = 'app:alice'
 const hourMs = 3_600_000
 const kept: StoredResponse = {
-  status: 201, contentType: 'application/json; charset=utf-8', body: Buffer.from(Array.from({ length: 1024 }, (_, index) => index % 256))
+  status: 201,
+  contentType: 'application/json; charset=utf-8',
+  body: Buffer.from(Array.from({ length: 1024 }, (_, index) => index % 256))
 }
 const other: StoredResponse = { status: 200, contentType: 'text/plain', body: Buffer.from('other') }
 const claim: Transition = { to: 'claimed', taskId: 'task', answer: kept }
@@ -39,7 +41,9 @@ export function idempotencyStoreContract (t: Test, open: OpenStore): void {
 function racing (t: Test, open: OpenStore): void {
   t.test('with room for all, one of 50 parallel reservations with one key is granted', async t => {
     const { ledger, creditsUsed, slotsUsed } = await openBooks(t, open)
-    const all = await Promise.all(Array.from({ length: 50 }, () => ledger.reserve(demandOf({ ...keyed, microcredits: 7 }))))
+    const all = await Promise.all(
+      Array.from({ length: 50 }, () => ledger.reserve(demandOf({ ...keyed, microcredits: 7 })))
+    )
     t.equal(all.filter(({ granted }) => granted).length, 1)
     for (const one of all) if (!one.granted) t.match(one, { lacks: 'novelty', earlier: { kind: 'pending' } })
     t.equal(await creditsUsed(), 7)
@@ -74,14 +78,18 @@ function remembering (t: Test, open: OpenStore): void {
       if (earlier?.kind === 'task') t.equal(earlier.taskId, 'task')
       const again = await ledger.reserve(demandOf(keyed))
       t.same(again.granted ? null : again.lacks === 'novelty' && again.earlier, earlier, 'the ledger says the same')
-      if (fate !== 'new') t.same(await idempotency.earlier(subject, { ...key, fingerprint: 'another' }), { kind: 'mismatch' })
+      if (fate !== 'new') {
+        t.same(await idempotency.earlier(subject, { ...key, fingerprint: 'another' }), { kind: 'mismatch' })
+      }
     })
   }
 
   t.test('the first answer stays', async t => {
     const { ledger, idempotency, reserve } = await openBooks(t, open)
     const id = await reserve(keyed)
-    for (const step of [sent, claim, { ...claim, answer: other }, { to: 'released', answer: other }] as const) await ledger.advance(id, step)
+    for (const step of [sent, claim, { ...claim, answer: other }, { to: 'released', answer: other }] as const) {
+      await ledger.advance(id, step)
+    }
     t.same(await idempotency.earlier(subject, key), { kind: 'answered', answer: kept })
   })
 
@@ -135,27 +143,33 @@ function forgetting (t: Test, open: OpenStore): void {
     }
   })
 
-  for (const [name, stepMs] of [['25 hours ahead', 25 * hourMs], ['25 hours back', -25 * hourMs]] as const) {
-    t.test(`a key is kept when the clock is put ${name}, and when it is right again, whatever is forgotten meanwhile`, async t => {
-      const { ledger, idempotency, reserve, creditsUsed, time, tidyAll } = await openBooks(t, open)
-      const id = await reserve({ ...keyed, microcredits: 7 })
-      await ledger.advance(id, sent)
-      await ledger.advance(id, claim)
-      const isKept = async (when: string) => {
-        await tidyAll()
-        t.match(await idempotency.earlier(subject, key), { kind: 'answered' }, when)
-        t.match(await ledger.reserve(demandOf({ ...keyed, microcredits: 7 })), { lacks: 'novelty' }, when)
+  for (const [name, stepMs] of [
+    ['25 hours ahead', 25 * hourMs],
+    ['25 hours back', -25 * hourMs]
+  ] as const) {
+    t.test(
+      `a key is kept when the clock is put ${name}, and when it is right again, whatever is forgotten meanwhile`,
+      async t => {
+        const { ledger, idempotency, reserve, creditsUsed, time, tidyAll } = await openBooks(t, open)
+        const id = await reserve({ ...keyed, microcredits: 7 })
+        await ledger.advance(id, sent)
+        await ledger.advance(id, claim)
+        const isKept = async (when: string) => {
+          await tidyAll()
+          t.match(await idempotency.earlier(subject, key), { kind: 'answered' }, when)
+          t.match(await ledger.reserve(demandOf({ ...keyed, microcredits: 7 })), { lacks: 'novelty' }, when)
+        }
+        time.step(stepMs)
+        await isKept('after the step')
+        time.advance(idempotencyMs - 1)
+        await isKept('to the end of its day')
+        time.step(-stepMs)
+        await isKept('after the step back')
+        t.equal(await creditsUsed(), 7)
+        time.advance(1)
+        t.equal(await idempotency.earlier(subject, key), null, 'and no longer')
       }
-      time.step(stepMs)
-      await isKept('after the step')
-      time.advance(idempotencyMs - 1)
-      await isKept('to the end of its day')
-      time.step(-stepMs)
-      await isKept('after the step back')
-      t.equal(await creditsUsed(), 7)
-      time.advance(1)
-      t.equal(await idempotency.earlier(subject, key), null, 'and no longer')
-    })
+    )
   }
 
   t.test('a late end of the first request does not touch the second that has its key', async t => {
@@ -191,8 +205,25 @@ function separating (t: Test, open: OpenStore): void {
   t.test('keys that look alike or are odd do not mix, nor do those of two subjects', async t => {
     const { ledger, idempotency, reserve } = await openBooks(t, open)
     const subjects = ['app:a', 'app:A', 'app:a b', 'app:%', 'app:*', 'app:{a}', 'guest:a', '']
-    const keys = ['a', 'A', 'b a', 'b', '%', '_', '*', '"', '\\', '{a}', ':', ' ', "'; DROP TABLE idempotency; --", 'x'.repeat(255)]
-    const all = subjects.flatMap(subject => keys.map(key => ({ subject, idempotency: { key, fingerprint: `${subject} ${key}` } })))
+    const keys = [
+      'a',
+      'A',
+      'b a',
+      'b',
+      '%',
+      '_',
+      '*',
+      '"',
+      '\\',
+      '{a}',
+      ':',
+      ' ',
+      "'; DROP TABLE idempotency; --",
+      'x'.repeat(255)
+    ]
+    const all = subjects.flatMap(subject =>
+      keys.map(key => ({ subject, idempotency: { key, fingerprint: `${subject} ${key}` } }))
+    )
     for (const demand of all) {
       t.equal(await idempotency.earlier(demand.subject, demand.idempotency), null, JSON.stringify(demand))
       const id = await reserve(demand)

@@ -40,7 +40,9 @@ export function balance (ledger: TaskLedger): Balance {
     async creditsUsed (owner = {}) {
       const held = await ledger.reserve(demandOf({ ...owner, microcredits: ballast }))
       if (!held.granted) throw new Error(`no ${held.lacks}`)
-      const enough = await least(2 ** 45, creditLimit => isGranted(demandOf({ ...owner, microcredits: 1, creditLimit })))
+      const enough = await least(2 ** 45, creditLimit =>
+        isGranted(demandOf({ ...owner, microcredits: 1, creditLimit }))
+      )
       await ledger.advance(held.id, { to: 'released' })
       return enough - 1 - ballast
     },

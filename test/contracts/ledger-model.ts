@@ -1,6 +1,18 @@
 import {
-  type ReserveRequest, type Earlier, type Completion, type IdempotencyKey, idempotencyMs, type StoredResponse, type LedgerTerms,
-  type Repeat, repeatMs, type ReservationId, type Reserved, type SessionBudget, type Stage, type Transition
+  type ReserveRequest,
+  type Earlier,
+  type Completion,
+  type IdempotencyKey,
+  idempotencyMs,
+  type StoredResponse,
+  type LedgerTerms,
+  type Repeat,
+  repeatMs,
+  type ReservationId,
+  type Reserved,
+  type SessionBudget,
+  type Stage,
+  type Transition
 } from '../../src/domain/ledger.ts'
 
 interface Entry {
@@ -13,7 +25,10 @@ interface Entry {
   refunded: boolean
   /** Let go by the operator: no refund of the period. */
   letGo: boolean
-  /** Of one without an idempotency key: its caller has gone; until when it is remembered; whom it serves; nobody any more. */
+  /**
+   * Of one without an idempotency key: its caller has gone; until when it is remembered; whom it serves; nobody any
+   * more.
+   */
   isUndelivered: boolean
   until: number
   takenBy: string | undefined
@@ -44,7 +59,10 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
   const holderOf = (taskId: string) => all().find(entry => entry.taskId === taskId)
   const keyOf = (entry: Entry) => keys.find(key => key.entry === entry)
   const fromGrants = (demand: ReserveRequest): number =>
-    Math.min(demand.microcredits, Math.max(0, creditsUsed(demand) + demand.microcredits - (demand.creditLimit ?? Infinity)))
+    Math.min(
+      demand.microcredits,
+      Math.max(0, creditsUsed(demand) + demand.microcredits - (demand.creditLimit ?? Infinity))
+    )
 
   const spentIn = (subject: string, id: string) => {
     const its = all().filter(({ demand }) => demand.subject === subject && demand.session?.id === id)
@@ -53,7 +71,10 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       microcredits: sum(its.map(({ demand, refunded }) => refunded ? 0 : demand.microcredits))
     }
   }
-  const lackOf = ({ subject, microcredits }: ReserveRequest, { id, uses, creditLimit }: SessionBudget): 'uses' | 'credits' | null => {
+  const lackOf = (
+    { subject, microcredits }: ReserveRequest,
+    { id, uses, creditLimit }: SessionBudget
+  ): 'uses' | 'credits' | null => {
     const spent = spentIn(subject, id)
     if (spent.uses >= (uses ?? Infinity)) return 'uses'
     return spent.microcredits + microcredits > (creditLimit ?? Infinity) ? 'credits' : null
@@ -90,7 +111,9 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       alike.find(({ isUndelivered, until, takenBy }) => (isUndelivered || until < Infinity) && takenBy === undefined)
     if (found === undefined) return null
     found.takenBy = call
-    return found.answer !== undefined && found.taskId !== undefined ? { kind: 'answered', answer: found.answer } : outcomeOf(found)
+    return found.answer !== undefined && found.taskId !== undefined
+      ? { kind: 'answered', answer: found.answer }
+      : outcomeOf(found)
   }
 
   const release = (id: ReservationId, entry: Entry, answer?: StoredResponse): true => {
@@ -109,13 +132,16 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
     /** What it is answered; without an id when it is granted. */
     reserve (demand: ReserveRequest): Exclude<Reserved, { granted: true }> | { readonly granted: true } {
       const { subject, idempotency, repeat } = demand
-      const before = idempotency !== undefined ? earlier(subject, idempotency) : repeat === undefined ? null : take(subject, repeat)
+      const before =
+        idempotency !== undefined ? earlier(subject, idempotency) : repeat === undefined ? null : take(subject, repeat)
       if (before !== null) return { granted: false, lacks: 'novelty', earlier: before }
       if (slotsUsed(demand) >= demand.taskLimit) return { granted: false, lacks: 'slot' }
       const lack = demand.session === undefined ? null : lackOf(demand, demand.session)
       if (lack !== null) return { granted: false, lacks: lack }
       const needed = fromGrants(demand)
-      return needed > 0 && needed > creditsGranted(demand.subject) ? { granted: false, lacks: 'credits' } : { granted: true }
+      return needed > 0 && needed > creditsGranted(demand.subject)
+        ? { granted: false, lacks: 'credits' }
+        : { granted: true }
     },
     add (id: ReservationId, demand: ReserveRequest): void {
       const entry: Entry = {
@@ -149,7 +175,10 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
         case 'unknown': return stage === 'sent' && lose(entry)
         case 'claimed': {
           const isRepeated = entry.taskId === step.taskId
-          const mayClaim = (stage === 'sent' || stage === 'unknown') && entry.taskId === undefined && holderOf(step.taskId) === undefined
+          const mayClaim =
+            (stage === 'sent' || stage === 'unknown') &&
+            entry.taskId === undefined &&
+            holderOf(step.taskId) === undefined
           if (!isRepeated && !mayClaim) return false
           const key = keyOf(entry)
           if (key !== undefined && step.answer !== undefined) key.answer ??= step.answer
@@ -205,7 +234,9 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       return creditsGranted(subject)
     },
     sweep (): { released: number, unknown: number } {
-      const late = [...entries].filter(([, { stage, leaseUntil }]) => leaseUntil <= now() && stage !== 'settled' && stage !== 'unknown')
+      const late = [...entries].filter(
+        ([, { stage, leaseUntil }]) => leaseUntil <= now() && stage !== 'settled' && stage !== 'unknown'
+      )
       const lapsed = late.filter(([, { stage }]) => stage === 'reserved')
       for (const [id, entry] of late) {
         if (entry.stage === 'reserved') release(id, entry)

@@ -6,14 +6,35 @@ import { ledgerModel } from './ledger-model.ts'
 import { openBooks, type OpenStore, periodStart, terms } from './open-books.ts'
 
 const rounds = 3000
-const owners = ['app:alice', 'app:bob'].flatMap(subject => [periodStart, periodStart + 1].map(start => ({ subject, periodStart: start })))
+const owners = ['app:alice', 'app:bob'].flatMap(subject =>
+  [periodStart, periodStart + 1].map(start => ({ subject, periodStart: start }))
+)
 const moves = [
-  'reserve', 'reserve', 'reserve', 'advance', 'advance', 'advance', 'advance', 'advance', 'settle', 'settle', 'settle', 'sweep', 'release', 'grant',
-  'take', 'end', 'end', 'delivered', 'undelivered', 'undelivered'
+  'reserve',
+  'reserve',
+  'reserve',
+  'advance',
+  'advance',
+  'advance',
+  'advance',
+  'advance',
+  'settle',
+  'settle',
+  'settle',
+  'sweep',
+  'release',
+  'grant',
+  'take',
+  'end',
+  'end',
+  'delivered',
+  'undelivered',
+  'undelivered'
 ] as const
 const steps = ['sent', 'sent', 'claimed', 'claimed', 'released', 'unknown'] as const
 const budgets = [
-  { id: 'many', uses: null, creditLimit: 200, expiresAt: 9e15 }, { id: 'few', uses: 40, creditLimit: null, expiresAt: 9e15 },
+  { id: 'many', uses: null, creditLimit: 200, expiresAt: 9e15 },
+  { id: 'few', uses: 40, creditLimit: null, expiresAt: 9e15 },
   { id: 'both', uses: 60, creditLimit: 100, expiresAt: 9e15 }
 ]
 const pauses = [0, 1000, 20_000, 100_000, 3_600_000]
@@ -32,10 +53,17 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
     const anyId = () => dice.pick(dice.int(4) === 0 ? ids : ids.slice(-12)) ?? 'none'
     const anyTask = () => `task ${dice.int(rounds / 50)}`
     const anyKey = () => ({ key: `key ${dice.int(40)}`, fingerprint: `print ${Math.floor(dice.int(10) / 9)}` })
-    const anyAnswer = (): StoredResponse => ({ status: 200 + dice.int(300), contentType: 'application/json', body: Buffer.from(`${dice.int(1e9)}`) })
+    const anyAnswer = (): StoredResponse => ({
+      status: 200 + dice.int(300),
+      contentType: 'application/json',
+      body: Buffer.from(`${dice.int(1e9)}`)
+    })
     const anyCall = (subject = dice.pick(owners).subject) => {
       const again = dice.int(3) === 0 ? calls.slice(-12).find(call => call.subject === subject) : undefined
-      const call = again ?? { subject, repeat: { fingerprint: `print ${dice.int(4)}`, call: `call ${calls.length}`, arrivedAt: performance.now() } }
+      const call = again ?? {
+        subject,
+        repeat: { fingerprint: `print ${dice.int(4)}`, call: `call ${calls.length}`, arrivedAt: performance.now() }
+      }
       calls.push(call)
       return call
     }
@@ -75,7 +103,11 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
         }
       },
       async settle () {
-        const ending = { taskId: anyTask(), state: dice.pick(['success', 'failed'] as const), answer: Buffer.from('{}') }
+        const ending = {
+          taskId: anyTask(),
+          state: dice.pick(['success', 'failed'] as const),
+          answer: Buffer.from('{}')
+        }
         t.equal(await ledger.settle(ending), model.settle(ending))
       },
       async sweep () {

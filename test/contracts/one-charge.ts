@@ -4,9 +4,13 @@ import { type Fixture, openBooks, type OpenStore, periodStart, sent, terms } fro
 
 /** What may happen to a submit that has been sent. The three that end it say different things. */
 const happenings = ['claimed', 'poll', 'callback', 'reconciler', 'given up', 'unknown'] as const
-type Happening = typeof happenings[number]
+type Happening = (typeof happenings)[number]
 
-const states: Readonly<Partial<Record<Happening, FinalState>>> = { poll: 'failed', callback: 'success', reconciler: 'failed' }
+const states: Readonly<Partial<Record<Happening, FinalState>>> = {
+  poll: 'failed',
+  callback: 'success',
+  reconciler: 'failed'
+}
 const price = 5
 
 /** All orders of a list. */
@@ -25,15 +29,18 @@ export function oneChargeContract (t: Test, open: OpenStore): void {
     'all over again': order => [...order, ...order]
   }
   for (const [name, repeat] of Object.entries(repetitions)) {
-    t.test(`in each of ${orders.length} orders of what may happen to a submit, ${name}, it is charged once or refunded once`, async t => {
-      const books = await openBooks(t, open, { refundsPerPeriod: 1 })
-      const wrong: string[] = []
-      for (const [index, order] of orders.map(repeat).entries()) {
-        const problem = await problemOf(books, `app:${index}`, order)
-        if (problem !== null) wrong.push(`${order.join(', ')}: ${problem}`)
+    t.test(
+      `in each of ${orders.length} orders of what may happen to a submit, ${name}, it is charged once or refunded once`,
+      async t => {
+        const books = await openBooks(t, open, { refundsPerPeriod: 1 })
+        const wrong: string[] = []
+        for (const [index, order] of orders.map(repeat).entries()) {
+          const problem = await problemOf(books, `app:${index}`, order)
+          if (problem !== null) wrong.push(`${order.join(', ')}: ${problem}`)
+        }
+        t.same(wrong, [])
       }
-      t.same(wrong, [])
-    })
+    )
   }
 
   t.test('refunds end at their number, whatever the order', async t => {
@@ -45,7 +52,9 @@ export function oneChargeContract (t: Test, open: OpenStore): void {
       if (ended === 'poll' || ended === 'reconciler') failed++
     }
     t.ok(failed > refundsPerPeriod)
-    t.match(await books.accounts.balanceOf('app:alice', periodStart), { used: price * (orders.length - refundsPerPeriod) })
+    t.match(await books.accounts.balanceOf('app:alice', periodStart), {
+      used: price * (orders.length - refundsPerPeriod)
+    })
   })
 }
 
@@ -92,8 +101,11 @@ async function problemOf (books: Fixture, subject: string, order: readonly Happe
   const { ended, isOdd, charges } = await run(books, subject, taskId, order)
   if (isOdd) return 'an end or a claim that was not open was taken, or one that was open was not'
   const state = ended === null ? null : states[ended]!
-  const end = ended === null ? order.length : order.findIndex((one, index) => one === ended && order.slice(0, index).includes('claimed'))
-  const expected = order.map((_, index) => state === 'failed' && index >= end ? 0 : price)
+  const end =
+    ended === null
+      ? order.length
+      : order.findIndex((one, index) => one === ended && order.slice(0, index).includes('claimed'))
+  const expected = order.map((_, index) => (state === 'failed' && index >= end ? 0 : price))
   if (charges.join() !== expected.join()) return `charged ${charges.join()}, not ${expected.join()}`
   const { items } = await books.records.tasksOf(subject, { cursor: null, limit: 10 })
   if (items.length !== 1) return `${items.length} rows`

@@ -5,7 +5,10 @@ import { type Clock, clock } from '../helpers/clock.ts'
 import { balance, type Balance, demandOf } from './ledger-balance.ts'
 
 /** Opens an empty store that ends with its test. */
-export type OpenStore = (t: Test, setup: { readonly terms: LedgerTerms, readonly now: () => number, readonly elapsed?: () => number }) => Promise<Store> | Store
+export type OpenStore = (
+  t: Test,
+  setup: { readonly terms: LedgerTerms, readonly now: () => number, readonly elapsed?: () => number }
+) => Promise<Store> | Store
 
 export const terms: LedgerTerms = {
   reservedMs: 30_000, sentMs: 140_000, giveUpMs: 86_400_000, refundsPerPeriod: 3, retentionMs: 30 * 86_400_000

@@ -1,13 +1,21 @@
 import type { Test } from 'tap'
 import {
-  type ReserveRequest, type StoredResponse, maxRepeats, type Repeat, repeatMs, type ReservationId, type Transition
+  type ReserveRequest,
+  type StoredResponse,
+  maxRepeats,
+  type Repeat,
+  repeatMs,
+  type ReservationId,
+  type Transition
 } from '../../src/domain/ledger.ts'
 import { demandOf } from './ledger-balance.ts'
 import { type Fixture, openBooks, type OpenStore, sent } from './open-books.ts'
 
 const subject = 'app:alice'
 const kept: StoredResponse = {
-  status: 201, contentType: 'application/json; charset=utf-8', body: Buffer.from(Array.from({ length: 1024 }, (_, index) => index % 256))
+  status: 201,
+  contentType: 'application/json; charset=utf-8',
+  body: Buffer.from(Array.from({ length: 1024 }, (_, index) => index % 256))
 }
 const unknown: Transition = { to: 'unknown' }
 const claim = (taskId: string): Transition => ({ to: 'claimed', taskId })
@@ -19,7 +27,11 @@ export function repeatOf (fingerprint = 'print'): Repeat {
 }
 
 /** A submit without an idempotency key, after these steps. */
-export async function submitted ({ ledger }: Pick<Fixture, 'ledger'>, steps: readonly Transition[], more: Partial<ReserveRequest> = {}): Promise<ReservationId> {
+export async function submitted (
+  { ledger }: Pick<Fixture, 'ledger'>,
+  steps: readonly Transition[],
+  more: Partial<ReserveRequest> = {}
+): Promise<ReservationId> {
   const reserved = await ledger.reserve(demandOf({ repeat: repeatOf(), ...more }))
   if (!reserved.granted) throw new Error(`no ${reserved.lacks}`)
   for (const step of steps) await ledger.advance(reserved.id, step)
@@ -65,27 +77,38 @@ function living (t: Test, open: OpenStore): void {
 }
 
 function undelivered (t: Test, open: OpenStore): void {
-  t.test('a repeat of a task whose answer did not arrive gets that answer, byte for byte, and costs nothing', async t => {
-    const books = await openBooks(t, open)
-    const { ledger, repeats, creditsUsed, slotsUsed } = books
-    const late = await submitted(books, [sent, claim('task')])
-    await repeats.undelivered(late, kept)
-    const before = await submitted(books, [sent], { repeat: repeatOf('other') })
-    await repeats.undelivered(before)
-    await ledger.advance(before, { ...claim('other'), answer: kept } as Transition)
-    for (const print of ['print', 'other']) {
-      t.same(await ledger.reserve(demandOf({ repeat: repeatOf(print) })), { granted: false, lacks: 'novelty', earlier: { kind: 'answered', answer: kept } })
+  t.test(
+    'a repeat of a task whose answer did not arrive gets that answer, byte for byte, and costs nothing',
+    async t => {
+      const books = await openBooks(t, open)
+      const { ledger, repeats, creditsUsed, slotsUsed } = books
+      const late = await submitted(books, [sent, claim('task')])
+      await repeats.undelivered(late, kept)
+      const before = await submitted(books, [sent], { repeat: repeatOf('other') })
+      await repeats.undelivered(before)
+      await ledger.advance(before, { ...claim('other'), answer: kept } as Transition)
+      for (const print of ['print', 'other']) {
+        t.same(await ledger.reserve(demandOf({ repeat: repeatOf(print) })), {
+          granted: false,
+          lacks: 'novelty',
+          earlier: { kind: 'answered', answer: kept }
+        })
+      }
+      t.equal(await creditsUsed(), 2)
+      t.equal(await slotsUsed(), 2)
     }
-    t.equal(await creditsUsed(), 2)
-    t.equal(await slotsUsed(), 2)
-  })
+  )
 
   t.test('one whose answer is not known is told by its task, and before a lack of credits or of a slot', async t => {
     const books = await openBooks(t, open)
     await books.repeats.undelivered(await submitted(books, [sent, claim('a task/ä')]))
     const repeat = repeatOf()
     const earlier = { kind: 'task', taskId: 'a task/ä' }
-    t.same(await books.ledger.reserve(demandOf({ repeat, creditLimit: 0, taskLimit: 0 })), { granted: false, lacks: 'novelty', earlier })
+    t.same(await books.ledger.reserve(demandOf({ repeat, creditLimit: 0, taskLimit: 0 })), {
+      granted: false,
+      lacks: 'novelty',
+      earlier
+    })
     t.same(await books.repeats.take(subject, repeat), earlier, 'and the same call is told the same')
     await books.ledger.settle({ taskId: 'a task/ä', state: 'success', answer: Buffer.from('{}') })
     t.same(await books.repeats.take(subject, repeat), earlier, 'also when it has ended')
@@ -165,8 +188,12 @@ function serving (t: Test, open: OpenStore): void {
     const ids: ReservationId[] = []
     for (const task of ['one', 'two', 'three']) ids.push(await submitted(books, [sent, claim(task)]))
     for (const id of ids.toReversed()) await books.repeats.undelivered(id)
-    const all = await Promise.all(Array.from({ length: 50 }, () => books.ledger.reserve(demandOf({ repeat: repeatOf() }))))
-    const told = all.flatMap(one => one.granted || one.lacks !== 'novelty' || one.earlier.kind !== 'task' ? [] : one.earlier.taskId)
+    const all = await Promise.all(
+      Array.from({ length: 50 }, () => books.ledger.reserve(demandOf({ repeat: repeatOf() })))
+    )
+    const told = all.flatMap(one =>
+      one.granted || one.lacks !== 'novelty' || one.earlier.kind !== 'task' ? [] : one.earlier.taskId
+    )
     t.same(told, ['one', 'two', 'three'])
     t.equal(all.filter(({ granted }) => granted).length, 47)
   })
@@ -188,7 +215,10 @@ function serving (t: Test, open: OpenStore): void {
   t.test('submits of others, other submits and those with a key are no repeats, and serve none', async t => {
     const books = await openBooks(t, open)
     const { ledger, repeats } = books
-    const keyed = await submitted(books, [sent, claim('keyed')], { repeat: undefined as never, idempotency: { key: 'key', fingerprint: 'print' } })
+    const keyed = await submitted(books, [sent, claim('keyed')], {
+      repeat: undefined as never,
+      idempotency: { key: 'key', fingerprint: 'print' }
+    })
     await repeats.undelivered(keyed)
     repeats.delivered(keyed)
     t.equal(await repeats.take(subject, repeatOf()), null)
@@ -204,7 +234,9 @@ function bounding (t: Test, open: OpenStore): void {
   t.test('of more than a hundred of one subject the oldest is forgotten, and somebody is told', async t => {
     const books = await openBooks(t, open)
     const { repeats, tidyAll, time } = books
-    for (let index = 0; index < maxRepeats; index++) await submitted(books, [sent, unknown], { repeat: repeatOf(`${index}`) })
+    for (let index = 0; index < maxRepeats; index++) {
+      await submitted(books, [sent, unknown], { repeat: repeatOf(`${index}`) })
+    }
     await submitted(books, [sent, unknown], { subject: 'app:bob' })
     t.same(repeats.crowded(), [])
     time.advance(1)
@@ -212,11 +244,15 @@ function bounding (t: Test, open: OpenStore): void {
     t.same(repeats.crowded(), [subject])
     t.same(repeats.crowded(), [], 'once')
     const gone: number[] = []
-    for (let index = 0; index < maxRepeats; index++) if (await repeats.take(subject, repeatOf(`${index}`)) === null) gone.push(index)
+    for (let index = 0; index < maxRepeats; index++) {
+      if ((await repeats.take(subject, repeatOf(`${index}`))) === null) gone.push(index)
+    }
     t.equal(gone.length, 1)
     time.advance(repeatMs)
     await tidyAll()
-    for (let index = 0; index < maxRepeats; index++) await submitted(books, [sent, unknown], { repeat: repeatOf(`${index}`) })
+    for (let index = 0; index < maxRepeats; index++) {
+      await submitted(books, [sent, unknown], { repeat: repeatOf(`${index}`) })
+    }
     t.same(repeats.crowded(), [], 'those whose time is over take no room')
   })
 }

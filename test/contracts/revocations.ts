@@ -43,15 +43,18 @@ export function revocationsContract (t: Test, openStore: OpenStore, openBeside?:
     t.equal(await it.isRevoked(sessionOf('long')), true)
   })
 
-  t.test('a revocation outlives its session by two days: the clock may be put forward by one, and back again', async t => {
-    const { it, time } = await open(t)
-    await it.revoke('one', time.now() + 1000)
-    await it.revokeSubject('app:bob', time.now(), time.now() + 1000)
-    time.advance(1000 + forgetSlackMs - 1)
-    await it.revoke('other', time.now() + 1000)
-    t.equal(await it.isRevoked(sessionOf('one')), true)
-    t.equal(await it.endedBefore('app:bob') > 0, true)
-  })
+  t.test(
+    'a revocation outlives its session by two days: the clock may be put forward by one, and back again',
+    async t => {
+      const { it, time } = await open(t)
+      await it.revoke('one', time.now() + 1000)
+      await it.revokeSubject('app:bob', time.now(), time.now() + 1000)
+      time.advance(1000 + forgetSlackMs - 1)
+      await it.revoke('other', time.now() + 1000)
+      t.equal(await it.isRevoked(sessionOf('one')), true)
+      t.equal((await it.endedBefore('app:bob')) > 0, true)
+    }
+  )
 
   t.test('ids with odd characters do not mix', async t => {
     const { it, time } = await open(t)
@@ -60,7 +63,9 @@ export function revocationsContract (t: Test, openStore: OpenStore, openBeside?:
       t.equal(await it.isRevoked(sessionOf(id)), false, JSON.stringify(id))
       if (index % 2 === 0) await it.revoke(id, time.now() + 1000)
     }
-    for (const [index, id] of ids.entries()) t.equal(await it.isRevoked(sessionOf(id)), index % 2 === 0, JSON.stringify(id))
+    for (const [index, id] of ids.entries()) {
+      t.equal(await it.isRevoked(sessionOf(id)), index % 2 === 0, JSON.stringify(id))
+    }
   })
   /** Asks with an id that nobody knows. */
   const asker = (it: Revocations) => {
@@ -68,16 +73,27 @@ export function revocationsContract (t: Test, openStore: OpenStore, openBeside?:
     return (subject: string, issuedAt: number) => it.isRevoked({ id: `asked ${++asked}`, subject, issuedAt })
   }
 
-  t.test('all sessions of a subject that were issued by then are revoked, and no later one and nobody else\'s', async t => {
-    const { it, time } = await open(t)
-    const isRevoked = asker(it)
-    const now = time.now()
-    await it.revokeSubject('app:alice', now, now + 1_000_000)
-    for (const [issuedAt, revoked] of [[0, true], [now - 1, true], [now, true], [now + 1, false], [now + 1e9, false]] as const) {
-      t.equal(await isRevoked('app:alice', issuedAt), revoked, String(issuedAt - now))
+  t.test(
+    "all sessions of a subject that were issued by then are revoked, and no later one and nobody else's",
+    async t => {
+      const { it, time } = await open(t)
+      const isRevoked = asker(it)
+      const now = time.now()
+      await it.revokeSubject('app:alice', now, now + 1_000_000)
+      for (const [issuedAt, revoked] of [
+        [0, true],
+        [now - 1, true],
+        [now, true],
+        [now + 1, false],
+        [now + 1e9, false]
+      ] as const) {
+        t.equal(await isRevoked('app:alice', issuedAt), revoked, String(issuedAt - now))
+      }
+      for (const other of ['app:bob', 'app:Alice', 'app:alice ', 'alice', 'guest:alice', '']) {
+        t.equal(await isRevoked(other, 0), false, other)
+      }
     }
-    for (const other of ['app:bob', 'app:Alice', 'app:alice ', 'alice', 'guest:alice', '']) t.equal(await isRevoked(other, 0), false, other)
-  })
+  )
 
   t.test('of several words about a subject the latest instant holds, in whatever order they come', async t => {
     const { it, time } = await open(t)
@@ -89,19 +105,22 @@ export function revocationsContract (t: Test, openStore: OpenStore, openBeside?:
     t.equal(await isRevoked('app:alice', now + 10), false)
   })
 
-  t.test('a word about a subject holds until its sessions would have ended by themselves, whatever else is forgotten', async t => {
-    const { it, time } = await open(t)
-    const isRevoked = asker(it)
-    const now = time.now()
-    await it.revokeSubject('app:alice', now, now + 10_000)
-    await it.revokeSubject('app:bob', now, now + 1_000_000)
-    time.advance(9999)
-    await it.revokeSubject('app:carol', now, now + 1_000_000)
-    t.equal(await isRevoked('app:alice', now), true)
-    time.advance(100_000)
-    await it.revoke('other', time.now() + 1000)
-    t.equal(await isRevoked('app:bob', now), true)
-  })
+  t.test(
+    'a word about a subject holds until its sessions would have ended by themselves, whatever else is forgotten',
+    async t => {
+      const { it, time } = await open(t)
+      const isRevoked = asker(it)
+      const now = time.now()
+      await it.revokeSubject('app:alice', now, now + 10_000)
+      await it.revokeSubject('app:bob', now, now + 1_000_000)
+      time.advance(9999)
+      await it.revokeSubject('app:carol', now, now + 1_000_000)
+      t.equal(await isRevoked('app:alice', now), true)
+      time.advance(100_000)
+      await it.revoke('other', time.now() + 1000)
+      t.equal(await isRevoked('app:bob', now), true)
+    }
+  )
 
   t.test('up to when a subject\'s sessions were ended is known, as nothing is of another', async t => {
     const { it, time } = await open(t)
@@ -147,11 +166,18 @@ export function revocationsContract (t: Test, openStore: OpenStore, openBeside?:
       t.same([await other.isRevoked(zoe(id)), await asker(other)(subject, now)], [true, true], 'there at once')
       time.advance(999)
       t.same([await it.isRevoked(zoe(id)), await isRevoked(subject, now)], [true, true])
-      t.same([await it.isRevoked(zoe('four')), await isRevoked(subject, now + 1), await isRevoked('app:dan', now)], [false, false, false])
+      t.same(
+        [await it.isRevoked(zoe('four')), await isRevoked(subject, now + 1), await isRevoked('app:dan', now)],
+        [false, false, false]
+      )
     }
     await it.revoke('five', now + 1_000_000)
     await it.revokeSubject('app:erin', now, now + 1_000_000)
     time.advance(999)
-    t.same([await other.isRevoked(zoe('five')), await asker(other)('app:erin', now)], [true, true], 'and the other way round')
+    t.same(
+      [await other.isRevoked(zoe('five')), await asker(other)('app:erin', now)],
+      [true, true],
+      'and the other way round'
+    )
   })
 }

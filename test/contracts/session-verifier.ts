@@ -22,7 +22,14 @@ export function sessionVerifierContract (t: Test, open: (time: Clock) => Promise
     const time = clock()
     const { verifier, print, subject } = await open(time)
     const session = await verifier.verify(await print(60))
-    t.match(session, { subject, plan: 'default', models: ['sora-2*'], scopes: ['tasks:read'], issuedAt: time.now(), expiresAt: time.now() + 60_000 })
+    t.match(session, {
+      subject,
+      plan: 'default',
+      models: ['sora-2*'],
+      scopes: ['tasks:read'],
+      issuedAt: time.now(),
+      expiresAt: time.now() + 60_000
+    })
     t.match(session?.id, /^.{8,}$/)
     t.equal(session?.permits('sora-2-pro'), true)
     t.equal(session?.permits('suno'), false)
@@ -65,16 +72,36 @@ export function sessionVerifierContract (t: Test, open: (time: Clock) => Promise
     for (let index = 0; index < token.length; index++) {
       // A and Q differ in the first bits of the six: the last ones of a part may mean nothing (RFC 4648 section 3.5).
       const changed = token.slice(0, index) + (token[index] === 'A' ? 'Q' : 'A') + token.slice(index + 1)
-      const session = await verifier.verify(changed).catch(error => { if (error.code !== 'GW_BAD_SESSION') throw error })
+      const session = await verifier.verify(changed).catch(error => {
+        if (error.code !== 'GW_BAD_SESSION') throw error
+      })
       t.notOk(session, `character ${index}`)
     }
   })
 
   t.test('nothing that is sent makes a verifier do anything but answer', async t => {
     const { verifier } = await open(clock())
-    const odd = ['', ' ', '.', '..', '...', 'null', '{}', '\0', 'ä.ö.ü', '😀', 'e30.e30.', 'e30.e30.e30', 'bnVsbA.bnVsbA.bnVsbA', 'x'.repeat(100_000), '.'.repeat(10_000)]
+    const odd = [
+      '',
+      ' ',
+      '.',
+      '..',
+      '...',
+      'null',
+      '{}',
+      '\0',
+      'ä.ö.ü',
+      '😀',
+      'e30.e30.',
+      'e30.e30.e30',
+      'bnVsbA.bnVsbA.bnVsbA',
+      'x'.repeat(100_000),
+      '.'.repeat(10_000)
+    ]
     for (const credential of odd) {
-      const session = await verifier.verify(credential).catch(error => { if (error.code !== 'GW_BAD_SESSION') throw error })
+      const session = await verifier.verify(credential).catch(error => {
+        if (error.code !== 'GW_BAD_SESSION') throw error
+      })
       t.notOk(session, JSON.stringify(credential.slice(0, 20)))
     }
   })

@@ -8,7 +8,7 @@ export interface TurnsUnderTest {
   /** A turn that nobody has ended is free after this, ms. */
   readonly leaseMs: number
   /** Lets time pass, for both. */
-  pass (ms: number): Promise<void>
+  pass(ms: number): Promise<void>
 }
 
 const last = (text: string): LastStatus => ({ status: 200, contentType: 'application/json', body: Buffer.from(text) })
@@ -17,27 +17,35 @@ const last = (text: string): LastStatus => ({ status: 200, contentType: 'applica
 export function statusTurnsContract (t: Test, open: (t: Test) => Promise<TurnsUnderTest>): void {
   t.test('the first who asks gets the turn, and of many at a time one', async t => {
     const { here, there } = await open(t)
-    const turns = await Promise.all(Array.from({ length: 100 }, (_, index) => (index % 2 ? here : there).acquire('a', 1000)))
+    const turns = await Promise.all(
+      Array.from({ length: 100 }, (_, index) => (index % 2 ? here : there).acquire('a', 1000))
+    )
     t.equal(turns.filter(({ mine }) => mine).length, 1)
-    t.match(turns.filter(({ mine }) => !mine), Array.from({ length: 99 }, () => ({ last: null, nextInMs: 0 })))
+    t.match(
+      turns.filter(({ mine }) => !mine),
+      Array.from({ length: 99 }, () => ({ last: null, nextInMs: 0 }))
+    )
     t.same(await here.acquire('b', 1000), { mine: true }, 'another task is another turn')
   })
 
-  t.test('an answer is everybody\'s for the interval, and then one asks again while others keep the last answer', async t => {
-    const { here, there, pass } = await open(t)
-    await here.acquire('a', 1000)
-    await here.release('a', last('one\0ä'), 1000)
-    for (const turns of [here, there]) {
-      const turn = await turns.acquire('a', 1000)
-      t.match(turn, { mine: false, last: last('one\0ä') })
-      t.ok(!turn.mine && turn.nextInMs > 0 && turn.nextInMs <= 1000)
+  t.test(
+    "an answer is everybody's for the interval, and then one asks again while others keep the last answer",
+    async t => {
+      const { here, there, pass } = await open(t)
+      await here.acquire('a', 1000)
+      await here.release('a', last('one\0ä'), 1000)
+      for (const turns of [here, there]) {
+        const turn = await turns.acquire('a', 1000)
+        t.match(turn, { mine: false, last: last('one\0ä') })
+        t.ok(!turn.mine && turn.nextInMs > 0 && turn.nextInMs <= 1000)
+      }
+      await pass(1000)
+      t.same(await there.acquire('a', 1000), { mine: true })
+      t.match(await here.acquire('a', 1000), { mine: false, last: last('one\0ä'), nextInMs: 0 })
+      await there.release('a', last('two'), 1000)
+      t.match(await here.acquire('a', 1000), { mine: false, last: last('two') })
     }
-    await pass(1000)
-    t.same(await there.acquire('a', 1000), { mine: true })
-    t.match(await here.acquire('a', 1000), { mine: false, last: last('one\0ä'), nextInMs: 0 })
-    await there.release('a', last('two'), 1000)
-    t.match(await here.acquire('a', 1000), { mine: false, last: last('two') })
-  })
+  )
 
   t.test('a turn without an answer is free again at once', async t => {
     const { here, there } = await open(t)
@@ -58,7 +66,9 @@ export function statusTurnsContract (t: Test, open: (t: Test) => Promise<TurnsUn
     await here.acquire('a', 1000)
     t.match(await there.acquire('a', 1000, true), { mine: false }, 'somebody asks')
     await here.release('a', last('one'), 1000)
-    const turns = await Promise.all(Array.from({ length: 20 }, (_, index) => (index % 2 ? here : there).acquire('a', 1000, true)))
+    const turns = await Promise.all(
+      Array.from({ length: 20 }, (_, index) => (index % 2 ? here : there).acquire('a', 1000, true))
+    )
     t.equal(turns.filter(({ mine }) => mine).length, 1)
     await (turns.findIndex(({ mine }) => mine) % 2 ? here : there).release('a', last('two'), 1000)
     t.match(await there.acquire('a', 1000, true), { mine: false, last: last('two') })

@@ -11,7 +11,16 @@ export interface EventsUnderTest {
 }
 
 export function taskEvent (more: Partial<TaskEvent> = {}): TaskEvent {
-  return { subject: 'app:alice', taskId: 'a', model: 'sora-2', state: 'pending', isFinal: false, at: 1_768_478_400_000, body: Buffer.from('{}'), ...more }
+  return {
+    subject: 'app:alice',
+    taskId: 'a',
+    model: 'sora-2',
+    state: 'pending',
+    isFinal: false,
+    at: 1_768_478_400_000,
+    body: Buffer.from('{}'),
+    ...more
+  }
 }
 
 /** Every TaskEvents must pass this, whatever is behind it. `open` starts without listeners and ends with its test. */

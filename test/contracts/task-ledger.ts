@@ -3,14 +3,24 @@ import type { ReserveRequest, SessionBudget, Transition } from '../../src/domain
 import { demandOf } from './ledger-balance.ts'
 import { ledgerWalk } from './ledger-walk.ts'
 import {
-  answer, type Fixture, openBooks, type OpenStore, periodStart, type Place, sent, stepTo, terms
+  answer,
+  type Fixture,
+  openBooks,
+  type OpenStore,
+  periodStart,
+  type Place,
+  sent,
+  stepTo,
+  terms
 } from './open-books.ts'
 
 type Open = (t: Test) => Promise<Fixture>
 
 /** Every TaskLedger must pass this, whatever is behind it: each promise of domain/ledger.ts once. */
 export function taskLedgerContract (t: Test, open: OpenStore): void {
-  for (const group of [reserving, budgeting, stepping, settling, sweeping, separating]) group(t, t => openBooks(t, open))
+  for (const group of [reserving, budgeting, stepping, settling, sweeping, separating]) {
+    group(t, t => openBooks(t, open))
+  }
   ledgerWalk(t, open)
 }
 
@@ -20,15 +30,17 @@ function reserving (t: Test, open: Open): void {
     const demand = demandOf({ microcredits: 7, creditLimit: 13 })
     const all = await Promise.all(Array.from({ length: 200 }, () => ledger.reserve(demand)))
     t.equal(all.filter(({ granted }) => granted).length, 1)
-    t.same(new Set(all.map(one => one.granted ? '' : one.lacks)), new Set(['', 'credits']))
+    t.same(new Set(all.map(one => (one.granted ? '' : one.lacks))), new Set(['', 'credits']))
     t.equal(await creditsUsed(), 7)
   })
 
   t.test('with a slot for one, one of 200 parallel reservations is granted, and the others cost nothing', async t => {
     const { ledger, creditsUsed, slotsUsed } = await open(t)
-    const all = await Promise.all(Array.from({ length: 200 }, () => ledger.reserve(demandOf({ microcredits: 1, taskLimit: 1 }))))
+    const all = await Promise.all(
+      Array.from({ length: 200 }, () => ledger.reserve(demandOf({ microcredits: 1, taskLimit: 1 })))
+    )
     t.equal(all.filter(({ granted }) => granted).length, 1)
-    t.same(new Set(all.map(one => one.granted ? '' : one.lacks)), new Set(['', 'slot']))
+    t.same(new Set(all.map(one => (one.granted ? '' : one.lacks))), new Set(['', 'slot']))
     t.equal(await creditsUsed(), 1)
     t.equal(await slotsUsed(), 1)
   })
@@ -38,7 +50,11 @@ function reserving (t: Test, open: Open): void {
     t.match(await ledger.reserve(demandOf({ microcredits: 11, creditLimit: 10 })), { granted: false, lacks: 'credits' })
     t.match(await ledger.reserve(demandOf({ microcredits: 10, creditLimit: 10 })), { granted: true })
     t.match(await ledger.reserve(demandOf({ microcredits: 1, creditLimit: 10 })), { granted: false, lacks: 'credits' })
-    t.match(await ledger.reserve(demandOf({ microcredits: 0, creditLimit: 10 })), { granted: true }, 'what costs nothing still fits')
+    t.match(
+      await ledger.reserve(demandOf({ microcredits: 0, creditLimit: 10 })),
+      { granted: true },
+      'what costs nothing still fits'
+    )
     t.equal(await creditsUsed(), 10)
   })
 
@@ -47,25 +63,34 @@ function reserving (t: Test, open: Open): void {
     const demand = demandOf({ microcredits: 1e12, creditLimit: null })
     for (let count = 0; count < 3; count++) t.match(await ledger.reserve(demand), { granted: true })
     t.equal(await creditsUsed(), 3e12)
-    t.match(await ledger.reserve({ ...demand, creditLimit: 2e12 }), { granted: false, lacks: 'credits' }, 'a plan may be changed')
+    t.match(
+      await ledger.reserve({ ...demand, creditLimit: 2e12 }),
+      { granted: false, lacks: 'credits' },
+      'a plan may be changed'
+    )
   })
 
-  t.test('a number belongs to one reservation for good, so a late step of one that is gone meets nobody else', async t => {
-    const { ledger, at, slotsUsed } = await open(t)
-    const gone = await at('released')
-    const next = await at('reserved')
-    t.not(gone, next)
-    for (const to of ['sent', 'claimed', 'unknown', 'released'] as const) {
-      t.equal(await ledger.advance(gone, stepTo(to, 'stray')), false, to)
+  t.test(
+    'a number belongs to one reservation for good, so a late step of one that is gone meets nobody else',
+    async t => {
+      const { ledger, at, slotsUsed } = await open(t)
+      const gone = await at('released')
+      const next = await at('reserved')
+      t.not(gone, next)
+      for (const to of ['sent', 'claimed', 'unknown', 'released'] as const) {
+        t.equal(await ledger.advance(gone, stepTo(to, 'stray')), false, to)
+      }
+      t.equal(await slotsUsed(), 1)
+      t.equal(await ledger.advance(next, sent), true)
     }
-    t.equal(await slotsUsed(), 1)
-    t.equal(await ledger.advance(next, sent), true)
-  })
+  )
 }
 
 /** A session's own limits: those that are given, and no others. */
 function budget (more: Partial<SessionBudget> = {}) {
-  return { session: { id: 'session', uses: null, creditLimit: null, expiresAt: periodStart + 90 * 86_400_000, ...more } }
+  return {
+    session: { id: 'session', uses: null, creditLimit: null, expiresAt: periodStart + 90 * 86_400_000, ...more }
+  }
 }
 
 function budgeting (t: Test, open: Open): void {
@@ -73,60 +98,89 @@ function budgeting (t: Test, open: Open): void {
 
   t.test('of 50 parallel reservations of a single-use session one is granted, and the others cost nothing', async t => {
     const books = await open(t)
-    const all = await Promise.all(Array.from({ length: 50 }, () => books.ledger.reserve(demandOf({ microcredits: 3, ...budget({ uses: 1 }) }))))
+    const all = await Promise.all(
+      Array.from({ length: 50 }, () => books.ledger.reserve(demandOf({ microcredits: 3, ...budget({ uses: 1 }) })))
+    )
     t.equal(all.filter(({ granted }) => granted).length, 1)
-    t.same(new Set(all.map(one => one.granted ? '' : one.lacks)), new Set(['', 'uses']))
+    t.same(new Set(all.map(one => (one.granted ? '' : one.lacks))), new Set(['', 'uses']))
     t.equal(await books.creditsUsed(), 3)
     t.equal(await books.slotsUsed(), 1)
     t.same(await spentBy(books), { uses: 1, microcredits: 3 })
   })
 
-  t.test('with a session\'s credits for one, one of 50 parallel reservations is granted, whatever its subject has left', async t => {
-    const books = await open(t)
-    await books.accounts.grant({ subject: 'app:alice', microcredits: 1000 })
-    const demand = demandOf({ microcredits: 7, ...budget({ creditLimit: 13 }) })
-    const all = await Promise.all(Array.from({ length: 50 }, () => books.ledger.reserve(demand)))
-    t.same(new Set(all.map(one => one.granted ? '' : one.lacks)), new Set(['', 'credits']))
-    t.same(await spentBy(books), { uses: 1, microcredits: 7 })
-    t.match(await books.ledger.reserve({ ...demand, microcredits: 6 }), { granted: true }, 'to the last one')
-    t.match(await books.ledger.reserve({ ...demand, microcredits: 0 }), { granted: true }, 'what costs nothing still fits')
-    t.match(await books.ledger.reserve({ ...demand, microcredits: 1 }), { granted: false, lacks: 'credits' })
-  })
+  t.test(
+    "with a session's credits for one, one of 50 parallel reservations is granted, whatever its subject has left",
+    async t => {
+      const books = await open(t)
+      await books.accounts.grant({ subject: 'app:alice', microcredits: 1000 })
+      const demand = demandOf({ microcredits: 7, ...budget({ creditLimit: 13 }) })
+      const all = await Promise.all(Array.from({ length: 50 }, () => books.ledger.reserve(demand)))
+      t.same(new Set(all.map(one => (one.granted ? '' : one.lacks))), new Set(['', 'credits']))
+      t.same(await spentBy(books), { uses: 1, microcredits: 7 })
+      t.match(await books.ledger.reserve({ ...demand, microcredits: 6 }), { granted: true }, 'to the last one')
+      t.match(
+        await books.ledger.reserve({ ...demand, microcredits: 0 }),
+        { granted: true },
+        'what costs nothing still fits'
+      )
+      t.match(await books.ledger.reserve({ ...demand, microcredits: 1 }), { granted: false, lacks: 'credits' })
+    }
+  )
 
   t.test('what lacks several things is told of them in one order', async t => {
     const { ledger } = await open(t)
     const idempotency = { key: 'key', fingerprint: 'print' }
-    const lacking = demandOf({ microcredits: 2, taskLimit: 1, creditLimit: 3, ...budget({ uses: 1, creditLimit: 3 }), idempotency })
+    const lacking = demandOf({
+      microcredits: 2,
+      taskLimit: 1,
+      creditLimit: 3,
+      ...budget({ uses: 1, creditLimit: 3 }),
+      idempotency
+    })
     await ledger.reserve(lacking)
     const { idempotency: _, ...another } = lacking
     t.match(await ledger.reserve(lacking), { lacks: 'novelty' })
     t.match(await ledger.reserve(another), { lacks: 'slot' })
     t.match(await ledger.reserve({ ...another, taskLimit: 9 }), { lacks: 'uses' })
-    t.match(await ledger.reserve({ ...another, taskLimit: 9, ...budget({ uses: 2, creditLimit: 9 }) }), { lacks: 'credits' })
-    t.match(await ledger.reserve({ ...another, taskLimit: 9, creditLimit: 9, ...budget({ uses: 2, creditLimit: 3 }) }), { lacks: 'credits' })
+    t.match(await ledger.reserve({ ...another, taskLimit: 9, ...budget({ uses: 2, creditLimit: 9 }) }), {
+      lacks: 'credits'
+    })
+    t.match(
+      await ledger.reserve({ ...another, taskLimit: 9, creditLimit: 9, ...budget({ uses: 2, creditLimit: 3 }) }),
+      { lacks: 'credits' }
+    )
   })
 
-  t.test('a session has its use and its credits again when nothing came of them, and its credits when they are refunded', async t => {
-    const books = await open(t)
-    const { ledger, records, at, time } = books
-    const demand = { microcredits: 5, ...budget({ uses: 1, creditLimit: 5 }) }
-    await at('released', demand)
-    const held = await at('reserved', demand)
-    t.equal(await ledger.advance(held, { to: 'released' }), true)
-    const refused = await at('sent', demand)
-    t.equal(await ledger.advance(refused, { to: 'released', answer: { status: 400, contentType: 'application/json', body: answer } }), true)
-    await at('reserved', demand)
-    time.advance(terms.reservedMs)
-    await ledger.sweep()
-    const unknown = await at('unknown', demand)
-    t.same(await spentBy(books), { uses: 1, microcredits: 5 }, 'kept while nobody knows')
-    t.equal(await records.release(unknown), true)
-    t.same(await spentBy(books), { uses: 0, microcredits: 0 })
-    await at('claimed', demand)
-    await ledger.settle({ taskId: 'task', state: 'failed', answer })
-    t.same(await spentBy(books), { uses: 1, microcredits: 0 }, 'a failed task was a use')
-    t.match(await ledger.reserve(demandOf(demand)), { lacks: 'uses' })
-  })
+  t.test(
+    'a session has its use and its credits again when nothing came of them, and its credits when they are refunded',
+    async t => {
+      const books = await open(t)
+      const { ledger, records, at, time } = books
+      const demand = { microcredits: 5, ...budget({ uses: 1, creditLimit: 5 }) }
+      await at('released', demand)
+      const held = await at('reserved', demand)
+      t.equal(await ledger.advance(held, { to: 'released' }), true)
+      const refused = await at('sent', demand)
+      t.equal(
+        await ledger.advance(refused, {
+          to: 'released',
+          answer: { status: 400, contentType: 'application/json', body: answer }
+        }),
+        true
+      )
+      await at('reserved', demand)
+      time.advance(terms.reservedMs)
+      await ledger.sweep()
+      const unknown = await at('unknown', demand)
+      t.same(await spentBy(books), { uses: 1, microcredits: 5 }, 'kept while nobody knows')
+      t.equal(await records.release(unknown), true)
+      t.same(await spentBy(books), { uses: 0, microcredits: 0 })
+      await at('claimed', demand)
+      await ledger.settle({ taskId: 'task', state: 'failed', answer })
+      t.same(await spentBy(books), { uses: 1, microcredits: 0 }, 'a failed task was a use')
+      t.match(await ledger.reserve(demandOf(demand)), { lacks: 'uses' })
+    }
+  )
 
   t.test('what is not refunded to the subject is not refunded to the session', async t => {
     const books = await open(t)
@@ -144,7 +198,11 @@ function budgeting (t: Test, open: Open): void {
     const books = await open(t)
     await books.at('claimed', { microcredits: 5, ...budget({ uses: 2 }) }, 'today')
     books.time.advance(86_400_000)
-    await books.at('claimed', { microcredits: 5, periodStart: periodStart + 86_400_000, ...budget({ uses: 2 }) }, 'tomorrow')
+    await books.at(
+      'claimed',
+      { microcredits: 5, periodStart: periodStart + 86_400_000, ...budget({ uses: 2 }) },
+      'tomorrow'
+    )
     t.match(await books.ledger.reserve(demandOf(budget({ uses: 2 }))), { lacks: 'uses' })
     t.match(await books.ledger.reserve(demandOf(budget({ id: 'Session', uses: 2 }))), { granted: true })
     t.match(await books.ledger.reserve(demandOf()), { granted: true }, 'and its subject has sessions without limits')
@@ -153,16 +211,19 @@ function budgeting (t: Test, open: Open): void {
     t.same(await spentBy(books, 'session', 'app:bob'), { uses: 0, microcredits: 0 })
   })
 
-  t.test('what a session has taken is known when the clock is put a day and an hour ahead, and is right again', async t => {
-    const books = await open(t)
-    const demand = { microcredits: 5, ...budget({ uses: 1, expiresAt: books.time.now() + 3_600_000 }) }
-    await books.at('claimed', demand)
-    books.time.step(25 * 3_600_000)
-    await books.tidyAll()
-    books.time.step(-25 * 3_600_000)
-    t.same(await books.ledger.reserve(demandOf(demand)), { granted: false, lacks: 'uses' })
-    t.same(await spentBy(books), { uses: 1, microcredits: 5 })
-  })
+  t.test(
+    'what a session has taken is known when the clock is put a day and an hour ahead, and is right again',
+    async t => {
+      const books = await open(t)
+      const demand = { microcredits: 5, ...budget({ uses: 1, expiresAt: books.time.now() + 3_600_000 }) }
+      await books.at('claimed', demand)
+      books.time.step(25 * 3_600_000)
+      await books.tidyAll()
+      books.time.step(-25 * 3_600_000)
+      t.same(await books.ledger.reserve(demandOf(demand)), { granted: false, lacks: 'uses' })
+      t.same(await spentBy(books), { uses: 1, microcredits: 5 })
+    }
+  )
 
   t.test('what comes back after its session has ended and was forgotten goes to its subject', async t => {
     const books = await open(t)
@@ -189,23 +250,28 @@ function stepping (t: Test, open: Open): void {
   for (const place of Object.keys(openSteps) as Place[]) {
     for (const to of ['sent', 'claimed', 'released', 'unknown'] as const) {
       const isOpen = openSteps[place].includes(to)
-      t.test(`${to} is ${isOpen ? 'open' : 'not open'} to a reservation that is ${place}, and once more changes nothing`, async t => {
-        const { ledger, at, creditsUsed, slotsUsed } = await open(t)
-        const id = await at(place, { microcredits: 5 })
-        const state = async () => [await creditsUsed(), await slotsUsed(), await ledger.taskOf('task')]
-        const before = await state()
-        t.equal(await ledger.advance(id, stepTo(to, 'task')), isOpen)
-        const after = await state()
-        if (!isOpen) t.same(after, before)
-        await ledger.advance(id, stepTo(to, 'task'))
-        t.same(await state(), after)
-      })
+      t.test(
+        `${to} is ${isOpen ? 'open' : 'not open'} to a reservation that is ${place}, and once more changes nothing`,
+        async t => {
+          const { ledger, at, creditsUsed, slotsUsed } = await open(t)
+          const id = await at(place, { microcredits: 5 })
+          const state = async () => [await creditsUsed(), await slotsUsed(), await ledger.taskOf('task')]
+          const before = await state()
+          t.equal(await ledger.advance(id, stepTo(to, 'task')), isOpen)
+          const after = await state()
+          if (!isOpen) t.same(after, before)
+          await ledger.advance(id, stepTo(to, 'task'))
+          t.same(await state(), after)
+        }
+      )
     }
   }
 
   t.test('a step of a reservation that never was is not open', async t => {
     const { ledger } = await open(t)
-    for (const to of ['sent', 'claimed', 'released', 'unknown'] as const) t.equal(await ledger.advance('4711', stepTo(to, 'task')), false)
+    for (const to of ['sent', 'claimed', 'released', 'unknown'] as const) {
+      t.equal(await ledger.advance('4711', stepTo(to, 'task')), false)
+    }
   })
 
   t.test('a task belongs to whoever claimed it first', async t => {
@@ -266,9 +332,19 @@ function stepping (t: Test, open: Open): void {
     const { ledger, at, time } = await open(t)
     await at('claimed', { subject: 'app:alice', operation: 'batch', model: 'sora-2', microcredits: 5 }, 'one')
     t.same(await ledger.taskOf('one'), {
-      taskId: 'one', subject: 'app:alice', operation: 'batch', model: 'sora-2', keyId: 'key-1', stage: 'claimed', microcredits: 5, createdAt: time.now(), finalAnswer: null
+      taskId: 'one',
+      subject: 'app:alice',
+      operation: 'batch',
+      model: 'sora-2',
+      keyId: 'key-1',
+      stage: 'claimed',
+      microcredits: 5,
+      createdAt: time.now(),
+      finalAnswer: null
     })
-    for (const stranger of ['', 'One', 'one ', 'o%', 'one\0', '1']) t.equal(await ledger.taskOf(stranger), null, JSON.stringify(stranger))
+    for (const stranger of ['', 'One', 'one ', 'o%', 'one\0', '1']) {
+      t.equal(await ledger.taskOf(stranger), null, JSON.stringify(stranger))
+    }
   })
 }
 
@@ -277,7 +353,12 @@ function settling (t: Test, open: Open): void {
     const { ledger, at, creditsUsed, slotsUsed } = await open(t)
     await at('claimed', { microcredits: 5 })
     const endings = Array.from({ length: 50 }, (_, index) =>
-      ledger.settle({ taskId: 'task', state: index % 2 === 0 ? 'failed' : 'success', answer: Buffer.from(`answer ${index}`) }))
+      ledger.settle({
+        taskId: 'task',
+        state: index % 2 === 0 ? 'failed' : 'success',
+        answer: Buffer.from(`answer ${index}`)
+      })
+    )
     t.same(await Promise.all(endings), [true, ...Array.from({ length: 49 }, () => false)])
     const task = await ledger.taskOf('task')
     t.equal(task?.stage, 'settled')
@@ -384,7 +465,10 @@ function sweeping (t: Test, open: Open): void {
     const { ledger, records, at, creditsUsed, slotsUsed } = await open(t)
     await at('claimed', { microcredits: 5 })
     t.equal(await ledger.giveUp('another'), false)
-    t.same(await Promise.all(Array.from({ length: 20 }, () => ledger.giveUp('task'))), [true, ...Array.from({ length: 19 }, () => false)])
+    t.same(await Promise.all(Array.from({ length: 20 }, () => ledger.giveUp('task'))), [
+      true,
+      ...Array.from({ length: 19 }, () => false)
+    ])
     t.same([await creditsUsed(), await slotsUsed()], [5, 0])
     t.match(await ledger.taskOf('task'), { stage: 'unknown', finalAnswer: null })
     t.match((await records.unknowns({ cursor: null, limit: 9 })).items, [{ taskId: 'task' }])
@@ -422,8 +506,33 @@ function sweeping (t: Test, open: Open): void {
 function separating (t: Test, open: Open): void {
   t.test('subjects that look alike or are odd do not mix', async t => {
     const { ledger, at, creditsUsed, slotsUsed } = await open(t)
-    const subjects = ['app:a', 'app:A', 'app:a ', 'app:ä', 'app:a\u0308', "app:a'; DROP TABLE tasks; --", 'app:%', 'app:_', 'app:"', 'app:{a}',
-      'app:a:b', 'app:*', 'app:[a-z]', 'app:\\', 'app:😀', 'app:\u200ba', 'app:ſ', 'app:s', 'app:0', 'app:00', 'guest:a', '', ' ', 'NULL', 'app:' + 'x'.repeat(156)]
+    const subjects = [
+      'app:a',
+      'app:A',
+      'app:a ',
+      'app:ä',
+      'app:a\u0308',
+      "app:a'; DROP TABLE tasks; --",
+      'app:%',
+      'app:_',
+      'app:"',
+      'app:{a}',
+      'app:a:b',
+      'app:*',
+      'app:[a-z]',
+      'app:\\',
+      'app:😀',
+      'app:\u200ba',
+      'app:ſ',
+      'app:s',
+      'app:0',
+      'app:00',
+      'guest:a',
+      '',
+      ' ',
+      'NULL',
+      'app:' + 'x'.repeat(156)
+    ]
     for (const [index, subject] of subjects.entries()) {
       await at('claimed', { subject, microcredits: index + 1 }, `task of ${subject}`)
     }

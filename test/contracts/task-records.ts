@@ -13,7 +13,11 @@ export function taskRecordsContract (t: Test, open: OpenStore): void {
   for (const group of [listing, ending, releasing, summing, retaining]) group(t, open)
 }
 
-async function allPages (read: (page: PageRequest) => Promise<Page<TaskRecord>>, limit: number, between = async () => {}): Promise<TaskRecord[]> {
+async function allPages (
+  read: (page: PageRequest) => Promise<Page<TaskRecord>>,
+  limit: number,
+  between = async () => {}
+): Promise<TaskRecord[]> {
   const found: TaskRecord[] = []
   for await (const { items } of pagesOf(cursor => read({ cursor, limit }))) {
     if (items.length > limit) throw new Error('a page is too long')
@@ -47,9 +51,17 @@ function listing (t: Test, open: OpenStore): void {
     const failed = { ...claimed, stage: 'settled', state: 'failed', refunded: true, endedAt: createdAt + 1000 }
     t.same(await records.tasksOf(subject, all), { items: [failed], next: null })
     const lost = await at('unknown')
-    t.match((await records.tasksOf(subject, all)).items, [{ id: lost, taskId: null, stage: 'unknown', state: null, endedAt: createdAt + 1000 }, failed])
+    t.match((await records.tasksOf(subject, all)).items, [
+      { id: lost, taskId: null, stage: 'unknown', state: null, endedAt: createdAt + 1000 },
+      failed
+    ])
     await at('settled', {}, 'two')
-    t.match((await records.tasksOf(subject, all)).items[0], { taskId: 'two', stage: 'settled', state: 'success', refunded: false })
+    t.match((await records.tasksOf(subject, all)).items[0], {
+      taskId: 'two',
+      stage: 'settled',
+      state: 'success',
+      refunded: false
+    })
   })
 
   t.test('a list has what was claimed or is unknown, once, and nothing that may be nothing yet', async t => {
@@ -59,11 +71,16 @@ function listing (t: Test, open: OpenStore): void {
       time.advance(1)
     }
     await at('claimed', { subject: 'app:bob' }, 'of bob')
-    const listed = async () => (await records.tasksOf(subject, all)).items.map(({ taskId, stage }) => `${taskId} ${stage}`)
+    const listed = async () =>
+      (await records.tasksOf(subject, all)).items.map(({ taskId, stage }) => `${taskId} ${stage}`)
     t.same(await listed(), ['null unknown', 'settled settled', 'claimed claimed'])
     time.advance(terms.giveUpMs)
     await ledger.sweep()
-    t.same(await listed(), ['null unknown', 'settled settled', 'claimed unknown', 'null unknown'], 'what was sent is unknown, too')
+    t.same(
+      await listed(),
+      ['null unknown', 'settled settled', 'claimed unknown', 'null unknown'],
+      'what was sent is unknown, too'
+    )
     t.same((await records.tasksOf('app:carol', all)).items, [])
   })
 
@@ -74,9 +91,22 @@ function listing (t: Test, open: OpenStore): void {
       time.advance(1)
     }
     let count = 0
-    const found = await allPages(page => records.tasksOf(subject, page), 3, async () => { await at('claimed', {}, `new ${count++}`) })
-    t.same(found.map(({ taskId }) => taskId), Array.from({ length: 10 }, (_, index) => `task ${9 - index}`))
-    t.equal((await records.tasksOf(subject, { cursor: null, limit: count + 10 })).next, null, 'a page that is just full is the last')
+    const found = await allPages(
+      page => records.tasksOf(subject, page),
+      3,
+      async () => {
+        await at('claimed', {}, `new ${count++}`)
+      }
+    )
+    t.same(
+      found.map(({ taskId }) => taskId),
+      Array.from({ length: 10 }, (_, index) => `task ${9 - index}`)
+    )
+    t.equal(
+      (await records.tasksOf(subject, { cursor: null, limit: count + 10 })).next,
+      null,
+      'a page that is just full is the last'
+    )
   })
 }
 
@@ -103,10 +133,18 @@ function ending (t: Test, open: OpenStore): void {
     t.same(late.map(({ endedAt }) => endedAt), later.map(() => begin + 5000))
     for (const limit of [1, 2, 5, 12]) {
       const found = []
-      for (let page = await records.endsOf(subject, first, limit); page.length > 0; page = await records.endsOf(subject, page.at(-1)!, limit)) found.push(...page)
+      for (
+        let page = await records.endsOf(subject, first, limit);
+        page.length > 0;
+        page = await records.endsOf(subject, page.at(-1)!, limit)
+      ) { found.push(...page) }
       t.same(found, whole, `by ${limit}`)
     }
-    t.same(await records.endsOf(subject, { endedAt: begin + 5000, taskId: '' }, 100), late, 'those at that very time too')
+    t.same(
+      await records.endsOf(subject, { endedAt: begin + 5000, taskId: '' }, 100),
+      late,
+      'those at that very time too'
+    )
     t.same(await records.endsOf(subject, { endedAt: begin + 5001, taskId: '' }, 100), [])
     t.same(await records.endsOf('app:carol', first, 100), [])
   })
@@ -118,7 +156,12 @@ function ending (t: Test, open: OpenStore): void {
     await at('settled', {}, 'a moment ago')
     time.advance(2000)
     await at('settled', {}, 'now')
-    t.same((await records.endsOf(subject, { endedAt: time.now() - endsKeptMs, taskId: '' }, 100)).map(({ taskId }) => taskId), ['a moment ago', 'now'])
+    t.same(
+      (await records.endsOf(subject, { endedAt: time.now() - endsKeptMs, taskId: '' }, 100)).map(
+        ({ taskId }) => taskId
+      ),
+      ['a moment ago', 'now']
+    )
   })
 }
 
@@ -162,26 +205,31 @@ function releasing (t: Test, open: OpenStore): void {
   t.test('a name that no reservation has is not let go', async t => {
     const { records, at } = await openBooks(t, open)
     await at('unknown')
-    for (const name of ['', '0', '-1', '1e0', ' 1', 'x', '*', '9'.repeat(30), "1' OR '1"]) t.equal(await records.release(name), false, name)
+    for (const name of ['', '0', '-1', '1e0', ' 1', 'x', '*', '9'.repeat(30), "1' OR '1"]) {
+      t.equal(await records.release(name), false, name)
+    }
     t.equal((await records.unknowns(all)).items.length, 1)
   })
 
-  t.test('what was let go and is found after all has its owner and slot, costs nothing, and is not refunded again', async t => {
-    const { records, ledger, accounts, at, time } = await openBooks(t, open)
-    await at('claimed', { microcredits: 3 }, 'another')
-    const [late, swept] = [await at('unknown', { microcredits: 5 }), await at('unknown', { microcredits: 7 })]
-    for (const id of [late, swept]) await records.release(id)
-    await ledger.advance(late, { to: 'claimed', taskId: 'late' })
-    await ledger.advance(swept, { to: 'claimed', taskId: 'swept' })
-    t.match(await ledger.taskOf('late'), { subject, stage: 'claimed' })
-    t.same(await accounts.balanceOf(subject, periodStart), { used: 3, granted: 0, unfinished: 3 })
-    t.equal(await ledger.settle({ taskId: 'late', state: 'failed', answer }), true)
-    t.same(await accounts.balanceOf(subject, periodStart), { used: 3, granted: 0, unfinished: 2 })
-    time.advance(terms.giveUpMs)
-    await ledger.sweep()
-    t.equal(await records.release(swept), false, 'it is unknown again, and was let go before')
-    t.match(await accounts.balanceOf(subject, periodStart), { used: 3 })
-  })
+  t.test(
+    'what was let go and is found after all has its owner and slot, costs nothing, and is not refunded again',
+    async t => {
+      const { records, ledger, accounts, at, time } = await openBooks(t, open)
+      await at('claimed', { microcredits: 3 }, 'another')
+      const [late, swept] = [await at('unknown', { microcredits: 5 }), await at('unknown', { microcredits: 7 })]
+      for (const id of [late, swept]) await records.release(id)
+      await ledger.advance(late, { to: 'claimed', taskId: 'late' })
+      await ledger.advance(swept, { to: 'claimed', taskId: 'swept' })
+      t.match(await ledger.taskOf('late'), { subject, stage: 'claimed' })
+      t.same(await accounts.balanceOf(subject, periodStart), { used: 3, granted: 0, unfinished: 3 })
+      t.equal(await ledger.settle({ taskId: 'late', state: 'failed', answer }), true)
+      t.same(await accounts.balanceOf(subject, periodStart), { used: 3, granted: 0, unfinished: 2 })
+      time.advance(terms.giveUpMs)
+      await ledger.sweep()
+      t.equal(await records.release(swept), false, 'it is unknown again, and was let go before')
+      t.match(await accounts.balanceOf(subject, periodStart), { used: 3 })
+    }
+  )
 
   t.test('what the operator lets go is no refund of the period', async t => {
     const { records, ledger, at, creditsUsed } = await openBooks(t, open, { refundsPerPeriod: 1 })
@@ -196,7 +244,9 @@ function summing (t: Test, open: OpenStore): void {
   t.test('usage is summed up by day, subject and model, and knows what ended how and what is charged', async t => {
     const { records, ledger, at, time } = await openBooks(t, open, { refundsPerPeriod: 1 })
     const [bob, suno] = [{ subject: 'app:bob' }, { model: 'suno' }]
-    for (const place of ['settled', 'claimed', 'unknown', 'sent', 'reserved', 'released'] as const) await at(place, { microcredits: 5 }, place)
+    for (const place of ['settled', 'claimed', 'unknown', 'sent', 'reserved', 'released'] as const) {
+      await at(place, { microcredits: 5 }, place)
+    }
     await at('settled', { ...suno, microcredits: 100 }, 'suno')
     for (const taskId of ['refunded', 'charged']) {
       await at('claimed', { microcredits: 7 }, taskId)
@@ -210,7 +260,17 @@ function summing (t: Test, open: OpenStore): void {
     const [today, tomorrow] = ['2026-01-15', '2026-01-16']
     const none = { tasks: 0, succeeded: 0, failed: 0, unknown: 0, microcredits: 0 }
     const rows: UsageRow[] = [
-      { ...none, day: today!, subject, model: 'nano-banana', tasks: 5, succeeded: 1, failed: 2, unknown: 1, microcredits: 22 },
+      {
+        ...none,
+        day: today!,
+        subject,
+        model: 'nano-banana',
+        tasks: 5,
+        succeeded: 1,
+        failed: 2,
+        unknown: 1,
+        microcredits: 22
+      },
       { ...none, day: today!, subject, model: 'suno', tasks: 1, succeeded: 1, microcredits: 100 },
       { ...none, day: today!, subject: 'app:bob', model: 'nano-banana', tasks: 1, succeeded: 1, microcredits: 11 },
       { ...none, day: tomorrow!, subject: 'app:bob', model: 'nano-banana', tasks: 2, microcredits: 17 }
@@ -230,7 +290,11 @@ function summing (t: Test, open: OpenStore): void {
     t.same(await records.usage(ever), [{ ...none, unknown: 3, microcredits: 23 }])
     time.advance(dayMs)
     for (const id of [late, swept, late]) await records.release(id)
-    t.same(await records.usage(ever), [{ ...none, unknown: 1, microcredits: 11 }], 'as many as the list of unknown ones has')
+    t.same(
+      await records.usage(ever),
+      [{ ...none, unknown: 1, microcredits: 11 }],
+      'as many as the list of unknown ones has'
+    )
     await ledger.advance(late, { to: 'claimed', taskId: 'late' })
     await ledger.advance(swept, { to: 'claimed', taskId: 'swept' })
     t.same(await records.usage({ from: day, to: day }), [{ ...none, unknown: 1, microcredits: 11 }], 'found')

@@ -27,7 +27,8 @@ export function tokenOf (more: Partial<Token> = {}): Token {
   }
 }
 
-export const invitationOf = (more: Partial<Token> = {}): Token => tokenOf({ isInvitation: true, expiresAt: start + 7 * dayMs, ...more })
+export const invitationOf = (more: Partial<Token> = {}): Token =>
+  tokenOf({ isInvitation: true, expiresAt: start + 7 * dayMs, ...more })
 
 const secretOf = (number: number, issuedAt = start + number): TokenSecret => ({ hash: `hash-${number}`, issuedAt })
 
@@ -40,7 +41,17 @@ export function tokenBookContract (t: Test, open: OpenStore): void {
     await tokens.create(odd)
     t.strictSame(await tokens.find('abcdefghijk'), tokenOf())
     t.strictSame(await tokens.find('b'), odd)
-    for (const id of ['', 'B', 'abcdefghij', 'list', 'count', '%', '{tokens}', "'; DROP TABLE tokens; --", 'x'.repeat(2000)]) {
+    for (const id of [
+      '',
+      'B',
+      'abcdefghij',
+      'list',
+      'count',
+      '%',
+      '{tokens}',
+      "'; DROP TABLE tokens; --",
+      'x'.repeat(2000)
+    ]) {
       t.equal(await tokens.find(id), null, JSON.stringify(id.slice(0, 30)))
       t.equal(await tokens.revoke(id, start), false)
       t.equal(await tokens.rotate(id, secretOf(2), start), null)
@@ -100,7 +111,9 @@ export function tokenBookContract (t: Test, open: OpenStore): void {
   t.test('an invitation is accepted once, by whoever has its hash, and the token lasts from then on', async t => {
     const { tokens } = await openBooks(t, open)
     await tokens.create(invitationOf())
-    for (const wrong of ['', 'hash-2', 'HASH-1', '%']) t.equal(await tokens.accept('abcdefghijk', wrong, secretOf(2)), null, wrong)
+    for (const wrong of ['', 'hash-2', 'HASH-1', '%']) {
+      t.equal(await tokens.accept('abcdefghijk', wrong, secretOf(2)), null, wrong)
+    }
     const accepted = tokenOf({ secret: secretOf(2, start + 500), expiresAt: start + 500 + 90 * dayMs })
     t.strictSame(await tokens.accept('abcdefghijk', 'hash-1', secretOf(2, start + 500)), accepted)
     t.strictSame(await tokens.find('abcdefghijk'), accepted)
@@ -112,7 +125,9 @@ export function tokenBookContract (t: Test, open: OpenStore): void {
   t.test('of many who accept one invitation at once, one does', async t => {
     const { tokens } = await openBooks(t, open)
     await tokens.create(invitationOf())
-    const accepted = await Promise.all(Array.from({ length: 50 }, (_, number) => tokens.accept('abcdefghijk', 'hash-1', secretOf(number + 2))))
+    const accepted = await Promise.all(
+      Array.from({ length: 50 }, (_, number) => tokens.accept('abcdefghijk', 'hash-1', secretOf(number + 2)))
+    )
     const [winner, ...more] = accepted.filter(token => token !== null)
     t.same(more, [])
     t.strictSame(await tokens.find('abcdefghijk'), winner)

@@ -24,7 +24,9 @@ export function unfinishedTasksContract (t: Test, open: OpenStore): void {
       await books.ledger.settle({ taskId: `task ${count}`, state: 'success', answer })
       count += 2
     })
-    for (const taskId of ['task 1', 'task 3', 'task 5', 'task 7', 'task 9', 'task 11']) t.ok(found.includes(taskId), taskId)
+    for (const taskId of ['task 1', 'task 3', 'task 5', 'task 7', 'task 9', 'task 11']) {
+      t.ok(found.includes(taskId), taskId)
+    }
   })
 
   t.test('tasks that are too young are left out', async t => {
@@ -41,7 +43,11 @@ export function unfinishedTasksContract (t: Test, open: OpenStore): void {
 
 /** Their ids, sorted. */
 async function allPages (
-  t: Test, { ledger, unfinished }: Pick<Fixture, 'ledger' | 'unfinished'>, before: number, limit: number, between = async () => {}
+  t: Test,
+  { ledger, unfinished }: Pick<Fixture, 'ledger' | 'unfinished'>,
+  before: number,
+  limit: number,
+  between = async () => {}
 ): Promise<string[]> {
   const found = new Set<string>()
   for await (const { items, next } of pagesOf(cursor => unfinished.page(cursor, before, limit))) {

@@ -4,7 +4,13 @@ import { Secret } from '../../src/domain/secret.ts'
 
 t.test('a secret prints as [secret] wherever something prints it', async t => {
   const secret = new Secret('hunter2')
-  for (const print of [`${secret}`, String(secret), JSON.stringify({ secret }), inspect({ secret }, { showHidden: true, depth: 9 }), inspect(secret)]) {
+  for (const print of [
+    `${secret}`,
+    String(secret),
+    JSON.stringify({ secret }),
+    inspect({ secret }, { showHidden: true, depth: 9 }),
+    inspect(secret)
+  ]) {
     t.match(print, /\[secret\]/)
     t.notMatch(print, /hunter2/)
   }

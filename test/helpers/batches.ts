@@ -1,6 +1,7 @@
 import type { CallOptions, Reply, TestGateway } from './gateway.ts'
 
-export const batchesConfig = 'plans: { default: { requestsPerMinute: 100000, pollsPerMinute: 100000, concurrentTasks: 1000, credits: unlimited } }\n' +
+export const batchesConfig =
+  'plans: { default: { requestsPerMinute: 100000, pollsPerMinute: 100000, concurrentTasks: 1000, credits: unlimited } }\n' +
   'batches: { enabled: true }\nlimits: { addressFailuresPerMinute: 10000 }'
 
 export interface BatchItem { readonly client_item_id: string, readonly idempotency_key: string, readonly input: object }
@@ -9,7 +10,11 @@ let count = 0
 
 /** Items with these prompts, named c0, c1 and so on, with keys that no other test has. */
 export function items (...prompts: readonly string[]): BatchItem[] {
-  return prompts.map((prompt, index) => ({ client_item_id: `c${index}`, idempotency_key: `key-${++count}`, input: { prompt } }))
+  return prompts.map((prompt, index) => ({
+    client_item_id: `c${index}`,
+    idempotency_key: `key-${++count}`,
+    input: { prompt }
+  }))
 }
 
 /** `size` items of no interest. */
@@ -22,11 +27,21 @@ export interface BatchOptions extends CallOptions {
   readonly key?: string
 }
 
-export function submitBatch ({ call }: Pick<TestGateway, 'call'>, token: string, list: readonly object[], { model = 'nano-banana', key, ...more }: BatchOptions = {}): Promise<Reply> {
+export function submitBatch (
+  { call }: Pick<TestGateway, 'call'>,
+  token: string,
+  list: readonly object[],
+  { model = 'nano-banana', key, ...more }: BatchOptions = {}
+): Promise<Reply> {
   const headers = { ...more.headers, ...(key === undefined ? {} : { 'idempotency-key': key }) }
   return call(`/api/v1/generateTask/${model}/batches`, { token, body: { items: list }, ...more, headers })
 }
 
-export function batchStatus ({ call }: Pick<TestGateway, 'call'>, token: string, batchId: string, model = 'nano-banana'): Promise<Reply> {
+export function batchStatus (
+  { call }: Pick<TestGateway, 'call'>,
+  token: string,
+  batchId: string,
+  model = 'nano-banana'
+): Promise<Reply> {
   return call(`/api/v1/generateTask/${model}/batches/${encodeURIComponent(batchId)}`, { token })
 }

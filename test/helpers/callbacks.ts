@@ -3,7 +3,8 @@ import { crankedGateway } from './cranked-gateway.ts'
 import type { TestGatewayOptions } from './gateway.ts'
 import { until } from './until.ts'
 
-const roomy = 'plans: { default: { requestsPerMinute: 100000, pollsPerMinute: 100000, concurrentTasks: 1000, credits: unlimited } }'
+const roomy =
+  'plans: { default: { requestsPerMinute: 100000, pollsPerMinute: 100000, concurrentTasks: 1000, credits: unlimited } }'
 const publicUrl = 'https://gateway.example'
 
 /** A gateway whose upstream announces the end of each task. `config` is what the file has beside that. */

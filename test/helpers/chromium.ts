@@ -37,8 +37,16 @@ export async function chromium (t: Test, { flags = [], hosts = {} }: ChromiumOpt
   return browser
 }
 
-/** Opens a page with cookies and storage of its own, which are gone with its test. Options such as `ignoreHTTPSErrors` are Playwright's. */
-export async function openPage (t: Test, browser: Browser, url: string, options: BrowserContextOptions = {}): Promise<WatchedPage> {
+/**
+ * Opens a page with cookies and storage of its own, which are gone with its test. Options such as `ignoreHTTPSErrors`
+ * are Playwright's.
+ */
+export async function openPage (
+  t: Test,
+  browser: Browser,
+  url: string,
+  options: BrowserContextOptions = {}
+): Promise<WatchedPage> {
   const context = await browser.newContext(options)
   t.teardown(() => context.close())
   const page = await context.newPage()

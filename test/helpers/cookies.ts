@@ -28,7 +28,11 @@ export function cookieIn ({ headers }: Pick<Reply, 'headers'>): SetCookie | null
 }
 
 /** Swaps a token for a cookie, as a page does that no browser shows. */
-export async function swap ({ call }: Pick<TestGateway, 'call'>, token: string, headers: Readonly<Record<string, string>> = {}): Promise<SetCookie> {
+export async function swap (
+  { call }: Pick<TestGateway, 'call'>,
+  token: string,
+  headers: Readonly<Record<string, string>> = {}
+): Promise<SetCookie> {
   const reply = await call('/gateway/sessions/cookie', { method: 'POST', token, headers })
   const cookie = cookieIn(reply)
   if (reply.status !== 201 || cookie === null) throw new Error(`no cookie: ${reply.text}`)

@@ -10,17 +10,27 @@ import { type ReceivedMessage, type WebhookReceiver, webhookReceiver } from './w
 export interface ShownDelivery {
   readonly webhookId: string | null
   readonly state: string
-  readonly attempts: ReadonlyArray<{ readonly at: string, readonly status: number | null, readonly error: string | null }>
+  readonly attempts: ReadonlyArray<{
+    readonly at: string
+    readonly status: number | null
+    readonly error: string | null
+  }>
   readonly nextAttemptAt: string | null
 }
 
-const plans = 'plans: { default: { requestsPerMinute: 100000, pollsPerMinute: 100000, concurrentTasks: 1000, credits: unlimited } }'
+const plans =
+  'plans: { default: { requestsPerMinute: 100000, pollsPerMinute: 100000, concurrentTasks: 1000, credits: unlimited } }'
 
 /** A gateway whose callers may have the ends of their tasks delivered to a server of their own. */
-export async function deliveringGateway (t: Test, { receiver, ...options }: TestGatewayOptions & { readonly receiver?: WebhookReceiver } = {}) {
-  const server = receiver ?? await webhookReceiver(t)
+export async function deliveringGateway (
+  t: Test,
+  { receiver, ...options }: TestGatewayOptions & { readonly receiver?: WebhookReceiver } = {}
+) {
+  const server = receiver ?? (await webhookReceiver(t))
   const gateway = await crankedGateway(t, {
-    config: `${plans}\ncallbacks: { allowedHosts: [${server.host}, '*.app.test'] }`, webhooks: server.webhooks, ...options
+    config: `${plans}\ncallbacks: { allowedHosts: [${server.host}, '*.app.test'] }`,
+    webhooks: server.webhooks,
+    ...options
   })
   const { submit, call, status, time, gateway: { tidy } } = gateway
 
@@ -50,6 +60,10 @@ export async function deliveringGateway (t: Test, { receiver, ...options }: Test
 /** Whether a message is signed with the secret that this host was given. */
 export function isSigned ({ headers, body }: ReceivedMessage, host: string, secret = sessionSecret): boolean {
   const sentAt = Number(headers['webhook-timestamp']) * 1000
-  const expected = webhookHeaders([webhookSecret(new Secret(secret), host)], { id: String(headers['webhook-id']), sentAt, body })
+  const expected = webhookHeaders([webhookSecret(new Secret(secret), host)], {
+    id: String(headers['webhook-id']),
+    sentAt,
+    body
+  })
   return String(headers['webhook-signature']).split(' ').includes(expected['webhook-signature']!)
 }

@@ -39,7 +39,11 @@ export interface TestEventSource {
   close (): void
 }
 
-export async function openEvents (t: Test, url: string, { token, lastEventId, headers = {} }: EventSourceOptions = {}): Promise<TestEventSource> {
+export async function openEvents (
+  t: Test,
+  url: string,
+  { token, lastEventId, headers = {} }: EventSourceOptions = {}
+): Promise<TestEventSource> {
   const outgoing = request(url, {
     agent: false,
     headers: {
@@ -90,17 +94,28 @@ export async function openEvents (t: Test, url: string, { token, lastEventId, he
   }
 }
 
-/** By the letter of the specification, as far as we use it: a comment has no fields, data of several lines is joined. */
+/**
+ * By the letter of the specification, as far as we use it: a comment has no fields, data of several lines is joined.
+ */
 function eventIn (block: string): HeardEvent | null {
   const fields = block.split('\n').filter(line => !line.startsWith(':')).map(line => /^(\w+): ?(.*)$/s.exec(line)!)
   const valuesOf = (name: string): string[] => fields.flatMap(field => field[1] === name ? [field[2]!] : [])
   const data = valuesOf('data')
   if (data.length === 0) return null
-  return { type: valuesOf('event').at(-1) ?? 'message', id: valuesOf('id').at(-1) ?? '', data: data.join('\n'), at: performance.now() }
+  return {
+    type: valuesOf('event').at(-1) ?? 'message',
+    id: valuesOf('id').at(-1) ?? '',
+    data: data.join('\n'),
+    at: performance.now()
+  }
 }
 
 /** Streams of two sessions: one that a rotation is about to end, and one that goes on. */
-export async function streamsAcross (t: Test, url: string, { old, fresh }: { readonly old: string, readonly fresh: string }) {
+export async function streamsAcross (
+  t: Test,
+  url: string,
+  { old, fresh }: { readonly old: string, readonly fresh: string }
+) {
   const streams = [await openEvents(t, url, { token: old }), await openEvents(t, url, { token: fresh })]
   return {
     /** Both close; only the session that goes on gets another stream. */

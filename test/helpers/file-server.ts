@@ -30,22 +30,38 @@ export async function fileServer (t: Test, serve: ServeFile): Promise<FileServer
 }
 
 /** A whole file with all the headers an honest host has. */
-export function whole (bytes: Buffer | string, contentType = 'image/png', headers: Readonly<Record<string, string>> = {}): ServeFile {
+export function whole (
+  bytes: Buffer | string,
+  contentType = 'image/png',
+  headers: Readonly<Record<string, string>> = {}
+): ServeFile {
   return (_request, response) => {
-    response.writeHead(200, {
-      'content-type': contentType, 'content-length': Buffer.byteLength(bytes), 'accept-ranges': 'bytes', etag: '"one"', 'last-modified': 'Thu, 15 Jan 2026 12:00:00 GMT', ...headers
-    }).end(bytes)
+    response
+      .writeHead(200, {
+        'content-type': contentType,
+        'content-length': Buffer.byteLength(bytes),
+        'accept-ranges': 'bytes',
+        etag: '"one"',
+        'last-modified': 'Thu, 15 Jan 2026 12:00:00 GMT',
+        ...headers
+      })
+      .end(bytes)
   }
 }
 
 /** Megabytes of zeros, as fast as they are taken. `sent` counts what the system has taken off our hands. */
-export function megabytes (count: number, announced = true): { readonly serve: ServeFile, readonly sent: () => number } {
+export function megabytes (
+  count: number, announced = true
+): { readonly serve: ServeFile, readonly sent: () => number } {
   const chunk = Buffer.alloc(64 * 1024)
   let sent = 0
   return {
     sent: () => sent,
     serve (_request, response) {
-      response.writeHead(200, { 'content-type': 'video/mp4', ...(announced ? { 'content-length': count * 2 ** 20 } : {}) })
+      response.writeHead(200, {
+        'content-type': 'video/mp4',
+        ...(announced ? { 'content-length': count * 2 ** 20 } : {})
+      })
       let left = count * 16
       const next = (): void => {
         if (left-- === 0) response.end()
@@ -62,8 +78,16 @@ export async function taskWith (
 ): Promise<string> {
   const { taskId } = (await submit(token)).json.data
   sandbox.next((_request, response) => {
-    const data = { taskId, state, resultJson: typeof resultJson === 'string' ? resultJson : JSON.stringify(resultJson), createTime: time.now(), completeTime: time.now() }
-    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ code: 200, message: 'success', data }))
+    const data = {
+      taskId,
+      state,
+      resultJson: typeof resultJson === 'string' ? resultJson : JSON.stringify(resultJson),
+      createTime: time.now(),
+      completeTime: time.now()
+    }
+    response
+      .writeHead(200, { 'content-type': 'application/json' })
+      .end(JSON.stringify({ code: 200, message: 'success', data }))
   })
   const ended = await status(token, taskId)
   if (ended.json?.data?.state !== state) throw new Error(`the task did not end: ${ended.text}`)

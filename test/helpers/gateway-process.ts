@@ -31,15 +31,30 @@ function withoutSettings (): Record<string, undefined> {
 }
 
 /** Runs a script of ours, which may well end by itself. */
-export function runScript (t: Test, { cwd, env = {}, script = 'src/main.ts', args = [] }: ProcessOptions): GatewayProgram {
+export function runScript (
+  t: Test,
+  { cwd, env = {}, script = 'src/main.ts', args = [] }: ProcessOptions
+): GatewayProgram {
   const program = startProgram(t, ['node', join(root, script), ...args], { cwd, env: { ...withoutSettings(), ...env } })
   t.teardown(async () => {
     program.child.kill('SIGKILL')
     await program.ended // or it may write into the folder that the test takes away
   })
   const said = { stdout: '', stderr: '' }
-  for (const stream of ['stdout', 'stderr'] as const) program.child[stream]!.on('data', text => { said[stream] += text })
-  return { ...program, get stdout () { return said.stdout }, get stderr () { return said.stderr } }
+  for (const stream of ['stdout', 'stderr'] as const) {
+    program.child[stream]!.on('data', text => {
+      said[stream] += text
+    })
+  }
+  return {
+    ...program,
+    get stdout () {
+      return said.stdout
+    },
+    get stderr () {
+      return said.stderr
+    }
+  }
 }
 
 /** All that a gateway needs, over this upstream; the working directory has a gateway.yaml. */

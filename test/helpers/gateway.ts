@@ -51,12 +51,21 @@ export interface TestGateway extends Caller {
   lines (): ReadonlyArray<Record<string, any>>
 }
 
-const roomy = 'plans: { default: { requestsPerMinute: 100000, pollsPerMinute: 100000, concurrentTasks: 1000, credits: unlimited } }'
+const roomy =
+  'plans: { default: { requestsPerMinute: 100000, pollsPerMinute: 100000, concurrentTasks: 1000, credits: unlimited } }'
 
 export async function startGateway (t: Test, options: TestGatewayOptions = {}): Promise<TestGateway> {
   const time = options.time ?? clock()
   const keys = options.keys ?? [apiKey]
-  const sandbox = options.upstream ?? await startSandbox({ keys, now: time.now, taskMs, ...(options.timers && { timers: options.timers }), ...options.sandbox })
+  const sandbox =
+    options.upstream ??
+    (await startSandbox({
+      keys,
+      now: time.now,
+      taskMs,
+      ...(options.timers && { timers: options.timers }),
+      ...options.sandbox
+    }))
   if (options.upstream === undefined) t.teardown(() => sandbox.close())
   const settings = settingsFor(t, sandbox.origin, { ...options, keys })
   const log: Array<Record<string, any>> = []
@@ -86,7 +95,11 @@ export async function startGateway (t: Test, options: TestGatewayOptions = {}): 
 }
 
 /** Settings as an operator would make them: a file and an environment. */
-export function settingsFor (t: Test, baseUrl: string, { config = roomy, models = [], env = {}, keys = [apiKey], store = ':memory:' }: TestGatewayOptions): Settings {
+export function settingsFor (
+  t: Test,
+  baseUrl: string,
+  { config = roomy, models = [], env = {}, keys = [apiKey], store = ':memory:' }: TestGatewayOptions
+): Settings {
   const cwd = t.testdir({ 'gateway.yaml': config, 'models.json': JSON.stringify({ models }) })
   return loadSettings({
     cwd,

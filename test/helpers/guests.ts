@@ -10,7 +10,10 @@ export function guestsOf ({ origin, call, submit }: Pick<TestGateway, 'origin' |
     ({ origin, ...(proof === undefined ? {} : { [proofHeader]: proof }), ...more })
   /** For a new session, or for the next submit of that one. */
   const challengeFor = async (token?: string): Promise<any> => {
-    const reply = token === undefined ? await call('/gateway/sessions/guest/challenge') : await call('/gateway/session/challenge', { token })
+    const reply =
+      token === undefined
+        ? await call('/gateway/sessions/guest/challenge')
+        : await call('/gateway/session/challenge', { token })
     if (reply.status !== 200) throw new Error(`no challenge: ${reply.text}`)
     return reply.json
   }

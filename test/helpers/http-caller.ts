@@ -54,7 +54,11 @@ export function callerOf (origin: string): Caller {
       return json.token
     },
     submit: (token, prompt = 'a red cube', model = 'nano-banana', more = {}) =>
-      call(`/api/v1/generateTask/${model}`, { token, body: { request_type: 'async', input: { mode: 'text-to-image', prompt } }, ...more }),
+      call(`/api/v1/generateTask/${model}`, {
+        token,
+        body: { request_type: 'async', input: { mode: 'text-to-image', prompt } },
+        ...more
+      }),
     status: (token, taskId, model = 'nano-banana', more = {}) =>
       call(`/api/v1/statusTask/${model}?taskId=${encodeURIComponent(taskId)}`, { token, ...more })
   }
@@ -65,6 +69,14 @@ async function replyFrom (response: Response): Promise<Reply> {
   let json
   try {
     json = JSON.parse(text)
-  } catch { /* not JSON: the test looks at the text */ }
-  return { status: response.status, headers: response.headers, text, json, error: response.headers.get('x-gateway-error') }
+  } catch {
+    /* not JSON: the test looks at the text */
+  }
+  return {
+    status: response.status,
+    headers: response.headers,
+    text,
+    json,
+    error: response.headers.get('x-gateway-error')
+  }
 }

@@ -35,7 +35,12 @@ export interface SignOptions {
   readonly header?: Readonly<Record<string, unknown>>
 }
 
-export interface ProviderKey { readonly kid: string, readonly alg: string, readonly privateKey: CryptoKey, readonly jwk: JWK }
+export interface ProviderKey {
+  readonly kid: string
+  readonly alg: string
+  readonly privateKey: CryptoKey
+  readonly jwk: JWK
+}
 
 /** A real server that issues tokens and publishes its keys. It ends with its test. */
 export interface IdentityProvider {
@@ -60,7 +65,9 @@ export async function identityProvider (t: Test, alg = 'ES256'): Promise<Identit
   const server = createServer((request, response) => {
     provider.requests.push(request.url!)
     if (misbehaviour !== undefined) return misbehaviours[misbehaviour](response)
-    const document = request.url!.endsWith('/.well-known/openid-configuration') ? provider.configuration : { keys: provider.published }
+    const document = request.url!.endsWith('/.well-known/openid-configuration')
+      ? provider.configuration
+      : { keys: provider.published }
     response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(document))
   })
   const origin = `http://127.0.0.1:${await httpPort(t, server)}`
@@ -81,7 +88,9 @@ export async function identityProvider (t: Test, alg = 'ES256'): Promise<Identit
       return keys.at(-1)!
     },
     async sign (claims, { key = keys.at(-1)!, header = {} } = {}) {
-      return await new SignJWT({ ...claims }).setProtectedHeader({ alg: key.alg, kid: key.kid, typ: 'JWT', ...header }).sign(key.privateKey)
+      return await new SignJWT({ ...claims })
+        .setProtectedHeader({ alg: key.alg, kid: key.kid, typ: 'JWT', ...header })
+        .sign(key.privateKey)
     }
   }
   await provider.addKey(alg)

@@ -57,7 +57,9 @@ const around = (sites: string): string => `
 export function nginx (t: Test, sites: string, port: number, files: Readonly<Record<string, string>> = {}): Nginx {
   const folder = mkdtempSync(join(tmpdir(), 'gateway-nginx-'))
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
-  for (const [name, text] of Object.entries({ ...files, 'nginx.conf': around(sites) })) writeFileSync(join(folder, name), text)
+  for (const [name, text] of Object.entries({ ...files, 'nginx.conf': around(sites) })) {
+    writeFileSync(join(folder, name), text)
+  }
   const options = ['-p', folder, '-c', 'nginx.conf', '-e', 'error.log']
   return {
     check: () => { execFileSync(nginxPath(), ['-t', ...options], { stdio: 'pipe' }) },
@@ -79,8 +81,16 @@ export async function exampleNginx (t: Test, gateway: string, { page }: ExampleO
     .replace('listen 443 ssl;', `listen 127.0.0.1:${port} ssl;`)
     .replace('/etc/nginx/tls/gateway.example.pem', 'cert.pem')
     .replace('/etc/nginx/tls/gateway.example.key', 'key.pem')
-    .replace('  location / {', `${page === undefined ? '' : '  location = /page { default_type text/html; alias page.html; }\n\n'}  location / {`)
-  return { port, plainPort, cert, ...nginx(t, site, port, { 'cert.pem': cert, 'key.pem': key, 'page.html': page ?? '' }) }
+    .replace(
+      '  location / {',
+      `${page === undefined ? '' : '  location = /page { default_type text/html; alias page.html; }\n\n'}  location / {`
+    )
+  return {
+    port,
+    plainPort,
+    cert,
+    ...nginx(t, site, port, { 'cert.pem': cert, 'key.pem': key, 'page.html': page ?? '' })
+  }
 }
 
 export interface ReplicasNginx extends Nginx {
@@ -90,7 +100,11 @@ export interface ReplicasNginx extends Nginx {
 }
 
 /** The example that compose puts in front of replicas, with these addresses of loopback for theirs, all on one port. */
-export async function replicasNginx (t: Test, replicaPort: number, addresses: readonly string[] = ['127.0.0.1']): Promise<ReplicasNginx> {
+export async function replicasNginx (
+  t: Test,
+  replicaPort: number,
+  addresses: readonly string[] = ['127.0.0.1']
+): Promise<ReplicasNginx> {
   const [port, names] = [await closedPort(), await nameServer(t, addresses)]
   const site = readFileSync(join(examples, 'nginx-replicas.conf'), 'utf8')
     .replace('resolver 127.0.0.11 ', `resolver 127.0.0.1:${names.port} `)

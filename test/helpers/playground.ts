@@ -15,13 +15,18 @@ export const secureOrigin = 'https://gateway.example'
 /** This machine, under a name that browsers trust no more than any other without https. */
 const lanHost = 'gateway.lan'
 const models: readonly Model[] = [
-  { id: 'nano-banana', category: 'image' }, { id: 'sora-2', category: 'video' }, { id: 'suno', category: 'audio' }, { id: 'gpt-5.4', category: 'text' }
+  { id: 'nano-banana', category: 'image' },
+  { id: 'sora-2', category: 'video' },
+  { id: 'suno', category: 'audio' },
+  { id: 'gpt-5.4', category: 'text' }
 ]
 const config = `
 plans: { default: { credits: 100 }, poor: { credits: 1 }, guest: { credits: 5 } }
 prices: { "sora-2*": { credits: 2, per: input.duration, default: 8 }, "*": 1 }
 guests: { enabled: true }`
-/** Beside what the page itself says: a call was refused, one of our headers is for https alone, advice about passwords. */
+/**
+ * Beside what the page itself says: a call was refused, one of our headers is for https alone, advice about passwords.
+ */
 const usual = /^Failed to load resource|^The Cross-Origin-Opener-Policy header has been ignored|^\[DOM\] Password forms/
 
 /** Ends TLS, and leads to whatever port it is told. */
@@ -64,7 +69,13 @@ export async function playgrounds (t: Test) {
       return { ...gateway, lanOrigin: `http://${lanHost}:${port}` }
     },
     async open (t: Test, origin: string, options: BrowserContextOptions = {}) {
-      const settings = { viewport: { width: 1280, height: 960 }, locale: 'en-GB', timezoneId: 'UTC', ignoreHTTPSErrors: true, ...options }
+      const settings = {
+        viewport: { width: 1280, height: 960 },
+        locale: 'en-GB',
+        timezoneId: 'UTC',
+        ignoreHTTPSErrors: true,
+        ...options
+      }
       const { page, requests, complaints } = await openPage(t, browser, `${origin}/`, settings)
       return { page, requests, complaints: () => complaints.filter(complaint => !usual.test(complaint)) }
     }
@@ -91,7 +102,11 @@ export async function generate (page: Page, prompt: string): Promise<void> {
 }
 
 /** Time passes until the page says so of its task. */
-export async function passUntilSaid (page: Page, { passUntil }: Awaited<ReturnType<typeof crankedGateway>>, text: string): Promise<void> {
+export async function passUntilSaid (
+  page: Page,
+  { passUntil }: Awaited<ReturnType<typeof crankedGateway>>,
+  text: string
+): Promise<void> {
   await passUntil(text, async () => (await page.locator('#state').textContent())!.includes(text))
 }
 

@@ -23,7 +23,11 @@ export interface ProgramOptions {
 }
 
 /** Starts a command; `node` is the Node that runs the test. */
-export function startProgram (t: Test, [command, ...args]: readonly [string, ...string[]], { cwd, env = {} }: ProgramOptions): Program {
+export function startProgram (
+  t: Test,
+  [command, ...args]: readonly [string, ...string[]],
+  { cwd, env = {} }: ProgramOptions
+): Program {
   const child = spawn(command === 'node' ? process.execPath : command, args, {
     cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'], detached: true
   })

@@ -57,7 +57,14 @@ export async function listen (server: Server): Promise<number> {
 
 /** A 200 with a body of JSON, as text. */
 export function ok (body: string, ...headers: readonly string[]): string {
-  return ['HTTP/1.1 200 OK', 'content-type: application/json', `content-length: ${Buffer.byteLength(body)}`, ...headers, '', body].join('\r\n')
+  return [
+    'HTTP/1.1 200 OK',
+    'content-type: application/json',
+    `content-length: ${Buffer.byteLength(body)}`,
+    ...headers,
+    '',
+    body
+  ].join('\r\n')
 }
 
 /** Where the first request of a stream ends, or 0 when it is not all there. */

@@ -81,7 +81,11 @@ export async function redisServer (t: Test, options: RedisServerOptions = {}): P
   return server
 }
 
-function directives (port: number, folder: string, { password, tls, appendonly = false, policy = 'noeviction', directives = [] }: RedisServerOptions): string[] {
+function directives (
+  port: number,
+  folder: string,
+  { password, tls, appendonly = false, policy = 'noeviction', directives = [] }: RedisServerOptions
+): string[] {
   return [
     '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--daemonize', 'no', '--maxmemory-policy', policy,
     '--appendonly', appendonly ? 'yes' : 'no', '--appendfsync', 'always',
@@ -117,7 +121,9 @@ export async function redisCluster (t: Test, options: RedisServerOptions = {}): 
     await admin.call('CLUSTER', 'SET-CONFIG-EPOCH', index + 1)
   }
   for (const { port } of servers.slice(1)) await servers[0]!.admin.cluster('MEET', '127.0.0.1', port)
-  for (const { admin } of servers) await until('the cluster has formed', async () => isWhole(await admin.cluster('INFO')))
+  for (const { admin } of servers) {
+    await until('the cluster has formed', async () => isWhole(await admin.cluster('INFO')))
+  }
   return {
     servers,
     url: servers[0]!.url,
@@ -140,11 +146,31 @@ export interface Certificates {
 export function certificates (t: Test): Certificates {
   const folder = mkdtempSync(join(tmpdir(), 'gateway-tls-'))
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
-  const openssl = (...args: string[]): string => execFileSync('openssl', args, { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
+  const openssl = (...args: string[]): string =>
+    execFileSync('openssl', args, { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
   const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
   openssl('req', '-x509', ...key, '-keyout', 'ca.key', '-out', 'ca.pem', '-subj', '/CN=test authority', '-days', '2')
-  openssl('req', '-x509', ...key, '-keyout', 'server.key', '-out', 'server.pem', '-subj', '/CN=localhost', '-days', '2',
-    '-CA', 'ca.pem', '-CAkey', 'ca.key', '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1', '-addext', 'basicConstraints=CA:FALSE')
+  openssl(
+    'req',
+    '-x509',
+    ...key,
+    '-keyout',
+    'server.key',
+    '-out',
+    'server.pem',
+    '-subj',
+    '/CN=localhost',
+    '-days',
+    '2',
+    '-CA',
+    'ca.pem',
+    '-CAkey',
+    'ca.key',
+    '-addext',
+    'subjectAltName=DNS:localhost,IP:127.0.0.1',
+    '-addext',
+    'basicConstraints=CA:FALSE'
+  )
   return {
     authority: openssl('x509', '-in', 'ca.pem'),
     authorityFile: join(folder, 'ca.pem'),

@@ -8,10 +8,20 @@ export function holdPage (t: Test, { headers, text }: Reply, more: readonly stri
     const contents = text.split(`<${element}>`).slice(1).map(rest => rest.split(`</${element}>`, 1)[0]!)
     return contents.map(content => `'sha256-${createHash('sha256').update(content).digest('base64')}'`).join(' ')
   }
-  t.equal(headers.get('content-security-policy'), [
-    "default-src 'none'", `script-src ${sourcesOf('script')}`, `style-src ${sourcesOf('style')}`, "connect-src 'self'", ...more,
-    "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'"
-  ].join('; '))
+  t.equal(
+    headers.get('content-security-policy'),
+    [
+      "default-src 'none'",
+      `script-src ${sourcesOf('script')}`,
+      `style-src ${sourcesOf('style')}`,
+      "connect-src 'self'",
+      ...more,
+      "base-uri 'none'",
+      "form-action 'none'",
+      "frame-ancestors 'none'",
+      "require-trusted-types-for 'script'"
+    ].join('; ')
+  )
   t.match(Object.fromEntries(headers), {
     'content-type': 'text/html; charset=utf-8',
     'cache-control': 'no-store',

@@ -7,7 +7,10 @@ import type { Test } from 'tap'
 import type { TestGateway } from './gateway.ts'
 import { until } from './until.ts'
 
-/** A file for a store that outlives a gateway, which makes the test's own folder anew at each start. It goes with its test. */
+/**
+ * A file for a store that outlives a gateway, which makes the test's own folder anew at each start. It goes with its
+ * test.
+ */
 export function storeFile (t: Test): string {
   const folder = mkdtempSync(join(tmpdir(), 'gateway-store-'))
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
@@ -23,10 +26,15 @@ export function holdStore (t: Test, path: string): () => void {
 }
 
 /**
- * A submit that waits upstream gets its answer while nobody can write to the store, until its claim is given up. What this
+ * A submit that waits upstream gets its answer while nobody can write to the store, until its claim is given up. What
+ * this
  * resolves with lets the store go.
  */
-export async function missedClaim (t: Test, path: string, { sandbox, time }: Pick<TestGateway, 'sandbox' | 'time'>): Promise<() => void> {
+export async function missedClaim (
+  t: Test,
+  path: string,
+  { sandbox, time }: Pick<TestGateway, 'sandbox' | 'time'>
+): Promise<() => void> {
   await until('the upstream has it', () => sandbox.waiting === 1)
   const letGo = holdStore(t, path)
   sandbox.release()

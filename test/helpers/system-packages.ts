@@ -78,11 +78,16 @@ function isProgram (path: string): boolean {
 }
 
 function advice (missing: readonly SystemPackage[]): string {
-  const rows = missing.map(({ for: use, debian, variable, programs }) =>
-    `  ${debian}, for the ${use}: none of ${programs.join(', ')} on PATH, and ${variable} ` +
-    (process.env[variable] ? 'names no program' : 'is not set'))
-  return ['The tests need from this system:', ...rows,
-    `On Debian, as root: apt-get update && apt-get install -y ${missing.map(({ debian }) => debian).join(' ')}`].join('\n')
+  const rows = missing.map(
+    ({ for: use, debian, variable, programs }) =>
+      `  ${debian}, for the ${use}: none of ${programs.join(', ')} on PATH, and ${variable} ` +
+      (process.env[variable] ? 'names no program' : 'is not set')
+  )
+  return [
+    'The tests need from this system:',
+    ...rows,
+    `On Debian, as root: apt-get update && apt-get install -y ${missing.map(({ debian }) => debian).join(' ')}`
+  ].join('\n')
 }
 
 function install (missing: readonly SystemPackage[]): void {

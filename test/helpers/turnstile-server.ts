@@ -28,7 +28,12 @@ export async function turnstileServer (t: Test): Promise<TurnstileServer> {
     if (!secrets.has(secret!)) return { success: false, 'error-codes': ['invalid-input-secret'] }
     const found = tokens.get(response!)
     tokens.delete(response!)
-    return found ?? { success: false, 'error-codes': [/^token-\d+$/.test(response!) ? 'timeout-or-duplicate' : 'invalid-input-response'] }
+    return (
+      found ?? {
+        success: false,
+        'error-codes': [/^token-\d+$/.test(response!) ? 'timeout-or-duplicate' : 'invalid-input-response']
+      }
+    )
   }
   const server = createServer(async (request, response) => {
     const form = await read(request)
@@ -44,7 +49,14 @@ export async function turnstileServer (t: Test): Promise<TurnstileServer> {
     asked,
     token (cdata, hostname = 'app.example') {
       const token = `token-${++count}`
-      tokens.set(token, { success: true, 'error-codes': [], challenge_ts: '2026-01-15T12:00:00.000Z', hostname, action: '', cdata })
+      tokens.set(token, {
+        success: true,
+        'error-codes': [],
+        challenge_ts: '2026-01-15T12:00:00.000Z',
+        hostname,
+        action: '',
+        cdata
+      })
       return token
     },
     answerWith (answer) { otherwise = answer }

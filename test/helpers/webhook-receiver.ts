@@ -46,6 +46,14 @@ export async function webhookReceiver (t: Test): Promise<WebhookReceiver> {
     })
   })
   const port = await httpPort(t, server)
-  const resolve: Resolve = (_hostname, _options, done) => setImmediate(done, null, [{ address: '127.0.0.1', family: 4 }])
-  return { origin: `https://${host}:${port}`, host, port, messages, answers, webhooks: { ca: cert, resolve, isAllowed: () => true } }
+  const resolve: Resolve = (_hostname, _options, done) =>
+    setImmediate(done, null, [{ address: '127.0.0.1', family: 4 }])
+  return {
+    origin: `https://${host}:${port}`,
+    host,
+    port,
+    messages,
+    answers,
+    webhooks: { ca: cert, resolve, isAllowed: () => true }
+  }
 }

@@ -1,6 +1,13 @@
 import { DatabaseSync } from 'node:sqlite'
 import t, { type Test } from 'tap'
-import { adminToken, apiKey, issuerToken, sessionSecret, startGateway, type TestGatewayOptions } from '../helpers/gateway.ts'
+import {
+  adminToken,
+  apiKey,
+  issuerToken,
+  sessionSecret,
+  startGateway,
+  type TestGatewayOptions
+} from '../helpers/gateway.ts'
 import { holdStore, storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'
 
@@ -29,13 +36,20 @@ t.test('minting and logging out are in the audit trail', async t => {
     detail: { session: minted.detail.session, plan: 'default', ttlSeconds: 60, models: 2, scopes: 'tasks:read' }
   })
   t.match(minted.detail.session, /^[0-9a-f-]{36}$/)
-  t.strictSame(revoked, { at, kind: 'revoke', actor: 'app:alice', subject: 'app:alice', detail: { session: minted.detail.session } })
+  t.strictSame(revoked, {
+    at,
+    kind: 'revoke',
+    actor: 'app:alice',
+    subject: 'app:alice',
+    detail: { session: minted.detail.session }
+  })
 })
 
 t.test('what the operator does is in the audit trail, and what was not done is not', async t => {
   const { mint, call, entries, submit } = await start(t)
   await submit(await mint('alice'), 'sandbox:drop-after')
-  const admin = (path: string, body?: object) => call(`/gateway/admin${path}`, { token: adminToken, method: 'POST', body })
+  const admin = (path: string, body?: object) =>
+    call(`/gateway/admin${path}`, { token: adminToken, method: 'POST', body })
   await admin('/credits', { subject: 'app:alice', credits: 12.5 })
   await admin('/credits', { subject: 'alice', credits: 12.5 })
   const [{ id }] = (await call('/gateway/admin/unknown', { token: adminToken })).json.items
@@ -44,8 +58,16 @@ t.test('what the operator does is in the audit trail, and what was not done is n
   await admin('/unknown/none/release')
   const [released, granted, ...more] = await entries()
   t.match(granted, { kind: 'grant', actor: 'admin', subject: 'app:alice', detail: { credits: 12.5 } })
-  t.match(released, { kind: 'release', actor: 'admin', subject: 'app:alice', detail: { id, taskId: null, model: 'nano-banana', credits: 1 } })
-  t.same(more.map(({ kind }) => kind), ['mint', 'settings'])
+  t.match(released, {
+    kind: 'release',
+    actor: 'admin',
+    subject: 'app:alice',
+    detail: { id, taskId: null, model: 'nano-banana', credits: 1 }
+  })
+  t.same(
+    more.map(({ kind }) => kind),
+    ['mint', 'settings']
+  )
 })
 
 t.test('refusals are counted, and written once a round', async t => {
@@ -62,7 +84,9 @@ t.test('refusals are counted, and written once a round', async t => {
     await gateway.tidy()
     return (await entries('refusals')).length >= 4
   })
-  const refusals = (await entries('refusals')).map(({ actor, subject, detail }) => ({ actor, subject, ...detail })).sort((a, b) => a.code < b.code ? -1 : 1)
+  const refusals = (await entries('refusals'))
+    .map(({ actor, subject, detail }) => ({ actor, subject, ...detail }))
+    .sort((a, b) => (a.code < b.code ? -1 : 1))
   t.strictSame(refusals, [
     { actor: 'gateway', subject: null, code: 'GW_BAD_SESSION', count: 2, authenticate: 2 },
     { actor: 'gateway', subject: 'app:alice', code: 'GW_MODEL_DENIED', count: 3, authorize: 3 },
@@ -73,20 +97,44 @@ t.test('refusals are counted, and written once a round', async t => {
   t.equal((await entries('refusals')).length, 4, 'and not again')
 })
 
-t.test('the settings are written down at the first start, and then what has changed, with fingerprints for secrets', async t => {
-  const store = storeFile(t)
-  const other = 'another-issuer-token-0002'
-  for (const more of [{}, {}, { LOG_LEVEL: 'fatal', GATEWAY_ISSUER_TOKEN: other }, { LOG_LEVEL: 'fatal', GATEWAY_ISSUER_TOKEN: other }]) {
-    const { gateway } = await startGateway(t, { store, env: { ...env, ...more, GATEWAY_CONFIG: 'gateway.yaml', APIXO_BASE_URL: 'http://127.0.0.1:9' } })
-    await gateway.close()
+t.test(
+  'the settings are written down at the first start, and then what has changed, with fingerprints for secrets',
+  async t => {
+    const store = storeFile(t)
+    const other = 'another-issuer-token-0002'
+    for (const more of [
+      {},
+      {},
+      { LOG_LEVEL: 'fatal', GATEWAY_ISSUER_TOKEN: other },
+      { LOG_LEVEL: 'fatal', GATEWAY_ISSUER_TOKEN: other }
+    ]) {
+      const { gateway } = await startGateway(t, {
+        store,
+        env: { ...env, ...more, GATEWAY_CONFIG: 'gateway.yaml', APIXO_BASE_URL: 'http://127.0.0.1:9' }
+      })
+      await gateway.close()
+    }
+    const { entries } = await start(t, {
+      store,
+      env: { ...env, LOG_LEVEL: 'fatal', GATEWAY_ISSUER_TOKEN: other, APIXO_BASE_URL: 'http://127.0.0.1:9' }
+    })
+    const [changed, first, ...more] = await entries('settings')
+    t.same(more, [])
+    t.match(first, { actor: 'gateway', subject: null, detail: { changed: null, digest: String, snapshot: String } })
+    t.strictSame(Object.keys(changed.detail).sort(), [
+      'GATEWAY_ISSUER_TOKEN',
+      'LOG_LEVEL',
+      'changed',
+      'digest',
+      'snapshot'
+    ])
+    t.match(changed.detail, {
+      changed: 2,
+      LOG_LEVEL: 'trace -> fatal',
+      GATEWAY_ISSUER_TOKEN: /^sha256:[0-9a-f]{8} -> sha256:[0-9a-f]{8}$/
+    })
   }
-  const { entries } = await start(t, { store, env: { ...env, LOG_LEVEL: 'fatal', GATEWAY_ISSUER_TOKEN: other, APIXO_BASE_URL: 'http://127.0.0.1:9' } })
-  const [changed, first, ...more] = await entries('settings')
-  t.same(more, [])
-  t.match(first, { actor: 'gateway', subject: null, detail: { changed: null, digest: String, snapshot: String } })
-  t.strictSame(Object.keys(changed.detail).sort(), ['GATEWAY_ISSUER_TOKEN', 'LOG_LEVEL', 'changed', 'digest', 'snapshot'])
-  t.match(changed.detail, { changed: 2, LOG_LEVEL: 'trace -> fatal', GATEWAY_ISSUER_TOKEN: /^sha256:[0-9a-f]{8} -> sha256:[0-9a-f]{8}$/ })
-})
+)
 
 t.test('no session begins or ends, and no credits are given, while the audit trail can not be written', async t => {
   const store = storeFile(t)
@@ -103,7 +151,10 @@ t.test('no session begins or ends, and no credits are given, while the audit tra
   time.advance(1000) // it is asked once a second
   await until('the store is back', async () => (await call('/readyz')).status === 200)
   t.equal((await call('/gateway/session', { token })).status, 200, 'the session is still there')
-  t.match((await call('/gateway/admin/credits', { token: adminToken, body: { subject: 'app:alice', credits: 1 } })).json, { granted: 1 })
+  t.match(
+    (await call('/gateway/admin/credits', { token: adminToken, body: { subject: 'app:alice', credits: 1 } })).json,
+    { granted: 1 }
+  )
   await gateway.tidy()
   t.strictSame((await entries('refusals')).map(({ subject, detail }) => ({ subject, ...detail })), [
     { subject: 'app:alice', code: 'GW_BAD_REQUEST', count: 1, authorize: 1 }
@@ -116,7 +167,9 @@ t.test('no token, secret or prompt is in the audit trail', async t => {
   const token = await mint('alice')
   await submit(token, 'a-very-private-prompt sandbox:drop-after')
   await submit(token, 'a-very-private-prompt')
-  for (const path of ['/gateway/session?key=a-query-token', '/a-very-private-path', '/gateway/admin/usage']) await call(path, { token })
+  for (const path of ['/gateway/session?key=a-query-token', '/a-very-private-path', '/gateway/admin/usage']) {
+    await call(path, { token })
+  }
   await call('/gateway/session', { token: 'a-forged-token' })
   await call('/gateway/session', { token, method: 'DELETE' })
   await call('/gateway/session', { token })
@@ -130,7 +183,17 @@ t.test('no token, secret or prompt is in the audit trail', async t => {
   db.close()
   const text = JSON.stringify(rows)
   t.ok(rows.length >= 9)
-  for (const secret of [token, ...token.split('.').slice(1), adminToken, issuerToken, apiKey, sessionSecret, 'private', 'a-query-token', 'a-forged-token']) {
+  for (const secret of [
+    token,
+    ...token.split('.').slice(1),
+    adminToken,
+    issuerToken,
+    apiKey,
+    sessionSecret,
+    'private',
+    'a-query-token',
+    'a-forged-token'
+  ]) {
     t.notOk(text.includes(secret), secret)
   }
 })

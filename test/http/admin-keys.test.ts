@@ -5,7 +5,8 @@ import { adminToken, startGateway, type TestGatewayOptions } from '../helpers/ga
 
 const keys = ['apixo-key-number-one', 'apixo-key-number-two'] as const
 const ids = keys.map(key => new Secret(key).fingerprint)
-const probes = (calls: ReadonlyArray<{ readonly url: string }>) => calls.filter(({ url }) => url.endsWith('/current-balance')).length
+const probes = (calls: ReadonlyArray<{ readonly url: string }>) =>
+  calls.filter(({ url }) => url.endsWith('/current-balance')).length
 
 async function start (t: Test, options: TestGatewayOptions = {}) {
   const gateway = await startGateway(t, { keys, ...options, env: { GATEWAY_ADMIN_TOKEN: adminToken, ...options.env } })
@@ -49,7 +50,9 @@ t.test('balances are asked for on demand, once in ten seconds for each key, howe
   t.equal(probes(sandbox.calls), 2)
   time.advance(1)
   t.match((await list('?balance=true')).json, [{ balance: 42 }, { balance: 42 }])
-  for (const query of ['', '?balance=false']) t.notOk('balance' in (await list(query)).json[0], 'not for who does not ask')
+  for (const query of ['', '?balance=false']) {
+    t.notOk('balance' in (await list(query)).json[0], 'not for who does not ask')
+  }
   t.equal(probes(sandbox.calls), 4)
 })
 
@@ -63,8 +66,19 @@ t.test('a balance that is not told is null, and asking finds the key that is ref
   ])
   t.equal(log.filter(line => line.alarm === 'key-benched').length, 2)
   time.advance(10_000)
-  for (let count = 0; count < 2; count++) sandbox.next((_request, response) => { response.destroy() })
-  t.match((await list('?balance=true')).json, [{ reason: 'empty', balance: null }, { reason: 'refused', balance: null }], 'the upstream does not answer')
+  for (let count = 0; count < 2; count++) {
+    sandbox.next((_request, response) => {
+      response.destroy()
+    })
+  }
+  t.match(
+    (await list('?balance=true')).json,
+    [
+      { reason: 'empty', balance: null },
+      { reason: 'refused', balance: null }
+    ],
+    'the upstream does not answer'
+  )
 })
 
 t.test('nobody but the operator is told, and no key is shown', async t => {
@@ -91,6 +105,8 @@ t.test('with an admin port the keys are shown there, and nowhere else', async t 
   const { call, gateway } = await start(t, { env: { GATEWAY_ADMIN_PORT: '0' } })
   t.equal((await call('/gateway/admin/keys', { token: adminToken })).status, 404)
   const { port } = gateway.adminApp!.server.address() as AddressInfo
-  const response = await fetch(`http://127.0.0.1:${port}/gateway/admin/keys`, { headers: { authorization: `Bearer ${adminToken}` } })
+  const response = await fetch(`http://127.0.0.1:${port}/gateway/admin/keys`, {
+    headers: { authorization: `Bearer ${adminToken}` }
+  })
   t.match(await response.json(), [{ keyId: ids[0] }, { keyId: ids[1] }])
 })

@@ -39,7 +39,11 @@ t.test('all sessions of a subject end, in headers and in cookies, and no later o
   const before = new Date(time.now()).toISOString()
   t.strictSame([status, json], [201, { subject: 'app:alice', before }])
   const sameInstant = await mint('alice')
-  t.same(await statusesOf(one, other, sameInstant, bob), [401, 401, 200, 200], 'one that is minted after them is good, in the same millisecond too')
+  t.same(
+    await statusesOf(one, other, sameInstant, bob),
+    [401, 401, 200, 200],
+    'one that is minted after them is good, in the same millisecond too'
+  )
   t.match(await call('/gateway/session', fromOwnPage(cookie)), refused)
   time.advance(1)
   t.same(await statusesOf(await mint('alice'), one), [200, 401])
@@ -63,12 +67,16 @@ t.test('one session ends by the id that the audit trail has, with the cookie it 
   const [{ detail: { session: cookieId } }] = await entries('mint')
   await end({ session: cookieId })
   t.match(await call('/gateway/session', fromOwnPage(kept)), refused, 'or by its own')
-  t.match(lines().filter(({ operation }) => operation === 'endSessions'), Array(3).fill({ route: path, status: 201, subject: null }))
+  t.match(
+    lines().filter(({ operation }) => operation === 'endSessions'),
+    Array(3).fill({ route: path, status: 201, subject: null })
+  )
 })
 
 t.test('tokens of people end by their id, and with all sessions of their subject', async t => {
   const { end, call, statusesOf, time } = await start(t)
-  const create = async (subject: string) => (await call('/gateway/admin/tokens', { token: adminToken, body: { subject } })).json
+  const create = async (subject: string) =>
+    (await call('/gateway/admin/tokens', { token: adminToken, body: { subject } })).json
   const [one, other, bob] = [await create('alice'), await create('alice'), await create('bob')]
   const tokens = [one, other, bob].map(({ token }) => token as string)
   t.same(await statusesOf(...tokens), [200, 200, 200])
@@ -89,14 +97,22 @@ async function startShop (t: Test, prefix: string) {
   })
   const seconds = () => Math.floor(gateway.time.now() / 1000)
   const print = (more: object = {}, lastsSeconds = 600) =>
-    new SignJWT({ iss: shop, sub: 'alice', aud: 'app', iat: seconds(), exp: seconds() + lastsSeconds, ...more }).setProtectedHeader({ alg: 'HS256' }).sign(Buffer.from(secret))
+    new SignJWT({ iss: shop, sub: 'alice', aud: 'app', iat: seconds(), exp: seconds() + lastsSeconds, ...more })
+      .setProtectedHeader({ alg: 'HS256' })
+      .sign(Buffer.from(secret))
   return { ...gateway, print, seconds }
 }
 
 for (const prefix of [shop, 'shop']) {
   t.test(`sessions of another issuer, under ${prefix}, end by subject and by id`, async t => {
     const { end, print, statusesOf, time, seconds } = await startShop(t, prefix)
-    const [one, two, unnamed, undated, bob] = await Promise.all([print({ jti: 'one' }), print({ jti: 'two' }), print(), print({ iat: undefined }), print({ sub: 'bob' })])
+    const [one, two, unnamed, undated, bob] = await Promise.all([
+      print({ jti: 'one' }),
+      print({ jti: 'two' }),
+      print(),
+      print({ iat: undefined }),
+      print({ sub: 'bob' })
+    ])
     const all = [one, two, unnamed, undated, bob] as const
     t.same(await statusesOf(...all), [200, 200, 200, 200, 200])
     t.equal((await end({ session: `${prefix}:one` })).status, 201)
@@ -104,13 +120,24 @@ for (const prefix of [shop, 'shop']) {
     t.equal((await end({ subject: `${prefix}:alice` })).status, 201)
     t.same(await statusesOf(...all), [401, 401, 401, 401, 200], 'also what does not say when it was issued')
     time.advance(1000)
-    t.same(await statusesOf(await print(), await print({ iat: undefined, exp: seconds() + 700 }), await print({ iat: undefined, nbf: seconds() })), [200, 401, 200])
+    t.same(
+      await statusesOf(
+        await print(),
+        await print({ iat: undefined, exp: seconds() + 700 }),
+        await print({ iat: undefined, nbf: seconds() })
+      ),
+      [200, 401, 200]
+    )
   })
 }
 
 t.test('a token of another issuer that lasts for years does not come back', async t => {
   const { end, print, statusesOf, time, call, who } = await startShop(t, 'shop')
-  const [long, other, bob] = [await print({}, 3650 * daySeconds), await print({ sub: 'bob' }, 300 * daySeconds), await print({ sub: 'bob' })]
+  const [long, other, bob] = [
+    await print({}, 3650 * daySeconds),
+    await print({ sub: 'bob' }, 300 * daySeconds),
+    await print({ sub: 'bob' })
+  ]
   t.same(await statusesOf(long, other, bob), [200, 200, 200])
   await end({ subject: 'shop:alice' })
   t.equal((await call('/gateway/session?everywhere=true', { method: 'DELETE', token: bob })).status, 204)
@@ -128,12 +155,33 @@ t.test('a request that does not say exactly what it ends is a 400, and ends noth
   const [{ detail: { session } }] = await entries('mint')
   const one = /^Send one of the two: subject, or session/
   for (const [body, message] of [
-    [{}, one], [{ subject: 'app:alice', session }, one], [{ subject: 'alice' }, /subject .*: app:alice\.$/], [{ subject: '' }, /subject/], [{ subject: null }, /subject/], [{ subject: ['app:alice'] }, /subject/],
-    [{ session: '' }, /session/], [{ session: 7 }, /session/], [{ session: 'a\nb' }, /printable/], [{ session: 'x'.repeat(257) }, /256/], [{ session: token }, /never its token/], [{ session: 'app:alice' }, /as subject/],
-    [{ session, everywhere: true }, /"everywhere"/], ['{"subject":"app:alice","subject":"app:bob"}', /subject/], [[], /body/]
-  ] as const) t.match(await end(body), { status: 400, error: 'GW_BAD_REQUEST', json: { message } }, JSON.stringify(body).slice(0, 60))
+    [{}, one],
+    [{ subject: 'app:alice', session }, one],
+    [{ subject: 'alice' }, /subject .*: app:alice\.$/],
+    [{ subject: '' }, /subject/],
+    [{ subject: null }, /subject/],
+    [{ subject: ['app:alice'] }, /subject/],
+    [{ session: '' }, /session/],
+    [{ session: 7 }, /session/],
+    [{ session: 'a\nb' }, /printable/],
+    [{ session: 'x'.repeat(257) }, /256/],
+    [{ session: token }, /never its token/],
+    [{ session: 'app:alice' }, /as subject/],
+    [{ session, everywhere: true }, /"everywhere"/],
+    ['{"subject":"app:alice","subject":"app:bob"}', /subject/],
+    [[], /body/]
+  ] as const) {
+    t.match(
+      await end(body),
+      { status: 400, error: 'GW_BAD_REQUEST', json: { message } },
+      JSON.stringify(body).slice(0, 60)
+    )
+  }
   t.match(await end({ session }, { headers: { 'content-type': 'text/plain' } }), { status: 415 })
-  t.match(await call(`${path}?subject=app:alice`, { token: adminToken, body: { session } }), { status: 400, json: { message: /"subject"/ } })
+  t.match(await call(`${path}?subject=app:alice`, { token: adminToken, body: { session } }), {
+    status: 400,
+    json: { message: /"subject"/ }
+  })
   t.match(await call(path, { token: adminToken, method: 'POST' }), { status: 400 })
   t.same(await statusesOf(token), [200])
   t.same(await entries('revoke'), [])
@@ -142,7 +190,9 @@ t.test('a request that does not say exactly what it ends is a 400, and ends noth
 t.test('nobody but the operator ends sessions of others', async t => {
   const { end, mint, call, statusesOf } = await start(t)
   const token = await mint('alice')
-  for (const stranger of [token, issuerToken]) t.match(await end({ subject: 'app:alice' }, { token: stranger }), refused)
+  for (const stranger of [token, issuerToken]) {
+    t.match(await end({ subject: 'app:alice' }, { token: stranger }), refused)
+  }
   t.match(await call(path, { body: { subject: 'app:alice' } }), { status: 401, error: 'GW_NO_SESSION' })
   t.equal((await call(path, { token: adminToken })).headers.get('allow'), 'POST')
   t.same(await statusesOf(token), [200])

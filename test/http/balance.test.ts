@@ -15,30 +15,38 @@ async function grant ({ settings, time }: TestGateway, subject: string, credits:
   await store.close()
 }
 
-t.test('the balance is the caller\'s own credits, in the upstream\'s envelope, and the upstream is not asked', async t => {
-  const { call, mint, submit, status, sandbox, time, lines } = await startGateway(t, { config: 'plans: { default: { credits: 100 } }\nprices: { "*": 25.13 }' })
-  const token = await mint('alice')
-  const balance = async () => {
-    const reply = await call(path, { token })
-    t.equal(reply.status, 200)
-    t.match(reply.headers.get('content-type'), /^application\/json/)
-    return reply.text
+t.test(
+  "the balance is the caller's own credits, in the upstream's envelope, and the upstream is not asked",
+  async t => {
+    const { call, mint, submit, status, sandbox, time, lines } = await startGateway(t, {
+      config: 'plans: { default: { credits: 100 } }\nprices: { "*": 25.13 }'
+    })
+    const token = await mint('alice')
+    const balance = async () => {
+      const reply = await call(path, { token })
+      t.equal(reply.status, 200)
+      t.match(reply.headers.get('content-type'), /^application\/json/)
+      return reply.text
+    }
+    t.equal(await balance(), '{"code":200,"message":"success","data":100}')
+    const { taskId } = (await submit(token)).json.data
+    t.equal(await balance(), '{"code":200,"message":"success","data":74.87}', 'what is set aside is gone')
+    const failing = (await submit(token, 'sandbox:failed')).json.data.taskId
+    t.equal(await balance(), '{"code":200,"message":"success","data":49.74}')
+    await submit(token, 'sandbox:http-500')
+    t.equal(await balance(), '{"code":200,"message":"success","data":49.74}', 'a refusal costs nothing')
+    time.advance(taskMs)
+    await status(token, taskId)
+    await status(token, failing)
+    t.equal(await balance(), '{"code":200,"message":"success","data":74.87}', 'a failed task gives its credits back')
+    t.equal((await call(path, { token: await mint('bob') })).json.data, 100)
+    t.notOk(sandbox.calls.some(({ url }) => url === path))
+    t.match(
+      lines().find(line => line.operation === 'currentBalance'),
+      { stage: 'reply', granted: true, code: 'OK', subject: 'app:alice', status: 200 }
+    )
   }
-  t.equal(await balance(), '{"code":200,"message":"success","data":100}')
-  const { taskId } = (await submit(token)).json.data
-  t.equal(await balance(), '{"code":200,"message":"success","data":74.87}', 'what is set aside is gone')
-  const failing = (await submit(token, 'sandbox:failed')).json.data.taskId
-  t.equal(await balance(), '{"code":200,"message":"success","data":49.74}')
-  await submit(token, 'sandbox:http-500')
-  t.equal(await balance(), '{"code":200,"message":"success","data":49.74}', 'a refusal costs nothing')
-  time.advance(taskMs)
-  await status(token, taskId)
-  await status(token, failing)
-  t.equal(await balance(), '{"code":200,"message":"success","data":74.87}', 'a failed task gives its credits back')
-  t.equal((await call(path, { token: await mint('bob') })).json.data, 100)
-  t.notOk(sandbox.calls.some(({ url }) => url === path))
-  t.match(lines().find(line => line.operation === 'currentBalance'), { stage: 'reply', granted: true, code: 'OK', subject: 'app:alice', status: 200 })
-})
+)
 
 t.test('the balance of a plan without a limit is null', async t => {
   const { call, mint } = await startGateway(t)
@@ -46,7 +54,10 @@ t.test('the balance of a plan without a limit is null', async t => {
 })
 
 t.test('grants are part of the balance, and outlive the period', async t => {
-  const gateway = await startGateway(t, { config: 'plans: { default: { credits: 1, period: minute } }', store: storeFile(t) })
+  const gateway = await startGateway(t, {
+    config: 'plans: { default: { credits: 1, period: minute } }',
+    store: storeFile(t)
+  })
   const { call, mint, submit, time } = gateway
   const token = await mint('alice')
   const left = async () => (await call(path, { token })).json.data
@@ -65,25 +76,31 @@ t.test('grants are part of the balance, and outlive the period', async t => {
 })
 
 for (const kind of ['SQLite', 'Redis']) {
-  t.test(`${kind}: the balance is the least of what the session and its subject have left, and so is what a submit gets`, async t => {
-    const env = kind === 'Redis' ? { GATEWAY_STORE: (await redisServer(t)).url } : {}
-    const config = 'plans: { default: { credits: 10 }, endless: { credits: unlimited } }\nprices: { "*": 0.7 }'
-    const { call, mint, submit } = await startGateway(t, { config, env })
-    const left = async (token: string) => (await call(path, { token })).json.data
-    const narrow = await mint('alice', { credits: 1.5 })
-    t.equal(await left(narrow), 1.5)
-    t.equal((await submit(narrow)).status, 200)
-    t.equal(await left(narrow), 0.8)
-    t.equal((await submit(narrow)).status, 200)
-    t.equal(await left(narrow), 0.1)
-    t.match(await submit(narrow), { status: 402, error: 'GW_CREDITS_EXHAUSTED' })
-    t.match((await call('/gateway/session', { token: narrow })).json.credits, { left: 8.6, session: { limit: 1.5, used: 1.4, left: 0.1 } })
-    t.equal(await left(await mint('alice')), 8.6, 'a session without limits has what its subject has')
-    const wide = await mint('alice', { credits: 100 })
-    t.equal(await left(wide), 8.6, 'a session has no more than its subject')
-    t.equal(await left(await mint('bob', { plan: 'endless', credits: 3 })), 3, 'the session alone has a limit')
-    t.equal(await left(await mint('bob', { plan: 'endless', uses: 3 })), null, 'uses are no credits')
-  })
+  t.test(
+    `${kind}: the balance is the least of what the session and its subject have left, and so is what a submit gets`,
+    async t => {
+      const env = kind === 'Redis' ? { GATEWAY_STORE: (await redisServer(t)).url } : {}
+      const config = 'plans: { default: { credits: 10 }, endless: { credits: unlimited } }\nprices: { "*": 0.7 }'
+      const { call, mint, submit } = await startGateway(t, { config, env })
+      const left = async (token: string) => (await call(path, { token })).json.data
+      const narrow = await mint('alice', { credits: 1.5 })
+      t.equal(await left(narrow), 1.5)
+      t.equal((await submit(narrow)).status, 200)
+      t.equal(await left(narrow), 0.8)
+      t.equal((await submit(narrow)).status, 200)
+      t.equal(await left(narrow), 0.1)
+      t.match(await submit(narrow), { status: 402, error: 'GW_CREDITS_EXHAUSTED' })
+      t.match((await call('/gateway/session', { token: narrow })).json.credits, {
+        left: 8.6,
+        session: { limit: 1.5, used: 1.4, left: 0.1 }
+      })
+      t.equal(await left(await mint('alice')), 8.6, 'a session without limits has what its subject has')
+      const wide = await mint('alice', { credits: 100 })
+      t.equal(await left(wide), 8.6, 'a session has no more than its subject')
+      t.equal(await left(await mint('bob', { plan: 'endless', credits: 3 })), 3, 'the session alone has a limit')
+      t.equal(await left(await mint('bob', { plan: 'endless', uses: 3 })), null, 'uses are no credits')
+    }
+  )
 }
 
 t.test('asking for the balance takes any session, and counts as a poll', async t => {
@@ -103,7 +120,9 @@ t.test('asking for the balance takes any session, and counts as a poll', async t
 t.test('the balance takes no query and no other method', async t => {
   const { call, mint, sandbox } = await startGateway(t)
   const token = await mint('alice')
-  for (const query of ['x=1', 'subject=app:bob', 'taskId=x', 'key=x']) t.match(await call(`${path}?${query}`, { token }), { status: 400, error: 'GW_BAD_REQUEST' }, query)
+  for (const query of ['x=1', 'subject=app:bob', 'taskId=x', 'key=x']) {
+    t.match(await call(`${path}?${query}`, { token }), { status: 400, error: 'GW_BAD_REQUEST' }, query)
+  }
   for (const method of ['POST', 'PUT', 'PATCH', 'DELETE']) {
     const refused = await call(path, { method, token })
     t.match(refused, { status: 405, error: 'GW_METHOD_NOT_ALLOWED' })
@@ -119,7 +138,9 @@ t.test('while the store can not be read, nobody is told of credits or tasks, and
   await submit(token)
   const db = new DatabaseSync(store)
   t.teardown(() => db.close())
-  const rename = (from: string, to: string) => { for (const table of ['credits', 'tasks']) db.exec(`ALTER TABLE ${table}${from} RENAME TO ${table}${to}`) }
+  const rename = (from: string, to: string) => {
+    for (const table of ['credits', 'tasks']) db.exec(`ALTER TABLE ${table}${from} RENAME TO ${table}${to}`)
+  }
   const paths = [path, '/gateway/session', '/gateway/tasks']
   rename('', '_away')
   for (const asked of paths) {

@@ -4,8 +4,10 @@ import { startGateway, taskMs } from '../helpers/gateway.ts'
 import { holdStore, missedClaim, storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'
 
-const plan = (limits: string) => `plans: { default: { requestsPerMinute: 1000, ${limits} } }\nbatches: { enabled: true }`
-const headerOf = ({ rawHeaders }: { rawHeaders: readonly string[] }, name: string) => rawHeaders[rawHeaders.findIndex(other => other.toLowerCase() === name) + 1]
+const plan = (limits: string) =>
+  `plans: { default: { requestsPerMinute: 1000, ${limits} } }\nbatches: { enabled: true }`
+const headerOf = ({ rawHeaders }: { rawHeaders: readonly string[] }, name: string) =>
+  rawHeaders[rawHeaders.findIndex(other => other.toLowerCase() === name) + 1]
 const taskIdsOf = (reply: { json: any }): string[] => reply.json.data.items.map((item: any) => item.taskId)
 
 async function open (t: Test, options: Parameters<typeof startGateway>[1] = {}) {
@@ -23,24 +25,37 @@ t.test('without the setting there is no such route', async t => {
 t.test('a batch is one call upstream, and each of its tasks the caller\'s like any other', async t => {
   const { it, alice, sandbox, status, time, lines } = await open(t)
   const made = await submitBatch(it, alice, items('a red cube', 'a blue cube'))
-  t.match(made, { status: 200, json: { data: { batchId: /./, items: [{ client_item_id: 'c0' }, { client_item_id: 'c1' }] } } })
+  t.match(made, {
+    status: 200,
+    json: { data: { batchId: /./, items: [{ client_item_id: 'c0' }, { client_item_id: 'c1' }] } }
+  })
   t.equal(sandbox.calls.length, 1)
   t.match(sandbox.calls[0], { method: 'POST', url: '/api/v1/generateTask/nano-banana/batches' })
   const [first, second] = taskIdsOf(made)
   time.advance(taskMs)
   t.equal((await status(alice, first!)).json.data.state, 'success')
   const all = await batchStatus(it, alice, made.json.data.batchId)
-  t.match(all, { status: 200, json: { data: { state: 'completed', items: [{ taskId: first }, { taskId: second, state: 'success' }] } } })
-  t.match(lines().filter(line => /batch/i.test(line.operation)), [
-    { operation: 'generateBatch', stage: 'reply', granted: true, taskId: made.json.data.batchId }, { operation: 'statusBatch', granted: true }
-  ])
+  t.match(all, {
+    status: 200,
+    json: { data: { state: 'completed', items: [{ taskId: first }, { taskId: second, state: 'success' }] } }
+  })
+  t.match(
+    lines().filter(line => /batch/i.test(line.operation)),
+    [
+      { operation: 'generateBatch', stage: 'reply', granted: true, taskId: made.json.data.batchId },
+      { operation: 'statusBatch', granted: true }
+    ]
+  )
 })
 
 t.test('the input of each item leaves digit for digit, and the answer comes back byte for byte', async t => {
   const { alice, call, sandbox } = await open(t)
   const input = '{ "prompt":"x", "seed":12345678901234567890, "scale": 1.50 }'
-  const answer = '{"code":200, "data":{"batchId":"b1","n":12345678901234567890,"items":[{"client_item_id":"a","taskId":"task-1","x":1.0}]}}'
-  sandbox.next((_request, response) => { response.writeHead(200, { 'content-type': 'application/json' }).end(answer) })
+  const answer =
+    '{"code":200, "data":{"batchId":"b1","n":12345678901234567890,"items":[{"client_item_id":"a","taskId":"task-1","x":1.0}]}}'
+  sandbox.next((_request, response) => {
+    response.writeHead(200, { 'content-type': 'application/json' }).end(answer)
+  })
   const { text } = await call('/api/v1/generateTask/nano-banana/batches', {
     token: alice, body: `{"items":[{"client_item_id":"a","idempotency_key":"k","input":${input}}]}`
   })
@@ -83,8 +98,14 @@ t.test('the upstream gets the batch key it wants: from the caller\'s key, or a n
 })
 
 t.test('a batch takes as many requests, slots and credits as it has items', async t => {
-  for (const [limits, code] of [['credits: 5, concurrentTasks: 99', 'GW_CREDITS_EXHAUSTED'], ['concurrentTasks: 5', 'GW_TOO_MANY_TASKS'], ['requestsPerMinute: 5', 'GW_RATE_LIMITED']]) {
-    const { it, alice, submit, sandbox } = await open(t, { config: `plans: { default: { ${limits} } }\nbatches: { enabled: true }` })
+  for (const [limits, code] of [
+    ['credits: 5, concurrentTasks: 99', 'GW_CREDITS_EXHAUSTED'],
+    ['concurrentTasks: 5', 'GW_TOO_MANY_TASKS'],
+    ['requestsPerMinute: 5', 'GW_RATE_LIMITED']
+  ]) {
+    const { it, alice, submit, sandbox } = await open(t, {
+      config: `plans: { default: { ${limits} } }\nbatches: { enabled: true }`
+    })
     t.equal((await submitBatch(it, alice, anyItems(3))).status, 200)
     t.equal((await submitBatch(it, alice, anyItems(3))).error, code)
     if (code === 'GW_RATE_LIMITED') continue
@@ -95,8 +116,13 @@ t.test('a batch takes as many requests, slots and credits as it has items', asyn
 })
 
 t.test('a batch that is larger than the plan uses nothing up, and its caller need not try again', async t => {
-  for (const [limits, code] of [['concurrentTasks: 2', 'GW_TOO_MANY_TASKS'], ['requestsPerMinute: 2', 'GW_RATE_LIMITED']]) {
-    const { it, alice, sandbox } = await open(t, { config: `plans: { default: { ${limits} } }\nbatches: { enabled: true }` })
+  for (const [limits, code] of [
+    ['concurrentTasks: 2', 'GW_TOO_MANY_TASKS'],
+    ['requestsPerMinute: 2', 'GW_RATE_LIMITED']
+  ]) {
+    const { it, alice, sandbox } = await open(t, {
+      config: `plans: { default: { ${limits} } }\nbatches: { enabled: true }`
+    })
     const refused = await submitBatch(it, alice, anyItems(3))
     t.match(refused, { status: 429, error: code })
     t.equal(refused.headers.get('x-should-retry'), 'false')
@@ -108,12 +134,28 @@ t.test('a batch that is larger than the plan uses nothing up, and its caller nee
 
 t.test('the price is each item\'s own, and a cap or a price that is broken names its item', async t => {
   const { it, alice, submit, sandbox } = await open(t, {
-    config: 'plans: { default: { credits: 10 } }\nbatches: { enabled: true }\nprices: { "sora-2": { credits: 2, per: input.duration } }\ncaps: { "sora-2": { input.duration: { max: 4 } } }'
+    config:
+      'plans: { default: { credits: 10 } }\nbatches: { enabled: true }\nprices: { "sora-2": { credits: 2, per: input.duration } }\ncaps: { "sora-2": { input.duration: { max: 4 } } }'
   })
   const [one, two] = anyItems(2)
-  const send = (first: object, second: object) => submitBatch(it, alice, [{ ...one, input: { prompt: 'x', ...first } }, { ...two, input: { prompt: 'x', ...second } }], { model: 'sora-2' })
-  t.match(await send({ duration: 1 }, { duration: 5 }), { error: 'GW_BAD_REQUEST', json: { message: /items\.1: input\.duration must be at most 4/ } })
-  t.match(await send({}, { duration: 1 }), { error: 'GW_BAD_REQUEST', json: { message: /items\.0: Set input\.duration/ } })
+  const send = (first: object, second: object) =>
+    submitBatch(
+      it,
+      alice,
+      [
+        { ...one, input: { prompt: 'x', ...first } },
+        { ...two, input: { prompt: 'x', ...second } }
+      ],
+      { model: 'sora-2' }
+    )
+  t.match(await send({ duration: 1 }, { duration: 5 }), {
+    error: 'GW_BAD_REQUEST',
+    json: { message: /items\.1: input\.duration must be at most 4/ }
+  })
+  t.match(await send({}, { duration: 1 }), {
+    error: 'GW_BAD_REQUEST',
+    json: { message: /items\.0: Set input\.duration/ }
+  })
   t.equal((await send({ duration: 1 }, { duration: 4 })).status, 200)
   t.equal((await submit(alice, 'x', 'suno')).error, 'GW_CREDITS_EXHAUSTED', 'two and eight are ten')
   t.equal(sandbox.submits.length, 1)
@@ -121,17 +163,27 @@ t.test('the price is each item\'s own, and a cap or a price that is broken names
 
 t.test('a batch without a body, or of a session that may not, is refused before anything is sent', async t => {
   const { it, alice, call, mint, sandbox } = await open(t)
-  t.match(await call('/api/v1/generateTask/suno/batches', { token: alice, method: 'POST' }), { error: 'GW_BAD_REQUEST', json: { message: /list of items/ } })
+  t.match(await call('/api/v1/generateTask/suno/batches', { token: alice, method: 'POST' }), {
+    error: 'GW_BAD_REQUEST',
+    json: { message: /list of items/ }
+  })
   t.equal((await submitBatch(it, await mint('bob', { scopes: ['tasks:read'] }), anyItems(1))).error, 'GW_SCOPE_DENIED')
   t.equal((await submitBatch(it, await mint('bob', { models: ['suno'] }), anyItems(1))).error, 'GW_MODEL_DENIED')
-  t.equal((await call('/api/v1/generateTask/suno/batches?x=1', { token: alice, body: { items: anyItems(1) } })).error, 'GW_BAD_REQUEST')
+  t.equal(
+    (await call('/api/v1/generateTask/suno/batches?x=1', { token: alice, body: { items: anyItems(1) } })).error,
+    'GW_BAD_REQUEST'
+  )
   t.equal(sandbox.calls.length, 0)
 })
 
 t.test('what the upstream refuses costs nothing, and is passed on', async t => {
   const { it, alice, sandbox, log } = await open(t, { config: plan('credits: 2, concurrentTasks: 2') })
   for (const [word, status, error] of [
-    ['http-400', 400, null], ['http-429', 429, null], ['code-503', 200, null], ['html-404', 502, 'GW_UPSTREAM_INVALID'], ['http-402', 502, 'GW_UPSTREAM_REFUSED_KEY']
+    ['http-400', 400, null],
+    ['http-429', 429, null],
+    ['code-503', 200, null],
+    ['html-404', 502, 'GW_UPSTREAM_INVALID'],
+    ['http-402', 502, 'GW_UPSTREAM_REFUSED_KEY']
   ] as const) {
     t.match(await submitBatch(it, alice, items('x', `sandbox:${word}`)), { status, error }, word)
   }
@@ -143,37 +195,72 @@ t.test('what the upstream refuses costs nothing, and is passed on', async t => {
 t.test('a batch that can not be sent costs nothing', async t => {
   const { it, alice, sandbox } = await open(t, { config: plan('credits: 2') })
   await sandbox.close()
-  for (let round = 0; round < 3; round++) t.equal((await submitBatch(it, alice, anyItems(2))).error, 'GW_UPSTREAM_UNREACHABLE')
-})
-
-t.test('a key that is refused gives way to another, and a batch that names an earlier task does not change its key', async t => {
-  const keys = ['apixo-key-number-one', 'apixo-key-number-two']
-  const { it, alice, sandbox, lines } = await open(t, { keys })
-  sandbox.revoke(keys[0]!)
-  sandbox.revoke(keys[1]!)
-  t.equal((await submitBatch(it, alice, anyItems(1))).error, 'GW_UPSTREAM_REFUSED_KEY')
-  t.equal(sandbox.submits.length, 2)
-  t.equal(headerOf(sandbox.submits[0]!, 'idempotency-key'), headerOf(sandbox.submits[1]!, 'idempotency-key'))
-
-  const other = await open(t, { keys })
-  const [first, second] = [await submitBatch(other.it, other.alice, anyItems(1)), await submitBatch(other.it, other.alice, anyItems(1))]
-  const keyOf = (batchId: string) => other.lines().find(line => line.taskId === batchId)?.keyId
-  t.not(keyOf(first.json.data.batchId), keyOf(second.json.data.batchId))
   for (let round = 0; round < 3; round++) {
-    const [one] = anyItems(1)
-    const again = await submitBatch(other.it, other.alice, [{ ...one, input: { prompt: 'x', batch_id: second.json.data.batchId } }])
-    t.equal(keyOf(again.json.data.batchId), keyOf(second.json.data.batchId))
+    t.equal((await submitBatch(it, alice, anyItems(2))).error, 'GW_UPSTREAM_UNREACHABLE')
   }
-  const [one, two] = anyItems(2)
-  t.match(await submitBatch(other.it, other.alice, [
-    { ...one, input: { prompt: 'x', task_id: taskIdsOf(first)[0] } }, { ...two, input: { prompt: 'x', task_id: taskIdsOf(second)[0] } }
-  ]), { error: 'GW_BAD_REQUEST', json: { message: /different upstream accounts/ } })
-  t.ok(lines().length > 0)
-
-  other.sandbox.revoke(keys.find(key => other.settings.apiKeys.find(secret => secret.reveal() === key)!.fingerprint === keyOf(second.json.data.batchId))!)
-  t.equal((await submitBatch(other.it, other.alice, [{ ...one, input: { prompt: 'x', batch_id: second.json.data.batchId } }])).error, 'GW_UPSTREAM_REFUSED_KEY')
-  t.equal((await submitBatch(other.it, other.alice, [{ ...one, input: { prompt: 'x', batch_id: second.json.data.batchId } }])).error, 'GW_UPSTREAM_REFUSED_KEY', 'nor is it tried with another')
 })
+
+t.test(
+  'a key that is refused gives way to another, and a batch that names an earlier task does not change its key',
+  async t => {
+    const keys = ['apixo-key-number-one', 'apixo-key-number-two']
+    const { it, alice, sandbox, lines } = await open(t, { keys })
+    sandbox.revoke(keys[0]!)
+    sandbox.revoke(keys[1]!)
+    t.equal((await submitBatch(it, alice, anyItems(1))).error, 'GW_UPSTREAM_REFUSED_KEY')
+    t.equal(sandbox.submits.length, 2)
+    t.equal(headerOf(sandbox.submits[0]!, 'idempotency-key'), headerOf(sandbox.submits[1]!, 'idempotency-key'))
+
+    const other = await open(t, { keys })
+    const [first, second] = [
+      await submitBatch(other.it, other.alice, anyItems(1)),
+      await submitBatch(other.it, other.alice, anyItems(1))
+    ]
+    const keyOf = (batchId: string) => other.lines().find(line => line.taskId === batchId)?.keyId
+    t.not(keyOf(first.json.data.batchId), keyOf(second.json.data.batchId))
+    for (let round = 0; round < 3; round++) {
+      const [one] = anyItems(1)
+      const again = await submitBatch(other.it, other.alice, [
+        { ...one, input: { prompt: 'x', batch_id: second.json.data.batchId } }
+      ])
+      t.equal(keyOf(again.json.data.batchId), keyOf(second.json.data.batchId))
+    }
+    const [one, two] = anyItems(2)
+    t.match(
+      await submitBatch(other.it, other.alice, [
+        { ...one, input: { prompt: 'x', task_id: taskIdsOf(first)[0] } },
+        { ...two, input: { prompt: 'x', task_id: taskIdsOf(second)[0] } }
+      ]),
+      { error: 'GW_BAD_REQUEST', json: { message: /different upstream accounts/ } }
+    )
+    t.ok(lines().length > 0)
+
+    other.sandbox.revoke(
+      keys.find(
+        key =>
+          other.settings.apiKeys.find(secret => secret.reveal() === key)!.fingerprint ===
+          keyOf(second.json.data.batchId)
+      )!
+    )
+    t.equal(
+      (
+        await submitBatch(other.it, other.alice, [
+          { ...one, input: { prompt: 'x', batch_id: second.json.data.batchId } }
+        ])
+      ).error,
+      'GW_UPSTREAM_REFUSED_KEY'
+    )
+    t.equal(
+      (
+        await submitBatch(other.it, other.alice, [
+          { ...one, input: { prompt: 'x', batch_id: second.json.data.batchId } }
+        ])
+      ).error,
+      'GW_UPSTREAM_REFUSED_KEY',
+      'nor is it tried with another'
+    )
+  }
+)
 
 t.test('without a usable key nothing is reserved', async t => {
   const { it, alice, sandbox } = await open(t)
@@ -184,16 +271,22 @@ t.test('without a usable key nothing is reserved', async t => {
 })
 
 for (const word of ['drop-after', 'html-200', 'json-504', 'no-task-id', 'cut-body', 'item-nameless', 'redirect-307']) {
-  t.test(`after ${word} the outcome of the batch is unknown: charged, its slots free, and never sent again`, async t => {
-    const { it, alice, log, submit, sandbox } = await open(t, { config: plan('credits: 4, concurrentTasks: 3') })
-    const lost = await submitBatch(it, alice, items('x', `sandbox:${word}`, 'y'))
-    t.match(lost, { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
-    t.equal(lost.headers.get('x-should-retry'), 'false')
-    t.match(log.filter(line => line.alarm === 'unknown-outcome'), [{ level: 50 }])
-    t.equal((await submit(alice)).status, 200)
-    t.equal((await submit(alice)).error, 'GW_CREDITS_EXHAUSTED')
-    t.equal(sandbox.submits.length, 2)
-  })
+  t.test(
+    `after ${word} the outcome of the batch is unknown: charged, its slots free, and never sent again`,
+    async t => {
+      const { it, alice, log, submit, sandbox } = await open(t, { config: plan('credits: 4, concurrentTasks: 3') })
+      const lost = await submitBatch(it, alice, items('x', `sandbox:${word}`, 'y'))
+      t.match(lost, { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
+      t.equal(lost.headers.get('x-should-retry'), 'false')
+      t.match(
+        log.filter(line => line.alarm === 'unknown-outcome'),
+        [{ level: 50 }]
+      )
+      t.equal((await submit(alice)).status, 200)
+      t.equal((await submit(alice)).error, 'GW_CREDITS_EXHAUSTED')
+      t.equal(sandbox.submits.length, 2)
+    }
+  )
 }
 
 t.test('of a batch that was accepted in part, the answer passes, and the rest is unknown', async t => {
@@ -204,7 +297,10 @@ t.test('of a batch that was accepted in part, the answer passes, and the rest is
     const told = taskIdsOf(made).filter(id => id !== undefined)
     t.equal(told.length, 2)
     for (const id of told) t.equal((await status(alice, id)).status, 200)
-    t.match(log.filter(line => line.alarm !== undefined), [{ alarm: 'unknown-outcome', count: 1, batchId: made.json.data.batchId }])
+    t.match(
+      log.filter(line => line.alarm !== undefined),
+      [{ alarm: 'unknown-outcome', count: 1, batchId: made.json.data.batchId }]
+    )
     t.equal((await submit(alice)).status, 200, 'its slot is free')
     t.equal((await submit(alice)).error, 'GW_TOO_MANY_TASKS')
   }
@@ -228,28 +324,39 @@ t.test('a batch without an id of its own has its tasks all the same', async t =>
   t.equal(sandbox.submits.length, 1)
 })
 
-t.test('a task or a batch that is somebody else\'s is not told, and what was accepted beside it has its owner', async t => {
-  const { it, alice, mint, sandbox, status, log } = await open(t)
-  const mallory = await mint('mallory')
-  const first = await submitBatch(it, alice, anyItems(1))
-  const answer = (data: object) => sandbox.next((_request, response) => {
-    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ code: 200, message: 'success', data }))
+t.test(
+  "a task or a batch that is somebody else's is not told, and what was accepted beside it has its owner",
+  async t => {
+    const { it, alice, mint, sandbox, status, log } = await open(t)
+    const mallory = await mint('mallory')
+    const first = await submitBatch(it, alice, anyItems(1))
+    const answer = (data: object) =>
+      sandbox.next((_request, response) => {
+        response
+          .writeHead(200, { 'content-type': 'application/json' })
+          .end(JSON.stringify({ code: 200, message: 'success', data }))
+      })
+    answer({
+      batchId: 'batch_new',
+      items: [
+        { client_item_id: 'c0', taskId: taskIdsOf(first)[0] },
+        { client_item_id: 'c1', taskId: 'task-of-mallory' }
+      ]
+    })
+    const stolen = await submitBatch(it, mallory, anyItems(2))
+    t.match(stolen, { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
+    t.notMatch(stolen.text, taskIdsOf(first)[0]!)
+    t.not((await status(mallory, 'task-of-mallory')).error, 'GW_TASK_NOT_FOUND')
+    t.equal((await batchStatus(it, mallory, 'batch_new')).error, 'GW_TASK_NOT_FOUND')
+
+    answer({ batchId: first.json.data.batchId, items: [{ client_item_id: 'c0', taskId: 'another-task' }] })
+    t.match(await submitBatch(it, mallory, anyItems(1)), { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
+    t.equal((await batchStatus(it, alice, first.json.data.batchId)).status, 200)
+
+    answer({ batchId: taskIdsOf(first)[0], items: [{ client_item_id: 'c0', taskId: first.json.data.batchId }] })
+    t.match(await submitBatch(it, alice, anyItems(1)), { error: 'GW_OUTCOME_UNKNOWN' }, 'nor is a batch a task')
+    t.ok(log.every(line => line.level < 50 || line.alarm !== undefined))
   })
-  answer({ batchId: 'batch_new', items: [{ client_item_id: 'c0', taskId: taskIdsOf(first)[0] }, { client_item_id: 'c1', taskId: 'task-of-mallory' }] })
-  const stolen = await submitBatch(it, mallory, anyItems(2))
-  t.match(stolen, { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
-  t.notMatch(stolen.text, taskIdsOf(first)[0]!)
-  t.not((await status(mallory, 'task-of-mallory')).error, 'GW_TASK_NOT_FOUND')
-  t.equal((await batchStatus(it, mallory, 'batch_new')).error, 'GW_TASK_NOT_FOUND')
-
-  answer({ batchId: first.json.data.batchId, items: [{ client_item_id: 'c0', taskId: 'another-task' }] })
-  t.match(await submitBatch(it, mallory, anyItems(1)), { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
-  t.equal((await batchStatus(it, alice, first.json.data.batchId)).status, 200)
-
-  answer({ batchId: taskIdsOf(first)[0], items: [{ client_item_id: 'c0', taskId: first.json.data.batchId }] })
-  t.match(await submitBatch(it, alice, anyItems(1)), { error: 'GW_OUTCOME_UNKNOWN' }, 'nor is a batch a task')
-  t.ok(log.every(line => line.level < 50 || line.alarm !== undefined))
-})
 
 t.test('an answer that repeats our key is not passed on, though its tasks run', async t => {
   const { it, alice, call } = await open(t)
@@ -284,35 +391,50 @@ t.test('while the store can not serve, nothing is sent', async t => {
   t.equal((await submitBatch(it, alice, anyItems(2))).status, 200, 'and nothing was charged')
 })
 
-t.test('the status of a batch frees the slots of its tasks that have ended, and asks about each of them once', async t => {
-  const { it, alice, sandbox, time, status } = await open(t, { config: plan('concurrentTasks: 3, pollsPerMinute: 1000') })
-  const unfinished = async () => (await it.call('/gateway/session', { token: alice })).json.tasks.unfinished
-  const made = await submitBatch(it, alice, items('x', 'sandbox:failed', 'sandbox:forever'))
-  const polls = () => sandbox.calls.filter(call => call.url.startsWith('/api/v1/statusTask/')).length
-  await batchStatus(it, alice, made.json.data.batchId)
-  t.equal(await unfinished(), 3)
-  t.equal(polls(), 0)
-  time.advance(taskMs)
-  const ended = await batchStatus(it, alice, made.json.data.batchId)
-  t.match(ended.json.data.items, [{ state: 'success' }, { state: 'failed' }, { state: 'pending' }])
-  await until('two slots are free', async () => await unfinished() === 1)
-  for (let round = 0; round < 3; round++) await batchStatus(it, alice, made.json.data.batchId)
-  t.equal(polls(), 2)
-  const kept = await status(alice, taskIdsOf(made)[0]!)
-  t.match(kept.json.data, { state: 'success', costTime: taskMs }, 'the task\'s own answer, from the ledger')
-  t.equal(polls(), 2)
-})
+t.test(
+  'the status of a batch frees the slots of its tasks that have ended, and asks about each of them once',
+  async t => {
+    const { it, alice, sandbox, time, status } = await open(t, {
+      config: plan('concurrentTasks: 3, pollsPerMinute: 1000')
+    })
+    const unfinished = async () => (await it.call('/gateway/session', { token: alice })).json.tasks.unfinished
+    const made = await submitBatch(it, alice, items('x', 'sandbox:failed', 'sandbox:forever'))
+    const polls = () => sandbox.calls.filter(call => call.url.startsWith('/api/v1/statusTask/')).length
+    await batchStatus(it, alice, made.json.data.batchId)
+    t.equal(await unfinished(), 3)
+    t.equal(polls(), 0)
+    time.advance(taskMs)
+    const ended = await batchStatus(it, alice, made.json.data.batchId)
+    t.match(ended.json.data.items, [{ state: 'success' }, { state: 'failed' }, { state: 'pending' }])
+    await until('two slots are free', async () => (await unfinished()) === 1)
+    for (let round = 0; round < 3; round++) await batchStatus(it, alice, made.json.data.batchId)
+    t.equal(polls(), 2)
+    const kept = await status(alice, taskIdsOf(made)[0]!)
+    t.match(kept.json.data, { state: 'success', costTime: taskMs }, "the task's own answer, from the ledger")
+    t.equal(polls(), 2)
+  }
+)
 
 t.test('an ended task whose own status does not say so is left to its caller', async t => {
   const { it, alice, sandbox, time, status } = await open(t)
   const made = await submitBatch(it, alice, items('sandbox:status-drop', 'x'))
-  const answer = JSON.stringify({ code: 200, message: 'success', data: { items: ['not-a-task', ...taskIdsOf(made)].map(taskId => ({ taskId, state: 'success' })) } })
-  sandbox.next((_request, response) => { response.writeHead(200, { 'content-type': 'application/json' }).end(answer) })
+  const answer = JSON.stringify({
+    code: 200,
+    message: 'success',
+    data: { items: ['not-a-task', ...taskIdsOf(made)].map(taskId => ({ taskId, state: 'success' })) }
+  })
+  sandbox.next((_request, response) => {
+    response.writeHead(200, { 'content-type': 'application/json' }).end(answer)
+  })
   const told = await batchStatus(it, alice, made.json.data.batchId)
   t.equal(told.text, answer)
   await until('both were asked about', () => sandbox.calls.length === 4)
   time.advance(taskMs)
-  t.equal((await status(alice, taskIdsOf(made)[1]!)).json.data.state, 'success', 'it ran then, and is asked about when its caller asks')
+  t.equal(
+    (await status(alice, taskIdsOf(made)[1]!)).json.data.state,
+    'success',
+    'it ran then, and is asked about when its caller asks'
+  )
 })
 
 t.test('a store that fails behind the caller\'s back is told to the operator alone', async t => {
@@ -335,8 +457,12 @@ t.test('a caller who hangs up has its batch all the same', async t => {
   gone.abort()
   t.equal(await answer, 'gone')
   sandbox.release()
-  await until('both tasks have an owner', async () =>
-    (await call('/gateway/tasks', { token: alice })).json.tasks.filter((task: any) => task.taskId !== null).length === 2)
+  await until(
+    'both tasks have an owner',
+    async () =>
+      (await call('/gateway/tasks', { token: alice })).json.tasks.filter((task: any) => task.taskId !== null).length ===
+      2
+  )
 })
 
 t.test('polls of a batch count as polls', async t => {
@@ -349,7 +475,13 @@ t.test('polls of a batch count as polls', async t => {
 
 t.test('an awkward answer to the status of a batch is treated as a task\'s is', async t => {
   const { it, alice } = await open(t)
-  for (const [word, status, error] of [['status-http-500', 500, null], ['status-html-502', 502, 'GW_UPSTREAM_INVALID'], ['status-redirect-302', 502, 'GW_UPSTREAM_INVALID'], ['status-echo-key', 502, 'GW_UPSTREAM_INVALID'], ['status-http-401', 502, 'GW_UPSTREAM_REFUSED_KEY']] as const) {
+  for (const [word, status, error] of [
+    ['status-http-500', 500, null],
+    ['status-html-502', 502, 'GW_UPSTREAM_INVALID'],
+    ['status-redirect-302', 502, 'GW_UPSTREAM_INVALID'],
+    ['status-echo-key', 502, 'GW_UPSTREAM_INVALID'],
+    ['status-http-401', 502, 'GW_UPSTREAM_REFUSED_KEY']
+  ] as const) {
     const { batchId } = (await submitBatch(it, alice, items(`sandbox:${word}`))).json.data
     t.match(await batchStatus(it, alice, batchId), { status, error }, word)
   }

@@ -8,7 +8,11 @@ t.test('a page on a listed origin may call, and read what it needs to know', asy
   const { call } = await startGateway(t, { env })
   const preflight = await call('/api/v1/generateTask/nano-banana', {
     method: 'OPTIONS',
-    headers: { origin, 'access-control-request-method': 'POST', 'access-control-request-headers': 'authorization, content-type' }
+    headers: {
+      origin,
+      'access-control-request-method': 'POST',
+      'access-control-request-headers': 'authorization, content-type'
+    }
   })
   t.equal(preflight.status, 204)
   t.match(Object.fromEntries(preflight.headers), {
@@ -23,7 +27,14 @@ t.test('a page on a listed origin may call, and read what it needs to know', asy
   t.equal(refused.status, 401)
   t.equal(refused.headers.get('access-control-allow-origin'), 'http://localhost:5173', 'errors can be read, too')
   t.match(refused.headers.get('vary'), /Origin/)
-  for (const name of ['x-gateway-error', 'x-request-id', 'ratelimit-remaining', 'retry-after', 'idempotency-replayed', 'content-range']) {
+  for (const name of [
+    'x-gateway-error',
+    'x-request-id',
+    'ratelimit-remaining',
+    'retry-after',
+    'idempotency-replayed',
+    'content-range'
+  ]) {
     t.match(refused.headers.get('access-control-expose-headers'), name)
   }
 })
@@ -31,10 +42,23 @@ t.test('a page on a listed origin may call, and read what it needs to know', asy
 t.test('any other origin gets no CORS headers at all', async t => {
   const { call, mint } = await startGateway(t, { env })
   const token = await mint('alice')
-  for (const other of ['https://app.example.evil', 'https://APP.example', 'http://app.example', 'null', 'https://app.example:8443']) {
+  for (const other of [
+    'https://app.example.evil',
+    'https://APP.example',
+    'http://app.example',
+    'null',
+    'https://app.example:8443'
+  ]) {
     for (const options of [{ token }, { method: 'OPTIONS' }]) {
-      const { headers } = await call('/gateway/session', { ...options, headers: { origin: other, 'access-control-request-method': 'GET' } })
-      t.same([...headers.keys()].filter(name => name.startsWith('access-control-')), [], other)
+      const { headers } = await call('/gateway/session', {
+        ...options,
+        headers: { origin: other, 'access-control-request-method': 'GET' }
+      })
+      t.same(
+        [...headers.keys()].filter(name => name.startsWith('access-control-')),
+        [],
+        other
+      )
     }
   }
 })

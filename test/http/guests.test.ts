@@ -43,8 +43,12 @@ t.test('without a good proof nobody begins a session, and no guest makes a task'
   const { enter, challengeFor, make, guest, sandbox } = await start(t)
   t.match(await enter(), { ...denied, json: { message: /^The proof in x-apixo-proof is missing/ } })
   const { parameters, signature } = await challengeFor()
-  const unsolved = Buffer.from(JSON.stringify({ challenge: { parameters, signature }, solution: { counter: 1, derivedKey: parameters.keyPrefix } })).toString('base64')
-  for (const proof of ['x', unsolved]) t.match(await enter(proof), { ...denied, json: { message: /forged, too old, used before/ } })
+  const unsolved = Buffer.from(
+    JSON.stringify({ challenge: { parameters, signature }, solution: { counter: 1, derivedKey: parameters.keyPrefix } })
+  ).toString('base64')
+  for (const proof of ['x', unsolved]) {
+    t.match(await enter(proof), { ...denied, json: { message: /forged, too old, used before/ } })
+  }
   const token = await guest()
   for (const proof of [undefined, 'x', unsolved]) t.match(await make(token, proof), denied)
   t.equal(sandbox.calls.length, 0)
@@ -110,7 +114,10 @@ t.test('a session that is swapped for a cookie has the same proofs, and still ne
   const { headers } = fromOwnPage(await swap({ call }, token))
   const body = { input: { mode: 'text-to-image', prompt: 'x' } }
   const submit = (proof?: string) =>
-    call('/api/v1/generateTask/nano-banana', { body, headers: { ...headers, ...(proof === undefined ? {} : { 'x-apixo-proof': proof }) } })
+    call('/api/v1/generateTask/nano-banana', {
+      body,
+      headers: { ...headers, ...(proof === undefined ? {} : { 'x-apixo-proof': proof }) }
+    })
   for (const bad of [undefined, spent]) t.match(await submit(bad), denied)
   t.equal((await submit(proof)).status, 200)
   t.equal((await submit(await solve((await call('/gateway/session/challenge', { headers })).json))).status, 200)
@@ -186,12 +193,16 @@ t.test('what a guest has used is used after a restart', async t => {
 
 t.test('replicas share what guests have used', async t => {
   const { url } = await redisServer(t)
-  const replicas = await startReplicas(t, 2, url, { config: config.replace('enabled: true', 'enabled: true, sessionsPerAddressPerDay: 1') })
+  const replicas = await startReplicas(t, 2, url, {
+    config: config.replace('enabled: true', 'enabled: true, sessionsPerAddressPerDay: 1')
+  })
   const [one, other] = [guestsOf(replicas[0]!), guestsOf(replicas[1]!)]
   const token = await one.guest()
   t.match(await other.enter(await other.proofFor()), { status: 429, error: 'GW_THROTTLED' })
   const proof = await one.proofFor(token)
-  const made = await Promise.all(Array.from({ length: 50 }, (_, index) => (index % 2 === 0 ? one : other).make(token, proof)))
+  const made = await Promise.all(
+    Array.from({ length: 50 }, (_, index) => (index % 2 === 0 ? one : other).make(token, proof))
+  )
   t.equal(made.filter(({ status }) => status === 200).length, 1)
   t.equal(replicas[0]!.sandbox.calls.length, 1)
 })

@@ -23,7 +23,13 @@ t.test('a submit runs to its end and is claimed although its caller has hung up'
   sandbox.release()
   await until('its line is written', () => accessLine(gateway, 'generateTask') !== undefined)
   const [taskId] = [...sandbox.tasks.keys()]
-  t.match(accessLine(gateway, 'generateTask'), { taskId, status: 499, stage: 'reply', granted: true, subject: 'app:alice' })
+  t.match(accessLine(gateway, 'generateTask'), {
+    taskId,
+    status: 499,
+    stage: 'reply',
+    granted: true,
+    subject: 'app:alice'
+  })
   t.equal((await status(token, taskId!)).status, 200)
 })
 
@@ -47,7 +53,8 @@ t.test('a caller who is gone before the work begins spends nothing', async t => 
   })
   const token = await mint('alice')
   const body = JSON.stringify({ input: { prompt: 'x'.repeat(200) } })
-  const request = (length: number) => `POST /api/v1/generateTask/nano-banana HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\n` +
+  const request = (length: number) =>
+    `POST /api/v1/generateTask/nano-banana HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\n` +
     `content-type: application/json\r\ncontent-length: ${length}\r\n\r\n`
   const { port } = new URL(origin)
   const [holder, waiting] = [connect(Number(port), '127.0.0.1'), connect(Number(port), '127.0.0.1')]
@@ -66,8 +73,10 @@ t.test('a caller who is gone before the work begins spends nothing', async t => 
 t.test('a body that stops half-way ends in nothing', async t => {
   const { origin, mint, sandbox } = await startGateway(t)
   const socket = connect(Number(new URL(origin).port), '127.0.0.1')
-  socket.write(`POST /api/v1/generateTask/nano-banana HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${await mint('alice')}\r\n` +
-    'content-type: application/json\r\ncontent-length: 100\r\n\r\n{"input":')
+  socket.write(
+    `POST /api/v1/generateTask/nano-banana HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${await mint('alice')}\r\n` +
+      'content-type: application/json\r\ncontent-length: 100\r\n\r\n{"input":'
+  )
   await wait(50)
   socket.end()
   await once(socket.resume(), 'close')

@@ -20,9 +20,19 @@ async function scene (t: Test) {
 t.test('HEAD answers as GET does, without the body', async t => {
   const { call, token, taskId, log } = await scene(t)
   const paths: ReadonlyArray<readonly [string, string | undefined]> = [
-    ['/livez', undefined], ['/readyz', undefined], ['/gateway/', undefined], ['/gateway/invitation', undefined], ['/gateway/session', token], ['/gateway/models', token], ['/gateway/tasks', token],
-    ['/api/v1/apikeys/current-balance', token], [`/api/v1/statusTask/nano-banana?taskId=${taskId}`, token], ['/gateway/admin/usage', adminToken], ['/metrics', adminToken],
-    ['/gateway/session', undefined], ['/gateway/tasks/no-such-task/results/0', token]
+    ['/livez', undefined],
+    ['/readyz', undefined],
+    ['/gateway/', undefined],
+    ['/gateway/invitation', undefined],
+    ['/gateway/session', token],
+    ['/gateway/models', token],
+    ['/gateway/tasks', token],
+    ['/api/v1/apikeys/current-balance', token],
+    [`/api/v1/statusTask/nano-banana?taskId=${taskId}`, token],
+    ['/gateway/admin/usage', adminToken],
+    ['/metrics', adminToken],
+    ['/gateway/session', undefined],
+    ['/gateway/tasks/no-such-task/results/0', token]
   ]
   for (const [path, credential] of paths) {
     const options = credential === undefined ? {} : { token: credential }
@@ -31,7 +41,12 @@ t.test('HEAD answers as GET does, without the body', async t => {
     t.equal(head.text, '')
     t.equal(head.error, got.error)
     t.equal(head.headers.get('content-type'), got.headers.get('content-type'))
-    if (!path.startsWith('/metrics')) t.ok(Math.abs(Number(head.headers.get('content-length')) - Number(got.headers.get('content-length'))) < 10, `${path}: ${head.headers.get('content-length')}`)
+    if (!path.startsWith('/metrics')) {
+      t.ok(
+        Math.abs(Number(head.headers.get('content-length')) - Number(got.headers.get('content-length'))) < 10,
+        `${path}: ${head.headers.get('content-length')}`
+      )
+    }
   }
   t.same(log.filter(({ level }) => level >= 50), [])
 })
@@ -39,7 +54,9 @@ t.test('HEAD answers as GET does, without the body', async t => {
 t.test('a 405 names it, and where GET does not work it does not either', async t => {
   const { call, token, sandbox } = await scene(t)
   t.match(Object.fromEntries((await call('/gateway/tasks', { method: 'PUT', token })).headers), { allow: 'GET, HEAD' })
-  t.match(Object.fromEntries((await call('/gateway/session', { method: 'PUT', token })).headers), { allow: 'GET, HEAD, DELETE' })
+  t.match(Object.fromEntries((await call('/gateway/session', { method: 'PUT', token })).headers), {
+    allow: 'GET, HEAD, DELETE'
+  })
   const before = sandbox.calls.length
   for (const path of ['/api/v1/generateTask/nano-banana', '/gateway/sessions', '/gateway/sessions/cookie']) {
     const refused = await call(path, { method: 'HEAD', token })
@@ -55,7 +72,9 @@ t.test('HEAD on a result tells its length, and fetches none of it', async t => {
   const got = await call(path, { token })
   const head = await call(path, { token, method: 'HEAD' })
   t.equal(head.status, 200)
-  for (const name of ['content-length', 'content-type', 'content-disposition', 'etag', 'accept-ranges']) t.equal(head.headers.get(name), got.headers.get(name), name)
+  for (const name of ['content-length', 'content-type', 'content-disposition', 'etag', 'accept-ranges']) {
+    t.equal(head.headers.get(name), got.headers.get(name), name)
+  }
   t.equal(head.text, '')
   t.same(log.filter(({ level }) => level >= 50), [])
 })
@@ -81,8 +100,20 @@ t.test('HEAD on a stream of events is over at once', async t => {
 t.test('a cookie reads with HEAD as it does with GET', async t => {
   const gateway = await startGateway(t)
   const cookie = await swap(gateway, await gateway.mint('alice'))
-  const [head, get] = await Promise.all(['HEAD', 'GET'].map(method => gateway.call('/gateway/session', { method, headers: { cookie: cookie.header, 'sec-fetch-site': 'none' } })))
+  const [head, get] = await Promise.all(
+    ['HEAD', 'GET'].map(method =>
+      gateway.call('/gateway/session', { method, headers: { cookie: cookie.header, 'sec-fetch-site': 'none' } })
+    )
+  )
   t.equal(get!.status, 200)
   t.equal(head!.status, 200)
-  t.equal((await gateway.call('/gateway/session', { method: 'HEAD', headers: fromOwnPage(cookie, { 'sec-fetch-site': 'cross-site' }).headers })).status, 403)
+  t.equal(
+    (
+      await gateway.call('/gateway/session', {
+        method: 'HEAD',
+        headers: fromOwnPage(cookie, { 'sec-fetch-site': 'cross-site' }).headers
+      })
+    ).status,
+    403
+  )
 })

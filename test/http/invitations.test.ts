@@ -8,9 +8,12 @@ const day = 86_400_000
 
 async function start (t: Test, options: TestGatewayOptions = {}) {
   const gateway = await startGateway(t, { env, config, ...options })
-  const admin = (path: string, more: Parameters<typeof gateway.call>[1] = {}) => gateway.call(`/gateway/admin${path}`, { token: adminToken, ...more })
-  const invite = async (more: object = {}) => (await admin('/invitations', { body: { subject: 'bob', plan: 'team', ...more } })).json
-  const accept = (link: string) => gateway.call('/gateway/invitations/accept', { body: { invitation: link.split('#')[1] ?? link } })
+  const admin = (path: string, more: Parameters<typeof gateway.call>[1] = {}) =>
+    gateway.call(`/gateway/admin${path}`, { token: adminToken, ...more })
+  const invite = async (more: object = {}) =>
+    (await admin('/invitations', { body: { subject: 'bob', plan: 'team', ...more } })).json
+  const accept = (link: string) =>
+    gateway.call('/gateway/invitations/accept', { body: { invitation: link.split('#')[1] ?? link } })
   return { ...gateway, admin, invite, accept }
 }
 
@@ -25,8 +28,17 @@ t.test('an invitation is a link whose secret no server is sent, and becomes a to
   const { token } = accepted.json
   t.equal(accepted.status, 201)
   t.equal(accepted.headers.get('cache-control'), 'no-store')
-  t.strictSame(accepted.json, { id, token, subject: 'token:bob', plan: 'team', expiresAt: new Date(time.now() + 3_600_000).toISOString() }, 'its time begins now')
-  t.match((await call('/gateway/session', { token })).json, { subject: 'token:bob', plan: 'team', models: ['suno'], scopes: ['llm'] })
+  t.strictSame(
+    accepted.json,
+    { id, token, subject: 'token:bob', plan: 'team', expiresAt: new Date(time.now() + 3_600_000).toISOString() },
+    'its time begins now'
+  )
+  t.match((await call('/gateway/session', { token })).json, {
+    subject: 'token:bob',
+    plan: 'team',
+    models: ['suno'],
+    scopes: ['llm']
+  })
   t.match(await accept(link), { status: 404, error: 'GW_NOT_FOUND' })
   t.match((await admin('/tokens')).json.items, [{ id, state: 'active' }])
 })
@@ -84,19 +96,42 @@ t.test('guessing is throttled, also for who guesses right after that', async t =
 
 t.test('a body that is no invitation is refused without a look', async t => {
   const { call } = await start(t)
-  for (const body of ['{', {}, { invitation: 1 }, { invitation: 'x'.repeat(257) }, { invitation: 'x', more: 1 }, [], '"x"']) {
-    const { status, text } = await call('/gateway/invitations/accept', { body: typeof body === 'string' ? body : JSON.stringify(body) })
+  for (const body of [
+    '{',
+    {},
+    { invitation: 1 },
+    { invitation: 'x'.repeat(257) },
+    { invitation: 'x', more: 1 },
+    [],
+    '"x"'
+  ]) {
+    const { status, text } = await call('/gateway/invitations/accept', {
+      body: typeof body === 'string' ? body : JSON.stringify(body)
+    })
     t.equal(status, 400, JSON.stringify(body).slice(0, 40))
     t.notMatch(text, 'xxx')
   }
-  t.equal((await call('/gateway/invitations/accept', { method: 'POST', body: 'x', headers: { 'content-type': 'text/plain' } })).status, 415)
+  t.equal(
+    (
+      await call('/gateway/invitations/accept', {
+        method: 'POST',
+        body: 'x',
+        headers: { 'content-type': 'text/plain' }
+      })
+    ).status,
+    415
+  )
 })
 
 t.test('the page runs what is in it, and nothing else', async t => {
   const { call } = await start(t)
   const page = await call('/gateway/invitation')
   holdPage(t, page)
-  t.notMatch(page.text, /https?:\/\/|\bon\w+=|style="|<(?:img|link|iframe|form)|innerHTML|eval/, 'no third parties, and nothing that its policy would stop')
+  t.notMatch(
+    page.text,
+    /https?:\/\/|\bon\w+=|style="|<(?:img|link|iframe|form)|innerHTML|eval/,
+    'no third parties, and nothing that its policy would stop'
+  )
 })
 
 t.test('an invitation is not in the log, nor is the token', async t => {
@@ -106,7 +141,13 @@ t.test('an invitation is not in the log, nor is the token', async t => {
   await accept(link)
   const lines = JSON.stringify(log)
   for (const secret of [link, token]) t.notOk(lines.includes(secret.slice(-49)))
-  t.match(log.filter(({ operation }) => operation === 'acceptInvitation'), [{ status: 201, route: '/gateway/invitations/accept' }, { status: 404, code: 'GW_NOT_FOUND', stage: 'authenticate' }])
+  t.match(
+    log.filter(({ operation }) => operation === 'acceptInvitation'),
+    [
+      { status: 201, route: '/gateway/invitations/accept' },
+      { status: 404, code: 'GW_NOT_FOUND', stage: 'authenticate' }
+    ]
+  )
 })
 
 t.test('with an admin port, invitations are made there and accepted on the main one', async t => {

@@ -29,12 +29,20 @@ issuers:
   - { issuer: "${shop}", secretFile: "${secretFile}", audience: app, algorithms: [HS256], subjectPrefix: shop, scopesClaim: scope }
 `
   })
-  const claims = (iss: string, more: object) => ({ iss, sub: 'alice', aud: 'app', iat: time.now() / 1000, exp: time.now() / 1000 + 600, ...more })
+  const claims = (iss: string, more: object) => ({
+    iss,
+    sub: 'alice',
+    aud: 'app',
+    iat: time.now() / 1000,
+    exp: time.now() / 1000 + 600,
+    ...more
+  })
   return {
     ...gateway,
     provider,
     print: (more: object = {}) => provider.sign(claims(provider.origin, more)),
-    printShop: (more: object = {}) => new SignJWT(claims(shop, more)).setProtectedHeader({ alg: 'HS256' }).sign(Buffer.from(secret))
+    printShop: (more: object = {}) =>
+      new SignJWT(claims(shop, more)).setProtectedHeader({ alg: 'HS256' }).sign(Buffer.from(secret))
   }
 }
 
@@ -63,10 +71,16 @@ t.test('subjects of the same name are different ones at each issuer, and their t
   const { print, printShop, mint, submit, status, call } = await start(t)
   const tokens = [await print(), await printShop({ scope: 'tasks:write tasks:read' }), await mint('alice')]
   const { json } = await submit(tokens[0]!)
-  const subjects = await Promise.all(tokens.map(async token => (await call('/gateway/session', { token })).json.subject))
+  const subjects = await Promise.all(
+    tokens.map(async token => (await call('/gateway/session', { token })).json.subject)
+  )
   t.equal(new Set(subjects).size, 3)
   for (const token of tokens.slice(1)) t.equal((await status(token, json.data.taskId)).error, 'GW_TASK_NOT_FOUND')
-  t.equal((await status(await print({ jti: 'another session' }), json.data.taskId)).status, 200, 'the subject is what owns it')
+  t.equal(
+    (await status(await print({ jti: 'another session' }), json.data.taskId)).status,
+    200,
+    'the subject is what owns it'
+  )
 })
 
 t.test('a token says which plan it has, and a plan that does not exist is no other plan', async t => {
@@ -76,21 +90,31 @@ t.test('a token says which plan it has, and a plan that does not exist is no oth
   t.equal((await submit(gold, 'x', 'nano-banana')).status, 200)
   const made = sandbox.calls.length
   for (const plan of ['silver', '', 'constructor', '__proto__', null, ['gold']]) {
-    t.match(await call(path, { token: await print({ app_metadata: { plan } }), body }), { status: 401, error: 'GW_BAD_SESSION' }, JSON.stringify(plan))
+    t.match(
+      await call(path, { token: await print({ app_metadata: { plan } }), body }),
+      { status: 401, error: 'GW_BAD_SESSION' },
+      JSON.stringify(plan)
+    )
   }
   t.equal(sandbox.calls.length, made)
 })
 
 t.test('a token with fewer scopes does less', async t => {
   const { printShop, call } = await start(t)
-  t.match(await call(path, { token: await printShop({ scope: 'openid tasks:read' }), body }), { status: 403, error: 'GW_SCOPE_DENIED' })
+  t.match(await call(path, { token: await printShop({ scope: 'openid tasks:read' }), body }), {
+    status: 403,
+    error: 'GW_SCOPE_DENIED'
+  })
   t.match(await call(path, { token: await printShop(), body }), { status: 403, error: 'GW_SCOPE_DENIED' })
   t.equal((await call(path, { token: await printShop({ scope: 'tasks:write' }), body })).status, 200)
 })
 
 t.test('a session of an issuer ends for good, with or without an id in its token', async t => {
   const { print, call, sandbox } = await start(t)
-  for (const [token, other] of [[await print({ jti: 'one' }), await print({ jti: 'two' })], [await print(), await print({ sub: 'bob' })]] as const) {
+  for (const [token, other] of [
+    [await print({ jti: 'one' }), await print({ jti: 'two' })],
+    [await print(), await print({ sub: 'bob' })]
+  ] as const) {
     t.equal((await call('/gateway/session', { token, method: 'DELETE' })).status, 204)
     t.equal((await call(path, { token, body })).error, 'GW_BAD_SESSION')
     t.equal((await call('/gateway/session', { token: other })).status, 200)
@@ -117,24 +141,29 @@ t.test('a token that is not good, or is nobody\'s, is a 401 that does not say wh
   t.equal(sandbox.calls.length, 0)
 })
 
-t.test('a key that its issuer takes back closes the streams of sessions under it, and the next one is refused', async t => {
-  const { call, origin, print, provider, time } = await start(t)
-  const token = await print({ exp: time.now() / 1000 + 86_400 })
-  const open = () => openEvents(t, `${origin}/gateway/events`, { token })
-  const stream = await open()
-  t.equal(stream.status, 200)
-  await provider.addKey('ES256')
-  provider.published.shift()
-  time.advance(20 * 60_000)
-  t.match(await call('/gateway/session', { token }), { status: 401, error: 'GW_BAD_SESSION' })
-  await stream.over()
-  t.notOk(stream.isCut)
-  t.equal((await open()).status, 401)
-  const fresh = await openEvents(t, `${origin}/gateway/events`, { token: await print({ exp: time.now() / 1000 + 86_400 }) })
-  time.advance(20 * 60_000)
-  await call('/gateway/session', { token })
-  t.notOk(fresh.isOver, 'keys that are the same close nothing')
-})
+t.test(
+  'a key that its issuer takes back closes the streams of sessions under it, and the next one is refused',
+  async t => {
+    const { call, origin, print, provider, time } = await start(t)
+    const token = await print({ exp: time.now() / 1000 + 86_400 })
+    const open = () => openEvents(t, `${origin}/gateway/events`, { token })
+    const stream = await open()
+    t.equal(stream.status, 200)
+    await provider.addKey('ES256')
+    provider.published.shift()
+    time.advance(20 * 60_000)
+    t.match(await call('/gateway/session', { token }), { status: 401, error: 'GW_BAD_SESSION' })
+    await stream.over()
+    t.notOk(stream.isCut)
+    t.equal((await open()).status, 401)
+    const fresh = await openEvents(t, `${origin}/gateway/events`, {
+      token: await print({ exp: time.now() / 1000 + 86_400 })
+    })
+    time.advance(20 * 60_000)
+    await call('/gateway/session', { token })
+    t.notOk(fresh.isOver, 'keys that are the same close nothing')
+  }
+)
 
 t.test('a session of an issuer mints no others', async t => {
   const { print, call } = await start(t)

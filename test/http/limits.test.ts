@@ -1,7 +1,8 @@
 import t from 'tap'
 import { startGateway, type TestGateway } from '../helpers/gateway.ts'
 
-const plan = (more: string) => `plans: { default: { requestsPerMinute: 1000, pollsPerMinute: 1000, concurrentTasks: 100, credits: unlimited, ${more} } }`
+const plan = (more: string) =>
+  `plans: { default: { requestsPerMinute: 1000, pollsPerMinute: 1000, concurrentTasks: 100, credits: unlimited, ${more} } }`
 
 /** Calls until the answer is a 429 or the bound is met; says how many passed. */
 async function passes (call: () => Promise<{ status: number }>, most = 20): Promise<number> {
@@ -10,7 +11,9 @@ async function passes (call: () => Promise<{ status: number }>, most = 20): Prom
 }
 
 t.test('submits of all models share one budget per subject and minute', async t => {
-  const { mint, submit, sandbox } = await startGateway(t, { config: plan('requestsPerMinute: 4').replace('requestsPerMinute: 1000, ', '') })
+  const { mint, submit, sandbox } = await startGateway(t, {
+    config: plan('requestsPerMinute: 4').replace('requestsPerMinute: 1000, ', '')
+  })
   const [alice, again, bob] = [await mint('alice'), await mint('alice'), await mint('bob')]
   t.equal((await submit(alice)).status, 200)
   t.equal((await submit(alice, 'x', 'sora-2')).status, 200)
@@ -20,7 +23,11 @@ t.test('submits of all models share one budget per subject and minute', async t 
   t.equal(third.headers.get('ratelimit-reset'), '60')
   t.equal((await submit(again)).status, 200)
   const fifth = await submit(alice)
-  t.match(fifth, { status: 429, error: 'GW_RATE_LIMITED', json: { code: 429, data: null, error: { code: 'GW_RATE_LIMITED' } } })
+  t.match(fifth, {
+    status: 429,
+    error: 'GW_RATE_LIMITED',
+    json: { code: 429, data: null, error: { code: 'GW_RATE_LIMITED' } }
+  })
   t.equal(fifth.headers.get('retry-after'), '59')
   t.equal(fifth.headers.get('ratelimit-remaining'), '0')
   t.equal((await submit(bob)).status, 200, 'another subject has its own')
@@ -29,7 +36,10 @@ t.test('submits of all models share one budget per subject and minute', async t 
 
 t.test('polls have a budget of their own, next to that of submits', async t => {
   const { mint, submit, status } = await startGateway(t, {
-    config: plan('requestsPerMinute: 2, pollsPerMinute: 3').replace('requestsPerMinute: 1000, pollsPerMinute: 1000, ', '')
+    config: plan('requestsPerMinute: 2, pollsPerMinute: 3').replace(
+      'requestsPerMinute: 1000, pollsPerMinute: 1000, ',
+      ''
+    )
   })
   const token = await mint('alice')
   const { taskId } = (await submit(token)).json.data
@@ -43,7 +53,14 @@ t.test('polls have a budget of their own, next to that of submits', async t => {
 const routes: ReadonlyArray<readonly [string, (gateway: TestGateway) => Promise<{ status: number }>]> = [
   ['an unknown route', ({ call }) => call('/nowhere')],
   ['a wrong method', ({ call }) => call('/gateway/session', { method: 'PUT' })],
-  ['a preflight', ({ call }) => call('/gateway/session', { method: 'OPTIONS', headers: { origin: 'https://app.example', 'access-control-request-method': 'GET' } })],
+  [
+    'a preflight',
+    ({ call }) =>
+      call('/gateway/session', {
+        method: 'OPTIONS',
+        headers: { origin: 'https://app.example', 'access-control-request-method': 'GET' }
+      })
+  ],
   ['a submit', ({ submit }) => submit('no-token')],
   ['a status call', ({ status }) => status('no-token', 'x')],
   ['minting', ({ call }) => call('/gateway/sessions', { body: {} })]

@@ -13,11 +13,38 @@ t.test('an access line has the words that the operator searches for, and no othe
   const [minted, submitted, lost] = lines()
   t.match(minted, { operation: 'mintSession', stage: 'reply', granted: true, code: 'OK', status: 201, subject: null })
   t.same(Object.keys(submitted!).sort(), [
-    'code', 'granted', 'keyId', 'level', 'method', 'model', 'ms', 'msg', 'operation', 'requestId', 'route', 'stage', 'status', 'subject',
-    'taskId', 'time', 'upstreamMs'
+    'code',
+    'granted',
+    'keyId',
+    'level',
+    'method',
+    'model',
+    'ms',
+    'msg',
+    'operation',
+    'requestId',
+    'route',
+    'stage',
+    'status',
+    'subject',
+    'taskId',
+    'time',
+    'upstreamMs'
   ])
-  t.match(submitted, { operation: 'generateTask', route: '/api/v1/generateTask/:model', keyId: /^[0-9a-f]{8}$/, taskId })
-  t.match(lost, { operation: 'none', route: 'none', stage: 'receive', granted: false, code: 'GW_NOT_FOUND', status: 404 })
+  t.match(submitted, {
+    operation: 'generateTask',
+    route: '/api/v1/generateTask/:model',
+    keyId: /^[0-9a-f]{8}$/,
+    taskId
+  })
+  t.match(lost, {
+    operation: 'none',
+    route: 'none',
+    stage: 'receive',
+    granted: false,
+    code: 'GW_NOT_FOUND',
+    status: 404
+  })
 })
 
 t.test('each request ends at the stage that refused it', async t => {
@@ -40,8 +67,15 @@ t.test('a bug is a 500 with a fixed sentence; what it was is in the log', async 
   const { origin, log } = await startBroken(t)
   const reply = await fetch(`${origin}/broken`)
   t.equal(reply.status, 500)
-  t.match(await reply.json(), { code: 500, message: 'Something went wrong in the gateway.', error: { code: 'GW_INTERNAL' } })
-  t.match(log.find(line => line.level === 50), { err: { message: 'outer', cause: { message: 'inner', code: 'E_INNER' } } })
+  t.match(await reply.json(), {
+    code: 500,
+    message: 'Something went wrong in the gateway.',
+    error: { code: 'GW_INTERNAL' }
+  })
+  t.match(
+    log.find(line => line.level === 50),
+    { err: { message: 'outer', cause: { message: 'inner', code: 'E_INNER' } } }
+  )
   t.notMatch(JSON.stringify(log), /a secret field/)
   t.equal((await fetch(`${origin}/livez`)).status, 200)
 })
@@ -49,10 +83,19 @@ t.test('a bug is a 500 with a fixed sentence; what it was is in the log', async 
 /** A gateway with one route more, which fails as only a bug can. */
 async function startBroken (t: Parameters<typeof settingsFor>[0]) {
   const log: Array<Record<string, any>> = []
-  const gateway = await createGateway(settingsFor(t, 'http://127.0.0.1:9', {}), { logTo: { write: line => { log.push(JSON.parse(line)) } } })
+  const gateway = await createGateway(settingsFor(t, 'http://127.0.0.1:9', {}), {
+    logTo: {
+      write: line => {
+        log.push(JSON.parse(line))
+      }
+    }
+  })
   t.teardown(() => gateway.close())
   gateway.app.get('/broken', async () => {
-    throw Object.assign(new Error('outer', { cause: Object.assign(new Error('inner'), { code: 'E_INNER', headers: 'a secret field' }) }), { token: 'a secret field' })
+    throw Object.assign(
+      new Error('outer', { cause: Object.assign(new Error('inner'), { code: 'E_INNER', headers: 'a secret field' }) }),
+      { token: 'a secret field' }
+    )
   })
   return { origin: await gateway.listen(), log }
 }

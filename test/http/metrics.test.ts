@@ -32,7 +32,11 @@ t.test('the metrics are in Prometheus\' text format, Node\'s own among them', as
     'gateway_unknown_outcomes_total counter',
     'gateway_upstream_seconds histogram'
   ])
-  for (const name of ['process_cpu_seconds_total counter', 'nodejs_eventloop_lag_p99_seconds gauge', 'nodejs_heap_size_used_bytes gauge']) t.ok(names.includes(name), name)
+  for (const name of [
+    'process_cpu_seconds_total counter',
+    'nodejs_eventloop_lag_p99_seconds gauge',
+    'nodejs_heap_size_used_bytes gauge'
+  ]) { t.ok(names.includes(name), name) }
   t.equal(new Set(names).size, names.length)
   t.notOk(/ nan$/im.test(text), 'each value is a number')
   for (const line of text.split('\n')) t.ok(/^(?:#.*|[a-z_0-9]+(?:\{(?:\w+="[^"]*",?)+\})? \S+)?$/.test(line), line)
@@ -65,26 +69,50 @@ t.test('each request is counted by operation, by the stage where it ended, and b
   t.equal(await value('gateway_request_seconds_count{operation="generateTask"}'), 2)
   t.equal(await value('gateway_request_seconds_count{operation="statusTask"}'), 3)
   t.equal(await value('gateway_upstream_seconds_count{operation="generateTask"}'), 1, 'only what has waited for it')
-  t.equal(await value('gateway_upstream_seconds_count{operation="statusTask"}'), 1, 'a finished task is answered from the ledger')
+  t.equal(
+    await value('gateway_upstream_seconds_count{operation="statusTask"}'),
+    1,
+    'a finished task is answered from the ledger'
+  )
   t.equal(await value('gateway_upstream_seconds_count{operation="mintSession"}'), undefined)
 })
 
-t.test('the last bound of the request times lies above every time-out, and event streams are not among them', async t => {
-  const { scrape, mint, origin, value, call } = await start(t, { config: 'plans: { default: {} }\nupstream: { headersMs: 600000 }' })
-  const token = await mint('alice')
-  await call('/gateway/session', { token })
-  const controller = new AbortController()
-  const stream = await fetch(`${origin}/gateway/events`, { headers: { authorization: `Bearer ${token}` }, signal: controller.signal })
-  t.equal(stream.status, 200)
-  controller.abort()
-  await until('the stream is counted', async () => await value('gateway_event_stream_seconds_count{operation="events"}') === 1)
-  t.equal(await value('gateway_request_seconds_count{operation="events"}'), undefined)
-  await call('/gateway/events')
-  await until('one that is refused is a request', async () => await value('gateway_request_seconds_count{operation="events"}') === 1)
-  const bounds = Array.from((await scrape()).matchAll(/gateway_request_seconds_bucket\{le="([\d.]+)",operation="showSession"\}/g), ([, bound]) => Number(bound))
-  t.ok(bounds.at(-1)! > 600 + 60 + 60, `the last bound is ${bounds.at(-1)} s`)
-  t.same(bounds, [...bounds].sort((one, other) => one - other))
-})
+t.test(
+  'the last bound of the request times lies above every time-out, and event streams are not among them',
+  async t => {
+    const { scrape, mint, origin, value, call } = await start(t, {
+      config: 'plans: { default: {} }\nupstream: { headersMs: 600000 }'
+    })
+    const token = await mint('alice')
+    await call('/gateway/session', { token })
+    const controller = new AbortController()
+    const stream = await fetch(`${origin}/gateway/events`, {
+      headers: { authorization: `Bearer ${token}` },
+      signal: controller.signal
+    })
+    t.equal(stream.status, 200)
+    controller.abort()
+    await until(
+      'the stream is counted',
+      async () => (await value('gateway_event_stream_seconds_count{operation="events"}')) === 1
+    )
+    t.equal(await value('gateway_request_seconds_count{operation="events"}'), undefined)
+    await call('/gateway/events')
+    await until(
+      'one that is refused is a request',
+      async () => (await value('gateway_request_seconds_count{operation="events"}')) === 1
+    )
+    const bounds = Array.from(
+      (await scrape()).matchAll(/gateway_request_seconds_bucket\{le="([\d.]+)",operation="showSession"\}/g),
+      ([, bound]) => Number(bound)
+    )
+    t.ok(bounds.at(-1)! > 600 + 60 + 60, `the last bound is ${bounds.at(-1)} s`)
+    t.same(
+      bounds,
+      [...bounds].sort((one, other) => one - other)
+    )
+  }
+)
 
 t.test('no label has a subject, a task id, a model or a word of a caller\'s', async t => {
   const { call, mint, submit, scrape } = await start(t)
@@ -100,12 +128,16 @@ t.test('no label has a subject, a task id, a model or a word of a caller\'s', as
     rows.push(Array.from((await scrape()).matchAll(/^gateway_/gm)).length)
   }
   const text = await scrape()
-  for (const word of ['alice', taskId, 'the-', 'sora', 'suno', 'model-', 'subject-', token]) t.notOk(text.includes(word), word)
+  for (const word of ['alice', taskId, 'the-', 'sora', 'suno', 'model-', 'subject-', token]) {
+    t.notOk(text.includes(word), word)
+  }
   t.equal(rows.at(-1), rows[1], 'and no number of callers makes more rows')
 })
 
 t.test('credits are counted by what became of them', async t => {
-  const { mint, submit, status, time, value, gateway } = await start(t, { config: 'plans: { default: { credits: unlimited } }\nprices: { "*": 2.5 }\ntasks: { giveUpMs: 7200000 }' })
+  const { mint, submit, status, time, value, gateway } = await start(t, {
+    config: 'plans: { default: { credits: unlimited } }\nprices: { "*": 2.5 }\ntasks: { giveUpMs: 7200000 }'
+  })
   const credits = (outcome: string) => value(`gateway_credits_total{operation="generateTask",outcome="${outcome}"}`)
   const token = await mint('alice')
   await submit(token)
@@ -128,7 +160,9 @@ t.test('credits are counted by what became of them', async t => {
 })
 
 t.test('the keys are counted by state', async t => {
-  const { mint, submit, value, sandbox } = await start(t, { keys: ['first-key-of-the-operator-1', 'second-key-of-the-operator-2'] })
+  const { mint, submit, value, sandbox } = await start(t, {
+    keys: ['first-key-of-the-operator-1', 'second-key-of-the-operator-2']
+  })
   t.equal(await value('gateway_keys{state="ready"}'), 2)
   t.equal(await value('gateway_keys{state="refused"}'), 0)
   sandbox.revoke('first-key-of-the-operator-1')

@@ -28,8 +28,13 @@ t.test('a final state that is about another task, or comes with an error code, e
   const { submit, mint, sandbox, status, time } = await startGateway(t)
   const token = await mint('alice')
   const { taskId } = (await submit(token)).json.data
-  for (const body of [{ code: 200, data: { taskId: 'another', state: 'success' } }, { code: 500, data: { taskId, state: 'success' } }]) {
-    sandbox.next((_request, response) => { response.setHeader('content-type', 'application/json').end(JSON.stringify(body)) })
+  for (const body of [
+    { code: 200, data: { taskId: 'another', state: 'success' } },
+    { code: 500, data: { taskId, state: 'success' } }
+  ]) {
+    sandbox.next((_request, response) => {
+      response.setHeader('content-type', 'application/json').end(JSON.stringify(body))
+    })
     t.same((await status(token, taskId)).json, body, 'the answer passes as it is')
   }
   const asked = sandbox.calls.length
@@ -37,7 +42,9 @@ t.test('a final state that is about another task, or comes with an error code, e
   t.equal(sandbox.calls.length, asked + 1, 'and the upstream is asked again')
   time.advance(5000)
   const short = { data: { state: 'success' } }
-  sandbox.next((_request, response) => { response.setHeader('content-type', 'application/json').end(JSON.stringify(short)) })
+  sandbox.next((_request, response) => {
+    response.setHeader('content-type', 'application/json').end(JSON.stringify(short))
+  })
   t.same((await status(token, taskId)).json, short)
   t.same((await status(token, taskId)).json, short, 'an abbreviated answer to the question for this task ends it')
   t.equal(sandbox.calls.length, asked + 2)
@@ -53,8 +60,12 @@ t.test('an answer comes back byte for byte, short or long, in whatever encoding'
     Buffer.from('{"code":200,"data":{"state":"pending","note":"\xe4"}}', 'latin1')
   ]
   for (const body of bodies) {
-    sandbox.next((_request, response) => { response.setHeader('content-type', 'application/json').end(body) })
-    const response = await fetch(`${origin}/api/v1/statusTask/nano-banana?taskId=${taskId}`, { headers: { authorization: `Bearer ${token}` } })
+    sandbox.next((_request, response) => {
+      response.setHeader('content-type', 'application/json').end(body)
+    })
+    const response = await fetch(`${origin}/api/v1/statusTask/nano-banana?taskId=${taskId}`, {
+      headers: { authorization: `Bearer ${token}` }
+    })
     t.equal(response.headers.get('content-length'), String(body.length))
     t.same(Buffer.from(await response.arrayBuffer()), body)
     time.advance(5000)

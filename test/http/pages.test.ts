@@ -10,13 +10,22 @@ t.test('the playground runs what is in it, shows what is ours, and nothing else'
   t.equal(status, 200)
   holdPage(t, page, ["img-src 'self' data:", "media-src 'self'"])
   t.equal(headers.get('set-cookie'), null)
-  t.notMatch(text.replace('https://altcha.org', ''), /https?:\/\/|\bon\w+="|style="|<(?:iframe|img)|innerHTML|insertAdjacent|document\.write|eval\(|@import/, 'no third parties, and nothing that its policy would stop')
+  t.notMatch(
+    text.replace('https://altcha.org', ''),
+    /https?:\/\/|\bon\w+="|style="|<(?:iframe|img)|innerHTML|insertAdjacent|document\.write|eval\(|@import/,
+    'no third parties, and nothing that its policy would stop'
+  )
 })
 
 t.test('the page is the same for everybody, whatever they send along', async t => {
   const { call, mint, sandbox } = await startGateway(t)
   const { text } = await call('/gateway/')
-  for (const headers of [{ cookie: '__Host-apixo_session=x' }, { authorization: 'Basic eDp4' }, { accept: 'application/json' }, { 'x-forwarded-host': 'evil.example' }]) {
+  for (const headers of [
+    { cookie: '__Host-apixo_session=x' },
+    { authorization: 'Basic eDp4' },
+    { accept: 'application/json' },
+    { 'x-forwarded-host': 'evil.example' }
+  ]) {
     t.match(await call('/gateway/', { headers: headers as Record<string, string> }), { status: 200, text })
   }
   t.match(await call('/gateway/?from=mail', { token: await mint('alice') }), { status: 200, text })
@@ -25,7 +34,12 @@ t.test('the page is the same for everybody, whatever they send along', async t =
 
 t.test('the ways to it lead there, and take nothing with them', async t => {
   const { call, origin } = await startGateway(t)
-  for (const [path, status] of [['/', 302], ['/?token=x&next=https://evil.example', 302], ['/gateway', 308], ['/gateway?access=x', 308]] as const) {
+  for (const [path, status] of [
+    ['/', 302],
+    ['/?token=x&next=https://evil.example', 302],
+    ['/gateway', 308],
+    ['/gateway?access=x', 308]
+  ] as const) {
     for (const headers of [{}, { 'x-forwarded-host': 'evil.example', 'x-forwarded-proto': 'https' }]) {
       const reply = await call(path, { headers })
       t.equal(reply.status, status, path)
@@ -48,12 +62,23 @@ t.test('they are looked at, and nothing more', async t => {
       t.equal(reply.headers.get('allow'), 'GET, HEAD')
     }
   }
-  for (const path of ['/gateway/index.html', '/gateway//', '/gateway/x', '/index.html', '/gateway/style.css', '//evil.example']) {
+  for (const path of [
+    '/gateway/index.html',
+    '/gateway//',
+    '/gateway/x',
+    '/index.html',
+    '/gateway/style.css',
+    '//evil.example'
+  ]) {
     t.match(await call(path), { status: 404, error: 'GW_NOT_FOUND' }, path)
   }
 })
 
 t.test('with an admin port, there is no playground on that', async t => {
-  const { gateway } = await startGateway(t, { env: { GATEWAY_ADMIN_TOKEN: 'admin-token-of-the-operator-0001', GATEWAY_ADMIN_PORT: '0' } })
-  for (const path of ['/', '/gateway', '/gateway/']) t.equal((await fetch(gateway.adminApp!.listeningOrigin + path, { redirect: 'manual' })).status, 404, path)
+  const { gateway } = await startGateway(t, {
+    env: { GATEWAY_ADMIN_TOKEN: 'admin-token-of-the-operator-0001', GATEWAY_ADMIN_PORT: '0' }
+  })
+  for (const path of ['/', '/gateway', '/gateway/']) {
+    t.equal((await fetch(gateway.adminApp!.listeningOrigin + path, { redirect: 'manual' })).status, 404, path)
+  }
 })

@@ -10,7 +10,16 @@ t.test('a page of a listed origin can read every header that says what to do nex
   const { headers } = await call('/gateway/session', { headers: { origin: 'https://app.example' } })
   const exposed = headers.get('access-control-expose-headers')!.split(/, */)
   const needed = [
-    'x-gateway-error', 'x-request-id', 'request-id', ...own, 'retry-after', 'x-should-retry', 'etag', 'allow', 'content-disposition', 'idempotency-replayed',
+    'x-gateway-error',
+    'x-request-id',
+    'request-id',
+    ...own,
+    'retry-after',
+    'x-should-retry',
+    'etag',
+    'allow',
+    'content-disposition',
+    'idempotency-replayed',
     'content-range'
   ]
   t.same([...exposed].sort(), [...needed].sort())
@@ -28,7 +37,9 @@ t.test('a refused request is told to wait at least one second and at most 59', a
 })
 
 t.test('a longer wait is told in the body, and no client is asked to sit it out', async t => {
-  const gateway = await startGateway(t, { config: `${config}\nguests: { enabled: true, proof: none, sessionsPerAddressPerDay: 1 }` })
+  const gateway = await startGateway(t, {
+    config: `${config}\nguests: { enabled: true, proof: none, sessionsPerAddressPerDay: 1 }`
+  })
   const { enter } = guestsOf(gateway)
   t.equal((await enter()).status, 201)
   const refused = await enter()
@@ -47,9 +58,16 @@ t.test('what may be asked again after a failure upstream is not held back by our
   const submitted = await submit(token)
   for (const name of own) t.ok(submitted.headers.has(name), 'it is told on success')
   const { taskId } = submitted.json.data
-  for (const [code, ask] of [[429, submit], [503, submit], [500, () => status(token, taskId)], [404, submit]] as const) {
+  for (const [code, ask] of [
+    [429, submit],
+    [503, submit],
+    [500, () => status(token, taskId)],
+    [404, submit]
+  ] as const) {
     time.advance(60_000)
-    sandbox.next((_request, response) => { response.writeHead(code, { 'content-type': 'application/json' }).end(`{"code":${code},"message":"x","data":null}`) })
+    sandbox.next((_request, response) => {
+      response.writeHead(code, { 'content-type': 'application/json' }).end(`{"code":${code},"message":"x","data":null}`)
+    })
     const refused = await ask(token)
     t.match(refused, { status: code, error: null })
     // ky and others wait for `ratelimit-reset` when there is no `retry-after`: up to a minute in place of 0.3 s.
@@ -65,14 +83,24 @@ t.test('how long to wait passes as the upstream says it, in seconds and in milli
   const { mint, submit, sandbox } = await startGateway(t, { config })
   const token = await mint('alice')
   const refuse = async (headers: Record<string, string>) => {
-    sandbox.next((_request, response) => { response.writeHead(503, { ...headers, 'content-type': 'application/json' }).end('{"code":503,"message":"busy","data":null}') })
+    sandbox.next((_request, response) => {
+      response
+        .writeHead(503, { ...headers, 'content-type': 'application/json' })
+        .end('{"code":503,"message":"busy","data":null}')
+    })
     const reply = await submit(token)
     return [reply.headers.get('retry-after'), reply.headers.get('retry-after-ms')]
   }
-  t.same(await refuse({ 'retry-after': '30', 'retry-after-ms': '500' }), ['30', '500'], 'the shorter one is what SDKs obey')
+  t.same(
+    await refuse({ 'retry-after': '30', 'retry-after-ms': '500' }),
+    ['30', '500'],
+    'the shorter one is what SDKs obey'
+  )
   t.same(await refuse({ 'retry-after-ms': '1500.5' }), [null, '1500.5'])
   t.same(await refuse({ 'retry-after': '120' }), ['120', null], 'neither longer nor shorter than without us')
-  for (const odd of ['-1', 'soon', '1e9', '99999999999', '']) t.same(await refuse({ 'retry-after-ms': odd }), [null, null], odd)
+  for (const odd of ['-1', 'soon', '1e9', '99999999999', '']) {
+    t.same(await refuse({ 'retry-after-ms': odd }), [null, null], odd)
+  }
 })
 
 t.test('a status asked for too early has our wait alone beside the last answer', async t => {
@@ -80,7 +108,9 @@ t.test('a status asked for too early has our wait alone beside the last answer',
   const token = await mint('alice')
   const { taskId } = (await submit(token)).json.data
   sandbox.next((_request, response) => {
-    response.writeHead(200, { 'retry-after-ms': '100', 'content-type': 'application/json' }).end(JSON.stringify({ code: 200, message: 'x', data: { taskId, state: 'processing' } }))
+    response
+      .writeHead(200, { 'retry-after-ms': '100', 'content-type': 'application/json' })
+      .end(JSON.stringify({ code: 200, message: 'x', data: { taskId, state: 'processing' } }))
   })
   t.equal((await status(token, taskId)).headers.get('retry-after-ms'), '100')
   const early = await status(token, taskId)

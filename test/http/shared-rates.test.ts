@@ -5,7 +5,9 @@ import { newRequestState, type SessionRequestState } from '../../src/http/contex
 import { type SharedRates, subjectRates } from '../../src/http/rates.ts'
 import { type RedisServer, redisServer } from '../helpers/redis-server.ts'
 
-/** Two replicas' worth of routes: a budget each of 2 submits and 3 polls a minute, of the subject that the header names. */
+/**
+ * Two replicas' worth of routes: a budget each of 2 submits and 3 polls a minute, of the subject that the header names.
+ */
 async function replica (t: Test, shared: SharedRates): Promise<FastifyInstance> {
   const app = Fastify()
   const rates = await subjectRates(app, shared)
@@ -13,7 +15,11 @@ async function replica (t: Test, shared: SharedRates): Promise<FastifyInstance> 
   for (const name of ['submits', 'polls', 'misses'] as const) {
     app.get(`/${name}`, async (request, reply) => {
       const plan = { requestsPerMinute: 2, pollsPerMinute: 3 }
-      const call = { ...newRequestState(() => {}), plan, session: { subject: request.headers.subject } } as unknown as SessionRequestState
+      const call = {
+        ...newRequestState(() => {}),
+        plan,
+        session: { subject: request.headers.subject }
+      } as unknown as SessionRequestState
       request.call = call
       await rates[name]({ request, reply, call })
       return 'passed'
@@ -37,14 +43,21 @@ t.test('replicas share each budget of a subject, and say what is left of it', as
   const server = await redisServer(t)
   const another = async () => replica(t, { redis: await client(t, server), onStoreError: 'refuse' })
   const [one, other] = [await another(), await another()]
-  t.match(await get(one, '/submits'), { statusCode: 200, headers: { 'ratelimit-limit': '2', 'ratelimit-remaining': '1', 'ratelimit-reset': '60' } })
+  t.match(await get(one, '/submits'), {
+    statusCode: 200,
+    headers: { 'ratelimit-limit': '2', 'ratelimit-remaining': '1', 'ratelimit-reset': '60' }
+  })
   t.match(await get(other, '/submits'), { statusCode: 200, headers: { 'ratelimit-remaining': '0' } })
   const third = await get(one, '/submits')
   t.match(third, { statusCode: 429, headers: { 'ratelimit-remaining': '0' } })
   t.equal(third.json().code, 'GW_RATE_LIMITED')
   t.equal((await get(one, '/submits', 'app:bob')).statusCode, 200, 'another subject has its own')
 
-  t.match(await get(one, '/polls'), { statusCode: 200, headers: { 'ratelimit-remaining': '2' } }, 'and polls have theirs')
+  t.match(
+    await get(one, '/polls'),
+    { statusCode: 200, headers: { 'ratelimit-remaining': '2' } },
+    'and polls have theirs'
+  )
   const miss = await get(other, '/misses')
   t.equal(miss.statusCode, 200)
   t.equal(miss.headers['ratelimit-limit'], undefined, 'a miss counts and says nothing')
@@ -54,7 +67,10 @@ t.test('replicas share each budget of a subject, and say what is left of it', as
 t.test('while nobody counts, calls are refused or pass, as the operator has said', async t => {
   const server = await redisServer(t)
   const redis = await client(t, server)
-  const [refusing, allowing] = [await replica(t, { redis, onStoreError: 'refuse' }), await replica(t, { redis, onStoreError: 'allow' })]
+  const [refusing, allowing] = [
+    await replica(t, { redis, onStoreError: 'refuse' }),
+    await replica(t, { redis, onStoreError: 'allow' })
+  ]
   await server.kill()
   const refused = await get(refusing, '/submits')
   t.equal(refused.statusCode, 503)

@@ -12,21 +12,27 @@ const storiesOf = (events: ReadonlyArray<{ readonly data: string }>) => events.m
   return `${taskId} ${state}`
 })
 
-t.test('one stream tells of all unfinished tasks, of each change, and of tasks that are made while it is open', async t => {
-  const { mint, made, listen, pass } = await crankedGateway(t)
-  const [token, bob] = [await mint('alice'), await mint('bob')]
-  const [one, two] = [await made(token), await made(token)]
-  await made(bob)
-  const stream = await listen(path, { token })
-  await stream.heard(2)
-  const three = await made(await mint('alice'))
-  await stream.heard(3)
-  pass(taskMs)
-  await stream.heard(6)
-  t.strictSame(new Set(storiesOf(stream.events)), new Set([one, two, three].flatMap(taskId => [`${taskId} pending`, `${taskId} success`])))
-  t.equal(stream.events.length, 6)
-  t.notOk(stream.isOver, 'it goes on: there may be more tasks')
-})
+t.test(
+  'one stream tells of all unfinished tasks, of each change, and of tasks that are made while it is open',
+  async t => {
+    const { mint, made, listen, pass } = await crankedGateway(t)
+    const [token, bob] = [await mint('alice'), await mint('bob')]
+    const [one, two] = [await made(token), await made(token)]
+    await made(bob)
+    const stream = await listen(path, { token })
+    await stream.heard(2)
+    const three = await made(await mint('alice'))
+    await stream.heard(3)
+    pass(taskMs)
+    await stream.heard(6)
+    t.strictSame(
+      new Set(storiesOf(stream.events)),
+      new Set([one, two, three].flatMap(taskId => [`${taskId} pending`, `${taskId} success`]))
+    )
+    t.equal(stream.events.length, 6)
+    t.notOk(stream.isOver, 'it goes on: there may be more tasks')
+  }
+)
 
 t.test('the tasks of a batch are told of as soon as they are made', async t => {
   const { mint, listen, ...it } = await crankedGateway(t, { config: batchesConfig })
@@ -34,7 +40,10 @@ t.test('the tasks of a batch are told of as soon as they are made', async t => {
   const stream = await listen(path, { token })
   const { json: { data: { items } } } = await submitBatch(it, token, anyItems(3))
   await stream.heard(3)
-  t.strictSame(new Set(storiesOf(stream.events)), new Set(items.map(({ taskId }: { taskId: string }) => `${taskId} pending`)))
+  t.strictSame(
+    new Set(storiesOf(stream.events)),
+    new Set(items.map(({ taskId }: { taskId: string }) => `${taskId} pending`))
+  )
 })
 
 t.test('whoever comes back hears of every end since, each once a connection', async t => {
@@ -57,7 +66,10 @@ t.test('whoever comes back hears of every end since, each once a connection', as
   pass(heartbeatMs) // and it looks again
   await again.heard(4)
   await wait(50)
-  t.strictSame(storiesOf(again.events).sort(), [`${one} success`, `${two} failed`, `${three} pending`, `${three} success`].sort())
+  t.strictSame(
+    storiesOf(again.events).sort(),
+    [`${one} success`, `${two} failed`, `${three} pending`, `${three} success`].sort()
+  )
   const fresh = await listen(path, { token })
   const bad = await listen(path, { token, lastEventId: 'nonsense' })
   await wait(50)
@@ -74,7 +86,9 @@ t.test('no end is missed, wherever the connection breaks', async t => {
   for (let round = 0; round < 8; round++) {
     const stream = await listen(path, { token, ...(lastEventId === undefined ? {} : { lastEventId }) })
     tasks.push(await made(token), await made(token))
-    await until('they are told of', () => tasks.slice(-2).every(taskId => storiesOf(stream.events).includes(`${taskId} pending`)))
+    await until('they are told of', () =>
+      tasks.slice(-2).every(taskId => storiesOf(stream.events).includes(`${taskId} pending`))
+    )
     pass(taskMs)
     if (round % 2 === 0) await until('one end is told', () => statesOf(stream.events).includes('success'))
     stream.close()

@@ -8,24 +8,41 @@ const day = 86_400_000
 
 async function start (t: Test, options: TestGatewayOptions = {}) {
   const gateway = await startGateway(t, { env, config, ...options })
-  const admin = (path: string, more: Parameters<typeof gateway.call>[1] = {}) => gateway.call(`/gateway/admin${path}`, { token: adminToken, ...more })
-  const create = async (more: object = {}) => (await admin('/tokens', { body: { subject: 'alice', plan: 'team', ...more } })).json
+  const admin = (path: string, more: Parameters<typeof gateway.call>[1] = {}) =>
+    gateway.call(`/gateway/admin${path}`, { token: adminToken, ...more })
+  const create = async (more: object = {}) =>
+    (await admin('/tokens', { body: { subject: 'alice', plan: 'team', ...more } })).json
   const session = (token: string) => gateway.call('/gateway/session', { token })
   return { ...gateway, admin, create, session }
 }
 
 t.test('a token is a session of its plan, for as long as it was made for', async t => {
   const { admin, session, submit, time } = await start(t)
-  const created = await admin('/tokens', { body: { subject: 'alice', plan: 'team', ttlSeconds: 86_400, models: ['nano-banana'], scopes: ['tasks:write'] } })
+  const created = await admin('/tokens', {
+    body: { subject: 'alice', plan: 'team', ttlSeconds: 86_400, models: ['nano-banana'], scopes: ['tasks:write'] }
+  })
   t.equal(created.status, 201)
   const { id, token } = created.json
   const expiresAt = new Date(time.now() + day).toISOString()
   t.strictSame(created.json, { id, token, subject: 'token:alice', plan: 'team', expiresAt })
   t.match(token, new RegExp(`^apx_${id}_[0-9A-Za-z]{49}$`))
-  t.match((await session(token)).json, { subject: 'token:alice', plan: 'team', models: ['nano-banana'], scopes: ['tasks:write'], expiresAt, credits: { limit: 5 } })
+  t.match((await session(token)).json, {
+    subject: 'token:alice',
+    plan: 'team',
+    models: ['nano-banana'],
+    scopes: ['tasks:write'],
+    expiresAt,
+    credits: { limit: 5 }
+  })
   t.equal((await submit(token)).status, 200)
   t.equal((await submit(token, 'x', 'suno')).error, 'GW_MODEL_DENIED')
-  for (const header of ['x-api-key', 'x-goog-api-key']) t.equal((await submit('', 'x', 'nano-banana', { headers: { [header]: token, authorization: `Bearer ${token}` } })).status, 200, header)
+  for (const header of ['x-api-key', 'x-goog-api-key']) {
+    t.equal(
+      (await submit('', 'x', 'nano-banana', { headers: { [header]: token, authorization: `Bearer ${token}` } })).status,
+      200,
+      header
+    )
+  }
   time.advance(day)
   t.match(await session(token), { status: 401, error: 'GW_BAD_SESSION' })
 })
@@ -33,13 +50,28 @@ t.test('a token is a session of its plan, for as long as it was made for', async
 t.test('what is wrong with a wish is said, and nothing is made', async t => {
   const { admin } = await start(t)
   for (const [body, why] of [
-    [{}, /subject/], [{ subject: 'alice', plan: 'gold' }, 'There is no plan "gold"'], [{ subject: 'token:alice' }, /"alice"/], [{ subject: 'a', ttlSeconds: 1e9 }, /90 days/],
-    [{ subject: 'a', ttlSeconds: '90d' }, /ttlSeconds must be number/], [{ subject: 'a', models: 'x' }, /models must be array/], [{ subject: 'a', scopes: ['root'] }, /scopes/],
-    [{ subject: 'a', uses: 3 }, /"uses"/], [{ subject: 'a', id: 'mine' }, /"id"/]
+    [{}, /subject/],
+    [{ subject: 'alice', plan: 'gold' }, 'There is no plan "gold"'],
+    [{ subject: 'token:alice' }, /"alice"/],
+    [{ subject: 'a', ttlSeconds: 1e9 }, /90 days/],
+    [{ subject: 'a', ttlSeconds: '90d' }, /ttlSeconds must be number/],
+    [{ subject: 'a', models: 'x' }, /models must be array/],
+    [{ subject: 'a', scopes: ['root'] }, /scopes/],
+    [{ subject: 'a', uses: 3 }, /"uses"/],
+    [{ subject: 'a', id: 'mine' }, /"id"/]
   ] as const) {
-    for (const path of ['/tokens', '/invitations']) t.match(await admin(path, { body }), { status: 400, error: 'GW_BAD_REQUEST', json: { message: why } }, JSON.stringify(body))
+    for (const path of ['/tokens', '/invitations']) {
+      t.match(
+        await admin(path, { body }),
+        { status: 400, error: 'GW_BAD_REQUEST', json: { message: why } },
+        JSON.stringify(body)
+      )
+    }
   }
-  t.match(await admin('/invitations', { body: { subject: 'a', validSeconds: 1 } }), { status: 400, json: { message: /^valid must/ } })
+  t.match(await admin('/invitations', { body: { subject: 'a', validSeconds: 1 } }), {
+    status: 400,
+    json: { message: /^valid must/ }
+  })
   t.match(await admin('/tokens', { body: { subject: 'a', validSeconds: 100 } }), { status: 400 })
   t.same((await admin('/tokens')).json, { items: [], next: null })
 })
@@ -66,13 +98,25 @@ t.test('the list shows who has what, when it was used and what was spent, and no
     usedAt: now,
     spent: 2
   })
-  t.match(json, { items: [{ subject: 'token:alice', plan: 'default', usedAt: null, spent: 2 }, { subject: 'token:bob', state: 'invited', spent: 0 }, {}], next: null })
+  t.match(json, {
+    items: [
+      { subject: 'token:alice', plan: 'default', usedAt: null, spent: 2 },
+      { subject: 'token:bob', state: 'invited', spent: 0 },
+      {}
+    ],
+    next: null
+  })
   t.notOk(text.includes(token.slice(-49)))
   t.notMatch(text, /hash/i)
   const page = (await admin('/tokens?limit=2')).json
   t.equal(page.items.length, 2)
-  t.match((await admin(`/tokens?limit=2&cursor=${encodeURIComponent(page.next)}`)).json, { items: [{ id }], next: null })
-  for (const query of ['cursor=made-up', 'limit=0', 'limit=501', 'limit=x', 'page=2']) t.match(await admin(`/tokens?${query}`), { status: 400, error: 'GW_BAD_REQUEST' }, query)
+  t.match((await admin(`/tokens?limit=2&cursor=${encodeURIComponent(page.next)}`)).json, {
+    items: [{ id }],
+    next: null
+  })
+  for (const query of ['cursor=made-up', 'limit=0', 'limit=501', 'limit=x', 'page=2']) {
+    t.match(await admin(`/tokens?${query}`), { status: 400, error: 'GW_BAD_REQUEST' }, query)
+  }
   t.equal((await session(token)).status, 200)
 })
 
@@ -82,7 +126,9 @@ t.test('a revoked token is of no use within a second, at every door, and stays i
   const taskId = (await submit(token)).json.data.taskId
   t.equal((await admin(`/tokens/${id}`, { method: 'DELETE' })).status, 204)
   time.advance(1000)
-  for (const path of ['/gateway/session', '/gateway/tasks', `/gateway/tasks/${taskId}/events`, '/gateway/models']) t.match(await call(path, { token }), { status: 401, error: 'GW_BAD_SESSION' }, path)
+  for (const path of ['/gateway/session', '/gateway/tasks', `/gateway/tasks/${taskId}/events`, '/gateway/models']) {
+    t.match(await call(path, { token }), { status: 401, error: 'GW_BAD_SESSION' }, path)
+  }
   t.match(await submit(token), { status: 401, error: 'GW_BAD_SESSION' })
   t.equal((await admin(`/tokens/${id}`, { method: 'DELETE' })).status, 204, 'twice is once')
   t.match((await admin('/tokens')).json.items, [{ id, state: 'revoked', spent: 1 }])
@@ -96,7 +142,12 @@ t.test('a rotated token has a new secret, the same subject and tasks, and the ol
   const { taskId } = (await submit(token)).json.data
   const rotated = await admin(`/tokens/${id}/rotate`, { method: 'POST' })
   t.equal(rotated.status, 200)
-  t.match(rotated.json, { id, subject: 'token:alice', plan: 'team', previousUntil: new Date(time.now() + day).toISOString() })
+  t.match(rotated.json, {
+    id,
+    subject: 'token:alice',
+    plan: 'team',
+    previousUntil: new Date(time.now() + day).toISOString()
+  })
   t.not(rotated.json.token, token)
   time.advance(1000)
   t.same([(await session(token)).status, (await session(rotated.json.token)).status], [200, 200])
@@ -106,8 +157,14 @@ t.test('a rotated token has a new secret, the same subject and tasks, and the ol
   const leaked = rotated.json.token
   const again = await admin(`/tokens/${id}/rotate`, { body: { graceSeconds: 0 } })
   time.advance(1000)
-  t.same([(await session(leaked)).status, (await session(again.json.token)).status], [401, 200], 'no grace for what has leaked')
-  for (const body of [{ graceSeconds: -1 }, { graceSeconds: '24h' }, { grace: 0 }]) t.match(await admin(`/tokens/${id}/rotate`, { body }), { status: 400 }, JSON.stringify(body))
+  t.same(
+    [(await session(leaked)).status, (await session(again.json.token)).status],
+    [401, 200],
+    'no grace for what has leaked'
+  )
+  for (const body of [{ graceSeconds: -1 }, { graceSeconds: '24h' }, { grace: 0 }]) {
+    t.match(await admin(`/tokens/${id}/rotate`, { body }), { status: 400 }, JSON.stringify(body))
+  }
 })
 
 t.test('whoever holds a token can end it, and a token mints nothing', async t => {
@@ -123,7 +180,11 @@ t.test('whoever holds a token can end it, and a token mints nothing', async t =>
 
 t.test('without our own origin there are no invitations, and it says which setting that is', async t => {
   const { admin } = await start(t, { env: { GATEWAY_ADMIN_TOKEN: adminToken } })
-  t.match(await admin('/invitations', { body: { subject: 'bob' } }), { status: 400, error: 'GW_BAD_REQUEST', json: { message: /GATEWAY_PUBLIC_URL/ } })
+  t.match(await admin('/invitations', { body: { subject: 'bob' } }), {
+    status: 400,
+    error: 'GW_BAD_REQUEST',
+    json: { message: /GATEWAY_PUBLIC_URL/ }
+  })
   t.same((await admin('/tokens')).json.items, [])
 })
 
@@ -133,9 +194,30 @@ t.test('who did what with a token is in the audit trail', async t => {
   await admin(`/tokens/${id}/rotate`, { method: 'POST' })
   await admin(`/tokens/${id}`, { method: 'DELETE' })
   const { items } = (await admin('/audit')).json
-  t.strictSame(items.filter(({ kind }: any) => kind !== 'settings'), [
-    { at: new Date(time.now()).toISOString(), kind: 'revoke', actor: 'admin', subject: 'token:alice', detail: { token: id } },
-    { at: new Date(time.now()).toISOString(), kind: 'rotate', actor: 'admin', subject: 'token:alice', detail: { token: id, graceSeconds: 86_400 } },
-    { at: new Date(time.now()).toISOString(), kind: 'create', actor: 'admin', subject: 'token:alice', detail: { token: id, plan: 'team', ttlSeconds: 60, models: 1, scopes: 'tasks:write tasks:read llm' } }
-  ])
+  t.strictSame(
+    items.filter(({ kind }: any) => kind !== 'settings'),
+    [
+      {
+        at: new Date(time.now()).toISOString(),
+        kind: 'revoke',
+        actor: 'admin',
+        subject: 'token:alice',
+        detail: { token: id }
+      },
+      {
+        at: new Date(time.now()).toISOString(),
+        kind: 'rotate',
+        actor: 'admin',
+        subject: 'token:alice',
+        detail: { token: id, graceSeconds: 86_400 }
+      },
+      {
+        at: new Date(time.now()).toISOString(),
+        kind: 'create',
+        actor: 'admin',
+        subject: 'token:alice',
+        detail: { token: id, plan: 'team', ttlSeconds: 60, models: 1, scopes: 'tasks:write tasks:read llm' }
+      }
+    ]
+  )
 })

@@ -12,8 +12,16 @@ const timers = crankedTimers(clock)
 let callers = 0
 
 /** A request with a body, of a subject and an address of its own if no others are named. */
-function upload (headers: Record<string, string>, subject = `caller-${++callers}`, address = `address-${++callers}`): FastifyRequest & { call: RequestState } {
-  return { headers, call: { ...newRequestState(() => {}), address, session: { subject } }, raw: rawBody() } as unknown as FastifyRequest & { call: RequestState }
+function upload (
+  headers: Record<string, string>,
+  subject = `caller-${++callers}`,
+  address = `address-${++callers}`
+): FastifyRequest & { call: RequestState } {
+  return {
+    headers,
+    call: { ...newRequestState(() => {}), address, session: { subject } },
+    raw: rawBody()
+  } as unknown as FastifyRequest & { call: RequestState }
 }
 
 /** A body's stream, and what has been read from its socket. */
@@ -23,12 +31,19 @@ function rawBody () {
 
 /** Whether a promise has resolved by the next turn. */
 async function hasTurn (turn: Promise<void>): Promise<boolean> {
-  return await Promise.race([turn.then(() => true), new Promise<boolean>(resolve => setImmediate(() => resolve(false)))])
+  return await Promise.race([
+    turn.then(() => true),
+    new Promise<boolean>(resolve => setImmediate(() => resolve(false)))
+  ])
 }
 
 t.test('bodies are let in while there is room, and wait in order when there is none', async t => {
   const it = bodyBudget({ timers, bodyBytes: 100, bodyBytesInFlight: 100 })
-  const [first, second, third] = [upload({ 'content-length': '60' }), upload({ 'content-length': '60' }), upload({ 'content-length': '10' })]
+  const [first, second, third] = [
+    upload({ 'content-length': '60' }),
+    upload({ 'content-length': '60' }),
+    upload({ 'content-length': '10' })
+  ]
   t.ok(await hasTurn(it.admit(first, reply)))
   const [secondTurn, thirdTurn] = [it.admit(second, reply), it.admit(third, reply)]
   t.notOk(await hasTurn(secondTurn))
@@ -43,15 +58,18 @@ t.test('bodies are let in while there is room, and wait in order when there is n
   t.equal(it.inFlight, 0, 'given back once')
 })
 
-t.test('a body counts as announced, at most its limit; one of unknown length counts in full; none counts nothing', async t => {
-  const it = bodyBudget({ timers, bodyBytes: 100, bodyBytesInFlight: 1000 })
-  await it.admit(upload({}), reply)
-  t.equal(it.inFlight, 0)
-  await it.admit(upload({ 'content-length': '5000' }), reply)
-  t.equal(it.inFlight, 100)
-  await it.admit(upload({ 'transfer-encoding': 'chunked' }), reply)
-  t.equal(it.inFlight, 200)
-})
+t.test(
+  'a body counts as announced, at most its limit; one of unknown length counts in full; none counts nothing',
+  async t => {
+    const it = bodyBudget({ timers, bodyBytes: 100, bodyBytesInFlight: 1000 })
+    await it.admit(upload({}), reply)
+    t.equal(it.inFlight, 0)
+    await it.admit(upload({ 'content-length': '5000' }), reply)
+    t.equal(it.inFlight, 100)
+    await it.admit(upload({ 'transfer-encoding': 'chunked' }), reply)
+    t.equal(it.inFlight, 200)
+  }
+)
 
 t.test('a body longer than all the room there is goes alone instead of waiting for ever', async t => {
   const it = bodyBudget({ timers, bodyBytes: 500, bodyBytesInFlight: 100 })
@@ -61,7 +79,11 @@ t.test('a body longer than all the room there is goes alone instead of waiting f
 
 t.test('who hangs up while waiting is passed over', async t => {
   const it = bodyBudget({ timers, bodyBytes: 100, bodyBytesInFlight: 100 })
-  const [first, gone, third] = [upload({ 'content-length': '100' }), upload({ 'content-length': '100' }), upload({ 'content-length': '100' })]
+  const [first, gone, third] = [
+    upload({ 'content-length': '100' }),
+    upload({ 'content-length': '100' }),
+    upload({ 'content-length': '100' })
+  ]
   await it.admit(first, reply)
   const [goneTurn, thirdTurn] = [it.admit(gone, reply), it.admit(third, reply)]
   gone.call.closed = true
@@ -92,7 +114,9 @@ t.test('one subject takes no more than its share, and whoever waits behind it is
 t.test('one subject can not fill the queue', async t => {
   const it = bodyBudget({ timers, bodyBytes: 100, bodyBytesInFlight: 100 })
   await it.admit(upload({ 'content-length': '100' }, 'mallory'), reply)
-  for (let count = 0; count < 50; count++) it.admit(upload({ 'content-length': '10' }, 'mallory'), reply).catch(() => {})
+  for (let count = 0; count < 50; count++) {
+    it.admit(upload({ 'content-length': '10' }, 'mallory'), reply).catch(() => {})
+  }
   await t.rejects(it.admit(upload({ 'content-length': '10' }, 'mallory'), reply), { code: 'GW_OVERLOADED' })
   t.notOk(await hasTurn(it.admit(upload({ 'content-length': '10' }), reply)), 'others may wait')
 })
@@ -101,7 +125,10 @@ t.test('a full queue sends the next one away', async t => {
   const it = bodyBudget({ timers, bodyBytes: 100, bodyBytesInFlight: 100 })
   await it.admit(upload({ 'content-length': '100' }), reply)
   for (let count = 0; count < 1000; count++) it.admit(upload({ 'content-length': '10' }), reply).catch(() => {})
-  await t.rejects(it.admit(upload({ 'content-length': '10' }), reply), { code: 'GW_OVERLOADED', detail: { retryAfterSeconds: 1 } })
+  await t.rejects(it.admit(upload({ 'content-length': '10' }), reply), {
+    code: 'GW_OVERLOADED',
+    detail: { retryAfterSeconds: 1 }
+  })
 })
 
 t.test('a short body waits for nobody', async t => {
@@ -187,7 +214,11 @@ t.test('bodies for which there is no room are paused, but for the one with the l
   const all = requests.map(request => it.admit(request, reply))
   wait()
   await Promise.all(all)
-  const [one, two, three] = requests.map(read) as [ReturnType<typeof read>, ReturnType<typeof read>, ReturnType<typeof read>]
+  const [one, two, three] = requests.map(read) as [
+    ReturnType<typeof read>,
+    ReturnType<typeof read>,
+    ReturnType<typeof read>
+  ]
   await turns()
   for (let part = 0; part < 9; part++) for (const body of [one, two, three]) await body.come(131_072)
   for (const body of [one, two]) await body.come(131_072)
@@ -238,7 +269,10 @@ t.test('a paused body whose request has been answered is left to its connection'
 
 t.test('a metered body that nobody has begun to read leaves nothing behind', async t => {
   const it = bodyBudget({ timers, bodyBytes: 4 * megabyte, bodyBytesInFlight: 4 * megabyte })
-  const [first, second] = [1, 2].map(() => upload({ 'content-length': String(4 * megabyte) })) as [ReturnType<typeof upload>, ReturnType<typeof upload>]
+  const [first, second] = [1, 2].map(() => upload({ 'content-length': String(4 * megabyte) })) as [
+    ReturnType<typeof upload>,
+    ReturnType<typeof upload>
+  ]
   await it.admit(first, reply)
   const turn = it.admit(second, reply)
   wait()

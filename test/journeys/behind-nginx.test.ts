@@ -19,7 +19,9 @@ t.test('behind an nginx with its own defaults each event is there at once', asyn
   const front = `http://127.0.0.1:${port}`
   const token = await mint('alice')
   const taskId = await made(token)
-  const [stream, all] = await Promise.all([`/gateway/tasks/${taskId}/events`, '/gateway/events'].map(path => openEvents(t, front + path, { token })))
+  const [stream, all] = await Promise.all(
+    [`/gateway/tasks/${taskId}/events`, '/gateway/events'].map(path => openEvents(t, front + path, { token }))
+  )
   for (const count of [1, 2]) {
     await Promise.all([stream!.heard(count), all!.heard(count)])
     pass(intervalMs)
@@ -27,5 +29,8 @@ t.test('behind an nginx with its own defaults each event is there at once', asyn
   await Promise.all([stream!.over(), all!.heard(3)])
   t.notOk(stream!.isCut)
   for (const { events } of [stream!, all!]) t.strictSame(statesOf(events), ['pending', 'processing', 'success'])
-  t.equal((await openEvents(t, `${front}/gateway/tasks/${taskId}/events`, { token, lastEventId: 'success' })).status, 204)
+  t.equal(
+    (await openEvents(t, `${front}/gateway/tasks/${taskId}/events`, { token, lastEventId: 'success' })).status,
+    204
+  )
 })

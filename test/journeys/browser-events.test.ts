@@ -13,7 +13,10 @@ const html = `<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,
 
 /** The page's own code, run in the browser: from here on it has the cookie alone. Resolves with the task's id. */
 async function submitFromPage (token: string): Promise<string> {
-  const swapped = await fetch('/gateway/sessions/cookie', { method: 'POST', headers: { authorization: `Bearer ${token}` } })
+  const swapped = await fetch('/gateway/sessions/cookie', {
+    method: 'POST',
+    headers: { authorization: `Bearer ${token}` }
+  })
   if (swapped.status !== 201) throw new Error(await swapped.text())
   const submitted = await fetch('/api/v1/generateTask/nano-banana', {
     method: 'POST',
@@ -49,7 +52,10 @@ function listenFromPage (taskId: string): void {
   Object.assign(window, { heard })
 }
 
-/** The page's own code: the middle row of its picture. A canvas with anything of another origin on it throws when it is read. */
+/**
+ * The page's own code: the middle row of its picture. A canvas with anything of another origin on it throws when it is
+ * read.
+ */
 async function readFromPage () {
   const image = document.querySelector('img')!
   await image.decode()
@@ -62,47 +68,71 @@ async function readFromPage () {
 /** The same row, of the file itself. */
 async function rowAt (url: string): Promise<number[]> {
   const { width, height, data } = PNG.sync.read(Buffer.from(await (await fetch(url)).arrayBuffer()))
-  return [...data.subarray(width * height / 2 * 4, width * (height / 2 + 1) * 4)]
+  return [...data.subarray(((width * height) / 2) * 4, width * (height / 2 + 1) * 4)]
 }
 
 /** https://html.spec.whatwg.org/multipage/server-sent-events.html#dom-eventsource-readystate */
 const [connecting, closed] = [0, 2]
 
-t.test('behind the nginx of the examples a page hears its task end, shows the picture, and comes back once and no more', async t => {
-  const { origin, mint, pass, lines } = await crankedGateway(t, { env })
-  const nginx = await exampleNginx(t, origin, { page: html })
-  await nginx.start()
-  // To the browser nginx has its own name and port.
-  const browser = await chromium(t, { hosts: { [`${exampleHost}:443`]: `127.0.0.1:${nginx.port}` } })
-  const { page, requests, complaints } = await openPage(t, browser, `${publicUrl}/page`, { viewport: { width: 640, height: 720 }, ignoreHTTPSErrors: true })
-  const taskId = await page.evaluate(submitFromPage, await mint('alice'))
-  t.equal(await page.evaluate(() => document.cookie), '', 'no script sees what it works with')
+t.test(
+  'behind the nginx of the examples a page hears its task end, shows the picture, and comes back once and no more',
+  async t => {
+    const { origin, mint, pass, lines } = await crankedGateway(t, { env })
+    const nginx = await exampleNginx(t, origin, { page: html })
+    await nginx.start()
+    // To the browser nginx has its own name and port.
+    const browser = await chromium(t, { hosts: { [`${exampleHost}:443`]: `127.0.0.1:${nginx.port}` } })
+    const { page, requests, complaints } = await openPage(t, browser, `${publicUrl}/page`, {
+      viewport: { width: 640, height: 720 },
+      ignoreHTTPSErrors: true
+    })
+    const taskId = await page.evaluate(submitFromPage, await mint('alice'))
+    t.equal(await page.evaluate(() => document.cookie), '', 'no script sees what it works with')
 
-  await page.evaluate(listenFromPage, taskId)
-  const heard = () => page.evaluate('heard') as Promise<Heard>
-  for (const state of ['pending', 'processing', 'success']) {
-    await until(`the page hears ${state}, and nothing on the way holds it back`, async () => (await heard()).states.at(-1) === state)
-    pass(intervalMs)
+    await page.evaluate(listenFromPage, taskId)
+    const heard = () => page.evaluate('heard') as Promise<Heard>
+    for (const state of ['pending', 'processing', 'success']) {
+      await until(
+        `the page hears ${state}, and nothing on the way holds it back`,
+        async () => (await heard()).states.at(-1) === state
+      )
+      pass(intervalMs)
+    }
+    await until('the results', async () => (await heard()).results.length > 0)
+    const link = (await heard()).results[0]![0]!
+    t.ok(link.startsWith(`${publicUrl}/gateway/results/`), link)
+
+    const { width, height, row } = await page.evaluate(readFromPage)
+    t.same([width, height], [512, 512])
+    t.ok(new Set(row).size > 10, 'there is something to see')
+    t.same(row, await rowAt(link.replace(publicUrl, origin)), 'dot for dot')
+    await pictureOf(page, 'browser-events')
+
+    await until('the EventSource gives up', async () => (await heard()).ends.at(-1) === closed)
+    t.same(await heard(), {
+      states: ['pending', 'processing', 'success'],
+      results: [[link]],
+      ends: [connecting, closed]
+    })
+    const streams = () =>
+      lines()
+        .filter(({ operation }) => operation === 'taskEvents')
+        .map(({ status }) => status)
+    await until('both lines are written', () => streams().length > 1)
+    t.same(streams(), [200, 204])
+    const stream = `GET ${publicUrl}/gateway/tasks/${taskId}/events`
+    t.same(
+      requests,
+      [
+        `GET ${publicUrl}/page`,
+        `POST ${publicUrl}/gateway/sessions/cookie`,
+        `POST ${publicUrl}/api/v1/generateTask/nano-banana`,
+        stream,
+        `GET ${link}`,
+        stream
+      ],
+      'it asked nobody else'
+    )
+    t.same(complaints, [])
   }
-  await until('the results', async () => (await heard()).results.length > 0)
-  const link = (await heard()).results[0]![0]!
-  t.ok(link.startsWith(`${publicUrl}/gateway/results/`), link)
-
-  const { width, height, row } = await page.evaluate(readFromPage)
-  t.same([width, height], [512, 512])
-  t.ok(new Set(row).size > 10, 'there is something to see')
-  t.same(row, await rowAt(link.replace(publicUrl, origin)), 'dot for dot')
-  await pictureOf(page, 'browser-events')
-
-  await until('the EventSource gives up', async () => (await heard()).ends.at(-1) === closed)
-  t.same(await heard(), { states: ['pending', 'processing', 'success'], results: [[link]], ends: [connecting, closed] })
-  const streams = () => lines().filter(({ operation }) => operation === 'taskEvents').map(({ status }) => status)
-  await until('both lines are written', () => streams().length > 1)
-  t.same(streams(), [200, 204])
-  const stream = `GET ${publicUrl}/gateway/tasks/${taskId}/events`
-  t.same(requests, [
-    `GET ${publicUrl}/page`, `POST ${publicUrl}/gateway/sessions/cookie`, `POST ${publicUrl}/api/v1/generateTask/nano-banana`,
-    stream, `GET ${link}`, stream
-  ], 'it asked nobody else')
-  t.same(complaints, [])
-})
+)

@@ -50,8 +50,12 @@ interface Request {
 
 /** A request as text: no client library mends it, and no browser's rules keep a header out. */
 function requestText (path: string, { method, token, headers = [], body }: Request): string {
-  const lines = [...token === undefined ? [] : [['authorization', `Bearer ${token}`] as const], ...headers]
-  return rawRequest(`${method ?? (body === undefined ? 'GET' : 'POST')} ${path}`, lines.map(([name, value]) => `${name}: ${value}`), body)
+  const lines = [...(token === undefined ? [] : [['authorization', `Bearer ${token}`] as const]), ...headers]
+  return rawRequest(
+    `${method ?? (body === undefined ? 'GET' : 'POST')} ${path}`,
+    lines.map(([name, value]) => `${name}: ${value}`),
+    body
+  )
 }
 
 interface Watched {
@@ -111,7 +115,11 @@ async function watched (t: Test, outside: Outside): Promise<Watched> {
     async mint (more = {}) {
       // The one answer that may show a session token is not among those that are searched.
       const body = JSON.stringify({ subject: 'alice', ...more })
-      const { text } = await rawHttp(t, origin!, requestText('/gateway/sessions', { token: canaries.issuerToken, body }))
+      const { text } = await rawHttp(
+        t,
+        origin!,
+        requestText('/gateway/sessions', { token: canaries.issuerToken, body })
+      )
       return /"token":"([^"]+)"/.exec(text)![1]!
     },
     submit: (token, model, words = '', input = {}) => ask(`/api/v1/generateTask/${model}`, {
@@ -157,7 +165,13 @@ function resultWords ({ tasks }: Sandbox): string[] {
   return [...tasks.values()].flatMap(({ resultNames }) => resultNames)
 }
 
-function checkSilence (t: Test, { program, answers }: Watched, tokens: readonly string[], ledger: string, results: readonly string[] = []): void {
+function checkSilence (
+  t: Test,
+  { program, answers }: Watched,
+  tokens: readonly string[],
+  ledger: string,
+  results: readonly string[] = []
+): void {
   const secrets = searchWords([...Object.values(canaries), ...tokens.map(signatureOf), ...tokens])
   const prompts = forms(marker)
   const said = answers.map(({ text }) => text).join('\n')
@@ -183,7 +197,12 @@ t.test('the words that are searched for are found in all their forms', async t =
   const words = searchWords([canaries.key])
   for (const lead of ['', 'x', 'xy', 'xyz']) {
     const text = `${lead}${canaries.key} and more`
-    for (const place of [text, encodeURIComponent(text), Buffer.from(text).toString('base64'), Buffer.from(text).toString('base64url')]) {
+    for (const place of [
+      text,
+      encodeURIComponent(text),
+      Buffer.from(text).toString('base64'),
+      Buffer.from(text).toString('base64url')
+    ]) {
       t.not(found(words, place).length, 0, place)
     }
   }
@@ -216,10 +235,20 @@ t.test('no secret and no prompt shows, whatever the upstream does', async t => {
   for (const row of [...sandboxCases.filter(row => !rests(row)), ...sandboxCases.filter(rests)]) await run(row)
 
   const outcomes = [200, 400, 403, 404, 429, 500, 502, 503]
-  t.strictSame(outcomes.filter(status => !seen.has(`submit ${status}`)), [], 'submits have ended in every way')
-  t.strictSame([200, 404, 429, 500, 502, 503, 504].filter(status => !seen.has(`status ${status}`)), [], 'and status calls as well')
+  t.strictSame(
+    outcomes.filter(status => !seen.has(`submit ${status}`)),
+    [],
+    'submits have ended in every way'
+  )
+  t.strictSame(
+    [200, 404, 429, 500, 502, 503, 504].filter(status => !seen.has(`status ${status}`)),
+    [],
+    'and status calls as well'
+  )
   const words = gateway.program.output()
-  for (const code of ['GW_UPSTREAM_INVALID', 'GW_UPSTREAM_REFUSED_KEY', 'GW_OUTCOME_UNKNOWN', 'GW_UPSTREAM_TIMEOUT']) t.match(words, code)
+  for (const code of ['GW_UPSTREAM_INVALID', 'GW_UPSTREAM_REFUSED_KEY', 'GW_OUTCOME_UNKNOWN', 'GW_UPSTREAM_TIMEOUT']) {
+    t.match(words, code)
+  }
 
   const results = resultWords(sandbox)
   t.ok(results.some(name => gateway.answers.some(({ text }) => text.includes(name))), 'owners were given their results')
@@ -249,8 +278,13 @@ t.test('no secret and no prompt shows, whatever the caller does', async t => {
   const gateway = await watched(t, { baseUrl: sandbox.origin })
   const { ask, raw, submit, mint } = gateway
   const [token, poor, rated, narrow, choosy, reader, ended] = await Promise.all([
-    mint(), mint({ plan: 'poor', subject: 'bob' }), mint({ plan: 'rated', subject: 'carol' }),
-    mint({ plan: 'narrow', subject: 'dave' }), mint({ plan: 'choosy', subject: 'erin' }), mint({ scopes: ['tasks:read'] }), mint()
+    mint(),
+    mint({ plan: 'poor', subject: 'bob' }),
+    mint({ plan: 'rated', subject: 'carol' }),
+    mint({ plan: 'narrow', subject: 'dave' }),
+    mint({ plan: 'choosy', subject: 'erin' }),
+    mint({ scopes: ['tasks:read'] }),
+    mint()
   ])
   const tokens = [token!, poor!, rated!, narrow!, choosy!, reader!, ended!]
   const codes: string[] = []
@@ -267,7 +301,15 @@ t.test('no secret and no prompt shows, whatever the caller does', async t => {
 
   // Tokens that are none.
   await expect('GW_NO_SESSION', ask(path, { body }))
-  for (const bad of [key, issuerToken, sessionSecret, `${token}x`, `${head}.${payload}.`, `${head}..${signature}`, `x${token}`]) {
+  for (const bad of [
+    key,
+    issuerToken,
+    sessionSecret,
+    `${token}x`,
+    `${head}.${payload}.`,
+    `${head}..${signature}`,
+    `x${token}`
+  ]) {
     await expect('GW_BAD_SESSION', ask(path, { token: bad, body }))
   }
   await expect('GW_BAD_SESSION', ask(path, { headers: [['authorization', `Basic ${key}`]], body }))
@@ -288,24 +330,48 @@ t.test('no secret and no prompt shows, whatever the caller does', async t => {
     await expect('GW_NOT_FOUND', ask(`/api/v1/${encoded}/%20`, { body }))
     await expect('GW_BAD_REQUEST', ask(`/%zz/${encoded}`))
     await expect('GW_BAD_REQUEST', ask(`/gateway/session#${secret}`))
-    await expect('GW_NO_SESSION', ask('/gateway/session', {
-      headers: [['x-request-id', secret], ['origin', `https://${secret}`], ['user-agent', secret], ['cookie', secret], [`x-${encoded}`.replaceAll('%', ''), secret]]
-    }))
+    await expect(
+      'GW_NO_SESSION',
+      ask('/gateway/session', {
+        headers: [
+          ['x-request-id', secret],
+          ['origin', `https://${secret}`],
+          ['user-agent', secret],
+          ['cookie', secret],
+          [`x-${encoded}`.replaceAll('%', ''), secret]
+        ]
+      })
+    )
     await expect('GW_BAD_REQUEST', ask(path, { token: token!, body: `{"input":{"prompt":"${secret}" ${marker}` }))
     await expect('GW_BAD_REQUEST', ask(path, { token: token!, body: JSON.stringify({ input: `${marker} ${secret}` }) }))
-    await expect('GW_UNSUPPORTED_MEDIA_TYPE', ask(path, { token: token!, headers: [['content-type', `text/plain; x=${marker}`]], body: secret }))
-    await expect('GW_UNSUPPORTED_MEDIA_TYPE', ask(path, { token: token!, headers: [['content-encoding', 'gzip']], body: secret }))
+    await expect(
+      'GW_UNSUPPORTED_MEDIA_TYPE',
+      ask(path, { token: token!, headers: [['content-type', `text/plain; x=${marker}`]], body: secret })
+    )
+    await expect(
+      'GW_UNSUPPORTED_MEDIA_TYPE',
+      ask(path, { token: token!, headers: [['content-encoding', 'gzip']], body: secret })
+    )
     await expect('GW_TOO_LARGE', ask(path, { token: token!, body: `${secret}${marker}`.repeat(2000) }))
     await expect('GW_METHOD_NOT_ALLOWED', ask(`${path}?key=${encoded}`, { method: 'TRACE', token: token! }))
     await expect('GW_BAD_REQUEST', raw(`${secret} / HTTP/1.1\r\n\r\n`))
     await expect('GW_BAD_REQUEST', raw(`GET / HTTP/1.1\r\nhost: x\r\n${secret}\r\n\r\n`))
-    await expect('GW_BAD_REQUEST', raw(`GET / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${secret}${'x'.repeat(20_000)}\r\n\r\n`))
-    await expect('GW_BAD_REQUEST', raw(`POST ${path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\ncontent-type: application/json\r\n` +
-      `content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n${secret}`))
+    await expect(
+      'GW_BAD_REQUEST',
+      raw(`GET / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${secret}${'x'.repeat(20_000)}\r\n\r\n`)
+    )
+    await expect(
+      'GW_BAD_REQUEST',
+      raw(
+        `POST ${path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\ncontent-type: application/json\r\n` +
+          `content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n${secret}`
+      )
+    )
   }
 
   // Minting that fails.
-  const minted = (value: string, more: Request = {}) => ask('/gateway/sessions', { token: issuerToken, body: value, ...more })
+  const minted = (value: string, more: Request = {}) =>
+    ask('/gateway/sessions', { token: issuerToken, body: value, ...more })
   await expect('GW_BAD_REQUEST', minted(`{"subject":"${issuerToken}`))
   await expect('GW_BAD_REQUEST', minted(JSON.stringify({ subject: '', ttlSeconds: sessionSecret })))
   await expect('GW_BAD_REQUEST', minted(JSON.stringify({ subject: 'alice', ttlSeconds: -1 })))
@@ -322,7 +388,10 @@ t.test('no secret and no prompt shows, whatever the caller does', async t => {
   await expect('GW_TOO_MANY_TASKS', submit(narrow!, 'nano-banana'))
   await expect('GW_BAD_REQUEST', submit(token!, 'sora-2', '', { duration: 13 }))
   await expect('GW_TASK_NOT_FOUND', submit(token!, 'grok-video', '', { task_id: key }))
-  await expect('GW_CALLBACK_DENIED', ask(path, { token: token!, body: JSON.stringify({ input: prompt, callback_url: `https://app.test/${token}` }) }))
+  await expect(
+    'GW_CALLBACK_DENIED',
+    ask(path, { token: token!, body: JSON.stringify({ input: prompt, callback_url: `https://app.test/${token}` }) })
+  )
 
   // A ledger that somebody else holds.
   const holder = new DatabaseSync(join(gateway.folder, 'gateway.db'))

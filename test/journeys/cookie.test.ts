@@ -28,26 +28,53 @@ async function open (context: BrowserContext, origin: string): Promise<Page> {
   return page
 }
 
-interface PageCall { readonly url: string, readonly method?: string, readonly token?: string, readonly body?: string, readonly type?: string, readonly mode?: 'cors' | 'no-cors' }
-interface Seen { readonly failure?: string, readonly status?: number, readonly error?: string | null, readonly json?: any }
+interface PageCall {
+  readonly url: string
+  readonly method?: string
+  readonly token?: string
+  readonly body?: string
+  readonly type?: string
+  readonly mode?: 'cors' | 'no-cors'
+}
+interface Seen {
+  readonly failure?: string
+  readonly status?: number
+  readonly error?: string | null
+  readonly json?: any
+}
 
-async function callFromPage ({ url, method = 'GET', token, body, type = 'application/json', mode = 'cors' }: PageCall): Promise<Seen> {
+async function callFromPage ({
+  url,
+  method = 'GET',
+  token,
+  body,
+  type = 'application/json',
+  mode = 'cors'
+}: PageCall): Promise<Seen> {
   try {
     const response = await fetch(url, {
       method,
       mode,
       credentials: 'include',
-      headers: { ...token === undefined ? {} : { authorization: `Bearer ${token}` }, ...body === undefined ? {} : { 'content-type': type } },
-      ...body === undefined ? {} : { body }
+      headers: {
+        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+        ...(body === undefined ? {} : { 'content-type': type })
+      },
+      ...(body === undefined ? {} : { body })
     })
     const text = await response.text()
-    return { status: response.status, error: response.headers.get('x-gateway-error'), json: text === '' ? null : JSON.parse(text) }
+    return {
+      status: response.status,
+      error: response.headers.get('x-gateway-error'),
+      json: text === '' ? null : JSON.parse(text)
+    }
   } catch (error) {
     return { failure: String(error) }
   }
 }
 
-const call = (page: Page, url: string, more: Omit<PageCall, 'url'> = {}): Promise<Seen> => page.evaluate(callFromPage, { url, ...more })
+const call = (page: Page, url: string, more: Omit<PageCall, 'url'> = {}): Promise<Seen> =>
+  page.evaluate(callFromPage, { url, ...more })
 
 async function logIn (page: Page, { mint }: Pick<TestGateway, 'mint'>, more: object = {}): Promise<Seen> {
   return await call(page, '/gateway/sessions/cookie', { method: 'POST', token: await mint('alice', more) })
@@ -65,7 +92,9 @@ t.test('a page logs in, works without a token, hears its task end by EventSource
   t.equal((await call(page, '/gateway/session')).error, 'GW_NO_SESSION')
   t.match(await logIn(page, gateway), { status: 201, json: { subject: 'app:alice' } })
   t.equal(await page.evaluate(() => document.cookie), '', 'no script sees it')
-  t.match(await context.cookies(), [{ name: cookieNameAt(gateway.origin), httpOnly: true, secure: true, sameSite: 'Strict', path: '/' }])
+  t.match(await context.cookies(), [
+    { name: cookieNameAt(gateway.origin), httpOnly: true, secure: true, sameSite: 'Strict', path: '/' }
+  ])
 
   const submitted = await call(page, submitPath, { method: 'POST', body: submitBody })
   t.equal(submitted.status, 200)
@@ -129,7 +158,9 @@ t.test('a page of another origin, the same site to the browser, does nothing wit
     const image = new Image()
     image.src = `${origin}/gateway/session`
     await image.decode().catch(() => {})
-    await new Promise(resolve => { new EventSource(`${origin}/gateway/events`, { withCredentials: true }).onerror = resolve })
+    await new Promise(resolve => {
+      new EventSource(`${origin}/gateway/events`, { withCredentials: true }).onerror = resolve
+    })
   }, origin)
   await page.evaluate(action => {
     const form = Object.assign(document.createElement('form'), { action, method: 'POST', enctype: 'text/plain' })
@@ -139,9 +170,15 @@ t.test('a page of another origin, the same site to the browser, does nothing wit
   }, origin + submitPath)
   await page.waitForURL(url => url.origin === origin)
 
-  const seen = lines().filter(({ method, operation }) => method !== 'OPTIONS' && operation !== 'mintSession' && operation !== 'swapSession')
+  const seen = lines().filter(
+    ({ method, operation }) => method !== 'OPTIONS' && operation !== 'mintSession' && operation !== 'swapSession'
+  )
   t.ok(seen.length >= 9, `${seen.length} came through`)
-  t.same(new Set(seen.map(({ code }) => code)), new Set(['GW_ORIGIN_DENIED']), 'each came with the cookie, and was refused')
+  t.same(
+    new Set(seen.map(({ code }) => code)),
+    new Set(['GW_ORIGIN_DENIED']),
+    'each came with the cookie, and was refused'
+  )
   t.equal(sandbox.calls.length, 0)
   t.equal((await call(await open(context, origin), '/gateway/session')).status, 200, 'and the session is as it was')
 })

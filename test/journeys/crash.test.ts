@@ -42,21 +42,36 @@ interface Replicas {
 }
 
 const dice = random()
-t.test(`on SQLite: whenever the process is killed, each submit is charged at most once and each task has its owner (TEST_SEED=${dice.seed})`, { timeout }, async t => {
-  const cwd = t.testdir({ 'gateway.yaml': config })
-  await killAndLook(t, cwd, `sqlite:${join(cwd, 'gateway.db')}`, 1)
-})
+t.test(
+  `on SQLite: whenever the process is killed, each submit is charged at most once and each task has its owner (TEST_SEED=${dice.seed})`,
+  { timeout },
+  async t => {
+    const cwd = t.testdir({ 'gateway.yaml': config })
+    await killAndLook(t, cwd, `sqlite:${join(cwd, 'gateway.db')}`, 1)
+  }
+)
 
-t.test(`on Redis: whenever one of three replicas is killed, the same (TEST_SEED=${dice.seed})`, { timeout }, async t => {
-  const { url } = await redisServer(t, { appendonly: true })
-  await killAndLook(t, t.testdir({ 'gateway.yaml': config }), url, 3)
-})
+t.test(
+  `on Redis: whenever one of three replicas is killed, the same (TEST_SEED=${dice.seed})`,
+  { timeout },
+  async t => {
+    const { url } = await redisServer(t, { appendonly: true })
+    await killAndLook(t, t.testdir({ 'gateway.yaml': config }), url, 3)
+  }
+)
 
 async function killAndLook (t: Test, cwd: string, storeUrl: string, replicaCount: number): Promise<void> {
   const sandbox = await startSandbox({ keys: [apiKey], balanceUsd: 1e6 })
   t.teardown(() => sandbox.close())
-  const { all, start, store } = await startReplicas(t, cwd, { ...gatewayEnvironment(sandbox.origin), GATEWAY_STORE: storeUrl }, replicaCount)
-  const tokens = new Map(await Promise.all(subjects.map(async subject => [subject, await callerOf(all[0]!.origin).mint(subject)] as const)))
+  const { all, start, store } = await startReplicas(
+    t,
+    cwd,
+    { ...gatewayEnvironment(sandbox.origin), GATEWAY_STORE: storeUrl },
+    replicaCount
+  )
+  const tokens = new Map(
+    await Promise.all(subjects.map(async subject => [subject, await callerOf(all[0]!.origin).mint(subject)] as const))
+  )
   const reached: Submitted[] = []
 
   for (let round = 1; round <= rounds; round++) {
@@ -65,7 +80,11 @@ async function killAndLook (t: Test, cwd: string, storeUrl: string, replicaCount
     const mark = count() + dice.int(submitsPerRound * 3 / 4)
     const submits = Array.from({ length: submitsPerRound }, async (_, index) => {
       const subject = subjects[index % subjects.length]!
-      const taskId = await submit(all[index % all.length]!.origin, tokens.get(subject)!, `for ${subject}: ${round}/${index}`)
+      const taskId = await submit(
+        all[index % all.length]!.origin,
+        tokens.get(subject)!,
+        `for ${subject}: ${round}/${index}`
+      )
       if (taskId !== undefined) reached.push({ subject, taskId })
     })
     await until(`submits of round ${round} to be under way`, () => count() >= mark)
@@ -77,15 +96,22 @@ async function killAndLook (t: Test, cwd: string, storeUrl: string, replicaCount
     for (const subject of subjects) holdBooks(t, await books(store, subject), acceptedFor(sandbox, subject), subject)
   }
 
-  await until('leases to end', async () => (await Promise.all(subjects.map(subject => books(store, subject)))).every(({ halfDone }) => halfDone === 0), 60_000)
-  const last = await Promise.all(subjects.map(async subject => ({ subject, ...await books(store, subject) })))
+  await until(
+    'leases to end',
+    async () =>
+      (await Promise.all(subjects.map(subject => books(store, subject)))).every(({ halfDone }) => halfDone === 0),
+    60_000
+  )
+  const last = await Promise.all(subjects.map(async subject => ({ subject, ...(await books(store, subject)) })))
   for (const { subject, ...its } of last) {
     holdBooks(t, its, acceptedFor(sandbox, subject), subject)
     t.equal(its.credits, its.claimed + its.unknown, 'what may have been accepted is charged, once')
   }
   await ownersAreKnown(t, all[0]!, store, tokens, reached)
-  t.comment(`${rounds} kills, ${rounds * submitsPerRound} submits: ${sandbox.submits.length} reached the upstream, ${sandbox.tasks.size} were accepted, ` +
-    `${reached.length} answered, ${last.reduce((sum, { unknown }) => sum + unknown, 0)} ended unknown`)
+  t.comment(
+    `${rounds} kills, ${rounds * submitsPerRound} submits: ${sandbox.submits.length} reached the upstream, ${sandbox.tasks.size} were accepted, ` +
+      `${reached.length} answered, ${last.reduce((sum, { unknown }) => sum + unknown, 0)} ended unknown`
+  )
   for (const { child, ended } of all) {
     child.kill('SIGTERM')
     t.equal(await ended, 0)
@@ -101,8 +127,10 @@ async function startReplicas (t: Test, cwd: string, env: Record<string, string>,
 }
 
 function holdBooks (t: Test, { claimed, unknown, halfDone }: Books, accepted: number, subject: string): void {
-  t.ok(claimed <= accepted && accepted <= claimed + unknown + halfDone,
-    `${subject}: ${claimed} charged ≤ ${accepted} accepted ≤ ${claimed} + ${unknown} unknown + ${halfDone} under a lease`)
+  t.ok(
+    claimed <= accepted && accepted <= claimed + unknown + halfDone,
+    `${subject}: ${claimed} charged ≤ ${accepted} accepted ≤ ${claimed} + ${unknown} unknown + ${halfDone} under a lease`
+  )
 }
 
 async function books ({ records, accounts }: Store, subject: string): Promise<Books> {
@@ -118,8 +146,17 @@ async function books ({ records, accounts }: Store, subject: string): Promise<Bo
   return { claimed, unknown: stages.unknown, credits, halfDone: credits - claimed - stages.unknown }
 }
 
-/** A task id that has reached its caller is the caller's, also after all those deaths: each in the ledger, some by asking. */
-async function ownersAreKnown (t: Test, { origin }: GatewayProcess, { ledger }: Store, tokens: ReadonlyMap<string, string>, reached: readonly Submitted[]): Promise<void> {
+/**
+ * A task id that has reached its caller is the caller's, also after all those deaths: each in the ledger, some by
+ * asking.
+ */
+async function ownersAreKnown (
+  t: Test,
+  { origin }: GatewayProcess,
+  { ledger }: Store,
+  tokens: ReadonlyMap<string, string>,
+  reached: readonly Submitted[]
+): Promise<void> {
   t.ok(reached.length > 0)
   const strangers: Submitted[] = []
   for (const it of reached) if ((await ledger.taskOf(it.taskId))?.subject !== `app:${it.subject}`) strangers.push(it)

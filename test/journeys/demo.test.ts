@@ -29,7 +29,9 @@ t.test('what the demo prints, pasted at once into a shell, ends with a picture',
   t.teardown(demo.close)
   const script = pasted(demo.instructions)
   t.equal(script.split('\n').filter(line => line.includes('curl')).length, 4)
-  for (const comment of script.split('\n').filter(line => line.startsWith('#'))) t.notMatch(comment, /['"`$()]/, 'safe to paste')
+  for (const comment of script.split('\n').filter(line => line.startsWith('#'))) {
+    t.notMatch(comment, /['"`$()]/, 'safe to paste')
+  }
 
   // The sandbox draws for six seconds of real time: this is the one test that waits as a newcomer does.
   const { stdout, stderr } = await run('bash', ['--norc', '-eu', '-c', script], { cwd, timeout: 30_000 })

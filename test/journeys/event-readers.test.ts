@@ -3,7 +3,13 @@ import t, { type Test } from 'tap'
 import { chromium } from '../helpers/chromium.ts'
 import { clock } from '../helpers/clock.ts'
 import { crankedGateway, intervalMs } from '../helpers/cranked-gateway.ts'
-import { compressingProxy, type EventReader, programReaders, type ReadEvent, readingPage } from '../helpers/event-readers.ts'
+import {
+  compressingProxy,
+  type EventReader,
+  programReaders,
+  type ReadEvent,
+  readingPage
+} from '../helpers/event-readers.ts'
 import { openEvents } from '../helpers/event-source.ts'
 import { exampleHost, exampleNginx } from '../helpers/nginx.ts'
 import { pageServer } from '../helpers/page-server.ts'

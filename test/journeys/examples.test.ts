@@ -42,7 +42,10 @@ interface Section {
 const sections = text.split(/^## /m).slice(1).map(sectionFrom)
 
 function sectionFrom (text: string): Section {
-  const blocks = Array.from(text.matchAll(/^```(\w+)\n(.*?)^```$/gms), ([, language, code]) => ({ language, code: code! }))
+  const blocks = Array.from(text.matchAll(/^```(\w+)\n(.*?)^```$/gms), ([, language, code]) => ({
+    language,
+    code: code!
+  }))
   const of = (language: string) => blocks.filter(block => block.language === language).map(({ code }) => code)
   return {
     title: text.slice(0, text.indexOf('\n')),
@@ -74,12 +77,17 @@ async function bash (script: string, cwd: string, env: Readonly<Record<string, s
 }
 
 /** `npx apixo-gateway` is the command line of this checkout. */
-const withCli = (script: string): string => `npx () { shift; '${process.execPath}' '${join(root, 'src/cli.ts')}' "$@"; }\n${script}`
+const withCli = (script: string): string =>
+  `npx () { shift; '${process.execPath}' '${join(root, 'src/cli.ts')}' "$@"; }\n${script}`
 
 /** Whoever the code says that it is for runs it. The names are what it has made. */
 async function run (code: string, globals: Readonly<Record<string, unknown>>, names: readonly string[]): Promise<any> {
-  const AsyncFunction = (async () => {}).constructor as new (...args: string[]) => (...values: unknown[]) => Promise<unknown>
-  return await new AsyncFunction(...Object.keys(globals), `${code}\nreturn { ${names.join(', ')} }`)(...Object.values(globals))
+  const AsyncFunction = (async () => {}).constructor as new (
+    ...args: string[]
+  ) => (...values: unknown[]) => Promise<unknown>
+  return await new AsyncFunction(...Object.keys(globals), `${code}\nreturn { ${names.join(', ')} }`)(
+    ...Object.values(globals)
+  )
 }
 
 /** The reader's own app: a page, and a backend behind it. */
@@ -96,8 +104,13 @@ interface App {
 async function startApp (t: Test): Promise<App> {
   const origin = await pageServer(t, (request, response) => {
     if (app.ours.test(request.url!) && app.gateway !== '') return passOn(request, response, app.gateway)
-    if (request.url !== '/session') return response.writeHead(200, { 'content-type': 'text/html' }).end('<!doctype html><title>A page</title><input>')
-    app.backend().then(answer => response.end(JSON.stringify(answer)), error => response.writeHead(500).end(String(error)))
+    if (request.url !== '/session') {
+      return response.writeHead(200, { 'content-type': 'text/html' }).end('<!doctype html><title>A page</title><input>')
+    }
+    app.backend().then(
+      answer => response.end(JSON.stringify(answer)),
+      error => response.writeHead(500).end(String(error))
+    )
   })
   const app: App = { origin, backend: async () => ({}), gateway: '', ours: /^\/(?:gateway|api\/v1)\// }
   return app
@@ -123,7 +136,12 @@ async function runIn (page: Page, code: string, names: readonly string[]): Promi
 }
 
 /** A gateway with the settings of a section, the reader's app, and a browser with its page. */
-async function start (t: Test, number: number, change = (text: string) => text, env: Readonly<Record<string, string>> = {}) {
+async function start (
+  t: Test,
+  number: number,
+  change = (text: string) => text,
+  env: Readonly<Record<string, string>> = {}
+) {
   const section = sections[number - 1]!
   const app = await startApp(t)
   const here = (text: string): string => change(text).replaceAll(documented.page, app.origin)
@@ -133,7 +151,8 @@ async function start (t: Test, number: number, change = (text: string) => text, 
     config: readFileSync(join(cwd, 'gateway.yaml'), 'utf8'),
     env: { ...readDotEnv(cwd) as Record<string, string>, ...env }
   })
-  const code = (who: 'backend' | 'page'): string => here(section.code(who)).replaceAll(documented.gateway, gateway.origin)
+  const code = (who: 'backend' | 'page'): string =>
+    here(section.code(who)).replaceAll(documented.gateway, gateway.origin)
   const globals = { process: { env: readDotEnv(cwd) }, user: { id: 'alice' } }
   const { page } = await openPage(t, browser, app.origin)
   return {
@@ -150,21 +169,31 @@ async function start (t: Test, number: number, change = (text: string) => text, 
 
 const path = '/api/v1/generateTask/nano-banana'
 const body = { input: { mode: 'text-to-image', prompt: 'a red cube' } }
-const endSession = ({ call }: Pick<TestGateway, 'call'>, token: string) => call('/gateway/session', { method: 'DELETE', token })
+const endSession = ({ call }: Pick<TestGateway, 'call'>, token: string) =>
+  call('/gateway/session', { method: 'DELETE', token })
 
 t.test('the ways in are read in plain English, lead somewhere, and say how they end', async t => {
   t.notMatch(text, /\b(?:just|simply|simple|easily|easy|obviously|basically)\b/i)
   const links = Array.from(text.matchAll(/\]\(([^)]+)\)/g), ([, target]) => target!)
   const anchors = links.filter(target => target.startsWith('#'))
-  t.same(anchors, sections.map(({ title }) => `#${title.toLowerCase().replaceAll('.', '').replaceAll(' ', '-')}`), 'each section has its row')
-  for (const target of links.filter(target => !/^(?:#|\w+:)/.test(target))) t.ok(existsSync(join(folder, target)), target)
+  t.same(
+    anchors,
+    sections.map(({ title }) => `#${title.toLowerCase().replaceAll('.', '').replaceAll(' ', '-')}`),
+    'each section has its row'
+  )
+  for (const target of links.filter(target => !/^(?:#|\w+:)/.test(target))) {
+    t.ok(existsSync(join(folder, target)), target)
+  }
   for (const { title, text } of sections) t.match(text, /^\*\*How it ends\.\*\* /m, title)
 })
 
 t.test('the settings of each way in are accepted as they stand', async t => {
   for (const section of sections) {
     const cwd = await folderFrom(t, section)
-    t.doesNotThrow(() => loadSettings({ cwd, env: { ...gatewayEnvironment('http://127.0.0.1:1'), ...readDotEnv(cwd) } }), section.title)
+    t.doesNotThrow(
+      () => loadSettings({ cwd, env: { ...gatewayEnvironment('http://127.0.0.1:1'), ...readDotEnv(cwd) } }),
+      section.title
+    )
   }
 })
 
@@ -189,7 +218,10 @@ t.test('2: a narrow session does what it was minted for, and no more', async t =
   t.match({ uses, credits: credits.session }, { uses: { limit: 3, left: 2 }, credits: { limit: 2, left: 1 } })
   const headers = { origin: it.app.origin }
   t.equal((await it.call('/api/v1/generateTask/suno', { token, body, headers })).error, 'GW_MODEL_DENIED')
-  t.equal((await it.call(path, { token, body, headers: { origin: 'https://other.example' } })).error, 'GW_ORIGIN_DENIED')
+  t.equal(
+    (await it.call(path, { token, body, headers: { origin: 'https://other.example' } })).error,
+    'GW_ORIGIN_DENIED'
+  )
   t.equal((await it.call(path, { token, body, headers })).status, 200)
   t.match(await it.call(path, { token, body, headers }), { status: 402, error: 'GW_CREDITS_EXHAUSTED' })
   t.equal((await it.status(token, data.taskId, 'nano-banana', { headers })).status, 200)
@@ -215,7 +247,11 @@ t.test('3: a page of the same origin works with a cookie, and hears its task end
   }, method)
   t.same(await session('GET'), [200, null])
   const { name, value } = (await it.page.context().cookies())[0]!
-  t.equal((await it.call('/gateway/session', { headers: { cookie: `${name}=${value}`, origin: 'https://other.example' } })).error, 'GW_ORIGIN_DENIED')
+  t.equal(
+    (await it.call('/gateway/session', { headers: { cookie: `${name}=${value}`, origin: 'https://other.example' } }))
+      .error,
+    'GW_ORIGIN_DENIED'
+  )
   t.same(await session('DELETE'), [204, null])
   t.same(await session('GET'), [401, 'GW_NO_SESSION'])
   await it.runPage()
@@ -280,13 +316,23 @@ t.test('4: the token of an identity provider is a session until it expires', asy
   const it = await start(t, 4, text => text.replaceAll('https://tenant.eu.auth0.com', provider.origin))
   const print = (more: object = {}) => {
     const iat = Math.floor(it.time.now() / 1000)
-    return provider.sign({ iss: `${provider.origin}/`, sub: 'auth0|5f7c8ec7', aud: ['https://api.example'], iat, exp: iat + 600, ...more })
+    return provider.sign({
+      iss: `${provider.origin}/`,
+      sub: 'auth0|5f7c8ec7',
+      aud: ['https://api.example'],
+      iat,
+      exp: iat + 600,
+      ...more
+    })
   }
   const token = await print()
   await it.page.evaluate(token => { Object.assign(window, { auth0: { getTokenSilently: async () => token } }) }, token)
   const { data } = await it.runPage()
   t.equal((await it.status(token, data.taskId)).status, 200)
-  t.equal((await it.call(path, { token: await print({ aud: 'https://another.example' }), body })).error, 'GW_BAD_SESSION')
+  t.equal(
+    (await it.call(path, { token: await print({ aud: 'https://another.example' }), body })).error,
+    'GW_BAD_SESSION'
+  )
   const second = await print({ jti: 'second' })
   t.equal((await endSession(it, second)).status, 204)
   t.equal((await it.status(second, data.taskId)).error, 'GW_BAD_SESSION')
@@ -297,8 +343,14 @@ t.test('4: the token of an identity provider is a session until it expires', asy
 
 /** What tokens of each have, beside their issuer and audience, and what others of the same provider have instead. */
 const providers: Readonly<Record<string, { readonly has: object, readonly others: readonly object[] }>> = {
-  Clerk: { has: { azp: documented.page, jti: 'a1b2', sid: 'sess_2abc' }, others: [{ azp: 'https://evil.example' }, { azp: undefined }] },
-  Supabase: { has: { role: 'authenticated', is_anonymous: false }, others: [{ is_anonymous: true }, { aud: undefined, role: 'service_role' }] },
+  Clerk: {
+    has: { azp: documented.page, jti: 'a1b2', sid: 'sess_2abc' },
+    others: [{ azp: 'https://evil.example' }, { azp: undefined }]
+  },
+  Supabase: {
+    has: { role: 'authenticated', is_anonymous: false },
+    others: [{ is_anonymous: true }, { aud: undefined, role: 'service_role' }]
+  },
   Firebase: {
     has: { firebase: { sign_in_provider: 'google.com' } },
     others: [{ firebase: { sign_in_provider: 'anonymous' } }, { aud: 'their-project' }]
@@ -307,8 +359,15 @@ const providers: Readonly<Record<string, { readonly has: object, readonly others
 }
 
 t.test('4: the other providers of the table are settings that let in their users, and nobody else', async t => {
-  const rows = sections[3]!.text.split('\n').filter(line => line.startsWith('| ')).slice(1).map(line => line.split('|').map(cell => cell.trim()))
-  t.same(rows.map(([, name]) => name), Object.keys(providers))
+  const rows = sections[3]!.text
+    .split('\n')
+    .filter(line => line.startsWith('| '))
+    .slice(1)
+    .map(line => line.split('|').map(cell => cell.trim()))
+  t.same(
+    rows.map(([, name]) => name),
+    Object.keys(providers)
+  )
   for (const [, name, item] of rows) {
     await t.test(name!, async t => {
       const settings = parse(item!.slice(1, -1))
@@ -318,7 +377,15 @@ t.test('4: the other providers of the table are settings that let in their users
       const print = (more: object) => {
         const iat = time.now() / 1000
         const { issuer: iss, audience: aud } = settings
-        return provider.sign({ iss, sub: 'user-1', iat, exp: iat + 60, ...aud === undefined ? {} : { aud }, ...providers[name!]!.has, ...more })
+        return provider.sign({
+          iss,
+          sub: 'user-1',
+          iat,
+          exp: iat + 60,
+          ...(aud === undefined ? {} : { aud }),
+          ...providers[name!]!.has,
+          ...more
+        })
       }
       t.equal((await call(path, { token: await print({}), body })).status, 200)
       for (const other of providers[name!]!.others) {
@@ -333,7 +400,9 @@ t.test('5: a visitor solves what is asked, and makes a picture', async t => {
   const { data, token, headers } = await it.runPage('token', 'headers')
   t.match((await it.call('/gateway/session', { token })).json, { plan: 'guest', credits: { left: 4 } })
   const proof = { 'x-apixo-proof': headers['x-apixo-proof'] }
-  for (const more of [{}, proof]) t.match(await it.call(path, { token, body, headers: more }), { status: 403, error: 'GW_SCOPE_DENIED' })
+  for (const more of [{}, proof]) {
+    t.match(await it.call(path, { token, body, headers: more }), { status: 403, error: 'GW_SCOPE_DENIED' })
+  }
   it.pass(3600_000)
   t.equal((await it.status(token, data.taskId)).error, 'GW_BAD_SESSION')
 })
@@ -346,7 +415,8 @@ async function startBeside (t: Test, number: number) {
   const cwd = await folderFrom(t, section, text => text.replaceAll(documented.page, app.origin))
   const env = gatewayEnvironment(sandbox.origin)
   const { origin } = await startProcess(t, { cwd, env })
-  const here = (text: string): string => text.replaceAll(documented.page, app.origin).replaceAll(documented.gateway, origin)
+  const here = (text: string): string =>
+    text.replaceAll(documented.page, app.origin).replaceAll(documented.gateway, origin)
   return { section, app, origin, here, sandbox, shell: (script: string) => bash(withCli(script), cwd, env) }
 }
 
@@ -357,10 +427,16 @@ t.test('6: a team shares one key by tokens of the command line, which end one by
   const { page } = await openPage(t, browser, app.origin)
   await page.fill('input', token!)
   const { data } = await runIn(page, here(section.code('page')), ['data'])
-  const status = async () => await fetch(`${origin}/api/v1/statusTask/nano-banana?taskId=${data.taskId}`, { headers: { authorization: `Bearer ${token}` } })
+  const status = async () =>
+    await fetch(`${origin}/api/v1/statusTask/nano-banana?taskId=${data.taskId}`, {
+      headers: { authorization: `Bearer ${token}` }
+    })
   t.equal((await status()).status, 200)
   const rows = JSON.parse(await shell('npx apixo-gateway token list --format json'))
-  t.match(rows, [{ subject: 'token:bob', state: 'invited' }, { subject: 'token:alice', plan: 'team', state: 'active', spent: 1 }])
+  t.match(rows, [
+    { subject: 'token:bob', state: 'invited' },
+    { subject: 'token:alice', plan: 'team', state: 'active', spent: 1 }
+  ])
   await shell(`npx apixo-gateway token revoke ${rows[1].id}`)
   await until('it has ended', async () => (await status()).headers.get('x-gateway-error') === 'GW_BAD_SESSION', 2000)
 })
@@ -372,9 +448,12 @@ t.test('7: a stock client takes the gateway for APIXO, and a session token for i
   const [made, token] = (await shell(script)).trim().split('\n')
   t.match(JSON.parse(made!), { taskId: /./ })
   t.equal(sandbox.submits.length, 1)
-  const balance = await fetch(`${origin}/api/v1/apikeys/current-balance`, { headers: { authorization: `Bearer ${token}` } })
+  const balance = await fetch(`${origin}/api/v1/apikeys/current-balance`, {
+    headers: { authorization: `Bearer ${token}` }
+  })
   t.match(await balance.text(), /\b99\b/, 'its own credits')
   await shell(`npx apixo-gateway token revoke ${token!.split('_')[1]}`)
-  const ended = async () => (await fetch(`${origin}/gateway/session`, { headers: { authorization: `Bearer ${token}` } })).status === 401
+  const ended = async () =>
+    (await fetch(`${origin}/gateway/session`, { headers: { authorization: `Bearer ${token}` } })).status === 401
   await until('it has ended', ended, 2000)
 })

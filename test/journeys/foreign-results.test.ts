@@ -8,7 +8,11 @@ import { pageServer } from '../helpers/page-server.ts'
 const html = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>A page of another site</title>'
 
 /** The page's own code: with a token and no cookie it asks where the result is, and shows it in a plain `<img>`. */
-async function showFromPage ({ gateway, token, taskId }: Record<'gateway' | 'token' | 'taskId', string>): Promise<number> {
+async function showFromPage ({
+  gateway,
+  token,
+  taskId
+}: Record<'gateway' | 'token' | 'taskId', string>): Promise<number> {
   const headers = { authorization: `Bearer ${token}` }
   const { results: [link] } = await (await fetch(`${gateway}/gateway/tasks/${taskId}/results`, { headers })).json()
   return await (window as any).widthOf(gateway + link)

@@ -21,7 +21,9 @@ const pages: RequestListener = (request, response) => {
 
 interface Asked { readonly gateway: string, readonly token?: string, readonly body?: string }
 
-/** The page's own code: what is asked of a guest is solved first, by the library, with the browser's own cryptography. */
+/**
+ * The page's own code: what is asked of a guest is solved first, by the library, with the browser's own cryptography.
+ */
 async function asGuest ({ gateway, token, body }: Asked): Promise<{ status?: number, json?: any, failure?: string }> {
   const [pow, pbkdf2] = ['/altcha/pow.js', '/altcha/algorithms/web/pbkdf2.js']
   const [{ solveChallenge }, { deriveKey }] = [await import(pow!), await import(pbkdf2!)]
@@ -43,7 +45,11 @@ async function asGuest ({ gateway, token, body }: Asked): Promise<{ status?: num
 
 t.test('a visitor without an account makes a picture', async t => {
   const pageOrigin = await pageServer(t, pages, 'localhost')
-  const { origin: gateway, status, time } = await startGateway(t, { config, env: { GATEWAY_ALLOWED_ORIGINS: pageOrigin } })
+  const {
+    origin: gateway,
+    status,
+    time
+  } = await startGateway(t, { config, env: { GATEWAY_ALLOWED_ORIGINS: pageOrigin } })
   const { page } = await openPage(t, browser, pageOrigin)
   const entered = await page.evaluate(asGuest, { gateway })
   t.equal(entered.status, 201)
@@ -66,10 +72,20 @@ t.test('a visitor without an account makes a picture', async t => {
 
 t.test('the page of a stranger gets nowhere with its visitors', async t => {
   const pageOrigin = await pageServer(t, pages, 'localhost')
-  const { origin: gateway, lines } = await startGateway(t, { config, env: { GATEWAY_ALLOWED_ORIGINS: 'https://app.example' } })
+  const { origin: gateway, lines } = await startGateway(t, {
+    config,
+    env: { GATEWAY_ALLOWED_ORIGINS: 'https://app.example' }
+  })
   const { page } = await openPage(t, browser, pageOrigin)
   t.match(await page.evaluate(asGuest, { gateway }), { failure: 'TypeError: Failed to fetch' })
   // It needs to read no answer to send such a request, and no challenge to try.
-  await page.evaluate(async gateway => await fetch(`${gateway}/gateway/sessions/guest`, { method: 'POST', mode: 'no-cors' }).then(() => {}), gateway)
-  t.match(lines().filter(({ operation }) => operation === 'mintGuestSession'), [{ status: 403, code: 'GW_ORIGIN_DENIED' }])
+  await page.evaluate(
+    async gateway =>
+      await fetch(`${gateway}/gateway/sessions/guest`, { method: 'POST', mode: 'no-cors' }).then(() => {}),
+    gateway
+  )
+  t.match(
+    lines().filter(({ operation }) => operation === 'mintGuestSession'),
+    [{ status: 403, code: 'GW_ORIGIN_DENIED' }]
+  )
 })

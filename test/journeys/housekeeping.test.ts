@@ -6,7 +6,9 @@ import { storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'
 
 t.test('a task that nobody polls is ended in the background, and makes room', async t => {
-  const { gateway, mint, submit, call, sandbox, time } = await startGateway(t, { config: 'plans: { default: { concurrentTasks: 1 } }' })
+  const { gateway, mint, submit, call, sandbox, time } = await startGateway(t, {
+    config: 'plans: { default: { concurrentTasks: 1 } }'
+  })
   const token = await mint('alice')
   const unfinished = async () => (await call('/gateway/session', { token })).json.tasks.unfinished
   t.equal((await submit(token)).status, 200)
@@ -60,7 +62,8 @@ t.test('rounds do not overlap', async t => {
 
 t.test('a task that never ends is given up: charged, its slot free, and the operator told', async t => {
   const { gateway, mint, submit, status, time, log } = await startGateway(t, {
-    config: 'plans: { default: { concurrentTasks: 1, credits: 2, period: month } }\nsessions: { defaultTtlSeconds: 600000 }'
+    config:
+      'plans: { default: { concurrentTasks: 1, credits: 2, period: month } }\nsessions: { defaultTtlSeconds: 600000 }'
   })
   const token = await mint('alice')
   const { taskId } = (await submit(token, 'sandbox:forever')).json.data
@@ -95,7 +98,10 @@ t.test('it runs by itself, and goes on after it has failed', async t => {
   const other = new DatabaseSync(store)
   t.teardown(() => other.close())
   other.exec('ALTER TABLE tasks RENAME TO elsewhere')
-  await until('it has failed twice', () => log.filter(line => line.msg === 'housekeeping failed; it is tried again').length >= 2)
+  await until(
+    'it has failed twice',
+    () => log.filter(line => line.msg === 'housekeeping failed; it is tried again').length >= 2
+  )
   other.exec('ALTER TABLE elsewhere RENAME TO tasks')
   const asked = sandbox.calls.length
   await until('it asks again', () => {

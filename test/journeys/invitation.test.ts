@@ -11,7 +11,10 @@ const browser = await chromium(t)
 async function start (t: Test) {
   const gateway = await startGateway(t, { env, config })
   const invite = async (): Promise<string> => {
-    const { json } = await gateway.call('/gateway/admin/invitations', { token: adminToken, body: { subject: 'bob', plan: 'team' } })
+    const { json } = await gateway.call('/gateway/admin/invitations', {
+      token: adminToken,
+      body: { subject: 'bob', plan: 'team' }
+    })
     return json.link.replace(publicUrl, gateway.origin)
   }
   return { ...gateway, invite }
@@ -38,18 +41,32 @@ t.test('who is invited opens the link, presses the button, and has a token', asy
   t.match(token, /^apx_/)
   t.match((await call('/gateway/session', { token })).json, { subject: 'token:bob', plan: 'team' })
   t.match(await page.locator('#result').innerText(), /For bob, until \d+ \w+ 2026\./)
-  t.equal(await page.locator('#example').textContent(), `# who you are, and what is left\ncurl ${origin}/gateway/session \\\n  -H "Authorization: Bearer $TOKEN"`)
+  t.equal(
+    await page.locator('#example').textContent(),
+    `# who you are, and what is left\ncurl ${origin}/gateway/session \\\n  -H "Authorization: Bearer $TOKEN"`
+  )
   await page.getByRole('button', { name: 'Copy' }).click()
   await page.getByText('Copied.').waitFor()
   t.equal(await page.evaluate(() => navigator.clipboard.readText()), token)
   await pictureOf(page, 'invitation-accepted')
 
-  const [opened] = await Promise.all([page.context().waitForEvent('page'), page.getByRole('link', { name: 'try it here' }).click()])
+  const [opened] = await Promise.all([
+    page.context().waitForEvent('page'),
+    page.getByRole('link', { name: 'try it here' }).click()
+  ])
   await opened.getByLabel('Session token').waitFor()
   t.equal(opened.url(), `${origin}/gateway/`)
-  t.same(await opened.evaluate(() => [document.referrer, window.opener, window.name, sessionStorage.length]), ['', null, '', 0], 'nothing of the token goes along')
+  t.same(
+    await opened.evaluate(() => [document.referrer, window.opener, window.name, sessionStorage.length]),
+    ['', null, '', 0],
+    'nothing of the token goes along'
+  )
   t.ok(await shown.isVisible())
-  t.same(requests, [`GET ${origin}/gateway/invitation`, `POST ${origin}/gateway/invitations/accept`], 'it asked nobody else')
+  t.same(
+    requests,
+    [`GET ${origin}/gateway/invitation`, `POST ${origin}/gateway/invitations/accept`],
+    'it asked nobody else'
+  )
   t.same(complaints, [])
   await page.reload()
   t.equal(await page.locator('#token').textContent(), '', 'once')
@@ -69,20 +86,25 @@ t.test('who comes second is told so, and that nothing can be done with the link'
   await pictureOf(second.page, 'invitation-used')
 })
 
-t.test('a link that was opened but not accepted is good for another day, and without a clipboard the token is selected', async t => {
-  const { invite } = await start(t)
-  const link = await invite()
-  await open(t, link)
-  const { page } = await open(t, link, { colorScheme: 'dark', viewport: { width: 360, height: 800 } })
-  await page.evaluate(() => { Object.defineProperty(navigator, 'clipboard', { value: undefined }) })
-  await page.getByRole('button', { name: 'Show my token' }).click()
-  await page.locator('#token').waitFor()
-  await page.getByRole('button', { name: 'Copy' }).click()
-  await page.getByText('It is selected').waitFor()
-  t.equal(await page.evaluate(() => String(getSelection())), await page.locator('#token').textContent())
-  t.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360, 'it fits a telephone')
-  await pictureOf(page, 'invitation-dark')
-})
+t.test(
+  'a link that was opened but not accepted is good for another day, and without a clipboard the token is selected',
+  async t => {
+    const { invite } = await start(t)
+    const link = await invite()
+    await open(t, link)
+    const { page } = await open(t, link, { colorScheme: 'dark', viewport: { width: 360, height: 800 } })
+    await page.evaluate(() => {
+      Object.defineProperty(navigator, 'clipboard', { value: undefined })
+    })
+    await page.getByRole('button', { name: 'Show my token' }).click()
+    await page.locator('#token').waitFor()
+    await page.getByRole('button', { name: 'Copy' }).click()
+    await page.getByText('It is selected').waitFor()
+    t.equal(await page.evaluate(() => String(getSelection())), await page.locator('#token').textContent())
+    t.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360, 'it fits a telephone')
+    await pictureOf(page, 'invitation-dark')
+  }
+)
 
 t.test('while the gateway is away the page says so, and the button works again later', async t => {
   const { invite } = await start(t)

@@ -15,9 +15,15 @@ import { until } from '../helpers/until.ts'
 async function start (t: Test) {
   const [sandbox, redis, port] = [await startSandbox({ keys: [apiKey] }), await redisServer(t), await closedPort()]
   t.teardown(() => sandbox.close())
-  const cwd = t.testdir({ 'gateway.yaml': 'plans: { default: { concurrentTasks: 1000, credits: unlimited } }', 'models.json': '{"models":[]}' })
+  const cwd = t.testdir({
+    'gateway.yaml': 'plans: { default: { concurrentTasks: 1000, credits: unlimited } }',
+    'models.json': '{"models":[]}'
+  })
   const replica = (HOST: string) =>
-    startProcess(t, { cwd, env: { ...gatewayEnvironment(sandbox.origin), GATEWAY_STORE: redis.url, HOST, PORT: String(port) } })
+    startProcess(t, {
+      cwd,
+      env: { ...gatewayEnvironment(sandbox.origin), GATEWAY_STORE: redis.url, HOST, PORT: String(port) }
+    })
   const replicas = [await replica('127.0.0.1'), await replica('127.0.0.2')] as const
   const nginx = await replicasNginx(t, port, ['127.0.0.1', '127.0.0.2'])
   await nginx.start()
@@ -56,22 +62,27 @@ t.test('when a replica dies nobody hears of it, and each submit is made once', a
   t.same([await poll(), await make()], [200, 200])
 })
 
-t.test('a submit whose replica dies in mid-call is not sent again, neither by nginx nor by another replica', async t => {
-  const { sandbox, replicas, mint, submit } = await start(t)
-  const token = await mint('alice')
-  const lost = submit(token, 'sandbox:slow-headers')
-  await until('the sandbox to have it', () => sandbox.submits.length === 1)
-  let isOver = false
-  lost.finally(() => { isOver = true })
-  for (const { child, ended } of replicas) {
-    child.kill('SIGKILL')
-    await ended
-    await sleep(200) // for nginx to do it, had it a mind to
-    if (isOver) break
+t.test(
+  'a submit whose replica dies in mid-call is not sent again, neither by nginx nor by another replica',
+  async t => {
+    const { sandbox, replicas, mint, submit } = await start(t)
+    const token = await mint('alice')
+    const lost = submit(token, 'sandbox:slow-headers')
+    await until('the sandbox to have it', () => sandbox.submits.length === 1)
+    let isOver = false
+    lost.finally(() => {
+      isOver = true
+    })
+    for (const { child, ended } of replicas) {
+      child.kill('SIGKILL')
+      await ended
+      await sleep(200) // for nginx to do it, had it a mind to
+      if (isOver) break
+    }
+    t.equal((await lost).status, 502)
+    t.equal(sandbox.submits.length, 1)
   }
-  t.equal((await lost).status, 502)
-  t.equal(sandbox.submits.length, 1)
-})
+)
 
 t.test('of what was sent only reads are sent again: the methods that change nothing, or the same', async t => {
   const port = await closedPort()
@@ -83,13 +94,23 @@ t.test('of what was sent only reads are sent again: the methods that change noth
     })
     server.listen(port, address)
     await once(server, 'listening')
-    t.teardown(() => { server.close() })
+    t.teardown(() => {
+      server.close()
+    })
   }
   const nginx = await replicasNginx(t, port, ['127.0.0.1', '127.0.0.2'])
   await nginx.start()
-  for (const [method, times] of [['POST', 1], ['GET', 2], ['HEAD', 2]] as const) {
+  for (const [method, times] of [
+    ['POST', 1],
+    ['GET', 2],
+    ['HEAD', 2]
+  ] as const) {
     seen.length = 0
-    t.equal((await fetch(`${nginx.origin}/api/v1/generateTask/x`, { method, ...method === 'POST' ? { body: '{}' } : {} })).status, 502)
+    t.equal(
+      (await fetch(`${nginx.origin}/api/v1/generateTask/x`, { method, ...(method === 'POST' ? { body: '{}' } : {}) }))
+        .status,
+      502
+    )
     t.same(seen, Array(times).fill(method), method)
   }
 })

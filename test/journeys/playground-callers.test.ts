@@ -45,36 +45,48 @@ async function logOut (page: Page): Promise<void> {
   await page.locator('#entry').waitFor()
 }
 
-t.test('what was asked for before a log-out shows nothing after it, neither to nobody nor to who comes next', async t => {
-  const gateway = await start(t)
-  const { page, complaints } = await open(t, secureOrigin)
-  const { holdBack, heldBack, handOver } = await gate(page)
-  await signIn(page, await gateway.mint('alice'))
-  await generate(page, 'a red cube')
-  await until('her task is listed', async () => await page.locator('#tasks li').count() === 1)
-  await holdBack('^GET /gateway/(tasks[?]|session$)')
-  await gateway.passUntil('the end of it makes the page ask for both', async () => await heldBack() === 2)
-  await handOver(await gateway.mint('bob'))
-  t.same([await page.locator('#subject').innerText(), await page.locator('#tasks li').count()], ['bob', 0])
-  await logOut(page)
-  t.same([await page.locator('#entry').isVisible(), await page.locator('#desk').isVisible()], [true, false])
-  t.same(complaints(), [])
-})
+t.test(
+  'what was asked for before a log-out shows nothing after it, neither to nobody nor to who comes next',
+  async t => {
+    const gateway = await start(t)
+    const { page, complaints } = await open(t, secureOrigin)
+    const { holdBack, heldBack, handOver } = await gate(page)
+    await signIn(page, await gateway.mint('alice'))
+    await generate(page, 'a red cube')
+    await until('her task is listed', async () => (await page.locator('#tasks li').count()) === 1)
+    await holdBack('^GET /gateway/(tasks[?]|session$)')
+    await gateway.passUntil('the end of it makes the page ask for both', async () => (await heldBack()) === 2)
+    await handOver(await gateway.mint('bob'))
+    t.same([await page.locator('#subject').innerText(), await page.locator('#tasks li').count()], ['bob', 0])
+    await logOut(page)
+    t.same([await page.locator('#entry').isVisible(), await page.locator('#desk').isVisible()], [true, false])
+    t.same(complaints(), [])
+  }
+)
 
-t.test('a submit that is under way at a log-out is hers, and who comes next sees nothing of it and can press the button', async t => {
-  const gateway = await start(t)
-  const { page } = await open(t, secureOrigin)
-  const { holdBack, heldBack, handOver } = await gate(page)
-  await signIn(page, await gateway.mint('alice'))
-  await holdBack('generateTask')
-  await generate(page, 'a red cube')
-  await until('it is under way', async () => await heldBack() === 1)
-  await handOver(await gateway.mint('bob'))
-  t.equal(await page.locator('#task').isVisible(), false)
-  await generate(page, 'a blue cube')
-  await passUntilSaid(page, gateway, 'Done.')
-  t.same(gateway.lines().filter(({ operation }) => operation === 'generateTask').map(({ subject }) => subject), ['app:alice', 'app:bob'])
-})
+t.test(
+  'a submit that is under way at a log-out is hers, and who comes next sees nothing of it and can press the button',
+  async t => {
+    const gateway = await start(t)
+    const { page } = await open(t, secureOrigin)
+    const { holdBack, heldBack, handOver } = await gate(page)
+    await signIn(page, await gateway.mint('alice'))
+    await holdBack('generateTask')
+    await generate(page, 'a red cube')
+    await until('it is under way', async () => (await heldBack()) === 1)
+    await handOver(await gateway.mint('bob'))
+    t.equal(await page.locator('#task').isVisible(), false)
+    await generate(page, 'a blue cube')
+    await passUntilSaid(page, gateway, 'Done.')
+    t.same(
+      gateway
+        .lines()
+        .filter(({ operation }) => operation === 'generateTask')
+        .map(({ subject }) => subject),
+      ['app:alice', 'app:bob']
+    )
+  }
+)
 
 for (const [part, pattern] of Object.entries({ 'is asked for': '/gateway/session/challenge', 'is made': '^work$' })) {
   t.test(`a visitor who logs out while the proof ${part} submits nothing in the name of who comes next`, async t => {
@@ -89,7 +101,13 @@ for (const [part, pattern] of Object.entries({ 'is asked for': '/gateway/session
     await handOver(await gateway.mint('bob'))
     await generate(page, 'a blue cube')
     await passUntilSaid(page, gateway, 'Done.')
-    t.same(gateway.lines().filter(({ operation }) => operation === 'generateTask').map(({ subject }) => subject), ['app:bob'])
+    t.same(
+      gateway
+        .lines()
+        .filter(({ operation }) => operation === 'generateTask')
+        .map(({ subject }) => subject),
+      ['app:bob']
+    )
   })
 }
 

@@ -2,7 +2,16 @@ import t from 'tap'
 import { pictureOf } from '../helpers/chromium.ts'
 import { cookieNameAt } from '../helpers/cookies.ts'
 import { adminToken, taskMs } from '../helpers/gateway.ts'
-import { button, generate, kept, passUntilSaid, pictureWidth, playgrounds, secureOrigin, signIn } from '../helpers/playground.ts'
+import {
+  button,
+  generate,
+  kept,
+  passUntilSaid,
+  pictureWidth,
+  playgrounds,
+  secureOrigin,
+  signIn
+} from '../helpers/playground.ts'
 import { until } from '../helpers/until.ts'
 
 const { front, open, start } = await playgrounds(t)
@@ -12,7 +21,10 @@ t.test('a gateway that does not know that it is behind https sets no cookie, and
   const { page, complaints } = await open(t, secureOrigin)
   const token = await gateway.mint('alice')
   await signIn(page, token)
-  t.match(await page.locator('#why').innerText(), /^The gateway set no session cookie: the token stays in this tab until you close it\. .+ \(GW_ORIGIN_DENIED\)$/)
+  t.match(
+    await page.locator('#why').innerText(),
+    /^The gateway set no session cookie: the token stays in this tab until you close it\. .+ \(GW_ORIGIN_DENIED\)$/
+  )
   await generate(page, 'a red cube')
   await passUntilSaid(page, gateway, 'Done.')
   t.equal(await pictureWidth(page), 512)
@@ -34,7 +46,8 @@ t.test('a stream that is cut off is taken up again where it was, by a page with 
   await generate(page, 'a red cube')
   await until('the gateway has looked at the task', () => answers.includes('id: pending\n'))
   gateway.pass(taskMs / 2)
-  // What the page has not read yet, it can't come back with; and before an answer has begun the browser itself asks once more.
+  // What the page has not read yet, it can't come back with; and before an answer has begun the browser itself asks
+  // once more.
   await page.getByText('It is being made…').waitFor()
   let isCut = false
   front.pass = () => {
@@ -53,7 +66,10 @@ t.test('a stream that is cut off is taken up again where it was, by a page with 
   t.equal((await again).headers()['last-event-id'], 'processing')
   await passUntilSaid(page, gateway, 'Done.')
   t.equal(await pictureWidth(page), 512)
-  await until('both have ended', () => gateway.lines().filter(({ operation }) => operation === 'taskEvents').length === 2)
+  await until(
+    'both have ended',
+    () => gateway.lines().filter(({ operation }) => operation === 'taskEvents').length === 2
+  )
   t.same(complaints(), [])
 })
 
@@ -99,23 +115,40 @@ t.test('a browser that drops secure cookies on a page that counts as secure cost
   // As WebKit does at http://localhost: such a cookie is not kept, whoever sets it, and nothing is said.
   await page.addInitScript(() => {
     const { get, set } = Object.getOwnPropertyDescriptor(Document.prototype, 'cookie')!
-    Object.defineProperty(Document.prototype, 'cookie', { get: get!, set (text: string) { if (!/;\s*secure/i.test(text)) set!.call(this, text) } })
+    Object.defineProperty(Document.prototype, 'cookie', {
+      get: get!,
+      set (text: string) {
+        if (!/;\s*secure/i.test(text)) set!.call(this, text)
+      }
+    })
   })
   await page.reload()
   t.equal(await page.evaluate(() => isSecureContext), true)
   const token = await mint('alice')
   await signIn(page, token)
-  t.match(await page.locator('#why').innerText(), /^This browser keeps no cookies for this page: the token stays in this tab/)
-  t.same(lines().filter(({ operation }) => operation === 'swapSession'), [])
+  t.match(
+    await page.locator('#why').innerText(),
+    /^This browser keeps no cookies for this page: the token stays in this tab/
+  )
+  t.same(
+    lines().filter(({ operation }) => operation === 'swapSession'),
+    []
+  )
 })
 
-t.test('where secure cookies are kept on http, as in Chromium at localhost, the session is in one, and the probe is gone', async t => {
-  const { mint, origin } = await start(t, { env: {} })
-  const { page } = await open(t, origin)
-  await signIn(page, await mint('alice'))
-  t.notOk(await page.locator('#why').isVisible())
-  t.same((await page.context().cookies()).map(({ name }) => name), [cookieNameAt(origin)])
-})
+t.test(
+  'where secure cookies are kept on http, as in Chromium at localhost, the session is in one, and the probe is gone',
+  async t => {
+    const { mint, origin } = await start(t, { env: {} })
+    const { page } = await open(t, origin)
+    await signIn(page, await mint('alice'))
+    t.notOk(await page.locator('#why').isVisible())
+    t.same(
+      (await page.context().cookies()).map(({ name }) => name),
+      [cookieNameAt(origin)]
+    )
+  }
+)
 
 t.test('a browser that keeps no cookies costs nobody a token', async t => {
   const { mint, lines } = await start(t)
@@ -123,34 +156,47 @@ t.test('a browser that keeps no cookies costs nobody a token', async t => {
   await page.addInitScript(() => { Object.defineProperty(navigator, 'cookieEnabled', { value: false }) })
   await page.reload()
   await signIn(page, await mint('alice'))
-  t.match(await page.locator('#why').innerText(), /^This browser keeps no cookies for this page: the token stays in this tab/)
-  t.same(lines().filter(({ operation }) => operation === 'swapSession'), [])
+  t.match(
+    await page.locator('#why').innerText(),
+    /^This browser keeps no cookies for this page: the token stays in this tab/
+  )
+  t.same(
+    lines().filter(({ operation }) => operation === 'swapSession'),
+    []
+  )
 })
 
-t.test('a cookie that gets lost on its way is noticed: a person\'s token stays in the tab, a minted one is used up', async t => {
-  const { mint, call } = await start(t)
-  const { page } = await open(t, secureOrigin)
-  front.pass = answer => Buffer.from(answer.toString('latin1').replace(/^set-cookie/im, 'x-lost'), 'latin1')
-  await page.getByLabel('Session token').fill(await mint('alice'))
-  await button(page, 'Sign in').click()
-  await page.getByText('the token was used up by it').waitFor()
-  t.same(await kept(page), ['', '{}', '{}'])
+t.test(
+  "a cookie that gets lost on its way is noticed: a person's token stays in the tab, a minted one is used up",
+  async t => {
+    const { mint, call } = await start(t)
+    const { page } = await open(t, secureOrigin)
+    front.pass = answer => Buffer.from(answer.toString('latin1').replace(/^set-cookie/im, 'x-lost'), 'latin1')
+    await page.getByLabel('Session token').fill(await mint('alice'))
+    await button(page, 'Sign in').click()
+    await page.getByText('the token was used up by it').waitFor()
+    t.same(await kept(page), ['', '{}', '{}'])
 
-  const { token } = (await call('/gateway/admin/tokens', { token: adminToken, body: { subject: 'bob' } })).json
-  await signIn(page, token)
-  t.match(await page.locator('#why').innerText(), /^This browser kept no session cookie: the token stays in this tab/)
-  await button(page, 'Log out').click()
-  await page.getByLabel('Session token').waitFor()
-  t.equal((await call('/gateway/session', { token })).status, 200, 'to log out ends the tab\'s session, and not the token')
-  await signIn(page, token)
-  page.once('dialog', dialog => dialog.dismiss())
-  await button(page, 'Log out everywhere').click()
-  t.equal((await call('/gateway/session', { token })).status, 200)
-  page.once('dialog', dialog => dialog.accept())
-  await button(page, 'Log out everywhere').click()
-  await page.getByLabel('Session token').waitFor()
-  t.equal((await call('/gateway/session', { token })).status, 401)
-})
+    const { token } = (await call('/gateway/admin/tokens', { token: adminToken, body: { subject: 'bob' } })).json
+    await signIn(page, token)
+    t.match(await page.locator('#why').innerText(), /^This browser kept no session cookie: the token stays in this tab/)
+    await button(page, 'Log out').click()
+    await page.getByLabel('Session token').waitFor()
+    t.equal(
+      (await call('/gateway/session', { token })).status,
+      200,
+      "to log out ends the tab's session, and not the token"
+    )
+    await signIn(page, token)
+    page.once('dialog', dialog => dialog.dismiss())
+    await button(page, 'Log out everywhere').click()
+    t.equal((await call('/gateway/session', { token })).status, 200)
+    page.once('dialog', dialog => dialog.accept())
+    await button(page, 'Log out everywhere').click()
+    await page.getByLabel('Session token').waitFor()
+    t.equal((await call('/gateway/session', { token })).status, 401)
+  }
+)
 
 t.test('options that are no JSON object are not sent', async t => {
   const gateway = await start(t)
@@ -227,7 +273,9 @@ t.test('what went wrong is said with its code', async t => {
   await page.getByText('0 credits left').waitFor()
   t.notOk(await problem.isVisible())
   await generate(page, 'one more')
-  await problem.getByText('The credits of this period, or of this session, are used up. (GW_CREDITS_EXHAUSTED)').waitFor()
+  await problem
+    .getByText('The credits of this period, or of this session, are used up. (GW_CREDITS_EXHAUSTED)')
+    .waitFor()
   await pictureOf(page, 'playground-exhausted')
 
   await page.route('**/gateway/**', route => route.abort())
@@ -257,7 +305,11 @@ t.test('videos and sounds are played, by what they are and not by their model', 
   await signIn(page, await gateway.mint('alice', { ttlSeconds: 7 * 86_400 }))
   await generate(page, 'a red cube')
   await passUntilSaid(page, gateway, 'Done.')
-  for (const [contentType, element] of [['video/mp4', 'video'], ['audio/mpeg', 'audio'], ['application/octet-stream', 'a']] as const) {
+  for (const [contentType, element] of [
+    ['video/mp4', 'video'],
+    ['audio/mpeg', 'audio'],
+    ['application/octet-stream', 'a']
+  ] as const) {
     await page.route('**/gateway/results/**', route => route.fulfill({ contentType, body: 'x' }))
     await button(page, /^Show the task/).click()
     await page.locator(`#results ${element}`).waitFor()

@@ -1,67 +1,111 @@
 import t from 'tap'
 import { pictureOf } from '../helpers/chromium.ts'
 import { cookieNameAt } from '../helpers/cookies.ts'
-import { button, entered, generate, kept, passUntilSaid, pictureWidth, playgrounds, secureOrigin, signIn } from '../helpers/playground.ts'
+import {
+  button,
+  entered,
+  generate,
+  kept,
+  passUntilSaid,
+  pictureWidth,
+  playgrounds,
+  secureOrigin,
+  signIn
+} from '../helpers/playground.ts'
 
 const { open, start } = await playgrounds(t)
 
-t.test('over https the session is in a cookie that no script can read, and lasts until its person logs out', async t => {
-  const gateway = await start(t)
-  const { page, requests, complaints } = await open(t, secureOrigin)
-  t.equal(page.url(), `${secureOrigin}/gateway/`)
-  await page.getByLabel('Session token').waitFor()
-  t.notOk(await button(page, 'Log out').isVisible())
-  await pictureOf(page, 'playground-signed-out')
-  const token = await gateway.mint('alice')
-  await signIn(page, token)
-  t.match(await page.context().cookies(), [{ name: cookieNameAt(secureOrigin), httpOnly: true, secure: true, sameSite: 'Strict', path: '/' }])
-  t.same(await kept(page), ['', '{}', '{}'])
-  t.equal(await page.getByLabel('Session token').inputValue(), '')
-  t.notOk(await page.locator('#why').isVisible())
-  t.match(await page.locator('#account').innerText(), /^alice, plan default\n100 credits left, renewed on \d+ \w+ \d+, 00:00$/)
-  t.same(await page.locator('#model optgroup').evaluateAll(groups => groups.map(group => [(group as HTMLOptGroupElement).label, group.textContent])), [
-    ['Pictures', 'nano-banana: 1 credit'], ['Videos', 'sora-2: 2 credits × duration'], ['Music and speech', 'suno: 1 credit']
-  ])
-  await pictureOf(page, 'playground-signed-in')
+t.test(
+  'over https the session is in a cookie that no script can read, and lasts until its person logs out',
+  async t => {
+    const gateway = await start(t)
+    const { page, requests, complaints } = await open(t, secureOrigin)
+    t.equal(page.url(), `${secureOrigin}/gateway/`)
+    await page.getByLabel('Session token').waitFor()
+    t.notOk(await button(page, 'Log out').isVisible())
+    await pictureOf(page, 'playground-signed-out')
+    const token = await gateway.mint('alice')
+    await signIn(page, token)
+    t.match(await page.context().cookies(), [
+      { name: cookieNameAt(secureOrigin), httpOnly: true, secure: true, sameSite: 'Strict', path: '/' }
+    ])
+    t.same(await kept(page), ['', '{}', '{}'])
+    t.equal(await page.getByLabel('Session token').inputValue(), '')
+    t.notOk(await page.locator('#why').isVisible())
+    t.match(
+      await page.locator('#account').innerText(),
+      /^alice, plan default\n100 credits left, renewed on \d+ \w+ \d+, 00:00$/
+    )
+    t.same(
+      await page
+        .locator('#model optgroup')
+        .evaluateAll(groups => groups.map(group => [(group as HTMLOptGroupElement).label, group.textContent])),
+      [
+        ['Pictures', 'nano-banana: 1 credit'],
+        ['Videos', 'sora-2: 2 credits × duration'],
+        ['Music and speech', 'suno: 1 credit']
+      ]
+    )
+    await pictureOf(page, 'playground-signed-in')
 
-  await generate(page, 'a lighthouse at dusk')
-  await page.locator('#task').waitFor()
-  await pictureOf(page, 'playground-running')
-  await passUntilSaid(page, gateway, 'Done.')
-  t.equal(await pictureWidth(page), 512)
-  await page.getByText('99 credits left').waitFor()
-  await page.locator('#tasks').getByText(/^success, /).waitFor()
-  await pictureOf(page, 'playground-done')
-  const [, download] = await Promise.all([page.getByRole('link', { name: 'Download' }).click(), page.waitForEvent('download')])
-  t.match(download.suggestedFilename(), /\.png$/)
+    await generate(page, 'a lighthouse at dusk')
+    await page.locator('#task').waitFor()
+    await pictureOf(page, 'playground-running')
+    await passUntilSaid(page, gateway, 'Done.')
+    t.equal(await pictureWidth(page), 512)
+    await page.getByText('99 credits left').waitFor()
+    await page
+      .locator('#tasks')
+      .getByText(/^success, /)
+      .waitFor()
+    await pictureOf(page, 'playground-done')
+    const [, download] = await Promise.all([
+      page.getByRole('link', { name: 'Download' }).click(),
+      page.waitForEvent('download')
+    ])
+    t.match(download.suggestedFilename(), /\.png$/)
 
-  await page.reload()
-  await page.getByText('99 credits left').waitFor()
-  await button(page, /^Show the task of nano-banana, /).click()
-  t.equal(await pictureWidth(page), 512, 'it is shown again')
-  t.equal(await page.evaluate(() => document.activeElement?.id), 'task-title')
+    await page.reload()
+    await page.getByText('99 credits left').waitFor()
+    await button(page, /^Show the task of nano-banana, /).click()
+    t.equal(await pictureWidth(page), 512, 'it is shown again')
+    t.equal(await page.evaluate(() => document.activeElement?.id), 'task-title')
 
-  const { name, value } = (await page.context().cookies())[0]!
-  await button(page, 'Log out').click()
-  await page.getByLabel('Session token').waitFor()
-  t.same(await page.context().cookies(), [])
-  t.equal((await gateway.call('/gateway/session', { headers: { cookie: `${name}=${value}`, 'sec-fetch-site': 'same-origin' } })).error, 'GW_BAD_SESSION')
-  t.equal(await page.locator('#tasks li, #results figure').count(), 0, 'the next person sees nothing of it')
-  t.same(complaints(), [])
-  t.ok(requests.every(request => request.includes(` ${secureOrigin}/`) || request === 'GET data:,'), 'it asked nobody else')
-  t.notOk(requests.some(request => request.includes(token)))
-})
+    const { name, value } = (await page.context().cookies())[0]!
+    await button(page, 'Log out').click()
+    await page.getByLabel('Session token').waitFor()
+    t.same(await page.context().cookies(), [])
+    t.equal(
+      (
+        await gateway.call('/gateway/session', {
+          headers: { cookie: `${name}=${value}`, 'sec-fetch-site': 'same-origin' }
+        })
+      ).error,
+      'GW_BAD_SESSION'
+    )
+    t.equal(await page.locator('#tasks li, #results figure').count(), 0, 'the next person sees nothing of it')
+    t.same(complaints(), [])
+    t.ok(
+      requests.every(request => request.includes(` ${secureOrigin}/`) || request === 'GET data:,'),
+      'it asked nobody else'
+    )
+    t.notOk(requests.some(request => request.includes(token)))
+  }
+)
 
 t.test('without https the page says why there is no cookie, and keeps the token in its tab', async t => {
   const gateway = await start(t)
   const { page, requests, complaints } = await open(t, gateway.lanOrigin)
   const setCookies: string[] = []
-  page.on('response', async response => { if (await response.headerValue('set-cookie') !== null) setCookies.push(response.url()) })
+  page.on('response', async response => {
+    if ((await response.headerValue('set-cookie')) !== null) setCookies.push(response.url())
+  })
   await page.reload()
   t.equal(await page.evaluate(() => isSecureContext), false)
   const token = await gateway.mint('alice')
   await signIn(page, token)
-  const why = 'This page came without https, so the browser keeps no session cookie: the token stays in this tab until you close it.'
+  const why =
+    'This page came without https, so the browser keeps no session cookie: the token stays in this tab until you close it.'
   t.equal(await page.locator('#why').innerText(), why)
   t.same(await kept(page), ['', '{}', JSON.stringify({ 'apixo-session': JSON.stringify({ token, why }) })])
   await generate(page, 'a lighthouse at dusk')
@@ -72,7 +116,14 @@ t.test('without https the page says why there is no cookie, and keeps the token 
   t.same(await page.context().cookies(), [])
   t.same(setCookies, [])
   t.notOk(requests.some(request => request.includes(token) || request.includes('sessions/cookie')))
-  t.same(gateway.lines().filter(({ operation }) => operation === 'taskEvents').map(({ status }) => status), [200], 'one stream, to its end')
+  t.same(
+    gateway
+      .lines()
+      .filter(({ operation }) => operation === 'taskEvents')
+      .map(({ status }) => status),
+    [200],
+    'one stream, to its end'
+  )
 
   await page.reload()
   await page.locator('#desk').waitFor()
@@ -102,7 +153,10 @@ t.test('what is typed is text and nothing else, and the policy stops what was sl
   await generate(page, markup)
   await passUntilSaid(page, gateway, 'Done.')
   t.equal(await pictureWidth(page), 512)
-  t.equal(gateway.sandbox.submits[0]!.body.toString(), `{"request_type":"async","input":{"prompt":"${markup}","mode":"text-to-image","seed":12345678901234567890,"style":"${markup}"}}`)
+  t.equal(
+    gateway.sandbox.submits[0]!.body.toString(),
+    `{"request_type":"async","input":{"prompt":"${markup}","mode":"text-to-image","seed":12345678901234567890,"style":"${markup}"}}`
+  )
   t.same(complaints(), [])
   const ran = await page.evaluate(() => {
     const script = document.createElement('script')
@@ -116,7 +170,10 @@ t.test('what is typed is text and nothing else, and the policy stops what was sl
 
 t.test('a visitor gets in by some work, and does some for each picture', async t => {
   const gateway = await start(t)
-  const { page, complaints } = await open(t, secureOrigin, { colorScheme: 'dark', viewport: { width: 360, height: 740 } })
+  const { page, complaints } = await open(t, secureOrigin, {
+    colorScheme: 'dark',
+    viewport: { width: 360, height: 740 }
+  })
   await button(page, 'Try it as a visitor').click()
   await entered(page)
   t.match(await page.locator('#account').innerText(), /plan guest\n5 credits left/)
@@ -173,7 +230,9 @@ t.test('who signs in can type at once, and goes on typing when the lists come', 
   })
   await page.getByLabel('Session token').fill(await gateway.mint('alice'))
   // In Safari a click gives a button no focus.
-  await page.evaluate(() => document.getElementById('enter')!.addEventListener('click', () => (document.activeElement as HTMLElement).blur()))
+  await page.evaluate(() =>
+    document.getElementById('enter')!.addEventListener('click', () => (document.activeElement as HTMLElement).blur())
+  )
   await button(page, 'Sign in').click()
   await page.locator('#prompt:focus').waitFor()
   await page.getByLabel('Options').fill('{"seed":1}')

@@ -18,7 +18,8 @@ import { redisServer } from '../helpers/redis-server.ts'
 import { until } from '../helpers/until.ts'
 
 const path = '/api/v1/generateTask/nano-banana'
-const config = 'plans: { default: { requestsPerMinute: 1000, pollsPerMinute: 1000, concurrentTasks: 100, credits: 100 } }'
+const config =
+  'plans: { default: { requestsPerMinute: 1000, pollsPerMinute: 1000, concurrentTasks: 100, credits: 100 } }'
 
 interface Post { readonly url: string, readonly headers: Record<string, string>, readonly body: string }
 interface Patience { readonly retries: number, readonly pauseMs: number }
@@ -56,7 +57,12 @@ const libraries: Readonly<Record<string, (post: Post, patience: Patience) => Pro
     ofetch(url, { method: 'POST', ...post, retry: retries, retryDelay: pauseMs, retryStatusCodes: [500, ...codes] }),
   'undici RetryAgent': ({ url, ...post }, { retries, pauseMs }) => {
     const dispatcher = new RetryAgent(new Agent(), {
-      maxRetries: retries, minTimeout: pauseMs, maxTimeout: pauseMs, timeoutFactor: 1, methods: ['POST'], statusCodes: codes
+      maxRetries: retries,
+      minTimeout: pauseMs,
+      maxTimeout: pauseMs,
+      timeoutFactor: 1,
+      methods: ['POST'],
+      statusCodes: codes
     })
     return request(url, { method: 'POST', ...post, dispatcher })
   }
@@ -93,19 +99,22 @@ for (const name of names) {
   })
 }
 
-t.test('a client that gives up waiting, and sends the same again half a second later, gets the answer of the first', async t => {
-  const { origin, mint, sandbox, submit } = await startGateway(t, { config })
-  const token = await mint('alice')
-  const prompt = 'sandbox:slow-headers'
-  await t.rejects(submit(token, prompt, 'nano-banana', { signal: AbortSignal.timeout(300) }))
-  await wait(400)
-  const again = submit(token, prompt)
-  await wait(100)
-  sandbox.release()
-  t.equal((await again).status, 200)
-  t.equal(made(sandbox, prompt), 1)
-  t.equal(await spentBy(origin, token), 1)
-})
+t.test(
+  'a client that gives up waiting, and sends the same again half a second later, gets the answer of the first',
+  async t => {
+    const { origin, mint, sandbox, submit } = await startGateway(t, { config })
+    const token = await mint('alice')
+    const prompt = 'sandbox:slow-headers'
+    await t.rejects(submit(token, prompt, 'nano-banana', { signal: AbortSignal.timeout(300) }))
+    await wait(400)
+    const again = submit(token, prompt)
+    await wait(100)
+    sandbox.release()
+    t.equal((await again).status, 200)
+    t.equal(made(sandbox, prompt), 1)
+    t.equal(await spentBy(origin, token), 1)
+  }
+)
 
 async function portOf (server: Server): Promise<number> {
   await once(server.listen(0, '127.0.0.1'), 'listening')
@@ -164,49 +173,73 @@ async function freePort (): Promise<string> {
   return String(port)
 }
 
-t.test('a gateway that is killed in mid-call and started again makes none of its submits twice', { timeout: 100_000 }, async t => {
-  const sandbox = await startSandbox({ keys: [apiKey] })
-  t.teardown(() => sandbox.close())
-  const cwd = t.testdir({ 'gateway.yaml': config })
-  const env = { ...gatewayEnvironment(sandbox.origin), PORT: await freePort(), LOG_LEVEL: 'info' }
-  const start = (): Promise<GatewayProcess> => startProcess(t, { cwd, env })
-  const first = await start()
-  const { origin } = first
-  const callers = await Promise.all(names.map(async name => ({ name, token: await callerOf(origin).mint(name), prompt: `sandbox:slow-headers ${name}` })))
-  const tries = callers.map(({ name, token, prompt }) =>
-    libraries[name]!(postOf(origin, token, prompt), { retries: 60, pauseMs: 250 }).catch(() => {}))
-  await until('all are at the upstream', () => sandbox.waiting === names.length, 30_000)
-  first.child.kill('SIGKILL')
-  await first.ended
-  const second = await start()
-  await Promise.all(tries)
-  for (const { name, token, prompt } of callers) {
-    t.equal(made(sandbox, prompt), 1, name)
-    t.equal(await spentBy(origin, token), 1, name)
+t.test(
+  'a gateway that is killed in mid-call and started again makes none of its submits twice',
+  { timeout: 100_000 },
+  async t => {
+    const sandbox = await startSandbox({ keys: [apiKey] })
+    t.teardown(() => sandbox.close())
+    const cwd = t.testdir({ 'gateway.yaml': config })
+    const env = { ...gatewayEnvironment(sandbox.origin), PORT: await freePort(), LOG_LEVEL: 'info' }
+    const start = (): Promise<GatewayProcess> => startProcess(t, { cwd, env })
+    const first = await start()
+    const { origin } = first
+    const callers = await Promise.all(
+      names.map(async name => ({
+        name,
+        token: await callerOf(origin).mint(name),
+        prompt: `sandbox:slow-headers ${name}`
+      }))
+    )
+    const tries = callers.map(({ name, token, prompt }) =>
+      libraries[name]!(postOf(origin, token, prompt), { retries: 60, pauseMs: 250 }).catch(() => {})
+    )
+    await until('all are at the upstream', () => sandbox.waiting === names.length, 30_000)
+    first.child.kill('SIGKILL')
+    await first.ended
+    const second = await start()
+    await Promise.all(tries)
+    for (const { name, token, prompt } of callers) {
+      t.equal(made(sandbox, prompt), 1, name)
+      t.equal(await spentBy(origin, token), 1, name)
+    }
+    t.equal(sandbox.tasks.size, names.length)
+    second.child.kill('SIGTERM') // it writes its whole log
+    await second.ended
+    const told = second
+      .output()
+      .split('\n')
+      .filter(line => line.includes('"code":"GW_OUTCOME_UNKNOWN"'))
+    // got gives up when nobody listens for a while: then it is told nothing, and pays once all the same.
+    for (const name of names.filter(name => name !== 'got')) {
+      t.ok(
+        told.some(line => line.includes(`"app:${name}"`)),
+        `${name} has come back`
+      )
+    }
   }
-  t.equal(sandbox.tasks.size, names.length)
-  second.child.kill('SIGTERM') // it writes its whole log
-  await second.ended
-  const told = second.output().split('\n').filter(line => line.includes('"code":"GW_OUTCOME_UNKNOWN"'))
-  // got gives up when nobody listens for a while: then it is told nothing, and pays once all the same.
-  for (const name of names.filter(name => name !== 'got')) t.ok(told.some(line => line.includes(`"app:${name}"`)), `${name} has come back`)
-})
+)
 
-t.test('a repeat that reaches another replica when its first\'s was killed makes nothing', { timeout: 100_000 }, async t => {
-  const { url } = await redisServer(t)
-  const sandbox = await startSandbox({ keys: [apiKey] })
-  t.teardown(() => sandbox.close())
-  const cwd = t.testdir({ 'gateway.yaml': config })
-  const start = () => startProcess(t, { cwd, env: { ...gatewayEnvironment(sandbox.origin), GATEWAY_STORE: url, LOG_LEVEL: 'info' } })
-  const [here, there] = await Promise.all([start(), start()])
-  const token = await callerOf(here.origin).mint('alice')
-  const prompt = 'sandbox:slow-headers'
-  const lost = callerOf(here.origin).submit(token, prompt)
-  await until('it is at the upstream', () => sandbox.waiting === 1)
-  here.child.kill('SIGKILL')
-  await t.rejects(lost)
-  const again = await callerOf(there.origin).submit(token, prompt)
-  t.match(again, { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
-  t.equal(sandbox.submits.length, 1)
-  t.equal(await spentBy(there.origin, token), 1)
-})
+t.test(
+  "a repeat that reaches another replica when its first's was killed makes nothing",
+  { timeout: 100_000 },
+  async t => {
+    const { url } = await redisServer(t)
+    const sandbox = await startSandbox({ keys: [apiKey] })
+    t.teardown(() => sandbox.close())
+    const cwd = t.testdir({ 'gateway.yaml': config })
+    const start = () =>
+      startProcess(t, { cwd, env: { ...gatewayEnvironment(sandbox.origin), GATEWAY_STORE: url, LOG_LEVEL: 'info' } })
+    const [here, there] = await Promise.all([start(), start()])
+    const token = await callerOf(here.origin).mint('alice')
+    const prompt = 'sandbox:slow-headers'
+    const lost = callerOf(here.origin).submit(token, prompt)
+    await until('it is at the upstream', () => sandbox.waiting === 1)
+    here.child.kill('SIGKILL')
+    await t.rejects(lost)
+    const again = await callerOf(there.origin).submit(token, prompt)
+    t.match(again, { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
+    t.equal(sandbox.submits.length, 1)
+    t.equal(await spentBy(there.origin, token), 1)
+  }
+)

@@ -22,14 +22,24 @@ const config = 'plans: { default: { requestsPerMinute: 1000000, concurrentTasks:
 /** A gateway whose secrets are in files. */
 async function withFiles (t: Test) {
   const files = secretFiles(t, {
-    APIXO_API_KEY: `${key1}\n`, GATEWAY_SESSION_SECRET: `${sessionSecret}\n`, GATEWAY_ISSUER_TOKEN: issuerToken, GATEWAY_ADMIN_TOKEN: `${adminToken}\n`
+    APIXO_API_KEY: `${key1}\n`,
+    GATEWAY_SESSION_SECRET: `${sessionSecret}\n`,
+    GATEWAY_ISSUER_TOKEN: issuerToken,
+    GATEWAY_ADMIN_TOKEN: `${adminToken}\n`
   })
-  const gateway = await startGateway(t, { config, env: files.env, keys: [], sandbox: { keys: [key1, key2, key3], taskMs: 0 } })
-  const states = async (token = adminToken) => new Map((await gateway.call('/gateway/admin/keys', { token })).json.map((row: any) => [row.keyId, row.state]))
+  const gateway = await startGateway(t, {
+    config,
+    env: files.env,
+    keys: [],
+    sandbox: { keys: [key1, key2, key3], taskMs: 0 }
+  })
+  const states = async (token = adminToken) =>
+    new Map((await gateway.call('/gateway/admin/keys', { token })).json.map((row: any) => [row.keyId, row.state]))
   const { length: before } = gateway.log
   /** Resolves when the log has told of a setting's file, once more than before. */
   const told = async (setting: string, what = 'a file with a secret was read again') => {
-    const count = () => gateway.log.slice(before).filter(line => line.setting === setting && line.msg.startsWith(what)).length
+    const count = () =>
+      gateway.log.slice(before).filter(line => line.setting === setting && line.msg.startsWith(what)).length
     const earlier = count()
     return () => until(`${setting}: ${what}`, () => count() > earlier, 5000)
   }
@@ -77,42 +87,48 @@ t.test('keys rotate under load, and not one submit fails', async t => {
   t.comment(`${callers.replies.length} submits`)
 })
 
-t.test('a key that is revoked before it is taken out fails nobody while another serves, and comes back as it was', async t => {
-  const gateway = await withFiles(t)
-  const { submit, mint, sandbox, files, states, time } = gateway
-  files.rotate('APIXO_API_KEY', `${key1}\n${key2}`)
-  const token = await mint('alice')
-  const callers = load(6, () => submit(token))
-  await until('both serve', () => lastKeys(gateway).length === 2, soonMs)
-  sandbox.revoke(key1)
-  await callers.more()
-  files.rotate('APIXO_API_KEY', key2)
-  await until('the first drains', async () => (await states()).get(print(key1)) === 'draining', soonMs)
-  sandbox.restore(key1)
-  files.rotate('APIXO_API_KEY', `${key1},${key2}`)
-  await until('it is back', async () => (await states()).get(print(key1)) === 'benched', soonMs)
-  await callers.more()
-  time.advance(10_000)
-  await until('it has been asked about', async () => (await states()).get(print(key1)) === 'ready')
-  await callers.more()
-  await callers.end()
-  t.equal(lastKeys(gateway).length, 2)
-  t.same(callers.failed(), [])
-})
+t.test(
+  'a key that is revoked before it is taken out fails nobody while another serves, and comes back as it was',
+  async t => {
+    const gateway = await withFiles(t)
+    const { submit, mint, sandbox, files, states, time } = gateway
+    files.rotate('APIXO_API_KEY', `${key1}\n${key2}`)
+    const token = await mint('alice')
+    const callers = load(6, () => submit(token))
+    await until('both serve', () => lastKeys(gateway).length === 2, soonMs)
+    sandbox.revoke(key1)
+    await callers.more()
+    files.rotate('APIXO_API_KEY', key2)
+    await until('the first drains', async () => (await states()).get(print(key1)) === 'draining', soonMs)
+    sandbox.restore(key1)
+    files.rotate('APIXO_API_KEY', `${key1},${key2}`)
+    await until('it is back', async () => (await states()).get(print(key1)) === 'benched', soonMs)
+    await callers.more()
+    time.advance(10_000)
+    await until('it has been asked about', async () => (await states()).get(print(key1)) === 'ready')
+    await callers.more()
+    await callers.end()
+    t.equal(lastKeys(gateway).length, 2)
+    t.same(callers.failed(), [])
+  }
+)
 
-t.test('a submit that is on its way when its key is taken out is answered, and so are questions about its task', async t => {
-  const { submit, status, mint, sandbox, files, states } = await withFiles(t)
-  const token = await mint('alice')
-  const answer = submit(token, 'sandbox:slow-headers')
-  await until('the upstream has it', () => sandbox.waiting === 1)
-  files.rotate('APIXO_API_KEY', key2)
-  await until('its key drains', async () => (await states()).get(print(key1)) === 'draining', soonMs)
-  sandbox.release()
-  const { status: code, json } = await answer
-  t.equal(code, 200)
-  t.equal(sandbox.tasks.get(json.data.taskId)?.key, key1)
-  t.equal((await status(token, json.data.taskId)).json.data.state, 'success')
-})
+t.test(
+  'a submit that is on its way when its key is taken out is answered, and so are questions about its task',
+  async t => {
+    const { submit, status, mint, sandbox, files, states } = await withFiles(t)
+    const token = await mint('alice')
+    const answer = submit(token, 'sandbox:slow-headers')
+    await until('the upstream has it', () => sandbox.waiting === 1)
+    files.rotate('APIXO_API_KEY', key2)
+    await until('its key drains', async () => (await states()).get(print(key1)) === 'draining', soonMs)
+    sandbox.release()
+    const { status: code, json } = await answer
+    t.equal(code, 200)
+    t.equal(sandbox.tasks.get(json.data.taskId)?.key, key1)
+    t.equal((await status(token, json.data.taskId)).json.data.state, 'success')
+  }
+)
 
 t.test('whatever happens to the file, the keys that were read before serve', async t => {
   const gateway = await withFiles(t)
@@ -137,7 +153,11 @@ t.test('whatever happens to the file, the keys that were read before serve', asy
   await until('the new key serves', () => lastKeys(gateway).join() === key2)
   await callers.end()
   t.same(callers.failed(), [])
-  t.match(log.filter(line => line.level >= 50), troubles.map(([problem]) => ({ alarm: 'secret-file', setting: 'APIXO_API_KEY', source: path, problem })), 'one alarm each')
+  t.match(
+    log.filter(line => line.level >= 50),
+    troubles.map(([problem]) => ({ alarm: 'secret-file', setting: 'APIXO_API_KEY', source: path, problem })),
+    'one alarm each'
+  )
 })
 
 t.test('session secrets rotate under load: a session lasts as long as the secret that signed it', async t => {
@@ -191,7 +211,10 @@ t.test('issuer and admin tokens rotate: the new one opens, the old one no more',
   files.rotate('GATEWAY_ADMIN_TOKEN', newAdmin)
   await readIssuer()
   await readAdmin()
-  t.match(await call('/gateway/sessions', { token: issuerToken, body: { subject: 'alice' } }), { status: 401, error: 'GW_BAD_SESSION' })
+  t.match(await call('/gateway/sessions', { token: issuerToken, body: { subject: 'alice' } }), {
+    status: 401,
+    error: 'GW_BAD_SESSION'
+  })
   t.equal((await call('/gateway/sessions', { token: newIssuer, body: { subject: 'alice' } })).status, 201)
   for (const path of ['/gateway/admin/keys', '/metrics']) {
     t.match(await call(path, { token: adminToken }), { status: 401, error: 'GW_BAD_SESSION' }, path)
@@ -233,11 +256,16 @@ guests: { turnstileSecretFile: "${files.path('turnstile')}" }`
     for (const [name, text] of Object.entries(all)) files.rotate(name, text)
     await until(String(pattern), () => count(pattern) === before + 6, 5000)
   }
-  const post = (path: string, token: string, body: object) => fetch(program.origin + path, {
-    method: 'POST', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }, body: JSON.stringify(body)
-  })
+  const post = (path: string, token: string, body: object) =>
+    fetch(program.origin + path, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+      body: JSON.stringify(body)
+    })
   const submitWith = async (generation: string) => {
-    const { token } = await (await post('/gateway/sessions', words.issuer + generation, { subject: 'alice' })).json() as { token: string }
+    const { token } = (await (
+      await post('/gateway/sessions', words.issuer + generation, { subject: 'alice' })
+    ).json()) as { token: string }
     // The first key is one that the upstream does not know.
     t.equal((await post('/api/v1/generateTask/suno', token, { input: { prompt: 'x' } })).status, 200)
     return token
@@ -248,7 +276,11 @@ guests: { turnstileSecretFile: "${files.path('turnstile')}" }`
   const audit = runScript(t, { cwd, env, script: 'src/cli.ts', args: ['audit'] })
   t.equal(await audit.ended, 0)
   const [a, b] = [secrets('a'), secrets('b')].map(({ shop }) => print(shop))
-  t.match(audit.stdout, new RegExp(`secret +gateway +-\\n {4}setting=issuers\\[0\\]\\.secretFile inUse=sha256:${b} gone=sha256:${a}\\n`), 'the audit trail has them')
+  t.match(
+    audit.stdout,
+    new RegExp(`secret +gateway +-\\n {4}setting=issuers\\[0\\]\\.secretFile inUse=sha256:${b} gone=sha256:${a}\\n`),
+    'the audit trail has them'
+  )
   t.equal(audit.stdout.match(/ secret +gateway /g)?.length, 6)
   await rotate({
     APIXO_API_KEY: `${words.key}changeme`,
@@ -263,5 +295,7 @@ guests: { turnstileSecretFile: "${files.path('turnstile')}" }`
   t.equal(await program.ended, 0)
   t.match(program.output(), print(words.secret + 'b'), 'fingerprints do')
   t.notMatch(program.output() + audit.output(), /canary/)
-  for (const word of [key1, key2, ...tokens, ...tokens.map(token => token.split('.')[2]!)]) t.notOk(program.output().includes(word))
+  for (const word of [key1, key2, ...tokens, ...tokens.map(token => token.split('.')[2]!)]) {
+    t.notOk(program.output().includes(word))
+  }
 })

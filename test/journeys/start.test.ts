@@ -40,7 +40,11 @@ t.test('without a key it does not start', async t => {
 t.test('a wrong value is named with its source, and no secret is ever shown', async t => {
   const { start78 } = folder(t, { 'bad.yaml': 'plans:\n  default:\n    credit: 100\n' })
   const said = await start78({
-    ...gatewayEnvironment(nowhere), PORT: 'eighty', GATEWAY_SESSION_SECRET: 'short-0123', GATEWAY_CONFIG: 'bad.yaml', GATEWAY_ISUER_TOKEN: 'x'
+    ...gatewayEnvironment(nowhere),
+    PORT: 'eighty',
+    GATEWAY_SESSION_SECRET: 'short-0123',
+    GATEWAY_CONFIG: 'bad.yaml',
+    GATEWAY_ISUER_TOKEN: 'x'
   })
   t.match(said, /^- PORT \(environment\): .*eighty.*; expected: a whole number, 0 to 65535$/m)
   t.match(said, /^- GATEWAY_SESSION_SECRET \(environment\): has 10 bytes, fewer than 32; expected: /m)
@@ -53,12 +57,18 @@ t.test('a wrong value is named with its source, and no secret is ever shown', as
 t.test('an upstream that would see the key in the clear is refused', async t => {
   const { start78 } = folder(t)
   const said = await start78({ ...gatewayEnvironment('http://api.example'), GATEWAY_STORE: 'sqlite::memory:' })
-  t.match(said, /^- APIXO_BASE_URL \(environment\): .*; expected: https: and a public host, or GATEWAY_INSECURE_UPSTREAM=true$/m)
+  t.match(
+    said,
+    /^- APIXO_BASE_URL \(environment\): .*; expected: https: and a public host, or GATEWAY_INSECURE_UPSTREAM=true$/m
+  )
 })
 
 t.test('with the operator\'s word it is taken, and warned of at every start', async t => {
   const { cwd } = folder(t)
-  const gateway = await startProcess(t, { cwd, env: { ...gatewayEnvironment('http://api.example'), GATEWAY_INSECURE_UPSTREAM: 'true' } })
+  const gateway = await startProcess(t, {
+    cwd,
+    env: { ...gatewayEnvironment('http://api.example'), GATEWAY_INSECURE_UPSTREAM: 'true' }
+  })
   gateway.child.kill('SIGTERM')
   t.equal(await gateway.ended, 0)
   t.match(gateway.stdout, /GATEWAY_INSECURE_UPSTREAM=true: the APIXO key is sent although /)
@@ -66,7 +76,11 @@ t.test('with the operator\'s word it is taken, and warned of at every start', as
 
 t.test('settings are read from .env, and the real environment wins', async t => {
   const environment = { ...gatewayEnvironment(nowhere), PORT: 'eighty', LOG_LEVEL: 'debug' }
-  const { cwd } = folder(t, { '.env': Object.entries(environment).map(([name, value]) => `${name}=${value}\n`).join('') })
+  const { cwd } = folder(t, {
+    '.env': Object.entries(environment)
+      .map(([name, value]) => `${name}=${value}\n`)
+      .join('')
+  })
   const wrong = runScript(t, { cwd })
   t.match(await refused(t, wrong), /^- PORT \(environment\): "eighty" is not a port/m)
   const gateway = await startProcess(t, { cwd, env: { PORT: '0' } })
@@ -82,7 +96,10 @@ t.test('a port that is taken is named in one sentence', async t => {
   t.teardown(() => { other.close() })
   const gateway = start({ ...gatewayEnvironment(nowhere), PORT: String(port) })
   t.equal(await gateway.ended, 1)
-  t.match(gateway.stderr, new RegExp(`^apixo-gateway: listen EADDRINUSE: address already in use 127\\.0\\.0\\.1:${port}\n$`))
+  t.match(
+    gateway.stderr,
+    new RegExp(`^apixo-gateway: listen EADDRINUSE: address already in use 127\\.0\\.0\\.1:${port}\n$`)
+  )
 })
 
 t.test('a second gateway on one ledger is told so, and the first one goes on', async t => {
@@ -90,7 +107,10 @@ t.test('a second gateway on one ledger is told so, and the first one goes on', a
   const first = await startProcess(t, { cwd, env: gatewayEnvironment(nowhere) })
   const second = start(gatewayEnvironment(nowhere))
   t.equal(await second.ended, 1)
-  t.match(second.stderr, /^apixo-gateway: the ledger .*gateway\.db can not be opened: another gateway is running on it\n$/)
+  t.match(
+    second.stderr,
+    /^apixo-gateway: the ledger .*gateway\.db can not be opened: another gateway is running on it\n$/
+  )
   t.equal((await fetch(`${first.origin}/readyz`)).status, 200)
   first.child.kill('SIGTERM')
   t.equal(await first.ended, 0)
@@ -101,7 +121,10 @@ t.test('a second gateway on one ledger is told so, and the first one goes on', a
 
 t.test('an error that nobody catches is logged and ends the process with a failure', async t => {
   const { cwd } = folder(t, { 'throw.mjs': "process.on('SIGUSR2', () => { throw new TypeError('a bug') })" })
-  const gateway = await startProcess(t, { cwd, env: { ...gatewayEnvironment(nowhere), NODE_OPTIONS: `${process.env.NODE_OPTIONS ?? ''} --import ./throw.mjs` } })
+  const gateway = await startProcess(t, {
+    cwd,
+    env: { ...gatewayEnvironment(nowhere), NODE_OPTIONS: `${process.env.NODE_OPTIONS ?? ''} --import ./throw.mjs` }
+  })
   gateway.child.kill('SIGUSR2')
   t.equal(await gateway.ended, 1)
   t.match(gateway.stdout, /"type":"TypeError".*"msg":"stopping after an error that nobody caught"/)
@@ -114,6 +137,9 @@ t.test('a Redis that can not be reached is named without its password', async t 
   await new Promise(resolve => { server.close(resolve) })
   const gateway = start({ ...gatewayEnvironment(nowhere), GATEWAY_STORE: `redis://:a-password@127.0.0.1:${port}` })
   t.equal(await gateway.ended, 1)
-  t.match(gateway.stderr, new RegExp(`^apixo-gateway: the store redis://127\\.0\\.0\\.1:${port} can not be used: .*ECONNREFUSED`))
+  t.match(
+    gateway.stderr,
+    new RegExp(`^apixo-gateway: the store redis://127\\.0\\.0\\.1:${port} can not be used: .*ECONNREFUSED`)
+  )
   t.notMatch(gateway.stderr, 'a-password')
 })

@@ -17,13 +17,29 @@ t.test('a store that fails behind a callback or a delivery is told in the log, a
   t.teardown(() => sandbox.close())
   const receiver = await webhookReceiver(t)
   const store = sqliteStore({ path: ':memory:', terms, now, synchronous: 'normal' })
-  const down = async () => { throw gatewayError('GW_STORE_DOWN') }
-  const failing = { ...store, ledger: { ...store.ledger, settle: down }, deliveries: { ...store.deliveries, attempted: down } }
+  const down = async () => {
+    throw gatewayError('GW_STORE_DOWN')
+  }
+  const failing = {
+    ...store,
+    ledger: { ...store.ledger, settle: down },
+    deliveries: { ...store.deliveries, attempted: down }
+  }
   const settings = settingsFor(t, sandbox.origin, {
-    config: `plans: { default: {} }\ncallbacks: { inbound: true, allowedHosts: [${receiver.host}] }`, env: { GATEWAY_PUBLIC_URL: 'https://gateway.example' }
+    config: `plans: { default: {} }\ncallbacks: { inbound: true, allowedHosts: [${receiver.host}] }`,
+    env: { GATEWAY_PUBLIC_URL: 'https://gateway.example' }
   })
   const log: Array<Record<string, any>> = []
-  const gateway = await createGateway(settings, { now, store: failing, webhooks: receiver.webhooks, logTo: { write: line => { log.push(JSON.parse(line)) } } })
+  const gateway = await createGateway(settings, {
+    now,
+    store: failing,
+    webhooks: receiver.webhooks,
+    logTo: {
+      write: line => {
+        log.push(JSON.parse(line))
+      }
+    }
+  })
   t.teardown(() => gateway.close())
 
   const made = await fetch(`${sandbox.origin}/api/v1/generateTask/nano-banana`, {
@@ -39,13 +55,21 @@ t.test('a store that fails behind a callback or a delivery is told in the log, a
     await store.ledger.advance(reserved.id, { to: 'sent', keyId, callbackHash })
     await store.ledger.advance(reserved.id, { to: 'claimed', taskId: id })
   }
-  const { statusCode } = await gateway.app.inject({ method: 'POST', url: `/gateway/callbacks/${secret}`, payload: '{}' })
+  const { statusCode } = await gateway.app.inject({
+    method: 'POST',
+    url: `/gateway/callbacks/${secret}`,
+    payload: '{}'
+  })
   t.equal(statusCode, 200)
-  await until('the first line', () => log.some(({ msg, err }) => /could not be looked into/.test(msg) && err.code === 'GW_STORE_DOWN'))
+  await until('the first line', () =>
+    log.some(({ msg, err }) => /could not be looked into/.test(msg) && err.code === 'GW_STORE_DOWN')
+  )
 
   await store.ledger.settle({ taskId: 'ended', state: 'success', answer })
   await gateway.tidy()
-  await until('the second line', () => log.some(({ msg, err }) => /could not be kept/.test(msg) && err.code === 'GW_STORE_DOWN'))
+  await until('the second line', () =>
+    log.some(({ msg, err }) => /could not be kept/.test(msg) && err.code === 'GW_STORE_DOWN')
+  )
   t.match(await store.deliveries.of('ended'), { attempts: [], nextAt: now() })
   t.notMatch(JSON.stringify(log), secret)
 })

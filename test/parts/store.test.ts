@@ -8,7 +8,11 @@ import { until } from '../helpers/until.ts'
 
 t.test('who opens a Redis for one command hears of its end from the command alone', async t => {
   const server = await redisServer(t, { appendonly: true })
-  const store = await openStore(settingsFor(t, 'http://127.0.0.1:9', { env: { GATEWAY_STORE: server.url } }), systemClock, 'operator')
+  const store = await openStore(
+    settingsFor(t, 'http://127.0.0.1:9', { env: { GATEWAY_STORE: server.url } }),
+    systemClock,
+    'operator'
+  )
   t.teardown(() => store.close())
   await store.ping()
   await server.kill()

@@ -8,7 +8,10 @@ import { clientOf, sandboxFor } from './client.ts'
 const taskMs = 6000
 
 /** A sandbox whose time is turned on by hand, and what it calls. */
-async function calling (t: Test, answer: (response: ServerResponse, request: IncomingMessage) => void = response => response.end()) {
+async function calling (
+  t: Test,
+  answer: (response: ServerResponse, request: IncomingMessage) => void = response => response.end()
+) {
   const received: Array<{ readonly url: string, readonly body: any }> = []
   const server = createServer((request, response) => {
     const chunks: Buffer[] = []
@@ -24,7 +27,8 @@ async function calling (t: Test, answer: (response: ServerResponse, request: Inc
   const { sandbox } = await sandboxFor(t, { timers, now: () => time.now, taskMs })
   const { post } = clientOf(sandbox)
   const submit = async (prompt: string, callbackUrl = `${origin}/hooks?a=b`): Promise<string> =>
-    (await (await post({ request_type: 'callback', callback_url: callbackUrl, input: { prompt } })).json() as any).data.taskId
+    ((await (await post({ request_type: 'callback', callback_url: callbackUrl, input: { prompt } })).json()) as any)
+      .data.taskId
   const pass = async (ms: number, count: number): Promise<void> => {
     time.now += ms
     timers.run()
@@ -38,7 +42,9 @@ t.test('at the end of a task its callback is sent, once, with the envelope of a 
   const taskId = await submit('a red cube')
   await pass(taskMs - 1, 0)
   await pass(1, 1)
-  t.match(received, [{ url: '/hooks?a=b', body: { code: 200, message: 'success', data: { taskId, state: 'success', costTime: taskMs } } }])
+  t.match(received, [
+    { url: '/hooks?a=b', body: { code: 200, message: 'success', data: { taskId, state: 'success', costTime: taskMs } } }
+  ])
   t.match(sandbox.callbacks, [{ url: `${origin}/hooks?a=b`, status: 200 }])
   t.equal(timers.waiting, 0)
   const failed = await submit('sandbox:failed')
@@ -50,7 +56,12 @@ t.test('at the end of a task its callback is sent, once, with the envelope of a 
 
 t.test('what is not answered with 200 is sent again after 30 s, 2 min and 10 min, and then abandoned', async t => {
   const answers: Array<(response: ServerResponse) => void> = [
-    response => response.writeHead(500).end(), response => response.writeHead(204).end(), response => { response.destroy() }, response => response.writeHead(302).end()
+    response => response.writeHead(500).end(),
+    response => response.writeHead(204).end(),
+    response => {
+      response.destroy()
+    },
+    response => response.writeHead(302).end()
   ]
   const { sandbox, submit, pass, timers } = await calling(t, response => answers.shift()!(response))
   await submit('a red cube')
@@ -109,7 +120,9 @@ t.test('without a test\'s timers the sandbox has Node\'s, and remembers as many 
   const origin = `http://127.0.0.1:${await httpPort(t, server)}`
   const alive = setInterval(() => {}, 1000)
   t.teardown(() => clearInterval(alive))
-  for (const path of ['one', 'two', 'three']) await post({ request_type: 'callback', callback_url: `${origin}/${path}`, input: { prompt: 'x' } })
+  for (const path of ['one', 'two', 'three']) {
+    await post({ request_type: 'callback', callback_url: `${origin}/${path}`, input: { prompt: 'x' } })
+  }
   await until('the last', () => sandbox.callbacks.some(({ url }) => url.endsWith('/three')))
   await until('the others', () => sandbox.callbacks.length === 2)
   t.ok(sandbox.callbacks.every(({ status }) => status === 200))

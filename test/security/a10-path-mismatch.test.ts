@@ -10,19 +10,55 @@ function spellings (path: string): string[] {
   const [, first = '', ...rest] = path.split('/')
   const tail = rest.join('/')
   return [
-    path, `${path}/`, `${path}//`, `/${path}`, `//${first}//${tail}`, `/./${first}/${tail}`, `/x/../${first}/${tail}`, `/${first}/./${tail}`, `/${first}/%2e/${tail}`,
-    `/${first.toUpperCase()}/${tail}`, path.toUpperCase(), path.replace(/[a-z]/, letter => `%${letter.charCodeAt(0).toString(16)}`),
-    path.replace('/', '/%2f'), `/%2f${first}/${tail}`, `${path};a=b`, `/;${path}`, `${path}%20`, `${path}%00`, `${path}.json`, `${path}%3f`, `${path}#x`, `${path}?`, `${path}??x`,
-    `\\${first}\\${tail}`, `http://gateway.test${path}`, `http://x@gateway.test${path}`, `${path}%2f`, `${path}/.`, `${path}/..`, `${path}%09`
+    path,
+    `${path}/`,
+    `${path}//`,
+    `/${path}`,
+    `//${first}//${tail}`,
+    `/./${first}/${tail}`,
+    `/x/../${first}/${tail}`,
+    `/${first}/./${tail}`,
+    `/${first}/%2e/${tail}`,
+    `/${first.toUpperCase()}/${tail}`,
+    path.toUpperCase(),
+    path.replace(/[a-z]/, letter => `%${letter.charCodeAt(0).toString(16)}`),
+    path.replace('/', '/%2f'),
+    `/%2f${first}/${tail}`,
+    `${path};a=b`,
+    `/;${path}`,
+    `${path}%20`,
+    `${path}%00`,
+    `${path}.json`,
+    `${path}%3f`,
+    `${path}#x`,
+    `${path}?`,
+    `${path}??x`,
+    `\\${first}\\${tail}`,
+    `http://gateway.test${path}`,
+    `http://x@gateway.test${path}`,
+    `${path}%2f`,
+    `${path}/.`,
+    `${path}/..`,
+    `${path}%09`
   ]
 }
 
 t.test('no spelling of a guarded path is answered without a session', async t => {
   const { origin, sandbox } = await startGateway(t, { config })
-  const lines = [['POST', '/api/v1/generateTask/nano-banana'], ['GET', '/api/v1/statusTask/nano-banana'], ['GET', '/gateway/session'], ['DELETE', '/gateway/session'], ['POST', '/gateway/sessions']] as const
+  const lines = [
+    ['POST', '/api/v1/generateTask/nano-banana'],
+    ['GET', '/api/v1/statusTask/nano-banana'],
+    ['GET', '/gateway/session'],
+    ['DELETE', '/gateway/session'],
+    ['POST', '/gateway/sessions']
+  ] as const
   for (const [method, path] of lines) {
     for (const spelling of spellings(path)) {
-      const { status } = await rawHttp(t, origin, rawRequest(`${method} ${spelling}`, [], method === 'POST' ? body : ''))
+      const { status } = await rawHttp(
+        t,
+        origin,
+        rawRequest(`${method} ${spelling}`, [], method === 'POST' ? body : '')
+      )
       t.ok(status === 400 || status === 401 || status === 404 || status === 405, `${method} ${spelling}: ${status}`)
     }
   }
@@ -43,7 +79,15 @@ t.test('with a session, a spelling is either that very route or none', async t =
 
 t.test('a path that ends like an open one is not open', async t => {
   const { origin, sandbox } = await startGateway(t, { config })
-  for (const path of ['/api/v1/statusTask/livez?taskId=x', '/api/v1/statusTask/nano-banana?x=/livez', '/gateway/session?/readyz', '/gateway/session#/livez', '/api/v1/statusTask/%2flivez', '/livez/../gateway/session', '/livez%2f..%2fgateway/session']) {
+  for (const path of [
+    '/api/v1/statusTask/livez?taskId=x',
+    '/api/v1/statusTask/nano-banana?x=/livez',
+    '/gateway/session?/readyz',
+    '/gateway/session#/livez',
+    '/api/v1/statusTask/%2flivez',
+    '/livez/../gateway/session',
+    '/livez%2f..%2fgateway/session'
+  ]) {
     const { status } = await rawHttp(t, origin, rawRequest(`GET ${path}`))
     t.ok(status === 400 || status === 401 || status === 404, `${path}: ${status}`)
   }

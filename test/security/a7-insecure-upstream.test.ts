@@ -5,12 +5,42 @@ const config = 'plans: { default: {} }'
 const load = (t: Test, url: string, env: Record<string, string> = {}) => settingsFor(t, url, { config, env })
 
 const refused = [
-  'http://api.apixo.ai', 'http://api.apixo.ai/api/v1', 'https://169.254.169.254', 'http://169.254.169.254/latest/meta-data', 'https://10.0.0.1', 'https://172.16.0.1',
-  'https://192.168.1.1', 'https://100.64.0.1', 'https://0.0.0.0', 'https://[::]', 'https://[fe80::1]', 'https://[fd00::1]', 'https://[::ffff:10.0.0.1]', 'https://[64:ff9b::a00:1]',
-  'https://metadata.google.internal', 'https://router.local', 'https://redis', 'https://167772161', 'https://0x0a000001', 'https://012.0.0.1', 'https://10.1',
-  'https://224.0.0.1', 'https://255.255.255.255', 'https://[2002:a00:1::]'
+  'http://api.apixo.ai',
+  'http://api.apixo.ai/api/v1',
+  'https://169.254.169.254',
+  'http://169.254.169.254/latest/meta-data',
+  'https://10.0.0.1',
+  'https://172.16.0.1',
+  'https://192.168.1.1',
+  'https://100.64.0.1',
+  'https://0.0.0.0',
+  'https://[::]',
+  'https://[fe80::1]',
+  'https://[fd00::1]',
+  'https://[::ffff:10.0.0.1]',
+  'https://[64:ff9b::a00:1]',
+  'https://metadata.google.internal',
+  'https://router.local',
+  'https://redis',
+  'https://167772161',
+  'https://0x0a000001',
+  'https://012.0.0.1',
+  'https://10.1',
+  'https://224.0.0.1',
+  'https://255.255.255.255',
+  'https://[2002:a00:1::]'
 ]
-const broken = ['ftp://api.apixo.ai', 'file:///etc/passwd', 'api.apixo.ai', 'https://', 'https://user:pass@api.apixo.ai', 'https://api.apixo.ai?x=1', 'https://api.apixo.ai#x', 'javascript:x', '\\\\host\\share']
+const broken = [
+  'ftp://api.apixo.ai',
+  'file:///etc/passwd',
+  'api.apixo.ai',
+  'https://',
+  'https://user:pass@api.apixo.ai',
+  'https://api.apixo.ai?x=1',
+  'https://api.apixo.ai#x',
+  'javascript:x',
+  '\\\\host\\share'
+]
 
 t.test('an upstream that is not encrypted, or is on a private network, keeps the gateway from starting', async t => {
   for (const url of refused) {
@@ -19,7 +49,9 @@ t.test('an upstream that is not encrypted, or is on a private network, keeps the
     })
   }
   await t.test('the LLM host as well', async t => {
-    t.throws(() => load(t, 'https://api.apixo.ai', { APIXO_LLM_BASE_URL: 'http://10.0.0.1' }), { message: /APIXO_LLM_BASE_URL/ })
+    t.throws(() => load(t, 'https://api.apixo.ai', { APIXO_LLM_BASE_URL: 'http://10.0.0.1' }), {
+      message: /APIXO_LLM_BASE_URL/
+    })
   })
 })
 
@@ -46,7 +78,13 @@ t.test('leave has to be given in so many words, and is said at every start', asy
 })
 
 t.test('public hosts by https:, and loopback, need no leave', async t => {
-  for (const url of ['https://api.apixo.ai', 'https://api.apixo.ai/api/v1/', 'http://127.0.0.1:9', 'http://localhost:9', 'http://[::1]:9']) {
+  for (const url of [
+    'https://api.apixo.ai',
+    'https://api.apixo.ai/api/v1/',
+    'http://127.0.0.1:9',
+    'http://localhost:9',
+    'http://[::1]:9'
+  ]) {
     await t.test(url, async t => {
       t.same(load(t, url).warnings, [])
     })

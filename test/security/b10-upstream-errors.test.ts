@@ -64,7 +64,14 @@ const statuses = [
 ]
 
 t.test('a status call that fails upstream never turns into a good answer, and ends no task', async t => {
-  const { submit, status: statusOf, mint, time } = await startGateway(t, { config: 'plans: { default: { concurrentTasks: 30 } }\nupstream: { headersMs: 300, bodyIdleMs: 300 }' })
+  const {
+    submit,
+    status: statusOf,
+    mint,
+    time
+  } = await startGateway(t, {
+    config: 'plans: { default: { concurrentTasks: 30 } }\nupstream: { headersMs: 300, bodyIdleMs: 300 }'
+  })
   const token = await mint('alice')
   for (const { name, status, error } of statuses) {
     const { taskId } = (await submit(token, `sandbox:${name}`)).json.data
@@ -80,11 +87,18 @@ t.test('a retry-after that is none, and a reason phrase, do not pass', async t =
   const { submit, mint, sandbox } = await startGateway(t)
   const token = await mint('alice')
   const values: ReadonlyArray<readonly [string, string | null]> = [
-    ['7', '7'], ['Fri, 31 Dec 1999 23:59:59 GMT', 'Fri, 31 Dec 1999 23:59:59 GMT'], ['-1', null], ['soon', null], ['99999999999', null], ['<script>', null]
+    ['7', '7'],
+    ['Fri, 31 Dec 1999 23:59:59 GMT', 'Fri, 31 Dec 1999 23:59:59 GMT'],
+    ['-1', null],
+    ['soon', null],
+    ['99999999999', null],
+    ['<script>', null]
   ]
   for (const [sent, passed] of values) {
     sandbox.next((_request, response) => {
-      response.writeHead(429, 'reason-of-the-upstream', { 'retry-after': sent, 'content-type': 'application/json' }).end('{"code":429,"message":"slow"}')
+      response
+        .writeHead(429, 'reason-of-the-upstream', { 'retry-after': sent, 'content-type': 'application/json' })
+        .end('{"code":429,"message":"slow"}')
     })
     const reply = await submit(token)
     t.equal(reply.status, 429)

@@ -11,22 +11,110 @@ function dice (seed: number) {
     state = (state * 1664525 + 1013904223) >>> 0
     return state % below
   }
-  return { next, pick: <T>(list: readonly T[]): T => list[next(list.length)]!, bytes: (length: number) => Buffer.from(Array.from({ length }, () => next(256))) }
+  return {
+    next,
+    pick: <T>(list: readonly T[]): T => list[next(list.length)]!,
+    bytes: (length: number) => Buffer.from(Array.from({ length }, () => next(256)))
+  }
 }
 
-const methods = ['GET', 'POST', 'DELETE', 'PUT', 'OPTIONS', 'HEAD', 'TRACE', 'CONNECT', 'PRI', 'get', '', '\0', 'GET '.repeat(3)]
+const methods = [
+  'GET',
+  'POST',
+  'DELETE',
+  'PUT',
+  'OPTIONS',
+  'HEAD',
+  'TRACE',
+  'CONNECT',
+  'PRI',
+  'get',
+  '',
+  '\0',
+  'GET '.repeat(3)
+]
 const targets = [
-  '/', '/livez', '/readyz', '/gateway/session', '/gateway/sessions', '/api/v1/generateTask/nano-banana', '/api/v1/statusTask/nano-banana?taskId=x', '*', '', '//', '/%', '/%00', '/%ff%fe', '?', '#',
-  'http://x/', '/..', `/${'a/'.repeat(500)}`, `/${'%2e'.repeat(500)}`, `/api/v1/statusTask/x?${'a&'.repeat(2000)}`, '/api/v1/statusTask/x?__proto__=1&constructor=2', '/\xe9', '/api/v1/generateTask/:model'
+  '/',
+  '/livez',
+  '/readyz',
+  '/gateway/session',
+  '/gateway/sessions',
+  '/api/v1/generateTask/nano-banana',
+  '/api/v1/statusTask/nano-banana?taskId=x',
+  '*',
+  '',
+  '//',
+  '/%',
+  '/%00',
+  '/%ff%fe',
+  '?',
+  '#',
+  'http://x/',
+  '/..',
+  `/${'a/'.repeat(500)}`,
+  `/${'%2e'.repeat(500)}`,
+  `/api/v1/statusTask/x?${'a&'.repeat(2000)}`,
+  '/api/v1/statusTask/x?__proto__=1&constructor=2',
+  '/\xe9',
+  '/api/v1/generateTask/:model'
 ]
 const versions = ['HTTP/1.1', 'HTTP/1.0', 'HTTP/0.9', 'HTTP/2.0', 'http/1.1', 'HTTP/1.1 ', 'HTTP/9.9', '', 'RTSP/1.0']
 const headers = [
-  'host: a', 'host:', 'host: a\r\nhost: b', 'content-length: 5', 'content-length: 0', 'content-length: 99999999999', 'content-length: x', 'transfer-encoding: chunked', 'transfer-encoding: x', 'expect: 100-continue',
-  'expect: x', 'connection: close', 'connection: upgrade\r\nupgrade: websocket', 'connection: upgrade\r\nupgrade: h2c', 'content-type: application/json', 'content-type:', 'content-type: \xff', 'content-encoding: gzip',
-  'authorization: Bearer a.b.c', 'authorization:', 'authorization: Bearer eyJhbGciOiJub25lIn0.eyJpc3MiOiJhcGl4by1nYXRld2F5In0.', 'x-api-key: \xff', 'origin: null', 'origin: \x01', 'cookie: a', 'a:', ':', ' a: b', 'a b: c', 'a\0: b',
-  'access-control-request-method: GET', 'x-forwarded-for: ,,,', 'x-forwarded-for: ::ffff:999.1.1.1', 'range: bytes=0-', 'te: trailers', 'trailer: authorization', `x: ${'y'.repeat(2000)}`, '\r', '\n'
+  'host: a',
+  'host:',
+  'host: a\r\nhost: b',
+  'content-length: 5',
+  'content-length: 0',
+  'content-length: 99999999999',
+  'content-length: x',
+  'transfer-encoding: chunked',
+  'transfer-encoding: x',
+  'expect: 100-continue',
+  'expect: x',
+  'connection: close',
+  'connection: upgrade\r\nupgrade: websocket',
+  'connection: upgrade\r\nupgrade: h2c',
+  'content-type: application/json',
+  'content-type:',
+  'content-type: \xff',
+  'content-encoding: gzip',
+  'authorization: Bearer a.b.c',
+  'authorization:',
+  'authorization: Bearer eyJhbGciOiJub25lIn0.eyJpc3MiOiJhcGl4by1nYXRld2F5In0.',
+  'x-api-key: \xff',
+  'origin: null',
+  'origin: \x01',
+  'cookie: a',
+  'a:',
+  ':',
+  ' a: b',
+  'a b: c',
+  'a\0: b',
+  'access-control-request-method: GET',
+  'x-forwarded-for: ,,,',
+  'x-forwarded-for: ::ffff:999.1.1.1',
+  'range: bytes=0-',
+  'te: trailers',
+  'trailer: authorization',
+  `x: ${'y'.repeat(2000)}`,
+  '\r',
+  '\n'
 ]
-const bodies = ['', '{}', '{"input":{}}', '{', '5\r\nhello\r\n0\r\n\r\n', '0\r\n\r\n', 'zz\r\n', '-1\r\n', 'ffffffffffff\r\n', '0\r\nauthorization: x\r\n\r\n', '\0\0\0\0\0', '"\\ud800"', '[[[[[[[[']
+const bodies = [
+  '',
+  '{}',
+  '{"input":{}}',
+  '{',
+  '5\r\nhello\r\n0\r\n\r\n',
+  '0\r\n\r\n',
+  'zz\r\n',
+  '-1\r\n',
+  'ffffffffffff\r\n',
+  '0\r\nauthorization: x\r\n\r\n',
+  '\0\0\0\0\0',
+  '"\\ud800"',
+  '[[[[[[[['
+]
 
 /** A request that is broken in some place, or in all. */
 function broken ({ next, pick, bytes }: ReturnType<typeof dice>, token: string): Buffer {
@@ -34,7 +122,10 @@ function broken ({ next, pick, bytes }: ReturnType<typeof dice>, token: string):
   const lines = Array.from({ length: next(6) }, () => pick(headers))
   if (next(3) === 0) lines.push(`authorization: Bearer ${token}`)
   const end = pick(['\r\n', '\r\n', '\r\n', '\n', '\r'])
-  const text = Buffer.from([`${pick(methods)} ${pick(targets)} ${pick(versions)}`, ...lines, '', pick(bodies)].join(end), 'latin1')
+  const text = Buffer.from(
+    [`${pick(methods)} ${pick(targets)} ${pick(versions)}`, ...lines, '', pick(bodies)].join(end),
+    'latin1'
+  )
   if (next(4) === 0) bytes(1 + next(6)).copy(text, next(text.length))
   return next(8) === 0 ? text.subarray(0, next(text.length)) : text
 }
@@ -59,7 +150,8 @@ async function fuzz (t: Test, seed: number, rounds: number) {
   const note = (error: unknown) => { faults.push(error) }
   process.on('unhandledRejection', note).on('uncaughtExceptionMonitor', note)
   t.teardown(() => process.off('unhandledRejection', note).off('uncaughtExceptionMonitor', note))
-  const config = 'plans: { default: { concurrentTasks: 100000, requestsPerMinute: 100000, pollsPerMinute: 100000, credits: unlimited } }\nlimits: { addressRequestsPerMinute: 1000000, addressFailuresPerMinute: 1000000 }'
+  const config =
+    'plans: { default: { concurrentTasks: 100000, requestsPerMinute: 100000, pollsPerMinute: 100000, credits: unlimited } }\nlimits: { addressRequestsPerMinute: 1000000, addressFailuresPerMinute: 1000000 }'
   const { origin, gateway, call, mint, submit, status, log, sandbox } = await startGateway(t, { config })
   const token = await mint('mallory')
   const random = dice(seed)
@@ -82,10 +174,13 @@ t.test('thousands of broken requests, some with a session, neither end the proce
 })
 
 t.test('bodies of broken JSON are 400s, each of them', async t => {
-  const { call, mint, sandbox } = await startGateway(t, { config: 'limits: { addressFailuresPerMinute: 100000 }\nplans: { default: {} }' })
+  const { call, mint, sandbox } = await startGateway(t, {
+    config: 'limits: { addressFailuresPerMinute: 100000 }\nplans: { default: {} }'
+  })
   const token = await mint('mallory')
   const random = dice(7)
-  const good = '{"request_type":"async","input":{"prompt":"a \\"cube\\"","list":[1,2.5e3,{"x":null}],"deep":{"y":{"z":true}}}}'
+  const good =
+    '{"request_type":"async","input":{"prompt":"a \\"cube\\"","list":[1,2.5e3,{"x":null}],"deep":{"y":{"z":true}}}}'
   for (let round = 0; round < 1000; round++) {
     const bytes = Buffer.from(good)
     for (let count = 1 + random.next(3); count > 0; count--) bytes[random.next(bytes.length)] = random.next(256)

@@ -29,12 +29,16 @@ async function shortest (run: Run, size: number, enoughMs = 0): Promise<number> 
 async function isLinear (t: Test, what: string, size: number, run: Run): Promise<void> {
   const fourfold = await shortest(run, size * 4, noiseMs)
   const once = fourfold <= noiseMs ? noiseMs : await shortest(run, size)
-  t.ok(fourfold <= 8 * Math.max(once, noiseMs), `${what}: ${once.toFixed(1)} ms, and ${fourfold.toFixed(1)} ms for four times as much`)
+  t.ok(
+    fourfold <= 8 * Math.max(once, noiseMs),
+    `${what}: ${once.toFixed(1)} ms, and ${fourfold.toFixed(1)} ms for four times as much`
+  )
 }
 
 const marks = ['\u0301', '\u0327', '\u0328', '\u031b', '\u0323', '\u0345']
 const combining = (count: number) => Array.from({ length: count }, (_, index) => marks[index % marks.length]).join('')
-const list = (count: number, element: (index: number) => string) => Array.from({ length: count }, (_, index) => element(index)).join()
+const list = (count: number, element: (index: number) => string) =>
+  Array.from({ length: count }, (_, index) => element(index)).join()
 
 /** Bodies of about so many bytes, made to cost more than their length. */
 const bodies: Readonly<Record<string, (size: number) => string>> = {
@@ -60,8 +64,10 @@ const bodies: Readonly<Record<string, (size: number) => string>> = {
   'many names at the top': size => `{${list(size / 12, index => `"k${index}":1`)}}`,
   'names that are numbers': size => `{"input":{${list(size / 12, index => `"${index * 1024}":1`)}}}`,
   'many earlier tasks': size => `{"input":{"task_ids":[${list(size / 5, index => `${index}`)}]}}`,
-  'many words that could be tasks': size => `{"input":{"x":[${list(size / 20, index => `"w${String(index).padStart(16, '0')}"`)}]}}`,
-  'many items': size => `{"items":[${list(size / 60, index => `{"client_item_id":"c${index}","idempotency_key":"k${index}","input":{}}`)}]}`,
+  'many words that could be tasks': size =>
+    `{"input":{"x":[${list(size / 20, index => `"w${String(index).padStart(16, '0')}"`)}]}}`,
+  'many items': size =>
+    `{"items":[${list(size / 60, index => `{"client_item_id":"c${index}","idempotency_key":"k${index}","input":{}}`)}]}`,
   'a long text': size => `{"invitation":"${'é'.repeat(size / 2)}"}`,
   'a long subject': size => `{"subject":"${'a'.repeat(size)}"}`,
   'many models': size => `{"subject":"alice","models":[${list(size / 5, () => '"a*"')}]}`,
@@ -77,12 +83,20 @@ callbacks: { inbound: true }
 guests: { enabled: true, plan: guest }
 limits: { addressRequestsPerMinute: 1000000, addressFailuresPerMinute: 1000000 }`
 
-const start = (t: Test) => startGateway(t, {
-  config,
-  env: { GATEWAY_ADMIN_TOKEN: adminToken, GATEWAY_PUBLIC_URL: 'https://gateway.test', GATEWAY_STATIC_DIR: join(import.meta.dirname, '../../src/pages/playground') }
-})
+const start = (t: Test) =>
+  startGateway(t, {
+    config,
+    env: {
+      GATEWAY_ADMIN_TOKEN: adminToken,
+      GATEWAY_PUBLIC_URL: 'https://gateway.test',
+      GATEWAY_STATIC_DIR: join(import.meta.dirname, '../../src/pages/playground')
+    }
+  })
 
-/** The body doors: a path, what is sent along, and the bytes that a first size has (the gateway's own take 64 kB at most). */
+/**
+ * The body doors: a path, what is sent along, and the bytes that a first size has (the gateway's own take 64 kB at
+ * most).
+ */
 async function bodyDoors ({ mint }: TestGateway) {
   const token = await mint('mallory')
   return [
@@ -145,22 +159,49 @@ t.test('four times the header is at most a few times the work, whichever header 
     'authorization without a scheme': text => ({ authorization: text }),
     'authorization with spaces': text => ({ authorization: `Bearer${' '.repeat(text.length)}!` }),
     'x-api-key': text => ({ 'x-api-key': text }),
-    'a token of another issuer': text => ({ authorization: `Bearer ${base64url({ alg: 'RS256' })}.${base64url({ iss: text })}.c2ln` }),
-    'a token of many levels': text => ({ authorization: `Bearer ${base64url({ alg: 'HS256' })}.${Buffer.from('['.repeat(text.length / 2)).toString('base64url')}.c2ln` }),
+    'a token of another issuer': text => ({
+      authorization: `Bearer ${base64url({ alg: 'RS256' })}.${base64url({ iss: text })}.c2ln`
+    }),
+    'a token of many levels': text => ({
+      authorization: `Bearer ${base64url({ alg: 'HS256' })}.${Buffer.from('['.repeat(text.length / 2)).toString('base64url')}.c2ln`
+    }),
     cookie: text => ({ cookie: text }),
     'session cookie': text => ({ cookie: `__Host-apixo_session=${text}` })
   }
-  const withToken = ['idempotency-key', 'x-apixo-proof', 'origin', 'accept', 'content-type', 'x-forwarded-for', 'forwarded', 'range', 'if-range', 'if-none-match', 'last-event-id', 'expect-ct', 'content-encoding']
+  const withToken = [
+    'idempotency-key',
+    'x-apixo-proof',
+    'origin',
+    'accept',
+    'content-type',
+    'x-forwarded-for',
+    'forwarded',
+    'range',
+    'if-range',
+    'if-none-match',
+    'last-event-id',
+    'expect-ct',
+    'content-encoding'
+  ]
   const doors = {
     ...headers,
-    ...Object.fromEntries(withToken.map(name => [name, (text: string) => ({ authorization: `Bearer ${token}`, [name]: text })]))
+    ...Object.fromEntries(
+      withToken.map(name => [name, (text: string) => ({ authorization: `Bearer ${token}`, [name]: text })])
+    )
   }
   for (const [header, write] of Object.entries(doors)) {
     for (const [what, make] of Object.entries(texts)) {
-      await isLinear(t, `${header} of ${what}`, textSize, size => it.call(path, { method: 'POST', body: '{}', headers: { ...json, ...write(make(size)) } }))
+      await isLinear(t, `${header} of ${what}`, textSize, size =>
+        it.call(path, { method: 'POST', body: '{}', headers: { ...json, ...write(make(size)) } })
+      )
     }
   }
-  for (const path of ['/gateway/events', '/gateway/results/a', '/api/v1/statusTask/nano-banana?taskId=a', '/gateway/tasks/a/results/0']) {
+  for (const path of [
+    '/gateway/events',
+    '/gateway/results/a',
+    '/api/v1/statusTask/nano-banana?taskId=a',
+    '/gateway/tasks/a/results/0'
+  ]) {
     for (const [what, make] of Object.entries(texts)) {
       const options = (size: number) => ({ headers: { 'last-event-id': make(size / 2), range: make(size / 2) } })
       await isLinear(t, `${path} with ${what}`, textSize, size => it.call(path, options(size)))
@@ -198,7 +239,12 @@ t.test('four times the path, or the query, is at most a few times the work', asy
   for (const write of paths) {
     for (const [what, make] of Object.entries(parts)) {
       await isLinear(t, `${write('…')} of ${what}`, textSize, size =>
-        rawHttp(t, it.origin, `GET ${write(make(size))} HTTP/1.1\r\nhost: gateway.test\r\nconnection: close\r\nauthorization: Bearer ${token}\r\n\r\n`))
+        rawHttp(
+          t,
+          it.origin,
+          `GET ${write(make(size))} HTTP/1.1\r\nhost: gateway.test\r\nconnection: close\r\nauthorization: Bearer ${token}\r\n\r\n`
+        )
+      )
     }
   }
 })
@@ -229,20 +275,32 @@ t.test('a name is bounded before it is folded: the known attack is a 400 within 
 })
 
 t.test('many caps look each name up once', async t => {
-  const rules = (count: number) => ({ '*': Object.fromEntries(Array.from({ length: count }, (_, index) => [`input.cap${index}`, { max: 12, oneOf: [1] }])) })
+  const rules = (count: number) => ({
+    '*': Object.fromEntries(Array.from({ length: count }, (_, index) => [`input.cap${index}`, { max: 12, oneOf: [1] }]))
+  })
   const input = Object.fromEntries(Array.from({ length: 49_000 }, (_, index) => [`Name${index}é`, 1]))
   await isLinear(t, 'caps', 15, count => caps(rules(count))('sora-2', { ...input }))
-  const [few, many] = [await shortest(() => caps(rules(1))('sora-2', { ...input }), 0), await shortest(() => caps(rules(60))('sora-2', { ...input }), 0)]
+  const [few, many] = [
+    await shortest(() => caps(rules(1))('sora-2', { ...input }), 0),
+    await shortest(() => caps(rules(60))('sora-2', { ...input }), 0)
+  ]
   t.ok(many < 4 * Math.max(few, noiseMs), `${few.toFixed(1)} ms for one cap, ${many.toFixed(1)} ms for sixty`)
 })
 
 t.test('earlier tasks are counted while they are collected', async t => {
   const many = { task_ids: Array.from({ length: 4_000_000 }, (_, index) => index) }
-  const ms = await shortest(() => t.throws(() => taskReferences(many), { code: 'GW_BAD_REQUEST', message: /too many tasks/ }), 0)
+  const ms = await shortest(
+    () => t.throws(() => taskReferences(many), { code: 'GW_BAD_REQUEST', message: /too many tasks/ }),
+    0
+  )
   t.ok(ms < 100, `${ms.toFixed(1)} ms for four million`)
   const words = { x: Array.from({ length: 201 }, (_, index) => `word-${String(index).padStart(20, '0')}`) }
   t.throws(() => taskReferences(words), { code: 'GW_BAD_REQUEST', message: /too many tasks/ })
-  t.same(taskReferences({ task_ids: Array.from({ length: 500 }, () => 'task-1') }).references, ['task-1'], 'one task named often is one task')
+  t.same(
+    taskReferences({ task_ids: Array.from({ length: 500 }, () => 'task-1') }).references,
+    ['task-1'],
+    'one task named often is one task'
+  )
 })
 
 t.test('globs are matched in linear time, by name and by pattern', async t => {

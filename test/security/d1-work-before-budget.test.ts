@@ -32,8 +32,12 @@ const stores: Readonly<Record<string, (t: Test) => Promise<Readonly<Record<strin
 async function announce (t: Test, { origin }: TestGateway, token: string, framing: string, part = '', to = path) {
   const socket = await rawSocket(t, origin)
   let text = ''
-  socket.on('data', chunk => { text += String(chunk) })
-  socket.write(`POST ${to} HTTP/1.1\r\nhost: gateway.test\r\nauthorization: Bearer ${token}\r\ncontent-type: application/json\r\n${framing}\r\n\r\n${part}`)
+  socket.on('data', chunk => {
+    text += String(chunk)
+  })
+  socket.write(
+    `POST ${to} HTTP/1.1\r\nhost: gateway.test\r\nauthorization: Bearer ${token}\r\ncontent-type: application/json\r\n${framing}\r\n\r\n${part}`
+  )
   await until('an answer', () => /HTTP\/1\.1 [2-5].*\r\n\r\n.*\}$/s.test(text))
   socket.destroy()
   return rawAnswer(text)
@@ -44,32 +48,64 @@ const chunk = (text: string) => `${text.length.toString(16)}\r\n${text}\r\n`
 for (const [name, open] of Object.entries(stores)) {
   const start = async (t: Test) => await startGateway(t, { config, env: await open(t) })
 
-  t.test(`a subject at its rate, or without credits or uses, is refused a large body before a byte of it has come (${name})`, async t => {
-    const it = await start(t)
-    const [busy, poor] = [await it.mint('busy', { plan: 'busy' }), await it.mint('poor', { plan: 'poor' })]
-    const [once, spent] = [await it.mint('once', { uses: 1 }), await it.mint('spent', { credits: 1 })]
-    for (const token of [busy, busy, poor, once, spent]) t.equal((await it.submit(token)).status, 200)
-    const made = it.sandbox.submits.length
-    const refusals = [[busy, 429, 'GW_RATE_LIMITED'], [poor, 402, 'GW_CREDITS_EXHAUSTED'], [once, 402, 'GW_SESSION_SPENT'], [spent, 402, 'GW_CREDITS_EXHAUSTED']] as const
-    for (const [token, status, error] of refusals) {
-      for (const to of [path, `${path}/batches`]) {
-        t.match(await announce(t, it, token, `content-length: ${small + 1}`, '', to), { status, error }, `${error}: announced`)
-        t.match(await announce(t, it, token, 'transfer-encoding: chunked', chunk('x'.repeat(small + 1)), to), { status, error }, `${error}: in chunks`)
+  t.test(
+    `a subject at its rate, or without credits or uses, is refused a large body before a byte of it has come (${name})`,
+    async t => {
+      const it = await start(t)
+      const [busy, poor] = [await it.mint('busy', { plan: 'busy' }), await it.mint('poor', { plan: 'poor' })]
+      const [once, spent] = [await it.mint('once', { uses: 1 }), await it.mint('spent', { credits: 1 })]
+      for (const token of [busy, busy, poor, once, spent]) t.equal((await it.submit(token)).status, 200)
+      const made = it.sandbox.submits.length
+      const refusals = [
+        [busy, 429, 'GW_RATE_LIMITED'],
+        [poor, 402, 'GW_CREDITS_EXHAUSTED'],
+        [once, 402, 'GW_SESSION_SPENT'],
+        [spent, 402, 'GW_CREDITS_EXHAUSTED']
+      ] as const
+      for (const [token, status, error] of refusals) {
+        for (const to of [path, `${path}/batches`]) {
+          t.match(
+            await announce(t, it, token, `content-length: ${small + 1}`, '', to),
+            { status, error },
+            `${error}: announced`
+          )
+          t.match(
+            await announce(t, it, token, 'transfer-encoding: chunked', chunk('x'.repeat(small + 1)), to),
+            { status, error },
+            `${error}: in chunks`
+          )
+        }
+        t.match(
+          await it.call(path, { token, body: bodyOf(small) }),
+          { status, error },
+          `${error}: a small body is read`
+        )
       }
-      t.match(await it.call(path, { token, body: bodyOf(small) }), { status, error }, `${error}: a small body is read`)
+      t.match((await announce(t, it, busy, `content-length: ${large}`)).text, /retry-after: [1-5]?\d\r/)
+      t.ok(
+        it
+          .lines()
+          .filter(({ status }) => status === 429 || status === 402)
+          .every(({ stage }) => stage === 'admit')
+      )
+      t.equal(it.sandbox.submits.length, made)
     }
-    t.match((await announce(t, it, busy, `content-length: ${large}`)).text, /retry-after: [1-5]?\d\r/)
-    t.ok(it.lines().filter(({ status }) => status === 429 || status === 402).every(({ stage }) => stage === 'admit'))
-    t.equal(it.sandbox.submits.length, made)
-  })
+  )
 
   t.test(`a look is not counted, and a good submit passes whatever its length (${name})`, async t => {
     const it = await start(t)
     const token = await it.mint('busy', { plan: 'busy' })
-    t.equal((await it.call(path, { token, body: `${' '.repeat(large)}{` })).error, 'GW_BAD_REQUEST', 'a wrong body costs no rate')
+    t.equal(
+      (await it.call(path, { token, body: `${' '.repeat(large)}{` })).error,
+      'GW_BAD_REQUEST',
+      'a wrong body costs no rate'
+    )
     t.equal((await it.call(path, { token, body: bodyOf(large) })).headers.get('ratelimit-remaining'), '1')
     const chunked = await fetch(it.origin + path, {
-      method: 'POST', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }, body: new Blob([bodyOf(large)]).stream(), duplex: 'half'
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+      body: new Blob([bodyOf(large)]).stream(),
+      duplex: 'half'
     } as RequestInit)
     t.match([chunked.status, chunked.headers.get('ratelimit-remaining')], [200, '0'])
     t.equal((await it.call(path, { token, body: bodyOf(large) })).error, 'GW_RATE_LIMITED')
@@ -89,8 +125,14 @@ for (const [name, open] of Object.entries(stores)) {
     t.equal(again.headers.get('idempotency-replayed'), 'true')
     const none = await it.mint('none', { plan: 'none', uses: 9 })
     t.equal((await it.call('/api/v1/generateTask/grok-video', { token: none, body: bodyOf(large) })).status, 200)
-    t.not((await it.call('/api/v1/generateTask/flux-2', { token: none, body: bodyOf(large) })).error, 'GW_CREDITS_EXHAUSTED')
-    t.equal((await it.call('/api/v1/generateTask/claude-x', { token: none, body: bodyOf(large) })).error, 'GW_CREDITS_EXHAUSTED')
+    t.not(
+      (await it.call('/api/v1/generateTask/flux-2', { token: none, body: bodyOf(large) })).error,
+      'GW_CREDITS_EXHAUSTED'
+    )
+    t.equal(
+      (await it.call('/api/v1/generateTask/claude-x', { token: none, body: bodyOf(large) })).error,
+      'GW_CREDITS_EXHAUSTED'
+    )
   })
 
   t.test(`an answer given again costs a poll, and no rate, use or credit (${name})`, async t => {
@@ -141,12 +183,18 @@ t.test('a body in chunks whose sender hangs up is forgotten', async t => {
   const token = await it.mint('none', { plan: 'none' })
   const socket = await rawSocket(t, it.origin)
   const arrived = once(it.gateway.app.server, 'request')
-  socket.write(`POST ${path} HTTP/1.1\r\nhost: gateway.test\r\nauthorization: Bearer ${token}\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n${chunk('{"input"')}`)
+  socket.write(
+    `POST ${path} HTTP/1.1\r\nhost: gateway.test\r\nauthorization: Bearer ${token}\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n${chunk('{"input"')}`
+  )
   await arrived
   await it.call('/livez')
   socket.destroy()
   await until('its access line', () => it.lines().some(({ operation }) => operation === 'generateTask'))
-  t.equal((await it.call(path, { token, body: { input: { prompt: 'x' } } })).error, 'GW_CREDITS_EXHAUSTED', 'and the next is answered')
+  t.equal(
+    (await it.call(path, { token, body: { input: { prompt: 'x' } } })).error,
+    'GW_CREDITS_EXHAUSTED',
+    'and the next is answered'
+  )
 })
 
 t.test('while the store is down a large body is not read', async t => {

@@ -28,20 +28,26 @@ t.test('a small process stands answers that nobody reads, from many addresses at
   const sandbox = await startSandbox({ keys: [apiKey] })
   t.teardown(() => sandbox.close())
   const cwd = t.testdir({ 'gateway.yaml': 'plans: { default: {} }\nupstream: { bodyIdleMs: 2000 }' })
-  const { origin, child } = await startProcess(t, { cwd, env: { ...gatewayEnvironment(sandbox.origin), NODE_OPTIONS: '--max-old-space-size=256' } })
+  const { origin, child } = await startProcess(t, {
+    cwd,
+    env: { ...gatewayEnvironment(sandbox.origin), NODE_OPTIONS: '--max-old-space-size=256' }
+  })
   const live = async (): Promise<number> => {
     const start = performance.now()
     const { status } = await fetch(`${origin}/livez`, { signal: AbortSignal.timeout(20_000) })
     t.equal(status, 200)
     return performance.now() - start
   }
-  const residentMB = (): number => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1]) / 1024
+  const residentMB = (): number =>
+    Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1]) / 1024
   await live()
   const beforeMB = residentMB()
   let [worstMs, mostMB] = [0, 0]
   // All that may be sent ahead, and far more than that.
   for (const count of [20, 2000, 20, 2000]) {
-    const sockets = [1, 2, 3, 4].flatMap(host => besiege(t, Number(new URL(origin).port), `127.0.2.${host}`, page.repeat(count)))
+    const sockets = [1, 2, 3, 4].flatMap(host =>
+      besiege(t, Number(new URL(origin).port), `127.0.2.${host}`, page.repeat(count))
+    )
     for (let probe = 0; probe < 5; probe++) {
       worstMs = Math.max(worstMs, await live())
       mostMB = Math.max(mostMB, residentMB())
@@ -61,7 +67,10 @@ t.test('one answer is made at a time, also for who sends requests ahead', async 
   let text = ''
   socket.on('data', chunk => { text += chunk })
   const body = '{"input":{"prompt":"sandbox:slow-headers"}}'
-  const submit = rawRequest('POST /api/v1/generateTask/nano-banana', [`authorization: Bearer ${token}`], body).replace('connection: close\r\n', '')
+  const submit = rawRequest('POST /api/v1/generateTask/nano-banana', [`authorization: Bearer ${token}`], body).replace(
+    'connection: close\r\n',
+    ''
+  )
   socket.write(submit + submit)
   await until('the first is made', () => sandbox.waiting === 1)
   socket.write('GET /livez HTTP/1.1\r\nhost: x\r\n\r\n')
@@ -78,7 +87,9 @@ t.test('a client that pipelines a few requests gets its answers', async t => {
   const { origin } = await startGateway(t)
   const client = new Client(origin, { pipelining: 10 })
   t.teardown(() => client.destroy())
-  const answers = await Promise.all(Array.from({ length: 50 }, () => client.request({ method: 'GET', path: '/gateway/' })))
+  const answers = await Promise.all(
+    Array.from({ length: 50 }, () => client.request({ method: 'GET', path: '/gateway/' }))
+  )
   for (const { statusCode, body } of answers) {
     t.equal(statusCode, 200)
     await body.dump()
@@ -95,8 +106,14 @@ t.test('more than may wait ends the connection, after the submit that is being m
 
   const submitting = await rawSocket(t, origin)
   let text = ''
-  submitting.on('data', chunk => { text += chunk })
-  const submit = rawRequest('POST /api/v1/generateTask/nano-banana', [`authorization: Bearer ${token}`], '{"input":{"prompt":"sandbox:slow-headers"}}')
+  submitting.on('data', chunk => {
+    text += chunk
+  })
+  const submit = rawRequest(
+    'POST /api/v1/generateTask/nano-banana',
+    [`authorization: Bearer ${token}`],
+    '{"input":{"prompt":"sandbox:slow-headers"}}'
+  )
   submitting.write(submit.replace('connection: close\r\n', '') + crowd)
   await until('it is made', () => sandbox.waiting === 1)
   submitting.write(crowd)
@@ -108,7 +125,8 @@ t.test('more than may wait ends the connection, after the submit that is being m
 
 t.test('who takes nothing of an answer is let go, and who waits for one is not', async t => {
   const { origin, mint, sandbox, submit } = await startGateway(t, {
-    config: 'plans: { default: { credits: unlimited } }\nupstream: { bodyIdleMs: 400, headersMs: 20000 }\nlimits: { addressRequestsPerMinute: 100000 }'
+    config:
+      'plans: { default: { credits: unlimited } }\nupstream: { bodyIdleMs: 400, headersMs: 20000 }\nlimits: { addressRequestsPerMinute: 100000 }'
   })
   const token = await mint('alice')
   const running = submit(token, 'sandbox:slow-headers')
@@ -137,8 +155,15 @@ t.test('sockets above the limit are told so', async t => {
 t.test('a submit is answered before what breaks its connection', async t => {
   const { origin, mint, sandbox } = await startGateway(t)
   const token = await mint('alice')
-  const submit = rawRequest('POST /api/v1/generateTask/nano-banana', [`authorization: Bearer ${token}`], '{"input":{"prompt":"sandbox:slow-headers"}}').replace('connection: close\r\n', '')
-  for (const [broken, status] of [['no http\r\n\r\n', 400], ['CONNECT a:443 HTTP/1.1\r\nhost: a\r\n\r\n', 405]] as const) {
+  const submit = rawRequest(
+    'POST /api/v1/generateTask/nano-banana',
+    [`authorization: Bearer ${token}`],
+    '{"input":{"prompt":"sandbox:slow-headers"}}'
+  ).replace('connection: close\r\n', '')
+  for (const [broken, status] of [
+    ['no http\r\n\r\n', 400],
+    ['CONNECT a:443 HTTP/1.1\r\nhost: a\r\n\r\n', 405]
+  ] as const) {
     const socket = await rawSocket(t, origin)
     let text = ''
     socket.on('data', chunk => { text += chunk })

@@ -64,17 +64,29 @@ t.test('a body that comes slowly, and comes, is read to its end', async t => {
 
 t.test('bodies that are announced and drip hold up no large body of somebody else', async t => {
   const { origin, mint, call } = await startGateway(t, { env: { GATEWAY_TRUST_PROXY: 'loopback' } })
-  const drips = await Promise.all([1, 2, 3, 4, 5, 6, 7, 8].map(async index => {
-    const socket = await rawSocket(t, origin)
-    socket.write(head(await mint(`mallory-${index}`), 16 * megabyte).replace('host: x', `host: x\r\nx-forwarded-for: 198.51.100.${index}`))
-    const timer = setInterval(() => socket.write(' '.repeat(300)), 100)
-    t.teardown(() => clearInterval(timer))
-    return socket
-  }))
+  const drips = await Promise.all(
+    [1, 2, 3, 4, 5, 6, 7, 8].map(async index => {
+      const socket = await rawSocket(t, origin)
+      socket.write(
+        head(await mint(`mallory-${index}`), 16 * megabyte).replace(
+          'host: x',
+          `host: x\r\nx-forwarded-for: 198.51.100.${index}`
+        )
+      )
+      const timer = setInterval(() => socket.write(' '.repeat(300)), 100)
+      t.teardown(() => clearInterval(timer))
+      return socket
+    })
+  )
   const token = await mint('alice')
-  const submit = async () => await call('/api/v1/generateTask/nano-banana', {
-    method: 'POST', token, headers: { 'x-forwarded-for': '203.0.113.1' }, body: { input: { prompt: 'x'.repeat(megabyte) } }, signal: AbortSignal.timeout(10_000)
-  })
+  const submit = async () =>
+    await call('/api/v1/generateTask/nano-banana', {
+      method: 'POST',
+      token,
+      headers: { 'x-forwarded-for': '203.0.113.1' },
+      body: { input: { prompt: 'x'.repeat(megabyte) } },
+      signal: AbortSignal.timeout(10_000)
+    })
   for (let round = 0; round < 3; round++) {
     const start = performance.now()
     t.equal((await submit()).status, 200)
@@ -87,20 +99,29 @@ t.test('bodies that come side by side, and are more than there is room for, all 
   const config = `plans: { default: { concurrentTasks: 1000, credits: unlimited, requestsPerMinute: 10000 } }\nlimits: { bodyBytes: ${2 * megabyte}, bodyBytesInFlight: ${2 * megabyte} }`
   const { origin, mint, sandbox } = await startGateway(t, { config, env: { GATEWAY_TRUST_PROXY: 'loopback' } })
   const body = Buffer.from(JSON.stringify({ input: { prompt: 'x'.repeat(megabyte) } }))
-  const answers = await Promise.all([1, 2, 3, 4, 5, 6].map(async index => {
-    const socket = await rawSocket(t, origin)
-    let text = ''
-    socket.on('data', chunk => { text += chunk })
-    socket.write(head(await mint(`caller-${index}`), body.length).replace('host: x', `host: x\r\nx-forwarded-for: 198.51.100.${index}`))
-    let sent = 0
-    const timer = setInterval(() => {
-      socket.write(body.subarray(sent, sent += 30_000))
-      if (sent >= body.length) clearInterval(timer)
-    }, 20)
-    t.teardown(() => clearInterval(timer))
-    await until('an answer', () => rawAnswer(text).count === 1, 30_000)
-    return rawAnswer(text).status
-  }))
+  const answers = await Promise.all(
+    [1, 2, 3, 4, 5, 6].map(async index => {
+      const socket = await rawSocket(t, origin)
+      let text = ''
+      socket.on('data', chunk => {
+        text += chunk
+      })
+      socket.write(
+        head(await mint(`caller-${index}`), body.length).replace(
+          'host: x',
+          `host: x\r\nx-forwarded-for: 198.51.100.${index}`
+        )
+      )
+      let sent = 0
+      const timer = setInterval(() => {
+        socket.write(body.subarray(sent, (sent += 30_000)))
+        if (sent >= body.length) clearInterval(timer)
+      }, 20)
+      t.teardown(() => clearInterval(timer))
+      await until('an answer', () => rawAnswer(text).count === 1, 30_000)
+      return rawAnswer(text).status
+    })
+  )
   t.same(answers, [200, 200, 200, 200, 200, 200])
   t.equal(sandbox.submits.length, 6)
 })

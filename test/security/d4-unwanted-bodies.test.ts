@@ -7,7 +7,8 @@ import { startGateway } from '../helpers/gateway.ts'
 import { rawAnswer, rawSocket } from '../helpers/raw-http.ts'
 import { until } from '../helpers/until.ts'
 
-const config = 'plans: { default: { credits: unlimited } }\nlimits: { bodyBytes: 1000000, addressFailuresPerMinute: 100000 }'
+const config =
+  'plans: { default: { credits: unlimited } }\nlimits: { bodyBytes: 1000000, addressFailuresPerMinute: 100000 }'
 const submitPath = '/api/v1/generateTask/nano-banana'
 const run = promisify(execFile)
 
@@ -41,7 +42,9 @@ async function reading (t: Test, origin: string) {
 async function endless (t: Test, origin: string, { method = 'POST', path, token }: Refusal, framing: string) {
   const { socket, seen, closed } = await reading(t, origin)
   let sent = 0
-  socket.write(`${method} ${path} HTTP/1.1\r\nhost: x\r\n${token === undefined ? '' : `authorization: Bearer ${token}\r\n`}content-type: application/json\r\n${framing}\r\n\r\n`)
+  socket.write(
+    `${method} ${path} HTTP/1.1\r\nhost: x\r\n${token === undefined ? '' : `authorization: Bearer ${token}\r\n`}content-type: application/json\r\n${framing}\r\n\r\n`
+  )
   const chunk = Buffer.from(framing.startsWith('transfer') ? `10000\r\n${'x'.repeat(65536)}\r\n` : 'x'.repeat(65536))
   const pump = (): void => {
     while (!socket.destroyed && socket.writable) {
@@ -76,8 +79,10 @@ t.test('a body that is announced and does not come keeps a refused connection fo
     if (status === 413) continue // it is in the limit
     const { socket, seen, closed } = await reading(t, origin)
     const bearer = token === undefined ? '' : `authorization: Bearer ${token}\r\n`
-    socket.write(`${method} ${path} HTTP/1.1\r\nhost: x\r\n${bearer}content-type: application/json\r\ncontent-length: 100\r\n\r\n{`)
-    t.ok(await closed < 8000)
+    socket.write(
+      `${method} ${path} HTTP/1.1\r\nhost: x\r\n${bearer}content-type: application/json\r\ncontent-length: 100\r\n\r\n{`
+    )
+    t.ok((await closed) < 8000)
     t.match(rawAnswer(seen.text), { status, count: 1 })
   }
 })
@@ -101,7 +106,9 @@ t.test('no caller is asked for a body before its token is good', async t => {
   const token = await mint('alice')
   for (const [sent, more] of [['a.b.c', ''], [token, 'x-never: mind\r\n']] as const) {
     const { socket, seen, closed } = await reading(t, origin)
-    socket.write(`POST ${submitPath} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${sent}\r\n${more}content-type: application/json\r\nexpect: 100-continue\r\ncontent-length: ${body.length}\r\n\r\n`)
+    socket.write(
+      `POST ${submitPath} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${sent}\r\n${more}content-type: application/json\r\nexpect: 100-continue\r\ncontent-length: ${body.length}\r\n\r\n`
+    )
     await until('it says something', () => seen.text.includes('\r\n\r\n'))
     if (sent === token) {
       t.match(seen.text, /^HTTP\/1\.1 100 Continue\r\n\r\n$/)
@@ -128,7 +135,11 @@ t.test('another expectation is none that can be met', async t => {
 t.test('what follows on no HTTP is read for a moment at most', async t => {
   const { origin } = await startGateway(t, { config })
   const { socket, seen, closed } = await reading(t, origin)
-  const pump = (): void => { while (!socket.destroyed && socket.writable && socket.write('no http at all '.repeat(5000))) { /* on */ } }
+  const pump = (): void => {
+    while (!socket.destroyed && socket.writable && socket.write('no http at all '.repeat(5000))) {
+      /* on */
+    }
+  }
   socket.on('drain', pump)
   pump()
   t.ok(await closed < 8000)
@@ -144,14 +155,42 @@ t.test('clients of all kinds see why a body was refused', async t => {
     const body = Buffer.alloc(1_900_000, 'x')
     for (let round = 0; round < 3; round++) {
       t.equal((await fetch(url, { method: 'POST', headers, body })).status, status, 'fetch')
-      const streamed = { async * [Symbol.asyncIterator] () { for (let at = 0; at < body.length; at += 100_000) yield body.subarray(at, at + 100_000) } }
-      t.equal((await fetch(url, { method: 'POST', headers, body: streamed as unknown as ReadableStream, duplex: 'half' } as RequestInit)).status, status, 'a streamed fetch')
+      const streamed = {
+        async * [Symbol.asyncIterator] () {
+          for (let at = 0; at < body.length; at += 100_000) yield body.subarray(at, at + 100_000)
+        }
+      }
+      t.equal(
+        (
+          await fetch(url, {
+            method: 'POST',
+            headers,
+            body: streamed as unknown as ReadableStream,
+            duplex: 'half'
+          } as RequestInit)
+        ).status,
+        status,
+        'a streamed fetch'
+      )
       const dispatcher = new Agent()
       t.equal((await request(url, { method: 'POST', headers, body, dispatcher })).statusCode, status, 'undici')
       await dispatcher.destroy()
       t.equal(await byNode(url, headers, body), status, 'node:http')
-      const { stdout } = await run('curl', ['-s', '-o', '/dev/null', '-w', '%{http_code}', '-H', `authorization: Bearer ${bearer}`, '-H', 'content-type: application/json',
-        ...round === 0 ? ['-H', 'expect:'] : [], '--data-binary', `@${t.testdir({ body: body.toString() })}/body`, url])
+      const { stdout } = await run('curl', [
+        '-s',
+        '-o',
+        '/dev/null',
+        '-w',
+        '%{http_code}',
+        '-H',
+        `authorization: Bearer ${bearer}`,
+        '-H',
+        'content-type: application/json',
+        ...(round === 0 ? ['-H', 'expect:'] : []),
+        '--data-binary',
+        `@${t.testdir({ body: body.toString() })}/body`,
+        url
+      ])
       t.equal(stdout, String(status), 'curl')
     }
   }

@@ -4,7 +4,9 @@ import { redisServer } from '../helpers/redis-server.ts'
 
 t.test('however many ask whether the gateway is ready, its store is probed once a second', async t => {
   const server = await redisServer(t, { appendonly: true, directives: ['--appendfsync', 'always'] })
-  const { call, time } = await startGateway(t, { env: { GATEWAY_STORE: server.url, GATEWAY_ADMIN_TOKEN: 'admin-token-of-the-operator-0001' } })
+  const { call, time } = await startGateway(t, {
+    env: { GATEWAY_STORE: server.url, GATEWAY_ADMIN_TOKEN: 'admin-token-of-the-operator-0001' }
+  })
   const probes = async () => {
     const [, count] = /cmdstat_set:calls=(\d+)/.exec(await server.admin.info('commandstats'))!
     return Number(count)

@@ -8,13 +8,28 @@ import { until } from '../helpers/until.ts'
 
 const limit = 20
 const config = `plans: { default: {}, guest: {} }\nguests: { enabled: true }\nlimits: { addressFailuresPerMinute: ${limit} }`
-const env = { GATEWAY_ADMIN_TOKEN: adminToken, GATEWAY_PUBLIC_URL: 'https://ai.example', GATEWAY_ALLOWED_ORIGINS: 'https://app.example' }
+const env = {
+  GATEWAY_ADMIN_TOKEN: adminToken,
+  GATEWAY_PUBLIC_URL: 'https://ai.example',
+  GATEWAY_ALLOWED_ORIGINS: 'https://app.example'
+}
 const foreign = [
-  { origin: 'https://evil.test' }, { 'sec-fetch-site': 'cross-site' }, { 'sec-fetch-site': 'same-site' }, { origin: 'null', 'sec-fetch-site': 'cross-site' }
+  { origin: 'https://evil.test' },
+  { 'sec-fetch-site': 'cross-site' },
+  { 'sec-fetch-site': 'same-site' },
+  { origin: 'null', 'sec-fetch-site': 'cross-site' }
 ]
 const wrong: ReadonlyArray<readonly [method: string, path: string]> = [
-  ['GET', '/nowhere'], ['POST', '/gateway/nowhere'], ['GET', '/gateway/session'], ['GET', '/gateway/tasks'], ['POST', '/api/v1/generateTask/nano-banana'], ['GET', '/gateway/admin/usage'],
-  ['GET', '/metrics'], ['OPTIONS', '/gateway/session'], ['GET', '/%zz'], ['GET', `/gateway/tasks/${'x'.repeat(2049)}/events`]
+  ['GET', '/nowhere'],
+  ['POST', '/gateway/nowhere'],
+  ['GET', '/gateway/session'],
+  ['GET', '/gateway/tasks'],
+  ['POST', '/api/v1/generateTask/nano-banana'],
+  ['GET', '/gateway/admin/usage'],
+  ['GET', '/metrics'],
+  ['OPTIONS', '/gateway/session'],
+  ['GET', '/%zz'],
+  ['GET', `/gateway/tasks/${'x'.repeat(2049)}/events`]
 ]
 
 /** Whether somebody at that address who has done nothing wrong gets what everybody gets. */
@@ -78,13 +93,17 @@ t.test('a real browser on a stranger\'s page can not shut its address out', asyn
   const token = await gateway.mint('alice')
   const attack = await openStranger(t, gateway.origin)
   await attack()
-  const refused = gateway.lines().filter(({ code }) => code === 'GW_NO_SESSION' || code === 'GW_NOT_FOUND' || code === 'GW_BAD_REQUEST')
+  const refused = gateway
+    .lines()
+    .filter(({ code }) => code === 'GW_NO_SESSION' || code === 'GW_NOT_FOUND' || code === 'GW_BAD_REQUEST')
   t.ok(refused.length > limit, `${refused.length} wrong requests have come`)
   t.notOk(await isShutOut(gateway))
   t.equal((await gateway.call('/gateway/session', { token })).status, 200)
 })
 
-const secrets: ReadonlyArray<readonly [title: string, path: string, options: { method?: string, body?: unknown, headers?: Record<string, string> }]> = [
+const secrets: ReadonlyArray<
+  readonly [title: string, path: string, options: { method?: string, body?: unknown, headers?: Record<string, string> }]
+> = [
   ['a token', '/gateway/session', { headers: { authorization: 'Bearer guess' } }],
   ['a key', '/gateway/tasks', { headers: { 'x-api-key': 'guess' } }],
   ['a Google key', '/gateway/tasks', { headers: { 'x-goog-api-key': 'guess' } }],
@@ -99,16 +118,25 @@ for (const [title, path, { headers = {}, ...options }] of secrets) {
     const { call } = await startGateway(t, { config, env })
     for (let count = 0; count < limit; count++) {
       const more = foreign[count % foreign.length]!
-      t.match(await call(path, { ...options, headers: { ...headers, ...more } as Record<string, string> }), { status: /40[14]/ })
+      t.match(await call(path, { ...options, headers: { ...headers, ...more } as Record<string, string> }), {
+        status: /40[14]/
+      })
     }
     t.equal((await call('/gateway/')).error, 'GW_THROTTLED')
   })
 }
 
 t.test('a page of ours, or of a listed origin on our site, is counted like a program', async t => {
-  for (const headers of [{ origin: 'https://app.example' }, { origin: 'https://ai.example', 'sec-fetch-site': 'same-origin' }, { 'sec-fetch-site': 'none' }, {}]) {
+  for (const headers of [
+    { origin: 'https://app.example' },
+    { origin: 'https://ai.example', 'sec-fetch-site': 'same-origin' },
+    { 'sec-fetch-site': 'none' },
+    {}
+  ]) {
     const { call } = await startGateway(t, { config, env })
-    for (let count = 0; count < limit; count++) t.equal((await call('/nowhere', { headers: headers as Record<string, string> })).status, 404)
+    for (let count = 0; count < limit; count++) {
+      t.equal((await call('/nowhere', { headers: headers as Record<string, string> })).status, 404)
+    }
     t.equal((await call('/gateway/')).error, 'GW_THROTTLED', JSON.stringify(headers))
   }
 })

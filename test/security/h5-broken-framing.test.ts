@@ -75,7 +75,11 @@ t.test('what is refused before its body is read does not leave the body to be re
 t.test('a request without a Host, or with two, is a 400', async t => {
   const { origin, sandbox } = await startGateway(t, { config })
   t.equal((await rawHttp(t, origin, 'GET /gateway/session HTTP/1.1\r\nconnection: close\r\n\r\n')).status, 400)
-  const { status } = await rawHttp(t, origin, 'GET /gateway/session HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n')
+  const { status } = await rawHttp(
+    t,
+    origin,
+    'GET /gateway/session HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n'
+  )
   t.ok(status === 400 || status === 401, 'the gateway decides nothing by its Host')
   t.equal(sandbox.calls.length, 0)
 })

@@ -2,8 +2,22 @@ import t from 'tap'
 import { startGateway } from '../helpers/gateway.ts'
 
 const passed = new Set([
-  'cache-control', 'connection', 'content-length', 'content-security-policy', 'content-type', 'date', 'keep-alive', 'retry-after', 'vary', 'x-content-type-options', 'x-request-id',
-  'access-control-allow-origin', 'access-control-expose-headers', 'ratelimit-limit', 'ratelimit-remaining', 'ratelimit-reset'
+  'cache-control',
+  'connection',
+  'content-length',
+  'content-security-policy',
+  'content-type',
+  'date',
+  'keep-alive',
+  'retry-after',
+  'vary',
+  'x-content-type-options',
+  'x-request-id',
+  'access-control-allow-origin',
+  'access-control-expose-headers',
+  'ratelimit-limit',
+  'ratelimit-remaining',
+  'ratelimit-reset'
 ])
 /** Longer than the least time between two status calls of a task. */
 const pollMs = 20_000
@@ -37,18 +51,24 @@ const stray = {
   'x-anything': 'else'
 }
 
-t.test('no header of the upstream\'s own choice reaches the caller, on good answers and on bad', async t => {
-  const { submit, status, mint, sandbox, time } = await startGateway(t, { env: { GATEWAY_ALLOWED_ORIGINS: 'https://app.example' } })
+t.test("no header of the upstream's own choice reaches the caller, on good answers and on bad", async t => {
+  const { submit, status, mint, sandbox, time } = await startGateway(t, {
+    env: { GATEWAY_ALLOWED_ORIGINS: 'https://app.example' }
+  })
   const token = await mint('alice')
   const { taskId } = (await submit(token)).json.data
   const headers = { origin: 'https://app.example' }
   for (const code of [200, 201, 400, 403, 404, 429, 500, 503]) {
     time.advance(pollMs)
     sandbox.next((_request, response) => {
-      response.writeHead(code, { ...stray, 'content-type': 'application/json' }).end(JSON.stringify({ code, message: 'x', data: { taskId: `t${code}` } }))
+      response
+        .writeHead(code, { ...stray, 'content-type': 'application/json' })
+        .end(JSON.stringify({ code, message: 'x', data: { taskId: `t${code}` } }))
     })
     const before = sandbox.calls.length
-    const reply = await (code % 2 === 0 ? submit(token, 'x', 'nano-banana', { headers }) : status(token, taskId, 'nano-banana', { headers }))
+    const reply = await (code % 2 === 0
+      ? submit(token, 'x', 'nano-banana', { headers })
+      : status(token, taskId, 'nano-banana', { headers }))
     t.ok(sandbox.calls.length > before)
     t.same([...reply.headers.keys()].filter(name => !passed.has(name)), [], String(code))
     t.match(Object.fromEntries(reply.headers), {
@@ -75,8 +95,17 @@ t.test('the sandbox\'s case of stray headers, for a submit and for a status call
 t.test('a content type that a browser would render is replaced', async t => {
   const { submit, mint, sandbox } = await startGateway(t)
   const token = await mint('alice')
-  for (const type of ['text/html', 'image/svg+xml', 'application/json; charset=utf-7', 'application/json, text/html', 'text/javascript', '']) {
-    sandbox.next((_request, response) => { response.writeHead(400, { 'content-type': type }).end('{"code":400,"message":"<script>alert(1)</script>"}') })
+  for (const type of [
+    'text/html',
+    'image/svg+xml',
+    'application/json; charset=utf-7',
+    'application/json, text/html',
+    'text/javascript',
+    ''
+  ]) {
+    sandbox.next((_request, response) => {
+      response.writeHead(400, { 'content-type': type }).end('{"code":400,"message":"<script>alert(1)</script>"}')
+    })
     const reply = await submit(token)
     t.equal(reply.headers.get('content-type'), 'application/json; charset=utf-8', type)
     t.equal(reply.headers.get('x-content-type-options'), 'nosniff')

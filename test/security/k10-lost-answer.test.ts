@@ -27,7 +27,9 @@ for (const name of lost) {
 }
 
 t.test('the charge of a lost submit is kept', async t => {
-  const { submit, mint, sandbox } = await startGateway(t, { config: config.replace('concurrentTasks: 1', 'concurrentTasks: 9') })
+  const { submit, mint, sandbox } = await startGateway(t, {
+    config: config.replace('concurrentTasks: 1', 'concurrentTasks: 9')
+  })
   const token = await mint('alice')
   await submit(token, 'sandbox:drop-after')
   t.equal((await submit(token)).status, 200)
@@ -36,7 +38,10 @@ t.test('the charge of a lost submit is kept', async t => {
 })
 
 t.test('a second key is no reason to send a lost submit again', async t => {
-  const { submit, mint, sandbox } = await startGateway(t, { config, keys: ['apixo-key-number-one', 'apixo-key-number-two'] })
+  const { submit, mint, sandbox } = await startGateway(t, {
+    config,
+    keys: ['apixo-key-number-one', 'apixo-key-number-two']
+  })
   t.equal((await submit(await mint('alice'), 'sandbox:drop-after')).error, 'GW_OUTCOME_UNKNOWN')
   t.equal(sandbox.calls.length, 1)
 })
@@ -46,6 +51,10 @@ t.test('an upstream that nobody listens at was sent nothing, and nothing is char
   const token = await mint('alice')
   await sandbox.close()
   for (let round = 0; round < 5; round++) {
-    t.match(await submit(token), { status: 502, error: 'GW_UPSTREAM_UNREACHABLE' }, 'neither slot nor credits are spent')
+    t.match(
+      await submit(token),
+      { status: 502, error: 'GW_UPSTREAM_UNREACHABLE' },
+      'neither slot nor credits are spent'
+    )
   }
 })

@@ -15,7 +15,15 @@ t.test('URLs inside input are data: passed on as they are, and fetched by nobody
   const token = await mint('mallory')
   const input = {
     prompt: `look at ${origin}/prompt`,
-    image_urls: [`${origin}/image`, 'file:///etc/passwd', 'http://169.254.169.254/latest/meta-data', 'http://[::1]/', 'data:text/html,<script>alert(1)</script>', 'gopher://127.0.0.1:6379/_x', `//${origin.slice(7)}/x`],
+    image_urls: [
+      `${origin}/image`,
+      'file:///etc/passwd',
+      'http://169.254.169.254/latest/meta-data',
+      'http://[::1]/',
+      'data:text/html,<script>alert(1)</script>',
+      'gopher://127.0.0.1:6379/_x',
+      `//${origin.slice(7)}/x`
+    ],
     video_urls: [`${origin}/video`],
     loras: [{ path: `${origin}/lora` }],
     image: { url: `${origin}/nested` },

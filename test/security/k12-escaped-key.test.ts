@@ -4,7 +4,8 @@ import { items, submitBatch } from '../helpers/batches.ts'
 import { startGateway } from '../helpers/gateway.ts'
 
 const key = 'sk-of+the/operator-0001'
-const config = 'plans: { default: { credits: 100, concurrentTasks: 1000, requestsPerMinute: 10000, pollsPerMinute: 10000 } }\nbatches: { enabled: true }'
+const config =
+  'plans: { default: { credits: 100, concurrentTasks: 1000, requestsPerMinute: 10000, pollsPerMinute: 10000 } }\nbatches: { enabled: true }'
 const unit = (sign: string) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, '0')}`
 const everySign = [...key].map(unit).join('')
 
@@ -19,7 +20,12 @@ const spellings: Readonly<Record<string, string>> = {
 }
 
 /** An answer of the upstream that the next request gets, in a coding that nobody asked for. */
-const codings = { identity: (text: string) => Buffer.from(text), gzip: gzipSync, br: brotliCompressSync, deflate: deflateSync }
+const codings = {
+  identity: (text: string) => Buffer.from(text),
+  gzip: gzipSync,
+  br: brotliCompressSync,
+  deflate: deflateSync
+}
 
 const start = (t: Test) => startGateway(t, { config, keys: [key] })
 
@@ -31,8 +37,13 @@ for (const [coding, encode] of Object.entries(codings)) {
     const token = await mint('alice')
     const { taskId } = (await submit(token)).json.data
     for (const [what, text] of Object.entries(spellings)) {
-      for (const body of [`{"code":400,"message":"bad key ${text}","data":null}`, `{"code":400,"message":"x","data":{"${text}":1}}`]) {
-        const answer: Parameters<typeof sandbox.next>[0] = (_request, response) => { response.writeHead(400, headers).end(encode(body)) }
+      for (const body of [
+        `{"code":400,"message":"bad key ${text}","data":null}`,
+        `{"code":400,"message":"x","data":{"${text}":1}}`
+      ]) {
+        const answer: Parameters<typeof sandbox.next>[0] = (_request, response) => {
+          response.writeHead(400, headers).end(encode(body))
+        }
         sandbox.next(answer)
         const refused = await submit(token)
         t.match(refused, { status: 502, error: 'GW_UPSTREAM_INVALID' }, `submit: ${what}`)
@@ -52,8 +63,14 @@ for (const [coding, encode] of Object.entries(codings)) {
     const accepted = await submit(token)
     t.match(accepted, { status: 200, text: answer })
     t.notOk(accepted.headers.has('content-encoding'), 'it is plain now, and says so')
-    const running = JSON.stringify({ code: 200, message: 'success', data: { taskId: `task-${coding}`, state: 'running' } })
-    sandbox.next((_request, response) => { response.writeHead(200, headers).end(encode(running)) })
+    const running = JSON.stringify({
+      code: 200,
+      message: 'success',
+      data: { taskId: `task-${coding}`, state: 'running' }
+    })
+    sandbox.next((_request, response) => {
+      response.writeHead(200, headers).end(encode(running))
+    })
     t.match(await status(token, `task-${coding}`), { status: 200, text: running })
     t.equal((await call('/gateway/session', { token })).json.credits.left, 99)
   })
@@ -61,20 +78,42 @@ for (const [coding, encode] of Object.entries(codings)) {
   t.test(`and so are the tasks of a batch (${coding})`, async t => {
     const it = await start(t)
     const token = await it.mint('alice')
-    const answer = JSON.stringify({ code: 200, message: 'success', data: { batchId: 'batch-1', items: [{ client_item_id: 'c0', taskId: 'task-1' }, { client_item_id: 'c1', taskId: 'task-2' }] } })
-    it.sandbox.next((_request, response) => { response.writeHead(200, headers).end(encode(answer)) })
+    const answer = JSON.stringify({
+      code: 200,
+      message: 'success',
+      data: {
+        batchId: 'batch-1',
+        items: [
+          { client_item_id: 'c0', taskId: 'task-1' },
+          { client_item_id: 'c1', taskId: 'task-2' }
+        ]
+      }
+    })
+    it.sandbox.next((_request, response) => {
+      response.writeHead(200, headers).end(encode(answer))
+    })
     t.match(await submitBatch(it, token, items('a', 'b')), { status: 200, text: answer })
-    t.same((await it.call('/gateway/tasks', { token })).json.tasks.map((task: { taskId: string }) => task.taskId).sort(), ['task-1', 'task-2'])
+    t.same(
+      (await it.call('/gateway/tasks', { token })).json.tasks.map((task: { taskId: string }) => task.taskId).sort(),
+      ['task-1', 'task-2']
+    )
   })
 }
 
-t.test('a compressed answer that grows beyond all bounds is an unknown outcome, and costs one answer\'s memory', async t => {
-  const { submit, status, mint, sandbox } = await start(t)
-  const token = await mint('alice')
-  const { taskId } = (await submit(token)).json.data
-  const bomb = gzipSync(Buffer.alloc(100 * 1024 * 1024, ' '))
-  const headers = { 'content-type': 'application/json', 'content-encoding': 'gzip' }
-  for (let round = 0; round < 2; round++) sandbox.next((_request, response) => { response.writeHead(200, headers).end(bomb) })
-  t.equal((await submit(token, 'another cube')).error, 'GW_OUTCOME_UNKNOWN')
-  t.equal((await status(token, taskId)).error, 'GW_UPSTREAM_INVALID')
-})
+t.test(
+  "a compressed answer that grows beyond all bounds is an unknown outcome, and costs one answer's memory",
+  async t => {
+    const { submit, status, mint, sandbox } = await start(t)
+    const token = await mint('alice')
+    const { taskId } = (await submit(token)).json.data
+    const bomb = gzipSync(Buffer.alloc(100 * 1024 * 1024, ' '))
+    const headers = { 'content-type': 'application/json', 'content-encoding': 'gzip' }
+    for (let round = 0; round < 2; round++) {
+      sandbox.next((_request, response) => {
+        response.writeHead(200, headers).end(bomb)
+      })
+    }
+    t.equal((await submit(token, 'another cube')).error, 'GW_OUTCOME_UNKNOWN')
+    t.equal((await status(token, taskId)).error, 'GW_UPSTREAM_INVALID')
+  }
+)

@@ -9,13 +9,20 @@ t.test('a stream of somebody else\'s task is a task that does not exist', async 
   const { mint, made, call } = await crankedGateway(t)
   const [alice, mallory] = [await mint('alice'), await mint('mallory')]
   const taskId = await made(alice)
-  const [foreign, none] = [await call(`/gateway/tasks/${taskId}/events`, { token: mallory }), await call('/gateway/tasks/nobody/events', { token: mallory })]
+  const [foreign, none] = [
+    await call(`/gateway/tasks/${taskId}/events`, { token: mallory }),
+    await call('/gateway/tasks/nobody/events', { token: mallory })
+  ]
   t.match(foreign, { status: 404, error: 'GW_TASK_NOT_FOUND' })
   const withoutId = (text: string) => text.replace(/"requestId":"[^"]+"/, '')
   t.equal(withoutId(foreign.text), withoutId(none.text))
   t.equal((await call(`/gateway/tasks/${taskId}/events`)).status, 401)
-  t.match(await call(`/gateway/tasks/${taskId}/events`, { token: await mint('alice', { models: ['sora-*'] }) }), { error: 'GW_MODEL_DENIED' })
-  t.match(await call('/gateway/events', { token: await mint('alice', { scopes: ['tasks:write'] }) }), { error: 'GW_SCOPE_DENIED' })
+  t.match(await call(`/gateway/tasks/${taskId}/events`, { token: await mint('alice', { models: ['sora-*'] }) }), {
+    error: 'GW_MODEL_DENIED'
+  })
+  t.match(await call('/gateway/events', { token: await mint('alice', { scopes: ['tasks:write'] }) }), {
+    error: 'GW_SCOPE_DENIED'
+  })
 })
 
 t.test('nothing of a task reaches a stream of another subject, or the answer to its status calls', async t => {
@@ -25,7 +32,11 @@ t.test('nothing of a task reaches a stream of another subject, or the answer to 
   const taskId = await made(alice)
   const own = await listenTo(taskId, { token: alice })
   await own.heard(1)
-  t.match(await status(mallory, taskId), { status: 404, error: 'GW_TASK_NOT_FOUND' }, 'what was kept for its owner is for its owner')
+  t.match(
+    await status(mallory, taskId),
+    { status: 404, error: 'GW_TASK_NOT_FOUND' },
+    'what was kept for its owner is for its owner'
+  )
   pass(taskMs)
   await own.over()
   t.match(await status(mallory, taskId), { status: 404, error: 'GW_TASK_NOT_FOUND' })
@@ -50,5 +61,8 @@ t.test('a batch is no task to listen to, and its tasks are', async t => {
   const stream = await listenTo(made[0].taskId, { token })
   await stream.over()
   t.strictSame(statesOf(stream.events), ['success'])
-  t.strictSame(new Set(all.events.map(({ data }) => JSON.parse(data).data.taskId)), new Set(made.map(({ taskId }: { taskId: string }) => taskId)))
+  t.strictSame(
+    new Set(all.events.map(({ data }) => JSON.parse(data).data.taskId)),
+    new Set(made.map(({ taskId }: { taskId: string }) => taskId))
+  )
 })

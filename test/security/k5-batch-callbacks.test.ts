@@ -30,15 +30,22 @@ const unknown = [
   `{"items":{"0":{${item}}}}`
 ]
 
-t.test('a batch that asks for a callback is a 403, one with a field nobody knows a 400, and neither is sent', async t => {
-  for (const fields of ['', 'submit: { fields: [provider, priority] }']) {
-    const { call, mint, sandbox } = await startGateway(t, { config: `${batchesConfig}\n${fields}` })
-    const token = await mint('alice')
-    for (const body of callbacks) t.match(await call(path, { token, body }), { status: 403, error: 'GW_CALLBACK_DENIED' }, body)
-    for (const body of unknown) t.match(await call(path, { token, body }), { status: 400, error: 'GW_BAD_REQUEST' }, body)
-    t.equal(sandbox.calls.length, 0)
+t.test(
+  'a batch that asks for a callback is a 403, one with a field nobody knows a 400, and neither is sent',
+  async t => {
+    for (const fields of ['', 'submit: { fields: [provider, priority] }']) {
+      const { call, mint, sandbox } = await startGateway(t, { config: `${batchesConfig}\n${fields}` })
+      const token = await mint('alice')
+      for (const body of callbacks) {
+        t.match(await call(path, { token, body }), { status: 403, error: 'GW_CALLBACK_DENIED' }, body)
+      }
+      for (const body of unknown) {
+        t.match(await call(path, { token, body }), { status: 400, error: 'GW_BAD_REQUEST' }, body)
+      }
+      t.equal(sandbox.calls.length, 0)
+    }
   }
-})
+)
 
 t.test('a callback can not be asked for in the query or by a header', async t => {
   const { call, mint, sandbox } = await startGateway(t, { config: batchesConfig })
@@ -46,7 +53,11 @@ t.test('a callback can not be asked for in the query or by a header', async t =>
   for (const query of ['webhook_url=https://evil.test', 'webhook=https://evil.test']) {
     t.equal((await call(`${path}?${query}`, { token, body: { items: items('x') } })).error, 'GW_BAD_REQUEST', query)
   }
-  const headers = { 'x-webhook-url': 'https://evil.test', 'x-callback-url': 'https://evil.test', 'idempotency-key': 'https://evil.test' }
+  const headers = {
+    'x-webhook-url': 'https://evil.test',
+    'x-callback-url': 'https://evil.test',
+    'idempotency-key': 'https://evil.test'
+  }
   t.equal((await call(path, { token, body: { items: items('x') }, headers })).status, 200)
   t.notMatch(sandbox.submits[0]!.rawHeaders.join() + sandbox.submits[0]!.body.toString(), 'evil')
 })

@@ -13,7 +13,16 @@ t.test('an unknown secret is an address that does not exist: the same answer as 
   const plain = await call('/gateway/no-such-route', { method: 'POST', body: '{}' })
   const path = callbackPath()
   const guesses = [
-    guess(), path.slice(-43, -1), `${path.slice(-43)}A`, path.slice(-43).toLowerCase(), 'x', '%00', '*', "'", 'a'.repeat(2000), encodeURIComponent('😀')
+    guess(),
+    path.slice(-43, -1),
+    `${path.slice(-43)}A`,
+    path.slice(-43).toLowerCase(),
+    'x',
+    '%00',
+    '*',
+    "'",
+    'a'.repeat(2000),
+    encodeURIComponent('😀')
   ]
   for (const secret of guesses) {
     const reply = await callBack(`/gateway/callbacks/${secret}`, '{"code":200}')
@@ -42,19 +51,24 @@ t.test('without callbacks.inbound there is no such door, and no secret goes out'
   t.equal((await call('/livez')).status, 200)
 })
 
-t.test('a thousand guesses are a thousand 404s, and lock out neither the upstream nor anybody at its address', async t => {
-  const config = 'plans: { default: {} }\nlimits: { addressFailuresPerMinute: 5 }'
-  const { submit, mint, callBack, callbackPath, hasEnded, time } = await calledBackGateway(t, { config })
-  const token = await mint('alice')
-  const { taskId } = (await submit(token, 'sandbox:callback-lost')).json.data
-  for (let round = 0; round < 20; round++) {
-    const replies = await Promise.all(Array.from({ length: 50 }, () => callBack(`/gateway/callbacks/${guess()}`, '{}')))
-    t.ok(replies.every(({ error }) => error === 'GW_NOT_FOUND'))
+t.test(
+  'a thousand guesses are a thousand 404s, and lock out neither the upstream nor anybody at its address',
+  async t => {
+    const config = 'plans: { default: {} }\nlimits: { addressFailuresPerMinute: 5 }'
+    const { submit, mint, callBack, callbackPath, hasEnded, time } = await calledBackGateway(t, { config })
+    const token = await mint('alice')
+    const { taskId } = (await submit(token, 'sandbox:callback-lost')).json.data
+    for (let round = 0; round < 20; round++) {
+      const replies = await Promise.all(
+        Array.from({ length: 50 }, () => callBack(`/gateway/callbacks/${guess()}`, '{}'))
+      )
+      t.ok(replies.every(({ error }) => error === 'GW_NOT_FOUND'))
+    }
+    time.advance(taskMs)
+    t.equal((await callBack(callbackPath(), '{}')).status, 200)
+    await hasEnded(token, taskId)
   }
-  time.advance(taskMs)
-  t.equal((await callBack(callbackPath(), '{}')).status, 200)
-  await hasEnded(token, taskId)
-})
+)
 
 t.test('an address that was shut out for other guesses is not heard here', async t => {
   const config = 'plans: { default: {} }\nlimits: { addressFailuresPerMinute: 5 }'
@@ -70,8 +84,15 @@ t.test('a known secret is answered with 200, whatever comes with it', async t =>
   await submit(await mint('alice'))
   const path = callbackPath()
   const bodies: ReadonlyArray<readonly [string, Record<string, string>]> = [
-    ['', {}], ['{', { 'content-type': 'application/json' }], ['[]', { 'content-type': 'text/plain' }], ['<x/>', { 'content-type': 'application/xml' }],
-    ['{"__proto__":{}}', {}], ['{}', { 'content-type': ';;;' }], ['{}', { 'content-encoding': 'gzip' }], [' '.repeat(2 ** 20 + 1), {}], ['\0', { 'content-type': '' }]
+    ['', {}],
+    ['{', { 'content-type': 'application/json' }],
+    ['[]', { 'content-type': 'text/plain' }],
+    ['<x/>', { 'content-type': 'application/xml' }],
+    ['{"__proto__":{}}', {}],
+    ['{}', { 'content-type': ';;;' }],
+    ['{}', { 'content-encoding': 'gzip' }],
+    [' '.repeat(2 ** 20 + 1), {}],
+    ['\0', { 'content-type': '' }]
   ]
   for (const [body, headers] of bodies) {
     const reply = await callBack(path, body, headers)
@@ -95,7 +116,8 @@ t.test('a body that breaks off is an end of the connection, and nothing else', a
 })
 
 t.test('replays of a callback cost one question an interval, however many there are, and change nothing', async t => {
-  const { submit, mint, status, callBack, callbackPath, hasEnded, polls, pass, listed, timers } = await calledBackGateway(t, { sandbox: { taskMs: 60_000 } })
+  const { submit, mint, status, callBack, callbackPath, hasEnded, polls, pass, listed, timers } =
+    await calledBackGateway(t, { sandbox: { taskMs: 60_000 } })
   const token = await mint('alice')
   const { taskId } = (await submit(token, 'sandbox:callback-lost')).json.data
   const path = callbackPath()
@@ -159,5 +181,8 @@ t.test('a secret is in no line of the log, at whatever level, and neither is wha
   const text = JSON.stringify(log)
   t.notMatch(text, path.slice(-43, -3))
   t.notMatch(text, 'a-forged-task')
-  t.match(log.filter(({ operation }) => operation === 'callback'), [{ route: '/gateway/callbacks/:secret', status: 200 }])
+  t.match(
+    log.filter(({ operation }) => operation === 'callback'),
+    [{ route: '/gateway/callbacks/:secret', status: 200 }]
+  )
 })

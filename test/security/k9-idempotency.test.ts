@@ -13,8 +13,12 @@ const long = { ttlSeconds: 3 * 24 * 60 * 60 }
 /** A gateway with a submit that carries an idempotency key. */
 async function start (t: Test, options: TestGatewayOptions = {}) {
   const gateway = await startGateway(t, options)
-  const send = (token: string, key: string, prompt = 'a cube', { model = 'nano-banana', ...more }: CallOptions & { model?: string } = {}) =>
-    gateway.submit(token, prompt, model, { ...more, headers: { 'idempotency-key': key } })
+  const send = (
+    token: string,
+    key: string,
+    prompt = 'a cube',
+    { model = 'nano-banana', ...more }: CallOptions & { model?: string } = {}
+  ) => gateway.submit(token, prompt, model, { ...more, headers: { 'idempotency-key': key } })
   return { ...gateway, send }
 }
 
@@ -32,7 +36,9 @@ function balanceOf ({ call }: Pick<TestGateway, 'call'>, token: string): Promise
 }
 
 t.test('a submit that is repeated with its key is answered with the first answer, and costs nothing', async t => {
-  const { send, submit, mint, sandbox, lines, ...gateway } = await start(t, { config: 'plans: { default: { requestsPerMinute: 2, concurrentTasks: 1, credits: 1 } }' })
+  const { send, submit, mint, sandbox, lines, ...gateway } = await start(t, {
+    config: 'plans: { default: { requestsPerMinute: 2, concurrentTasks: 1, credits: 1 } }'
+  })
   const token = await mint('alice')
   const first = await send(token, '"order-42"')
   t.equal(first.status, 200)
@@ -48,7 +54,15 @@ t.test('a submit that is repeated with its key is answered with the first answer
   t.equal(await balanceOf(gateway, token), 0)
   const submits = () => lines().filter(line => line.operation === 'generateTask')
   await until('all lines are written', () => submits().length === 5)
-  t.match(submits().at(-1), { stage: 'reply', granted: true, code: 'OK', model: 'nano-banana', keyId: null, status: 200, upstreamMs: 0 })
+  t.match(submits().at(-1), {
+    stage: 'reply',
+    granted: true,
+    code: 'OK',
+    model: 'nano-banana',
+    keyId: null,
+    status: 200,
+    upstreamMs: 0
+  })
   t.equal((await submit(token)).error, 'GW_TOO_MANY_TASKS', 'the rate has room for one more')
   t.equal((await submit(token)).error, 'GW_RATE_LIMITED')
   t.ok(isReplay(await send(token, 'order-42')), 'and an answer is given again when there is none')
@@ -59,8 +73,11 @@ t.test('a key is for one request: another body, model or spelling is a mistake, 
   const token = await mint('alice')
   const first = await send(token, 'a')
   for (const other of [
-    await send(token, 'a', 'another cube'), await send(token, 'a', 'a cube', { model: 'suno' }),
-    await send(token, '"a"', 'a cube', { body: ' {"request_type":"async","input":{"mode":"text-to-image","prompt":"a cube"}}' }),
+    await send(token, 'a', 'another cube'),
+    await send(token, 'a', 'a cube', { model: 'suno' }),
+    await send(token, '"a"', 'a cube', {
+      body: ' {"request_type":"async","input":{"mode":"text-to-image","prompt":"a cube"}}'
+    }),
     await send(token, 'a', 'a cube', { body: '{"input":{"mode":"text-to-image","prompt":"a cube"}}' })
   ]) {
     t.match(other, { status: 422, error: 'GW_IDEMPOTENCY_MISMATCH' })
@@ -83,7 +100,9 @@ t.test('keys of two subjects never meet, and those of two sessions of one subjec
 })
 
 t.test('while the first request is under way its key is taken, and whoever hung up finds the answer', async t => {
-  const { send, mint, sandbox, lines } = await start(t, { config: 'plans: { default: { requestsPerMinute: 1, credits: 1 } }' })
+  const { send, mint, sandbox, lines } = await start(t, {
+    config: 'plans: { default: { requestsPerMinute: 1, credits: 1 } }'
+  })
   const token = await mint('alice')
   const hangUp = new AbortController()
   const sent = send(token, 'a', 'sandbox:slow-headers', { signal: hangUp.signal })
@@ -108,10 +127,16 @@ for (const count of [50, 200]) {
     const key = (index: number) => index % 2 === 0 ? 'a' : '"a"'
     const replies = await Promise.all(Array.from({ length: count }, (_, index) => send(token, key(index))))
     t.equal(sandbox.submits.length, 1)
-    const [first, ...others] = replies.filter(({ status }) => status === 200).sort((one, other) => Number(isReplay(one)) - Number(isReplay(other)))
+    const [first, ...others] = replies
+      .filter(({ status }) => status === 200)
+      .sort((one, other) => Number(isReplay(one)) - Number(isReplay(other)))
     t.notOk(isReplay(first!))
     t.ok(others.every(isReplay))
-    t.ok(replies.every(reply => reply.status === 200 || (reply.error === 'GW_IDEMPOTENCY_PENDING' && reply.headers.has('retry-after'))))
+    t.ok(
+      replies.every(
+        reply => reply.status === 200 || (reply.error === 'GW_IDEMPOTENCY_PENDING' && reply.headers.has('retry-after'))
+      )
+    )
     const later = await Promise.all(Array.from({ length: count }, (_, index) => send(token, key(index))))
     for (const reply of [...others, ...later]) t.same(seen(reply), seen(first!))
     t.ok(later.every(isReplay))
@@ -120,7 +145,17 @@ for (const count of [50, 200]) {
 }
 
 /** Nothing was accepted, and the same request may well be another time. */
-const passing = ['http-429', 'http-500', 'http-503', 'code-429', 'code-500', 'code-503', 'html-404', 'http-402', 'code-402']
+const passing = [
+  'http-429',
+  'http-500',
+  'http-503',
+  'code-429',
+  'code-500',
+  'code-503',
+  'html-404',
+  'http-402',
+  'code-402'
+]
 
 for (const name of passing) {
   t.test(`a key is free again after a refusal that may pass: ${name}`, async t => {
@@ -156,7 +191,9 @@ t.test('a key is free again when the upstream could not be reached, or did not w
 })
 
 t.test('a key is free again when there were no credits or no slot for its request', async t => {
-  const { send, status, mint, sandbox, time } = await start(t, { config: 'plans: { default: { credits: 2, concurrentTasks: 1, period: minute } }' })
+  const { send, status, mint, sandbox, time } = await start(t, {
+    config: 'plans: { default: { credits: 2, concurrentTasks: 1, period: minute } }'
+  })
   const token = await mint('alice')
   const { taskId } = (await send(token, 'a')).json.data
   t.equal((await send(token, 'b')).error, 'GW_TOO_MANY_TASKS')
@@ -177,7 +214,9 @@ const lasting = ['http-400', 'http-403', 'http-404', 'code-400', 'code-403', 'co
 
 for (const name of lasting) {
   t.test(`a refusal that stays is given again: ${name}`, async t => {
-    const { send, mint, sandbox, ...gateway } = await start(t, { config: 'plans: { default: { requestsPerMinute: 2, credits: 1 } }' })
+    const { send, mint, sandbox, ...gateway } = await start(t, {
+      config: 'plans: { default: { requestsPerMinute: 2, credits: 1 } }'
+    })
     const token = await mint('alice')
     const first = await send(token, 'a', `sandbox:${name}`)
     t.equal(first.error, null)
@@ -194,7 +233,9 @@ for (const name of lasting) {
 
 for (const name of ['drop-after', 'drop-before', 'html-502', 'no-task-id', 'cut-body']) {
   t.test(`an unknown outcome stays unknown, and is not tried again: ${name}`, async t => {
-    const { send, mint, sandbox, log, ...gateway } = await start(t, { config: 'plans: { default: { requestsPerMinute: 1, credits: 3 } }' })
+    const { send, mint, sandbox, log, ...gateway } = await start(t, {
+      config: 'plans: { default: { requestsPerMinute: 1, credits: 3 } }'
+    })
     const token = await mint('alice')
     t.equal((await send(token, 'a', `sandbox:${name}`)).error, 'GW_OUTCOME_UNKNOWN')
     for (let round = 0; round < 3; round++) {
@@ -251,7 +292,12 @@ t.test('keys outlive the gateway, and the end of their task', async t => {
       headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', 'idempotency-key': key },
       body: JSON.stringify({ request_type: 'async', input: { mode: 'text-to-image', prompt } })
     })
-    return { status: response.status, text: await response.text(), contentType: response.headers.get('content-type'), headers: response.headers }
+    return {
+      status: response.status,
+      text: await response.text(),
+      contentType: response.headers.get('content-type'),
+      headers: response.headers
+    }
   }
   const before = sandbox.submits.length
   const again = await submit('"accepted"', 'a cube')
@@ -264,25 +310,32 @@ t.test('keys outlive the gateway, and the end of their task', async t => {
   t.equal((await submit('freed', 'a cube')).status, 200)
 })
 
-t.test('an answer that repeats our key is not kept: its task has its owner, and a repetition makes no other', async t => {
-  const { send, call, mint, sandbox, log } = await start(t, { store: storeFile(t) })
-  const token = await mint('alice')
-  for (const replayed of [false, true, true]) {
-    const reply = await send(token, 'a', 'sandbox:echo-key')
-    t.match(reply, { status: 502, error: 'GW_UPSTREAM_INVALID' })
-    t.equal(reply.headers.get('x-should-retry'), 'false', 'an SDK does not try by itself')
-    t.equal(isReplay(reply), replayed)
-    t.notMatch(reply.text + JSON.stringify([...reply.headers]), apiKey)
-  }
-  t.equal(sandbox.submits.length, 1)
-  const { tasks } = (await call('/gateway/tasks', { token })).json
-  t.match(tasks, [{ taskId: [...sandbox.tasks.keys()][0], state: 'running' }], 'it is found in the list')
-  t.notMatch(JSON.stringify(log), apiKey)
+t.test(
+  'an answer that repeats our key is not kept: its task has its owner, and a repetition makes no other',
+  async t => {
+    const { send, call, mint, sandbox, log } = await start(t, { store: storeFile(t) })
+    const token = await mint('alice')
+    for (const replayed of [false, true, true]) {
+      const reply = await send(token, 'a', 'sandbox:echo-key')
+      t.match(reply, { status: 502, error: 'GW_UPSTREAM_INVALID' })
+      t.equal(reply.headers.get('x-should-retry'), 'false', 'an SDK does not try by itself')
+      t.equal(isReplay(reply), replayed)
+      t.notMatch(reply.text + JSON.stringify([...reply.headers]), apiKey)
+    }
+    t.equal(sandbox.submits.length, 1)
+    const { tasks } = (await call('/gateway/tasks', { token })).json
+    t.match(tasks, [{ taskId: [...sandbox.tasks.keys()][0], state: 'running' }], 'it is found in the list')
+    t.notMatch(JSON.stringify(log), apiKey)
 
-  sandbox.next((_request, response) => { response.writeHead(400, { 'content-type': 'application/json' }).end(JSON.stringify({ code: 400, message: apiKey })) })
-  t.match(await send(token, 'b'), { status: 502, error: 'GW_UPSTREAM_INVALID' })
-  t.equal((await send(token, 'b', 'another cube')).status, 200, 'a refusal that can not be shown is not kept')
-})
+    sandbox.next((_request, response) => {
+      response
+        .writeHead(400, { 'content-type': 'application/json' })
+        .end(JSON.stringify({ code: 400, message: apiKey }))
+    })
+    t.match(await send(token, 'b'), { status: 502, error: 'GW_UPSTREAM_INVALID' })
+    t.equal((await send(token, 'b', 'another cube')).status, 200, 'a refusal that can not be shown is not kept')
+  }
+)
 
 t.test('a task id that belongs to somebody else is not told by a replay either', async t => {
   const { send, submit, mint, sandbox } = await start(t)
@@ -298,10 +351,16 @@ t.test('a task id that belongs to somebody else is not told by a replay either',
 })
 
 t.test('a key that can not be read, or is given twice, is a 400 before anything is sent', async t => {
-  const { send, origin, mint, sandbox, ...gateway } = await start(t, { config: 'plans: { default: { requestsPerMinute: 1, credits: 1 } }' })
+  const { send, origin, mint, sandbox, ...gateway } = await start(t, {
+    config: 'plans: { default: { requestsPerMinute: 1, credits: 1 } }'
+  })
   const token = await mint('alice')
   for (const key of ['', '""', '"a', 'a, b', '"a", "b"', '"a";v=1', 'k'.repeat(256)]) {
-    t.match(await send(token, key), { status: 400, error: 'GW_BAD_REQUEST', json: { message: /Idempotency-Key/ } }, JSON.stringify(key))
+    t.match(
+      await send(token, key),
+      { status: 400, error: 'GW_BAD_REQUEST', json: { message: /Idempotency-Key/ } },
+      JSON.stringify(key)
+    )
   }
   const body = '{"input":{"prompt":"x"}}'
   for (const [first, second] of [['a', 'a'], ['a', '"a"'], ['a', 'b'], ['a', '']]) {
@@ -316,7 +375,24 @@ t.test('a key that can not be read, or is given twice, is a 400 before anything 
 t.test('a key is kept through all that a text can be', async t => {
   const { send, mint, sandbox } = await start(t)
   const token = await mint('alice')
-  const keys = ["' OR '1'='1", '%', '_', '*', '"a\\"b\\\\c"', '__proto__', 'constructor', '{tag}', 'a:b', '" a"', '"a"', '"A"', 'null', '0', '"~"', 'x'.repeat(255)]
+  const keys = [
+    "' OR '1'='1",
+    '%',
+    '_',
+    '*',
+    '"a\\"b\\\\c"',
+    '__proto__',
+    'constructor',
+    '{tag}',
+    'a:b',
+    '" a"',
+    '"a"',
+    '"A"',
+    'null',
+    '0',
+    '"~"',
+    'x'.repeat(255)
+  ]
   const answers = new Map<string, Reply>()
   for (const key of keys) answers.set(key, await send(token, key))
   t.equal(new Set([...answers.values()].map(({ text }) => text)).size, keys.length)
@@ -327,7 +403,9 @@ t.test('a key is kept through all that a text can be', async t => {
 t.test('the log holds no idempotency key', async t => {
   const { send, mint, log } = await start(t)
   const token = await mint('alice')
-  for (const prompt of ['x', 'x', 'y', 'sandbox:drop-after']) await send(token, prompt === 'sandbox:drop-after' ? 'secret-order-2' : 'secret-order-1', prompt)
+  for (const prompt of ['x', 'x', 'y', 'sandbox:drop-after']) {
+    await send(token, prompt === 'sandbox:drop-after' ? 'secret-order-2' : 'secret-order-1', prompt)
+  }
   t.notMatch(JSON.stringify(log), 'secret-order')
 })
 
@@ -352,7 +430,11 @@ t.test('a page of another origin may send a key, and read that an answer is a re
   const { call, mint, submit } = await start(t, { env: { GATEWAY_ALLOWED_ORIGINS: origin } })
   const preflight = await call('/api/v1/generateTask/nano-banana', {
     method: 'OPTIONS',
-    headers: { origin, 'access-control-request-method': 'POST', 'access-control-request-headers': 'authorization, content-type, idempotency-key' }
+    headers: {
+      origin,
+      'access-control-request-method': 'POST',
+      'access-control-request-headers': 'authorization, content-type, idempotency-key'
+    }
   })
   t.match(preflight.headers.get('access-control-allow-headers'), 'idempotency-key')
   const reply = await submit(await mint('alice'), 'x', 'nano-banana', { headers: { origin, 'idempotency-key': 'a' } })

@@ -3,7 +3,8 @@ import { crankedGateway, intervalMs, statesOf } from '../helpers/cranked-gateway
 import { taskMs } from '../helpers/gateway.ts'
 import { until } from '../helpers/until.ts'
 
-const roomy = 'plans: { default: { pollsPerMinute: 100000 } }\nlimits: { streamsPerSubject: 1000, addressRequestsPerMinute: 100000 }'
+const roomy =
+  'plans: { default: { pollsPerMinute: 100000 } }\nlimits: { streamsPerSubject: 1000, addressRequestsPerMinute: 100000 }'
 
 t.test('a thousand watchers of a running task, streams and pollers, cost one upstream call an interval', async t => {
   const { mint, made, listenTo, listen, status, pass, polls, sandbox } = await crankedGateway(t, { config: roomy })
@@ -13,9 +14,13 @@ t.test('a thousand watchers of a running task, streams and pollers, cost one ups
     index % 2 === 0 ? listenTo(taskId, { token }) : listen('/gateway/events', { token })))
   const poll = async (state: string): Promise<void> => {
     const answers = await Promise.all(Array.from({ length: 300 }, () => status(token, taskId)))
-    t.strictSame([...new Set(answers.map(({ status, json }) => `${status} ${json.data?.state ?? json.message}`))], [`200 ${state}`])
+    t.strictSame(
+      [...new Set(answers.map(({ status, json }) => `${status} ${json.data?.state ?? json.message}`))],
+      [`200 ${state}`]
+    )
   }
-  const tell = (count: number): Promise<void> => until('all have heard', () => streams.every(({ events }) => events.length === count))
+  const tell = (count: number): Promise<void> =>
+    until('all have heard', () => streams.every(({ events }) => events.length === count))
 
   await poll('pending')
   await tell(1)
@@ -53,7 +58,9 @@ t.test('who asks too early gets the last answer and is told when to come again, 
   pass(1)
   t.equal((await status(token, taskId)).headers.get('retry-after'), null)
   t.equal(polls(), 2)
-  sandbox.next((_request, response) => { response.writeHead(500, { 'content-type': 'application/json' }).end('{"code":500,"message":"no"}') })
+  sandbox.next((_request, response) => {
+    response.writeHead(500, { 'content-type': 'application/json' }).end('{"code":500,"message":"no"}')
+  })
   pass(intervalMs)
   t.equal((await status(token, taskId)).status, 500)
   t.equal((await status(token, taskId)).status, 200, 'trouble is not kept')
@@ -61,7 +68,9 @@ t.test('who asks too early gets the last answer and is told when to come again, 
 })
 
 t.test('polling takes nothing from the budget of submits', async t => {
-  const { mint, made, status, submit } = await crankedGateway(t, { config: 'plans: { default: { requestsPerMinute: 2, pollsPerMinute: 50 } }' })
+  const { mint, made, status, submit } = await crankedGateway(t, {
+    config: 'plans: { default: { requestsPerMinute: 2, pollsPerMinute: 50 } }'
+  })
   const token = await mint('alice')
   const taskId = await made(token)
   for (let count = 0; count < 50; count++) t.equal((await status(token, taskId)).status, 200)

@@ -11,7 +11,8 @@ async function start (t: Test, guests: string, env: Readonly<Record<string, stri
   return { ...gateway, ...guestsOf(gateway) }
 }
 const from = (address: string) => ({ 'x-forwarded-for': address })
-const bought = (count: number, block: number) => Array.from({ length: count }, (_, index) => from(`198.18.${block}.${index}`))
+const bought = (count: number, block: number) =>
+  Array.from({ length: count }, (_, index) => from(`198.18.${block}.${index}`))
 
 t.test('whoever rents addresses gets so many sessions an hour from all of them together', async t => {
   const { enter, time } = await start(t, 'proof: none, sessionsPerAddressPerDay: 1')
@@ -51,7 +52,11 @@ t.test('all addresses of a /64 are one, and so are all that are made up', async 
   t.equal(entered.filter(({ status }) => status === 201).length, 1)
   t.equal((await behind.enter(undefined, from('2001:db8:1:3::1'))).status, 201)
   t.equal((await behind.enter(undefined, from('203.0.113.9, 198.51.100.7'))).status, 201)
-  t.equal((await behind.enter(undefined, from('203.0.113.8, 198.51.100.7'))).status, 429, 'left of the last hop anybody may write')
+  t.equal(
+    (await behind.enter(undefined, from('203.0.113.8, 198.51.100.7'))).status,
+    429,
+    'left of the last hop anybody may write'
+  )
 
   const direct = await start(t, 'proof: none, sessionsPerAddressPerDay: 1', {})
   const forged = await Promise.all(bought(5, 1).map(headers => direct.enter(undefined, headers)))
@@ -64,9 +69,17 @@ t.test('each session costs work, and so does each task: addresses and sessions a
   t.same(new Set(idle.map(({ error }) => error)), new Set(['GW_SCOPE_DENIED']))
   const [one, other] = [await guest(from('203.0.113.1')), await guest(from('203.0.113.2'))]
   const proof = await proofFor(one)
-  const made = await Promise.all([one, other].flatMap(token => bought(20, 3).flatMap(headers => [make(token, undefined, headers), make(token, proof, headers)])))
+  const made = await Promise.all(
+    [one, other].flatMap(token =>
+      bought(20, 3).flatMap(headers => [make(token, undefined, headers), make(token, proof, headers)])
+    )
+  )
   t.equal(made.filter(({ status }) => status === 200).length, 1)
   t.equal(made.filter(({ error }) => error === 'GW_SCOPE_DENIED').length, 79)
   t.equal(sandbox.calls.length, 1)
-  t.match(await make(one, await proofFor(one)), { status: 402, error: 'GW_CREDITS_EXHAUSTED' }, 'and its credits bound each session')
+  t.match(
+    await make(one, await proofFor(one)),
+    { status: 402, error: 'GW_CREDITS_EXHAUSTED' },
+    'and its credits bound each session'
+  )
 })

@@ -4,7 +4,8 @@ import { type TestGateway, startGateway } from '../helpers/gateway.ts'
 import { rawHttp, rawSocket, rawRequest } from '../helpers/raw-http.ts'
 import { until } from '../helpers/until.ts'
 
-const config = 'plans: { default: { concurrentTasks: 1000, credits: unlimited, requestsPerMinute: 10000 } }\nlimits: { bodyBytes: 1000, bodyBytesInFlight: 2000, socketsPerAddress: 10 }'
+const config =
+  'plans: { default: { concurrentTasks: 1000, credits: unlimited, requestsPerMinute: 10000 } }\nlimits: { bodyBytes: 1000, bodyBytesInFlight: 2000, socketsPerAddress: 10 }'
 const body = '{"input":{"prompt":"x"}}'
 
 function head (token: string, length: number | 'chunked'): string {
@@ -60,7 +61,9 @@ t.test('callers who hang up over an unsent body take no room with them', async t
     }
   }
   const token = await it.mint('alice')
-  const replies = await Promise.all(Array.from({ length: 5 }, () => it.submit(token, 'x', 'nano-banana', { signal: AbortSignal.timeout(3000) })))
+  const replies = await Promise.all(
+    Array.from({ length: 5 }, () => it.submit(token, 'x', 'nano-banana', { signal: AbortSignal.timeout(3000) }))
+  )
   t.ok(replies.every(reply => reply.status === 200))
   t.equal(it.sandbox.submits.length, 5)
 })
@@ -78,7 +81,10 @@ t.test('a body longer than the limit is a 413, announced or not, and it is not r
 t.test('who has no session sends no body: it is refused before a byte of it', async t => {
   const { origin, sandbox } = await startGateway(t, { config })
   t.match(await rawHttp(t, origin, head('a.b.c', 900)), { status: 401, error: 'GW_BAD_SESSION' })
-  t.match(await rawHttp(t, origin, head('', 'chunked').replace(/authorization.*\r\n/, '')), { status: 401, error: 'GW_NO_SESSION' })
+  t.match(await rawHttp(t, origin, head('', 'chunked').replace(/authorization.*\r\n/, '')), {
+    status: 401,
+    error: 'GW_NO_SESSION'
+  })
   t.equal(sandbox.calls.length, 0)
 })
 
@@ -99,7 +105,10 @@ t.test('a reader who does not read holds up nobody else', async t => {
   const token = await mint('alice')
   const socket = await rawSocket(t, origin)
   socket.pause()
-  const one = rawRequest('GET /gateway/session', [`authorization: Bearer ${token}`]).replace('connection: close', 'connection: keep-alive')
+  const one = rawRequest('GET /gateway/session', [`authorization: Bearer ${token}`]).replace(
+    'connection: close',
+    'connection: keep-alive'
+  )
   socket.write(one.repeat(200))
   for (let round = 0; round < 5; round++) t.equal((await call('/livez')).status, 200)
   socket.destroy()

@@ -13,7 +13,9 @@ t.test('a reader who does not read is dropped, and takes nobody along', async t 
   const say = async (): Promise<void> => {
     const state = `state-${told}`
     sandbox.next((_request, response) => {
-      response.setHeader('content-type', 'application/json').end(JSON.stringify({ code: 200, data: { taskId, state, note: 'x'.repeat(900_000) } }))
+      response
+        .setHeader('content-type', 'application/json')
+        .end(JSON.stringify({ code: 200, data: { taskId, state, note: 'x'.repeat(900_000) } }))
     })
     const before = polls()
     pass(intervalMs)

@@ -73,7 +73,13 @@ t.test('a burst of 100 in one moment passes the limit and no more', async t => {
 })
 
 t.test('requests that arrive in one piece count one by one: as many pass as the address has left', async t => {
-  const { origin } = await startGateway(t, { config: 'plans: { default: {} }\nlimits: { addressRequestsPerMinute: 3 }' })
-  const { text } = await rawHttp(t, origin, 'GET /gateway/ HTTP/1.1\r\nhost: a\r\n\r\n'.repeat(4) + rawRequest('GET /gateway/'))
+  const { origin } = await startGateway(t, {
+    config: 'plans: { default: {} }\nlimits: { addressRequestsPerMinute: 3 }'
+  })
+  const { text } = await rawHttp(
+    t,
+    origin,
+    'GET /gateway/ HTTP/1.1\r\nhost: a\r\n\r\n'.repeat(4) + rawRequest('GET /gateway/')
+  )
   t.same(text.match(/(?<=HTTP\/1\.1 )\d+/g), ['200', '200', '200', '429', '429'])
 })

@@ -5,7 +5,8 @@ import { startGateway, type TestGateway, type TestGatewayOptions } from '../help
 import { type RedisServer, redisServer } from '../helpers/redis-server.ts'
 import { until } from '../helpers/until.ts'
 
-const config = 'plans: { default: { credits: 100, requestsPerMinute: 1000, pollsPerMinute: 1000, concurrentTasks: 100 } }'
+const config =
+  'plans: { default: { credits: 100, requestsPerMinute: 1000, pollsPerMinute: 1000, concurrentTasks: 100 } }'
 
 /** As in src/services.ts. */
 const reservedMs = 30_000
@@ -32,7 +33,12 @@ async function closedAndBack (t: Test, gateway: TestGateway, { begin, end }: Out
   }
   // Who writes finds out; reading may go on where only writing fails.
   const refused = await Promise.all(Array.from({ length: 20 }, () => submit(token)))
-  for (const { status, error, headers } of refused) t.match({ status, error, retryAfter: headers.get('retry-after') }, { status: 503, error: 'GW_STORE_DOWN', retryAfter: '1' })
+  for (const { status, error, headers } of refused) {
+    t.match(
+      { status, error, retryAfter: headers.get('retry-after') },
+      { status: 503, error: 'GW_STORE_DOWN', retryAfter: '1' }
+    )
+  }
   t.equal(sandbox.submits.length, reached, 'nothing was sent')
   t.match(await call('/readyz'), { status: 503, json: { status: 'unavailable', store: 'down' } })
   t.equal((await call('/livez')).status, 200, 'the process is well')
@@ -51,7 +57,8 @@ async function closedAndBack (t: Test, gateway: TestGateway, { begin, end }: Out
 
 t.test('on Redis', async t => {
   const server = await redisServer(t, { appendonly: true })
-  const onRedis = (t: Test, more: Partial<TestGatewayOptions> = {}) => startGateway(t, { config, ...more, env: { GATEWAY_STORE: server.url } })
+  const onRedis = (t: Test, more: Partial<TestGatewayOptions> = {}) =>
+    startGateway(t, { config, ...more, env: { GATEWAY_STORE: server.url } })
 
   for (const [title, outage] of Object.entries(redisOutages(server))) {
     await t.test(title, async t => closedAndBack(t, await onRedis(t), outage))
@@ -68,9 +75,18 @@ function redisOutages (server: RedisServer): Record<string, Outage> {
   return {
     'a server that dies': { begin: () => server.kill(), end: () => server.start() },
     'a server that stands still': { begin: () => server.freeze(), end: () => server.thaw() },
-    'a server that holds back writes': { begin: () => admin.client('PAUSE', 60_000, 'WRITE'), end: () => admin.client('UNPAUSE') },
-    'a server that only reads': { begin: () => admin.replicaof('127.0.0.1', 1), end: () => admin.replicaof('NO', 'ONE') },
-    'a server that is full': { begin: () => admin.config('SET', 'maxmemory', '1mb'), end: () => admin.config('SET', 'maxmemory', '0') }
+    'a server that holds back writes': {
+      begin: () => admin.client('PAUSE', 60_000, 'WRITE'),
+      end: () => admin.client('UNPAUSE')
+    },
+    'a server that only reads': {
+      begin: () => admin.replicaof('127.0.0.1', 1),
+      end: () => admin.replicaof('NO', 'ONE')
+    },
+    'a server that is full': {
+      begin: () => admin.config('SET', 'maxmemory', '1mb'),
+      end: () => admin.config('SET', 'maxmemory', '0')
+    }
   }
 }
 

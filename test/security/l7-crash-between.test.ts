@@ -15,7 +15,9 @@ t.test('a caller who hangs up mid-submit leaves no slot behind', async t => {
   await t.rejects(sent)
   t.equal((await submit(token)).error, 'GW_TOO_MANY_TASKS', 'the slot is taken while the submit runs')
   sandbox.release()
-  await until('it has been claimed', () => lines().some(line => line.operation === 'generateTask' && line.taskId !== null))
+  await until('it has been claimed', () =>
+    lines().some(line => line.operation === 'generateTask' && line.taskId !== null)
+  )
   const [taskId] = sandbox.tasks.keys()
   time.advance(taskMs)
   t.equal((await status(token, taskId!)).json.data.state, 'success')
@@ -43,7 +45,10 @@ t.test('a caller who hangs up while the upstream refuses, or is not there, is ch
 
 t.test('a gateway that stops lets a submit run to its end, and knows its task when it starts again', async t => {
   const folder = t.testdirName
-  const { gateway, settings, submit, mint, sandbox, time } = await startGateway(t, { config, store: `${folder}/ledger.db` })
+  const { gateway, settings, submit, mint, sandbox, time } = await startGateway(t, {
+    config,
+    store: `${folder}/ledger.db`
+  })
   const token = await mint('alice')
   const sent = submit(token, 'sandbox:slow-headers')
   await until('it is at the upstream', () => sandbox.waiting === 1)
@@ -56,7 +61,9 @@ t.test('a gateway that stops lets a submit run to its end, and knows its task wh
   t.teardown(() => second.close())
   const origin = await second.listen()
   const [taskId] = sandbox.tasks.keys()
-  const response = await fetch(`${origin}/api/v1/statusTask/nano-banana?taskId=${taskId}`, { headers: { authorization: `Bearer ${token}` } })
+  const response = await fetch(`${origin}/api/v1/statusTask/nano-banana?taskId=${taskId}`, {
+    headers: { authorization: `Bearer ${token}` }
+  })
   t.equal(response.status, 200)
   await response.arrayBuffer()
 })

@@ -2,7 +2,8 @@ import t from 'tap'
 import { startGateway, taskMs } from '../helpers/gateway.ts'
 
 const day = 86_400_000
-const plan = (credits: number) => `plans: { default: { credits: ${credits}, concurrentTasks: 1000, requestsPerMinute: 10000, pollsPerMinute: 10000 } }`
+const plan = (credits: number) =>
+  `plans: { default: { credits: ${credits}, concurrentTasks: 1000, requestsPerMinute: 10000, pollsPerMinute: 10000 } }`
 
 /** How many submits of one credit are let through until there is none left. */
 async function left (submit: () => Promise<{ error: string | null }>): Promise<number> {
@@ -47,7 +48,9 @@ t.test('a status answer about another task, or with an error code, ends nothing'
   ]
   for (const answer of answers) {
     time.advance(20_000) // past the least time between two status calls upstream
-    sandbox.next((_request, response) => { response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(answer)) })
+    sandbox.next((_request, response) => {
+      response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(answer))
+    })
     await status(token, taskId)
   }
   t.equal(sandbox.calls.length, 1 + answers.length, 'each answer was heard')
@@ -55,7 +58,9 @@ t.test('a status answer about another task, or with an error code, ends nothing'
 })
 
 t.test('refunds end at refundsPerPeriod: past it a failed task stays charged, until the next period', async t => {
-  const { submit, status, mint, time } = await startGateway(t, { config: `${plan(4)}\nlimits: { refundsPerPeriod: 2 }` })
+  const { submit, status, mint, time } = await startGateway(t, {
+    config: `${plan(4)}\nlimits: { refundsPerPeriod: 2 }`
+  })
   const token = await mint('alice', { ttlSeconds: 200_000 })
   const fail = async () => {
     const { taskId } = (await submit(token, 'sandbox:failed')).json.data
@@ -70,9 +75,13 @@ t.test('refunds end at refundsPerPeriod: past it a failed task stays charged, un
 })
 
 t.test('the limit holds when many tasks fail in the same moment', async t => {
-  const { submit, status, mint, time } = await startGateway(t, { config: `${plan(20)}\nlimits: { refundsPerPeriod: 5 }` })
+  const { submit, status, mint, time } = await startGateway(t, {
+    config: `${plan(20)}\nlimits: { refundsPerPeriod: 5 }`
+  })
   const token = await mint('alice')
-  const tasks = await Promise.all(Array.from({ length: 20 }, async () => (await submit(token, 'sandbox:failed')).json.data.taskId))
+  const tasks = await Promise.all(
+    Array.from({ length: 20 }, async () => (await submit(token, 'sandbox:failed')).json.data.taskId)
+  )
   time.advance(taskMs)
   await Promise.all(tasks.flatMap(taskId => [status(token, taskId), status(token, taskId)]))
   t.equal(await left(() => submit(token)), 5)
@@ -88,7 +97,9 @@ t.test('a refund goes to the day that paid, not to the day it is heard of', asyn
 })
 
 t.test('an operator may keep the price of failed tasks', async t => {
-  const { submit, status, mint, time } = await startGateway(t, { config: `${plan(2)}\nprices: { "nano-*": { credits: 1, onFailed: charge } }` })
+  const { submit, status, mint, time } = await startGateway(t, {
+    config: `${plan(2)}\nprices: { "nano-*": { credits: 1, onFailed: charge } }`
+  })
   const token = await mint('alice')
   const { taskId } = (await submit(token, 'sandbox:failed')).json.data
   time.advance(taskMs)
@@ -96,8 +107,10 @@ t.test('an operator may keep the price of failed tasks', async t => {
   t.equal(await left(() => submit(token)), 1)
 })
 
-t.test('one subject\'s refunds are not another\'s', async t => {
-  const { submit, status, mint, time } = await startGateway(t, { config: `${plan(2)}\nlimits: { refundsPerPeriod: 1 }` })
+t.test("one subject's refunds are not another's", async t => {
+  const { submit, status, mint, time } = await startGateway(t, {
+    config: `${plan(2)}\nlimits: { refundsPerPeriod: 1 }`
+  })
   const [alice, bob] = [await mint('alice'), await mint('bob')]
   for (const token of [alice, alice, bob]) {
     const { taskId } = (await submit(token, 'sandbox:failed')).json.data

@@ -18,9 +18,17 @@ t.test('no quantity near zero makes a submit free, or cheaper than one unit', as
   const left = async (token: string) => (await call('/gateway/session', { token })).json.credits.left
   for (const count of tiny) {
     const token = await mint(`mallory-${count}`)
-    t.equal((await call(path('sora-2'), { token, body: `{"input":{"prompt":"x","duration":${count}}}` })).status, 200, count)
+    t.equal(
+      (await call(path('sora-2'), { token, body: `{"input":{"prompt":"x","duration":${count}}}` })).status,
+      200,
+      count
+    )
     t.equal(await left(token), 998, `${count} is one second`)
-    t.equal((await call(path('nano-banana'), { token, body: `{"input":{"prompt":"x","count":${count}}}` })).status, 200, count)
+    t.equal(
+      (await call(path('nano-banana'), { token, body: `{"input":{"prompt":"x","count":${count}}}` })).status,
+      200,
+      count
+    )
     t.equal(await left(token), 997.999999, `${count} of a price of a millionth is a millionth`)
     const capped = await call(path('sora-2-pro'), { token, body: `{"input":{"prompt":"x","duration":${count}}}` })
     t.equal(capped.error, 'GW_BAD_REQUEST', `${count} is below the cap`)
@@ -31,7 +39,11 @@ t.test('no quantity near zero makes a submit free, or cheaper than one unit', as
 t.test('two hundred submits of next to nothing are charged two hundred times', async t => {
   const { call, mint, sandbox } = await startGateway(t, { config: config.replace('credits: 1000,', 'credits: 100,') })
   const token = await mint('mallory')
-  const replies = await Promise.all(Array.from({ length: 200 }, () => call(path('sora-2'), { token, body: '{"input":{"prompt":"x","duration":1e-10}}' })))
+  const replies = await Promise.all(
+    Array.from({ length: 200 }, () =>
+      call(path('sora-2'), { token, body: '{"input":{"prompt":"x","duration":1e-10}}' })
+    )
+  )
   t.equal(replies.filter(({ status }) => status === 200).length, 50)
   t.equal(replies.filter(({ error }) => error === 'GW_CREDITS_EXHAUSTED').length, 150)
   t.equal(sandbox.submits.length, 50)
@@ -48,11 +60,18 @@ t.test('nor does any item of a batch', async t => {
 t.test('no session is minted with credits that are none', async t => {
   const { call, mint } = await startGateway(t, { config })
   for (const credits of ['0', '-0', '-1', '1e-7', '9.99e-7', '1e-10', '5e-324', '1e-400']) {
-    const reply = await call('/gateway/sessions', { token: issuerToken, body: `{"subject":"alice","credits":${credits}}` })
+    const reply = await call('/gateway/sessions', {
+      token: issuerToken,
+      body: `{"subject":"alice","credits":${credits}}`
+    })
     t.match(reply, { status: 400, error: 'GW_BAD_REQUEST', json: { message: /credits/ } }, credits)
   }
   const token = await mint('alice', { credits: 0.000001 })
-  t.match((await call('/gateway/session', { token })).json.credits.session, { limit: 0.000001, left: 0.000001 }, 'the least is a session that is good')
+  t.match(
+    (await call('/gateway/session', { token })).json.credits.session,
+    { limit: 0.000001, left: 0.000001 },
+    'the least is a session that is good'
+  )
   t.equal((await call(path('grok-video'), { token, body: { input: { prompt: 'x' } } })).error, 'GW_CREDITS_EXHAUSTED')
   t.equal((await call(path('nano-banana'), { token, body: { input: { prompt: 'x', count: 0.001 } } })).status, 200)
 })

@@ -7,7 +7,8 @@ import { type Reply, startGateway, type TestGateway, type TestGatewayOptions } f
 import { rawSocket } from '../helpers/raw-http.ts'
 import { until } from '../helpers/until.ts'
 
-const tight = 'plans: { default: { requestsPerMinute: 100, concurrentTasks: 100, credits: 100 } }\nupstream: { headersMs: 2000, bodyIdleMs: 2000 }'
+const tight =
+  'plans: { default: { requestsPerMinute: 100, concurrentTasks: 100, credits: 100 } }\nupstream: { headersMs: 2000, bodyIdleMs: 2000 }'
 
 async function start (t: Test, options: TestGatewayOptions = {}) {
   const gateway = await startGateway(t, { config: tight, ...options })
@@ -25,7 +26,11 @@ function submitLines ({ lines }: Pick<TestGateway, 'lines'>) {
 }
 
 /** Sends a submit whose answer is made only when the sandbox is told to, and hangs up. */
-async function hangUp (gateway: Pick<TestGateway, 'submit' | 'sandbox' | 'lines'>, token: string, prompt = 'sandbox:slow-headers'): Promise<void> {
+async function hangUp (
+  gateway: Pick<TestGateway, 'submit' | 'sandbox' | 'lines'>,
+  token: string,
+  prompt = 'sandbox:slow-headers'
+): Promise<void> {
   const { waiting } = gateway.sandbox
   const caller = new AbortController()
   const answer = gateway.submit(token, prompt, 'nano-banana', { signal: caller.signal })
@@ -34,7 +39,17 @@ async function hangUp (gateway: Pick<TestGateway, 'submit' | 'sandbox' | 'lines'
   await t.rejects(answer)
 }
 
-for (const name of ['drop-after', 'cut-body', 'html-200', 'json-504', 'html-502', 'json-502', 'no-task-id', 'redirect-302', 'slow-headers']) {
+for (const name of [
+  'drop-after',
+  'cut-body',
+  'html-200',
+  'json-504',
+  'html-502',
+  'json-502',
+  'no-task-id',
+  'redirect-302',
+  'slow-headers'
+]) {
   t.test(`a client that sends a lost submit again, without a key, makes and pays for one: ${name}`, async t => {
     const { submit, token, sandbox, spent } = await start(t, { config: tight.replaceAll('2000', '300') })
     const first = await submit(token, `sandbox:${name}`)
@@ -56,7 +71,10 @@ t.test('a subject with more lost submits than are remembered is an alarm', async
   const { submit, token, gateway, log } = await start(t, { config })
   for (let count = 0; count <= 100; count++) await submit(token, `sandbox:drop-after, the ${count}.`)
   await gateway.tidy()
-  t.match(log.filter(({ alarm }) => alarm === 'repeats'), [{ subject: 'app:alice' }])
+  t.match(
+    log.filter(({ alarm }) => alarm === 'repeats'),
+    [{ subject: 'app:alice' }]
+  )
 })
 
 t.test('an unknown submit is remembered for two minutes, and an Idempotency-Key makes it anew at once', async t => {
@@ -89,37 +107,53 @@ t.test('a repeat of a submit whose caller hung up waits for it, gets its answer 
   t.match(submitLines(gateway).at(-1), { status: 200, code: 'OK', keyId: null, upstreamMs: 0 })
 })
 
-t.test('an answer that did not arrive is given to the next, once, and it costs neither rate nor slot nor credits', async t => {
-  const gateway = await start(t, { config: tight.replace('requestsPerMinute: 100', 'requestsPerMinute: 1').replace('concurrentTasks: 100', 'concurrentTasks: 1') })
-  const { submit, token, sandbox } = gateway
-  await hangUp(gateway, token)
-  sandbox.release()
-  await until('its line is written', () => submitLines(gateway).length === 1)
-  const again = await submit(token, 'sandbox:slow-headers')
-  t.ok(isReplay(again))
-  t.equal(again.status, 200)
-  t.equal((await submit(token, 'sandbox:slow-headers')).error, 'GW_RATE_LIMITED', 'who has the answer asks for another task')
-  t.equal(sandbox.submits.length, 1)
-})
+t.test(
+  'an answer that did not arrive is given to the next, once, and it costs neither rate nor slot nor credits',
+  async t => {
+    const gateway = await start(t, {
+      config: tight
+        .replace('requestsPerMinute: 100', 'requestsPerMinute: 1')
+        .replace('concurrentTasks: 100', 'concurrentTasks: 1')
+    })
+    const { submit, token, sandbox } = gateway
+    await hangUp(gateway, token)
+    sandbox.release()
+    await until('its line is written', () => submitLines(gateway).length === 1)
+    const again = await submit(token, 'sandbox:slow-headers')
+    t.ok(isReplay(again))
+    t.equal(again.status, 200)
+    t.equal(
+      (await submit(token, 'sandbox:slow-headers')).error,
+      'GW_RATE_LIMITED',
+      'who has the answer asks for another task'
+    )
+    t.equal(sandbox.submits.length, 1)
+  }
+)
 
-t.test('four equal submits on four living connections are four tasks, and four lost ones serve four repeats', async t => {
-  const gateway = await start(t)
-  const { submit, token, sandbox, spent } = gateway
-  t.ok((await Promise.all([1, 2, 3, 4].map(() => submit(token, 'a cube')))).every(reply => !isReplay(reply)))
-  t.equal(sandbox.submits.length, 4)
-  const callers = [1, 2, 3, 4].map(() => new AbortController())
-  const lost = callers.map(({ signal }) => submit(token, 'sandbox:slow-headers', 'nano-banana', { signal }).catch(() => null))
-  await until('the upstream has them', () => sandbox.waiting === 4)
-  for (const caller of callers) caller.abort()
-  t.same(await Promise.all(lost), [null, null, null, null])
-  sandbox.release()
-  await until('their lines are written', () => submitLines(gateway).length === 8)
-  const again = await Promise.all([1, 2, 3, 4].map(() => submit(token, 'sandbox:slow-headers')))
-  t.ok(again.every(isReplay))
-  t.equal(new Set(again.map(({ json }) => json.data.taskId)).size, 4, 'each its own task')
-  t.equal(sandbox.submits.length, 8)
-  t.equal(await spent(token), 8)
-})
+t.test(
+  'four equal submits on four living connections are four tasks, and four lost ones serve four repeats',
+  async t => {
+    const gateway = await start(t)
+    const { submit, token, sandbox, spent } = gateway
+    t.ok((await Promise.all([1, 2, 3, 4].map(() => submit(token, 'a cube')))).every(reply => !isReplay(reply)))
+    t.equal(sandbox.submits.length, 4)
+    const callers = [1, 2, 3, 4].map(() => new AbortController())
+    const lost = callers.map(({ signal }) =>
+      submit(token, 'sandbox:slow-headers', 'nano-banana', { signal }).catch(() => null)
+    )
+    await until('the upstream has them', () => sandbox.waiting === 4)
+    for (const caller of callers) caller.abort()
+    t.same(await Promise.all(lost), [null, null, null, null])
+    sandbox.release()
+    await until('their lines are written', () => submitLines(gateway).length === 8)
+    const again = await Promise.all([1, 2, 3, 4].map(() => submit(token, 'sandbox:slow-headers')))
+    t.ok(again.every(isReplay))
+    t.equal(new Set(again.map(({ json }) => json.data.taskId)).size, 4, 'each its own task')
+    t.equal(sandbox.submits.length, 8)
+    t.equal(await spent(token), 8)
+  }
+)
 
 t.test('a repeat that is lost while it waits leaves its first to the next one', async t => {
   const gateway = await start(t)
@@ -139,61 +173,81 @@ t.test('a repeat that is lost while it waits leaves its first to the next one', 
 })
 
 for (const hangUpBy of ['destroy', 'resetAndDestroy', 'end'] as const) {
-  t.test(`whoever hangs up and asks again at once, on a connection that is open already, makes one: ${hangUpBy}`, async t => {
-    const { origin, mint, sandbox } = await start(t)
-    for (let round = 1; round < 4; round++) {
-      const token = await mint(`caller-${round}`)
-      const body = '{"input":{"prompt":"sandbox:slow-headers"}}'
-      const head = `HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\n`
-      const text = `POST /api/v1/generateTask/nano-banana ${head}content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`
-      const [first, second, third] = [await rawSocket(t, origin), await rawSocket(t, origin), await rawSocket(t, origin)]
-      for (const socket of [second, third]) {
-        socket.write(`GET /gateway/models ${head}\r\n`)
-        await once(socket, 'data')
+  t.test(
+    `whoever hangs up and asks again at once, on a connection that is open already, makes one: ${hangUpBy}`,
+    async t => {
+      const { origin, mint, sandbox } = await start(t)
+      for (let round = 1; round < 4; round++) {
+        const token = await mint(`caller-${round}`)
+        const body = '{"input":{"prompt":"sandbox:slow-headers"}}'
+        const head = `HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\n`
+        const text = `POST /api/v1/generateTask/nano-banana ${head}content-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`
+        const [first, second, third] = [
+          await rawSocket(t, origin),
+          await rawSocket(t, origin),
+          await rawSocket(t, origin)
+        ]
+        for (const socket of [second, third]) {
+          socket.write(`GET /gateway/models ${head}\r\n`)
+          await once(socket, 'data')
+        }
+        first.write(text)
+        await until('the upstream has it', () => sandbox.waiting === 1)
+        first[hangUpBy]()
+        second.write(text)
+        await wait(100)
+        second[hangUpBy]()
+        third.write(text)
+        await wait(100)
+        const answer = once(third, 'data')
+        sandbox.release()
+        t.match(String(await answer), /^HTTP\/1.1 200 [^]*idempotency-replayed: true/)
+        t.equal(sandbox.submits.length, round)
       }
-      first.write(text)
-      await until('the upstream has it', () => sandbox.waiting === 1)
-      first[hangUpBy]()
-      second.write(text)
-      await wait(100)
-      second[hangUpBy]()
-      third.write(text)
-      await wait(100)
-      const answer = once(third, 'data')
-      sandbox.release()
-      t.match(String(await answer), /^HTTP\/1.1 200 [^]*idempotency-replayed: true/)
-      t.equal(sandbox.submits.length, round)
     }
-  })
+  )
 }
 
-t.test('a hanging-up that is heard after the repeat makes one, and a repeat that is gone by then makes none', async t => {
-  const { submit, token, sandbox, lines } = await start(t)
-  const [first, gone] = [new AbortController(), new AbortController()]
-  const send = (signal?: AbortSignal) => submit(token, 'sandbox:slow-headers', 'nano-banana', signal && { signal })
-  const lost = send(first.signal).catch(() => null)
-  await until('the upstream has it', () => sandbox.waiting === 1)
-  const nobody = send(gone.signal).catch(() => null)
-  await wait(15)
-  gone.abort()
-  await until('its line is written', () => submitLines({ lines }).length === 1)
-  const again = send()
-  await wait(15)
-  first.abort()
-  t.same(await Promise.all([lost, nobody]), [null, null])
-  await wait(100)
-  sandbox.release()
-  t.ok(isReplay(await again))
-  t.equal(sandbox.submits.length, 1)
-})
+t.test(
+  'a hanging-up that is heard after the repeat makes one, and a repeat that is gone by then makes none',
+  async t => {
+    const { submit, token, sandbox, lines } = await start(t)
+    const [first, gone] = [new AbortController(), new AbortController()]
+    const send = (signal?: AbortSignal) => submit(token, 'sandbox:slow-headers', 'nano-banana', signal && { signal })
+    const lost = send(first.signal).catch(() => null)
+    await until('the upstream has it', () => sandbox.waiting === 1)
+    const nobody = send(gone.signal).catch(() => null)
+    await wait(15)
+    gone.abort()
+    await until('its line is written', () => submitLines({ lines }).length === 1)
+    const again = send()
+    await wait(15)
+    first.abort()
+    t.same(await Promise.all([lost, nobody]), [null, null])
+    await wait(100)
+    sandbox.release()
+    t.ok(isReplay(await again))
+    t.equal(sandbox.submits.length, 1)
+  }
+)
 
 t.test('another body, byte for byte, another model, subject or budget of its own is another submit', async t => {
   const { submit, mint, token, sandbox } = await start(t)
   const body = '{"input":{"prompt":"sandbox:drop-after"}}'
   const send = (token: string, text = body, model = 'nano-banana') => submit(token, '', model, { body: text })
   await send(token)
-  const [other, used, anotherUsed] = [await mint('bob'), await mint('alice', { uses: 9 }), await mint('alice', { uses: 9 })]
-  for (const [who, text, model] of [[token, ` ${body}`], [token, body, 'suno'], [other], [used], [anotherUsed]] as const) {
+  const [other, used, anotherUsed] = [
+    await mint('bob'),
+    await mint('alice', { uses: 9 }),
+    await mint('alice', { uses: 9 })
+  ]
+  for (const [who, text, model] of [
+    [token, ` ${body}`],
+    [token, body, 'suno'],
+    [other],
+    [used],
+    [anotherUsed]
+  ] as const) {
     t.notOk(isReplay(await send(who, text, model)))
     t.ok(isReplay(await send(who, text, model)))
   }
@@ -203,7 +257,9 @@ t.test('another body, byte for byte, another model, subject or budget of its own
 
 t.test('an answer that may not be shown is not paid for again', async t => {
   const { submit, token, sandbox, spent } = await start(t)
-  for (let round = 0; round < 3; round++) t.equal((await submit(token, 'sandbox:echo-key')).error, 'GW_UPSTREAM_INVALID')
+  for (let round = 0; round < 3; round++) {
+    t.equal((await submit(token, 'sandbox:echo-key')).error, 'GW_UPSTREAM_INVALID')
+  }
   t.equal(sandbox.submits.length, 1)
   t.equal(await spent(token), 1)
 })
@@ -237,10 +293,18 @@ t.test('a caller who is gone before its answer is written, though it was made, f
   socket.on('error', () => {})
   sandbox.next((_request, response) => {
     socket.resetAndDestroy()
-    setTimeout(() => response.setHeader('content-type', 'application/json').end('{"code":200,"message":"success","data":{"taskId":"task_1"}}'), 50)
+    setTimeout(
+      () =>
+        response
+          .setHeader('content-type', 'application/json')
+          .end('{"code":200,"message":"success","data":{"taskId":"task_1"}}'),
+      50
+    )
   })
-  socket.write(`POST /api/v1/generateTask/nano-banana HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\n` +
-    `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
+  socket.write(
+    `POST /api/v1/generateTask/nano-banana HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\n` +
+      `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`
+  )
   await once(socket, 'close')
   const again = await submit(token, 'a cube')
   t.ok(isReplay(again))
@@ -251,17 +315,26 @@ t.test('a caller who is gone before its answer is written, though it was made, f
 t.test('a repeat with a key waits for its first, two of them at the most', async t => {
   const gateway = await start(t)
   const { submit, token, sandbox } = gateway
-  const send = (prompt = 'sandbox:slow-headers') => submit(token, prompt, 'nano-banana', { headers: { 'idempotency-key': 'one' } })
+  const send = (prompt = 'sandbox:slow-headers') =>
+    submit(token, prompt, 'nano-banana', { headers: { 'idempotency-key': 'one' } })
   const first = send()
   await until('the upstream has it', () => sandbox.waiting === 1)
   const told: Reply[] = []
   const others = [1, 2, 3, 4].map(() => send().then(reply => told.push(reply)))
   await until('two are told to come again', () => told.length === 2)
-  for (const { error, status, headers } of told) t.match({ error, status, wait: headers.get('retry-after') }, { error: 'GW_IDEMPOTENCY_PENDING', status: 409, wait: /^[1-9]$/ })
+  for (const { error, status, headers } of told) {
+    t.match(
+      { error, status, wait: headers.get('retry-after') },
+      { error: 'GW_IDEMPOTENCY_PENDING', status: 409, wait: /^[1-9]$/ }
+    )
+  }
   sandbox.release()
   t.equal((await first).status, 200)
   await Promise.all(others)
-  t.same(told.slice(2).map(reply => [reply.status, isReplay(reply), reply.text]), Array(2).fill([200, true, (await first).text]))
+  t.same(
+    told.slice(2).map(reply => [reply.status, isReplay(reply), reply.text]),
+    Array(2).fill([200, true, (await first).text])
+  )
   t.equal(sandbox.submits.length, 1)
 })
 
@@ -277,7 +350,11 @@ t.test('a batch is remembered as a whole', async t => {
 
   const slow = items('sandbox:slow-headers', 'x', 'y')
   const caller = new AbortController()
-  const first = gateway.call('/api/v1/generateTask/nano-banana/batches', { token, body: { items: slow }, signal: caller.signal })
+  const first = gateway.call('/api/v1/generateTask/nano-banana/batches', {
+    token,
+    body: { items: slow },
+    signal: caller.signal
+  })
   await until('the upstream has it', () => sandbox.waiting === 1)
   caller.abort()
   await t.rejects(first)

@@ -9,11 +9,15 @@ import { until } from '../helpers/until.ts'
 const nextKey = 'apixo-key-of-the-operator-0002'
 const thirdKey = 'apixo-key-of-the-operator-0003'
 const allKeys = [apiKey, nextKey, thirdKey]
-const config = 'plans: { default: { concurrentTasks: 1, pollsPerMinute: 100000, requestsPerMinute: 10000, credits: 10 } }'
+const config =
+  'plans: { default: { concurrentTasks: 1, pollsPerMinute: 100000, requestsPerMinute: 10000, credits: 10 } }'
 const tenMinutes = 600_000
 const intervalMs = 5000
 
-/** A gateway that has made a task and was stopped; those that come after it have other keys, and the same ledger and upstream. */
+/**
+ * A gateway that has made a task and was stopped; those that come after it have other keys, and the same ledger and
+ * upstream.
+ */
 async function afterRestart (t: Test, more: TestGatewayOptions = {}) {
   const store = storeFile(t)
   const first = await startGateway(t, { config, store, keys: [apiKey], sandbox: { keys: allKeys }, ...more })
@@ -26,46 +30,63 @@ async function afterRestart (t: Test, more: TestGatewayOptions = {}) {
   const asked = () => sandbox.calls.filter(({ url }) => url.includes('/statusTask/'))
   const probes = () => sandbox.calls.filter(({ url }) => url.endsWith('/current-balance')).length
   /** The next status call is answered so. */
-  const say = (status: number, body: object | string) => sandbox.next((_request, response: ServerResponse) => {
-    response.writeHead(status, { 'content-type': 'application/json' }).end(typeof body === 'string' ? body : JSON.stringify(body))
-  })
+  const say = (status: number, body: object | string) =>
+    sandbox.next((_request, response: ServerResponse) => {
+      response
+        .writeHead(status, { 'content-type': 'application/json' })
+        .end(typeof body === 'string' ? body : JSON.stringify(body))
+    })
   const success = { code: 200, message: 'success', data: { taskId, state: 'success', resultJson: '{}' } }
   return { start, token, taskId, sandbox, time, asked, probes, say, success }
 }
 
-t.test('after a restart with another key its tasks are asked about with that, and given up when it has not known them twice', async t => {
-  const { start, token, taskId, sandbox, time, asked, probes } = await afterRestart(t)
-  const { status, submit, call, gateway, log } = await start([nextKey])
-  await until('the start says so', () => log.some(line => line.alarm === 'key-gone'))
-  t.match(log.filter(line => line.alarm === 'key-gone'), [{ level: 40, count: 1, keyId: /^[0-9a-f]{8}$/ }])
-  t.match(await status(token, taskId), { status: 503, error: 'GW_NO_KEY' })
-  t.equal(asked().length, 1)
-  t.ok(asked()[0]!.rawHeaders.includes(`Bearer ${nextKey}`))
-  for (let count = 0; count < 3; count++) t.match(await status(token, taskId), { status: 503, error: 'GW_NO_KEY' })
-  t.equal(asked().length, 1, 'not before its interval is over')
-  time.advance(tenMinutes - 1)
-  await gateway.tidy()
-  t.equal(asked().length, 2)
-  t.match((await call('/gateway/session', { token })).json.tasks, { unfinished: 1 }, 'not yet ten minutes')
-  time.advance(intervalMs)
-  await gateway.tidy()
-  t.equal(asked().length, 3)
-  t.match(log.filter(line => line.alarm === 'unknown-outcome'), [{ level: 50, taskId, keyId: /./ }])
-  t.match((await call('/gateway/session', { token })).json, { tasks: { unfinished: 0 }, credits: { used: 1 } }, 'its slot is free, its charge stays')
-  t.match((await call('/gateway/tasks', { token })).json.tasks, [{ taskId, state: 'unknown', credits: 1, refunded: false }])
-  const ended = await status(token, taskId)
-  t.match(ended, { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
-  t.equal(ended.headers.get('x-should-retry'), 'false')
-  t.equal((await submit(token)).status, 200)
-  t.equal(probes(), 0, 'no doubt was cast on the key')
-  t.equal(sandbox.submits.length, 2)
-  await gateway.close()
+t.test(
+  'after a restart with another key its tasks are asked about with that, and given up when it has not known them twice',
+  async t => {
+    const { start, token, taskId, sandbox, time, asked, probes } = await afterRestart(t)
+    const { status, submit, call, gateway, log } = await start([nextKey])
+    await until('the start says so', () => log.some(line => line.alarm === 'key-gone'))
+    t.match(
+      log.filter(line => line.alarm === 'key-gone'),
+      [{ level: 40, count: 1, keyId: /^[0-9a-f]{8}$/ }]
+    )
+    t.match(await status(token, taskId), { status: 503, error: 'GW_NO_KEY' })
+    t.equal(asked().length, 1)
+    t.ok(asked()[0]!.rawHeaders.includes(`Bearer ${nextKey}`))
+    for (let count = 0; count < 3; count++) t.match(await status(token, taskId), { status: 503, error: 'GW_NO_KEY' })
+    t.equal(asked().length, 1, 'not before its interval is over')
+    time.advance(tenMinutes - 1)
+    await gateway.tidy()
+    t.equal(asked().length, 2)
+    t.match((await call('/gateway/session', { token })).json.tasks, { unfinished: 1 }, 'not yet ten minutes')
+    time.advance(intervalMs)
+    await gateway.tidy()
+    t.equal(asked().length, 3)
+    t.match(
+      log.filter(line => line.alarm === 'unknown-outcome'),
+      [{ level: 50, taskId, keyId: /./ }]
+    )
+    t.match(
+      (await call('/gateway/session', { token })).json,
+      { tasks: { unfinished: 0 }, credits: { used: 1 } },
+      'its slot is free, its charge stays'
+    )
+    t.match((await call('/gateway/tasks', { token })).json.tasks, [
+      { taskId, state: 'unknown', credits: 1, refunded: false }
+    ])
+    const ended = await status(token, taskId)
+    t.match(ended, { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
+    t.equal(ended.headers.get('x-should-retry'), 'false')
+    t.equal((await submit(token)).status, 200)
+    t.equal(probes(), 0, 'no doubt was cast on the key')
+    t.equal(sandbox.submits.length, 2)
+    await gateway.close()
 
-  const back = await start([nextKey, apiKey])
-  await back.gateway.tidy()
-  t.equal((await back.status(token, taskId)).json.data.state, 'success', 'the key is back, and knows it')
-  t.match((await back.call('/gateway/tasks', { token })).json.tasks, [{}, { taskId, state: 'success' }])
-})
+    const back = await start([nextKey, apiKey])
+    await back.gateway.tidy()
+    t.equal((await back.status(token, taskId)).json.data.state, 'success', 'the key is back, and knows it')
+    t.match((await back.call('/gateway/tasks', { token })).json.tasks, [{}, { taskId, state: 'success' }])
+  })
 
 t.test('when the key is back, its tasks are asked about and settled though nobody polls them', async t => {
   const { start, taskId, time, token } = await afterRestart(t)
@@ -143,10 +164,15 @@ t.test('an upstream that can not say how a task is does not end it', async t => 
 })
 
 t.test('a submit that goes on with such a task is made by no other account', async t => {
-  const { start, token, taskId, sandbox } = await afterRestart(t, { config: config.replace('concurrentTasks: 1', 'concurrentTasks: 9') })
+  const { start, token, taskId, sandbox } = await afterRestart(t, {
+    config: config.replace('concurrentTasks: 1', 'concurrentTasks: 9')
+  })
   const { call } = await start([nextKey])
   const before = sandbox.calls.length
-  t.match(await call('/api/v1/generateTask/nano-banana', { token, body: { input: { prompt: 'again', task_id: taskId } } }), { status: 503, error: 'GW_NO_KEY' })
+  t.match(
+    await call('/api/v1/generateTask/nano-banana', { token, body: { input: { prompt: 'again', task_id: taskId } } }),
+    { status: 503, error: 'GW_NO_KEY' }
+  )
   t.equal(sandbox.calls.length, before)
 })
 
@@ -184,24 +210,40 @@ t.test('a key that another replica holds is not gone; when that replica is, it i
   t.equal((await third.status(other, lost)).json.data.state, 'success', 'settled late')
 })
 
-t.test('a key that is replaced and revoked at once: its tasks are asked about with the next one, and their slots come free', async t => {
-  const files = secretFiles(t, { APIXO_API_KEY: apiKey })
-  const { mint, submit, status, sandbox, time, log } = await startGateway(t, { config, keys: [], env: files.env, sandbox: { keys: allKeys } })
-  const token = await mint('alice')
-  const { taskId } = (await submit(token)).json.data
-  files.rotate('APIXO_API_KEY', nextKey)
-  await until('the keys are read', () => log.some(line => line.setting === 'APIXO_API_KEY'))
-  t.match(await status(token, taskId), { status: 200 }, 'it drains')
-  sandbox.revoke(apiKey)
-  time.advance(intervalMs)
-  t.match(await status(token, taskId), { status: 502, error: 'GW_UPSTREAM_REFUSED_KEY' })
-  const bearers = sandbox.calls.filter(({ url }) => url.includes('/statusTask/')).map(({ rawHeaders }) => rawHeaders.find(value => value.startsWith('Bearer ')))
-  t.same(bearers, [apiKey, apiKey, nextKey].map(key => `Bearer ${key}`))
-  time.advance(tenMinutes)
-  t.match(await status(token, taskId), { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
-  t.match(log.filter(line => line.alarm === 'unknown-outcome'), [{ taskId }])
-  t.equal((await submit(token)).status, 200)
-  sandbox.restore(apiKey)
-  time.advance(tenMinutes)
-  t.equal((await status(token, taskId)).json.data.state, 'success', 'it is restored, and knows its task')
-})
+t.test(
+  'a key that is replaced and revoked at once: its tasks are asked about with the next one, and their slots come free',
+  async t => {
+    const files = secretFiles(t, { APIXO_API_KEY: apiKey })
+    const { mint, submit, status, sandbox, time, log } = await startGateway(t, {
+      config,
+      keys: [],
+      env: files.env,
+      sandbox: { keys: allKeys }
+    })
+    const token = await mint('alice')
+    const { taskId } = (await submit(token)).json.data
+    files.rotate('APIXO_API_KEY', nextKey)
+    await until('the keys are read', () => log.some(line => line.setting === 'APIXO_API_KEY'))
+    t.match(await status(token, taskId), { status: 200 }, 'it drains')
+    sandbox.revoke(apiKey)
+    time.advance(intervalMs)
+    t.match(await status(token, taskId), { status: 502, error: 'GW_UPSTREAM_REFUSED_KEY' })
+    const bearers = sandbox.calls
+      .filter(({ url }) => url.includes('/statusTask/'))
+      .map(({ rawHeaders }) => rawHeaders.find(value => value.startsWith('Bearer ')))
+    t.same(
+      bearers,
+      [apiKey, apiKey, nextKey].map(key => `Bearer ${key}`)
+    )
+    time.advance(tenMinutes)
+    t.match(await status(token, taskId), { status: 502, error: 'GW_OUTCOME_UNKNOWN' })
+    t.match(
+      log.filter(line => line.alarm === 'unknown-outcome'),
+      [{ taskId }]
+    )
+    t.equal((await submit(token)).status, 200)
+    sandbox.restore(apiKey)
+    time.advance(tenMinutes)
+    t.equal((await status(token, taskId)).json.data.state, 'success', 'it is restored, and knows its task')
+  }
+)

@@ -25,7 +25,11 @@ async function sandboxOf (t: Test): Promise<Sandbox> {
 }
 
 async function start (
-  t: Test, sandbox: Sandbox, env: Readonly<Record<string, string>> = {}, yaml = config, cwd = t.testdir({ 'gateway.yaml': yaml })
+  t: Test,
+  sandbox: Sandbox,
+  env: Readonly<Record<string, string>> = {},
+  yaml = config,
+  cwd = t.testdir({ 'gateway.yaml': yaml })
 ) {
   const gateway = await startProcess(t, { cwd, env: { ...gatewayEnvironment(sandbox.origin), ...env } })
   const caller = callerOf(gateway.origin)
@@ -56,7 +60,10 @@ t.test('a submit and a batch that outlast the drain are answered: their outcome 
   const { gateway, submit, call, token, stages } = await start(t, sandbox)
   const running = [
     submit(token, 'sandbox:slow-headers'),
-    call('/api/v1/generateTask/nano-banana/batches', { token, body: { items: anyItems(1).map(item => ({ ...item, input: { prompt: 'sandbox:slow-headers' } })) } })
+    call('/api/v1/generateTask/nano-banana/batches', {
+      token,
+      body: { items: anyItems(1).map(item => ({ ...item, input: { prompt: 'sandbox:slow-headers' } })) }
+    })
   ]
   await until('the upstream has both', () => sandbox.waiting === 2)
   const stopped = stop(gateway)
@@ -104,8 +111,11 @@ t.test('a second signal shortens the wait, and takes nobody\'s answer', async t 
 
 t.test('errors that nobody catches, one after another, take nobody\'s answer', async t => {
   const sandbox = await sandboxOf(t)
-  const script = "process.on('SIGWINCH', () => { setTimeout(() => { throw new Error('thrown') }); Promise.reject(new Error('rejected')) })"
-  const { gateway, submit, token } = await start(t, sandbox, { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(script)}` })
+  const script =
+    "process.on('SIGWINCH', () => { setTimeout(() => { throw new Error('thrown') }); Promise.reject(new Error('rejected')) })"
+  const { gateway, submit, token } = await start(t, sandbox, {
+    NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(script)}`
+  })
   const running = submit(token, 'sandbox:slow-headers')
   await until('the upstream has it', () => sandbox.waiting === 1)
   gateway.child.kill('SIGWINCH')
@@ -173,7 +183,8 @@ t.test('a browser makes a submit once though its gateway is stopped under it', a
   const sandbox = await sandboxOf(t)
   const folder = t.testdir({ first: { 'gateway.yaml': config }, second: { 'gateway.yaml': config } })
   const [first, second] = [
-    await start(t, sandbox, {}, config, join(folder, 'first')), await start(t, sandbox, {}, config, join(folder, 'second'))
+    await start(t, sandbox, {}, config, join(folder, 'first')),
+    await start(t, sandbox, {}, config, join(folder, 'second'))
   ]
   const origin = await balancer(t, [first.gateway.origin, second.gateway.origin])
   const { page } = await openPage(t, await chromium(t), `${origin}/gateway/`)

@@ -22,7 +22,9 @@ t.test('a revoked key that is restored comes back by itself', async t => {
   for (let round = 0; round < 2; round++) await submit(token)
   sandbox.restore(keys[0])
   time.advance(10_000)
-  for (let round = 0; round < 20 && !log.some(line => line.msg === 'the key is back in use'); round++) await submit(token)
+  for (let round = 0; round < 20 && !log.some(line => line.msg === 'the key is back in use'); round++) {
+    await submit(token)
+  }
   t.ok(log.some(line => line.msg === 'the key is back in use'))
   await submit(token)
   await submit(token)
@@ -32,9 +34,12 @@ t.test('a revoked key that is restored comes back by itself', async t => {
 t.test('a key without money is benched, the other serves', async t => {
   const { submit, mint, sandbox, log } = await startGateway(t, { config, keys })
   const token = await mint('alice')
-  const answer = (status: number, data: unknown) => sandbox.next((_request, response) => {
-    response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify({ code: status, message: 'x', data }))
-  })
+  const answer = (status: number, data: unknown) =>
+    sandbox.next((_request, response) => {
+      response
+        .writeHead(status, { 'content-type': 'application/json' })
+        .end(JSON.stringify({ code: status, message: 'x', data }))
+    })
   answer(402, null)
   answer(200, 0)
   t.equal((await submit(token)).status, 200, 'the first says 402, its balance is zero, the second takes the task')
@@ -78,7 +83,8 @@ t.test('a submit that continues a task goes to that task\'s account or nowhere',
   const token = await mint('alice')
   const { taskId } = (await submit(token, 'a cube', 'grok-video')).json.data
   const { key } = sandbox.tasks.get(taskId)!
-  const again = () => call('/api/v1/generateTask/grok-video', { token, body: { input: { prompt: 'again', task_id: taskId } } })
+  const again = () =>
+    call('/api/v1/generateTask/grok-video', { token, body: { input: { prompt: 'again', task_id: taskId } } })
   for (let round = 0; round < 3; round++) t.equal((await again()).status, 200)
   t.ok([...sandbox.tasks.values()].every(task => task.key === key))
   sandbox.revoke(key)
@@ -87,17 +93,22 @@ t.test('a submit that continues a task goes to that task\'s account or nowhere',
   t.equal(sandbox.submits.length, before + 1, 'it is not tried with a key whose account does not know the task')
 })
 
-t.test('when the other key is benched, a limit that the upstream has set for one caller is not everybody\'s', async t => {
-  const { mint, submit, sandbox, time } = await startGateway(t, { keys })
-  const token = await mint('alice')
-  sandbox.revoke(keys[1]!)
-  for (let count = 0; count < 2; count++) t.equal((await submit(token)).status, 200)
-  sandbox.next((_request, response) => {
-    response.writeHead(429, { 'content-type': 'application/json', 'retry-after': '60' }).end('{"code":429,"message":"slow down","data":null}')
-  })
-  t.match(await submit(token), { status: 429, error: null })
-  t.equal((await submit(await mint('bob'))).status, 200)
-  sandbox.restore(keys[1]!)
-  time.advance(60_000)
-  t.equal((await submit(token)).status, 200)
-})
+t.test(
+  "when the other key is benched, a limit that the upstream has set for one caller is not everybody's",
+  async t => {
+    const { mint, submit, sandbox, time } = await startGateway(t, { keys })
+    const token = await mint('alice')
+    sandbox.revoke(keys[1]!)
+    for (let count = 0; count < 2; count++) t.equal((await submit(token)).status, 200)
+    sandbox.next((_request, response) => {
+      response
+        .writeHead(429, { 'content-type': 'application/json', 'retry-after': '60' })
+        .end('{"code":429,"message":"slow down","data":null}')
+    })
+    t.match(await submit(token), { status: 429, error: null })
+    t.equal((await submit(await mint('bob'))).status, 200)
+    sandbox.restore(keys[1]!)
+    time.advance(60_000)
+    t.equal((await submit(token)).status, 200)
+  }
+)

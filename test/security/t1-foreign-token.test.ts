@@ -1,7 +1,7 @@
 import { CompactSign, type CryptoKey, exportJWK, exportSPKI, generateKeyPair, importJWK } from 'jose'
 import { createHmac, generateKeyPairSync, sign } from 'node:crypto'
 import t from 'tap'
-import { jwtSessions } from '../../src/adapters/jwt-sessions.ts'
+import { jwtSessions } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
 import { signedSessions } from '../../src/adapters/signed-sessions.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import { clock } from '../helpers/clock.ts'
@@ -11,7 +11,8 @@ const badSession = { code: 'GW_BAD_SESSION' }
 const secret = 'a-secret-of-64-bytes-and-more-that-an-issuer-shares-with-this-gateway'
 const shop = 'https://shop.example'
 const time = clock()
-const encode = (value: unknown) => Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url')
+const encode = (value: unknown) =>
+  Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url')
 
 function claims (iss: string) {
   return { iss, sub: 'alice', aud: 'app', exp: time.now() / 1000 + 3600 }
@@ -27,7 +28,9 @@ t.test('a token of an issuer is refused unless one of its keys signed it, whatev
   const provider = await identityProvider(t, 'RS256')
   const attacker = await identityProvider(t, 'RS256')
   const verifier = jwtSessions({
-    issuers: [{ issuer: provider.origin, jwksUrl: provider.jwksUrl, algorithms: ['RS256'], audience: 'app', plan: 'default' }],
+    issuers: [
+      { issuer: provider.origin, jwksUrl: provider.jwksUrl, algorithms: ['RS256'], audience: 'app', plan: 'default' }
+    ],
     secrets: new Map(),
     ...time,
     onKeysFailed: () => t.fail('the keys are there')
@@ -49,14 +52,20 @@ t.test('a token of an issuer is refused unless one of its keys signed it, whatev
     'alg None with a signature': `${encode({ alg: 'None', kid: key.kid })}.${middle}.${signature}`,
     'no alg': `${encode({ kid: key.kid })}.${middle}.${signature}`,
     'alg as a list': `${encode({ alg: ['RS256'], kid: key.kid })}.${middle}.${signature}`,
-    'the modulus as HS256 secret': forge({ alg: 'HS256', kid: key.kid }, payload, Buffer.from(published.n, 'base64url')),
+    'the modulus as HS256 secret': forge(
+      { alg: 'HS256', kid: key.kid },
+      payload,
+      Buffer.from(published.n, 'base64url')
+    ),
     'the published key as HS256 secret': forge({ alg: 'HS256', kid: key.kid }, payload, JSON.stringify(published)),
     'the same without a key id': forge({ alg: 'HS256' }, payload, JSON.stringify(published)),
     'a PEM as HS256 secret': forge({ alg: 'HS256' }, payload, pem),
     'an empty secret': forge({ alg: 'HS256' }, payload, ''),
     'a key of the attacker under the issuer\'s name for it': await attacker.sign(payload, { key: stolenName }),
     'an algorithm that is not allowed': await provider.sign(payload, { key: elliptic }),
-    'an allowed key in an algorithm that is not': await provider.sign(payload, { key: { ...key, alg: 'PS256', privateKey: pss } }),
+    'an allowed key in an algorithm that is not': await provider.sign(payload, {
+      key: { ...key, alg: 'PS256', privateKey: pss }
+    }),
     'jwk in the header': await attacker.sign(payload, { header: { jwk } }),
     'jku in the header': await attacker.sign(payload, { header: { jku: attacker.jwksUrl } }),
     'x5u in the header': await attacker.sign(payload, { header: { x5u: `${attacker.origin}/x5u` } }),
@@ -88,11 +97,30 @@ t.test('what the header asks for and we do not know is refused, also under the r
   })
   const withHeader = (header: Readonly<Record<string, unknown>>) => provider.sign(claims(provider.origin), { header })
   const parts = (await withHeader({})).split('.')
-  const foreign = { jku: `${provider.origin}/other`, x5u: 'http://127.0.0.1:1/', x5c: ['x'], jwk: { kty: 'EC' }, cty: 'JWT' }
+  const foreign = {
+    jku: `${provider.origin}/other`,
+    x5u: 'http://127.0.0.1:1/',
+    x5c: ['x'],
+    jwk: { kty: 'EC' },
+    cty: 'JWT'
+  }
   t.ok(await verifier.verify(await withHeader(foreign)), 'names that are not looked at do no harm either')
   t.notOk(provider.requests.includes('/other'))
-  for (const typ of ['JWT', 'jwt', 'at+jwt', 'application/at+jwt', undefined]) t.ok(await verifier.verify(await withHeader({ typ })), `type ${typ}`)
-  for (const typ of ['logout+jwt', 'secevent+jwt', 'dpop+jwt', 'ticket+jwt', 'application/logout+jwt', '', 7, ['JWT'], {}, null]) {
+  for (const typ of ['JWT', 'jwt', 'at+jwt', 'application/at+jwt', undefined]) {
+    t.ok(await verifier.verify(await withHeader({ typ })), `type ${typ}`)
+  }
+  for (const typ of [
+    'logout+jwt',
+    'secevent+jwt',
+    'dpop+jwt',
+    'ticket+jwt',
+    'application/logout+jwt',
+    '',
+    7,
+    ['JWT'],
+    {},
+    null
+  ]) {
     await t.rejects(verifier.verify(await withHeader({ typ })), badSession, `type ${JSON.stringify(typ)}`)
   }
   for (const crit of [['exp'], ['made-up'], [], 'exp', ['b64', 'b64']]) {
@@ -100,9 +128,16 @@ t.test('what the header asks for and we do not know is refused, also under the r
     await t.rejects(verifier.verify(`${header}.${parts[1]}.${parts[2]}`), badSession, `crit ${JSON.stringify(crit)}`)
   }
   const plain = new TextEncoder().encode(JSON.stringify(claims(provider.origin)))
-  const signed = (header: object) => new CompactSign(plain).setProtectedHeader({ alg: 'ES256', kid: key.kid, ...header }).sign(key.privateKey, { crit: { 'made-up': true } })
+  const signed = (header: object) =>
+    new CompactSign(plain)
+      .setProtectedHeader({ alg: 'ES256', kid: key.kid, ...header })
+      .sign(key.privateKey, { crit: { 'made-up': true } })
   t.ok(await verifier.verify(await signed({})))
-  await t.rejects(verifier.verify(await signed({ crit: ['made-up'], 'made-up': 1 })), badSession, 'signed, and critical')
+  await t.rejects(
+    verifier.verify(await signed({ crit: ['made-up'], 'made-up': 1 })),
+    badSession,
+    'signed, and critical'
+  )
 })
 
 t.test('a key that is too weak verifies nothing', async t => {
@@ -116,7 +151,10 @@ t.test('a key that is too weak verifies nothing', async t => {
     onKeysFailed: () => t.fail('the keys are there')
   })
   const text = `${encode({ alg: 'RS256', kid: 'weak' })}.${encode(claims(provider.origin))}`
-  await t.rejects(verifier.verify(`${text}.${sign('sha256', Buffer.from(text), weak.privateKey).toString('base64url')}`), badSession)
+  await t.rejects(
+    verifier.verify(`${text}.${sign('sha256', Buffer.from(text), weak.privateKey).toString('base64url')}`),
+    badSession
+  )
 })
 
 t.test('a shared secret verifies nothing but HMAC, and no token of another issuer', async t => {
@@ -144,7 +182,10 @@ t.test('a shared secret verifies nothing but HMAC, and no token of another issue
 })
 
 t.test('a token of this gateway is none of an issuer, and one of an issuer is none of this gateway', async t => {
-  const own = signedSessions({ secrets: { current: [new Secret('a-session-secret-of-32-bytes-and-more')] }, now: time.now })
+  const own = signedSessions({
+    secrets: { current: [new Secret('a-session-secret-of-32-bytes-and-more')] },
+    now: time.now
+  })
   const issued = jwtSessions({
     issuers: [{ issuer: shop, algorithms: ['HS256'], plan: 'default' }],
     secrets: new Map([[shop, { current: [new Secret(secret)] }]]),

@@ -5,18 +5,33 @@ import { apiKey, issuerToken, sessionSecret, startGateway } from '../helpers/gat
 
 const config = 'limits: { addressFailuresPerMinute: 100000 }\nplans: { default: { credits: 5 } }'
 const body = { input: { prompt: 'x' } }
-const encode = (value: unknown) => Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url')
+const encode = (value: unknown) =>
+  Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url')
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 })
 const publicPem = rsa.publicKey.export({ type: 'spki', format: 'pem' }) as string
 
 /** The claims of a session as this gateway mints them. */
 function claims (now: number) {
   const iat = Math.floor(now / 1000)
-  return { iss: 'apixo-gateway', jti: randomUUID(), sub: 'app:alice', plan: 'default', models: ['*'], scopes: ['tasks:write', 'tasks:read'], iat, exp: iat + 3600 }
+  return {
+    iss: 'apixo-gateway',
+    jti: randomUUID(),
+    sub: 'app:alice',
+    plan: 'default',
+    models: ['*'],
+    scopes: ['tasks:write', 'tasks:read'],
+    iat,
+    exp: iat + 3600
+  }
 }
 
 /** A token by hand, so that no library can refuse to make it. */
-function forge (header: object | string, payload: object | string, secret = sessionSecret, algorithm = 'sha256'): string {
+function forge (
+  header: object | string,
+  payload: object | string,
+  secret = sessionSecret,
+  algorithm = 'sha256'
+): string {
   const text = `${encode(header)}.${encode(payload)}`
   return `${text}.${createHmac(algorithm, secret).update(text).digest('base64url')}`
 }
@@ -48,7 +63,7 @@ t.test('a token that is not signed with HS256 and our secret is a 401, whatever 
     'an empty secret': forge({ alg: 'HS256' }, payload, ''),
     'the issuer token as secret': forge({ alg: 'HS256' }, payload, issuerToken),
     'the API key as secret': forge({ alg: 'HS256' }, payload, apiKey),
-    'RS256 by a key of one\'s own': await new SignJWT(payload).setProtectedHeader({ alg: 'RS256' }).sign(rsa.privateKey),
+    "RS256 by a key of one's own": await new SignJWT(payload).setProtectedHeader({ alg: 'RS256' }).sign(rsa.privateKey),
     'that public key as HS256 secret': forge({ alg: 'HS256' }, payload, publicPem),
     'jwk in the header': await new SignJWT(payload).setProtectedHeader({ alg: 'RS256', jwk }).sign(rsa.privateKey),
     'jku in the header': forge({ alg: 'HS256', jku: 'http://127.0.0.1:1/jwks', kid: 'x' }, payload, 'x'),
@@ -94,9 +109,23 @@ t.test('what was refused once is refused again, and a good token is not remember
 
 t.test('a secret that is rotated out signs nothing any more; the older of two still verifies', async t => {
   const old = 'the-older-session-secret-of-32-bytes'
-  const { call, mint, time } = await startGateway(t, { config, env: { GATEWAY_SESSION_SECRET: `${sessionSecret},${old}` } })
-  t.equal((await call('/gateway/session', { token: forge({ alg: 'HS256', typ: 'JWT' }, claims(time.now()), old) })).status, 200)
-  t.equal((await call('/gateway/session', { token: forge({ alg: 'HS256', typ: 'JWT' }, claims(time.now()), `${old}!`) })).status, 401)
+  const { call, mint, time } = await startGateway(t, {
+    config,
+    env: { GATEWAY_SESSION_SECRET: `${sessionSecret},${old}` }
+  })
+  t.equal(
+    (await call('/gateway/session', { token: forge({ alg: 'HS256', typ: 'JWT' }, claims(time.now()), old) })).status,
+    200
+  )
+  t.equal(
+    (await call('/gateway/session', { token: forge({ alg: 'HS256', typ: 'JWT' }, claims(time.now()), `${old}!`) }))
+      .status,
+    401
+  )
   const [header, payload, signature] = (await mint('bob')).split('.') as [string, string, string]
-  t.equal(signature, createHmac('sha256', sessionSecret).update(`${header}.${payload}`).digest('base64url'), 'the newest signs')
+  t.equal(
+    signature,
+    createHmac('sha256', sessionSecret).update(`${header}.${payload}`).digest('base64url'),
+    'the newest signs'
+  )
 })

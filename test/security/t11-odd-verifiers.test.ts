@@ -8,12 +8,24 @@ import { newRequestState } from '../../src/http/context.ts'
 import type { SessionCookie } from '../../src/http/session-cookie.ts'
 
 const session: Session = unscoped({
-  id: 'id', subject: 'app:alice', plan: 'default', models: ['*'], permits: () => true, scopes: ['tasks:read'], issuedAt: 0, expiresAt: 1
+  id: 'id',
+  subject: 'app:alice',
+  plan: 'default',
+  models: ['*'],
+  permits: () => true,
+  scopes: ['tasks:read'],
+  issuedAt: 0,
+  expiresAt: 1
 })
 const allPlans = plans({
   default: { models: ['*'], requestsPerMinute: 1, pollsPerMinute: 1, concurrentTasks: 1, credits: 1, period: 'day' }
 })
-const noRevocations: Revocations = { revoke: async () => true, revokeSubject: async () => {}, endedBefore: async () => -Infinity, isRevoked: async () => false }
+const noRevocations: Revocations = {
+  revoke: async () => true,
+  revokeSubject: async () => {},
+  endedBefore: async () => -Infinity,
+  isRevoked: async () => false
+}
 
 /** Nobody has one here. */
 const cookie = { read: () => null } as unknown as SessionCookie
@@ -22,9 +34,16 @@ const cookie = { read: () => null } as unknown as SessionCookie
 async function outcome (verify: Array<(credential: string) => unknown>, revocations = noRevocations): Promise<string> {
   const verifiers = verify.map(each => ({ verify: each }) as SessionVerifier)
   const call = newRequestState(() => {})
-  const request = { call, query: {}, raw: { rawHeaders: ['authorization', 'Bearer token'] } } as unknown as FastifyRequest
+  const request = {
+    call,
+    query: {},
+    raw: { rawHeaders: ['authorization', 'Bearer token'] }
+  } as unknown as FastifyRequest
   try {
-    await authenticator({ verifiers, revocations, plans: allPlans, cookie, ownOrigin: () => null, timeoutMs: 50 })(request, {} as FastifyReply)
+    await authenticator({ verifiers, revocations, plans: allPlans, cookie, ownOrigin: () => null, timeoutMs: 50 })(
+      request,
+      {} as FastifyReply
+    )
     return call.session!.subject
   } catch (error) {
     if (call.session !== null || call.plan !== null) throw new Error('a refused call kept its session')
@@ -79,7 +98,29 @@ for (const [what, verify] of Object.entries(odd)) {
 
 t.test('a store of revocations that fails, or stalls on its way, lets nobody in', async t => {
   const failing = (isRevoked: () => Promise<boolean>): Revocations => ({ ...noRevocations, isRevoked })
-  t.equal(await outcome([async () => session], failing(async () => true)), 'GW_BAD_SESSION')
-  t.equal(await outcome([async () => session], failing(async () => { throw gatewayError('GW_STORE_DOWN') })), 'GW_STORE_DOWN')
-  t.not(await outcome([async () => session], failing(async () => { throw new Error('boom') })), 'app:alice')
+  t.equal(
+    await outcome(
+      [async () => session],
+      failing(async () => true)
+    ),
+    'GW_BAD_SESSION'
+  )
+  t.equal(
+    await outcome(
+      [async () => session],
+      failing(async () => {
+        throw gatewayError('GW_STORE_DOWN')
+      })
+    ),
+    'GW_STORE_DOWN'
+  )
+  t.not(
+    await outcome(
+      [async () => session],
+      failing(async () => {
+        throw new Error('boom')
+      })
+    ),
+    'app:alice'
+  )
 })

@@ -8,7 +8,11 @@ import { redisServer } from '../helpers/redis-server.ts'
 
 const limit = 10
 const config = `plans: { default: {}, guest: {} }\nlimits: { addressFailuresPerMinute: ${limit} }`
-const env = { GATEWAY_ADMIN_TOKEN: adminToken, GATEWAY_PUBLIC_URL: 'https://ai.example', GATEWAY_TRUST_PROXY: 'loopback' }
+const env = {
+  GATEWAY_ADMIN_TOKEN: adminToken,
+  GATEWAY_PUBLIC_URL: 'https://ai.example',
+  GATEWAY_TRUST_PROXY: 'loopback'
+}
 const here = { 'x-forwarded-for': '203.0.113.1' }
 const elsewhere = { 'x-forwarded-for': '203.0.113.2' }
 
@@ -29,7 +33,11 @@ t.test('61 wrong requests shut no session out, in a header or in a cookie, seen 
     t.equal((await gateway.call('/gateway/models', { token, headers: here })).status, 200)
   }
   t.equal((await gateway.call('/gateway/session', fromOwnPage(cookie, here))).status, 200)
-  t.equal((await gateway.call('/gateway/', { headers: here, token: known })).status, 200, 'a page, too, to somebody with a session')
+  t.equal(
+    (await gateway.call('/gateway/', { headers: here, token: known })).status,
+    200,
+    'a page, too, to somebody with a session'
+  )
   t.match(await gateway.call('/gateway/', { headers: here }), throttled)
   gateway.time.advance(60_000)
   t.equal((await gateway.call('/gateway/', { headers: here })).status, 200, 'a minute later it is forgotten')
@@ -38,7 +46,8 @@ t.test('61 wrong requests shut no session out, in a header or in a cookie, seen 
 t.test('the issuer token goes on, and one that is nearly right does not', async t => {
   const gateway = await startGateway(t, { config, env })
   await shutOut(gateway)
-  const mint = (token: string) => gateway.call('/gateway/sessions', { token, body: { subject: 'alice' }, headers: here })
+  const mint = (token: string) =>
+    gateway.call('/gateway/sessions', { token, body: { subject: 'alice' }, headers: here })
   t.equal((await mint(issuerToken)).status, 201)
   for (const wrong of [`${issuerToken}x`, issuerToken.slice(1), 'x']) t.match(await mint(wrong), throttled)
   t.match(await gateway.call('/gateway/sessions', { body: { subject: 'alice' }, headers: here }), throttled)
@@ -49,7 +58,10 @@ t.test('the issuer token goes on, and one that is nearly right does not', async 
 t.test('where nobody mints, that is not said to who is shut out', async t => {
   const gateway = await startGateway(t, { config, env: { ...env, GATEWAY_ISSUER_TOKEN: '' } })
   await shutOut(gateway)
-  t.match(await gateway.call('/gateway/sessions', { token: issuerToken, body: { subject: 'alice' }, headers: here }), throttled)
+  t.match(
+    await gateway.call('/gateway/sessions', { token: issuerToken, body: { subject: 'alice' }, headers: here }),
+    throttled
+  )
 })
 
 t.test('what is wrong with a session is not said to who is shut out', async t => {
@@ -60,14 +72,20 @@ t.test('what is wrong with a session is not said to who is shut out', async t =>
   t.equal((await gateway.call('/gateway/session', { method: 'DELETE', token: ended, headers: elsewhere })).status, 204)
   await shutOut(gateway)
   const forged = `${token.slice(0, -4)}AAAA`
-  for (const guess of [forged, 'x', 'a.b.c', ended, `apx_${'x'.repeat(61)}`]) t.match(await gateway.call('/gateway/session', { token: guess, headers: here }), throttled)
-  t.match(await gateway.call('/gateway/session', { token, headers: { ...here, 'x-api-key': 'other' } }), throttled, 'two of them')
+  for (const guess of [forged, 'x', 'a.b.c', ended, `apx_${'x'.repeat(61)}`]) {
+    t.match(await gateway.call('/gateway/session', { token: guess, headers: here }), throttled)
+  }
+  t.match(
+    await gateway.call('/gateway/session', { token, headers: { ...here, 'x-api-key': 'other' } }),
+    throttled,
+    'two of them'
+  )
   t.match(await gateway.call('/gateway/session', { headers: here }), throttled)
   const mallory = await gateway.mint('mallory')
   const miss = async (id: string) => (await gateway.status(mallory, id, 'nano-banana', { headers: here }))
   t.match(await miss(taskId), throttled, 'a stranger\'s task')
   t.match(await miss('no-such-task'), throttled, 'looks like one that is not there')
-  t.equal((await gateway.status(token, taskId, 'nano-banana', { headers: here })).status, 200, 'and one\'s own is there')
+  t.equal((await gateway.status(token, taskId, 'nano-banana', { headers: here })).status, 200, "and one's own is there")
 })
 
 async function startForeign (t: Test) {
@@ -76,7 +94,8 @@ async function startForeign (t: Test) {
     config: `${config}\nissuers:\n  - { issuer: "${provider.origin}", audience: app, algorithms: [ES256] }`, env
   })
   const seconds = Math.floor(gateway.time.now() / 1000)
-  const print = (sub: string) => provider.sign({ iss: provider.origin, sub, aud: 'app', iat: seconds, exp: seconds + 600 })
+  const print = (sub: string) =>
+    provider.sign({ iss: provider.origin, sub, aud: 'app', iat: seconds, exp: seconds + 600 })
   return { ...gateway, print }
 }
 
@@ -96,24 +115,38 @@ t.test('of another issuer\'s sessions those go on that are known, and five new o
   t.same(await ask(fresh.slice(8, 15)), [200, 200, 200, 200, 200, 429, 429])
   for (let round = 0; round < 20; round++) {
     t.equal((await gateway.call('/gateway/session', { token: known, headers: here })).status, 200)
-    t.equal((await gateway.call('/gateway/session', { token: fresh[0]!, headers: here })).status, 200, 'one that has passed is known')
+    t.equal(
+      (await gateway.call('/gateway/session', { token: fresh[0]!, headers: here })).status,
+      200,
+      'one that has passed is known'
+    )
   }
-  t.equal((await gateway.call('/gateway/session', { token: fresh.at(-1)!, headers: elsewhere })).status, 200, 'another address is not asked to wait')
+  t.equal(
+    (await gateway.call('/gateway/session', { token: fresh.at(-1)!, headers: elsewhere })).status,
+    200,
+    'another address is not asked to wait'
+  )
 })
 
 t.test('a person\'s own token goes on like another issuer\'s', async t => {
   const gateway = await startGateway(t, { config, env })
-  const make = async () => (await gateway.call('/gateway/admin/tokens', { token: adminToken, body: { subject: 'alice' } })).json.token
+  const make = async () =>
+    (await gateway.call('/gateway/admin/tokens', { token: adminToken, body: { subject: 'alice' } })).json.token
   const [known, fresh] = [await make(), await make()]
   t.equal((await gateway.call('/gateway/session', { token: known, headers: here })).status, 200)
   await shutOut(gateway)
   gateway.time.advance(2000)
-  for (let round = 0; round < 10; round++) t.equal((await gateway.call('/gateway/session', { token: known, headers: here })).status, 200)
+  for (let round = 0; round < 10; round++) {
+    t.equal((await gateway.call('/gateway/session', { token: known, headers: here })).status, 200)
+  }
   t.equal((await gateway.call('/gateway/session', { token: fresh, headers: here })).status, 200)
 })
 
 t.test('no other secret is compared: the right one is no better than a wrong one, and is not used up', async t => {
-  const gateway = await startGateway(t, { config: `${config}\nguests: { enabled: true }\ncallbacks: { inbound: true }`, env })
+  const gateway = await startGateway(t, {
+    config: `${config}\nguests: { enabled: true }\ncallbacks: { inbound: true }`,
+    env
+  })
   const { call, settings, time } = gateway
   const { proofFor } = guestsOf({ ...gateway, origin: 'https://ai.example' })
   const token = await gateway.mint('alice')
@@ -121,11 +154,22 @@ t.test('no other secret is compared: the right one is no better than a wrong one
   const callback = new URL(JSON.parse(gateway.sandbox.submits[0]!.body.toString()).callback_url).pathname
   time.advance(taskMs)
   t.equal((await gateway.status(token, taskId)).json.data.state, 'success')
-  const tickets = resultTickets({ secrets: { current: settings.sessionSecrets }, ticketSeconds: 900, taskOf: async () => null, now: time.now })
+  const tickets = resultTickets({
+    secrets: { current: settings.sessionSecrets },
+    ticketSeconds: 900,
+    taskOf: async () => null,
+    now: time.now
+  })
   const ticket = `/gateway/results/${tickets.ticketFor({ taskId, subject: 'app:alice' }, 0)}`
   const { link } = (await call('/gateway/admin/invitations', { token: adminToken, body: { subject: 'bob' } })).json
   const proof = { 'x-apixo-proof': await proofFor(), origin: 'https://ai.example' }
-  const doors: ReadonlyArray<readonly [path: string, status: number, options: { token?: string, body?: unknown, method?: string, headers?: object }]> = [
+  const doors: ReadonlyArray<
+    readonly [
+      path: string,
+      status: number,
+      options: { token?: string, body?: unknown, method?: string, headers?: object }
+    ]
+  > = [
     ['/gateway/admin/usage', 200, { token: adminToken }],
     ['/gateway/admin/keys', 200, { token: adminToken }],
     ['/gateway/admin/audit', 200, { token: adminToken }],
@@ -136,12 +180,15 @@ t.test('no other secret is compared: the right one is no better than a wrong one
     [callback, 200, { body: '{}' }],
     [ticket, 200, {}]
   ]
-  const ask = ([path, , { headers = {}, ...options }]: typeof doors[number], from: object) => call(path, { ...options, headers: { ...headers, ...from } as Record<string, string> })
+  const ask = ([path, , { headers = {}, ...options }]: (typeof doors)[number], from: object) =>
+    call(path, { ...options, headers: { ...headers, ...from } as Record<string, string> })
   await shutOut(gateway)
   for (const door of doors) {
     const cookie = { 'x-api-key': token }
     t.match(await ask(door, here), throttled, door[0])
-    if (door[2].token === undefined) t.match(await ask(door, { ...here, ...cookie }), throttled, `${door[0]} with a session beside it`)
+    if (door[2].token === undefined) {
+      t.match(await ask(door, { ...here, ...cookie }), throttled, `${door[0]} with a session beside it`)
+    }
   }
   for (const door of doors) t.equal((await ask(door, elsewhere)).status, door[1], `${door[0]} from elsewhere`)
 })
@@ -149,7 +196,12 @@ t.test('no other secret is compared: the right one is no better than a wrong one
 t.test('on the admin port nobody goes on', async t => {
   const gateway = await startGateway(t, { config, env: { GATEWAY_ADMIN_TOKEN: adminToken, GATEWAY_ADMIN_PORT: '0' } })
   const { port } = gateway.gateway.adminApp!.server.address() as { port: number }
-  const ask = async (path: string, token?: string) => (await fetch(`http://127.0.0.1:${port}${path}`, { headers: token === undefined ? {} : { authorization: `Bearer ${token}` } })).status
+  const ask = async (path: string, token?: string) =>
+    (
+      await fetch(`http://127.0.0.1:${port}${path}`, {
+        headers: token === undefined ? {} : { authorization: `Bearer ${token}` }
+      })
+    ).status
   for (let count = 0; count < limit; count++) await ask('/gateway/admin/usage', 'guess')
   t.equal(await ask('/gateway/admin/usage', adminToken), 429)
   t.equal(await ask('/nowhere', await gateway.mint('alice')), 429)
@@ -168,7 +220,8 @@ t.test('sockets of one /64 of IPv6 are counted together', async t => {
 t.test('that the store is down is said, and is no refusal', async t => {
   const server = await redisServer(t)
   const gateway = await startGateway(t, { config, env: { ...env, GATEWAY_STORE: server.url } })
-  const token = (await gateway.call('/gateway/admin/tokens', { token: adminToken, body: { subject: 'alice' } })).json.token
+  const token = (await gateway.call('/gateway/admin/tokens', { token: adminToken, body: { subject: 'alice' } })).json
+    .token
   await shutOut(gateway)
   await server.kill()
   t.match(await gateway.call('/gateway/session', { token, headers: here }), { status: 503, error: 'GW_STORE_DOWN' })

@@ -4,13 +4,51 @@ import { settingsFor } from '../helpers/gateway.ts'
 const config = 'plans: { default: {} }'
 
 const weak: Readonly<Record<string, readonly string[]>> = {
-  APIXO_API_KEY: ['', ' ', ',', 'YOUR_APIXO_API_KEY', 'your-api-key', '<your key>', 'sk-xxx', 'changeme', 'sk-123456', 'api-key', 'a b', 'clé', 'placeholder', '...', 'null', 'undefined'],
+  APIXO_API_KEY: [
+    '',
+    ' ',
+    ',',
+    'YOUR_APIXO_API_KEY',
+    'your-api-key',
+    '<your key>',
+    'sk-xxx',
+    'changeme',
+    'sk-123456',
+    'api-key',
+    'a b',
+    'clé',
+    'placeholder',
+    '...',
+    'null',
+    'undefined'
+  ],
   GATEWAY_SESSION_SECRET: [
-    '', 'short', 'secret', 'a'.repeat(31), 'a'.repeat(64), 'ab'.repeat(32), '123456789012345678901234567890123456789'.slice(0, 31), 'change-me-change-me-change-me-change-me',
-    'your-secret-your-secret-your-secret-1234', 'replace-this-with-32-random-bytes-please', 'example-secret-example-secret-example-1', 'secret-secret-secret-secret-secret-secret',
+    '',
+    'short',
+    'secret',
+    'a'.repeat(31),
+    'a'.repeat(64),
+    'ab'.repeat(32),
+    '123456789012345678901234567890123456789'.slice(0, 31),
+    'change-me-change-me-change-me-change-me',
+    'your-secret-your-secret-your-secret-1234',
+    'replace-this-with-32-random-bytes-please',
+    'example-secret-example-secret-example-1',
+    'secret-secret-secret-secret-secret-secret',
     'good-secret-of-32-bytes-and-more-0001,short'
   ],
-  GATEWAY_ISSUER_TOKEN: ['admin', '123456', 'password', 'admin-password', 'changeme-please', 'token-token-token', 'aaaaaaaaaaaaaaaa', 'short', 'with space in it 12', 'your-issuer-token-here-sample'],
+  GATEWAY_ISSUER_TOKEN: [
+    'admin',
+    '123456',
+    'password',
+    'admin-password',
+    'changeme-please',
+    'token-token-token',
+    'aaaaaaaaaaaaaaaa',
+    'short',
+    'with space in it 12',
+    'your-issuer-token-here-sample'
+  ],
   GATEWAY_ADMIN_TOKEN: ['admin', 'root', 'admin123456', '123456', 'admin-admin-admin', 'secret-password-1'.slice(0, 11)]
 }
 
@@ -50,12 +88,24 @@ t.test('one value for two secrets keeps it from starting', async t => {
 
 t.test('a secret that is set twice, or in a file that can not be read, keeps it from starting', async t => {
   await t.test('twice', async t => {
-    t.throws(() => settingsFor(t, 'http://127.0.0.1:1', { config, env: { GATEWAY_SESSION_SECRET_FILE: 'gateway.yaml' } }), { code: 'GW_SETTINGS' })
+    t.throws(
+      () => settingsFor(t, 'http://127.0.0.1:1', { config, env: { GATEWAY_SESSION_SECRET_FILE: 'gateway.yaml' } }),
+      { code: 'GW_SETTINGS' }
+    )
   })
   await t.test('no file', async t => {
-    t.throws(() => settingsFor(t, 'http://127.0.0.1:1', { config, env: { GATEWAY_SESSION_SECRET: '', GATEWAY_SESSION_SECRET_FILE: 'nowhere' } }), { code: 'GW_SETTINGS' })
+    t.throws(
+      () =>
+        settingsFor(t, 'http://127.0.0.1:1', {
+          config,
+          env: { GATEWAY_SESSION_SECRET: '', GATEWAY_SESSION_SECRET_FILE: 'nowhere' }
+        }),
+      { code: 'GW_SETTINGS' }
+    )
   })
   await t.test('a config that is missing', async t => {
-    t.throws(() => settingsFor(t, 'http://127.0.0.1:1', { config, env: { GATEWAY_CONFIG: 'nowhere.yaml' } }), { code: 'GW_SETTINGS' })
+    t.throws(() => settingsFor(t, 'http://127.0.0.1:1', { config, env: { GATEWAY_CONFIG: 'nowhere.yaml' } }), {
+      code: 'GW_SETTINGS'
+    })
   })
 })

@@ -1,6 +1,6 @@
 import { CompactSign } from 'jose'
 import t from 'tap'
-import { jwtSessions } from '../../src/adapters/jwt-sessions.ts'
+import { jwtSessions } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
 import { clock } from '../helpers/clock.ts'
 import { identityProvider } from '../helpers/identity-provider.ts'
 
@@ -12,7 +12,10 @@ t.test('a good signature of an issuer under wrong claims opens nothing', async t
   const provider = await identityProvider(t)
   const { origin: issuer } = provider
   const verifier = jwtSessions({
-    issuers: [{ issuer, algorithms: ['ES256'], audience: 'app', plan: 'default' }], secrets: new Map(), ...time, onKeysFailed: () => t.fail('the keys are there')
+    issuers: [{ issuer, algorithms: ['ES256'], audience: 'app', plan: 'default' }],
+    secrets: new Map(),
+    ...time,
+    onKeysFailed: () => t.fail('the keys are there')
   })
   const good = { iss: issuer, sub: 'alice', aud: 'app', iat: seconds, nbf: seconds, exp: seconds + 60 }
   t.ok(await verifier.verify(await provider.sign(good)), 'so that the refusals below mean something')
@@ -42,7 +45,9 @@ t.test('a good signature of an issuer under wrong claims opens nothing', async t
     'a number as subject': { ...good, sub: 7 },
     'a list as subject': { ...good, sub: ['alice'] }
   }
-  for (const [what, payload] of Object.entries(bad)) await t.rejects(verifier.verify(await provider.sign(payload)), badSession, what)
+  for (const [what, payload] of Object.entries(bad)) {
+    await t.rejects(verifier.verify(await provider.sign(payload)), badSession, what)
+  }
 
   const nobodys: Readonly<Record<string, object>> = {
     'another issuer': { ...good, iss: 'https://id.example/' },
@@ -51,19 +56,32 @@ t.test('a good signature of an issuer under wrong claims opens nothing', async t
     'a list of issuers': { ...good, iss: [issuer] },
     'no issuer': without('iss')
   }
-  for (const [what, payload] of Object.entries(nobodys)) t.equal(await verifier.verify(await provider.sign(payload)), null, what)
+  for (const [what, payload] of Object.entries(nobodys)) {
+    t.equal(await verifier.verify(await provider.sign(payload)), null, what)
+  }
 })
 
 t.test('numbers that JSON can write and a clock can not read end in a refusal', async t => {
   const provider = await identityProvider(t)
   const verifier = jwtSessions({
-    issuers: [{ issuer: provider.origin, algorithms: ['ES256'], plan: 'default' }], secrets: new Map(), ...time, onKeysFailed: () => t.fail('the keys are there')
+    issuers: [{ issuer: provider.origin, algorithms: ['ES256'], plan: 'default' }],
+    secrets: new Map(),
+    ...time,
+    onKeysFailed: () => t.fail('the keys are there')
   })
   const { privateKey, kid } = await provider.addKey('ES256')
-  const signed = (rest: string) => new CompactSign(new TextEncoder().encode(`{"iss":"${provider.origin}","sub":"alice",${rest}}`))
-    .setProtectedHeader({ alg: 'ES256', kid }).sign(privateKey)
+  const signed = (rest: string) =>
+    new CompactSign(new TextEncoder().encode(`{"iss":"${provider.origin}","sub":"alice",${rest}}`))
+      .setProtectedHeader({ alg: 'ES256', kid })
+      .sign(privateKey)
   t.ok(await verifier.verify(await signed(`"exp":${seconds + 60}`)))
-  for (const rest of ['"exp":1e999', `"exp":${seconds + 60},"iat":-1e999`, `"exp":${seconds + 60},"iat":1e999`, `"exp":${seconds + 60},"nbf":1e999`, '"exp":-1e999']) {
+  for (const rest of [
+    '"exp":1e999',
+    `"exp":${seconds + 60},"iat":-1e999`,
+    `"exp":${seconds + 60},"iat":1e999`,
+    `"exp":${seconds + 60},"nbf":1e999`,
+    '"exp":-1e999'
+  ]) {
     await t.rejects(verifier.verify(await signed(rest)), badSession, rest)
   }
 })

@@ -7,12 +7,23 @@ const config = 'limits: { addressFailuresPerMinute: 100000 }\nplans: { default: 
 const body = { input: { prompt: 'x' } }
 
 function sign (claims: object, secret = sessionSecret): Promise<string> {
-  return new SignJWT(claims as Record<string, unknown>).setProtectedHeader({ alg: 'HS256', typ: 'JWT' }).sign(new TextEncoder().encode(secret))
+  return new SignJWT(claims as Record<string, unknown>)
+    .setProtectedHeader({ alg: 'HS256', typ: 'JWT' })
+    .sign(new TextEncoder().encode(secret))
 }
 
 function claims (now: number) {
   const iat = Math.floor(now / 1000)
-  return { iss: 'apixo-gateway', jti: randomUUID(), sub: 'app:alice', plan: 'default', models: ['*'], scopes: ['tasks:write', 'tasks:read'], iat, exp: iat + 3600 }
+  return {
+    iss: 'apixo-gateway',
+    jti: randomUUID(),
+    sub: 'app:alice',
+    plan: 'default',
+    models: ['*'],
+    scopes: ['tasks:write', 'tasks:read'],
+    iat,
+    exp: iat + 3600
+  }
 }
 
 t.test('a token with our signature and wrong claims is a 401', async t => {
@@ -51,7 +62,11 @@ t.test('a token with our signature and wrong claims is a 401', async t => {
     'a number as id': { ...good, jti: 7 }
   }
   for (const [what, payload] of Object.entries(wrong)) {
-    t.match(await call('/api/v1/generateTask/nano-banana', { token: await sign(payload), body }), { status: 401, error: 'GW_BAD_SESSION' }, what)
+    t.match(
+      await call('/api/v1/generateTask/nano-banana', { token: await sign(payload), body }),
+      { status: 401, error: 'GW_BAD_SESSION' },
+      what
+    )
   }
   t.equal(sandbox.calls.length, 0)
 })

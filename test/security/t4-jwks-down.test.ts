@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import { jwtSessions } from '../../src/adapters/jwt-sessions.ts'
+import { jwtSessions } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
 import { clock } from '../helpers/clock.ts'
 import { identityProvider, type Misbehaviour, misbehaviours, type SignOptions } from '../helpers/identity-provider.ts'
 import { until } from '../helpers/until.ts'
@@ -16,7 +16,14 @@ async function setup (t: Test, { how, discovery = false }: { how?: Misbehaviour,
   const failures: string[] = []
   provider.misbehave(how)
   const verifier = jwtSessions({
-    issuers: [{ issuer: provider.origin, algorithms: ['ES256'], plan: 'default', ...(discovery ? {} : { jwksUrl: provider.jwksUrl }) }],
+    issuers: [
+      {
+        issuer: provider.origin,
+        algorithms: ['ES256'],
+        plan: 'default',
+        ...(discovery ? {} : { jwksUrl: provider.jwksUrl })
+      }
+    ],
     secrets: new Map(),
     ...time,
     onKeysFailed: issuer => failures.push(issuer),
@@ -24,23 +31,29 @@ async function setup (t: Test, { how, discovery = false }: { how?: Misbehaviour,
   })
   let count = 0
   const print = (options?: SignOptions) =>
-    provider.sign({ iss: provider.origin, sub: 'alice', jti: `id-${++count}`, exp: time.now() / 1000 + 86_400 }, options)
+    provider.sign(
+      { iss: provider.origin, sub: 'alice', jti: `id-${++count}`, exp: time.now() / 1000 + 86_400 },
+      options
+    )
   const verify = async (options?: SignOptions) => await verifier.verify(await print(options))
   return { time, provider, failures, verifier, print, verify }
 }
 
 for (const discovery of [false, true]) {
-  t.test(`an issuer that ${discovery ? 'has its configuration' : 'publishes keys'} badly at start stops nobody, is told of, and is asked again`, async t => {
-    for (const how of kinds) {
-      const { provider, failures, verify, time } = await setup(t, { how, discovery })
-      await until(`${how}: told`, () => failures.length === 1)
-      t.same(failures, [provider.origin], how)
-      await t.rejects(verify(), badSession, `${how}: nobody is let in without keys`)
-      provider.misbehave(undefined)
-      time.advance(5000)
-      t.ok(await verify(), `${how}: and then all is well`)
+  t.test(
+    `an issuer that ${discovery ? 'has its configuration' : 'publishes keys'} badly at start stops nobody, is told of, and is asked again`,
+    async t => {
+      for (const how of kinds) {
+        const { provider, failures, verify, time } = await setup(t, { how, discovery })
+        await until(`${how}: told`, () => failures.length === 1)
+        t.same(failures, [provider.origin], how)
+        await t.rejects(verify(), badSession, `${how}: nobody is let in without keys`)
+        provider.misbehave(undefined)
+        time.advance(5000)
+        t.ok(await verify(), `${how}: and then all is well`)
+      }
     }
-  })
+  )
 }
 
 t.test('an issuer that comes up after the gateway serves the very next token', async t => {
@@ -72,10 +85,14 @@ t.test('a flood of made-up key ids costs the issuer one request in half a minute
     provider.misbehave(how)
     for (let round = 1; round <= 3; round++) {
       const before = performance.now()
-      await Promise.all(Array.from({ length: 50 }, async (_, index) => {
-        await t.rejects(verify({ header: { kid: `made-up-${round}-${index}` } }), badSession)
-      }))
-      for (let index = 0; index < 50; index++) await t.rejects(verify({ header: { kid: `made-up-too-${round}-${index}` } }), badSession)
+      await Promise.all(
+        Array.from({ length: 50 }, async (_, index) => {
+          await t.rejects(verify({ header: { kid: `made-up-${round}-${index}` } }), badSession)
+        })
+      )
+      for (let index = 0; index < 50; index++) {
+        await t.rejects(verify({ header: { kid: `made-up-too-${round}-${index}` } }), badSession)
+      }
       t.equal(provider.requests.length, 1 + round, `${how ?? 'well'}: round ${round}`)
       t.ok(performance.now() - before < promptMs, 'nobody waits for the cool-down')
       t.ok(await verify(), 'and who has a good token does not notice')

@@ -2,7 +2,8 @@ import t from 'tap'
 import { anyItems, batchesConfig, submitBatch } from '../helpers/batches.ts'
 import { startGateway } from '../helpers/gateway.ts'
 
-const config = 'plans: { default: { credits: unlimited, concurrentTasks: 1000, requestsPerMinute: 10000, pollsPerMinute: 10000 } }\nlimits: { addressFailuresPerMinute: 10000 }'
+const config =
+  'plans: { default: { credits: unlimited, concurrentTasks: 1000, requestsPerMinute: 10000, pollsPerMinute: 10000 } }\nlimits: { addressFailuresPerMinute: 10000 }'
 const spent = { status: 402, error: 'GW_SESSION_SPENT', json: { message: /uses/ } }
 
 t.test('of 50 parallel submits with a single-use token one passes, and its task can still be asked for', async t => {
@@ -24,11 +25,22 @@ t.test('of 50 parallel submits with a single-use token one passes, and its task 
 })
 
 t.test('what is refused, asked for again or only looked at uses nothing up', async t => {
-  const { call, submit, status, mint, sandbox } = await startGateway(t, { config: `${config}\ncaps: { "*": { input.n: { max: 4 } } }` })
+  const { call, submit, status, mint, sandbox } = await startGateway(t, {
+    config: `${config}\ncaps: { "*": { input.n: { max: 4 } } }`
+  })
   const token = await mint('alice', { uses: 1, models: ['nano-banana'] })
   const path = '/api/v1/generateTask/nano-banana'
   const left = async () => (await call('/gateway/session', { token })).json.uses.left
-  for (const body of [undefined, '{', '[]', {}, { input: 7 }, { input: {}, unknown: 1 }, { input: { n: 5 } }, { input: {}, callback_url: 'https://app.example' }]) {
+  for (const body of [
+    undefined,
+    '{',
+    '[]',
+    {},
+    { input: 7 },
+    { input: {}, unknown: 1 },
+    { input: { n: 5 } },
+    { input: {}, callback_url: 'https://app.example' }
+  ]) {
     const { status } = await call(path, { method: 'POST', token, body })
     t.ok(status === 400 || status === 403, JSON.stringify(body))
   }
@@ -54,7 +66,9 @@ t.test('a use whose outcome nobody knows is used', async t => {
 })
 
 t.test('when the subject lacks something, the session loses nothing', async t => {
-  const { submit, mint, call } = await startGateway(t, { config: 'plans: { default: { credits: 1, concurrentTasks: 1000 } }' })
+  const { submit, mint, call } = await startGateway(t, {
+    config: 'plans: { default: { credits: 1, concurrentTasks: 1000 } }'
+  })
   const token = await mint('alice', { uses: 5 })
   await submit(await mint('alice'))
   t.match(await submit(token), { status: 402, error: 'GW_CREDITS_EXHAUSTED' })
@@ -70,8 +84,14 @@ t.test('a session spends its own credits and no more, whatever its subject has',
     t.match(reply, { status: 402, error: 'GW_CREDITS_EXHAUSTED' })
     t.equal(reply.headers.get('x-should-retry'), 'false')
   }
-  t.match((await call('/gateway/session', { token })).json, { credits: { used: 1.4, session: { limit: 1.5, used: 1.4, left: 0.1 } }, uses: null })
-  t.match((await call('/gateway/session', { token: await mint('alice') })).json, { credits: { used: 1.4, session: null }, uses: null })
+  t.match((await call('/gateway/session', { token })).json, {
+    credits: { used: 1.4, session: { limit: 1.5, used: 1.4, left: 0.1 } },
+    uses: null
+  })
+  t.match((await call('/gateway/session', { token: await mint('alice') })).json, {
+    credits: { used: 1.4, session: null },
+    uses: null
+  })
 })
 
 t.test('a batch takes a use for each of its items, all of them or none', async t => {

@@ -28,32 +28,60 @@ async function start (t: Test) {
     const { items } = await beside.audit.read({ cursor: null, limit: 100 })
     return items.find(entry => entry.kind === 'mint' && entry.subject === subject)!.detail.session as string
   }
-  return { ...gateway, idOf, it: operator({ ...beside, trail: beside.audit, actor: 'cli', now, times: issueTimes({ ...beside, now }) }) }
+  return {
+    ...gateway,
+    idOf,
+    it: operator({ ...beside, trail: beside.audit, actor: 'cli', now, times: issueTimes({ ...beside, now }) })
+  }
 }
 
 const ends: Readonly<Record<string, (it: Operator, id: string) => Promise<unknown>>> = {
   'by its id': async (it, id) => await it.endSession(id),
-  'with all of its subject\'s': async it => await it.endSessions('app:alice')
+  "with all of its subject's": async it => await it.endSessions('app:alice')
 }
 
 for (const [how, end] of Object.entries(ends)) {
-  t.test(`a session that the operator ends beside the server ${how} opens no door within a second, and loses its streams`, async t => {
-    const { it, call, mint, made, idOf, listenTo, listen, pass, time, sandbox } = await start(t)
-    const [alice, bob] = [await mint('alice'), await mint('bob')]
-    const taskId = await made(alice, 'sandbox:forever')
-    const streams = [await listenTo(taskId, { token: alice }), await listen('/gateway/events', { token: alice }), await listen('/gateway/events', { token: bob })]
-    await end(it, await idOf('app:alice'))
-    time.advance(freshMs)
-    for (const [method, path] of doors(taskId)) {
-      const reply = await call(path, { method, token: alice, ...(path.includes('generateTask') ? { body: { input: { prompt: 'x' } } } : {}) })
-      t.match(reply, { status: 401, error: 'GW_BAD_SESSION' }, `${method} ${path}`)
+  t.test(
+    `a session that the operator ends beside the server ${how} opens no door within a second, and loses its streams`,
+    async t => {
+      const { it, call, mint, made, idOf, listenTo, listen, pass, time, sandbox } = await start(t)
+      const [alice, bob] = [await mint('alice'), await mint('bob')]
+      const taskId = await made(alice, 'sandbox:forever')
+      const streams = [
+        await listenTo(taskId, { token: alice }),
+        await listen('/gateway/events', { token: alice }),
+        await listen('/gateway/events', { token: bob })
+      ]
+      await end(it, await idOf('app:alice'))
+      time.advance(freshMs)
+      for (const [method, path] of doors(taskId)) {
+        const reply = await call(path, {
+          method,
+          token: alice,
+          ...(path.includes('generateTask') ? { body: { input: { prompt: 'x' } } } : {})
+        })
+        t.match(reply, { status: 401, error: 'GW_BAD_SESSION' }, `${method} ${path}`)
+      }
+      t.equal(sandbox.submits.length, 1)
+      pass(sessionCheckMs)
+      await Promise.all([streams[0]!.over(), streams[1]!.over()])
+      t.same(
+        streams.map(({ isOver, isCut }) => [isOver, isCut]),
+        [
+          [true, false],
+          [true, false],
+          [false, false]
+        ]
+      )
+      t.same(
+        [
+          (await call('/gateway/session', { token: await mint('alice') })).status,
+          (await call('/gateway/session', { token: bob })).status
+        ],
+        [200, 200]
+      )
     }
-    t.equal(sandbox.submits.length, 1)
-    pass(sessionCheckMs)
-    await Promise.all([streams[0]!.over(), streams[1]!.over()])
-    t.same(streams.map(({ isOver, isCut }) => [isOver, isCut]), [[true, false], [true, false], [false, false]])
-    t.same([(await call('/gateway/session', { token: await mint('alice') })).status, (await call('/gateway/session', { token: bob })).status], [200, 200])
-  })
+  )
 }
 
 t.test('a session that was swapped for a cookie is ended by the id it was minted with, streams and all', async t => {
@@ -83,23 +111,38 @@ t.test('a swap that is under way when its session ends gets no cookie, or one of
   t.match(last, { status: 401, error: 'GW_BAD_SESSION' })
 })
 
-t.test('on each of three replicas what one operator ends is over at once: none has to be told, and no message can be lost', async t => {
-  const { url, admin } = await redisServer(t)
-  const replicas = await startReplicas(t, 3, url, { env, config })
-  const [first, second, third] = [replicas[0]!, replicas[1]!, replicas[2]!]
-  const [alice, bob] = [await first.mint('alice'), await second.mint('bob')]
-  const statuses = async (token: string) => await Promise.all(replicas.map(async ({ call }) => (await call('/gateway/session', { token })).status))
-  const published = async () => /cmdstat_s?publish:\S+/.exec(await admin.info('commandstats'))?.[0]
-  t.same([await statuses(alice), await statuses(bob)], [[200, 200, 200], [200, 200, 200]])
-  const { json } = await first.call('/gateway/admin/audit', { token: adminToken })
-  const { detail: { session } } = json.items.find(({ kind, subject }: any) => kind === 'mint' && subject === 'app:alice')
-  const before = await published()
-  for (const [body, token] of [[{ session }, alice], [{ subject: 'app:bob' }, bob]] as const) {
-    await admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
-    t.equal((await third.call('/gateway/admin/revocations', { token: adminToken, body })).status, 201)
-    t.same(await statuses(token), [401, 401, 401], JSON.stringify(body))
+t.test(
+  'on each of three replicas what one operator ends is over at once: none has to be told, and no message can be lost',
+  async t => {
+    const { url, admin } = await redisServer(t)
+    const replicas = await startReplicas(t, 3, url, { env, config })
+    const [first, second, third] = [replicas[0]!, replicas[1]!, replicas[2]!]
+    const [alice, bob] = [await first.mint('alice'), await second.mint('bob')]
+    const statuses = async (token: string) =>
+      await Promise.all(replicas.map(async ({ call }) => (await call('/gateway/session', { token })).status))
+    const published = async () => /cmdstat_s?publish:\S+/.exec(await admin.info('commandstats'))?.[0]
+    t.same(
+      [await statuses(alice), await statuses(bob)],
+      [
+        [200, 200, 200],
+        [200, 200, 200]
+      ]
+    )
+    const { json } = await first.call('/gateway/admin/audit', { token: adminToken })
+    const {
+      detail: { session }
+    } = json.items.find(({ kind, subject }: any) => kind === 'mint' && subject === 'app:alice')
+    const before = await published()
+    for (const [body, token] of [
+      [{ session }, alice],
+      [{ subject: 'app:bob' }, bob]
+    ] as const) {
+      await admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+      t.equal((await third.call('/gateway/admin/revocations', { token: adminToken, body })).status, 201)
+      t.same(await statuses(token), [401, 401, 401], JSON.stringify(body))
+    }
+    t.equal(await published(), before)
+    first.time.advance(1)
+    t.same(await statuses(await second.mint('bob')), [200, 200, 200])
   }
-  t.equal(await published(), before)
-  first.time.advance(1)
-  t.same(await statuses(await second.mint('bob')), [200, 200, 200])
-})
+)

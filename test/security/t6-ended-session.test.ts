@@ -22,7 +22,11 @@ for (const [how, end] of Object.entries(ends)) {
     const { taskId } = (await submit(token)).json.data
     await end(gateway, token)
     for (const [method, path] of doors(taskId)) {
-      const reply = await call(path, { method, token, ...(path.includes('generateTask') ? { body: { input: { prompt: 'x' } } } : {}) })
+      const reply = await call(path, {
+        method,
+        token,
+        ...(path.includes('generateTask') ? { body: { input: { prompt: 'x' } } } : {})
+      })
       t.match(reply, { status: 401, error: 'GW_BAD_SESSION' }, `${method} ${path}`)
     }
     t.equal(sandbox.submits.length, 1)
@@ -42,7 +46,8 @@ t.test('requests that run when a session ends are answered, and the next one is 
 
 t.test('a submit whose body is still coming when its session ends is not made', async t => {
   const { origin, call, mint, time, sandbox, lines } = await startGateway(t, { config })
-  const submit = (token: string) => slowBody(t, `${origin}/api/v1/generateTask/nano-banana`, token, { input: { prompt: 'a red cube' } })
+  const submit = (token: string) =>
+    slowBody(t, `${origin}/api/v1/generateTask/nano-banana`, token, { input: { prompt: 'a red cube' } })
   const [ended, slow] = [await mint('alice'), await mint('bob')]
   const finish = await submit(ended)
   await call('/gateway/session', { method: 'DELETE', token: ended })

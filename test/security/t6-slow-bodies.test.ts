@@ -13,7 +13,10 @@ const others = {
 /** A gateway whose secrets are in files, and a caller whose body takes its time. */
 async function start (t: Test) {
   const files = secretFiles(t, {
-    APIXO_API_KEY: apiKey, GATEWAY_SESSION_SECRET: sessionSecret, GATEWAY_ISSUER_TOKEN: issuerToken, GATEWAY_ADMIN_TOKEN: adminToken
+    APIXO_API_KEY: apiKey,
+    GATEWAY_SESSION_SECRET: sessionSecret,
+    GATEWAY_ISSUER_TOKEN: issuerToken,
+    GATEWAY_ADMIN_TOKEN: adminToken
   })
   const gateway = await startGateway(t, { env: files.env, keys: [] })
   const { origin, log, time } = gateway

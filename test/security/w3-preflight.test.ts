@@ -5,7 +5,12 @@ const app = 'https://app.example'
 const env = { GATEWAY_ALLOWED_ORIGINS: `${app}, https://other.example:8443` }
 const path = '/api/v1/generateTask/nano-banana'
 const preflight = (origin: string, method = 'POST') => ({
-  method: 'OPTIONS', headers: { origin, 'access-control-request-method': method, 'access-control-request-headers': 'authorization,content-type' }
+  method: 'OPTIONS',
+  headers: {
+    origin,
+    'access-control-request-method': method,
+    'access-control-request-headers': 'authorization,content-type'
+  }
 })
 
 t.test('a preflight of a listed origin is remembered for ten minutes and no longer', async t => {
@@ -24,8 +29,23 @@ t.test('no other origin gets a yes, however near', async t => {
   const { call, submit, mint, sandbox } = await startGateway(t, { env })
   const token = await mint('alice')
   const foreign = [
-    'https://evil.test', 'http://app.example', 'https://app.example:443', 'https://app.example:8443', 'https://app.example.evil.test', 'https://evilapp.example', 'https://sub.app.example', 'https://APP.example',
-    'https://app.example/', 'null', '*', 'file://', 'https://app.example, https://evil.test', 'https://app.example@evil.test', 'https://app.example%00.evil.test', 'https://app_example', 'https://other.example'
+    'https://evil.test',
+    'http://app.example',
+    'https://app.example:443',
+    'https://app.example:8443',
+    'https://app.example.evil.test',
+    'https://evilapp.example',
+    'https://sub.app.example',
+    'https://APP.example',
+    'https://app.example/',
+    'null',
+    '*',
+    'file://',
+    'https://app.example, https://evil.test',
+    'https://app.example@evil.test',
+    'https://app.example%00.evil.test',
+    'https://app_example',
+    'https://other.example'
   ]
   for (const origin of foreign) {
     const asked = await call(path, preflight(origin))
@@ -52,7 +72,9 @@ t.test('an origin that was taken off the list gets no yes from the next start on
 
 t.test('preflights cost no budget of a session, but do count against their address', async t => {
   const { call, submit, mint, sandbox } = await startGateway(t, {
-    env, config: 'plans: { default: { requestsPerMinute: 3, concurrentTasks: 10 } }\nlimits: { addressRequestsPerMinute: 60 }'
+    env,
+    config:
+      'plans: { default: { requestsPerMinute: 3, concurrentTasks: 10 } }\nlimits: { addressRequestsPerMinute: 60 }'
   })
   const token = await mint('alice')
   for (let round = 0; round < 40; round++) t.equal((await call(path, preflight(app))).status, 204)
@@ -64,7 +86,16 @@ t.test('preflights cost no budget of a session, but do count against their addre
 })
 
 t.test('origins that can not be listed keep the gateway from starting', async t => {
-  for (const value of ['*', 'https://*.example', 'null', 'app.example', 'https://app.example/path', 'https://app.example/', 'HTTPS://APP.example', 'ftp://app.example']) {
+  for (const value of [
+    '*',
+    'https://*.example',
+    'null',
+    'app.example',
+    'https://app.example/path',
+    'https://app.example/',
+    'HTTPS://APP.example',
+    'ftp://app.example'
+  ]) {
     await t.test(value, async t => {
       await t.rejects(startGateway(t, { env: { GATEWAY_ALLOWED_ORIGINS: value } }), { code: 'GW_SETTINGS' })
     })

@@ -4,7 +4,8 @@ import { startGateway } from '../helpers/gateway.ts'
 const keys = ['apixo-key-number-one', 'apixo-key-number-two']
 const config = 'plans: { default: { credits: unlimited, concurrentTasks: 1000, requestsPerMinute: 10000 } }'
 const benched = (log: ReadonlyArray<Record<string, any>>) => log.filter(line => line.alarm === 'key-benched')
-const probes = (calls: ReadonlyArray<{ url: string }>) => calls.filter(({ url }) => url.endsWith('/current-balance')).length
+const probes = (calls: ReadonlyArray<{ url: string }>) =>
+  calls.filter(({ url }) => url.endsWith('/current-balance')).length
 
 t.test('prompts that the upstream refuses with 403 bench no key, and the caller hears why', async t => {
   for (const name of ['http-403', 'code-403', 'balance-400']) {
@@ -13,7 +14,11 @@ t.test('prompts that the upstream refuses with 403 bench no key, and the caller 
       const [mallory, alice] = [await mint('mallory'), await mint('alice')]
       for (let round = 0; round < 20; round++) {
         const reply = await submit(mallory, `sandbox:${name}`)
-        t.match(reply, { error: null, json: { code: name === 'balance-400' ? 400 : 403 } }, 'the answer is the upstream\'s own')
+        t.match(
+          reply,
+          { error: null, json: { code: name === 'balance-400' ? 400 : 403 } },
+          "the answer is the upstream's own"
+        )
       }
       t.equal(sandbox.submits.length, 20, 'a refused prompt is not tried with another key')
       t.ok(probes(sandbox.calls) <= 2, 'each key is asked once for its balance, not twenty times')
@@ -27,7 +32,9 @@ t.test('a key that may not use a model rests for that model and stays in use for
   const { submit, mint, sandbox, log } = await startGateway(t, { config, keys })
   const token = await mint('alice')
   sandbox.forbid(keys[0]!, 'sora-2')
-  for (let round = 0; round < 6; round++) t.equal((await submit(token, 'a cube', 'sora-2')).status, 200, 'the other key serves')
+  for (let round = 0; round < 6; round++) {
+    t.equal((await submit(token, 'a cube', 'sora-2')).status, 200, 'the other key serves')
+  }
   for (let round = 0; round < 4; round++) t.equal((await submit(token)).status, 200)
   t.same(benched(log), [])
   t.equal(new Set([...sandbox.tasks.values()].slice(-4).map(task => task.key)).size, 2, 'both keys take turns again')
@@ -67,8 +74,12 @@ t.test('failing status calls bench no key either', async t => {
 t.test('a probe without a usable answer benches nobody', async t => {
   const { submit, mint, sandbox, log } = await startGateway(t, { config })
   const token = await mint('mallory')
-  sandbox.next((_request, response) => { response.writeHead(403, { 'content-type': 'application/json' }).end('{"code":403,"message":"no"}') })
-  sandbox.next((_request, response) => { response.destroy() })
+  sandbox.next((_request, response) => {
+    response.writeHead(403, { 'content-type': 'application/json' }).end('{"code":403,"message":"no"}')
+  })
+  sandbox.next((_request, response) => {
+    response.destroy()
+  })
   t.match(await submit(token), { status: 403, error: null })
   t.equal(probes(sandbox.calls), 1)
   t.same(benched(log), [])

@@ -44,7 +44,12 @@ t.test('with one key the upstream has its say each time: one caller\'s 429 is no
 
 t.test('refused prompts bench no key while keys rotate', async t => {
   const files = secretFiles(t, { APIXO_API_KEY: apiKey })
-  const { submit, mint, log, sandbox } = await startGateway(t, { config, keys: [], env: files.env, sandbox: { keys: [apiKey, ...keys] } })
+  const { submit, mint, log, sandbox } = await startGateway(t, {
+    config,
+    keys: [],
+    env: files.env,
+    sandbox: { keys: [apiKey, ...keys] }
+  })
   const [mallory, alice] = [await mint('mallory'), await mint('alice')]
   for (const key of keys) {
     files.rotate('APIXO_API_KEY', key)

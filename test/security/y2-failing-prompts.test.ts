@@ -3,7 +3,8 @@ import { startGateway, taskMs } from '../helpers/gateway.ts'
 
 t.test('failing prompts in a loop use up refunds and then credits, and the upstream is left alone', async t => {
   const { submit, status, mint, sandbox, time } = await startGateway(t, {
-    config: 'plans: { default: { credits: 10, concurrentTasks: 5, requestsPerMinute: 10000, pollsPerMinute: 10000 } }\nlimits: { refundsPerPeriod: 50 }'
+    config:
+      'plans: { default: { credits: 10, concurrentTasks: 5, requestsPerMinute: 10000, pollsPerMinute: 10000 } }\nlimits: { refundsPerPeriod: 50 }'
   })
   const token = await mint('mallory')
   for (let round = 0; round < 200; round++) {
@@ -17,18 +18,21 @@ t.test('failing prompts in a loop use up refunds and then credits, and the upstr
   t.equal((await submit(other)).error, 'GW_CREDITS_EXHAUSTED', 'a new session is the same subject')
 })
 
-t.test('failing tasks that are never asked about are asked about when their slots are wanted, and their refunds count', async t => {
-  const { submit, mint, call, sandbox, time } = await startGateway(t, {
-    config: 'plans: { default: { concurrentTasks: 3, credits: 100 } }\nlimits: { refundsPerPeriod: 4 }'
-  })
-  const token = await mint('mallory')
-  for (let round = 0; round < 10; round++) {
-    await submit(token, 'sandbox:failed')
-    time.advance(taskMs)
+t.test(
+  'failing tasks that are never asked about are asked about when their slots are wanted, and their refunds count',
+  async t => {
+    const { submit, mint, call, sandbox, time } = await startGateway(t, {
+      config: 'plans: { default: { concurrentTasks: 3, credits: 100 } }\nlimits: { refundsPerPeriod: 4 }'
+    })
+    const token = await mint('mallory')
+    for (let round = 0; round < 10; round++) {
+      await submit(token, 'sandbox:failed')
+      time.advance(taskMs)
+    }
+    t.equal(sandbox.submits.length, 10)
+    t.match((await call('/gateway/session', { token })).json, { credits: { used: 6 }, tasks: { unfinished: 1 } })
   }
-  t.equal(sandbox.submits.length, 10)
-  t.match((await call('/gateway/session', { token })).json, { credits: { used: 6 }, tasks: { unfinished: 1 } })
-})
+)
 
 t.test('a task that never ends is given up after its time: charged, its slot freed', async t => {
   const { submit, mint, sandbox, time, gateway } = await startGateway(t, {

@@ -11,7 +11,9 @@ for (const name of ['slow-headers', 'slow-body']) {
     const { submit, status, mint, sandbox, lines, time } = await startGateway(t, { config })
     const token = await mint('mallory')
     const hangUp = new AbortController()
-    const submits = Array.from({ length: count }, () => submit(token, `sandbox:${name}`, 'nano-banana', { signal: hangUp.signal }))
+    const submits = Array.from({ length: count }, () =>
+      submit(token, `sandbox:${name}`, 'nano-banana', { signal: hangUp.signal })
+    )
     await until('all submits are at the upstream', () => sandbox.waiting === count)
     hangUp.abort()
     for (const result of await Promise.allSettled(submits)) t.equal(result.status, 'rejected')
@@ -31,13 +33,25 @@ for (const name of ['slow-headers', 'slow-body']) {
 }
 
 t.test('a caller who hangs up before the end of its body has sent nothing', async t => {
-  const { origin, gateway, submit, mint, sandbox, lines } = await startGateway(t, { config: 'plans: { default: { credits: 1 } }' })
+  const { origin, gateway, submit, mint, sandbox, lines } = await startGateway(t, {
+    config: 'plans: { default: { credits: 1 } }'
+  })
   const token = await mint('mallory')
   const hangUp = new AbortController()
-  const body = new ReadableStream({ start (controller) { controller.enqueue(new TextEncoder().encode('{"input":{"prompt":"x"}')) } })
+  const body = new ReadableStream({
+    start (controller) {
+      controller.enqueue(new TextEncoder().encode('{"input":{"prompt":"x"}'))
+    }
+  })
   const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
   const arrived = once(gateway.app.server, 'request')
-  const sent = fetch(`${origin}/api/v1/generateTask/nano-banana`, { method: 'POST', headers, body, duplex: 'half', signal: hangUp.signal } as RequestInit)
+  const sent = fetch(`${origin}/api/v1/generateTask/nano-banana`, {
+    method: 'POST',
+    headers,
+    body,
+    duplex: 'half',
+    signal: hangUp.signal
+  } as RequestInit)
   await arrived
   hangUp.abort()
   await t.rejects(sent)

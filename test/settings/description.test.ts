@@ -25,10 +25,16 @@ t.test('the settings in force are shown with their origins, aligned, and with se
   const fingerprints = `sha256:${first!.fingerprint}, sha256:${second!.fingerprint}`
   t.equal(shown('APIXO_API_KEY'), `APIXO_API_KEY  ${fingerprints}  (from ${join(t.testdirName, 'run/keys')})`)
   t.equal(shown('GATEWAY_ISSUER_TOKEN'), 'GATEWAY_ISSUER_TOKEN  unset  (from default)')
-  t.equal(shown('GATEWAY_ADMIN_TOKEN'), `GATEWAY_ADMIN_TOKEN  sha256:${settings.adminToken!.fingerprint}  (from environment)`)
+  t.equal(
+    shown('GATEWAY_ADMIN_TOKEN'),
+    `GATEWAY_ADMIN_TOKEN  sha256:${settings.adminToken!.fingerprint}  (from environment)`
+  )
   t.equal(shown('GATEWAY_ADMIN_PORT'), 'GATEWAY_ADMIN_PORT  9090  (from environment)')
   t.equal(shown('GATEWAY_STORE'), 'GATEWAY_STORE  redis://cache:6379/0  (from environment)')
-  t.equal(shown('GATEWAY_ALLOWED_ORIGINS'), 'GATEWAY_ALLOWED_ORIGINS  https://a.example, https://b.example  (from environment)')
+  t.equal(
+    shown('GATEWAY_ALLOWED_ORIGINS'),
+    'GATEWAY_ALLOWED_ORIGINS  https://a.example, https://b.example  (from environment)'
+  )
   t.equal(shown('GATEWAY_TRUST_PROXY'), 'GATEWAY_TRUST_PROXY  none  (from default)')
   t.equal(shown('GATEWAY_STATIC_DIR'), 'GATEWAY_STATIC_DIR  unset  (from default)')
   t.equal(shown('plans.default.models'), `plans.default.models  none  (from ${path})`)
@@ -36,9 +42,17 @@ t.test('the settings in force are shown with their origins, aligned, and with se
   t.equal(shown('results.hosts'), 'results.hosts  *.apixo.ai  (from default)')
   t.equal(shown('prices'), 'prices  none  (from default)')
   t.equal(shown('issuers[0].jwksUrl'), `issuers[0].jwksUrl  https://a.example  (from ${path})`)
-  t.equal(shown('issuers[1].secretFile'), `issuers[1].secretFile  run/shop (sha256:${settings.issuerSecrets.get('c')![0]!.fingerprint})  (from ${path})`)
-  t.equal(shown('guests.turnstileSecretFile'), `guests.turnstileSecretFile  run/widget (sha256:${settings.turnstileSecret!.fingerprint})  (from ${path})`)
-  for (const secret of ['0x4AAAF00D', apiKey, sessionSecret, 'ak-two', 'hunter2', 'ad-71c0e5a94f']) t.notMatch(text, secret)
+  t.equal(
+    shown('issuers[1].secretFile'),
+    `issuers[1].secretFile  run/shop (sha256:${settings.issuerSecrets.get('c')![0]!.fingerprint})  (from ${path})`
+  )
+  t.equal(
+    shown('guests.turnstileSecretFile'),
+    `guests.turnstileSecretFile  run/widget (sha256:${settings.turnstileSecret!.fingerprint})  (from ${path})`
+  )
+  for (const secret of ['0x4AAAF00D', apiKey, sessionSecret, 'ak-two', 'hunter2', 'ad-71c0e5a94f']) {
+    t.notMatch(text, secret)
+  }
   for (const { name } of environmentVariables) t.ok(shown(name), name)
   t.end()
 })

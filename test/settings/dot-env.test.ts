@@ -11,8 +11,16 @@ t.test('variables are read from .env, and none without such a file', t => {
 
 t.test('a .env that can not be read is refused: its settings would be missed in silence', t => {
   const cwd = t.testdir({ '.env': {} })
-  t.throws(() => readDotEnv(cwd), new SettingsError([
-    { setting: '.env', source: join(cwd, '.env'), problem: 'can not be read (EISDIR)', expected: 'a text file, or none' }
-  ]))
+  t.throws(
+    () => readDotEnv(cwd),
+    new SettingsError([
+      {
+        setting: '.env',
+        source: join(cwd, '.env'),
+        problem: 'can not be read (EISDIR)',
+        expected: 'a text file, or none'
+      }
+    ])
+  )
   t.end()
 })

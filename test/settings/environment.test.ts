@@ -77,7 +77,12 @@ t.test('a bad value is refused with its name, what was given and what is expecte
     ['GATEWAY_STATIC_DIR', 'missing', 'there is no directory', 'an existing directory'],
     ['GATEWAY_STATIC_DIR', 'config/gateway.yaml', 'there is no directory', 'an existing directory'],
     ['GATEWAY_ALLOWED_ORIGINS', '*', '"*" has a wildcard', 'https://app.example'],
-    ['GATEWAY_ALLOWED_ORIGINS', 'https://*.app.example', '"https://*.app.example" has a wildcard', 'each origin in full'],
+    [
+      'GATEWAY_ALLOWED_ORIGINS',
+      'https://*.app.example',
+      '"https://*.app.example" has a wildcard',
+      'each origin in full'
+    ],
     ['GATEWAY_ALLOWED_ORIGINS', 'null', 'null is any sandboxed page', 'an origin of your own'],
     ['GATEWAY_ALLOWED_ORIGINS', 'https://app.example/', 'is not exactly an origin', 'https://app.example'],
     ['GATEWAY_ALLOWED_ORIGINS', 'https://App.example:443/path', 'is not exactly an origin', 'https://app.example'],
@@ -116,7 +121,9 @@ t.test('a bad value is refused with its name, what was given and what is expecte
 
 t.test('every bad entry of a list is named, and long or broken text is shown on one short line', t => {
   const entry = `x\n${'y'.repeat(100)}`
-  const [problem] = problemsOf(t, { env: { GATEWAY_ALLOWED_ORIGINS: `https://a.example/,https://good.example,${entry}` } })
+  const [problem] = problemsOf(t, {
+    env: { GATEWAY_ALLOWED_ORIGINS: `https://a.example/,https://good.example,${entry}` }
+  })
   t.equal(problem?.problem, `"https://a.example/" is not exactly an origin, "x\\n${'y'.repeat(75)}… is not a URL`)
   t.equal(problem?.expected, 'https://a.example')
   t.end()

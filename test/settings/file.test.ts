@@ -5,7 +5,14 @@ t.test('every key has the documented default', t => {
   const { file } = load(t)
   t.same(file, {
     plans: {
-      default: { models: ['*'], requestsPerMinute: 60, pollsPerMinute: 600, concurrentTasks: 5, credits: 100, period: 'day' }
+      default: {
+        models: ['*'],
+        requestsPerMinute: 60,
+        pollsPerMinute: 600,
+        concurrentTasks: 5,
+        credits: 100,
+        period: 'day'
+      }
     },
     prices: {},
     caps: {},
@@ -85,10 +92,20 @@ t.test('a value that breaks the schema is refused with its key, its line and wha
     ['limits: { streamsPerSubject: 1.5 }', 'limits.streamsPerSubject', 'is 1.5', count],
     ['limits: { streamsPerSubject: .inf }', 'limits.streamsPerSubject', 'is Infinity', count],
     ['limits: { streamsPerSubject: .nan }', 'limits.streamsPerSubject', 'is NaN', count],
-    ['limits: { streamsPerSubject: 12345678901234567890 }', 'limits.streamsPerSubject', 'is 12345678901234567000', count],
+    [
+      'limits: { streamsPerSubject: 12345678901234567890 }',
+      'limits.streamsPerSubject',
+      'is 12345678901234567000',
+      count
+    ],
     ['limits: { streamsPerSubject: "20" }', 'limits.streamsPerSubject', 'is "20"', count],
     ['limits: { streamsPerSubject: }', 'limits.streamsPerSubject', 'is empty', count],
-    ['upstream: { connectMs: 3000000000 }', 'upstream.connectMs', 'is 3000000000', 'a whole number of milliseconds, 1 to 2147483647'],
+    [
+      'upstream: { connectMs: 3000000000 }',
+      'upstream.connectMs',
+      'is 3000000000',
+      'a whole number of milliseconds, 1 to 2147483647'
+    ],
     ['limits: { onStoreError: maybe }', 'limits.onStoreError', 'is "maybe"', 'one of: refuse, allow'],
     ['results: { keep: all }', 'results.keep', 'is "all"', 'one of: none, directory'],
     ['limits: { refundsPerPeriod: -1 }', 'limits.refundsPerPeriod', 'is -1', 'a whole number, 0 or more'],
@@ -104,28 +121,73 @@ t.test('a value that breaks the schema is refused with its key, its line and wha
     ['<<: { limits: {} }', '["<<"]', 'there is no such key', /nearest/],
     ['polling: { movie: 1 }', 'polling.movie', 'there is no such key', /nearest is \w+$/],
     ['"": 1', '[""]', 'there is no such key', /nearest/],
-    ['prices: { "sora 2": 1 }', 'prices["sora 2"]', 'can not be a name here', /^prices, each under a model id or a glob/],
+    [
+      'prices: { "sora 2": 1 }',
+      'prices["sora 2"]',
+      'can not be a name here',
+      /^prices, each under a model id or a glob/
+    ],
     ['prices: { "42": 1 }', 'prices["42"]', 'can not be a name here', /^prices, each under/],
     ['prices: { a: -1 }', 'prices.a', 'is -1', /^a number, or \{credits/],
     ['prices: { a: free }', 'prices.a', 'is "free"', /^a number, or \{credits/],
     ['prices: { a: { credit: 1 } }', 'prices.a.credits', 'is missing', 'a number, 0 to 1000000000'],
-    ['prices: { a: { credits: 1, pre: input.n } }', 'prices.a.pre', 'there is no such key', 'a known key; the nearest is per'],
-    ['prices: { a: { credits: 1, per: "a b" } }', 'prices.a.per', 'is "a b"', 'a field of the body such as input.duration'],
+    [
+      'prices: { a: { credits: 1, pre: input.n } }',
+      'prices.a.pre',
+      'there is no such key',
+      'a known key; the nearest is per'
+    ],
+    [
+      'prices: { a: { credits: 1, per: "a b" } }',
+      'prices.a.per',
+      'is "a b"',
+      'a field of the body such as input.duration'
+    ],
     ['prices: { a: { inputPerMillion: 1 } }', 'prices.a.outputPerMillion', 'is missing', 'a number, 0 to 1000000000'],
     ['prices: { a: { credits: 1, onFailed: keep } }', 'prices.a.onFailed', 'is "keep"', 'one of: refund, charge'],
     ['caps: { a: { input.n: {} } }', 'caps.a["input.n"]', 'is an empty mapping', 'a mapping with min, max or oneOf'],
-    ['caps: { a: { input.n: { oneOf: [] } } }', 'caps.a["input.n"].oneOf', 'is an empty list', 'a list of at least one value'],
-    ['caps: { a: { input.n: { oneOf: [{ b: 1 }] } } }', 'caps.a["input.n"].oneOf[0]', 'is a mapping', /^a text, a number/],
-    ['caps: { a: { input.__proto__: { min: 1 } } }', 'caps.a["input.__proto__"]', 'can not be a name here', /^caps, each under/],
-    ['results: { hosts: ["https://cdn.example"] }', 'results.hosts[0]', 'is "https://cdn.example"', /^a host in lower case/],
+    [
+      'caps: { a: { input.n: { oneOf: [] } } }',
+      'caps.a["input.n"].oneOf',
+      'is an empty list',
+      'a list of at least one value'
+    ],
+    [
+      'caps: { a: { input.n: { oneOf: [{ b: 1 }] } } }',
+      'caps.a["input.n"].oneOf[0]',
+      'is a mapping',
+      /^a text, a number/
+    ],
+    [
+      'caps: { a: { input.__proto__: { min: 1 } } }',
+      'caps.a["input.__proto__"]',
+      'can not be a name here',
+      /^caps, each under/
+    ],
+    [
+      'results: { hosts: ["https://cdn.example"] }',
+      'results.hosts[0]',
+      'is "https://cdn.example"',
+      /^a host in lower case/
+    ],
     ['results: { hosts: ["*"] }', 'results.hosts[0]', 'is "*"', /^a host/],
     ['results: { hosts: ["*.com"] }', 'results.hosts[0]', 'is "*.com"', /^a host/],
     ['results: { hosts: "a.example" }', 'results.hosts', 'is "a.example"', 'a list of hosts'],
     ['submit: { fields: ["a.b"] }', 'submit.fields[0]', 'is "a.b"', 'the name of a field'],
     ['issuers: [{ issuer: a, jwksUrl: "https://a.example" }]', 'issuers[0].audience', 'is missing', 'a text'],
     ['issuers: [{ issuer: "", audience: b }]', 'issuers[0].issuer', 'is empty', 'a text'],
-    ['issuers: [{ issuer: a, audience: b, algorithms: [] }]', 'issuers[0].algorithms', 'is an empty list', 'a list of signature algorithms'],
-    ['issuers: [{ issuer: a, audience: b, algorithms: [none] }]', 'issuers[0].algorithms[0]', 'is "none"', /^one of: RS256/],
+    [
+      'issuers: [{ issuer: a, audience: b, algorithms: [] }]',
+      'issuers[0].algorithms',
+      'is an empty list',
+      'a list of signature algorithms'
+    ],
+    [
+      'issuers: [{ issuer: a, audience: b, algorithms: [none] }]',
+      'issuers[0].algorithms[0]',
+      'is "none"',
+      /^one of: RS256/
+    ],
     ['guests: { turnstileSecretFile: 1 }', 'guests.turnstileSecretFile', 'is a number', 'the path of a file']
   ]
   for (const [yaml, setting, problem, expected] of rows) {
@@ -150,5 +212,7 @@ t.test('the keys of a plan are checked in every plan', async t => {
     t.match(problems, [{ setting: `plans.pro.${key}`, source: /:3$/, problem, expected }], plan)
     t.equal(problems.length, 1)
   }
-  t.match(problemsOf(t, { yaml: 'plans: { default: {}, "a b": {} }' }), [{ setting: 'plans["a b"]', problem: 'can not be a name here' }])
+  t.match(problemsOf(t, { yaml: 'plans: { default: {}, "a b": {} }' }), [
+    { setting: 'plans["a b"]', problem: 'can not be a name here' }
+  ])
 })

@@ -20,8 +20,13 @@ interface Installation {
 type Folder = Pick<Test, 'testdir' | 'testdirName'>
 
 /** Makes a folder as an operator would, and gives what `loadSettings` takes. */
-export function install (t: Folder, { env = {}, yaml = 'plans: { default: {} }\n', models = '{"models":[]}', files = {} }: Installation = {}) {
-  const tree: Record<string, string | Record<string, string>> = { config: { 'gateway.yaml': yaml, ...models === null ? {} : { 'models.json': models } } }
+export function install (
+  t: Folder,
+  { env = {}, yaml = 'plans: { default: {} }\n', models = '{"models":[]}', files = {} }: Installation = {}
+) {
+  const tree: Record<string, string | Record<string, string>> = {
+    config: { 'gateway.yaml': yaml, ...(models === null ? {} : { 'models.json': models }) }
+  }
   for (const [path, text] of Object.entries(files)) {
     const [folder, name] = path.split('/')
     tree[folder!] = name === undefined ? text : { ...tree[folder!] as Record<string, string>, [name]: text }

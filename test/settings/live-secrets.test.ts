@@ -116,18 +116,34 @@ const troubles: ReadonlyArray<readonly [title: string, befall: (path: string) =>
   ['it has blanks alone', path => writeFileSync(path, ' \r\n\t\n'), 'has 0 bytes, fewer than 12'],
   ['it is too short', path => writeFileSync(path, 'tok-9d2f\n'), 'has 8 bytes, fewer than 12'],
   ['it is a sample', path => writeFileSync(path, 'change-me-9d2f7c61b0'), 'is a sample or a known default'],
-  ['it is no text', path => writeFileSync(path, Buffer.from([0xff, 0xfe, ...Array(20).fill(0)])), 'has characters other than visible ASCII'],
+  [
+    'it is no text',
+    path => writeFileSync(path, Buffer.from([0xff, 0xfe, ...Array(20).fill(0)])),
+    'has characters other than visible ASCII'
+  ],
   ['it is deleted', path => rmSync(path), 'can not be read (ENOENT)'],
-  ['it is a folder', path => {
-    rmSync(path)
-    mkdirSync(path)
-  }, 'is no plain file'],
-  ['it is a pipe', path => {
-    rmSync(path)
-    execFileSync('mkfifo', [path])
-  }, 'is no plain file'],
-  ['it is a disk\'s worth of text', path => writeFileSync(path, 'x'.repeat(65_537)), 'has 65537 bytes, more than 65536'],
-  ['it has the value of another secret', path => writeFileSync(path, start.GATEWAY_ADMIN_TOKEN), 'has the value of GATEWAY_ADMIN_TOKEN']
+  [
+    'it is a folder',
+    path => {
+      rmSync(path)
+      mkdirSync(path)
+    },
+    'is no plain file'
+  ],
+  [
+    'it is a pipe',
+    path => {
+      rmSync(path)
+      execFileSync('mkfifo', [path])
+    },
+    'is no plain file'
+  ],
+  ["it is a disk's worth of text", path => writeFileSync(path, 'x'.repeat(65_537)), 'has 65537 bytes, more than 65536'],
+  [
+    'it has the value of another secret',
+    path => writeFileSync(path, start.GATEWAY_ADMIN_TOKEN),
+    'has the value of GATEWAY_ADMIN_TOKEN'
+  ]
 ]
 
 for (const [title, befall, problem] of troubles) {
@@ -142,7 +158,15 @@ for (const [title, befall, problem] of troubles) {
     rmSync(file, { recursive: true, force: true })
     t.equal(secrets.refresh().length, title === 'it is deleted' ? 0 : 1, 'another trouble is news')
     write('GATEWAY_ISSUER_TOKEN', start.GATEWAY_ISSUER_TOKEN)
-    t.strictSame(secrets.refresh(), [{ setting: 'GATEWAY_ISSUER_TOKEN', source: file, rotated: false, inUse: [print(start.GATEWAY_ISSUER_TOKEN)], gone: [] }])
+    t.strictSame(secrets.refresh(), [
+      {
+        setting: 'GATEWAY_ISSUER_TOKEN',
+        source: file,
+        rotated: false,
+        inUse: [print(start.GATEWAY_ISSUER_TOKEN)],
+        gone: []
+      }
+    ])
     write('GATEWAY_ISSUER_TOKEN', 'issuer-another-61b0')
     t.match(secrets.refresh(), [{ inUse: [print('issuer-another-61b0')] }])
     t.same(inUse(), { ...start, GATEWAY_ISSUER_TOKEN: 'issuer-another-61b0' })
@@ -181,17 +205,27 @@ t.test('no two secrets become equal, however their files change', async t => {
   write('GATEWAY_ISSUER_TOKEN', start.GATEWAY_ADMIN_TOKEN)
   write('GATEWAY_ADMIN_TOKEN', start.GATEWAY_ISSUER_TOKEN)
   t.match(secrets.refresh(), [{ gone: [String] }, { gone: [String] }])
-  t.match(inUse(), { GATEWAY_ISSUER_TOKEN: start.GATEWAY_ADMIN_TOKEN, GATEWAY_ADMIN_TOKEN: start.GATEWAY_ISSUER_TOKEN }, 'two that change places differ')
+  t.match(
+    inUse(),
+    { GATEWAY_ISSUER_TOKEN: start.GATEWAY_ADMIN_TOKEN, GATEWAY_ADMIN_TOKEN: start.GATEWAY_ISSUER_TOKEN },
+    'two that change places differ'
+  )
 
   write('GATEWAY_ISSUER_TOKEN', 'one-token-for-both')
   write('GATEWAY_ADMIN_TOKEN', 'one-token-for-both')
-  t.match(secrets.refresh(), [{ setting: 'GATEWAY_ISSUER_TOKEN', problem: 'has the value of GATEWAY_ADMIN_TOKEN' }, { setting: 'GATEWAY_ADMIN_TOKEN' }])
+  t.match(secrets.refresh(), [
+    { setting: 'GATEWAY_ISSUER_TOKEN', problem: 'has the value of GATEWAY_ADMIN_TOKEN' },
+    { setting: 'GATEWAY_ADMIN_TOKEN' }
+  ])
   t.match(inUse(), { GATEWAY_ISSUER_TOKEN: start.GATEWAY_ADMIN_TOKEN, GATEWAY_ADMIN_TOKEN: 'one-token-for-both' })
 
   // The admin token would get the value that the issuer token keeps because its own new one is bad.
   write('GATEWAY_ADMIN_TOKEN', start.GATEWAY_ADMIN_TOKEN)
   write('GATEWAY_ISSUER_TOKEN', 'short')
-  t.match(secrets.refresh(), [{ problem: 'has 5 bytes, fewer than 12' }, { problem: 'has the value of GATEWAY_ISSUER_TOKEN' }])
+  t.match(secrets.refresh(), [
+    { problem: 'has 5 bytes, fewer than 12' },
+    { problem: 'has the value of GATEWAY_ISSUER_TOKEN' }
+  ])
   t.match(inUse(), { GATEWAY_ISSUER_TOKEN: start.GATEWAY_ADMIN_TOKEN, GATEWAY_ADMIN_TOKEN: 'one-token-for-both' })
 
   write('GATEWAY_ISSUER_TOKEN', start.GATEWAY_ISSUER_TOKEN)
@@ -206,11 +240,18 @@ t.test('a secret shared with an issuer rotates by its file: all in it verify, an
   const live = secrets.issuerSecrets.get(shop)!
   const before = live.current
   rotate(setting, `\n ${next} \r\n${old}\n${old}`)
-  t.strictSame(secrets.refresh(), [{ setting, source: path(setting), rotated: true, inUse: [print(next), print(old)], gone: [] }])
-  t.same(live.current.map(secret => secret.reveal()), [next, old])
+  t.strictSame(secrets.refresh(), [
+    { setting, source: path(setting), rotated: true, inUse: [print(next), print(old)], gone: [] }
+  ])
+  t.same(
+    live.current.map(secret => secret.reveal()),
+    [next, old]
+  )
   t.not(live.current, before)
   rotate(setting, next)
-  t.strictSame(secrets.refresh(), [{ setting, source: path(setting), rotated: true, inUse: [print(next)], gone: [print(old)] }])
+  t.strictSame(secrets.refresh(), [
+    { setting, source: path(setting), rotated: true, inUse: [print(next)], gone: [print(old)] }
+  ])
   t.same(inUse(), { ...start, [setting]: next })
   t.same(secrets.refresh(), [])
 })
@@ -219,10 +260,14 @@ t.test('the secret of Turnstile rotates by its file, one at a time', async t => 
   const { secrets, inUse, rotate, path } = secretsInFiles(t)
   const setting = 'guests.turnstileSecretFile'
   rotate(setting, 'turnstile-7c61')
-  t.strictSame(secrets.refresh(), [{ setting, source: path(setting), rotated: true, inUse: [print('turnstile-7c61')], gone: [print('turnstile-61b0')] }])
+  t.strictSame(secrets.refresh(), [
+    { setting, source: path(setting), rotated: true, inUse: [print('turnstile-7c61')], gone: [print('turnstile-61b0')] }
+  ])
   t.same(inUse(), { ...start, [setting]: 'turnstile-7c61' })
   rotate(setting, 'turnstile-7c61\nturnstile-0e5a')
-  t.match(secrets.refresh(), [{ problem: 'has characters other than visible ASCII', expected: 'a file with a secret of at least 1 bytes' }])
+  t.match(secrets.refresh(), [
+    { problem: 'has characters other than visible ASCII', expected: 'a file with a secret of at least 1 bytes' }
+  ])
   t.same(inUse(), { ...start, [setting]: 'turnstile-7c61' })
 })
 
@@ -231,11 +276,27 @@ const sharedTroubles: typeof troubles = [
   ['it is truncated', path => truncateSync(path, 31), 'has 31 bytes, fewer than 32'],
   ['it is empty', path => truncateSync(path), 'holds no value'],
   ['it is a sample', path => writeFileSync(path, `${sessionSecret}-change-me`), 'is a sample or a known default'],
-  ['half of it is missing', path => writeFileSync(path, `${sessionSecret}-new\n${sessionSecret.slice(9)}`), 'value 2 of 2 has 23 bytes, fewer than 32'],
-  ['it has more secrets than are tried', path => writeFileSync(path, Array.from('123456', digit => `${sessionSecret}-${digit}`).join('\n')), 'holds 6 values, more than 5'],
+  [
+    'half of it is missing',
+    path => writeFileSync(path, `${sessionSecret}-new\n${sessionSecret.slice(9)}`),
+    'value 2 of 2 has 23 bytes, fewer than 32'
+  ],
+  [
+    'it has more secrets than are tried',
+    path => writeFileSync(path, Array.from('123456', digit => `${sessionSecret}-${digit}`).join('\n')),
+    'holds 6 values, more than 5'
+  ],
   ['it is deleted', path => rmSync(path), 'can not be read (ENOENT)'],
-  ['it has the value of another secret', path => writeFileSync(path, start.GATEWAY_SESSION_SECRET), 'has the value of GATEWAY_SESSION_SECRET'],
-  ['one of its values is another secret', path => writeFileSync(path, `${start['issuers[0].secretFile']}\n${start.GATEWAY_SESSION_SECRET}`), 'has the value of GATEWAY_SESSION_SECRET']
+  [
+    'it has the value of another secret',
+    path => writeFileSync(path, start.GATEWAY_SESSION_SECRET),
+    'has the value of GATEWAY_SESSION_SECRET'
+  ],
+  [
+    'one of its values is another secret',
+    path => writeFileSync(path, `${start['issuers[0].secretFile']}\n${start.GATEWAY_SESSION_SECRET}`),
+    'has the value of GATEWAY_SESSION_SECRET'
+  ]
 ]
 
 for (const [title, befall, problem] of sharedTroubles) {
@@ -266,20 +327,42 @@ t.test('a secret of the config file is nobody else\'s either', async t => {
 })
 
 t.test('two issuers never share one secret', async t => {
-  const issuers = ['a', 'b'].map(name => `{ issuer: ${name}, audience: app, algorithms: [HS256], secretFile: run/${name} }`)
+  const issuers = ['a', 'b'].map(
+    name => `{ issuer: ${name}, audience: app, algorithms: [HS256], secretFile: run/${name} }`
+  )
   const files = { 'run/a': `${sessionSecret}-a`, 'run/b': `${sessionSecret}-b` }
   const secrets = liveSecrets(load(t, { yaml: `plans: { default: {} }\nissuers: [${issuers.join()}]`, files }))
   writeFileSync(join(t.testdirName, 'run', 'b'), `${files['run/b']}\n${files['run/a']}`)
   t.match(secrets.refresh(), [{ setting: 'issuers[1].secretFile', problem: 'has the value of issuers[0].secretFile' }])
   writeFileSync(join(t.testdirName, 'run', 'a'), `${sessionSecret}-c`)
-  t.match(secrets.refresh(), [{ setting: 'issuers[0].secretFile', rotated: true }, { setting: 'issuers[1].secretFile', rotated: true }], 'it may have the one that the other gives up')
-  t.same([...secrets.issuerSecrets].map(([name, { current }]) => [name, current.length]), [['a', 1], ['b', 2]])
+  t.match(
+    secrets.refresh(),
+    [
+      { setting: 'issuers[0].secretFile', rotated: true },
+      { setting: 'issuers[1].secretFile', rotated: true }
+    ],
+    'it may have the one that the other gives up'
+  )
+  t.same(
+    [...secrets.issuerSecrets].map(([name, { current }]) => [name, current.length]),
+    [
+      ['a', 1],
+      ['b', 2]
+    ]
+  )
 })
 
 t.test('no news holds the value of a secret, good or bad', async t => {
   const { secrets, write } = secretsInFiles(t)
   const said: unknown[] = [secrets]
-  for (const text of ['canary-71c0e5a94f', 'canary', 'changeme-canary-71c0e5a94f', `canary-${sessionSecret}`, 'canary canary', 'canary\n'.repeat(20_000)]) {
+  for (const text of [
+    'canary-71c0e5a94f',
+    'canary',
+    'changeme-canary-71c0e5a94f',
+    `canary-${sessionSecret}`,
+    'canary canary',
+    'canary\n'.repeat(20_000)
+  ]) {
     for (const name of names) write(name, `${name}${text}`)
     said.push(secrets.refresh())
   }

@@ -17,7 +17,10 @@ t.test('an unknown variable is refused with the nearest known name', async t => 
       expected: `a known name; the nearest is ${nearest}`
     }], name)
   }
-  t.doesNotThrow(() => load(t, { env: { GATEWAY_UNKNOWN: '', OTHER: 'x', APIXO_OTHER: 'x' } }), 'nor are others ours to judge')
+  t.doesNotThrow(
+    () => load(t, { env: { GATEWAY_UNKNOWN: '', OTHER: 'x', APIXO_OTHER: 'x' } }),
+    'nor are others ours to judge'
+  )
 })
 
 t.test('what Kubernetes and Docker announce about a service of our name is no setting', t => {

@@ -13,36 +13,92 @@ t.test('values that do not go together are refused', async t => {
     ['guests: { enabled: true, plan: default, proof: turnstile }', 'guests.turnstileSecretFile', /^is missing$/],
     ['sessions: { defaultTtlSeconds: 60, maxTtlSeconds: 59 }', 'sessions.defaultTtlSeconds', /^is 60, longer/],
     ['limits: { bodyBytesInFlight: 1 }', 'limits.bodyBytesInFlight', /^is 1, which has no room/],
-    ['submit: { fields: [provider, Callback_URL] }', 'submit.fields[1]', /^is "Callback_URL", which is never passed on$/],
+    [
+      'submit: { fields: [provider, Callback_URL] }',
+      'submit.fields[1]',
+      /^is "Callback_URL", which is never passed on$/
+    ],
     ['submit: { fields: [webhook_url] }', 'submit.fields[0]', /never passed on/],
     ['submit: { fields: [request_type] }', 'submit.fields[0]', /never passed on/],
     ['prices: { a: { credits: 1, default: 8 } }', 'prices.a.default', /^stands without per$/],
     ['prices: { a: 0.1234567 }', 'prices.a', /^is 0.1234567$/],
-    ['prices: { a: { inputPerMillion: 1, outputPerMillion: 1.1234567 } }', 'prices.a.outputPerMillion', /^is 1.1234567$/],
+    [
+      'prices: { a: { inputPerMillion: 1, outputPerMillion: 1.1234567 } }',
+      'prices.a.outputPerMillion',
+      /^is 1.1234567$/
+    ],
     ['caps: { a: { input.n: { min: 3, max: 2 } } }', 'caps.a["input.n"]', /^min 3 is greater than max 2$/],
     [`issuers: [{ ${issuer} }]`, 'issuers[0]', /^has no keys$/],
     ['issuers: [{ issuer: "http://a.example", audience: b }]', 'issuers[0]', /^has no keys$/],
     ['issuers: [{ issuer: "https://a.example?b", audience: b }]', 'issuers[0]', /^has no keys$/],
-    ['issuers: [{ issuer: "https://a.example", audience: b, algorithms: [HS256] }]', 'issuers[0].algorithms', /^do not fit the keys$/],
+    [
+      'issuers: [{ issuer: "https://a.example", audience: b, algorithms: [HS256] }]',
+      'issuers[0].algorithms',
+      /^do not fit the keys$/
+    ],
     ['issuers: [{ issuer: "https://a.example" }]', 'issuers[0].audience', /^is missing$/],
     ['issuers: [{ issuer: "https://a.example", claims: {} }]', 'issuers[0].audience', /^is missing$/],
-    [`issuers: [{ ${issuer}, jwksUrl: "https://a.example", secretFile: secret }]`, 'issuers[0].secretFile', /beside jwksUrl$/],
-    [`issuers: [{ ${issuer}, jwksUrl: "https://a.example", algorithms: [RS256, HS256] }]`, 'issuers[0].algorithms', /^do not fit the keys$/],
+    [
+      `issuers: [{ ${issuer}, jwksUrl: "https://a.example", secretFile: secret }]`,
+      'issuers[0].secretFile',
+      /beside jwksUrl$/
+    ],
+    [
+      `issuers: [{ ${issuer}, jwksUrl: "https://a.example", algorithms: [RS256, HS256] }]`,
+      'issuers[0].algorithms',
+      /^do not fit the keys$/
+    ],
     [`issuers: [{ ${issuer}, secretFile: secret }]`, 'issuers[0].algorithms', /^do not fit the keys$/],
     [`issuers: [{ ${issuer}, jwksUrl: "http://a.example" }]`, 'issuers[0].jwksUrl', /^is not an https: URL$/],
     [`issuers: [{ ${issuer}, jwksUrl: jwks.json }]`, 'issuers[0].jwksUrl', /^is not an https: URL$/],
     [`issuers: [{ ${issuer}, jwksUrl: "https://me@a.example" }]`, 'issuers[0].jwksUrl', /^has credentials in it$/],
     [`issuers: [{ ${issuer}, jwksUrl: "https://:x@a.example" }]`, 'issuers[0].jwksUrl', /^has credentials in it$/],
-    [`issuers: [{ ${issuer}, jwksUrl: "https://a.example", plan: gold }]`, 'issuers[0].plan', /^there is no plan "gold"$/],
+    [
+      `issuers: [{ ${issuer}, jwksUrl: "https://a.example", plan: gold }]`,
+      'issuers[0].plan',
+      /^there is no plan "gold"$/
+    ],
     [`issuers: [${`{ ${issuer}, jwksUrl: "https://a.example" },`.repeat(2)}]`, 'issuers[1].issuer', /^is there twice$/],
-    [`issuers: [{ issuer: "https://a.example/${'x'.repeat(79)}", audience: b }]`, 'issuers[0].subjectPrefix', /^is missing$/],
-    ['issuers: [{ issuer: "https://a.example", audience: b }, { issuer: "https://a.example:8443", audience: b }]', 'issuers[1].subjectPrefix', /^is missing$/],
-    ['issuers: [{ issuer: "https://a.example:8443", audience: b }, { issuer: "https://a.example", audience: b }]', 'issuers[1].subjectPrefix', /^is missing$/],
-    ['issuers: [{ issuer: apixo-gateway, audience: b, jwksUrl: "https://a.example" }]', 'issuers[0].issuer', /^is the gateway itself$/],
-    ['issuers: [{ issuer: "app:a", audience: b, jwksUrl: "https://a.example" }]', 'issuers[0].issuer', /^begins like the subjects/],
-    ['issuers: [{ issuer: "https://a.example", audience: b, subjectPrefix: shop }, { issuer: shop, audience: b, jwksUrl: "https://a.example" }]', 'issuers[1].subjectPrefix', /^is the name of another issuer$/],
-    ['issuers: [{ issuer: shop, audience: b, jwksUrl: "https://a.example" }, { issuer: "https://a.example", audience: b, subjectPrefix: shop }]', 'issuers[1].subjectPrefix', /^is the name of another issuer$/],
-    [`issuers: [{ ${issuer}, jwksUrl: "https://a.example", subjectPrefix: guest }]`, 'issuers[0].subjectPrefix', /^begins like the subjects/]
+    [
+      `issuers: [{ issuer: "https://a.example/${'x'.repeat(79)}", audience: b }]`,
+      'issuers[0].subjectPrefix',
+      /^is missing$/
+    ],
+    [
+      'issuers: [{ issuer: "https://a.example", audience: b }, { issuer: "https://a.example:8443", audience: b }]',
+      'issuers[1].subjectPrefix',
+      /^is missing$/
+    ],
+    [
+      'issuers: [{ issuer: "https://a.example:8443", audience: b }, { issuer: "https://a.example", audience: b }]',
+      'issuers[1].subjectPrefix',
+      /^is missing$/
+    ],
+    [
+      'issuers: [{ issuer: apixo-gateway, audience: b, jwksUrl: "https://a.example" }]',
+      'issuers[0].issuer',
+      /^is the gateway itself$/
+    ],
+    [
+      'issuers: [{ issuer: "app:a", audience: b, jwksUrl: "https://a.example" }]',
+      'issuers[0].issuer',
+      /^begins like the subjects/
+    ],
+    [
+      'issuers: [{ issuer: "https://a.example", audience: b, subjectPrefix: shop }, { issuer: shop, audience: b, jwksUrl: "https://a.example" }]',
+      'issuers[1].subjectPrefix',
+      /^is the name of another issuer$/
+    ],
+    [
+      'issuers: [{ issuer: shop, audience: b, jwksUrl: "https://a.example" }, { issuer: "https://a.example", audience: b, subjectPrefix: shop }]',
+      'issuers[1].subjectPrefix',
+      /^is the name of another issuer$/
+    ],
+    [
+      `issuers: [{ ${issuer}, jwksUrl: "https://a.example", subjectPrefix: guest }]`,
+      'issuers[0].subjectPrefix',
+      /^begins like the subjects/
+    ]
   ]
   for (const [yaml, setting, problem] of rows) {
     const problems = problemsOf(t, {
@@ -55,7 +111,9 @@ t.test('values that do not go together are refused', async t => {
 })
 
 t.test('credits of a plan have at most six decimals', t => {
-  t.match(problemsOf(t, { yaml: 'plans: { default: { credits: 0.0000001 } }' }), [{ setting: 'plans.default.credits', problem: 'is 1e-7' }])
+  t.match(problemsOf(t, { yaml: 'plans: { default: { credits: 0.0000001 } }' }), [
+    { setting: 'plans.default.credits', problem: 'is 1e-7' }
+  ])
   t.equal(load(t, { yaml: 'plans: { default: { credits: 1.123456 } }' }).file.plans['default']?.credits, 1.123456)
   t.end()
 })
@@ -76,13 +134,22 @@ issuers:
 `
   })
   t.equal(file.guests.enabled, true)
-  t.equal(load(t, { yaml: 'plans: { default: {} }\nguests: { plan: missing }' }).file.guests.enabled, false, 'guests that are off need no plan')
+  t.equal(
+    load(t, { yaml: 'plans: { default: {} }\nguests: { plan: missing }' }).file.guests.enabled,
+    false,
+    'guests that are off need no plan'
+  )
   t.end()
 })
 
 t.test('a rule is left out while a section that it reads has a problem of its own', t => {
-  const problems = problemsOf(t, { yaml: 'plans: { defautl: { model: [] } }\nguests: { enabled: true }\nlimits: { bodyBytesInFlight: 1 }\n' })
-  t.strictSame(problems.map(({ setting }) => setting), ['plans.defautl.model', 'limits.bodyBytesInFlight'])
+  const problems = problemsOf(t, {
+    yaml: 'plans: { defautl: { model: [] } }\nguests: { enabled: true }\nlimits: { bodyBytesInFlight: 1 }\n'
+  })
+  t.strictSame(
+    problems.map(({ setting }) => setting),
+    ['plans.defautl.model', 'limits.bodyBytesInFlight']
+  )
   t.end()
 })
 
@@ -96,14 +163,25 @@ t.test('inbound callbacks need a public https: origin of our own', async t => {
     ['https://gateway.internal', 'https://gateway.internal can not take callbacks', 'environment']
   ] as const
   for (const [url, problem, source] of rows) {
-    t.match(problemsOf(t, { yaml, env: { GATEWAY_PUBLIC_URL: url } }), [{ setting: 'GATEWAY_PUBLIC_URL', source, problem }])
+    t.match(problemsOf(t, { yaml, env: { GATEWAY_PUBLIC_URL: url } }), [
+      { setting: 'GATEWAY_PUBLIC_URL', source, problem }
+    ])
   }
   t.equal(problemsOf(t, { yaml, env: { GATEWAY_PUBLIC_URL: 'x' } }).length, 1, 'a bad origin is one problem, not two')
-  t.equal(load(t, { yaml, env: { GATEWAY_PUBLIC_URL: 'https://gateway.example' } }).publicUrl, 'https://gateway.example')
+  t.equal(
+    load(t, { yaml, env: { GATEWAY_PUBLIC_URL: 'https://gateway.example' } }).publicUrl,
+    'https://gateway.example'
+  )
 })
 
 t.test('a folder with settings, secrets or the store in it is not served', async t => {
-  const files = { '.env': '', 'run/key': 'ak-one', 'dist/index.html': '', '..dist/index.html': '', 'data/index.html': '' }
+  const files = {
+    '.env': '',
+    'run/key': 'ak-one',
+    'dist/index.html': '',
+    '..dist/index.html': '',
+    'data/index.html': ''
+  }
   const rows = [
     ['.', {}, 'config/gateway.yaml'],
     ['config', {}, 'config/gateway.yaml'],
@@ -114,20 +192,36 @@ t.test('a folder with settings, secrets or the store in it is not served', async
   for (const [folder, env, path] of rows) {
     const problem = `${join(t.testdirName, path)} lies in it and would be served`
     const problems = problemsOf(t, { files, env: { ...env, GATEWAY_STATIC_DIR: folder } })
-    t.match(problems.find(({ setting }) => setting === 'GATEWAY_STATIC_DIR'), { source: 'environment', problem }, folder)
+    t.match(
+      problems.find(({ setting }) => setting === 'GATEWAY_STATIC_DIR'),
+      { source: 'environment', problem },
+      folder
+    )
   }
   const yaml = 'plans: { default: {} }\nguests: { turnstileSecretFile: dist/turnstile }\n' +
     'issuers: [{ issuer: shop, audience: app, algorithms: [HS256], secretFile: run/shop }]'
   for (const [folder, path] of [['run', 'run/shop'], ['dist', 'dist/turnstile']] as const) {
     const named = { ...files, 'run/shop': sessionSecret + '-shop', 'dist/turnstile': '0x4AAAF00D' }
     const problem = `${join(t.testdirName, path)} lies in it and would be served`
-    t.match(problemsOf(t, { yaml, files: named, env: { GATEWAY_STATIC_DIR: folder } }), [{ setting: 'GATEWAY_STATIC_DIR', problem }], folder)
+    t.match(
+      problemsOf(t, { yaml, files: named, env: { GATEWAY_STATIC_DIR: folder } }),
+      [{ setting: 'GATEWAY_STATIC_DIR', problem }],
+      folder
+    )
   }
   const link = join(mkdtempSync(join(tmpdir(), 'gateway-web-')), 'web')
   t.teardown(() => rmSync(dirname(link), { recursive: true }))
   symlinkSync(join(t.testdirName, 'data'), link)
-  t.match(problemsOf(t, { files, env: { GATEWAY_STATIC_DIR: link } }), [{ setting: 'GATEWAY_STATIC_DIR', problem: /gateway\.db lies in it/ }], 'wherever a link leads')
-  for (const [folder, env] of [['dist', {}], ['..dist', {}], ['data', { GATEWAY_STORE: 'redis://cache' }]] as const) {
+  t.match(
+    problemsOf(t, { files, env: { GATEWAY_STATIC_DIR: link } }),
+    [{ setting: 'GATEWAY_STATIC_DIR', problem: /gateway\.db lies in it/ }],
+    'wherever a link leads'
+  )
+  for (const [folder, env] of [
+    ['dist', {}],
+    ['..dist', {}],
+    ['data', { GATEWAY_STORE: 'redis://cache' }]
+  ] as const) {
     t.equal(load(t, { files, env: { ...env, GATEWAY_STATIC_DIR: folder } }).staticDir, join(t.testdirName, folder))
   }
 })
@@ -145,7 +239,15 @@ t.test('nor is a folder with a link in it to one of them, as which it would be s
     ['gateway.db', { GATEWAY_STORE: `sqlite:${folder}/gateway.db` }],
     ['shop', {}, yaml]
   ] as const) {
-    const problems = problemsOf(t, { files, env: { ...env, GATEWAY_STATIC_DIR: folder }, ...(wanted === undefined ? {} : { yaml: wanted }) })
-    t.match(problems, [{ setting: 'GATEWAY_STATIC_DIR', problem: `${join(folder, name)} lies in it and would be served` }], name)
+    const problems = problemsOf(t, {
+      files,
+      env: { ...env, GATEWAY_STATIC_DIR: folder },
+      ...(wanted === undefined ? {} : { yaml: wanted })
+    })
+    t.match(
+      problems,
+      [{ setting: 'GATEWAY_STATIC_DIR', problem: `${join(folder, name)} lies in it and would be served` }],
+      name
+    )
   }
 })

@@ -42,8 +42,14 @@ t.test('what the complete example has in comments can be put in as it is', t => 
   const [before, rest] = read('config/gateway.example.yaml').split(/^issuers: \[\].*\n/m)
   const [commented] = /^(?:#.*\n)+/.exec(rest!)!
   const issuers = commented.replace(/^# /gm, '')
-  const { file } = load(t, { yaml: before! + issuers + rest!.slice(commented.length), files: { 'secrets/shop': 's'.repeat(3) + 'q7Zc0vT2mLx9RfWk4JbN8sHd1yUeGaPo' } })
-  t.match(file.issuers, [{ issuer: 'https://id.example/', algorithms: ['RS256'] }, { issuer: 'https://shop.example', secretFile: './secrets/shop' }])
+  const { file } = load(t, {
+    yaml: before! + issuers + rest!.slice(commented.length),
+    files: { 'secrets/shop': 's'.repeat(3) + 'q7Zc0vT2mLx9RfWk4JbN8sHd1yUeGaPo' }
+  })
+  t.match(file.issuers, [
+    { issuer: 'https://id.example/', algorithms: ['RS256'] },
+    { issuer: 'https://shop.example', secretFile: './secrets/shop' }
+  ])
   t.end()
 })
 
@@ -65,7 +71,10 @@ t.test('every key of the schema says what it does and what it takes', t => {
 
 t.test('.env.example has every variable with its default, and no secret in it', t => {
   const text = read('.env.example')
-  t.same(parseEnv(text), Object.fromEntries(environmentVariables.filter(({ secret }) => secret).map(({ name }) => [name, ''])))
+  t.same(
+    parseEnv(text),
+    Object.fromEntries(environmentVariables.filter(({ secret }) => secret).map(({ name }) => [name, '']))
+  )
   const all = parseEnv(text.replace(/^# (?=[A-Z_]+=)/gm, ''))
   t.same(all, Object.fromEntries(environmentVariables.map(({ name, default: value }) => [name, value ?? ''])))
   t.equal(text.match(/openssl rand -base64 48/g)?.length, 3)

@@ -7,7 +7,10 @@ const reveal = (secrets: ReadonlyArray<{ reveal (): string }>) => secrets.map(se
 
 t.test('several keys and secrets are taken by commas or lines, trimmed and once each', t => {
   const settings = load(t, {
-    env: { APIXO_API_KEY: ' ak-one,ak-two\n\r\n ak-one ', GATEWAY_SESSION_SECRET: `${sessionSecret}-newest,${sessionSecret}` }
+    env: {
+      APIXO_API_KEY: ' ak-one,ak-two\n\r\n ak-one ',
+      GATEWAY_SESSION_SECRET: `${sessionSecret}-newest,${sessionSecret}`
+    }
   })
   t.strictSame(reveal(settings.apiKeys), ['ak-one', 'ak-two'])
   t.strictSame(reveal(settings.sessionSecrets), [`${sessionSecret}-newest`, sessionSecret])
@@ -16,7 +19,12 @@ t.test('several keys and secrets are taken by commas or lines, trimmed and once 
 
 t.test('a secret is read from the file that its _FILE variable names', t => {
   const settings = load(t, {
-    env: { APIXO_API_KEY: '', APIXO_API_KEY_FILE: 'run/apixo', GATEWAY_ADMIN_TOKEN_FILE: 'run/admin', GATEWAY_ISSUER_TOKEN: 'is-9d2f7c61b0' },
+    env: {
+      APIXO_API_KEY: '',
+      APIXO_API_KEY_FILE: 'run/apixo',
+      GATEWAY_ADMIN_TOKEN_FILE: 'run/admin',
+      GATEWAY_ISSUER_TOKEN: 'is-9d2f7c61b0'
+    },
     files: { 'run/apixo': `\uFEFF${apiKey}\nak-two\n`, 'run/admin': 'ad-71c0e5a94f\n' }
   })
   t.strictSame(reveal(settings.apiKeys), [apiKey, 'ak-two'])
@@ -31,7 +39,12 @@ t.test('a secret is read from the file that its _FILE variable names', t => {
 
 t.test('a secret file is refused when it is missing, empty, or beside the variable itself', t => {
   t.match(problemsOf(t, { env: { APIXO_API_KEY_FILE: 'run/apixo' }, files: { 'run/apixo': 'ak-two' } }), [
-    { setting: 'APIXO_API_KEY', source: 'environment', problem: 'APIXO_API_KEY_FILE is set as well', expected: 'one of the two' }
+    {
+      setting: 'APIXO_API_KEY',
+      source: 'environment',
+      problem: 'APIXO_API_KEY_FILE is set as well',
+      expected: 'one of the two'
+    }
   ])
   t.match(problemsOf(t, { env: { APIXO_API_KEY: '', APIXO_API_KEY_FILE: 'ak-in-the-wrong-place' } }), [
     {
@@ -40,9 +53,10 @@ t.test('a secret file is refused when it is missing, empty, or beside the variab
       problem: `APIXO_API_KEY_FILE names no readable file (ENOENT; a relative path counts from ${t.testdirName})`
     }
   ])
-  t.match(problemsOf(t, { env: { APIXO_API_KEY: '', APIXO_API_KEY_FILE: 'run/apixo' }, files: { 'run/apixo': '\n' } }), [
-    { setting: 'APIXO_API_KEY', source: join(t.testdirName, 'run/apixo'), problem: 'holds no value' }
-  ])
+  t.match(
+    problemsOf(t, { env: { APIXO_API_KEY: '', APIXO_API_KEY_FILE: 'run/apixo' }, files: { 'run/apixo': '\n' } }),
+    [{ setting: 'APIXO_API_KEY', source: join(t.testdirName, 'run/apixo'), problem: 'holds no value' }]
+  )
   t.end()
 })
 
@@ -50,9 +64,27 @@ t.test('a weak, sample or default secret is refused', async t => {
   const strong = sessionSecret.slice(0, 20)
   const rows: Record<string, ReadonlyArray<readonly [value: string, problem: RegExp]>> = {
     APIXO_API_KEY: [
-      ...['your-api-key', 'YOUR_APIXO_API_KEY_HERE', 'changeme', 'change_me', 'sk-xxxx', 'xxxxxxxx', '<api key>', 'sk-...', 'sk-****',
-        'replace-me', 'placeholder-key', '123456', 'admin', 'password', 'secret', 'api-key', 'sk-123456789', 'undefined', 'example']
-        .map(value => [value, /^is a sample or a known default$/] as const),
+      ...[
+        'your-api-key',
+        'YOUR_APIXO_API_KEY_HERE',
+        'changeme',
+        'change_me',
+        'sk-xxxx',
+        'xxxxxxxx',
+        '<api key>',
+        'sk-...',
+        'sk-****',
+        'replace-me',
+        'placeholder-key',
+        '123456',
+        'admin',
+        'password',
+        'secret',
+        'api-key',
+        'sk-123456789',
+        'undefined',
+        'example'
+      ].map(value => [value, /^is a sample or a known default$/] as const),
       ['ключ-ak-1', /other than visible ASCII/],
       ['ak with spaces', /other than visible ASCII/],
       ['ak-good,changeme', /^value 2 of 2 is a sample/]
@@ -120,14 +152,32 @@ t.test('secrets that the config file names are read from their own files', t => 
   t.strictSame(reveal(settings.issuerSecrets.get('https://shop.example')!), [`${sessionSecret}-shop`])
   t.equal(settings.turnstileSecret?.reveal(), '0x4AAAF00D')
   t.equal(settings.issuerSecrets.size, 1)
-  t.strictSame([...settings.secretFiles], [
-    ['issuers[0].secretFile', join(t.testdirName, 'run/shop')], ['guests.turnstileSecretFile', join(t.testdirName, 'run/turnstile')]
-  ])
-  const several = load(t, { yaml, files: { 'run/shop': `${sessionSecret},shop\r\n\n ${sessionSecret}-old\n`, 'run/turnstile': '0x4AAAF00D' } })
-  t.strictSame(reveal(several.issuerSecrets.get('https://shop.example')!), [`${sessionSecret},shop`, `${sessionSecret}-old`], 'a line each')
-  t.match(problemsOf(t, { yaml, files: { 'run/shop': `# shared with the shop, rotated on 2026-11-01\n${sessionSecret}-shop`, 'run/turnstile': '0x4AAAF00D' } }), [
-    { setting: 'issuers[0].secretFile', problem: 'value 1 of 2 looks like a comment' }
-  ])
+  t.strictSame(
+    [...settings.secretFiles],
+    [
+      ['issuers[0].secretFile', join(t.testdirName, 'run/shop')],
+      ['guests.turnstileSecretFile', join(t.testdirName, 'run/turnstile')]
+    ]
+  )
+  const several = load(t, {
+    yaml,
+    files: { 'run/shop': `${sessionSecret},shop\r\n\n ${sessionSecret}-old\n`, 'run/turnstile': '0x4AAAF00D' }
+  })
+  t.strictSame(
+    reveal(several.issuerSecrets.get('https://shop.example')!),
+    [`${sessionSecret},shop`, `${sessionSecret}-old`],
+    'a line each'
+  )
+  t.match(
+    problemsOf(t, {
+      yaml,
+      files: {
+        'run/shop': `# shared with the shop, rotated on 2026-11-01\n${sessionSecret}-shop`,
+        'run/turnstile': '0x4AAAF00D'
+      }
+    }),
+    [{ setting: 'issuers[0].secretFile', problem: 'value 1 of 2 looks like a comment' }]
+  )
   t.match(problemsOf(t, { yaml, files: { 'run/shop': 'short-9d2f' } }), [
     {
       setting: 'issuers[0].secretFile',

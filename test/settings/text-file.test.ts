@@ -31,9 +31,10 @@ t.test('a file without an end is refused at once, wherever it is named', t => {
   t.match(problemsOf(t, { env: { GATEWAY_CONFIG: '/dev/zero' } }), [
     { setting: 'GATEWAY_CONFIG', problem: 'can not be read (has more than 4194304 bytes)' }
   ])
-  t.match(problemsOf(t, { yaml: 'plans: { default: {} }\nguests: { proof: turnstile, turnstileSecretFile: /dev/zero }' }), [
-    { setting: 'guests.turnstileSecretFile', problem: 'names no readable file (has more than 65536 bytes)' }
-  ])
+  t.match(
+    problemsOf(t, { yaml: 'plans: { default: {} }\nguests: { proof: turnstile, turnstileSecretFile: /dev/zero }' }),
+    [{ setting: 'guests.turnstileSecretFile', problem: 'names no readable file (has more than 65536 bytes)' }]
+  )
   t.end()
 })
 
@@ -42,7 +43,11 @@ t.test('a pipe is waited for, but not for ever', async t => {
   t.throws(() => readText(path, 10, 20), new InvalidSetting('does not come to an end'), 'nobody writes to it')
   const end = openSync(path, 'r+')
   writeSync(end, 'half of')
-  t.throws(() => readText(path, 10, 20), new InvalidSetting('does not come to an end'), 'whoever writes to it does not end')
+  t.throws(
+    () => readText(path, 10, 20),
+    new InvalidSetting('does not come to an end'),
+    'whoever writes to it does not end'
+  )
   closeSync(end)
   const writer = spawn('sh', ['-c', `sleep 0.1; printf "${apiKey}" > "${path}"`])
   t.equal(readText(path), apiKey)
@@ -54,7 +59,10 @@ t.test('a pipe has said all: nobody follows what becomes of it', async t => {
   t.notOk(isLasting('/dev/zero'))
   t.ok(isLasting(import.meta.filename))
   t.ok(isLasting('/nowhere/at/all'), 'it may come back')
-  const { secretFiles, apiKeys } = load(t, { env: { APIXO_API_KEY: '', APIXO_API_KEY_FILE: 'run/key' }, files: { 'run/key': apiKey } })
+  const { secretFiles, apiKeys } = load(t, {
+    env: { APIXO_API_KEY: '', APIXO_API_KEY_FILE: 'run/key' },
+    files: { 'run/key': apiKey }
+  })
   t.same([apiKeys.length, secretFiles.size], [1, 1])
 })
 
@@ -62,6 +70,10 @@ t.test('a secret may come on standard input', async t => {
   const cwd = t.testdir({ 'gateway.yaml': 'plans: { default: {} }', 'models.json': '{"models":[]}' })
   const { APIXO_API_KEY, ...env } = gatewayEnvironment('http://127.0.0.1:1')
   const command = `printf "%s\\n" "$KEY" | APIXO_API_KEY_FILE=/dev/stdin '${process.execPath}' '${join(root, 'src/cli.ts')}' check`
-  const stdout = execFileSync('sh', ['-c', command], { cwd, env: { PATH: process.env.PATH, KEY: APIXO_API_KEY, ...env }, encoding: 'utf8' })
+  const stdout = execFileSync('sh', ['-c', command], {
+    cwd,
+    env: { PATH: process.env.PATH, KEY: APIXO_API_KEY, ...env },
+    encoding: 'utf8'
+  })
   t.match(stdout, /^APIXO_API_KEY +sha256:[0-9a-f]{8} +\(from \/dev\/stdin\)$/m)
 })

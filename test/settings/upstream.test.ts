@@ -13,7 +13,10 @@ t.test('a base URL is taken with or without its version, its slashes and a path 
   ] as const
   for (const [given, url] of rows) t.equal(load(t, { env: { APIXO_BASE_URL: given } }).tasksBaseUrl, url, given)
   for (const suffix of ['', '/', '/v1', '/v1beta', '/v1beta/']) {
-    t.equal(load(t, { env: { APIXO_LLM_BASE_URL: `https://llm.example/x${suffix}` } }).llmBaseUrl, 'https://llm.example/x')
+    t.equal(
+      load(t, { env: { APIXO_LLM_BASE_URL: `https://llm.example/x${suffix}` } }).llmBaseUrl,
+      'https://llm.example/x'
+    )
   }
 })
 
@@ -35,10 +38,22 @@ t.test('a base URL with more than a place in it is refused', async t => {
 
 const unsafe = [
   'http://api.apixo.ai',
-  'https://10.0.0.1', 'https://172.16.3.4', 'https://192.168.1.1', 'https://100.64.0.1',
-  'https://169.254.169.254', 'https://0.0.0.0', 'https://255.255.255.255', 'https://224.0.0.1', 'https://192.0.2.1',
-  'https://0xa.1', 'https://167772161',
-  'https://[::]', 'https://[fe80::1]', 'https://[fd00:ec2::254]', 'https://[::ffff:10.0.0.1]', 'https://[64:ff9b::a00:1]',
+  'https://10.0.0.1',
+  'https://172.16.3.4',
+  'https://192.168.1.1',
+  'https://100.64.0.1',
+  'https://169.254.169.254',
+  'https://0.0.0.0',
+  'https://255.255.255.255',
+  'https://224.0.0.1',
+  'https://192.0.2.1',
+  'https://0xa.1',
+  'https://167772161',
+  'https://[::]',
+  'https://[fe80::1]',
+  'https://[fd00:ec2::254]',
+  'https://[::ffff:10.0.0.1]',
+  'https://[64:ff9b::a00:1]',
   'https://[2002:a00:1::]',
   'https://metadata.google.internal', 'https://metadata.google.internal.', 'https://printer.local', 'https://sandbox',
   'http://10.0.0.1'
@@ -68,8 +83,16 @@ t.test('GATEWAY_INSECURE_UPSTREAM=true allows it, and every start warns', async 
 
 t.test('loopback and public addresses need nothing', async t => {
   const hosts = [
-    'http://127.0.0.1:9000', 'http://127.9.9.9', 'http://[::1]:9000', 'http://[::ffff:127.0.0.1]', 'http://localhost:9000',
-    'http://LOCALHOST.', 'http://apixo.localhost', 'https://127.0.0.1', 'https://8.8.8.8', 'https://[2606:4700::1111]'
+    'http://127.0.0.1:9000',
+    'http://127.9.9.9',
+    'http://[::1]:9000',
+    'http://[::ffff:127.0.0.1]',
+    'http://localhost:9000',
+    'http://LOCALHOST.',
+    'http://apixo.localhost',
+    'https://127.0.0.1',
+    'https://8.8.8.8',
+    'https://[2606:4700::1111]'
   ]
   for (const url of hosts) t.strictSame(load(t, { env: { APIXO_BASE_URL: url } }).warnings, [], url)
 })

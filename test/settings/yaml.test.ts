@@ -51,12 +51,21 @@ t.test('a key that stands there twice is named with both lines, and where they g
   const shipped = readFileSync(join(root, 'config/gateway.yaml'), 'utf8')
   const line = (text: string, start: string) => text.split('\n').findIndex(line => line.startsWith(start)) + 1
   const rows = [
-    [`${shipped}plans:\n  pro: {}\n`, `"plans" stands there twice, in line ${line(shipped, 'plans:')} and in line ${shipped.split('\n').length}`],
+    [
+      `${shipped}plans:\n  pro: {}\n`,
+      `"plans" stands there twice, in line ${line(shipped, 'plans:')} and in line ${shipped.split('\n').length}`
+    ],
     ['plans: { default: {}, default: {} }\n', '"default" stands there twice, in line 1'],
     ['plans:\n  a: &x { credits: 1 }\n  "a": *x\n', '"a" stands there twice, in line 2 and in line 3'],
     ['prices:\n  1: 2\n  1: 3\n', '"1" stands there twice, in line 2 and in line 3'],
-    ['issuers:\n  - { issuer: a, audience: b }\n  - audience: b\n    issuer: a\n    audience: c\n', '"audience" stands there twice, in line 3 and in line 5'],
-    [`${'x'.repeat(100)}: 1\n${'x'.repeat(100)}: 1\n`, `"${'x'.repeat(78)}… stands there twice, in line 1 and in line 2`]
+    [
+      'issuers:\n  - { issuer: a, audience: b }\n  - audience: b\n    issuer: a\n    audience: c\n',
+      '"audience" stands there twice, in line 3 and in line 5'
+    ],
+    [
+      `${'x'.repeat(100)}: 1\n${'x'.repeat(100)}: 1\n`,
+      `"${'x'.repeat(78)}… stands there twice, in line 1 and in line 2`
+    ]
   ] as const
   for (const [yaml, problem] of rows) {
     const expected = 'each key once: merge the second into the first'
@@ -67,10 +76,14 @@ t.test('a key that stands there twice is named with both lines, and where they g
 })
 
 t.test('every second key of a file is told of, and one that is thrice there twice', t => {
-  t.strictSame(problemsOf(t, { yaml: 'plans: {}\nplans: {}\nlimits: {}\nplans: {}\nlimits: {}\n' }).map(({ problem }) => problem), [
-    '"plans" stands there twice, in line 1 and in line 2', '"plans" stands there twice, in line 1 and in line 4',
-    '"limits" stands there twice, in line 3 and in line 5'
-  ])
+  t.strictSame(
+    problemsOf(t, { yaml: 'plans: {}\nplans: {}\nlimits: {}\nplans: {}\nlimits: {}\n' }).map(({ problem }) => problem),
+    [
+      '"plans" stands there twice, in line 1 and in line 2',
+      '"plans" stands there twice, in line 1 and in line 4',
+      '"limits" stands there twice, in line 3 and in line 5'
+    ]
+  )
   t.end()
 })
 

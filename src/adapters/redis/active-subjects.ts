@@ -10,7 +10,8 @@ export interface ActivePlace { readonly shard: number, readonly subject: string 
  * The subjects that may have something unfinished, or unknown and still charged: nobody else can find them, for each
  * stands in a slot of its own. A subject is noted before its first reservation, so no crash leaves one out.
  *
- * A shard has three lists, in one slot: the names, in the order of the alphabet; the same by their last use; and by when
+ * A shard has three lists, in one slot: the names, in the order of the alphabet; the same by their last use; and by
+ * when
  * something may overstay, of those with something that can. The last is never too late: who is noted is due by the
  * shortest lease, and so is who was noted lately, for a replica that has noted it makes reservations without a word.
  */
@@ -58,7 +59,9 @@ export function activeSubjects (commands: Commands, keys: KeyNames, { terms, now
       const start = subject === null ? '-' : `[${encoded(subject)}`
       const found = await ask(client => client.zrangebylex(keys.busy(shard), start, '+', 'LIMIT', 0, perStep + 1))
       const subjects = found.map(decoded)
-      if (subjects.length > perStep) return { subjects: subjects.slice(0, perStep), next: { shard, subject: subjects[perStep]! } }
+      if (subjects.length > perStep) {
+        return { subjects: subjects.slice(0, perStep), next: { shard, subject: subjects[perStep]! } }
+      }
       return { subjects, next: shard + 1 < shards ? { shard: shard + 1, subject: null } : null }
     },
     whatIsDue: dueVisits(commands, keys, { terms, now }),

@@ -10,12 +10,16 @@ import { subjectLua, type SubjectScript } from './scripts/subject.ts'
 
 /**
  * Answers that mean that the server can't serve, not that it was asked for nonsense: of a replica, a full or a loading
- * server, a cluster that is being repaired, a changed password, a full disk, … An older server wraps what happens within
+ * server, a cluster that is being repaired, a changed password, a full disk, … An older server wraps what happens
+ * within
  * a script: `ERR Error running script (call to f_…): @user_script:12: -OOM command not allowed …`
  */
-const outage = /^(?:ERR Error running script.*?-)?(?:READONLY|OOM|LOADING|CLUSTERDOWN|MASTERDOWN|MOVED|ASK|TRYAGAIN|NOAUTH|WRONGPASS|NOPERM|MISCONF|NOREPLICAS|BUSY|NOSCRIPT|ERR max number of clients)\b/
+const outage =
+  /^(?:ERR Error running script.*?-)?(?:READONLY|OOM|LOADING|CLUSTERDOWN|MASTERDOWN|MOVED|ASK|TRYAGAIN|NOAUTH|WRONGPASS|NOPERM|MISCONF|NOREPLICAS|BUSY|NOSCRIPT|ERR max number of clients)\b/
 
-/** Makes errors of what the client threw. Only its sentence is kept: the client hangs commands on it, with all they say. */
+/**
+ * Makes errors of what the client threw. Only its sentence is kept: the client hangs commands on it, with all they say.
+ */
 export interface Failures {
   /** What went wrong, for a log. */
   reason (error: unknown): Error
@@ -49,7 +53,9 @@ export interface ConnectionSettings {
   readonly url: Secret
   /** For `rediss:`, beside Node's own defaults: a private authority for one. */
   readonly tls?: ConnectionOptions
-  /** Told why a connection was lost or can not be made: at once, and again every minute while the reason stays the same. */
+  /**
+   * Told why a connection was lost or can not be made: at once, and again every minute while the reason stays the same.
+   */
   readonly onLost: (reason: Error) => void
 }
 
@@ -58,7 +64,10 @@ export interface Connection {
   /** Its number; 0 in a cluster. */
   readonly database: number
   readonly failure: Failures['failure']
-  /** One for a single node, any one in a cluster, that is not connected yet. When it has lost its connection it has ended. */
+  /**
+   * One for a single node, any one in a cluster, that is not connected yet. When it has lost its connection it has
+   * ended.
+   */
   another (): Redis
   /** Tells why a connection was lost, or is of no use. */
   lose (reason: Error): void
@@ -73,17 +82,24 @@ const commandMs = 1000
 const silenceMs = 5000
 const connectMs = 3000
 const keepAliveMs = 10_000
-/** How often a cluster is asked who serves what, ms; a wrong answer is found out sooner, by the first misdirected command. */
+/**
+ * How often a cluster is asked who serves what, ms; a wrong answer is found out sooner, by the first misdirected
+ * command.
+ */
 const topologyMs = 5000
 /** Longest pause between two tries to connect, ms. */
 const maxBackoffMs = 1000
-/** After a failover an old name may lead to the new master, but not over the old connection. Not more often than this, ms. */
+/**
+ * After a failover an old name may lead to the new master, but not over the old connection. Not more often than this,
+ * ms.
+ */
 const freshConnectionMs = 5000
 const repeatMs = 60_000
 
 /**
  * Connects, and finds out whether the server is a node of a cluster: then it is the seed of a client that knows all of
- * them. Throws, in a sentence without the password, when the server can not be reached or could forget what it was told.
+ * them. Throws, in a sentence without the password, when the server can not be reached or could forget what it was
+ * told.
  * A connection that is lost later is made again for ever.
  *
  * Nothing waits for a connection (a command fails at once instead), and nothing is sent twice by the client: what it
@@ -98,8 +114,9 @@ export async function connection ({ url, tls, onLost }: ConnectionSettings): Pro
     if (trial.isOver) tell(reason(error))
     else trial.problem = reason(error)
   }
-  const unusable = (cause: Error): Error => new Error(`the store ${shown(target)} can not be used: ${cause.message}`, { cause })
-  const again = (times: number): number | null => trial.isOver ? backoffMs(times) : null
+  const unusable = (cause: Error): Error =>
+    new Error(`the store ${shown(target)} can not be used: ${cause.message}`, { cause })
+  const again = (times: number): number | null => (trial.isOver ? backoffMs(times) : null)
   const single = new Redis({ ...steady(target), enableOfflineQueue: false, retryStrategy: again })
   let client: Redis | Cluster = single.on('error', lose)
 
@@ -124,7 +141,11 @@ export async function connection ({ url, tls, onLost }: ConnectionSettings): Pro
     client,
     database: target.db,
     failure,
-    another: () => new Redis({ ...steady(target), ...placeIn(client), enableOfflineQueue: false, retryStrategy: () => null }).on('error', lose),
+    another: () =>
+      new Redis({ ...steady(target), ...placeIn(client), enableOfflineQueue: false, retryStrategy: () => null }).on(
+        'error',
+        lose
+      ),
     lose,
     unusable: error => unusable(reason((error as Error).cause ?? error)),
     close: () => end(client)
@@ -133,7 +154,8 @@ export async function connection ({ url, tls, onLost }: ConnectionSettings): Pro
 
 /** Where some node of a cluster is. It may be dead: whoever tries again gets another. */
 function placeIn (client: Redis | Cluster): Pick<RedisOptions, 'host' | 'port'> {
-  const places = client instanceof Cluster ? client.nodes().map(({ options: { host, port } }) => ({ host: host!, port: port! })) : []
+  const places =
+    client instanceof Cluster ? client.nodes().map(({ options: { host, port } }) => ({ host: host!, port: port! })) : []
   return places[Math.floor(Math.random() * places.length)] ?? {}
 }
 
@@ -153,7 +175,11 @@ async function end (client: Redis | Cluster): Promise<void> {
   client.disconnect()
 }
 
-type Target = Pick<RedisOptions, 'username' | 'password' | 'tls'> & { readonly host: string, readonly port: number, readonly db: number }
+type Target = Pick<RedisOptions, 'username' | 'password' | 'tls'> & {
+  readonly host: string
+  readonly port: number
+  readonly db: number
+}
 
 function targetOf (text: string, tls: ConnectionOptions = {}): Target {
   const { protocol, hostname, port, username, password, pathname } = new URL(text)
@@ -299,7 +325,9 @@ export interface MemoryMarkOptions extends Pick<Connection, 'client' | 'failure'
 
 /** Knows a Redis that has come back empty, or is another one. */
 export interface MemoryMark {
-  /** Throws `GW_STORE_DOWN` while the server is not known to be the one it was. Sees to it that it is asked each second. */
+  /**
+   * Throws `GW_STORE_DOWN` while the server is not known to be the one it was. Sees to it that it is asked each second.
+   */
   hold (): void
   /** Asks the server, once however many ask at a time. Throws `GW_STORE_DOWN`, also when it can not say. */
   check (): Promise<void>
@@ -313,7 +341,8 @@ const problems = {
 }
 
 /**
- * A Redis without its memory knows no owner, no charge and no revocation: a session that was revoked would be good again,
+ * A Redis without its memory knows no owner, no charge and no revocation: a session that was revoked would be good
+ * again,
  * and whatever was spent could be spent once more. So nothing is served from it, until the data are back or an operator
  * has restarted the gateway, and an alarm says which.
  *

@@ -20,7 +20,10 @@ const newline = 10
 /** A line of JSON, which has no line break in it, and then the envelope as it is. */
 export function textOf ({ from, hasLost, event, asks }: Message): Buffer {
   const { body, ...about } = event ?? { body: Buffer.alloc(0) }
-  return Buffer.concat([Buffer.from(`${JSON.stringify({ from, hasLost, ...(asks === true && { asks }), ...about })}\n`), body])
+  return Buffer.concat([
+    Buffer.from(`${JSON.stringify({ from, hasLost, ...(asks === true && { asks }), ...about })}\n`),
+    body
+  ])
 }
 
 /** `null`: no replica of ours has sent this. Names that it does not know are a later version's. */
@@ -31,7 +34,14 @@ export function messageIn (bytes: Buffer): Message | null {
   const { from, hasLost, subject, taskId, model, state, isFinal, at } = head
   if (taskId === undefined) return { from, hasLost, event: null, ...(head.asks === true && { asks: true }) }
   const isText = (value: unknown): value is string => typeof value === 'string'
-  if (!isText(subject) || !isText(taskId) || !isText(model) || !isText(state) || typeof isFinal !== 'boolean' || typeof at !== 'number') return null
+  if (
+    !isText(subject) ||
+    !isText(taskId) ||
+    !isText(model) ||
+    !isText(state) ||
+    typeof isFinal !== 'boolean' ||
+    typeof at !== 'number'
+  ) { return null }
   return { from, hasLost, event: { subject, taskId, model, state, isFinal, at, body: bytes.subarray(end + 1) } }
 }
 
@@ -63,7 +73,9 @@ export interface Subscription {
  *
  * The client's own way to come back does not say when it has, and in a cluster not that it has failed to.
  */
-export async function subscription ({ connection, channel, hear, resumed }: SubscriptionOptions): Promise<Subscription> {
+export async function subscription (
+  { connection, channel, hear, resumed }: SubscriptionOptions
+): Promise<Subscription> {
   let current: Redis
   let isClosed = false
   let timer: NodeJS.Timeout | undefined
@@ -114,14 +126,22 @@ export interface RedisEvents extends TaskEvents {
 }
 
 /**
- * The events of all replicas, on one channel, each with its whole envelope: that of a task that runs stands in no ledger.
+ * The events of all replicas, on one channel, each with its whole envelope: that of a task that runs stands in no
+ * ledger.
  * What is published here is heard here at once, and elsewhere by way of Redis, in order.
  *
- * Redis promises nothing about messages. So each replica listens for its own heartbeat: when that was sent and is not heard,
- * the line is dead, even if the connection looks alive. And a heartbeat tells the others when something before it could not
+ * Redis promises nothing about messages. So each replica listens for its own heartbeat: when that was sent and is not
+ * heard,
+ * the line is dead, even if the connection looks alive. And a heartbeat tells the others when something before it could
+ * not
  * be sent. Throws when nobody can listen or speak.
  */
-export async function redisEvents ({ connection, commands, channel, beatMs = 5000 }: RedisEventsOptions): Promise<RedisEvents> {
+export async function redisEvents ({
+  connection,
+  commands,
+  channel,
+  beatMs = 5000
+}: RedisEventsOptions): Promise<RedisEvents> {
   const from = randomUUID()
   const { join, tell, miss } = audience()
   const listeners: Array<() => void> = []
@@ -143,7 +163,11 @@ export async function redisEvents ({ connection, commands, channel, beatMs = 500
     miss()
   }
   const line = await subscription({ connection, channel, hear, resumed })
-  const timer = setInterval(() => { heart.beat(line.renew).catch(() => { /* whoever opened the store is told */ }) }, beatMs).unref()
+  const timer = setInterval(() => {
+    heart.beat(line.renew).catch(() => {
+      /* whoever opened the store is told */
+    })
+  }, beatMs).unref()
   const close = (): void => {
     clearInterval(timer)
     line.close()
@@ -213,7 +237,8 @@ export interface RedisTurnsOptions {
 }
 
 /**
- * How long the last answer outlives its interval, ms: the next one is being asked for then. It also bounds for how long a
+ * How long the last answer outlives its interval, ms: the next one is being asked for then. It also bounds for how long
+ * a
  * replica whose clock is ahead can keep the others from asking.
  */
 const slackMs = 60_000
@@ -241,7 +266,11 @@ export function redisTurns ({ on }: Commands, keys: KeyNames, { now, leaseMs }: 
         return { mine: true }
       }
       const [nextInMs, status, contentType, body] = reply as readonly [number, ...Array<Buffer | null>]
-      return { mine: false, last: status ? { status: Number(status), contentType: String(contentType), body: body! } : null, nextInMs }
+      return {
+        mine: false,
+        last: status ? { status: Number(status), contentType: String(contentType), body: body! } : null,
+        nextInMs
+      }
     },
     async release (taskId, last, intervalMs) {
       const asker = askers.get(taskId) ?? ''

@@ -1,7 +1,9 @@
 import type { AuditPart } from '../../domain/audit.ts'
 import type { LedgerTerms } from '../../domain/ledger.ts'
 
-/** Where things stand in Redis. What stands in braces decides the hash slot: keys with the same braces stand together. */
+/**
+ * Where things stand in Redis. What stands in braces decides the hash slot: keys with the same braces stand together.
+ */
 export interface KeyNames {
   /** The one that all other keys of a subject are derived from, in the scripts. */
   account (subject: string): string
@@ -30,7 +32,9 @@ export interface KeyNames {
   alive (start: string): string
   /** Says that a replica holds an upstream key. */
   heldKey (keyId: string): string
-  /** The id that the store was given when it was first used: one without it, or with another, has lost what it was told. */
+  /**
+   * The id that the store was given when it was first used: one without it, or with another, has lost what it was told.
+   */
   readonly mark: string
   /** Of the audit trail, what callers do; its other parts stand in the same slot. */
   readonly audit: string
@@ -75,7 +79,8 @@ export function usageKey (key: string): { readonly subject: string, readonly day
 }
 
 /**
- * Any text as part of a key: without braces, which would move it to another slot, without what separates, and so that no
+ * Any text as part of a key: without braces, which would move it to another slot, without what separates, and so that
+ * no
  * two texts become one, not even those that are no proper Unicode.
  */
 export function encoded (text: string): string {
@@ -103,7 +108,9 @@ const dayMs = 86_400_000
 /** Longer than the longest period, a month, ms. */
 const periodMs = 40 * dayMs
 
-/** Keys outlive what stands in them by this, ms, as the clocks of servers differ: what counts are the instants in them. */
+/**
+ * Keys outlive what stands in them by this, ms, as the clocks of servers differ: what counts are the instants in them.
+ */
 export const slackMs = 3_600_000
 
 /** A replica that has said nothing for so long is dead, ms. */
@@ -114,7 +121,10 @@ export function keptFor (lastsMs: number): number {
   return Math.max(0, lastsMs) + slackMs
 }
 
-/** For how long what is only looked up by its name is kept at the most, ms: an unknown task may still end while it is remembered. */
+/**
+ * For how long what is only looked up by its name is kept at the most, ms: an unknown task may still end while it is
+ * remembered.
+ */
 export function keepMs ({ retentionMs, giveUpMs }: LedgerTerms): number {
   return 2 * retentionMs + giveUpMs + periodMs
 }

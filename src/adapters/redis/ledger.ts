@@ -12,7 +12,8 @@ import type { RedisCallbackSecrets, RedisDeliveries } from './records.ts'
 import type { Pulse, RedisRepeats } from './repeats.ts'
 
 /**
- * Idempotency keys in Redis. They are written by the scripts of the ledger; what is no answer is read off the reservation.
+ * Idempotency keys in Redis. They are written by the scripts of the ledger; what is no answer is read off the
+ * reservation.
  * `countsSince`: keys that were made later than this count, Unix ms.
  */
 export function redisIdempotency ({ ofSubject }: Commands, countsSince: () => number): IdempotencyStore {
@@ -94,14 +95,33 @@ export function redisLedger (options: LedgerOptions): TaskLedger {
 interface ReservedAt { readonly at: number, readonly since: number, readonly terms: LedgerTerms }
 
 function reserveArguments (demand: ReserveRequest, repeat: readonly string[], { at, since, terms }: ReservedAt) {
-  const { periodStart, microcredits, creditLimit, taskLimit, operation, model, keyId, refundable, idempotency, session, deliverTo = '' } = demand
+  const {
+    periodStart,
+    microcredits,
+    creditLimit,
+    taskLimit,
+    operation,
+    model,
+    keyId,
+    refundable,
+    idempotency,
+    session,
+    deliverTo = ''
+  } = demand
   return [
     periodStart, microcredits, creditLimit ?? '', taskLimit, at + terms.reservedMs,
     operation, model, keyId, refundable ? 1 : 0, new Date(at).toISOString().slice(0, 10), deliverTo,
     ...(idempotency === undefined ? ['', ''] : [encoded(idempotency.key), idempotency.fingerprint]),
     since,
     ...repeat,
-    ...(session === undefined ? [] : [encoded(session.id), session.uses ?? '', session.creditLimit ?? '', keptFor(session.expiresAt + forgetSlackMs - at)])
+    ...(session === undefined
+      ? []
+      : [
+          encoded(session.id),
+          session.uses ?? '',
+          session.creditLimit ?? '',
+          keptFor(session.expiresAt + forgetSlackMs - at)
+        ])
   ]
 }
 
@@ -112,13 +132,27 @@ function reservedFrom ({ subject }: ReserveRequest, [result, ...rest]: readonly 
   return { granted: false, lacks: word as 'credits' | 'slot' | 'uses' }
 }
 
-function steps ({ commands: { ofSubject }, busy, owners, callbacks, repeats, terms, now }: LedgerOptions): TaskLedger['advance'] {
-  const send = async (id: ReservationId, { keyId, callbackHash }: Transition & { readonly to: 'sent' }): Promise<boolean> => {
+function steps ({
+  commands: { ofSubject },
+  busy,
+  owners,
+  callbacks,
+  repeats,
+  terms,
+  now
+}: LedgerOptions): TaskLedger['advance'] {
+  const send = async (
+    id: ReservationId,
+    { keyId, callbackHash }: Transition & { readonly to: 'sent' }
+  ): Promise<boolean> => {
     const { subject, number } = placeOf(id)!
     if (callbackHash !== undefined) await callbacks.set(callbackHash, id)
     return await ofSubject(subject, 'send', number, keyId, now() + terms.sentMs, callbackHash ?? '') === 1
   }
-  const claim = async (id: ReservationId, { taskId, answer }: Transition & { readonly to: 'claimed' }): Promise<boolean> => {
+  const claim = async (
+    id: ReservationId,
+    { taskId, answer }: Transition & { readonly to: 'claimed' }
+  ): Promise<boolean> => {
     const { subject, number } = placeOf(id)!
     // One that was unknown may have left the list; it is unfinished again now.
     await busy.touch(subject)
@@ -170,7 +204,9 @@ async function sweep ({ commands: { ofSubject }, busy, now }: LedgerOptions) {
 export function redisAccounts ({ ofSubject }: Commands): CreditAccounts {
   return {
     async balanceOf (subject, periodStart) {
-      const [used, granted, unfinished] = (await ofSubject(subject, 'balance', periodStart) as Array<Buffer | number>).map(Number)
+      const [used, granted, unfinished] = (
+        (await ofSubject(subject, 'balance', periodStart)) as Array<Buffer | number>
+      ).map(Number)
       return { used: used!, granted: granted!, unfinished: unfinished! }
     },
     async spentIn (subject, budgetId) {
@@ -209,7 +245,9 @@ const fields = ['stage', 'operation', 'model', 'key', 'cost', 'created', 'task',
 interface TasksOptions { readonly terms: LedgerTerms, readonly now: () => number }
 
 /** A task that has ended does not change any more, and is what most polls ask for: it is remembered. */
-export function redisTasks ({ ask }: Commands, owners: TaskOwners, keys: KeyNames, { terms, now }: TasksOptions): Tasks {
+export function redisTasks (
+  { ask }: Commands, owners: TaskOwners, keys: KeyNames, { terms, now }: TasksOptions
+): Tasks {
   const ended = new LRUCache<string, Ended>({
     maxSize: endedBytes,
     sizeCalculation: ({ task }) => task.finalAnswer!.length + bytesAround
@@ -229,12 +267,15 @@ export function redisTasks ({ ask }: Commands, owners: TaskOwners, keys: KeyName
       const found = id === null ? null : await at(placeOf(id)!)
       if (found === null) return null
       if (found.task === null) {
-        // Who owns the id and has not claimed it yet is its owner all the same: it has the answer with the id in its hands.
+        // Who owns the id and has not claimed it yet is its owner all the same: it has the answer with the id in its
+        // hands.
         return found.stage === 'reserved' ? null : taskFrom(taskId, found)
       }
       if (found.task.taskId !== taskId) return null
       owners.confirm(taskId, id!)
-      if (found.endedAt !== null && found.stage === 'settled') ended.set(taskId, { task: found.task, endedAt: found.endedAt })
+      if (found.endedAt !== null && found.stage === 'settled') {
+        ended.set(taskId, { task: found.task, endedAt: found.endedAt })
+      }
       return found.task
     }
   }
@@ -261,7 +302,10 @@ function foundFrom (subject: string, values: ReadonlyArray<Buffer | null>): Foun
   }
 }
 
-function taskFrom (taskId: string, { subject, operation, model, keyId, stage, microcredits, createdAt, finalAnswer }: Omit<Task, 'taskId'>): Task {
+function taskFrom (
+  taskId: string,
+  { subject, operation, model, keyId, stage, microcredits, createdAt, finalAnswer }: Omit<Task, 'taskId'>
+): Task {
   return { taskId, subject, operation, model, keyId, stage, microcredits, createdAt, finalAnswer }
 }
 
@@ -270,8 +314,13 @@ const stepsPerPage = 16
 
 /** In the order of the busy subjects; a cursor names the last task, and the subject with it. */
 export function redisUnfinishedTasks ({ ofSubject }: Commands, busy: ActiveSubjects): UnfinishedTasks {
-  const claimedOf = async (subject: string, after: string, before: number, limit: number): Promise<readonly Claimed[]> => {
-    const rows = await ofSubject(subject, 'unfinished', after, before, limit) as Buffer[][]
+  const claimedOf = async (
+    subject: string,
+    after: string,
+    before: number,
+    limit: number
+  ): Promise<readonly Claimed[]> => {
+    const rows = (await ofSubject(subject, 'unfinished', after, before, limit)) as Buffer[][]
     return rows.map(row => claimedFrom(subject, row.map(String)))
   }
 
@@ -313,7 +362,10 @@ function placeFrom (cursor: string | null): PageStart {
   return { shard: Number(shard), after: after!, subject: subject === '' ? null : decoded(subject!.slice(1)) }
 }
 
-function claimedFrom (subject: string, [number, stage, created, operation, model, keyId, cost, taskId]: readonly string[]): Claimed {
+function claimedFrom (
+  subject: string,
+  [number, stage, created, operation, model, keyId, cost, taskId]: readonly string[]
+): Claimed {
   return {
     number: number!,
     task: {
@@ -348,8 +400,12 @@ const confirmedOwners = 20_000
 
 export function taskOwners ({ on, ask, ofSubject }: Commands, keys: KeyNames, terms: LedgerTerms): TaskOwners {
   const confirmed = new LRUCache<string, ReservationId>({ max: confirmedOwners })
-  const own = async (taskId: string, id: ReservationId, instead: ReservationId | '' = ''): Promise<ReservationId | null> => {
-    const other = await on(keys.owner(taskId), 'own', id, keepMs(terms), instead) as Buffer | null
+  const own = async (
+    taskId: string,
+    id: ReservationId,
+    instead: ReservationId | '' = ''
+  ): Promise<ReservationId | null> => {
+    const other = (await on(keys.owner(taskId), 'own', id, keepMs(terms), instead)) as Buffer | null
     return other && String(other)
   }
   /** Who wrote itself down, and was refused or forgotten, may have died before it took that back. */

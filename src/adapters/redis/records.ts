@@ -32,8 +32,10 @@ export function redisRecords ({ ofSubject }: Commands, busy: ActiveSubjects): Om
       }
     },
     async endsOf (subject, { endedAt, taskId }, limit) {
-      const rows = (await ofSubject(subject, 'endsAfter', endedAt, encoded(taskId), limit) as Buffer[]).map(String)
-      return rows.flatMap((task, index) => index % 2 === 0 ? [{ taskId: decoded(task), endedAt: Number(rows[index + 1]) }] : [])
+      const rows = ((await ofSubject(subject, 'endsAfter', endedAt, encoded(taskId), limit)) as Buffer[]).map(String)
+      return rows.flatMap((task, index) =>
+        index % 2 === 0 ? [{ taskId: decoded(task), endedAt: Number(rows[index + 1]) }] : []
+      )
     },
     unknowns: page => unknowns({ ofSubject }, busy, page),
     async release (id) {
@@ -44,7 +46,8 @@ export function redisRecords ({ ofSubject }: Commands, busy: ActiveSubjects): Om
 }
 
 /**
- * Of every busy subject its oldest, and of those the oldest of all. That is a script for each subject, but short ones, a
+ * Of every busy subject its oldest, and of those the oldest of all. That is a script for each subject, but short ones,
+ * a
  * few at a time: only an operator asks, and seldom.
  */
 async function unknowns (
@@ -54,13 +57,17 @@ async function unknowns (
   if (cursor !== null && after === null) return { items: [], next: null }
   let oldest: Row[] = []
   const look = async (subject: string): Promise<Row[]> => {
-    const rows = await ofSubject(subject, 'listUnknown', after?.number ?? '-inf', limit + 2) as Buffer[][]
-    return rowsFrom(subject, rows).filter(({ record }) => record !== null && (cursor === null || isLater(record.id, cursor)))
+    const rows = (await ofSubject(subject, 'listUnknown', after?.number ?? '-inf', limit + 2)) as Buffer[][]
+    return rowsFrom(subject, rows).filter(
+      ({ record }) => record !== null && (cursor === null || isLater(record.id, cursor))
+    )
   }
   for (let place: ActivePlace | null = firstActive; place !== null;) {
     const { subjects, next } = await busy.from(place)
     const found = (await Promise.all(subjects.map(look))).flat()
-    oldest = [...oldest, ...found].sort((one, other) => isLater(one.record!.id, other.record!.id) ? 1 : -1).slice(0, limit + 1)
+    oldest = [...oldest, ...found]
+      .sort((one, other) => (isLater(one.record!.id, other.record!.id) ? 1 : -1))
+      .slice(0, limit + 1)
     place = next
   }
   const items = oldest.slice(0, limit).map(({ record }) => record!)
@@ -76,7 +83,14 @@ function isLater (one: string, other: string): boolean {
 function rowsFrom (subject: string, rows: ReadonlyArray<ReadonlyArray<Buffer | null>>): Row[] {
   return rows.map(([number, ...values]) => ({
     number: String(number),
-    record: values.length === 0 ? null : recordFrom(subject, String(number), values.map(value => value && String(value)))
+    record:
+      values.length === 0
+        ? null
+        : recordFrom(
+          subject,
+          String(number),
+          values.map(value => value && String(value))
+        )
   }))
 }
 
@@ -102,8 +116,14 @@ type Sums = Omit<UsageRow, 'day' | 'subject' | 'model'>
 const keysPerScan = 1000
 const readAtOnce = 100
 
-/** Walks over all keys (`SCAN` holds nobody up, but is not quick) and adds up nothing: the sums are kept with each task. */
-export async function redisUsage ({ ask }: Commands, keys: KeyNames, { from, to }: UsageSpan): Promise<readonly UsageRow[]> {
+/**
+ * Walks over all keys (`SCAN` holds nobody up, but is not quick) and adds up nothing: the sums are kept with each task.
+ */
+export async function redisUsage (
+  { ask }: Commands,
+  keys: KeyNames,
+  { from, to }: UsageSpan
+): Promise<readonly UsageRow[]> {
   const names = await ask(client => namesLike(client, keys.usageOf(sharedStart(from, to))))
   const inSpan = names.filter(name => usageKey(name).day >= from && usageKey(name).day <= to)
   const rows: UsageRow[] = []
@@ -149,8 +169,10 @@ function inOrder (one: string, other: string): number {
 }
 
 /**
- * The audit trail as a stream for each of its parts: of what callers do, and of refusals, the newest hundred thousand entries
- * are kept, and what the operator has done for its time. What an operator did under an earlier version stands among what
+ * The audit trail as a stream for each of its parts: of what callers do, and of refusals, the newest hundred thousand
+ * entries
+ * are kept, and what the operator has done for its time. What an operator did under an earlier version stands among
+ * what
  * callers do.
  */
 export function redisAudit ({ on, ask }: Commands, { audit, auditPart }: KeyNames): AuditTrail {
@@ -160,9 +182,17 @@ export function redisAudit ({ on, ask }: Commands, { audit, auditPart }: KeyName
     },
     async read ({ cursor, limit }) {
       if (cursor !== null && !/^\d{1,20}-\d{1,20}$/.test(cursor)) return { items: [], next: null }
-      const found = await ask(client => Promise.all(auditParts.map(part =>
-        client.xrevrange(auditPart(part), cursor === null ? '+' : `(${cursor}`, '-', 'COUNT', limit + 1))))
-      const newest = found.flat().map(([id, [, entry]]) => ({ id, entry: entry! })).sort((one, other) => isLaterEntry(one.id, other.id) ? -1 : 1)
+      const found = await ask(client =>
+        Promise.all(
+          auditParts.map(part =>
+            client.xrevrange(auditPart(part), cursor === null ? '+' : `(${cursor}`, '-', 'COUNT', limit + 1)
+          )
+        )
+      )
+      const newest = found
+        .flat()
+        .map(([id, [, entry]]) => ({ id, entry: entry! }))
+        .sort((one, other) => (isLaterEntry(one.id, other.id) ? -1 : 1))
       const shown = newest.slice(0, limit)
       return {
         items: shown.map(({ entry }) => JSON.parse(entry) as AuditEntry),
@@ -193,11 +223,15 @@ const notedSubjects = 50_000
 const perStep = 50
 
 /**
- * Each subject has a list of its deliveries, in its slot, by when they are due; and there is one list of the subjects that
+ * Each subject has a list of its deliveries, in its slot, by when they are due; and there is one list of the subjects
+ * that
  * have any, by when they were noted. Whoever looks for what is due asks all of them, a few at a time.
  */
 export function redisDeliveries (
-  { on, ask, ofSubject }: Commands, owners: TaskOwners, keys: KeyNames, { terms, now }: { readonly terms: LedgerTerms, readonly now: () => number }
+  { on, ask, ofSubject }: Commands,
+  owners: TaskOwners,
+  keys: KeyNames,
+  { terms, now }: { readonly terms: LedgerTerms, readonly now: () => number }
 ): RedisDeliveries {
   const notedAt = new LRUCache<string, number>({ max: notedSubjects })
   const dueOf = async ({ subject, at }: Noted, limit: number): Promise<readonly DueDelivery[]> => {
@@ -206,7 +240,11 @@ export function redisDeliveries (
     return rows.map(([taskId, body, ...row]) => ({ ...deliveryFrom(decoded(String(taskId)), row), body: body! }))
   }
   /** Runs a script on the row of a task; `null`: there is none. */
-  const onRow = async (taskId: string, script: 'deliveryOf' | 'noteAttempt', ...args: readonly string[]): Promise<Reply> => {
+  const onRow = async (
+    taskId: string,
+    script: 'deliveryOf' | 'noteAttempt',
+    ...args: readonly string[]
+  ): Promise<Reply> => {
     const id = await owners.of(taskId)
     if (id === null) return null
     const { subject, number } = placeOf(id)!
@@ -242,14 +280,21 @@ export function redisDeliveries (
 interface Noted { readonly subject: string, readonly at: number }
 
 function notedFrom (found: readonly string[]): Noted[] {
-  return found.flatMap((name, index) => index % 2 === 0 ? [{ subject: decoded(name), at: Number(found[index + 1]) }] : [])
+  return found.flatMap((name, index) =>
+    index % 2 === 0 ? [{ subject: decoded(name), at: Number(found[index + 1]) }] : []
+  )
 }
 
 function deliveryFrom (taskId: string, [url, attempts, nextAt]: ReadonlyArray<Buffer | null>): Delivery {
   const lines = String(attempts ?? '').split('\n').filter(line => line !== '')
   // Those of a task that still runs are due at no time.
   const isDue = nextAt && String(nextAt) !== 'inf'
-  return { taskId, url: String(url), attempts: lines.map(line => JSON.parse(line) as DeliveryAttempt), nextAt: isDue ? Number(nextAt) : null }
+  return {
+    taskId,
+    url: String(url),
+    attempts: lines.map(line => JSON.parse(line) as DeliveryAttempt),
+    nextAt: isDue ? Number(nextAt) : null
+  }
 }
 
 /** As owners of task ids: a key in a slot of its own, written before the reservation knows of it. */
@@ -257,7 +302,12 @@ export interface RedisCallbackSecrets extends CallbackSecrets {
   set (secretHash: string, id: ReservationId): Promise<void>
 }
 
-export function redisCallbackSecrets ({ ask }: Commands, tasks: Tasks, keys: KeyNames, terms: LedgerTerms): RedisCallbackSecrets {
+export function redisCallbackSecrets (
+  { ask }: Commands,
+  tasks: Tasks,
+  keys: KeyNames,
+  terms: LedgerTerms
+): RedisCallbackSecrets {
   return {
     async set (secretHash, id) { await ask(client => client.set(keys.callback(secretHash), id, 'PX', keepMs(terms))) },
     async reservationOf (secretHash) {

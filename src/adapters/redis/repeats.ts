@@ -71,7 +71,9 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
     return [repeat.fingerprint, repeat.call, pulse.start, alive, dead]
   }
   const lookAfter = async ([kind, ...starts]: readonly Reply[]): Promise<void> => {
-    if (kind !== undefined && String(kind) === 'pending' && starts.length > 0) await pulse.look([...new Set(starts.map(String))])
+    if (kind !== undefined && String(kind) === 'pending' && starts.length > 0) {
+      await pulse.look([...new Set(starts.map(String))])
+    }
   }
 
   return {
@@ -85,7 +87,9 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
       const now = delivered
       delivered = new Map()
       for (const [subject, numbers] of now) {
-        await ofSubject(subject, 'delivered', ...numbers).catch(() => delivered.set(subject, [...numbers, ...delivered.get(subject) ?? []]))
+        await ofSubject(subject, 'delivered', ...numbers).catch(() =>
+          delivered.set(subject, [...numbers, ...(delivered.get(subject) ?? [])])
+        )
       }
       for (const subject of [...owed.keys()]) await pay(subject).catch(() => { /* with the next beat */ })
     },
@@ -126,7 +130,10 @@ const beatMs = 1000
 const askedMs = 5
 const knownStarts = 100
 
-/** That this replica is there, and whether others are: each has a name that it draws at its start, so one that was started again is another. */
+/**
+ * That this replica is there, and whether others are: each has a name that it draws at its start, so one that was
+ * started again is another.
+ */
 export interface Pulse {
   /** This replica's name. */
   readonly start: string
@@ -134,7 +141,10 @@ export interface Pulse {
   begin (): Promise<void> | null
   /** Looks after these, and asks them to speak up. */
   look (starts: readonly string[]): Promise<void>
-  /** Those that have beaten after this instant (`performance.now()`), and those that are dead, in a line each. Of all others it is not known. */
+  /**
+   * Those that have beaten after this instant (`performance.now()`), and those that are dead, in a line each. Of all
+   * others it is not known.
+   */
   knownSince (instant: number): { readonly alive: string, readonly dead: string }
   close (): Promise<void>
 }
@@ -156,7 +166,8 @@ export interface PulseOptions {
 }
 
 /**
- * A key for each replica, whose value is another one at each beat and which goes by itself when none comes. Clocks don't
+ * A key for each replica, whose value is another one at each beat and which goes by itself when none comes. Clocks
+ * don't
  * matter: whoever has beaten since a repeat arrived was there then, and whoever has no key is not.
  */
 export function pulse ({ commands: { ask }, keys, events, chore }: PulseOptions): Pulse {

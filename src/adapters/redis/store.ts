@@ -52,10 +52,18 @@ const heldMs = 60_000
 const untold = (): void => {}
 
 /**
- * Opens the store that replicas share. Nothing is recovered at start, for other replicas may be at work: what a dead one
+ * Opens the store that replicas share. Nothing is recovered at start, for other replicas may be at work: what a dead
+ * one
  * has left is let go by its lease.
  */
-export async function redisStore ({ terms, now, elapsed = systemClock.elapsed, prefix = 'gw', onGone = untold, ...settings }: RedisStoreOptions): Promise<Store> {
+export async function redisStore ({
+  terms,
+  now,
+  elapsed = systemClock.elapsed,
+  prefix = 'gw',
+  onGone = untold,
+  ...settings
+}: RedisStoreOptions): Promise<Store> {
   const link = await connection(settings)
   const keys = keyNames(prefix)
   try {
@@ -90,7 +98,19 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
 
   return {
     lost: 0,
-    ledger: redisLedger({ commands, busy, owners, callbacks, deliveries: { ...deliveries, note }, repeats, pulse, tasks, terms, now, countsSince }),
+    ledger: redisLedger({
+      commands,
+      busy,
+      owners,
+      callbacks,
+      deliveries: { ...deliveries, note },
+      repeats,
+      pulse,
+      tasks,
+      terms,
+      now,
+      countsSince
+    }),
     unfinished: redisUnfinishedTasks(commands, busy),
     idempotency: redisIdempotency(commands, countsSince),
     repeats,

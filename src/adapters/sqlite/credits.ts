@@ -18,9 +18,12 @@ export interface Budgets {
 
 export function sqliteBudgets (db: DatabaseSync, reservations: Reservations): Budgets {
   const find = db.prepare('SELECT uses, microcredits FROM session_budgets WHERE subject = ? AND session_id = ?')
-  const spend = db.prepare(`INSERT INTO session_budgets (subject, session_id, uses, microcredits, expires_at) VALUES (?, ?, 1, ?, ?)
+  const spend =
+    db.prepare(`INSERT INTO session_budgets (subject, session_id, uses, microcredits, expires_at) VALUES (?, ?, 1, ?, ?)
     ON CONFLICT DO UPDATE SET uses = uses + 1, microcredits = microcredits + excluded.microcredits`)
-  const giveBack = db.prepare('UPDATE session_budgets SET uses = uses - ?, microcredits = microcredits - ? WHERE subject = ? AND session_id = ?')
+  const giveBack = db.prepare(
+    'UPDATE session_budgets SET uses = uses - ?, microcredits = microcredits - ? WHERE subject = ? AND session_id = ?'
+  )
 
   const spentIn = (subject: string, sessionId: string): SessionSpent => {
     const written = find.get(subject, sessionId) as SessionSpent | undefined
@@ -34,7 +37,9 @@ export function sqliteBudgets (db: DatabaseSync, reservations: Reservations): Bu
       if (uses !== null && spent.uses >= uses) return 'uses'
       return creditLimit !== null && spent.microcredits + microcredits > creditLimit ? 'credits' : null
     },
-    spend ({ subject, fromPeriod, fromGrants }, { id, expiresAt }) { spend.run(subject, id, fromPeriod + fromGrants, expiresAt) },
+    spend ({ subject, fromPeriod, fromGrants }, { id, expiresAt }) {
+      spend.run(subject, id, fromPeriod + fromGrants, expiresAt)
+    },
     giveBack ({ subject, fromPeriod, fromGrants, sessionId }, uses) {
       if (sessionId !== null) giveBack.run(uses, fromPeriod + fromGrants, subject, sessionId)
     },
@@ -56,14 +61,20 @@ export interface SqliteAccounts extends CreditAccounts {
 interface Around { readonly reservations: Reservations, readonly slots: TaskCounts, readonly now: () => number }
 
 /**
- * Credits in SQLite: a row per subject and period, and a row of what is left of the grants. The file is asked each time,
+ * Credits in SQLite: a row per subject and period, and a row of what is left of the grants. The file is asked each
+ * time,
  * because the command line may give credits and release charges while a server runs.
  */
-export function sqliteAccounts (db: DatabaseSync, group: GroupCommit, { reservations, slots, now }: Around): SqliteAccounts {
+export function sqliteAccounts (
+  db: DatabaseSync,
+  group: GroupCommit,
+  { reservations, slots, now }: Around
+): SqliteAccounts {
   const sql = statements(db)
   const budgets = sqliteBudgets(db, reservations)
   const usedOf = (subject: string, periodStart: number): number =>
-    ((sql.used.get(subject, periodStart) as { used: number } | undefined)?.used ?? 0) + reservations.heldOfPeriod(subject, periodStart)
+    ((sql.used.get(subject, periodStart) as { used: number } | undefined)?.used ?? 0) +
+    reservations.heldOfPeriod(subject, periodStart)
   const rowOf = (subject: string): number => (sql.granted.get(subject) as { granted: number } | undefined)?.granted ?? 0
   const grantedTo = (subject: string): number => rowOf(subject) - reservations.heldOfGrants(subject)
 
@@ -99,7 +110,11 @@ export function sqliteAccounts (db: DatabaseSync, group: GroupCommit, { reservat
       return true
     },
     async balanceOf (subject, periodStart) {
-      return read(() => ({ used: usedOf(subject, periodStart), granted: grantedTo(subject), unfinished: slots.of(subject) }))
+      return read(() => ({
+        used: usedOf(subject, periodStart),
+        granted: grantedTo(subject),
+        unfinished: slots.of(subject)
+      }))
     },
     spentIn: async (subject, budgetId) => read(() => budgets.spentIn(subject, budgetId)),
     async grant ({ subject, microcredits }) {
@@ -155,6 +170,12 @@ export interface ChargeRow {
   readonly session_id: string | null
 }
 
-export function chargeFrom ({ subject, period_start: periodStart, microcredits, granted, session_id: sessionId }: ChargeRow): Charge {
+export function chargeFrom ({
+  subject,
+  period_start: periodStart,
+  microcredits,
+  granted,
+  session_id: sessionId
+}: ChargeRow): Charge {
   return { subject, periodStart, fromPeriod: microcredits - granted, fromGrants: granted, sessionId }
 }

@@ -33,7 +33,10 @@ export interface ConnectionOptions {
   /** A file, whose folder is made, or `:memory:`. */
   readonly path: string
   readonly role: Role
-  /** `normal` survives the death of the process, `full` a power cut as well. https://sqlite.org/pragma.html#pragma_synchronous */
+  /**
+   * `normal` survives the death of the process, `full` a power cut as well.
+   * https://sqlite.org/pragma.html#pragma_synchronous
+   */
   readonly synchronous: 'normal' | 'full'
 }
 
@@ -60,7 +63,8 @@ const busyMs = { server: 50, operator: 5000 }
 const memory = ':memory:'
 /**
  * Pages of 4 kB in the log before it goes into the file, 64 MB. That stops the event loop for some ten milliseconds:
- * every 4000 pages it was the slowest of a hundred submits that had to wait for it (13 ms), at this length it is not (5).
+ * every 4000 pages it was the slowest of a hundred submits that had to wait for it (13 ms), at this length it is not
+ * (5).
  */
 const checkpointPages = 16_000
 
@@ -98,7 +102,8 @@ function mustExist (path: string): void {
 }
 
 /**
- * Only the owner reads it: subjects, task ids and the envelopes of all callers are in it. SQLite gives the files beside it
+ * Only the owner reads it: subjects, task ids and the envelopes of all callers are in it. SQLite gives the files beside
+ * it
  * the same mode. One that an earlier version has made is changed, if it is ours.
  */
 function keepPrivate (path: string): void {
@@ -126,7 +131,9 @@ function presence (path: string): () => boolean {
 function prepareFile (db: DatabaseSync, { role, synchronous }: ConnectionOptions): void {
   const version = versionOf(db)
   if (role === 'operator' && version < latestVersion) {
-    throw new Error(`it has version ${version}, and ${latestVersion} is needed: start the gateway once, it brings the file up to date`)
+    throw new Error(
+      `it has version ${version}, and ${latestVersion} is needed: start the gateway once, it brings the file up to date`
+    )
   }
   db.exec(`PRAGMA journal_mode = WAL; PRAGMA synchronous = ${synchronous}; PRAGMA foreign_keys = ON;
     PRAGMA wal_autocheckpoint = ${checkpointPages}`)
@@ -263,7 +270,10 @@ export function groupCommit (db: DatabaseSync, busyMs: number, look: () => void)
   }
 }
 
-/** The row that a cursor or a reservation's name stands for: `null` for none, `NaN`, which no row has, for anything else. */
+/**
+ * The row that a cursor or a reservation's name stands for: `null` for none, `NaN`, which no row has, for anything
+ * else.
+ */
 export function rowAt (name: string): number
 export function rowAt (name: string | null): number | null
 export function rowAt (name: string | null): number | null {

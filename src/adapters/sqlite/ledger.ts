@@ -1,7 +1,17 @@
 import { LRUCache } from 'lru-cache'
 import type { DatabaseSync } from 'node:sqlite'
 import type {
-  ReserveRequest, Earlier, Completion, IdempotencyKey, StoredResponse, LedgerTerms, SessionSpent, Stage, Transition, Task, TaskLedger,
+  ReserveRequest,
+  Earlier,
+  Completion,
+  IdempotencyKey,
+  StoredResponse,
+  LedgerTerms,
+  SessionSpent,
+  Stage,
+  Transition,
+  Task,
+  TaskLedger,
   UnfinishedTasks
 } from '../../domain/ledger.ts'
 import type { Microcredits } from '../../domain/policy.ts'
@@ -23,7 +33,9 @@ export interface LedgerParts {
   readonly now: () => number
 }
 
-/** The steps of the ledger as they are written, each for use within a transaction. `false`: it is not open to that row. */
+/**
+ * The steps of the ledger as they are written, each for use within a transaction. `false`: it is not open to that row.
+ */
 export interface LedgerSteps {
   send (id: number, step: Extract<Transition, { to: 'sent' }>): boolean
   claim (id: number, taskId: string, answer?: StoredResponse): boolean
@@ -65,10 +77,28 @@ export function ledgerSteps (db: DatabaseSync, parts: LedgerParts): LedgerSteps 
       const reservation = reservations.get(id)
       const leaseUntil = now() + terms.sentMs
       if (reservation === undefined) return sql.resend.run(keyId, callbackHash, leaseUntil, id).changes === 1
-      const { charge, createdAt, demand: { subject, operation, model, microcredits, refundable, periodStart, deliverTo, session, repeat } } = reservation
+      const {
+        charge,
+        createdAt,
+        demand: { subject, operation, model, microcredits, refundable, periodStart, deliverTo, session, repeat }
+      } = reservation
       accounts.spend(charge, session)
-      sql.insert.run(id, subject, operation, model, keyId,
-        microcredits, charge.fromGrants, charge.sessionId, refundable ? 1 : 0, periodStart, createdAt, leaseUntil, callbackHash, repeat?.fingerprint ?? null)
+      sql.insert.run(
+        id,
+        subject,
+        operation,
+        model,
+        keyId,
+        microcredits,
+        charge.fromGrants,
+        charge.sessionId,
+        refundable ? 1 : 0,
+        periodStart,
+        createdAt,
+        leaseUntil,
+        callbackHash,
+        repeat?.fingerprint ?? null
+      )
       idempotency.begin(id, reservation)
       if (deliverTo !== undefined) deliveries.begin(id, deliverTo)
       reservations.remove(id)
@@ -121,8 +151,11 @@ function statements (db: DatabaseSync) {
       (id, subject, operation, model, key_id, stage, microcredits, granted, session_id, refundable, period_start, created_at,
         lease_until, callback_hash, repeat, listed)
       VALUES (?, ?, ?, ?, ?, 'sent', ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`),
-    resend: db.prepare("UPDATE tasks SET key_id = ?, callback_hash = coalesce(callback_hash, ?), lease_until = ? WHERE id = ? AND stage = 'sent'"),
-    claim: db.prepare(`UPDATE OR IGNORE tasks SET stage = 'claimed', task_id = ?, lease_until = ?, ended_at = NULL, listed = 1
+    resend: db.prepare(
+      "UPDATE tasks SET key_id = ?, callback_hash = coalesce(callback_hash, ?), lease_until = ? WHERE id = ? AND stage = 'sent'"
+    ),
+    claim:
+      db.prepare(`UPDATE OR IGNORE tasks SET stage = 'claimed', task_id = ?, lease_until = ?, ended_at = NULL, listed = 1
       WHERE id = ? AND task_id IS NULL AND stage = ?`),
     subjectOf: db.prepare('SELECT subject FROM tasks WHERE id = ?'),
     holder: db.prepare('SELECT id FROM tasks WHERE task_id = ?'),
@@ -278,7 +311,10 @@ export function sqliteTasks (db: DatabaseSync): Tasks {
   }
 }
 
-/** The index of unfinished rows is in the order of their reservations, the oldest first: the first young one ends the list. */
+/**
+ * The index of unfinished rows is in the order of their reservations, the oldest first: the first young one ends the
+ * list.
+ */
 export function sqliteUnfinishedTasks (db: DatabaseSync): UnfinishedTasks {
   const page = db.prepare(`SELECT ${columns} FROM tasks LEFT JOIN answers USING (id)
     WHERE ended_at IS NULL AND stage = 'claimed' AND id > ? ORDER BY id LIMIT ?`)

@@ -98,7 +98,8 @@ const migrations: readonly string[] = [
      WHEN old.at > (SELECT at FROM audit ORDER BY id DESC LIMIT 1) - 400 * 86400000
      BEGIN SELECT raise(ABORT, 'the audit trail is kept for 400 days'); END;`,
 
-  // Both only for who uses them. attempts: a list, as JSON. next_at: when it is due, NULL while its task runs and at the end.
+  // Both only for who uses them. attempts: a list, as JSON. next_at: when it is due, NULL while its task runs and at
+  // the end.
   `ALTER TABLE tasks ADD COLUMN callback_hash TEXT;
    CREATE UNIQUE INDEX callback_hashes ON tasks (callback_hash) WHERE callback_hash IS NOT NULL;
    CREATE TABLE deliveries (
@@ -161,8 +162,10 @@ const migrations: readonly string[] = [
   // Entered once, when a task ends.
   "CREATE INDEX ended_tasks ON tasks (subject, ended_at, task_id) WHERE stage = 'settled';",
 
-  // repeat: what a submit without an idempotency key may be repeated by; NULL again when its answer was delivered. No index:
-  // it is looked up in memory. A row of `repeats` is only for those that are remembered and have a task: until when, and as what.
+  // repeat: what a submit without an idempotency key may be repeated by; NULL again when its answer was delivered. No
+  // index:
+  // it is looked up in memory. A row of `repeats` is only for those that are remembered and have a task: until when,
+  // and as what.
   `ALTER TABLE tasks ADD COLUMN repeat TEXT;
    CREATE TABLE repeats (
      id            INTEGER PRIMARY KEY REFERENCES tasks (id) ON DELETE CASCADE,
@@ -198,7 +201,10 @@ export function migrate (db: DatabaseSync): void {
   }
 }
 
-/** An entry of the audit trail that is kept with sessions or refusals, as `auditPartOf` says: what callers can make many of. */
+/**
+ * An entry of the audit trail that is kept with sessions or refusals, as `auditPartOf` says: what callers can make many
+ * of.
+ */
 export function ofCallers (row = ''): string {
   return `${row}kind IN ('mint', 'accept', 'refusals') OR (${row}kind = 'revoke' AND ${row}actor NOT IN ('admin', 'cli'))`
 }

@@ -19,7 +19,11 @@ interface RecordsOptions {
 }
 
 /** Rows of the ledger in pages: by the index of a subject's tasks, and by that of the unknown ones. */
-export function sqliteRecords (db: DatabaseSync, group: GroupCommit, { accounts, idempotency, repeats, usage }: RecordsOptions): TaskRecords {
+export function sqliteRecords (
+  db: DatabaseSync,
+  group: GroupCommit,
+  { accounts, idempotency, repeats, usage }: RecordsOptions
+): TaskRecords {
   const sql = taskStatements(db)
 
   return {
@@ -35,7 +39,11 @@ export function sqliteRecords (db: DatabaseSync, group: GroupCommit, { accounts,
       return rows.map(row => ({ endedAt: row.ended_at, taskId: row.task_id }))
     },
     async unknowns ({ cursor, limit }) {
-      return pageOf(read(() => sql.unknown.all(rowAt(cursor) ?? 0, limit + 1) as unknown as TaskRow[]), limit, recordFrom)
+      return pageOf(
+        read(() => sql.unknown.all(rowAt(cursor) ?? 0, limit + 1) as unknown as TaskRow[]),
+        limit,
+        recordFrom
+      )
     },
     async release (name) {
       const id = rowAt(name)
@@ -72,17 +80,30 @@ interface TaskRow {
 
 interface EndRow { readonly ended_at: number, readonly task_id: string }
 
-function recordFrom ({ id, task_id: taskId, refunded, created_at: createdAt, ended_at: endedAt, ...row }: TaskRow): TaskRecord {
+function recordFrom ({
+  id,
+  task_id: taskId,
+  refunded,
+  created_at: createdAt,
+  ended_at: endedAt,
+  ...row
+}: TaskRow): TaskRecord {
   return { ...row, id: String(id), taskId, refunded: refunded === 1, createdAt, endedAt }
 }
 
 function taskStatements (db: DatabaseSync) {
   return {
-    ofSubject: db.prepare(`SELECT ${columns} FROM tasks WHERE subject = ? AND listed = 1 AND id < ? ORDER BY id DESC LIMIT ?`),
+    ofSubject: db.prepare(
+      `SELECT ${columns} FROM tasks WHERE subject = ? AND listed = 1 AND id < ? ORDER BY id DESC LIMIT ?`
+    ),
     ends: db.prepare(`SELECT ended_at, task_id FROM tasks WHERE subject = ? AND stage = 'settled' AND (ended_at, task_id) > (?, ?)
       ORDER BY ended_at, task_id LIMIT ?`),
-    unknown: db.prepare(`SELECT ${columns} FROM tasks WHERE stage = 'unknown' AND refunded = 0 AND id > ? ORDER BY id LIMIT ?`),
-    release: db.prepare(`UPDATE tasks SET refunded = 1 WHERE id = ? AND stage = 'unknown' AND refunded = 0 RETURNING ${chargeColumns}`)
+    unknown: db.prepare(
+      `SELECT ${columns} FROM tasks WHERE stage = 'unknown' AND refunded = 0 AND id > ? ORDER BY id LIMIT ?`
+    ),
+    release: db.prepare(
+      `UPDATE tasks SET refunded = 1 WHERE id = ? AND stage = 'unknown' AND refunded = 0 RETURNING ${chargeColumns}`
+    )
   }
 }
 
@@ -93,7 +114,8 @@ const chunkRows = 500
 const maxSum = Number.MAX_SAFE_INTEGER
 
 /**
- * Sums of rows of `tasks`, in the order of the columns of `usage`. What is only sent is no task yet, and may never be one.
+ * Sums of rows of `tasks`, in the order of the columns of `usage`. What is only sent is no task yet, and may never be
+ * one.
  * No index: the rows are read where they lie.
  */
 const sumsOf = (condition: string): string => `SELECT created_at / ${dayMs}, subject, model, count(*),
@@ -114,8 +136,10 @@ export function usageArchive (db: DatabaseSync, condition: string): (...values: 
 }
 
 /**
- * Usage by day, subject and model: of the rows that are there, and of those that retention has ended. It is summed up and
- * sorted by SQLite, a part in each turn of the event loop, on a connection that sees the file as it was at the beginning:
+ * Usage by day, subject and model: of the rows that are there, and of those that retention has ended. It is summed up
+ * and
+ * sorted by SQLite, a part in each turn of the event loop, on a connection that sees the file as it was at the
+ * beginning:
  * rows that retention moves meanwhile are neither missed nor counted twice.
  */
 export function sqliteUsage ({ openReader }: Pick<Connection, 'openReader'>): TaskRecords['usage'] {
@@ -159,7 +183,10 @@ function * partsOf (db: DatabaseSync, span: UsageSpan): Generator<readonly Usage
     yield []
   }
   for (const rows of chunks(db.prepare('SELECT * FROM sums ORDER BY day, subject, model').iterate())) {
-    yield (rows as unknown as Array<Omit<UsageRow, 'day'> & { day: number }>).map(row => ({ ...row, day: textOf(row.day) }))
+    yield (rows as unknown as Array<Omit<UsageRow, 'day'> & { day: number }>).map(row => ({
+      ...row,
+      day: textOf(row.day)
+    }))
   }
 }
 
@@ -198,12 +225,18 @@ export function sqliteAudit (db: DatabaseSync, group: GroupCommit): AuditTrail {
     async append (entries) {
       if (entries.length === 0) return
       group.run(() => {
-        for (const { at, kind, actor, subject, detail } of entries) insert.run(at, kind, actor, subject, JSON.stringify(detail))
+        for (const { at, kind, actor, subject, detail } of entries) {
+          insert.run(at, kind, actor, subject, JSON.stringify(detail))
+        }
       })
       await group.committed()
     },
     async read ({ cursor, limit }) {
-      return pageOf(read(() => page.all(rowAt(cursor) ?? Infinity, limit + 1) as unknown as AuditRow[]), limit, entryFrom)
+      return pageOf(
+        read(() => page.all(rowAt(cursor) ?? Infinity, limit + 1) as unknown as AuditRow[]),
+        limit,
+        entryFrom
+      )
     }
   }
 }
@@ -237,7 +270,10 @@ export function sqliteDeliveries (db: DatabaseSync, group: GroupCommit, now: () 
     async due (limit) {
       const rows = read(() => sql.due.all(now(), limit) as unknown as DueRow[])
       await group.committed() // what is told to others must not be undone
-      return rows.map(({ body, ...row }) => ({ ...deliveryFrom(row), body: Buffer.from(body.buffer, body.byteOffset, body.byteLength) }))
+      return rows.map(({ body, ...row }) => ({
+        ...deliveryFrom(row),
+        body: Buffer.from(body.buffer, body.byteOffset, body.byteLength)
+      }))
     },
     async attempted (taskId, attempt, nextAt) {
       group.run(() => sql.attempted.run(JSON.stringify(attempt), nextAt, taskId))
@@ -260,7 +296,8 @@ function deliveryStatements (db: DatabaseSync) {
     makeDue: db.prepare('UPDATE deliveries SET next_at = ? WHERE id = ?'),
     due: db.prepare(`SELECT task_id, url, attempts, next_at, body FROM deliveries JOIN tasks USING (id) JOIN answers USING (id)
       WHERE next_at <= ? ORDER BY next_at, id LIMIT ?`),
-    attempted: db.prepare(`UPDATE deliveries SET attempts = json_insert(attempts, '$[#]', json(?)), next_at = iif(next_at IS NULL, NULL, ?)
+    attempted:
+      db.prepare(`UPDATE deliveries SET attempts = json_insert(attempts, '$[#]', json(?)), next_at = iif(next_at IS NULL, NULL, ?)
       WHERE id = (SELECT id FROM tasks WHERE task_id = ?)`),
     of: db.prepare('SELECT task_id, url, attempts, next_at FROM deliveries JOIN tasks USING (id) WHERE task_id = ?')
   }

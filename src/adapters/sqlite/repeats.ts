@@ -6,7 +6,9 @@ import {
 import { type GroupCommit, read, rowAt } from './database.ts'
 import type { Reservation, Reservations } from './ledger.ts'
 
-/** What became of idempotency keys, and the ways that the ledger changes that: those are for use within its transaction. */
+/**
+ * What became of idempotency keys, and the ways that the ledger changes that: those are for use within its transaction.
+ */
 export interface SqliteIdempotency extends IdempotencyStore {
   /** As `earlier`, but of what may not be on disk yet. */
   find (subject: string, key: IdempotencyKey): Earlier | null
@@ -30,11 +32,14 @@ interface Row extends OutcomeRow { readonly fingerprint: string }
 
 /**
  * Idempotency keys in SQLite: a row per key, with the id of its reservation. It has no state of its own but the answer:
- * the rest is read from the task's row, so that a sweep, a crash and a late claim need not know of it. `steady`: as `steadyClock`
+ * the rest is read from the task's row, so that a sweep, a crash and a late claim need not know of it. `steady`: as
+ * `steadyClock`
  * makes it.
  */
 export function sqliteIdempotency (
-  db: DatabaseSync, group: GroupCommit, { reservations, steady }: { readonly reservations: Reservations, readonly steady: () => number }
+  db: DatabaseSync,
+  group: GroupCommit,
+  { reservations, steady }: { readonly reservations: Reservations, readonly steady: () => number }
 ): SqliteIdempotency {
   const sql = idempotencyStatements(db)
 
@@ -65,7 +70,10 @@ export function sqliteIdempotency (
 /** What became of a request: its answer if that was kept, else how its task is. */
 export function outcomeOf ({ status, content_type: contentType, body, stage, task_id: taskId }: OutcomeRow): Earlier {
   if (status !== null) {
-    return { kind: 'answered', answer: { status, contentType, body: Buffer.from(body.buffer, body.byteOffset, body.byteLength) } }
+    return {
+      kind: 'answered',
+      answer: { status, contentType, body: Buffer.from(body.buffer, body.byteOffset, body.byteLength) }
+    }
   }
   if (stage === 'sent') return { kind: 'pending' }
   return taskId === null ? { kind: 'unknown' } : { kind: 'task', taskId }
@@ -76,7 +84,9 @@ function idempotencyStatements (db: DatabaseSync) {
     find: db.prepare(`SELECT fingerprint, status, content_type, body, stage, task_id FROM idempotency AS kept LEFT JOIN tasks USING (id)
       WHERE kept.subject = ? AND key = ? AND kept.created_at > ?`),
     // In the place of one whose time is over.
-    begin: db.prepare('INSERT OR REPLACE INTO idempotency (id, subject, key, fingerprint, created_at) VALUES (?, ?, ?, ?, ?)'),
+    begin: db.prepare(
+      'INSERT OR REPLACE INTO idempotency (id, subject, key, fingerprint, created_at) VALUES (?, ?, ?, ?, ?)'
+    ),
     answer: db.prepare('UPDATE idempotency SET status = ?, content_type = ?, body = ? WHERE id = ? AND status IS NULL'),
     free: db.prepare('DELETE FROM idempotency WHERE id = ?')
   }
@@ -86,7 +96,10 @@ function idempotencyStatements (db: DatabaseSync) {
 export interface SqliteRepeats extends Repeats {
   /** As `take`, but of what may not be on disk yet. */
   find (subject: string, repeat: Repeat): Earlier | null
-  /** What `find` has given this call is on disk; or it is undone, and the next call gets that first. Throws `GW_STORE_DOWN`. */
+  /**
+   * What `find` has given this call is on disk; or it is undone, and the next call gets that first. Throws
+   * `GW_STORE_DOWN`.
+   */
   found (subject: string, repeat: Repeat): Promise<void>
   begin (id: number, demand: ReserveRequest): void
   claimed (id: number, answer?: StoredResponse): void
@@ -125,12 +138,19 @@ interface RepeatsOptions {
 /**
  * One server owns the file, so it keeps in memory which callers are still there, and whose submit serves whom. The file
  * has what a later one needs: the fingerprint, which is written with the step `sent` and taken away together with
- * whatever is written after its answer was delivered. After a crash whatever still has one counts as undelivered: in doubt
+ * whatever is written after its answer was delivered. After a crash whatever still has one counts as undelivered: in
+ * doubt
  * a submit that was answered in the last moment is not made again.
  */
-export function sqliteRepeats (db: DatabaseSync, group: GroupCommit, { reservations, remembered, now, elapsed }: RepeatsOptions): SqliteRepeats {
+export function sqliteRepeats (
+  db: DatabaseSync,
+  group: GroupCommit,
+  { reservations, remembered, now, elapsed }: RepeatsOptions
+): SqliteRepeats {
   const sql = statements(db)
-  const { all, add, remove, alike } = submits(remembered.map(row => ({ ...row, until: elapsed() + Math.min(repeatMs, row.until - now()) })))
+  const { all, add, remove, alike } = submits(
+    remembered.map(row => ({ ...row, until: elapsed() + Math.min(repeatMs, row.until - now()) }))
+  )
   /** Those that are remembered, by subject, the oldest first. */
   const kept = new Map<string, Set<Submit>>()
   const crowded = new Set<string>()
@@ -167,7 +187,8 @@ export function sqliteRepeats (db: DatabaseSync, group: GroupCommit, { reservati
     sql.keep.run(id, now() + until! - elapsed(), ...columnsOf(answer))
   }
   const isOver = ({ until }: Submit): boolean => until !== null && until <= elapsed()
-  const mayServe = ({ isUndelivered, until, takenBy }: Submit): boolean => (isUndelivered || until !== null) && takenBy === null
+  const mayServe = ({ isUndelivered, until, takenBy }: Submit): boolean =>
+    (isUndelivered || until !== null) && takenBy === null
 
   group.onBegin(() => {
     written = over
@@ -250,7 +271,17 @@ export function sqliteRepeats (db: DatabaseSync, group: GroupCommit, { reservati
       return subjects
     },
     begin (id, { subject, repeat }) {
-      if (repeat !== undefined) add({ id, subject, name: nameOf(subject, repeat), answer: undefined, isUndelivered: false, until: null, takenBy: null })
+      if (repeat !== undefined) {
+        add({
+          id,
+          subject,
+          name: nameOf(subject, repeat),
+          answer: undefined,
+          isUndelivered: false,
+          until: null,
+          takenBy: null
+        })
+      }
     },
     claimed (id, answer) {
       const submit = all.get(id)
@@ -286,7 +317,15 @@ function submits (remembered: readonly RememberedRow[]) {
     byName.set(submit.name, (byName.get(submit.name) ?? new Set()).add(submit))
   }
   for (const { id, subject, repeat, until } of remembered) {
-    add({ id, subject, name: nameOf(subject, { fingerprint: repeat }), answer: undefined, isUndelivered: true, until, takenBy: null })
+    add({
+      id,
+      subject,
+      name: nameOf(subject, { fingerprint: repeat }),
+      answer: undefined,
+      isUndelivered: true,
+      until,
+      takenBy: null
+    })
   }
   return {
     all: all as ReadonlyMap<number, Submit>,
@@ -309,7 +348,9 @@ function nameOf (subject: string, { fingerprint }: Pick<Repeat, 'fingerprint'>):
   return `${fingerprint}\n${subject}`
 }
 
-function columnsOf (answer: StoredResponse | undefined): readonly [number, string, Buffer] | readonly [null, null, null] {
+function columnsOf (
+  answer: StoredResponse | undefined
+): readonly [number, string, Buffer] | readonly [null, null, null] {
   return answer === undefined ? [null, null, null] : [answer.status, answer.contentType, answer.body]
 }
 
@@ -318,7 +359,9 @@ const isHeld = "NOT (stage = 'unknown' AND refunded = 1)"
 
 function statements (db: DatabaseSync) {
   return {
-    find: db.prepare(`SELECT stage, task_id, status, content_type, body FROM tasks LEFT JOIN repeats USING (id) WHERE id = ? AND ${isHeld}`),
+    find: db.prepare(
+      `SELECT stage, task_id, status, content_type, body FROM tasks LEFT JOIN repeats USING (id) WHERE id = ? AND ${isHeld}`
+    ),
     // The instant stays; and so does an answer that is there.
     keep: db.prepare(`INSERT INTO repeats (id, until, status, content_type, body) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
       status = excluded.status, content_type = excluded.content_type, body = excluded.body WHERE status IS NULL`),
@@ -336,16 +379,31 @@ export interface RememberedRow {
 }
 
 /**
- * What an earlier server has not delivered, before its rows are changed. All its callers are gone, and nobody could repeat
+ * What an earlier server has not delivered, before its rows are changed. All its callers are gone, and nobody could
+ * repeat
  * anything while there was no server: the two minutes begin now, once.
  */
-export function rememberedRows (db: DatabaseSync, { sentMs, reservedMs }: LedgerTerms, now: number): readonly RememberedRow[] {
+export function rememberedRows (
+  db: DatabaseSync,
+  { sentMs, reservedMs }: LedgerTerms,
+  now: number
+): readonly RememberedRow[] {
   // Older ones were over, or not young enough, when the last one was made.
   const youngMs = reservedMs + sentMs + repeatMs
-  const { id: first } = db.prepare(`SELECT coalesce((SELECT id FROM tasks
-    WHERE created_at < (SELECT created_at FROM tasks ORDER BY id DESC LIMIT 1) - ? ORDER BY id DESC LIMIT 1), 0) AS id`).get(youngMs) as { id: number }
-  db.prepare(`INSERT OR IGNORE INTO repeats (id, until) SELECT id, ? FROM tasks
-    WHERE id > ? AND repeat IS NOT NULL AND stage IN ('sent', 'claimed', 'settled')`).run(now + repeatMs, first)
-  return db.prepare(`SELECT id, subject, repeat, coalesce(until, ended_at + ?) AS until FROM tasks LEFT JOIN repeats USING (id)
-    WHERE id > ? AND repeat IS NOT NULL AND ${isHeld}`).all(repeatMs, first) as unknown as RememberedRow[]
+  const { id: first } = db
+    .prepare(
+      `SELECT coalesce((SELECT id FROM tasks
+    WHERE created_at < (SELECT created_at FROM tasks ORDER BY id DESC LIMIT 1) - ? ORDER BY id DESC LIMIT 1), 0) AS id`
+    )
+    .get(youngMs) as { id: number }
+  db.prepare(
+    `INSERT OR IGNORE INTO repeats (id, until) SELECT id, ? FROM tasks
+    WHERE id > ? AND repeat IS NOT NULL AND stage IN ('sent', 'claimed', 'settled')`
+  ).run(now + repeatMs, first)
+  return db
+    .prepare(
+      `SELECT id, subject, repeat, coalesce(until, ended_at + ?) AS until FROM tasks LEFT JOIN repeats USING (id)
+    WHERE id > ? AND repeat IS NOT NULL AND ${isHeld}`
+    )
+    .all(repeatMs, first) as unknown as RememberedRow[]
 }

@@ -56,7 +56,10 @@ export function sqliteRevocations (db: DatabaseSync, group: GroupCommit, { now, 
 /** What the file has answered, by session and by subject. */
 function rememberedAnswers (sql: ReturnType<typeof revocationStatements>, elapsed: () => number) {
   const revoked = new LRUCache<string, boolean>({ max: maxAnswers, memoMethod: id => read(() => sql.isRevoked(id)) })
-  const revokedBefore = new LRUCache<string, number>({ max: maxAnswers, memoMethod: subject => read(() => sql.before(subject)) })
+  const revokedBefore = new LRUCache<string, number>({
+    max: maxAnswers,
+    memoMethod: subject => read(() => sql.before(subject))
+  })
   let lookedAt = elapsed()
   let version = sql.version()
 
@@ -203,7 +206,9 @@ export function sqliteGuestCounts (db: DatabaseSync, group: GroupCommit, now: ()
   const add = db.prepare(`INSERT INTO guest_counts (name, sessions, ends_at) VALUES (:name, 1, :now + :windowMs)
     ON CONFLICT DO UPDATE SET sessions = iif(ends_at > :now, sessions + 1, 1), ends_at = iif(ends_at > :now, ends_at, excluded.ends_at)`)
   /** A window that lasts for longer than a window does was opened before the clock was put back. */
-  const cut = db.prepare('UPDATE guest_counts SET ends_at = :now + :windowMs WHERE name = :name AND ends_at > :now + :windowMs')
+  const cut = db.prepare(
+    'UPDATE guest_counts SET ends_at = :now + :windowMs WHERE name = :name AND ends_at > :now + :windowMs'
+  )
   const back = db.prepare('UPDATE guest_counts SET sessions = sessions - 1 WHERE name = ? AND sessions > 0')
   return {
     async take (name, limit, windowMs) {

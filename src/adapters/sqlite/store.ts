@@ -20,7 +20,9 @@ import { sqliteGuestCounts, sqliteRevocations, sqliteSpentProofs, sqliteTokens }
 const dayMs = 86_400_000
 /** How long the audit trail and the sums of usage are kept, days. The trail's own trigger has this number as well. */
 const archiveDays = 400
-/** Entries after which one that a caller has made goes before its time. The trail's own trigger has this number as well. */
+/**
+ * Entries after which one that a caller has made goes before its time. The trail's own trigger has this number as well.
+ */
 const maxCallersEntries = 1_000_000
 /** A month is the longest period; and one day to be safe. */
 const longestPeriodMs = 32 * dayMs
@@ -83,7 +85,12 @@ function endedTasks (db: DatabaseSync, group: GroupCommit, { tasks, retentionMs 
   }
 }
 
-interface Row { readonly id: number, readonly task_id: string | null, readonly created_at: number, readonly ended_at: number | null }
+interface Row {
+  readonly id: number
+  readonly task_id: string | null
+  readonly created_at: number
+  readonly ended_at: number | null
+}
 
 function until<Item> (items: readonly Item[], ends: (item: Item) => boolean): readonly Item[] {
   const end = items.findIndex(ends)
@@ -112,17 +119,36 @@ function others (db: DatabaseSync, group: GroupCommit): Forget[] {
   const newestEntry = one('SELECT coalesce((SELECT at FROM audit ORDER BY id DESC LIMIT 1), :now) AS at')
 
   return [
-    forget(oldestOf('idempotency', 'created_at'), 'DELETE FROM idempotency WHERE id = ?', now => now - idempotencyMs - forgetSlackMs),
-    forget('SELECT subject, period_start FROM credits WHERE period_start < ? ORDER BY period_start',
-      'DELETE FROM credits WHERE subject = ? AND period_start = ?', now => oldestTask(now) - longestPeriodMs),
-    forget('SELECT subject, session_id FROM session_budgets WHERE expires_at <= ? ORDER BY expires_at',
-      'DELETE FROM session_budgets WHERE subject = ? AND session_id = ?', now => now - forgetSlackMs),
-    forget('SELECT name FROM guest_counts WHERE ends_at <= ? ORDER BY ends_at', 'DELETE FROM guest_counts WHERE name = ?',
-      now => now - forgetSlackMs),
-    forget('SELECT id FROM spent_proofs WHERE expires_at <= ? ORDER BY expires_at', 'DELETE FROM spent_proofs WHERE id = ?',
-      now => now - forgetSlackMs),
-    forget('SELECT day, subject, model FROM usage WHERE day < ?',
-      'DELETE FROM usage WHERE day = ? AND subject = ? AND model = ?', now => Math.floor(now / dayMs) - archiveDays),
+    forget(
+      oldestOf('idempotency', 'created_at'),
+      'DELETE FROM idempotency WHERE id = ?',
+      now => now - idempotencyMs - forgetSlackMs
+    ),
+    forget(
+      'SELECT subject, period_start FROM credits WHERE period_start < ? ORDER BY period_start',
+      'DELETE FROM credits WHERE subject = ? AND period_start = ?',
+      now => oldestTask(now) - longestPeriodMs
+    ),
+    forget(
+      'SELECT subject, session_id FROM session_budgets WHERE expires_at <= ? ORDER BY expires_at',
+      'DELETE FROM session_budgets WHERE subject = ? AND session_id = ?',
+      now => now - forgetSlackMs
+    ),
+    forget(
+      'SELECT name FROM guest_counts WHERE ends_at <= ? ORDER BY ends_at',
+      'DELETE FROM guest_counts WHERE name = ?',
+      now => now - forgetSlackMs
+    ),
+    forget(
+      'SELECT id FROM spent_proofs WHERE expires_at <= ? ORDER BY expires_at',
+      'DELETE FROM spent_proofs WHERE id = ?',
+      now => now - forgetSlackMs
+    ),
+    forget(
+      'SELECT day, subject, model FROM usage WHERE day < ?',
+      'DELETE FROM usage WHERE day = ? AND subject = ? AND model = ?',
+      now => Math.floor(now / dayMs) - archiveDays
+    ),
     forget(oldestOf('audit', 'at'), 'DELETE FROM audit WHERE id = ?', now => newestEntry(now) - archiveDays * dayMs),
     forget(`SELECT id FROM audit WHERE (${ofCallers()}) AND id <= ? ORDER BY id`, 'DELETE FROM audit WHERE id = ?',
       now => newestEntryId(now) - maxCallersEntries)
@@ -148,11 +174,18 @@ export interface SqliteStoreOptions extends Omit<ConnectionOptions, 'role'> {
  * Opens the embedded store. One server a file: a second one is refused at once, because each keeps limits in its own
  * memory. What an earlier server left half done is brought to a safe end first.
  */
-export function sqliteStore ({ role = 'server', elapsed = systemClock.elapsed, onGone = () => {}, ...options }: SqliteStoreOptions): Store {
+export function sqliteStore ({
+  role = 'server',
+  elapsed = systemClock.elapsed,
+  onGone = () => {},
+  ...options
+}: SqliteStoreOptions): Store {
   return connect({ ...options, role }, connection => storeOver(connection, { ...options, role, elapsed, onGone }))
 }
 
-function storeOver (connection: Connection, { role, terms, now, elapsed, onGone }: Required<SqliteStoreOptions>): Store {
+function storeOver (
+  connection: Connection, { role, terms, now, elapsed, onGone }: Required<SqliteStoreOptions>
+): Store {
   const { db, busyMs, close } = connection
   const remembered = role === 'server' ? rememberedRows(db, terms, now()) : []
   const lost = role === 'server' ? recover(db, now()) : 0
@@ -168,7 +201,17 @@ function storeOver (connection: Connection, { role, terms, now, elapsed, onGone 
 
   return {
     lost,
-    ledger: sqliteLedger(db, group, { reservations, taskCounts: slots, accounts, idempotency, repeats, deliveries, tasks, terms, now }),
+    ledger: sqliteLedger(db, group, {
+      reservations,
+      taskCounts: slots,
+      accounts,
+      idempotency,
+      repeats,
+      deliveries,
+      tasks,
+      terms,
+      now
+    }),
     unfinished: sqliteUnfinishedTasks(db),
     idempotency,
     repeats,
@@ -198,10 +241,14 @@ function storeOver (connection: Connection, { role, terms, now, elapsed, onGone 
 }
 
 /**
- * Looks each second, before something is written, whether the file is still there under its name: what is written into one
+ * Looks each second, before something is written, whether the file is still there under its name: what is written into
+ * one
  * that was deleted or replaced is gone with the process, ownership and charges with it.
  */
-function seenEachSecond ({ isThere }: Connection, { elapsed, onGone }: Pick<Required<SqliteStoreOptions>, 'elapsed' | 'onGone'>): () => void {
+function seenEachSecond (
+  { isThere }: Connection,
+  { elapsed, onGone }: Pick<Required<SqliteStoreOptions>, 'elapsed' | 'onGone'>
+): () => void {
   let lookedAt = elapsed()
   let isGone = false
   return () => {

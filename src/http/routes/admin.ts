@@ -17,8 +17,14 @@ export interface AdminRoutesOptions extends Clock {
 const strict = { additionalProperties: false } as const
 /** A query is text: numbers and days are read from it here and in the domain. */
 const text = Type.Optional(Type.String({ maxLength: 1024 }))
-const pageSchema = Type.Object({ cursor: text, limit: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,2}$' })) }, strict)
-const usageSchema = Type.Object({ from: text, to: text, by: text, format: Type.Optional(Type.Enum(['json', 'csv'])) }, strict)
+const pageSchema = Type.Object(
+  { cursor: text, limit: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,2}$' })) },
+  strict
+)
+const usageSchema = Type.Object(
+  { from: text, to: text, by: text, format: Type.Optional(Type.Enum(['json', 'csv'])) },
+  strict
+)
 const grantSchema = Type.Object({ subject: Type.String(), credits: Type.Number() }, strict)
 const endSchema = Type.Object({ subject: Type.Optional(Type.String()), session: Type.Optional(Type.String()) }, strict)
 const noQuery = Type.Object({}, strict)
@@ -34,7 +40,11 @@ const maxLimit = 500
 
 /** What the operator sees and does. Who reaches a handler holds the admin token. */
 export function adminRoutes (app: FastifyInstance, { authenticate, operator, now, elapsed }: AdminRoutesOptions): void {
-  const guarded = (name: string, schema: object) => ({ config: { operation: name, opensWith: 'admin token' as const }, ...reauthenticateAfterSlowBody(authenticate, elapsed), schema })
+  const guarded = (name: string, schema: object) => ({
+    config: { operation: name, opensWith: 'admin token' as const },
+    ...reauthenticateAfterSlowBody(authenticate, elapsed),
+    schema
+  })
 
   const usage = guarded('showUsage', { querystring: usageSchema })
   app.get<{ Querystring: UsageRequest }>('/gateway/admin/usage', usage, async (request, reply) => {
@@ -53,7 +63,9 @@ export function adminRoutes (app: FastifyInstance, { authenticate, operator, now
   })
 
   const unknown = guarded('listUnknown', { querystring: pageSchema })
-  app.get<{ Querystring: PageRequest }>('/gateway/admin/unknown', unknown, async ({ query }) => operator.unknowns(pageOf(query)))
+  app.get<{ Querystring: PageRequest }>('/gateway/admin/unknown', unknown, async ({ query }) =>
+    operator.unknowns(pageOf(query))
+  )
 
   const release = guarded('releaseUnknown', { body: noBody, querystring: noQuery })
   app.post<{ Params: { id: string } }>('/gateway/admin/unknown/:id/release', release, async (request, reply) => {
@@ -69,7 +81,9 @@ export function adminRoutes (app: FastifyInstance, { authenticate, operator, now
   })
 
   const audit = guarded('listAudit', { querystring: pageSchema })
-  app.get<{ Querystring: PageRequest }>('/gateway/admin/audit', audit, async ({ query }) => operator.audit(pageOf(query)))
+  app.get<{ Querystring: PageRequest }>('/gateway/admin/audit', audit, async ({ query }) =>
+    operator.audit(pageOf(query))
+  )
 }
 
 async function endSessions (operator: Operator, { subject, session }: EndRequest) {
@@ -115,8 +129,11 @@ interface Rotation { Params: { readonly id: string }, Body: Static<typeof rotati
 
 /** Tokens of a team, and invitations to have one. Who reaches a handler holds the admin token. */
 export function tokenRoutes (app: FastifyInstance, { authenticate, desk, elapsed }: TokenRoutesOptions): void {
-  const guarded = (name: string, schema: object) =>
-    ({ config: { operation: name, opensWith: 'admin token' as const }, ...reauthenticateAfterSlowBody(authenticate, elapsed), schema: { querystring: noQuery, ...schema } })
+  const guarded = (name: string, schema: object) => ({
+    config: { operation: name, opensWith: 'admin token' as const },
+    ...reauthenticateAfterSlowBody(authenticate, elapsed),
+    schema: { querystring: noQuery, ...schema }
+  })
 
   const create = guarded('createToken', { body: wishSchema })
   app.post<{ Body: Static<typeof wishSchema> }>('/gateway/admin/tokens', create, async ({ body }, reply) => {
@@ -157,7 +174,10 @@ export interface AdminKeyRoutesOptions {
   readonly keys: Pick<KeyRing, 'states' | 'byId' | 'verify'>
 }
 
-const querystring = Type.Object({ balance: Type.Optional(Type.Enum(['true', 'false'])) }, { additionalProperties: false })
+const querystring = Type.Object(
+  { balance: Type.Optional(Type.Enum(['true', 'false'])) },
+  { additionalProperties: false }
+)
 
 /** The upstream keys by fingerprint: which of them serve, and what money they have, for who asks for that. */
 export function adminKeyRoutes (app: FastifyInstance, { authenticate, keys }: AdminKeyRoutesOptions): void {

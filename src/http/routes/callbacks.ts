@@ -17,39 +17,46 @@ const maxBodyBytes = 1024 * 1024
 export function callbackRoutes (app: FastifyInstance, { find, handle: heed }: Callbacks): void {
   const found = new WeakMap<FastifyRequest, CallbackTarget>()
   app.removeAllContentTypeParsers()
-  app.addContentTypeParser('*', (request: FastifyRequest, payload: IncomingMessage, done: (error: Error | null, body?: Buffer | null) => void) => {
-    // Compressed it is not read either: a bomb needs a decoder.
-    const isPlain = (request.headers['content-encoding'] ?? 'identity') === 'identity'
-    const chunks: Buffer[] = []
-    let length = 0
-    const read = (chunk: Buffer): void => {
-      length += chunk.length
-      if (length > maxBodyBytes) finish() // what else comes makes no difference
-      else if (isPlain) chunks.push(chunk)
+  app.addContentTypeParser(
+    '*',
+    (request: FastifyRequest, payload: IncomingMessage, done: (error: Error | null, body?: Buffer | null) => void) => {
+      // Compressed it is not read either: a bomb needs a decoder.
+      const isPlain = (request.headers['content-encoding'] ?? 'identity') === 'identity'
+      const chunks: Buffer[] = []
+      let length = 0
+      const read = (chunk: Buffer): void => {
+        length += chunk.length
+        if (length > maxBodyBytes) finish() // what else comes makes no difference
+        else if (isPlain) chunks.push(chunk)
+      }
+      const finish = (): void => {
+        payload.off('data', read).off('end', finish).off('error', done)
+        done(null, isPlain && length <= maxBodyBytes ? Buffer.concat(chunks) : null)
+      }
+      payload.on('data', read).once('end', finish).once('error', done)
     }
-    const finish = (): void => {
-      payload.off('data', read).off('end', finish).off('error', done)
-      done(null, isPlain && length <= maxBodyBytes ? Buffer.concat(chunks) : null)
-    }
-    payload.on('data', read).once('end', finish).once('error', done)
-  })
+  )
 
   // An address that many callbacks come from is not one that guesses: its 404s are not counted against it.
-  app.post<{ Params: { secret: string } }>(`${callbackPath}:secret`, {
-    config: { operation: 'callback', uncounted: true, opensWith: 'callback' },
-    async onRequest (request) {
-      request.call.stage = 'authorize'
-      const calledBack = await find((request.params as { secret: string }).secret)
-      if (calledBack === null) throw gatewayError('GW_NOT_FOUND')
-      request.raw.headers['content-type'] = 'application/octet-stream' // whatever it says, or the framework would answer 415
-      found.set(request, calledBack)
+  app.post<{ Params: { secret: string } }>(
+    `${callbackPath}:secret`,
+    {
+      config: { operation: 'callback', uncounted: true, opensWith: 'callback' },
+      async onRequest (request) {
+        request.call.stage = 'authorize'
+        const calledBack = await find((request.params as { secret: string }).secret)
+        if (calledBack === null) throw gatewayError('GW_NOT_FOUND')
+        request.raw.headers['content-type'] = 'application/octet-stream' // whatever it says, or the framework would answer 415
+        found.set(request, calledBack)
+      }
+    },
+    async (request, reply) => {
+      const calledBack = found.get(request)!
+      heed(calledBack, (request.body as Buffer | null) ?? null)
+      Object.assign(request.call, { granted: true, model: calledBack.model, taskId: calledBack.task?.taskId ?? null })
+      return reply.type('application/json; charset=utf-8').send('{}')
     }
-  }, async (request, reply) => {
-    const calledBack = found.get(request)!
-    heed(calledBack, request.body as Buffer | null ?? null)
-    Object.assign(request.call, { granted: true, model: calledBack.model, taskId: calledBack.task?.taskId ?? null })
-    return reply.type('application/json; charset=utf-8').send('{}')
-  })
+  )
 }
 
 export interface DeliveryRoutesOptions {
@@ -57,11 +64,22 @@ export interface DeliveryRoutesOptions {
   readonly deliveries: Deliveries
 }
 
-/** How the delivery of a task's end went, for the task's owner. The URL is not repeated: it may hold a secret of the receiver's. */
+/**
+ * How the delivery of a task's end went, for the task's owner. The URL is not repeated: it may hold a secret of the
+ * receiver's.
+ */
 export function deliveryRoutes (app: FastifyInstance, { readRoute, deliveries }: DeliveryRoutesOptions): void {
-  readRoute(app, {
-    url: '/gateway/tasks/:taskId/deliveries', operation: 'listDeliveries', scope: 'tasks:read', query: [], task: 'own'
-  }, async ({ task: { taskId } }) => shownDelivery(taskId, await deliveries.of(taskId)))
+  readRoute(
+    app,
+    {
+      url: '/gateway/tasks/:taskId/deliveries',
+      operation: 'listDeliveries',
+      scope: 'tasks:read',
+      query: [],
+      task: 'own'
+    },
+    async ({ task: { taskId } }) => shownDelivery(taskId, await deliveries.of(taskId))
+  )
 }
 
 function shownDelivery (taskId: string, delivery: Delivery | null) {

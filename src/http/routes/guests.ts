@@ -33,17 +33,32 @@ const guestScopes: readonly Scope[] = ['tasks:write', 'tasks:read']
 export function guestRoutes (app: FastifyInstance, options: GuestRoutesOptions): void {
   const { guests, challenges, sessions, audit, plan, defaultTtlSeconds: ttlSeconds, now } = options
 
-  app.post('/gateway/sessions/guest', { config: { operation: 'mintGuestSession', opensWith: 'proof' }, onRequest: checkPage(options) }, async (request, reply) => {
-    request.call.stage = 'authorize'
-    if (Object.keys(request.body ?? {}).length > 0) throw badRequest('Guests do not choose what they get: send no body.')
-    request.call.stage = 'admit'
-    await guests.admit(proofOf(request), { ip: ipOf(request), address: addressOf(request) })
-    const { token, session } = await sessions.mint({ issuer: 'guest', subject: randomUUID(), plan, models: ['*'], scopes: guestScopes, ttlSeconds })
-    const { id, subject, expiresAt } = session
-    await audit.append([{ at: now(), kind: 'mint', actor: subject, subject, detail: { session: id, plan, ttlSeconds } }])
-    reply.code(201)
-    return { token, subject, expiresAt: instant(expiresAt) }
-  })
+  app.post(
+    '/gateway/sessions/guest',
+    { config: { operation: 'mintGuestSession', opensWith: 'proof' }, onRequest: checkPage(options) },
+    async (request, reply) => {
+      request.call.stage = 'authorize'
+      if (Object.keys(request.body ?? {}).length > 0) {
+        throw badRequest('Guests do not choose what they get: send no body.')
+      }
+      request.call.stage = 'admit'
+      await guests.admit(proofOf(request), { ip: ipOf(request), address: addressOf(request) })
+      const { token, session } = await sessions.mint({
+        issuer: 'guest',
+        subject: randomUUID(),
+        plan,
+        models: ['*'],
+        scopes: guestScopes,
+        ttlSeconds
+      })
+      const { id, subject, expiresAt } = session
+      await audit.append([
+        { at: now(), kind: 'mint', actor: subject, subject, detail: { session: id, plan, ttlSeconds } }
+      ])
+      reply.code(201)
+      return { token, subject, expiresAt: instant(expiresAt) }
+    }
+  )
 
   if (challenges !== null) challengeRoutes(app, challenges, options)
 }
@@ -52,29 +67,43 @@ export function guestRoutes (app: FastifyInstance, options: GuestRoutesOptions):
  * One for a session that is to begin, one for the next submit of a session. Nothing is remembered of either: whoever
  * asks for many and solves none has got nothing.
  */
-function challengeRoutes (app: FastifyInstance, { challenge }: ProofChallenges, { authenticate, rates }: GuestRoutesOptions): void {
+function challengeRoutes (
+  app: FastifyInstance,
+  { challenge }: ProofChallenges,
+  { authenticate, rates }: GuestRoutesOptions
+): void {
   app.get('/gateway/sessions/guest/challenge', { config: { operation: 'guestChallenge' } }, () => challenge(newSession))
 
-  app.get('/gateway/session/challenge', { config: { operation: 'submitChallenge' }, onRequest: authenticate }, async (request, reply) => {
-    const context = contextOf(request, reply)
-    const { session: { subject } } = context.call
-    context.call.stage = 'authorize'
-    if (!isGuest(subject)) throw badRequest('Only guests need a proof to submit.')
-    context.call.stage = 'admit'
-    await rates.polls(context)
-    return await challenge(guestName(subject))
-  })
+  app.get(
+    '/gateway/session/challenge',
+    { config: { operation: 'submitChallenge' }, onRequest: authenticate },
+    async (request, reply) => {
+      const context = contextOf(request, reply)
+      const {
+        session: { subject }
+      } = context.call
+      context.call.stage = 'authorize'
+      if (!isGuest(subject)) throw badRequest('Only guests need a proof to submit.')
+      context.call.stage = 'admit'
+      await rates.polls(context)
+      return await challenge(guestName(subject))
+    }
+  )
 }
 
 /**
- * Guests come from a page, of ours or of a listed origin. A program can write any `Origin`, and has to prove itself like
- * everybody; a page can not, or the visitors of any busy site would be made to begin sessions and to do the work for it.
+ * Guests come from a page, of ours or of a listed origin. A program can write any `Origin`, and has to prove itself
+ * like
+ * everybody; a page can not, or the visitors of any busy site would be made to begin sessions and to do the work for
+ * it.
  */
 function checkPage ({ allowedOrigins, ownOrigin }: GuestRoutesOptions) {
   return async (request: FastifyRequest): Promise<void> => {
     request.call.stage = 'authenticate'
     const { origin } = request.headers
     if (origin !== undefined && (allowedOrigins.includes(origin) || origin === ownOrigin(request))) return
-    throw gatewayError('GW_ORIGIN_DENIED', { about: 'Guests come from a page of this gateway, or of an origin in GATEWAY_ALLOWED_ORIGINS.' })
+    throw gatewayError('GW_ORIGIN_DENIED', {
+      about: 'Guests come from a page of this gateway, or of an origin in GATEWAY_ALLOWED_ORIGINS.'
+    })
   }
 }

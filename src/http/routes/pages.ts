@@ -16,7 +16,8 @@ export interface ServedPage {
 const pages = join(import.meta.dirname, '../../pages')
 
 /**
- * Reads a page of `src/pages/`, such as `playground/playground.html`. It is served in one piece: the files that it names as styles
+ * Reads a page of `src/pages/`, such as `playground/playground.html`. It is served in one piece: the files that it
+ * names as styles
  * and scripts take the places where it names them. `more`: what its policy allows as well, such as `img-src 'self'`.
  */
 export function readPage (path: string, more: readonly string[] = []): ServedPage {
@@ -26,8 +27,15 @@ export function readPage (path: string, more: readonly string[] = []): ServedPag
     .replace(/<link rel="stylesheet" href="([\w./]+)">/g, (_, name: string) => `<style>\n${contentOf(name)}</style>`)
     .replace(/<script src="([\w./]+)"><\/script>/g, (_, name: string) => `<script>\n${contentOf(name)}</script>`)
   const rules = [
-    "default-src 'none'", `script-src ${sourcesOf('script', html)}`, `style-src ${sourcesOf('style', html)}`, "connect-src 'self'", ...more,
-    "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'"
+    "default-src 'none'",
+    `script-src ${sourcesOf('script', html)}`,
+    `style-src ${sourcesOf('style', html)}`,
+    "connect-src 'self'",
+    ...more,
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+    "require-trusted-types-for 'script'"
   ]
   return { html, contentSecurityPolicy: rules.join('; ') }
 }
@@ -45,15 +53,20 @@ export interface PageRoutesOptions {
 }
 
 /**
- * The playground, and the ways to it. It is served the same to everybody: who is signed in, its script finds out over the
+ * The playground, and the ways to it. It is served the same to everybody: who is signed in, its script finds out over
+ * the
  * same routes as every other page.
  */
 export function pageRoutes (app: FastifyInstance, { playground, hasFrontEnd }: PageRoutesOptions): void {
   app.get('/gateway/', { config: { operation: 'showPlayground' } }, (_request, reply) => sendPage(reply, playground))
 
   // The place is fixed: a query, which may have a token in it, is not passed on.
-  if (!hasFrontEnd) app.get('/', { config: { operation: 'findPlayground' } }, (_request, reply) => reply.redirect('/gateway/', 302))
-  app.get('/gateway', { config: { operation: 'findPlayground' } }, (_request, reply) => reply.redirect('/gateway/', 308))
+  if (!hasFrontEnd) {
+    app.get('/', { config: { operation: 'findPlayground' } }, (_request, reply) => reply.redirect('/gateway/', 302))
+  }
+  app.get('/gateway', { config: { operation: 'findPlayground' } }, (_request, reply) =>
+    reply.redirect('/gateway/', 308)
+  )
 }
 
 export function sendPage (reply: FastifyReply, { html, contentSecurityPolicy }: ServedPage): FastifyReply {
@@ -70,12 +83,15 @@ export function sendPage (reply: FastifyReply, { html, contentSecurityPolicy }: 
 const reserved = /^\/(?:api\/v1|v1|v1beta|gateway|livez|readyz|metrics)(?:\/|$)/i
 
 /**
- * Serves a front end on the gateway's own origin, where its pages may have a session cookie. Names that begin with a dot
- * are not served, nor is anything outside of the folder. When a browser opens a page that is no file, it gets index.html,
+ * Serves a front end on the gateway's own origin, where its pages may have a session cookie. Names that begin with a
+ * dot
+ * are not served, nor is anything outside of the folder. When a browser opens a page that is no file, it gets
+ * index.html,
  * for a front end has routes of its own. `root`: the absolute path of a built front end, with an index.html.
  */
 export function staticFileRoutes (app: FastifyInstance, root: string): void {
-  // A browser keeps what it has and asks each time whether that is still good: names need not change with their content.
+  // A browser keeps what it has and asks each time whether that is still good: names need not change with their
+  // content.
   const options: SendOptions = { root, dotfiles: 'ignore', cacheControl: false, onFile: assertInside(root) }
 
   app.route({
@@ -112,7 +128,10 @@ function pathOf (target: string): string {
 /** The front end decides what may run in its pages: our own policy is taken off, and `nosniff` stays. */
 function answer (reply: FastifyReply, found: SendResult): FastifyReply {
   if (found.type === 'error') {
-    throw gatewayError(codes[found.statusCode] ?? 'GW_NOT_FOUND', { about: 'The path is none, or a condition or range can not be met.', cause: found.metadata.error })
+    throw gatewayError(codes[found.statusCode] ?? 'GW_NOT_FOUND', {
+      about: 'The path is none, or a condition or range can not be met.',
+      cause: found.metadata.error
+    })
   }
   reply.removeHeader('content-security-policy')
   if (found.type === 'file') hold(reply, found)
@@ -131,5 +150,7 @@ function opensPage ({ headers: { accept = '' } }: FastifyRequest): boolean {
 /** A file that got shorter on its way ends the connection: the next answer on it would be taken for the rest. */
 function hold ({ raw }: FastifyReply, { stream, headers }: SendResult): void {
   // Of what has no body the stream is no file's, and has read nothing that could be counted.
-  stream.once('end', () => { if ((stream as Partial<ReadStream>).bytesRead! < Number(headers['Content-Length'])) raw.destroy() })
+  stream.once('end', () => {
+    if ((stream as Partial<ReadStream>).bytesRead! < Number(headers['Content-Length'])) raw.destroy()
+  })
 }

@@ -38,7 +38,20 @@ export interface MirrorOptions {
 
 /** The upstream's own routes: one for each row of the catalog, the balance, and no wildcard. */
 export function mirrorRoutes (app: FastifyInstance, options: MirrorOptions): void {
-  const { entrance, upstream, keys, desk, slots, store: { ledger, repeats, accounts }, earliest, patient, rules, rates, guests, now } = options
+  const {
+    entrance,
+    upstream,
+    keys,
+    desk,
+    slots,
+    store: { ledger, repeats, accounts },
+    earliest,
+    patient,
+    rules,
+    rates,
+    guests,
+    now
+  } = options
   const { submits, lookAtSubmits, polls, misses, replays } = rates
   const owners = ownership(ledger, misses)
 
@@ -60,22 +73,40 @@ export function mirrorRoutes (app: FastifyInstance, options: MirrorOptions): voi
   balanceRoute(app, options)
 }
 
-/** Clients ask here for the balance of their key. A session stands in its place: the answer is what it may still spend. */
+/**
+ * Clients ask here for the balance of their key. A session stands in its place: the answer is what it may still spend.
+ */
 function balanceRoute (app: FastifyInstance, { readRoute, store: { accounts }, now }: MirrorOptions): void {
-  readRoute(app, { url: balancePath, operation: 'currentBalance', scope: null, query: [], task: null }, async ({ context }) => {
-    const { session, plan } = context.call
-    const [balance, spent] = await Promise.all([
-      accounts.balanceOf(session.subject, periodAt(plan.period, now()).start),
-      session.credits === null ? nothingSpent : accounts.spentIn(session.subject, session.rootId)
-    ])
-    const left = leastLeft(creditsLeft(plan, balance), session.credits, spent.microcredits)
-    return { code: 200, message: 'success', data: left === null ? null : creditsFrom(left) }
-  })
+  readRoute(
+    app,
+    { url: balancePath, operation: 'currentBalance', scope: null, query: [], task: null },
+    async ({ context }) => {
+      const { session, plan } = context.call
+      const [balance, spent] = await Promise.all([
+        accounts.balanceOf(session.subject, periodAt(plan.period, now()).start),
+        session.credits === null ? nothingSpent : accounts.spentIn(session.subject, session.rootId)
+      ])
+      const left = leastLeft(creditsLeft(plan, balance), session.credits, spent.microcredits)
+      return { code: 200, message: 'success', data: left === null ? null : creditsFrom(left) }
+    }
+  )
 }
 
 /** Up to fifty tasks in one call. These routes exist only when the operator opens them. */
 export function batchRoutes (app: FastifyInstance, options: MirrorOptions): void {
-  const { entrance, upstream, keys, desk, slots, store: { ledger, repeats, accounts }, earliest, patient, rules, rates, now } = options
+  const {
+    entrance,
+    upstream,
+    keys,
+    desk,
+    slots,
+    store: { ledger, repeats, accounts },
+    earliest,
+    patient,
+    rules,
+    rates,
+    now
+  } = options
   const { submits, lookAtSubmits, polls, misses, replays } = rates
   const owners = ownership(ledger, misses)
   const together = reservations(ledger, patient)

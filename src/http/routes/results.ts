@@ -47,12 +47,16 @@ export function resultSender ({ results, now }: SendResultOptions): SendResult {
     call.granted = true
     call.stage = 'forward'
     const start = performance.now()
-    const answer = await results.fetch({ url, task, index }, ask, caller).finally(() => { call.upstreamMs += performance.now() - start })
+    const answer = await results.fetch({ url, task, index }, ask, caller).finally(() => {
+      call.upstreamMs += performance.now() - start
+    })
     if (answer === null) throw gatewayError(isPastLife(task, now()) ? 'GW_RESULT_EXPIRED' : 'GW_UPSTREAM_INVALID')
     call.stage = 'reply'
     reply.header('cross-origin-resource-policy', shownBy)
     writeHeaders(reply, answer, { url, task, index }, isDownload)
-    return reply.code(answer.status).send((request.method === 'HEAD' ? leftBehind(answer.body) : answer.body) ?? undefined)
+    return reply
+      .code(answer.status)
+      .send((request.method === 'HEAD' ? leftBehind(answer.body) : answer.body) ?? undefined)
   }
 }
 
@@ -63,7 +67,9 @@ function leftBehind (body: Readable | null): Readable | null {
   return Readable.from([])
 }
 
-/** Counts the results on their way, per subject; gives a signal that is aborted when the caller has gone or is served. */
+/**
+ * Counts the results on their way, per subject; gives a signal that is aborted when the caller has gone or is served.
+ */
 function turns () {
   const open = new Map<string, number>()
   return ({ call }: FastifyRequest, reply: FastifyReply, subject: string): AbortSignal => {
@@ -103,7 +109,8 @@ const ifNoneMatchForm = new RegExp(`^(?:\\*|${entityTag}(?: *, *${entityTag}){0,
 function askOf ({ headers }: FastifyRequest): ResultAsk {
   const { range, 'if-range': ifRange, 'if-none-match': ifNoneMatch } = headers
   const isRange = range !== undefined && oneRange.test(range)
-  if (isRange && ifRange !== undefined && !ifRangeForm.test(String(ifRange))) return {} // the whole is right in any case
+  // The whole is right in any case.
+  if (isRange && ifRange !== undefined && !ifRangeForm.test(String(ifRange))) return {}
   return {
     ...(isRange ? { range } : {}),
     ...(isRange && ifRange !== undefined ? { ifRange: String(ifRange) } : {}),
@@ -112,9 +119,15 @@ function askOf ({ headers }: FastifyRequest): ResultAsk {
 }
 
 /**
- * `no-store`, `nosniff` and the sandbox are on every answer already. Scripts of allowed origins read a result with CORS.
+ * `no-store`, `nosniff` and the sandbox are on every answer already. Scripts of allowed origins read a result with
+ * CORS.
  */
-function writeHeaders (reply: FastifyReply, answer: ResultAnswer, { url, task, index }: ResultRef, isDownload: boolean): void {
+function writeHeaders (
+  reply: FastifyReply,
+  answer: ResultAnswer,
+  { url, task, index }: ResultRef,
+  isDownload: boolean
+): void {
   const medium = mediumOf(answer.contentType, url)
   const headers = {
     'content-range': answer.contentRange,
@@ -160,14 +173,18 @@ export function resultRoutes (app: FastifyInstance, options: ResultRoutesOptions
     return await send(request, reply, { task, index: indexOf(index), shownBy: 'same-origin' })
   })
 
-  app.get('/gateway/results/:ticket', { config: { operation: 'ticketResult', opensWith: 'ticket' } }, async (request: FastifyRequest, reply: FastifyReply) => {
-    request.call.stage = 'authorize'
-    const opened = await tickets.open((request.params as { ticket: string }).ticket)
-    // A ticket that opens nothing is an address that does not exist.
-    if (opened === null) throw gatewayError('GW_NOT_FOUND')
-    // The ticket is the authority: whoever has it may show what it opens, in a plain <img> too.
-    return await send(request, reply, { ...opened, shownBy: hasForeignPages ? 'cross-origin' : 'same-origin' })
-  })
+  app.get(
+    '/gateway/results/:ticket',
+    { config: { operation: 'ticketResult', opensWith: 'ticket' } },
+    async (request: FastifyRequest, reply: FastifyReply) => {
+      request.call.stage = 'authorize'
+      const opened = await tickets.open((request.params as { ticket: string }).ticket)
+      // A ticket that opens nothing is an address that does not exist.
+      if (opened === null) throw gatewayError('GW_NOT_FOUND')
+      // The ticket is the authority: whoever has it may show what it opens, in a plain <img> too.
+      return await send(request, reply, { ...opened, shownBy: hasForeignPages ? 'cross-origin' : 'same-origin' })
+    }
+  )
 }
 
 /** One way to write each number. Whatever else stands there is an index that no task has. */
@@ -176,12 +193,16 @@ function indexOf (text: string): number {
 }
 
 /**
- * Where a caller gets the results of a task whose last answer is `body`, each for a short time and without a header; none
+ * Where a caller gets the results of a task whose last answer is `body`, each for a short time and without a header;
+ * none
  * when it has none.
  */
 export type ResultsOf = (ended: Pick<TaskEvent, 'taskId' | 'subject' | 'body'>) => readonly string[]
 
 /** `publicUrl`: our own origin as callers see it; without it the links are paths. */
 export function resultLinks (tickets: Pick<ResultTickets, 'ticketFor'>, publicUrl = ''): ResultsOf {
-  return ended => resultUrls({ finalAnswer: ended.body }).map((_, index) => `${publicUrl}/gateway/results/${tickets.ticketFor(ended, index)}`)
+  return ended =>
+    resultUrls({ finalAnswer: ended.body }).map(
+      (_, index) => `${publicUrl}/gateway/results/${tickets.ticketFor(ended, index)}`
+    )
 }

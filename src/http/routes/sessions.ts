@@ -2,13 +2,29 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import Type, { type Static } from 'typebox'
 import type { AuditTrail } from '../../domain/audit.ts'
 import {
-  type CreditAccounts, type CreditBalance, creditsFrom, creditsLeft, nothingSpent, type SessionSpent
+  type CreditAccounts,
+  type CreditBalance,
+  creditsFrom,
+  creditsLeft,
+  nothingSpent,
+  type SessionSpent
 } from '../../domain/ledger.ts'
 import { microcredits, type Microcredits, periodAt, type Plan } from '../../domain/policy.ts'
 import type { SecretRef, Secret } from '../../domain/secret.ts'
 import {
-  budgetOf, endedEverywhereMs, isAppOrigin, type IssueTimes, isTrustworthy, isWebOrigin, readAddressRange,
-  type Revocations, scopes, type Session, type SessionIssuer, type SessionRequest, type SessionVerifier
+  budgetOf,
+  endedEverywhereMs,
+  isAppOrigin,
+  type IssueTimes,
+  isTrustworthy,
+  isWebOrigin,
+  readAddressRange,
+  type Revocations,
+  scopes,
+  type Session,
+  type SessionIssuer,
+  type SessionRequest,
+  type SessionVerifier
 } from '../../domain/session.ts'
 import { type Clock, instant } from '../../domain/time.ts'
 import { type AcceptInvitation, isTokenId } from '../../domain/tokens.ts'
@@ -26,31 +42,48 @@ import { sendPage, type ServedPage } from './pages.ts'
 
 const maxOrigins = 20
 
-/** The body of a minting. Lists of models and scopes may be empty, which means none; one of origins is not left empty. */
+/**
+ * The body of a minting. Lists of models and scopes may be empty, which means none; one of origins is not left empty.
+ */
 export function sessionRequestSchema (maxTtlSeconds: number) {
-  return Type.Object({
-    // No control characters, and no half of a surrogate pair: a store writes every such half down as the same sign, and
-    // two subjects would be one.
-    subject: Type.String({ minLength: 1, maxLength: 128, pattern: '^[^\\p{Cc}\\p{Cs}]+$' }),
-    ttlSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: maxTtlSeconds })),
-    models: Type.Optional(Type.Array(Type.String({ pattern: '^[A-Za-z0-9._*-]{1,64}$' }), { maxItems: 100 })),
-    scopes: Type.Optional(Type.Array(Type.Enum([...scopes]), { maxItems: scopes.length })),
-    origins: Type.Optional(Type.Array(Type.String({ maxLength: 256 }), { minItems: 1, maxItems: maxOrigins })),
-    uses: Type.Optional(Type.Integer({ minimum: 1, maximum: 1_000_000_000 })),
-    plan: Type.Optional(Type.String({ maxLength: 64 })),
-    addressPrefix: Type.Optional(Type.String({ maxLength: 64 })),
-    // Less than a microcredit is nothing that can be counted.
-    credits: Type.Optional(Type.Number({ minimum: 0.000_001, maximum: 100_000_000 }))
-  }, { additionalProperties: false })
+  return Type.Object(
+    {
+      // No control characters, and no half of a surrogate pair: a store writes every such half down as the same sign,
+      // and
+      // two subjects would be one.
+      subject: Type.String({ minLength: 1, maxLength: 128, pattern: '^[^\\p{Cc}\\p{Cs}]+$' }),
+      ttlSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: maxTtlSeconds })),
+      models: Type.Optional(Type.Array(Type.String({ pattern: '^[A-Za-z0-9._*-]{1,64}$' }), { maxItems: 100 })),
+      scopes: Type.Optional(Type.Array(Type.Enum([...scopes]), { maxItems: scopes.length })),
+      origins: Type.Optional(Type.Array(Type.String({ maxLength: 256 }), { minItems: 1, maxItems: maxOrigins })),
+      uses: Type.Optional(Type.Integer({ minimum: 1, maximum: 1_000_000_000 })),
+      plan: Type.Optional(Type.String({ maxLength: 64 })),
+      addressPrefix: Type.Optional(Type.String({ maxLength: 64 })),
+      // Less than a microcredit is nothing that can be counted.
+      credits: Type.Optional(Type.Number({ minimum: 0.000_001, maximum: 100_000_000 }))
+    },
+    { additionalProperties: false }
+  )
 }
 
 export type SessionRequestBody = Static<ReturnType<typeof sessionRequestSchema>>
 
 /** What is minted for a body that its schema has let through. Throws `GW_BAD_REQUEST`. */
 export function readSessionRequest (body: SessionRequestBody, defaultTtlSeconds: number): SessionRequest {
-  const { subject, plan = 'default', models = ['*'], ttlSeconds = defaultTtlSeconds, origins, uses, addressPrefix, credits } = body
+  const {
+    subject,
+    plan = 'default',
+    models = ['*'],
+    ttlSeconds = defaultTtlSeconds,
+    origins,
+    uses,
+    addressPrefix,
+    credits
+  } = body
   for (const origin of origins ?? []) {
-    if (!isWebOrigin(origin) && !isAppOrigin(origin)) throw badRequest('origins must be exact and https (http on this machine alone): https://app.example')
+    if (!isWebOrigin(origin) && !isAppOrigin(origin)) {
+      throw badRequest('origins must be exact and https (http on this machine alone): https://app.example')
+    }
   }
   const addressRange = addressPrefix === undefined ? undefined : readAddressRange(addressPrefix)
   if (addressRange === null) throw badRequest('addressPrefix must be a network: 203.0.113.0/24 or 2001:db8::/48')
@@ -88,58 +121,72 @@ export interface SessionRoutesOptions extends Clock {
 
 /** Sessions are minted by the app's backend, looked at and ended by whoever holds one. */
 export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptions): void {
-  const { authenticate, sessions, plans, revocations, times, accounts, cookie, rates, maxTtlSeconds, now, elapsed } = options
+  const { authenticate, sessions, plans, revocations, times, accounts, cookie, rates, maxTtlSeconds, now, elapsed } =
+    options
   const body = sessionRequestSchema(maxTtlSeconds)
   const note = sessionNotes(options)
 
-  app.post<{ Body: SessionRequestBody }>('/gateway/sessions', {
-    config: { operation: 'mintSession', opensWith: 'issuer token' },
-    schema: { body },
-    ...reauthenticateAfterSlowBody(authenticateIssuer(options), elapsed)
-  }, async (request, reply) => {
-    const asked = readSessionRequest(request.body, options.defaultTtlSeconds)
-    if (!plans.has(asked.plan)) throw badRequest(`There is no plan ${JSON.stringify(asked.plan)}.`)
-    const { token, session } = await sessions.mint(asked)
-    request.call.stage = 'admit'
-    await rates.sessions(request, session.subject)
-    await note('mint', 'issuer', session, { plan: asked.plan, ttlSeconds: asked.ttlSeconds, ...limitsOf(session) })
-    reply.code(201)
-    return { token, ...named(session) }
-  })
-
-  options.readRoute(app, { url: '/gateway/session', operation: 'showSession', scope: null, query: null, task: null }, async ({ context }) => {
-    const { session, plan } = context.call
-    const { start, end } = periodAt(plan.period, now())
-    // A store that is down is a 503 here, and not a session without numbers: a page that shows them has one shape to know,
-    // and one that could neither submit nor poll has nothing else to offer.
-    const [balance, spent] = await Promise.all([
-      accounts.balanceOf(session.subject, start),
-      budgetOf(session) && accounts.spentIn(session.subject, session.rootId)
-    ])
-    return {
-      ...named(session),
-      plan: plan.name,
-      models: session.models,
-      scopes: session.scopes,
-      origins: session.origins,
-      addressPrefix: session.addressRange,
-      issuedAt: instant(session.issuedAt),
-      ...whatIsLeft(session, plan, balance, spent, end)
+  app.post<{ Body: SessionRequestBody }>(
+    '/gateway/sessions',
+    {
+      config: { operation: 'mintSession', opensWith: 'issuer token' },
+      schema: { body },
+      ...reauthenticateAfterSlowBody(authenticateIssuer(options), elapsed)
+    },
+    async (request, reply) => {
+      const asked = readSessionRequest(request.body, options.defaultTtlSeconds)
+      if (!plans.has(asked.plan)) throw badRequest(`There is no plan ${JSON.stringify(asked.plan)}.`)
+      const { token, session } = await sessions.mint(asked)
+      request.call.stage = 'admit'
+      await rates.sessions(request, session.subject)
+      await note('mint', 'issuer', session, { plan: asked.plan, ttlSeconds: asked.ttlSeconds, ...limitsOf(session) })
+      reply.code(201)
+      return { token, ...named(session) }
     }
-  })
+  )
 
-  app.delete('/gateway/session', { config: { operation: 'endSession' }, onRequest: authenticate }, async (request, reply) => {
-    const { session } = contextOf(request, reply).call
-    const isEverywhere = readEverywhere(request)
-    await note('revoke', session.subject, session, isEverywhere ? { everywhere: true } : {})
-    await revocations.revoke(session.id, session.endsAt)
-    if (isEverywhere) {
-      const until = now() + Math.max(maxTtlSeconds * 1000, endedEverywhereMs)
-      await revocations.revokeSubject(session.subject, await times.end(), Math.max(session.endsAt, until))
+  options.readRoute(
+    app,
+    { url: '/gateway/session', operation: 'showSession', scope: null, query: null, task: null },
+    async ({ context }) => {
+      const { session, plan } = context.call
+      const { start, end } = periodAt(plan.period, now())
+      // A store that is down is a 503 here, and not a session without numbers: a page that shows them has one shape to
+      // know,
+      // and one that could neither submit nor poll has nothing else to offer.
+      const [balance, spent] = await Promise.all([
+        accounts.balanceOf(session.subject, start),
+        budgetOf(session) && accounts.spentIn(session.subject, session.rootId)
+      ])
+      return {
+        ...named(session),
+        plan: plan.name,
+        models: session.models,
+        scopes: session.scopes,
+        origins: session.origins,
+        addressPrefix: session.addressRange,
+        issuedAt: instant(session.issuedAt),
+        ...whatIsLeft(session, plan, balance, spent, end)
+      }
     }
-    if (session.isCookie) cookie.clear(reply)
-    return reply.code(204).send()
-  })
+  )
+
+  app.delete(
+    '/gateway/session',
+    { config: { operation: 'endSession' }, onRequest: authenticate },
+    async (request, reply) => {
+      const { session } = contextOf(request, reply).call
+      const isEverywhere = readEverywhere(request)
+      await note('revoke', session.subject, session, isEverywhere ? { everywhere: true } : {})
+      await revocations.revoke(session.id, session.endsAt)
+      if (isEverywhere) {
+        const until = now() + Math.max(maxTtlSeconds * 1000, endedEverywhereMs)
+        await revocations.revokeSubject(session.subject, await times.end(), Math.max(session.endsAt, until))
+      }
+      if (session.isCookie) cookie.clear(reply)
+      return reply.code(204).send()
+    }
+  )
 }
 
 function named ({ subject, expiresAt }: Session) {
@@ -168,9 +215,13 @@ function readEverywhere (request: FastifyRequest): boolean {
 
 /** `null` is unlimited. `spent`: of a session with limits of its own. */
 function whatIsLeft (
-  { uses, credits }: Session, plan: Plan, balance: CreditBalance, { uses: used, microcredits }: SessionSpent = nothingSpent, periodEnd: number
+  { uses, credits }: Session,
+  plan: Plan,
+  balance: CreditBalance,
+  { uses: used, microcredits }: SessionSpent = nothingSpent,
+  periodEnd: number
 ) {
-  const shown = (microcredits: Microcredits | null) => microcredits === null ? null : creditsFrom(microcredits)
+  const shown = (microcredits: Microcredits | null) => (microcredits === null ? null : creditsFrom(microcredits))
   return {
     credits: {
       limit: shown(plan.credits),
@@ -178,7 +229,10 @@ function whatIsLeft (
       granted: shown(balance.granted),
       left: shown(creditsLeft(plan, balance)),
       resetsAt: instant(periodEnd),
-      session: credits === null ? null : { limit: shown(credits), used: shown(microcredits), left: shown(Math.max(0, credits - microcredits)) }
+      session:
+        credits === null
+          ? null
+          : { limit: shown(credits), used: shown(microcredits), left: shown(Math.max(0, credits - microcredits)) }
     },
     uses: uses === null ? null : { limit: uses, left: Math.max(0, uses - used) },
     tasks: { unfinished: balance.unfinished, limit: plan.concurrentTasks },
@@ -203,7 +257,7 @@ function authenticateIssuer ({ issuerToken, verifiers }: SessionRoutesOptions) {
     if (isSame(credential, token)) return
     holdAddress(request)
     for (const verifier of verifiers) {
-      if (await verifier.verify(credential) !== null) {
+      if ((await verifier.verify(credential)) !== null) {
         throw gatewayError('GW_SCOPE_DENIED', { about: 'A session can not mint sessions: use the issuer token.' })
       }
     }
@@ -228,24 +282,34 @@ export function cookieSessionRoutes (app: FastifyInstance, options: CookieSessio
   const { authenticate, revocations, cookie, ownOrigin, rates } = options
   const note = sessionNotes(options)
 
-  app.post('/gateway/sessions/cookie', {
-    config: { operation: 'swapSession' },
-    schema: { body: noBody },
-    ...reauthenticateAfterSlowBody(authenticate, options.elapsed)
-  }, async (request, reply) => {
-    const { call, call: { session } } = contextOf(request, reply)
-    assertSwap(session, request, ownOrigin(request))
-    call.stage = 'admit'
-    await rates.sessions(request, session.subject)
-    const printed = await cookie.print(session)
-    await note('mint', session.subject, printed.session, { insteadOf: session.id })
-    // What scripts could read is worth nothing from here on, and of several swaps at once one gets the cookie. A person's
-    // own token stays good, for it may be in use elsewhere.
-    if (!isTokenId(session.id) && !await revocations.revoke(session.id, session.endsAt)) throw gatewayError('GW_BAD_SESSION')
-    cookie.write(printed, reply)
-    reply.code(201)
-    return { subject: session.subject, expiresAt: instant(printed.session.expiresAt) }
-  })
+  app.post(
+    '/gateway/sessions/cookie',
+    {
+      config: { operation: 'swapSession' },
+      schema: { body: noBody },
+      ...reauthenticateAfterSlowBody(authenticate, options.elapsed)
+    },
+    async (request, reply) => {
+      const {
+        call,
+        call: { session }
+      } = contextOf(request, reply)
+      assertSwap(session, request, ownOrigin(request))
+      call.stage = 'admit'
+      await rates.sessions(request, session.subject)
+      const printed = await cookie.print(session)
+      await note('mint', session.subject, printed.session, { insteadOf: session.id })
+      // What scripts could read is worth nothing from here on, and of several swaps at once one gets the cookie. A
+      // person's
+      // own token stays good, for it may be in use elsewhere.
+      if (!isTokenId(session.id) && !(await revocations.revoke(session.id, session.endsAt))) {
+        throw gatewayError('GW_BAD_SESSION')
+      }
+      cookie.write(printed, reply)
+      reply.code(201)
+      return { subject: session.subject, expiresAt: instant(printed.session.expiresAt) }
+    }
+  )
 }
 
 /**
@@ -254,10 +318,14 @@ export function cookieSessionRoutes (app: FastifyInstance, options: CookieSessio
  */
 function assertSwap ({ isCookie }: Session, request: FastifyRequest, own: string | null): void {
   if (isCookie) throw badRequest('Send the session token to swap as Authorization: Bearer.')
-  if (isForeignPage(request, own)) throw gatewayError('GW_ORIGIN_DENIED', { about: 'A cookie is for pages of the gateway\'s own origin.' })
+  if (isForeignPage(request, own)) {
+    throw gatewayError('GW_ORIGIN_DENIED', { about: "A cookie is for pages of the gateway's own origin." })
+  }
   if (own === null || !isTrustworthy(new URL(own))) {
-    throw badRequest('A session cookie needs https, and this request came without: behind a proxy set GATEWAY_TRUST_PROXY or ' +
-      'GATEWAY_PUBLIC_URL. Else keep the token and send it as Authorization: Bearer.')
+    throw badRequest(
+      'A session cookie needs https, and this request came without: behind a proxy set GATEWAY_TRUST_PROXY or ' +
+        'GATEWAY_PUBLIC_URL. Else keep the token and send it as Authorization: Bearer.'
+    )
   }
 }
 
@@ -270,23 +338,34 @@ export interface InvitationRoutesOptions {
 const body = Type.Object({ invitation: Type.String({ maxLength: 256 }) }, { additionalProperties: false })
 
 /**
- * The two doors of an invitation. The page is the same for everybody and takes nothing: programs that preview links, and
- * scanners of mail, fetch it as they like. What it opens is in the link's fragment, which only the browser knows, and is
+ * The two doors of an invitation. The page is the same for everybody and takes nothing: programs that preview links,
+ * and
+ * scanners of mail, fetch it as they like. What it opens is in the link's fragment, which only the browser knows, and
+ * is
  * sent when somebody presses the button.
  */
 export function invitationRoutes (app: FastifyInstance, { accept, page }: InvitationRoutesOptions): void {
-  app.get('/gateway/invitation', { config: { operation: 'showInvitation' } }, (_request, reply) => sendPage(reply, page))
+  app.get('/gateway/invitation', { config: { operation: 'showInvitation' } }, (_request, reply) =>
+    sendPage(reply, page)
+  )
 
   // One 404 for what was never printed, is used up, or has expired; it counts against the address, as each 404 does.
-  app.post<{ Body: Static<typeof body> }>('/gateway/invitations/accept', {
-    config: { operation: 'acceptInvitation', opensWith: 'invitation' },
-    schema: { body }
-  }, async (request, reply) => {
-    request.call.stage = 'authenticate'
-    const accepted = await accept(request.body.invitation)
-    if (accepted === null) throw gatewayError('GW_NOT_FOUND')
-    const { text, token: { id, subject, plan, expiresAt } } = accepted
-    reply.code(201)
-    return { id, token: text, subject, plan, expiresAt: instant(expiresAt) }
-  })
+  app.post<{ Body: Static<typeof body> }>(
+    '/gateway/invitations/accept',
+    {
+      config: { operation: 'acceptInvitation', opensWith: 'invitation' },
+      schema: { body }
+    },
+    async (request, reply) => {
+      request.call.stage = 'authenticate'
+      const accepted = await accept(request.body.invitation)
+      if (accepted === null) throw gatewayError('GW_NOT_FOUND')
+      const {
+        text,
+        token: { id, subject, plan, expiresAt }
+      } = accepted
+      reply.code(201)
+      return { id, token: text, subject, plan, expiresAt: instant(expiresAt) }
+    }
+  )
 }

@@ -14,7 +14,10 @@ const app = Fastify({
 const authorization = `Bearer ${process.env.APIXO_API_KEY}`
 
 app.addHook('onResponse', async (request, reply) => {
-  request.log.info({ method: request.method, url: request.url, status: reply.statusCode, ms: reply.elapsedTime }, 'request')
+  request.log.info(
+    { method: request.method, url: request.url, status: reply.statusCode, ms: reply.elapsedTime },
+    'request'
+  )
 })
 app.get('/livez', async () => ({ status: 'ok' }))
 

@@ -28,7 +28,15 @@ const ledger: Store['ledger'] = {
     reserved.delete(id)
     if (step.to === 'claimed' && tasks.size < mostTasks) {
       const { taskId } = step
-      tasks.set(taskId, { ...demand, taskId, operation: 'generateTask', stage: 'claimed', microcredits: 0, createdAt: 0, finalAnswer: null })
+      tasks.set(taskId, {
+        ...demand,
+        taskId,
+        operation: 'generateTask',
+        stage: 'claimed',
+        microcredits: 0,
+        createdAt: 0,
+        finalAnswer: null
+      })
     }
     return true
   },
@@ -42,6 +50,8 @@ const ledger: Store['ledger'] = {
   sweep: async () => ({ released: 0, unknown: 0 })
 }
 
-const gateway = await createGateway(loadSettings({ env: process.env, cwd: process.cwd() }), { store: { ...memory, ledger } })
+const gateway = await createGateway(loadSettings({ env: process.env, cwd: process.cwd() }), {
+  store: { ...memory, ledger }
+})
 closeWithGrace({ delay: 5000, logger: false }, () => gateway.close())
 await gateway.listen()

@@ -15,7 +15,10 @@ const server = createServer((request, response) => {
     const body = chunks.length > 0 ? Buffer.concat(chunks) : null
     const headers: Record<string, string> = { authorization }
     if (body !== null) headers['content-type'] = request.headers['content-type'] ?? 'application/json'
-    pool.dispatch({ path: request.url!, method: request.method as Dispatcher.HttpMethod, headers, body }, answerTo(response))
+    pool.dispatch(
+      { path: request.url!, method: request.method as Dispatcher.HttpMethod, headers, body },
+      answerTo(response)
+    )
   })
 })
 

@@ -4,14 +4,25 @@ import { needsVerification, readProbe } from '../../../src/domain/key-ring.ts'
 import { UpstreamFailure } from '../../../src/domain/upstream.ts'
 
 const answer = (status: number, body: unknown) => ({
-  status, contentType: 'application/json', retryAfter: undefined, leaksKey: false, body: Buffer.from(typeof body === 'string' ? body : JSON.stringify(body))
+  status,
+  contentType: 'application/json',
+  retryAfter: undefined,
+  leaksKey: false,
+  body: Buffer.from(typeof body === 'string' ? body : JSON.stringify(body))
 })
 const kindOf = (status: number, body: unknown) => readSubmitAnswer(answer(status, body)).kind
 
 t.test('an envelope is read for the little that must be known', async t => {
-  t.match(readEnvelope(answer(200, { code: 200, message: 'success', data: { taskId: 'a', state: 'pending' } }).body),
-    { code: 200, taskId: 'a', state: 'pending' })
-  t.match(readEnvelope(answer(200, { taskId: 'b' }).body), { taskId: 'b', code: undefined, state: undefined }, 'an id at the top level counts')
+  t.match(readEnvelope(answer(200, { code: 200, message: 'success', data: { taskId: 'a', state: 'pending' } }).body), {
+    code: 200,
+    taskId: 'a',
+    state: 'pending'
+  })
+  t.match(
+    readEnvelope(answer(200, { taskId: 'b' }).body),
+    { taskId: 'b', code: undefined, state: undefined },
+    'an id at the top level counts'
+  )
   for (const taskId of ['', 7, null, 'x'.repeat(257)]) {
     t.equal(readEnvelope(answer(200, { data: { taskId } }).body)?.taskId, undefined, `no id: ${taskId}`)
   }
@@ -39,9 +50,19 @@ t.test('a 4xx page of somebody on the way is a refusal that can not be passed on
 
 t.test('whatever else comes leaves the outcome unknown', async t => {
   for (const [status, body] of [
-    [200, {}], [200, { code: 200, data: null }], [200, '<html>'], [200, { code: 502 }], [302, ''], [308, { code: 308 }], [500, '<html>'],
-    [500, { error: 'no code' }], [502, { code: 502 }], [504, { code: 504 }], [520, '<html>'], [529, { code: 529 }]
-  ] as const) t.equal(kindOf(status, body), 'unknown', `${status} ${JSON.stringify(body)}`)
+    [200, {}],
+    [200, { code: 200, data: null }],
+    [200, '<html>'],
+    [200, { code: 502 }],
+    [302, ''],
+    [308, { code: 308 }],
+    [500, '<html>'],
+    [500, { error: 'no code' }],
+    [502, { code: 502 }],
+    [504, { code: 504 }],
+    [520, '<html>'],
+    [529, { code: 529 }]
+  ] as const) { t.equal(kindOf(status, body), 'unknown', `${status} ${JSON.stringify(body)}`) }
 })
 
 t.test('only a connection that never stood means that nothing was sent', async t => {

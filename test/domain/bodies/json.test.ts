@@ -5,15 +5,47 @@ const read = (text: string) => readJson(Buffer.from(text))
 const badRequest = { code: 'GW_BAD_REQUEST' }
 
 t.test('each top-level value keeps its own text, digit for digit', async t => {
-  const { value, texts } = read(' {"a" : 12345678901234567890 , "b":{"c":[1,{"d":"}"}]},"e":"\\"x\\\\", "f":[], "g":null}\n')
-  t.same([...texts], [['a', '12345678901234567890'], ['b', '{"c":[1,{"d":"}"}]}'], ['e', '"\\"x\\\\"'], ['f', '[]'], ['g', 'null']])
+  const { value, texts } = read(
+    ' {"a" : 12345678901234567890 , "b":{"c":[1,{"d":"}"}]},"e":"\\"x\\\\", "f":[], "g":null}\n'
+  )
+  t.same(
+    [...texts],
+    [
+      ['a', '12345678901234567890'],
+      ['b', '{"c":[1,{"d":"}"}]}'],
+      ['e', '"\\"x\\\\"'],
+      ['f', '[]'],
+      ['g', 'null']
+    ]
+  )
   t.same(Object.keys(value), ['a', 'b', 'e', 'f', 'g'])
 })
 
 t.test('an empty object has no names', async t => t.same([...read('{}').texts], []))
 
 t.test('what is no JSON object in UTF-8 is refused', async t => {
-  const broken = ['', '[]', '1', '"a"', 'null', '{', '{"a"}', '{"a":1', '{"a":1}{"b":2}', '{"a":1}}', '{"a', '{"a\\', ',', '{"a":1,}', '{\'a\':1}', '﻿{}', '{"\\x":1}', 'NaN', ']', '{"a":NaN}']
+  const broken = [
+    '',
+    '[]',
+    '1',
+    '"a"',
+    'null',
+    '{',
+    '{"a"}',
+    '{"a":1',
+    '{"a":1}{"b":2}',
+    '{"a":1}}',
+    '{"a',
+    '{"a\\',
+    ',',
+    '{"a":1,}',
+    "{'a':1}",
+    '﻿{}',
+    '{"\\x":1}',
+    'NaN',
+    ']',
+    '{"a":NaN}'
+  ]
   for (const text of broken) t.throws(() => read(text), badRequest, JSON.stringify(text))
   t.throws(() => readJson(Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d])), badRequest, 'a lone byte')
   t.throws(() => readJson(Buffer.from('{"a":1}', 'utf16le')), badRequest, 'UTF-16')
@@ -24,7 +56,9 @@ t.test('a byte order mark is named, for no editor shows it', async t => {
   for (const mark of [[0xff, 0xfe], [0xfe, 0xff]]) {
     t.throws(() => readJson(Buffer.from([...mark, 0x7b, 0, 0x7d, 0])), { ...badRequest, message: /UTF-16/ })
   }
-  for (const bytes of [[0xff], [0xfe, 0], [0x7b, 0xff, 0xfe], [0xff, 0xff]]) t.throws(() => readJson(Buffer.from(bytes)), { message: /not valid UTF-8/ })
+  for (const bytes of [[0xff], [0xfe, 0], [0x7b, 0xff, 0xfe], [0xff, 0xff]]) {
+    t.throws(() => readJson(Buffer.from(bytes)), { message: /not valid UTF-8/ })
+  }
 })
 
 t.test('a name given twice, or twice but for case, is refused at every depth', async t => {

@@ -21,7 +21,16 @@ t.test('hosts are named exactly, or as all below a domain; the port is the calle
 })
 
 t.test('an address of a network of our own is refused, also when it is on the list', async t => {
-  const own = ['127.0.0.1', '10.0.0.1', '169.254.169.254', '[::1]', '[fd00::1]', '[::ffff:7f00:1]', '0.0.0.0', '100.64.0.1']
+  const own = [
+    '127.0.0.1',
+    '10.0.0.1',
+    '169.254.169.254',
+    '[::1]',
+    '[fd00::1]',
+    '[::ffff:7f00:1]',
+    '0.0.0.0',
+    '100.64.0.1'
+  ]
   const hosts = callbackHosts(own)
   for (const host of own) t.throws(() => hosts.check(`https://${host}/`), { code: 'GW_CALLBACK_DENIED' }, host)
 })

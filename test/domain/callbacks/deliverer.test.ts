@@ -1,13 +1,23 @@
 import t from 'tap'
 import { Secret } from '../../../src/domain/secret.ts'
 import {
-  callbackHosts, type WebhookSender, webhookDispatcher, type Delivery, type DeliveryAttempt, type DueDelivery, messageId, retryMs
+  callbackHosts,
+  type WebhookSender,
+  webhookDispatcher,
+  type Delivery,
+  type DeliveryAttempt,
+  type DueDelivery,
+  messageId,
+  retryMs
 } from '../../../src/domain/webhooks.ts'
 import { clock } from '../../helpers/clock.ts'
 import { until } from '../../helpers/until.ts'
 
 /** A deliverer over a list in memory, whose store and courier do what the test says. */
-function fixture (count: number, { bring, attempted }: { bring?: WebhookSender['send'], attempted?: () => Promise<void> } = {}) {
+function fixture (
+  count: number,
+  { bring, attempted }: { bring?: WebhookSender['send'], attempted?: () => Promise<void> } = {}
+) {
   const time = clock()
   const due = new Map(Array.from({ length: count }, (_, index): [string, DueDelivery] => {
     const taskId = `task ${index}`
@@ -45,7 +55,11 @@ function fixture (count: number, { bring, attempted }: { bring?: WebhookSender['
 
 t.test('a store that does not keep an attempt has it made again, and the rest goes on', async t => {
   let failures = 1
-  const { it, kept, troubles, brought } = fixture(3, { attempted: async () => { if (failures-- > 0) throw new Error('store down') } })
+  const { it, kept, troubles, brought } = fixture(3, {
+    attempted: async () => {
+      if (failures-- > 0) throw new Error('store down')
+    }
+  })
   await it.runOnce()
   await until('two of them', () => kept.length === 2)
   t.match(troubles, [{ message: 'store down' }])
@@ -57,7 +71,12 @@ t.test('a store that does not keep an attempt has it made again, and the rest go
 
 t.test('what is under way is not begun again, and rounds do not run beside each other', async t => {
   const gate = Promise.withResolvers<void>()
-  const { it, kept, brought } = fixture(5, { bring: async () => { await gate.promise; return { status: 204, error: null } } })
+  const { it, kept, brought } = fixture(5, {
+    bring: async () => {
+      await gate.promise
+      return { status: 204, error: null }
+    }
+  })
   await Promise.all([it.runOnce(), it.runOnce(), it.runOnce()])
   await it.runOnce()
   t.equal(brought.length, 5)
@@ -69,7 +88,13 @@ t.test('what is under way is not begun again, and rounds do not run beside each 
 t.test('a failed round after an attempt is told, and not lost', async t => {
   let rounds = 0
   const troubles: unknown[] = []
-  const many = Array.from({ length: 40 }, (_, index): DueDelivery => ({ taskId: `${index}`, url: 'https://app.example/', attempts: [], nextAt: 0, body: Buffer.alloc(0) }))
+  const many = Array.from({ length: 40 }, (_, index): DueDelivery => ({
+    taskId: `${index}`,
+    url: 'https://app.example/',
+    attempts: [],
+    nextAt: 0,
+    body: Buffer.alloc(0)
+  }))
   const it = webhookDispatcher({
     deliveries: {
       async due () { if (++rounds > 1) throw new Error('store down'); return many },
@@ -88,19 +113,27 @@ t.test('a failed round after an attempt is told, and not lost', async t => {
   t.match(troubles[0], { message: 'store down' })
 })
 
-t.test('once it is closed nothing is begun, and what was under way is not noted: it is done again by whoever is next', async t => {
-  const gate = Promise.withResolvers<void>()
-  const { it, kept, brought, closings } = fixture(25, { bring: async () => { await gate.promise; return { status: null, error: 'broken' } } })
-  await it.runOnce()
-  t.equal(brought.length, 20)
-  const closed = it.close()
-  gate.resolve()
-  await closed
-  await it.runOnce()
-  t.equal(closings(), 1)
-  t.equal(brought.length, 20)
-  t.same(kept, [])
-})
+t.test(
+  'once it is closed nothing is begun, and what was under way is not noted: it is done again by whoever is next',
+  async t => {
+    const gate = Promise.withResolvers<void>()
+    const { it, kept, brought, closings } = fixture(25, {
+      bring: async () => {
+        await gate.promise
+        return { status: null, error: 'broken' }
+      }
+    })
+    await it.runOnce()
+    t.equal(brought.length, 20)
+    const closed = it.close()
+    gate.resolve()
+    await closed
+    await it.runOnce()
+    t.equal(closings(), 1)
+    t.equal(brought.length, 20)
+    t.same(kept, [])
+  }
+)
 
 t.test('a round that was waiting for the store when it was closed begins nothing', async t => {
   const { it, brought } = fixture(2)

@@ -6,9 +6,18 @@ const resolver = (addresses: string, error: Error | null = null): Resolve => (_h
 
 function look (resolve: Resolve, all?: boolean): unknown {
   let found: unknown
-  guardedLookup(resolve, address => !address.startsWith('10.'))('app.example', all === undefined ? {} : { all }, (error, address, family) => {
-    found = error === null ? all === true ? (address as ResolvedAddress[]).map(({ address }) => address) : [address, family] : error
-  })
+  guardedLookup(resolve, address => !address.startsWith('10.'))(
+    'app.example',
+    all === undefined ? {} : { all },
+    (error, address, family) => {
+      found =
+        error === null
+          ? all === true
+            ? (address as ResolvedAddress[]).map(({ address }) => address)
+            : [address, family]
+          : error
+    }
+  )
   return found
 }
 
@@ -20,7 +29,9 @@ t.test('a name is resolved as it is asked for: to the first address, or to all',
 
 t.test('a name is refused when any of its addresses is, or when there is none', async t => {
   for (const addresses of ['10.0.0.1', '1.1.1.1 10.0.0.1', '10.0.0.1 1.1.1.1', '']) {
-    for (const all of [true, false]) t.match(look(resolver(addresses), all), { code: 'ERR_REFUSED_ADDRESS', message: /app\.example/ }, addresses)
+    for (const all of [true, false]) {
+      t.match(look(resolver(addresses), all), { code: 'ERR_REFUSED_ADDRESS', message: /app\.example/ }, addresses)
+    }
   }
 })
 

@@ -49,7 +49,11 @@ t.test('keys take turns: the one that rested longest is next', async t => {
   verdicts.delete('key-1')
   time.advance(probeIntervalMs)
   await it.verify(keys[1]!)
-  t.same([1, 2, 3].map(() => it.choose('m')?.id), ['key-1', 'key-0', 'key-2'], 'the one that was away has rested longest')
+  t.same(
+    [1, 2, 3].map(() => it.choose('m')?.id),
+    ['key-1', 'key-0', 'key-2'],
+    'the one that was away has rested longest'
+  )
 })
 
 t.test('a doubt that the probe does not share leaves the key in use', async t => {
@@ -153,22 +157,35 @@ t.test('then the key that served the model last is tried, also while it rests', 
   t.equal(it.choose('m', keys[0])?.id, 'key-2')
 })
 
-t.test('a key that the upstream has had enough of for a model rests as long as that says, and the others serve', async t => {
-  const { ring: it, keys, time } = ring(3)
-  const start = time.now()
-  it.learn(keys[0]!, 'm', 'limited', '7')
-  t.same([1, 2, 3].map(() => it.choose('m')?.id), ['key-1', 'key-2', 'key-1'])
-  t.match(it.states()[0], { state: 'resting', since: start, restingUntil: start + 7000 })
-  time.advance(6999)
-  t.not(it.choose('m')?.id, 'key-0')
-  time.advance(1)
-  t.equal(it.choose('m')?.id, 'key-0')
-  t.match(it.states()[0], { state: 'ready', since: start + 7000, restingUntil: null })
-  t.equal(it.byId('key-0'), keys[0])
-})
+t.test(
+  'a key that the upstream has had enough of for a model rests as long as that says, and the others serve',
+  async t => {
+    const { ring: it, keys, time } = ring(3)
+    const start = time.now()
+    it.learn(keys[0]!, 'm', 'limited', '7')
+    t.same(
+      [1, 2, 3].map(() => it.choose('m')?.id),
+      ['key-1', 'key-2', 'key-1']
+    )
+    t.match(it.states()[0], { state: 'resting', since: start, restingUntil: start + 7000 })
+    time.advance(6999)
+    t.not(it.choose('m')?.id, 'key-0')
+    time.advance(1)
+    t.equal(it.choose('m')?.id, 'key-0')
+    t.match(it.states()[0], { state: 'ready', since: start + 7000, restingUntil: null })
+    t.equal(it.byId('key-0'), keys[0])
+  }
+)
 
 t.test('such a rest is bounded, and short when the upstream names none', async t => {
-  for (const [retryAfter, ms] of [[undefined, limitedMs], ['', limitedMs], ['soon', limitedMs], ['0', 0], ['999999999', restMs], ['Thu, 15 Jan 2026 12:00:20 GMT', 20_000]] as const) {
+  for (const [retryAfter, ms] of [
+    [undefined, limitedMs],
+    ['', limitedMs],
+    ['soon', limitedMs],
+    ['0', 0],
+    ['999999999', restMs],
+    ['Thu, 15 Jan 2026 12:00:20 GMT', 20_000]
+  ] as const) {
     const { ring: it, keys, time } = ring(2)
     it.choose('m')
     it.learn(keys[0]!, 'm', 'limited', retryAfter)
@@ -179,25 +196,42 @@ t.test('such a rest is bounded, and short when the upstream names none', async t
   }
 })
 
-t.test('when all keys rest, the one with the shortest rest serves; a longer rest is not cut short by another answer', async t => {
-  const { ring: it, keys, time } = ring(3)
-  for (const [index, seconds] of [30, 20, 40].entries()) it.learn(keys[index]!, 'm', 'limited', String(seconds))
-  t.same([1, 2].map(() => it.choose('m')?.id), ['key-1', 'key-1'])
-  it.learn(keys[1]!, 'm', 'denied')
-  it.learn(keys[1]!, 'm', 'limited', '1')
-  t.same([1, 2].map(() => it.choose('m')?.id), ['key-0', 'key-0'])
-  t.same([1, 2, 3].map(() => it.choose('suno')?.id), ['key-2', 'key-1', 'key-0'], 'for other models they take turns')
-  it.learn(keys[2]!, 'm', 'accepted')
-  t.equal(it.choose('m')?.id, 'key-2', 'a key that serves it rests no longer')
-  time.advance(restMs)
-  t.equal(new Set([1, 2, 3].map(() => it.choose('m')?.id)).size, 3)
-})
+t.test(
+  'when all keys rest, the one with the shortest rest serves; a longer rest is not cut short by another answer',
+  async t => {
+    const { ring: it, keys, time } = ring(3)
+    for (const [index, seconds] of [30, 20, 40].entries()) it.learn(keys[index]!, 'm', 'limited', String(seconds))
+    t.same(
+      [1, 2].map(() => it.choose('m')?.id),
+      ['key-1', 'key-1']
+    )
+    it.learn(keys[1]!, 'm', 'denied')
+    it.learn(keys[1]!, 'm', 'limited', '1')
+    t.same(
+      [1, 2].map(() => it.choose('m')?.id),
+      ['key-0', 'key-0']
+    )
+    t.same(
+      [1, 2, 3].map(() => it.choose('suno')?.id),
+      ['key-2', 'key-1', 'key-0'],
+      'for other models they take turns'
+    )
+    it.learn(keys[2]!, 'm', 'accepted')
+    t.equal(it.choose('m')?.id, 'key-2', 'a key that serves it rests no longer')
+    time.advance(restMs)
+    t.equal(new Set([1, 2, 3].map(() => it.choose('m')?.id)).size, 3)
+  }
+)
 
 t.test('one of all keys is always shown as ready, unless all are benched', async t => {
   const { ring: it, keys, verdicts, time } = ring(3)
   const start = time.now()
   for (const [index, seconds] of [30, 20, 40].entries()) it.learn(keys[index]!, 'm', 'limited', String(seconds))
-  t.match(it.states(), [{ state: 'resting' }, { state: 'ready', since: start, restingUntil: null }, { state: 'resting' }])
+  t.match(it.states(), [
+    { state: 'resting' },
+    { state: 'ready', since: start, restingUntil: null },
+    { state: 'resting' }
+  ])
   verdicts.set('key-1', 'refused')
   await it.verify(keys[1]!)
   t.match(it.states(), [{ state: 'ready' }, { state: 'refused' }, { state: 'resting' }])
@@ -229,7 +263,11 @@ t.test('names of models that callers make up are forgotten, the oldest first', a
 
 t.test('a 429 to a submit makes its key rest and passes; one to a status call does neither harm', async t => {
   const { ring: it, keys } = ring(2)
-  const answer = { status: 429, envelope: { code: 429, message: 'slow', taskId: undefined, state: undefined, data: null }, answer: { retryAfter: '7' } }
+  const answer = {
+    status: 429,
+    envelope: { code: 429, message: 'slow', taskId: undefined, state: undefined, data: null },
+    answer: { retryAfter: '7' }
+  }
   t.equal(await keyTrouble(answer, keys[0]!, it), null)
   t.match(it.states()[0], { state: 'ready' })
   t.equal(await keyTrouble(answer, keys[0]!, it, 'sora-2'), null)
@@ -284,7 +322,16 @@ t.test('a key that comes back is as it was, also benched', async t => {
 t.test('a retry-after is seconds or a date', async t => {
   const now = Date.UTC(2026, 0, 15, 12)
   for (const [text, ms] of [
-    ['0', 0], ['120', 120_000], ['Thu, 15 Jan 2026 12:01:00 GMT', 60_000], ['Thu, 15 Jan 2026 11:00:00 GMT', 0],
-    ['', null], ['-1', null], ['1.5', null], ['1e3', null], ['soon', null], ['2026-01-15', null], ['Thu, 99 Jan 2026 12:01:00 GMT', null]
-  ] as const) t.equal(retryAfterMs(text, now), ms, text)
+    ['0', 0],
+    ['120', 120_000],
+    ['Thu, 15 Jan 2026 12:01:00 GMT', 60_000],
+    ['Thu, 15 Jan 2026 11:00:00 GMT', 0],
+    ['', null],
+    ['-1', null],
+    ['1.5', null],
+    ['1e3', null],
+    ['soon', null],
+    ['2026-01-15', null],
+    ['Thu, 99 Jan 2026 12:01:00 GMT', null]
+  ] as const) { t.equal(retryAfterMs(text, now), ms, text) }
 })

@@ -28,12 +28,30 @@ t.test('keys that differ in any sign are two keys', async t => {
 
 t.test('what is no key, or more than one, is refused with what to change', async t => {
   for (const [values, message] of [
-    [['a', 'a'], /given twice/], [['a', 'b', 'c'], /given twice/], [[], /given twice/],
-    [['a, b'], /comma/], [['a,b'], /comma/], [['"a", "b"'], /double quotes/], [['"a","a"'], /double quotes/],
-    [[''], /printable ASCII/], [['""'], /printable ASCII/], [['"'], /printable/], [['"a'], /printable/], [['"a"b'], /printable/],
-    [['"a\\"'], /printable/], [['"a\\b"'], /printable/], [['"a"b"'], /printable/], [['"a" '], /printable/],
-    [['"a";v=1'], /printable/], [['schlüssel'], /printable/], [['"ü"'], /printable/], [['a\tb'], /printable/], [['"a\tb"'], /printable/], [['a\x7f'], /printable/],
-    [['k'.repeat(256)], /at most 255/], [[`"${'k'.repeat(256)}"`], /at most 255/]
+    [['a', 'a'], /given twice/],
+    [['a', 'b', 'c'], /given twice/],
+    [[], /given twice/],
+    [['a, b'], /comma/],
+    [['a,b'], /comma/],
+    [['"a", "b"'], /double quotes/],
+    [['"a","a"'], /double quotes/],
+    [[''], /printable ASCII/],
+    [['""'], /printable ASCII/],
+    [['"'], /printable/],
+    [['"a'], /printable/],
+    [['"a"b'], /printable/],
+    [['"a\\"'], /printable/],
+    [['"a\\b"'], /printable/],
+    [['"a"b"'], /printable/],
+    [['"a" '], /printable/],
+    [['"a";v=1'], /printable/],
+    [['schlüssel'], /printable/],
+    [['"ü"'], /printable/],
+    [['a\tb'], /printable/],
+    [['"a\tb"'], /printable/],
+    [['a\x7f'], /printable/],
+    [['k'.repeat(256)], /at most 255/],
+    [[`"${'k'.repeat(256)}"`], /at most 255/]
   ] as const) {
     t.throws(() => readIdempotencyKey(values), { code: 'GW_BAD_REQUEST', message }, JSON.stringify(values).slice(0, 40))
   }
@@ -41,7 +59,13 @@ t.test('what is no key, or more than one, is refused with what to change', async
 
 t.test('a long header is read in no time, however it is made', async t => {
   const started = performance.now()
-  for (const value of [`"${'\\'.repeat(100_000)}`, `"${'\\\\'.repeat(50_000)}`, `"${'a'.repeat(100_000)}`, `a${' '.repeat(100_000)}`, `${'a '.repeat(50_000)},`]) {
+  for (const value of [
+    `"${'\\'.repeat(100_000)}`,
+    `"${'\\\\'.repeat(50_000)}`,
+    `"${'a'.repeat(100_000)}`,
+    `a${' '.repeat(100_000)}`,
+    `${'a '.repeat(50_000)},`
+  ]) {
     t.throws(() => readIdempotencyKey([value]), { code: 'GW_BAD_REQUEST' })
   }
   t.ok(performance.now() - started < 1000)
@@ -53,9 +77,14 @@ t.test('a fingerprint is of its parts, in their order and with their borders', a
   t.equal(fingerprintOf('POST', '/url', 'model', Buffer.from(body)), print)
   t.match(print, /^[\w-]{43}$/)
   const others = [
-    fingerprintOf('POST', '/url', 'model', Buffer.from('{"input": {}}')), fingerprintOf('POST', '/url', 'Model', body), fingerprintOf('POST', '/urlmodel', '', body),
-    fingerprintOf('POST', '/url', 'mode', Buffer.from('l{"input":{}}')), fingerprintOf('POST', '/url', 'model'), fingerprintOf('POST', '/url', 'model', body, ''),
-    fingerprintOf('POST4:/url', 'model', body), fingerprintOf('/url', 'POST', 'model', body)
+    fingerprintOf('POST', '/url', 'model', Buffer.from('{"input": {}}')),
+    fingerprintOf('POST', '/url', 'Model', body),
+    fingerprintOf('POST', '/urlmodel', '', body),
+    fingerprintOf('POST', '/url', 'mode', Buffer.from('l{"input":{}}')),
+    fingerprintOf('POST', '/url', 'model'),
+    fingerprintOf('POST', '/url', 'model', body, ''),
+    fingerprintOf('POST4:/url', 'model', body),
+    fingerprintOf('/url', 'POST', 'model', body)
   ]
   t.equal(new Set([print, ...others]).size, others.length + 1)
   t.equal(fingerprintOf('ä'), fingerprintOf(Buffer.from('ä')), 'text counts in UTF-8')

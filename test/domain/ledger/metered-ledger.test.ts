@@ -4,7 +4,15 @@ import type { ReserveRequest, TaskLedger } from '../../../src/domain/ledger.ts'
 import { gatewayError } from '../../../src/errors.ts'
 
 const demand: ReserveRequest = {
-  subject: 'app:alice', operation: 'generateTask', model: 'suno', keyId: 'k', microcredits: 5, refundable: true, periodStart: 0, creditLimit: null, taskLimit: 1
+  subject: 'app:alice',
+  operation: 'generateTask',
+  model: 'suno',
+  keyId: 'k',
+  microcredits: 5,
+  refundable: true,
+  periodStart: 0,
+  creditLimit: null,
+  taskLimit: 1
 }
 const answer = Buffer.from('{}')
 
@@ -12,8 +20,12 @@ const answer = Buffer.from('{}')
 function metered (ledger: Partial<TaskLedger>) {
   const noted: string[] = []
   const meter = {
-    credits: (operation: string, outcome: string, microcredits: number) => { noted.push(`${operation} ${outcome} ${microcredits}`) },
-    unknown: (count: number) => { noted.push(`unknown outcomes: ${count}`) }
+    credits: (operation: string, outcome: string, microcredits: number) => {
+      noted.push(`${operation} ${outcome} ${microcredits}`)
+    },
+    unknown: (count: number) => {
+      noted.push(`unknown outcomes: ${count}`)
+    }
   }
   const base: TaskLedger = {
     reserve: async () => ({ granted: true, id: '1' }),
@@ -65,7 +77,10 @@ t.test('one whose task belongs to somebody else is what it becomes next', async 
 })
 
 t.test('one that the sweep has found first is not counted twice', async t => {
-  const { noted, ledger } = metered({ advance: async (_id, { to }) => to === 'sent', sweep: async () => ({ released: 1, unknown: 2 }) })
+  const { noted, ledger } = metered({
+    advance: async (_id, { to }) => to === 'sent',
+    sweep: async () => ({ released: 1, unknown: 2 })
+  })
   await ledger.reserve(demand)
   await ledger.advance('1', { to: 'sent', keyId: 'k' })
   t.same(await ledger.sweep(), { released: 1, unknown: 2 })

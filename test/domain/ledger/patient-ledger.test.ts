@@ -57,20 +57,23 @@ t.test('an error that time does not heal is not waited for', async t => {
   await t.rejects(it.advance('1', { to: 'released' }), TypeError)
 })
 
-t.test('the end of a reservation without a task is kept and written later, with no alarm, and only so many of them', async t => {
-  const written: string[] = []
-  const { it, alarms } = patient(async (id, { to }) => {
-    written.push(`${id} ${to}`)
-    return true
-  })
-  it.enqueue('1', { to: 'released' })
-  it.enqueue('2', { to: 'unknown' })
-  await it.retry()
-  t.same(written, ['1 released', '2 unknown'])
-  for (let id = 0; id < 10_001; id++) it.enqueue(String(id), { to: 'released' })
-  t.equal(it.pending, 10_000)
-  t.same(alarms, [])
-})
+t.test(
+  'the end of a reservation without a task is kept and written later, with no alarm, and only so many of them',
+  async t => {
+    const written: string[] = []
+    const { it, alarms } = patient(async (id, { to }) => {
+      written.push(`${id} ${to}`)
+      return true
+    })
+    it.enqueue('1', { to: 'released' })
+    it.enqueue('2', { to: 'unknown' })
+    await it.retry()
+    t.same(written, ['1 released', '2 unknown'])
+    for (let id = 0; id < 10_001; id++) it.enqueue(String(id), { to: 'released' })
+    t.equal(it.pending, 10_000)
+    t.same(alarms, [])
+  }
+)
 
 t.test('somebody in a hurry ends all waits after one more try, and lets no other begin', async t => {
   const tries: string[] = []

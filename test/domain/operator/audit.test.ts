@@ -17,7 +17,10 @@ function trail () {
     },
     async read ({ cursor, limit }: { cursor: string | null, limit: number }) {
       const start = Number(cursor)
-      return { items: entries.slice(start, start + limit), next: start + limit < entries.length ? String(start + limit) : null }
+      return {
+        items: entries.slice(start, start + limit),
+        next: start + limit < entries.length ? String(start + limit) : null
+      }
     }
   } satisfies AuditTrail & Record<string, unknown>
   return it
@@ -32,12 +35,29 @@ t.test('refusals to more subjects than there are rows are counted without their 
   for (const name of ['a', 'b', 'c', 'd', 'a']) refused.count('GW_RATE_LIMITED', 'admit', `app:${name}`)
   refused.count('GW_RATE_LIMITED', 'admit', null)
   await refused.flush()
-  t.strictSame(audit.entries.toReversed().map(({ subject, detail }) => [subject, detail.count]), [['app:a', 2], ['app:b', 1], [null, 3]])
+  t.strictSame(
+    audit.entries.toReversed().map(({ subject, detail }) => [subject, detail.count]),
+    [
+      ['app:a', 2],
+      ['app:b', 1],
+      [null, 3]
+    ]
+  )
   time.advance(3_600_000)
   await refused.flush()
   refused.count('GW_RATE_LIMITED', 'admit', 'app:c')
   await refused.flush()
-  t.match(audit.entries[0], { at: 1000, kind: 'refusals', actor: 'gateway', subject: 'app:c', detail: { code: 'GW_RATE_LIMITED', count: 1, admit: 1 } }, 'the next hour begins anew')
+  t.match(
+    audit.entries[0],
+    {
+      at: 1000,
+      kind: 'refusals',
+      actor: 'gateway',
+      subject: 'app:c',
+      detail: { code: 'GW_RATE_LIMITED', count: 1, admit: 1 }
+    },
+    'the next hour begins anew'
+  )
 })
 
 t.test('of one code and subject there is a row at once, and then one an hour', async t => {
@@ -73,10 +93,14 @@ t.test('refusals outlive a store that is down, with those that come meanwhile', 
   audit.isDown = false
   await refused.flush()
   await refused.flush()
-  t.strictSame(audit.entries.map(({ detail }) => detail), [{ code: 'GW_BAD_REQUEST', count: 3, authorize: 2, receive: 1 }])
+  t.strictSame(
+    audit.entries.map(({ detail }) => detail),
+    [{ code: 'GW_BAD_REQUEST', count: 3, authorize: 2, receive: 1 }]
+  )
 })
 
-const settings = (more: Readonly<Record<string, string>> = {}) => new Map(Object.entries({ PORT: '8080', HOST: '127.0.0.1', ...more }))
+const settings = (more: Readonly<Record<string, string>> = {}) =>
+  new Map(Object.entries({ PORT: '8080', HOST: '127.0.0.1', ...more }))
 
 t.test('settings are written once, and again only when they are others', async t => {
   const audit = trail()
@@ -125,7 +149,11 @@ t.test('a list of settings too long to keep is kept as a digest, and a long valu
 t.test('many changes are counted, and the first hundred written out', async t => {
   const audit = trail()
   await settingsRecord(audit, settings(), now).write()
-  await settingsRecord(audit, settings(Object.fromEntries(Array.from({ length: 150 }, (_, index) => [`prices.model-${index}`, '1']))), now).write()
+  await settingsRecord(
+    audit,
+    settings(Object.fromEntries(Array.from({ length: 150 }, (_, index) => [`prices.model-${index}`, '1']))),
+    now
+  ).write()
   const { detail } = audit.entries[0]!
   t.equal(detail.changed, 150)
   t.equal(Object.keys(detail).length, 103)

@@ -7,7 +7,17 @@ import { gatewayError } from '../../../src/errors.ts'
 /** An operator over so many unknown tasks in memory, and what was written and done, in order. */
 function over (count: number, down: { audit?: boolean } = {}) {
   const tasks = Array.from({ length: count }, (_, index): TaskRecord => ({
-    id: `id-${index}`, subject: 'app:alice', taskId: null, operation: 'generateTask', model: 'suno', stage: 'unknown', state: null, microcredits: 1, refunded: false, createdAt: 0, endedAt: null
+    id: `id-${index}`,
+    subject: 'app:alice',
+    taskId: null,
+    operation: 'generateTask',
+    model: 'suno',
+    stage: 'unknown',
+    state: null,
+    microcredits: 1,
+    refunded: false,
+    createdAt: 0,
+    endedAt: null
   }))
   const done: string[] = []
   const it = operator({
@@ -58,31 +68,58 @@ t.test('what can not be written down is not done', async t => {
   t.same(done, [])
 })
 
-t.test('one of very many unknown tasks is found, and what is none of them is neither written down nor released', async t => {
-  const { it, done } = over(1203)
-  t.equal(await it.release('id-1202'), true)
-  t.equal(await it.release('id-1203'), false)
-  t.same(done, ['noted release', 'released id-1202'])
-})
+t.test(
+  'one of very many unknown tasks is found, and what is none of them is neither written down nor released',
+  async t => {
+    const { it, done } = over(1203)
+    t.equal(await it.release('id-1202'), true)
+    t.equal(await it.release('id-1203'), false)
+    t.same(done, ['noted release', 'released id-1202'])
+  }
+)
 
 t.test('instants are shown as texts, and credits as credits', async t => {
   const { items, next } = await over(3).it.unknowns({ limit: 1 })
-  t.strictSame(items, [{
-    id: 'id-0', subject: 'app:alice', taskId: null, operation: 'generateTask', model: 'suno', credits: 0.000001, createdAt: '1970-01-01T00:00:00.000Z', endedAt: null
-  }])
+  t.strictSame(items, [
+    {
+      id: 'id-0',
+      subject: 'app:alice',
+      taskId: null,
+      operation: 'generateTask',
+      model: 'suno',
+      credits: 0.000001,
+      createdAt: '1970-01-01T00:00:00.000Z',
+      endedAt: null
+    }
+  ])
   t.type(next, 'string')
 })
 
 t.test('a subject without its issuer is refused with what was probably meant', async t => {
   const { it } = over(0)
-  for (const [subject, hint] of [['bob', 'app:bob'], ['bob the builder', 'app:bob the builder'], [':bob', 'app:alice'], ['', 'app:alice'], ['x'.repeat(160), 'app:alice']] as const) {
-    await t.rejects(it.grant(subject, 1), { code: 'GW_BAD_REQUEST', message: `subject must have its stored form, issuer and name: ${hint}.` })
+  for (const [subject, hint] of [
+    ['bob', 'app:bob'],
+    ['bob the builder', 'app:bob the builder'],
+    [':bob', 'app:alice'],
+    ['', 'app:alice'],
+    ['x'.repeat(160), 'app:alice']
+  ] as const) {
+    await t.rejects(it.grant(subject, 1), {
+      code: 'GW_BAD_REQUEST',
+      message: `subject must have its stored form, issuer and name: ${hint}.`
+    })
   }
-  for (const subject of ['app:bob', 'https://id.example/:00-11', 'token:x', 'guest:ä', `app:${'😀'.repeat(128)}`]) await t.resolves(it.grant(subject, 1), subject)
+  for (const subject of ['app:bob', 'https://id.example/:00-11', 'token:x', 'guest:ä', `app:${'😀'.repeat(128)}`]) {
+    await t.resolves(it.grant(subject, 1), subject)
+  }
 })
 
 t.test('credits are numbers above zero, counted to the millionth', async t => {
   const { it } = over(0)
-  for (const credits of [0, -1, NaN, Infinity, 100_000_000.1, 1e-7, 1.0000001]) await t.rejects(it.grant('app:a', credits), { code: 'GW_BAD_REQUEST', message: /^credits must/ }, String(credits))
-  for (const credits of [0.1, 0.3, 1e-6, 74.87, 100_000_000, 99_999_999.999999]) t.equal(await it.grant('app:a', credits), credits)
+  for (const credits of [0, -1, NaN, Infinity, 100_000_000.1, 1e-7, 1.0000001]) {
+    await t.rejects(it.grant('app:a', credits), { code: 'GW_BAD_REQUEST', message: /^credits must/ }, String(credits))
+  }
+  for (const credits of [0.1, 0.3, 1e-6, 74.87, 100_000_000, 99_999_999.999999]) {
+    t.equal(await it.grant('app:a', credits), credits)
+  }
 })

@@ -11,7 +11,10 @@ function rounds (rows: number) {
   const asked: string[] = []
   const reads: Array<string | null> = []
   let isDown = false
-  const items = Array.from({ length: rows }, (_, index) => ({ taskId: index % 7 === 6 ? null : `task-${index}` }) as TaskRecord)
+  const items = Array.from(
+    { length: rows },
+    (_, index) => ({ taskId: index % 7 === 6 ? null : `task-${index}` }) as TaskRecord
+  )
   const keys = {
     states: () => [...ring].map(keyId => ({ keyId }) as KeyStatus),
     byId: (keyId: string) => ring.has(keyId) ? { id: keyId } as UpstreamKey : undefined
@@ -26,7 +29,10 @@ function rounds (rows: number) {
         return { items: items.slice(start, start + limit), next: start + limit < rows ? String(start + limit) : null }
       }
     },
-    ledger: { taskOf: async taskId => taskId === 'task-3' ? null : { taskId, keyId: `key-${Number(taskId.slice(5)) % 3}` } as Task },
+    ledger: {
+      taskOf: async taskId =>
+        taskId === 'task-3' ? null : ({ taskId, keyId: `key-${Number(taskId.slice(5)) % 3}` } as Task)
+    },
     keys,
     async end ({ taskId }) {
       asked.push(taskId)
@@ -37,12 +43,20 @@ function rounds (rows: number) {
   return { ring, asked, reads, round, keys, setDown: (value: boolean) => { isDown = value } }
 }
 
-t.test('after a start the tasks without a known end whose key is here are asked about once, some in each round', async t => {
-  const { asked, reads, round } = rounds(50)
-  for (let count = 0; count < 5; count++) await round()
-  t.same(reads, [null, '20', '40'])
-  t.same(asked, Array.from({ length: 50 }, (_, index) => index).filter(index => index % 3 === 0 && index % 7 !== 6 && index !== 3).map(index => `task-${index}`))
-})
+t.test(
+  'after a start the tasks without a known end whose key is here are asked about once, some in each round',
+  async t => {
+    const { asked, reads, round } = rounds(50)
+    for (let count = 0; count < 5; count++) await round()
+    t.same(reads, [null, '20', '40'])
+    t.same(
+      asked,
+      Array.from({ length: 50 }, (_, index) => index)
+        .filter(index => index % 3 === 0 && index % 7 !== 6 && index !== 3)
+        .map(index => `task-${index}`)
+    )
+  }
+)
 
 t.test('when a key comes they are looked through again, and not when one goes', async t => {
   const { ring, asked, reads, round, setDown } = rounds(9)
@@ -67,7 +81,10 @@ t.test('unfinished tasks are counted by those of their keys that are not here', 
   const page = async (cursor: string | null, before: number, limit: number) => {
     t.equal(before, 7)
     const start = Number(cursor)
-    return { items: tasks.slice(start, start + limit), next: start + limit < tasks.length ? String(start + limit) : null }
+    return {
+      items: tasks.slice(start, start + limit),
+      next: start + limit < tasks.length ? String(start + limit) : null
+    }
   }
   t.same([...await tasksOfGoneKeys({ unfinished: { page }, keys, now: () => 7 })], [['key-1', 83], ['key-2', 83]])
 })

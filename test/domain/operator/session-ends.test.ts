@@ -52,9 +52,15 @@ t.test('all sessions of a subject end that were issued until now, for good, and 
   const { it, time, server, done } = start(t)
   const now = time.now()
   t.equal(await it.endSessions('app:alice'), new Date(now).toISOString())
-  t.strictSame(done, [{ kind: 'revoke', actor: 'cli', subject: 'app:alice', detail: { everywhere: true } }, 'revoked all'])
+  t.strictSame(done, [
+    { kind: 'revoke', actor: 'cli', subject: 'app:alice', detail: { everywhere: true } },
+    'revoked all'
+  ])
   const isRevoked = (issuedAt: number, subject = 'app:alice') => server.isRevoked({ id: 'any', subject, issuedAt })
-  t.same([await isRevoked(0), await isRevoked(now), await isRevoked(now + 1), await isRevoked(0, 'app:bob')], [true, true, false, false])
+  t.same(
+    [await isRevoked(0), await isRevoked(now), await isRevoked(now + 1), await isRevoked(0, 'app:bob')],
+    [true, true, false, false]
+  )
   time.advance(20 * yearMs)
   await it.endSessions('app:bob')
   t.equal(await isRevoked(now), true, 'whatever an issuer has promised')
@@ -64,11 +70,23 @@ t.test('one session ends for good, and the cookie that it was swapped for', asyn
   const { it, time, server, done } = start(t)
   const session = { id: 'one', subject: 'app:alice', issuedAt: time.now() }
   await it.endSession('one')
-  t.strictSame(done, [{ kind: 'revoke', actor: 'cli', subject: null, detail: { session: 'one' } }, 'revoked', 'revoked'])
+  t.strictSame(done, [
+    { kind: 'revoke', actor: 'cli', subject: null, detail: { session: 'one' } },
+    'revoked',
+    'revoked'
+  ])
   time.advance(20 * yearMs)
   await it.endSession('other')
   const of = (more: object) => server.isRevoked({ ...session, ...more })
-  t.same(await Promise.all([of({}), of({ id: 'cookie', rootId: 'one' }), of({ id: 'two' }), of({ id: 'cookie', rootId: 'two' })]), [true, true, false, false])
+  t.same(
+    await Promise.all([
+      of({}),
+      of({ id: 'cookie', rootId: 'one' }),
+      of({ id: 'two' }),
+      of({ id: 'cookie', rootId: 'two' })
+    ]),
+    [true, true, false, false]
+  )
 })
 
 const doors = {
@@ -82,13 +100,37 @@ for (const [over, wrap] of Object.entries(doors)) {
     await tokens.create(invitationOf({ id: '0123456789A', subject: 'token:bob' }))
     await it.endSession('abcdefghijk')
     await it.endSession('0123456789A')
-    t.strictSame(done.map(entry => typeof entry === 'string' ? entry : [entry.subject, entry.detail]), [['token:alice', { session: 'abcdefghijk' }], ['token:bob', { session: '0123456789A' }]])
-    t.match([await tokens.find('abcdefghijk'), await tokens.find('0123456789A')], [{ revokedAt: time.now() }, { revokedAt: time.now() }])
-    t.equal(await server.isRevoked({ id: 'abcdefghijk', subject: 'token:alice', issuedAt: tokenOf().secret.issuedAt }), true)
-    t.equal(await server.isRevoked({ id: 'a cookie', rootId: 'abcdefghijk', subject: 'token:alice', issuedAt: tokenOf().secret.issuedAt }), true)
+    t.strictSame(
+      done.map(entry => (typeof entry === 'string' ? entry : [entry.subject, entry.detail])),
+      [
+        ['token:alice', { session: 'abcdefghijk' }],
+        ['token:bob', { session: '0123456789A' }]
+      ]
+    )
+    t.match(
+      [await tokens.find('abcdefghijk'), await tokens.find('0123456789A')],
+      [{ revokedAt: time.now() }, { revokedAt: time.now() }]
+    )
+    t.equal(
+      await server.isRevoked({ id: 'abcdefghijk', subject: 'token:alice', issuedAt: tokenOf().secret.issuedAt }),
+      true
+    )
+    t.equal(
+      await server.isRevoked({
+        id: 'a cookie',
+        rootId: 'abcdefghijk',
+        subject: 'token:alice',
+        issuedAt: tokenOf().secret.issuedAt
+      }),
+      true
+    )
     await it.endSession('no-token-00')
     await it.endSession('notokenatal')
-    t.equal(await server.isRevoked({ id: 'notokenatal', subject: 'app:bob', issuedAt: 0 }), true, 'what only looks like one is a session')
+    t.equal(
+      await server.isRevoked({ id: 'notokenatal', subject: 'app:bob', issuedAt: 0 }),
+      true,
+      'what only looks like one is a session'
+    )
   })
 }
 
@@ -115,17 +157,37 @@ t.test('what can not be written down is not done', async t => {
   t.match(await store.tokens.find('abcdefghijk'), { revokedAt: null })
 })
 
-t.test('what can not be a subject or a session is refused with what to change, and a token is written nowhere', async t => {
-  const { it, done } = start(t)
-  await t.rejects(it.endSessions('alice'), { code: 'GW_BAD_REQUEST', message: 'subject must have its stored form, issuer and name: app:alice.' })
-  const id = 'session must be the id of a session'
-  for (const [session, message] of [
-    ['', `${id}: at most 256 printable characters.`], ['x'.repeat(257), `${id}: at most 256 printable characters.`], ['a\nb', `${id}: at most 256 printable characters.`],
-    ['apx_abcdefghijk_secret', `${id}, and never its token.`], ['apxi_abcdefghijk_secret', `${id}, and never its token.`], ['eyJhbGciOiJIUzI1NiJ9.e30.sig', `${id}, and never its token.`],
-    ['Bearer eyJhbGciOiJIUzI1NiJ9.e30.sig', `${id}, and never its token.`], ['__Host-apixo_session=eyJhbGciOi', `${id}, and never its token.`],
-    ['"eyJhbGciOi"', `${id}, and never its token.`], ["'eyJhbGciOi'", `${id}, and never its token.`], ['"apx_abcdefghijk_secret"', `${id}, and never its token.`],
-    ['app:alice', `${id}: to end all sessions of a subject, name it as subject.`], ['token:alice', `${id}: to end all sessions of a subject, name it as subject.`]
-  ] as const) await t.rejects(it.endSession(session), { code: 'GW_BAD_REQUEST', message }, session)
-  t.same(done, [])
-  for (const session of ['https://id.example/:jti', 'shop:a b', 'x'.repeat(256), 'apx_is_an_issuer:1', '3f2b8c1e-7f0a-4a54-8a3f-1d2e3f4a5b6c']) await t.resolves(it.endSession(session), session)
-})
+t.test(
+  'what can not be a subject or a session is refused with what to change, and a token is written nowhere',
+  async t => {
+    const { it, done } = start(t)
+    await t.rejects(it.endSessions('alice'), {
+      code: 'GW_BAD_REQUEST',
+      message: 'subject must have its stored form, issuer and name: app:alice.'
+    })
+    const id = 'session must be the id of a session'
+    for (const [session, message] of [
+      ['', `${id}: at most 256 printable characters.`],
+      ['x'.repeat(257), `${id}: at most 256 printable characters.`],
+      ['a\nb', `${id}: at most 256 printable characters.`],
+      ['apx_abcdefghijk_secret', `${id}, and never its token.`],
+      ['apxi_abcdefghijk_secret', `${id}, and never its token.`],
+      ['eyJhbGciOiJIUzI1NiJ9.e30.sig', `${id}, and never its token.`],
+      ['Bearer eyJhbGciOiJIUzI1NiJ9.e30.sig', `${id}, and never its token.`],
+      ['__Host-apixo_session=eyJhbGciOi', `${id}, and never its token.`],
+      ['"eyJhbGciOi"', `${id}, and never its token.`],
+      ["'eyJhbGciOi'", `${id}, and never its token.`],
+      ['"apx_abcdefghijk_secret"', `${id}, and never its token.`],
+      ['app:alice', `${id}: to end all sessions of a subject, name it as subject.`],
+      ['token:alice', `${id}: to end all sessions of a subject, name it as subject.`]
+    ] as const) { await t.rejects(it.endSession(session), { code: 'GW_BAD_REQUEST', message }, session) }
+    t.same(done, [])
+    for (const session of [
+      'https://id.example/:jti',
+      'shop:a b',
+      'x'.repeat(256),
+      'apx_is_an_issuer:1',
+      '3f2b8c1e-7f0a-4a54-8a3f-1d2e3f4a5b6c'
+    ]) { await t.resolves(it.endSession(session), session) }
+  }
+)

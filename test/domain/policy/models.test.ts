@@ -2,7 +2,10 @@ import t from 'tap'
 import { categoryOf, intervalBy, type Model, priceList } from '../../../src/domain/policy.ts'
 
 const models: readonly Model[] = [
-  { id: 'nano-banana', category: 'image' }, { id: 'happyHorse', category: 'video' }, { id: 'suno', category: 'audio' }, { id: 'gpt-5.4', category: 'text' }
+  { id: 'nano-banana', category: 'image' },
+  { id: 'happyHorse', category: 'video' },
+  { id: 'suno', category: 'audio' },
+  { id: 'gpt-5.4', category: 'text' }
 ]
 
 t.test('a model is asked about as often as its category allows, whatever the case of its name', async t => {

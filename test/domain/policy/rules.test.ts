@@ -57,7 +57,11 @@ t.test('the first price that matches counts, whatever the case of the model', as
 t.test('a number that makes a price must be plain and above zero', async t => {
   const priceOf = pricing({ '*': { credits: 2, per: 'input.duration' } }, {})
   for (const duration of [0, -1, 1e300, Infinity, NaN, '4', null, [4], { value: 4 }, true, 2 ** 60, 1_000_001]) {
-    t.throws(() => priceOf('sora-2', { duration }), { code: 'GW_BAD_REQUEST', message: /input\.duration/ }, String(duration))
+    t.throws(
+      () => priceOf('sora-2', { duration }),
+      { code: 'GW_BAD_REQUEST', message: /input\.duration/ },
+      String(duration)
+    )
   }
   t.throws(() => priceOf('sora-2', {}), { message: /input\.duration/ })
 })
@@ -70,13 +74,17 @@ t.test('a fraction of a millionth is rounded up, and a sum of floats is not', as
 })
 
 t.test('a count below the least unit is priced as that unit', async t => {
-  const priceOf = pricing({ '*': { credits: 2, per: 'input.duration', default: 0.25 } }, {
-    'sora-2*': { 'input.duration': { min: 4, max: 12 }, 'input.size': { min: 100 } },
-    'SORA-2-pro': { 'input.duration': { min: 6 } },
-    'veo*': { 'input.duration': { min: 0.5 } },
-    'kling*': { 'input.duration': { min: 0, max: 10 } }
-  })
-  const credits = (model: string, duration?: number) => priceOf(model, duration === undefined ? {} : { duration }).microcredits / 1_000_000
+  const priceOf = pricing(
+    { '*': { credits: 2, per: 'input.duration', default: 0.25 } },
+    {
+      'sora-2*': { 'input.duration': { min: 4, max: 12 }, 'input.size': { min: 100 } },
+      'SORA-2-pro': { 'input.duration': { min: 6 } },
+      'veo*': { 'input.duration': { min: 0.5 } },
+      'kling*': { 'input.duration': { min: 0, max: 10 } }
+    }
+  )
+  const credits = (model: string, duration?: number) =>
+    priceOf(model, duration === undefined ? {} : { duration }).microcredits / 1_000_000
   for (const tiny of [1e-10, 1e-300, Number.MIN_VALUE, 0.1]) {
     t.equal(credits('suno', tiny), 2, `${tiny}: one, where nothing is said`)
     t.equal(credits('Sora-2', tiny), 8, `${tiny}: what the cap demands`)
@@ -85,16 +93,28 @@ t.test('a count below the least unit is priced as that unit', async t => {
     t.equal(credits('kling-2', tiny), 2, `${tiny}: a cap of nothing says nothing`)
   }
   t.same([credits('suno'), credits('veo-3')], [2, 1], 'also where the default counts')
-  t.same([credits('suno', 1), credits('suno', 1.5), credits('sora-2', 4.5), credits('veo-3', 0.75)], [2, 3, 9, 1.5], 'fractions above it are priced as they are')
+  t.same(
+    [credits('suno', 1), credits('suno', 1.5), credits('sora-2', 4.5), credits('veo-3', 0.75)],
+    [2, 3, 9, 1.5],
+    'fractions above it are priced as they are'
+  )
 })
 
 t.test('caps hold before anything is spent, whatever the case of the model', async t => {
-  const hold = caps({ 'sora-2*': { 'input.duration': { min: 4, max: 12 }, 'input.size.kind': { oneOf: ['720p', 1080] } } })
+  const hold = caps({
+    'sora-2*': { 'input.duration': { min: 4, max: 12 }, 'input.size.kind': { oneOf: ['720p', 1080] } }
+  })
   t.doesNotThrow(() => hold('sora-2', { duration: 4, size: { kind: '720p' } }))
   t.doesNotThrow(() => hold('sora-2', {}), 'what is absent is the model\'s own default')
   t.doesNotThrow(() => hold('sora-2', { size: 'big' }))
   t.doesNotThrow(() => hold('veo-3-1', { duration: 99 }))
-  for (const input of [{ duration: 3 }, { duration: 13 }, { duration: '8' }, { duration: Infinity }, { size: { kind: '1080' } }]) {
+  for (const input of [
+    { duration: 3 },
+    { duration: 13 },
+    { duration: '8' },
+    { duration: Infinity },
+    { size: { kind: '1080' } }
+  ]) {
     t.throws(() => hold('Sora-2', input), { code: 'GW_BAD_REQUEST', message: /input\./ }, JSON.stringify(input))
   }
 })

@@ -38,9 +38,23 @@ t.test('nothing of a ticket can be changed, and no other can be made of it', asy
     t.equal(await open(ticket.slice(0, at) + sign + ticket.slice(at + 1)), null, `character ${at}`)
   }
   for (const forged of [
-    `${other.taskId}.${index}.${expiry}.${mac}`, `${id}.2.${expiry}.${mac}`, `${id}.01.${expiry}.${mac}`, `${id}.1.zzzzzzz.${mac}`, `${id}.1.0${expiry}.${mac}`,
-    `${id}.1.${expiry.toUpperCase()}.${mac}`, `${id}.1.${expiry}.${mac}=`, `${id}.1.${expiry}.`, `${id}.1.${expiry}`, '', '.', '...', `${ticket}.`, ` ${ticket}`, `${ticket}\n`, 'x'.repeat(10_000)
-  ]) t.equal(await open(forged), null, forged.slice(0, 80))
+    `${other.taskId}.${index}.${expiry}.${mac}`,
+    `${id}.2.${expiry}.${mac}`,
+    `${id}.01.${expiry}.${mac}`,
+    `${id}.1.zzzzzzz.${mac}`,
+    `${id}.1.0${expiry}.${mac}`,
+    `${id}.1.${expiry.toUpperCase()}.${mac}`,
+    `${id}.1.${expiry}.${mac}=`,
+    `${id}.1.${expiry}.`,
+    `${id}.1.${expiry}`,
+    '',
+    '.',
+    '...',
+    `${ticket}.`,
+    ` ${ticket}`,
+    `${ticket}\n`,
+    'x'.repeat(10_000)
+  ]) { t.equal(await open(forged), null, forged.slice(0, 80)) }
   t.equal(await open(`${id}.1.1.${mac}`), null, 'whether a forged one has expired is not said')
 })
 
@@ -54,7 +68,12 @@ t.test('the newest secret signs, all verify, and one that is gone does not', asy
 
 t.test('secrets rotate while it runs', async t => {
   const live = { current: [secret] }
-  const { ticketFor, open } = resultTickets({ secrets: live, ticketSeconds: 900, taskOf: async () => task as Task, now: clock().now })
+  const { ticketFor, open } = resultTickets({
+    secrets: live,
+    ticketSeconds: 900,
+    taskOf: async () => task as Task,
+    now: clock().now
+  })
   const old = ticketFor(task, 0)
   live.current = [next, secret]
   const fresh = ticketFor(task, 0)
@@ -82,7 +101,13 @@ t.test('a task id may hold any character: it is encoded, and read from the right
 
 t.test('the key of tickets is not the one of sessions', async t => {
   const { ticketFor, open, time } = tickets()
-  const { token } = await signedSessions({ secrets: { current: [secret] }, now: time.now }).mint({ subject: 'alice', plan: 'default', models: ['*'], scopes: [], ttlSeconds: 60 })
+  const { token } = await signedSessions({ secrets: { current: [secret] }, now: time.now }).mint({
+    subject: 'alice',
+    plan: 'default',
+    models: ['*'],
+    scopes: [],
+    ttlSeconds: 60
+  })
   t.equal(await open(token), null)
   const claims = ticketFor(task, 0).replace(/\.[^.]+$/, '')
   for (const signed of [claims, JSON.stringify(['app:alice', claims])]) {

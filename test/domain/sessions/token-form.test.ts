@@ -16,16 +16,31 @@ t.test('no two are alike, and both say whose they are', async t => {
   t.same([idIn('apx', one), idIn('apx', other)], [id, id])
   t.not(newTokenId(), newTokenId())
   t.ok(isTokenId(id))
-  for (const odd of ['', `${id}x`, id.slice(1), id.replace(/.$/, '-'), '3f2b8c1e-7f0a-4a54-8a3f-1d2e3f4a5b6c']) t.notOk(isTokenId(odd), odd)
+  for (const odd of ['', `${id}x`, id.slice(1), id.replace(/.$/, '-'), '3f2b8c1e-7f0a-4a54-8a3f-1d2e3f4a5b6c']) {
+    t.notOk(isTokenId(odd), odd)
+  }
 })
 
 t.test('a text that was never printed, or lost a character, is told apart without a look-up', async t => {
   const token = printSecret('apx', newTokenId())
   for (let index = 0; index < token.length; index++) {
     t.equal(idIn('apx', token.slice(0, index) + token.slice(index + 1)), null, `without character ${index}`)
-    t.equal(idIn('apx', token.slice(0, index) + (token[index] === 'x' ? 'y' : 'x') + token.slice(index + 1)), null, `with another character ${index}`)
+    t.equal(
+      idIn('apx', token.slice(0, index) + (token[index] === 'x' ? 'y' : 'x') + token.slice(index + 1)),
+      null,
+      `with another character ${index}`
+    )
   }
-  for (const odd of ['', 'apx', 'apx_', `${token}\n`, `${token}x`, ` ${token}`, token.toUpperCase(), 'apx_'.repeat(100_000)]) t.equal(idIn('apx', odd), null)
+  for (const odd of [
+    '',
+    'apx',
+    'apx_',
+    `${token}\n`,
+    `${token}x`,
+    ` ${token}`,
+    token.toUpperCase(),
+    'apx_'.repeat(100_000)
+  ]) { t.equal(idIn('apx', odd), null) }
 })
 
 t.test('the secret of a link is no token, and a token opens no link', async t => {

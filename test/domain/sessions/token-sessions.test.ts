@@ -34,7 +34,15 @@ function open (t: Test, time: Clock) {
     const id = newTokenId()
     const text = printSecret('apx', id)
     const issuedAt = time.now()
-    await tokens.create(tokenOf({ id, createdAt: issuedAt, expiresAt: issuedAt + 3_600_000, secret: { hash: hashOf(text), issuedAt }, ...more }))
+    await tokens.create(
+      tokenOf({
+        id,
+        createdAt: issuedAt,
+        expiresAt: issuedAt + 3_600_000,
+        secret: { hash: hashOf(text), issuedAt },
+        ...more
+      })
+    )
     return text
   }
   return { store, tokens, asked, verifier, revocations, print }
@@ -50,8 +58,18 @@ t.test('tokens keep the promises of a session verifier', async t => {
     return {
       verifier,
       subject: 'token:alice',
-      print: ttlSeconds => print({ plan: 'default', models: ['sora-2*'], scopes: ['tasks:read'], expiresAt: time.now() + ttlSeconds * 1000 }),
-      foreign: [['a JWT', 'eyJhbGciOiJIUzI1NiJ9.e30.c2ln'], ['an invitation', printSecret('apxi', newTokenId())], ['a key', 'sk-1234567890']],
+      print: ttlSeconds =>
+        print({
+          plan: 'default',
+          models: ['sora-2*'],
+          scopes: ['tasks:read'],
+          expiresAt: time.now() + ttlSeconds * 1000
+        }),
+      foreign: [
+        ['a JWT', 'eyJhbGciOiJIUzI1NiJ9.e30.c2ln'],
+        ['an invitation', printSecret('apxi', newTokenId())],
+        ['a key', 'sk-1234567890']
+      ],
       bad: [
         ['of nobody', stranger],
         ['another secret of somebody', printSecret('apx', idOf(kept))],
@@ -97,7 +115,15 @@ t.test('what is not found is not remembered, and what could not be asked for nei
   const token = await print()
   const down = gatewayError('GW_STORE_DOWN')
   let isDown = true
-  const tokenOf = recentTokens({ find: async id => { if (isDown) throw down; return await tokens.find(id) } }, time.elapsed)
+  const tokenOf = recentTokens(
+    {
+      find: async id => {
+        if (isDown) throw down
+        return await tokens.find(id)
+      }
+    },
+    time.elapsed
+  )
   const failing = tokenSessions({ tokens, ...time, tokenOf })
   await t.rejects(failing.verify(token), { code: 'GW_STORE_DOWN' }, 'closed')
   isDown = false
@@ -127,7 +153,11 @@ t.test('after a rotation both secrets are sessions, until the grace ends', async
   time.advance(60_000)
   await t.rejects(verifier.verify(old), badSession)
   t.ok(await verifier.verify(text))
-  t.same([await revocations.isRevoked(one!), await revocations.isRevoked(other!)], [true, false], 'a stream of the old one ends as well')
+  t.same(
+    [await revocations.isRevoked(one!), await revocations.isRevoked(other!)],
+    [true, false],
+    'a stream of the old one ends as well'
+  )
 })
 
 t.test('that a token was used is written once a minute, and nobody waits for it', async t => {
@@ -144,8 +174,16 @@ t.test('that a token was used is written once a minute, and nobody waits for it'
   const patient = teamTokens({ tokens: slow, revocations: {} as Revocations }, time).tokenSessions
   time.advance(60_000)
   t.ok(await patient.verify(token), 'not for a store that hangs')
-  const failing: TokenStore = { ...tokens, used: async () => { throw gatewayError('GW_STORE_DOWN') } }
-  t.ok(await teamTokens({ tokens: failing, revocations: {} as Revocations }, time).tokenSessions.verify(token), 'nor one that fails')
+  const failing: TokenStore = {
+    ...tokens,
+    used: async () => {
+      throw gatewayError('GW_STORE_DOWN')
+    }
+  }
+  t.ok(
+    await teamTokens({ tokens: failing, revocations: {} as Revocations }, time).tokenSessions.verify(token),
+    'nor one that fails'
+  )
 })
 
 t.test('what another replica has noted is not noted again', async t => {
@@ -180,7 +218,11 @@ t.test('what stands in for a token ends with it: a cookie, and all sessions of a
   const session = (await verifier.verify(await print()))!
   const cookie = { ...session, id: '3f2b8c1e-7f0a-4a54-8a3f-1d2e3f4a5b6c', isCookie: true }
   t.equal(await revocations.isRevoked(cookie), false)
-  t.equal(await revocations.isRevoked({ ...cookie, issuedAt: session.issuedAt - 1 }), true, 'of a secret that is none any more')
+  t.equal(
+    await revocations.isRevoked({ ...cookie, issuedAt: session.issuedAt - 1 }),
+    true,
+    'of a secret that is none any more'
+  )
   const stray = { ...cookie, rootId: 'abcdefghijk' }
   t.equal(await revocations.isRevoked(stray), true, 'of a token that is not there')
   await store.tokens.revoke(session.id, time.now())

@@ -23,8 +23,24 @@ function asking (states: ReadonlyArray<Pick<KeyStatus, 'keyId' | 'state'>>) {
     }
   } as unknown as Upstream
   const keys = { states: () => states as readonly KeyStatus[], byId: (id: string) => ({ id }) as UpstreamKey }
-  const ledger = { giveUp: async () => { throw new Error('never') } }
-  return { asked, upstream, gone: goneKeys({ upstream, keys, held: null, ledger, intervalOf: () => 5000, elapsed: time.elapsed, onGivenUp () {} }) }
+  const ledger = {
+    giveUp: async () => {
+      throw new Error('never')
+    }
+  }
+  return {
+    asked,
+    upstream,
+    gone: goneKeys({
+      upstream,
+      keys,
+      held: null,
+      ledger,
+      intervalOf: () => 5000,
+      elapsed: time.elapsed,
+      onGivenUp () {}
+    })
+  }
 }
 
 t.test('a question that nobody waits for any more is cancelled, and no further key is asked', async t => {
@@ -51,7 +67,13 @@ t.test('keys that do not serve are not asked, nor is any while its own is in the
 
 t.test('a call for a task whose key is gone is asked of nobody, and may be cancelled like any other', async t => {
   const { upstream, asked } = asking([])
-  const keys = { byId: () => undefined, doubt: async () => 'unclear', choose () {}, learn () {}, readyInMs: () => 0 } as never
+  const keys = {
+    byId: () => undefined,
+    doubt: async () => 'unclear',
+    choose () {},
+    learn () {},
+    readyInMs: () => 0
+  } as never
   const { outcome, cancel } = statusCall({ upstream, keys }, operationOf('statusTask'), task)
   cancel()
   t.match(await outcome, noKey)

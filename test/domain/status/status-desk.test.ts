@@ -12,7 +12,15 @@ import { until } from '../../helpers/until.ts'
 const intervalMs = 3000
 const answerMs = 60_000
 const task: Task = {
-  taskId: 'a', subject: 'app:alice', operation: 'generateTask', model: 'nano-banana', keyId: 'one', stage: 'claimed', microcredits: 0, createdAt: 0, finalAnswer: null
+  taskId: 'a',
+  subject: 'app:alice',
+  operation: 'generateTask',
+  model: 'nano-banana',
+  keyId: 'one',
+  stage: 'claimed',
+  microcredits: 0,
+  createdAt: 0,
+  finalAnswer: null
 }
 const said = (state: string, more = '') => `{"code":200,"data":{"taskId":"a","state":"${state}"}}${more}`
 
@@ -39,16 +47,26 @@ function oneTask () {
 function desks ({ replicas = 1, turns: given = undefined as PollLeases | undefined } = {}) {
   const time = clock()
   const timers = crankedTimers(time)
-  const calls: Array<{ answer: (text: string, more?: Partial<UpstreamAnswer>) => void, fail: (failure: UpstreamFailure) => void, isCancelled: boolean }> = []
+  const calls: Array<{
+    answer: (text: string, more?: Partial<UpstreamAnswer>) => void
+    fail: (failure: UpstreamFailure) => void
+    isCancelled: boolean
+  }> = []
   const upstream = {
     send () {
       const { promise, resolve, reject } = Promise.withResolvers<UpstreamAnswer>()
       const call = {
         isCancelled: false,
         fail: reject,
-        answer: (text: string, more: Partial<UpstreamAnswer> = {}) => resolve({
-          status: 200, contentType: 'application/json', retryAfter: undefined, body: Buffer.from(text), leaksKey: false, ...more
-        })
+        answer: (text: string, more: Partial<UpstreamAnswer> = {}) =>
+          resolve({
+            status: 200,
+            contentType: 'application/json',
+            retryAfter: undefined,
+            body: Buffer.from(text),
+            leaksKey: false,
+            ...more
+          })
       }
       calls.push(call)
       return {
@@ -60,14 +78,29 @@ function desks ({ replicas = 1, turns: given = undefined as PollLeases | undefin
       }
     }
   } as unknown as Upstream
-  const keys = { byId: (id: string) => id === 'one' ? { id } : undefined, doubt: async () => 'fine' } as unknown as KeyChoice
+  const keys = {
+    byId: (id: string) => (id === 'one' ? { id } : undefined),
+    doubt: async () => 'fine'
+  } as unknown as KeyChoice
   const ledger = oneTask()
   const events = localEvents()
   const heard: TaskEvent[] = []
   events.subscribe(event => heard.push(event), () => {})
   const turns = given ?? localTurns({ elapsed: time.elapsed, leaseMs: 120_000 })
   const gone = { ask: (_task: Task, outcome: StatusOutcome) => ({ outcome: Promise.resolve(outcome), cancel () {} }) }
-  const options = { upstream, keys, gone, ledger, events, turns, timers, answerMs, intervalOf: () => intervalMs, now: time.now, elapsed: time.elapsed }
+  const options = {
+    upstream,
+    keys,
+    gone,
+    ledger,
+    events,
+    turns,
+    timers,
+    answerMs,
+    intervalOf: () => intervalMs,
+    now: time.now,
+    elapsed: time.elapsed
+  }
   const [desk, other] = Array.from({ length: Math.max(replicas, 2) }, () => statusPoller(options))
   /** The next call, when it has been made. */
   const next = async (count: number) => {
@@ -82,7 +115,9 @@ t.test('who asks at the same time shares one call, and who asks too early gets t
   const inquiries = Array.from({ length: 100 }, () => desk.ask(task))
   const call = await next(1)
   call.answer(said('pending'))
-  for (const report of await Promise.all(inquiries.map(({ report }) => report))) t.match(report, { kind: 'answered', answer: { status: 200 } })
+  for (const report of await Promise.all(inquiries.map(({ report }) => report))) {
+    t.match(report, { kind: 'answered', answer: { status: 200 } })
+  }
   time.advance(intervalMs - 1)
   t.match(await desk.ask(task).report, { kind: 'early', last: { body: Buffer.from(said('pending')) }, nextInMs: 1 })
   t.equal(calls.length, 1)
@@ -90,7 +125,10 @@ t.test('who asks at the same time shares one call, and who asks too early gets t
   const { report } = desk.ask(task)
   ;(await next(2)).answer(said('processing'))
   t.match(await report, { kind: 'answered' })
-  t.match(heard, [{ state: 'pending', isFinal: false, subject: 'app:alice', model: 'nano-banana' }, { state: 'processing' }])
+  t.match(heard, [
+    { state: 'pending', isFinal: false, subject: 'app:alice', model: 'nano-banana' },
+    { state: 'processing' }
+  ])
 })
 
 t.test('a state that has not changed is no event', async t => {
@@ -111,7 +149,11 @@ t.test('an end is in the ledger before anybody hears of it, and the first one wi
   t.match(await first.report, { kind: 'answered' })
   t.same(ledger.settled, ['success'])
   t.match(heard, [{ state: 'success', isFinal: true }])
-  t.match(await other.ask(task).report, { kind: 'ended', body: Buffer.from(said('success')) }, 'for who does not know it yet')
+  t.match(
+    await other.ask(task).report,
+    { kind: 'ended', body: Buffer.from(said('success')) },
+    'for who does not know it yet'
+  )
   time.advance(intervalMs)
   const second = other.ask(task)
   ;(await next(2)).answer(said('failed'))
@@ -175,7 +217,12 @@ t.test('a store that is down is told to all who waited, and the turn is free', a
 })
 
 t.test('an answer is not lost when the next turn can not be set', async t => {
-  const turns: PollLeases = { acquire: async () => ({ mine: true }), release: async () => { throw gatewayError('GW_STORE_DOWN') } }
+  const turns: PollLeases = {
+    acquire: async () => ({ mine: true }),
+    release: async () => {
+      throw gatewayError('GW_STORE_DOWN')
+    }
+  }
   const { desk, next } = desks({ turns })
   const { report } = desk.ask(task)
   ;(await next(1)).answer(said('pending'))

@@ -3,14 +3,28 @@ import type { Task } from '../../../src/domain/ledger.ts'
 import type { TaskEnd, TaskRecord } from '../../../src/domain/records.ts'
 import type { TaskEvent } from '../../../src/domain/status-poller.ts'
 import {
-  endsPerPage, type FeedCursor, feedDepth, replayMs, slackMs, subjectEvents, type SubjectWatcher, type TaskWatcher
+  endsPerPage,
+  type FeedCursor,
+  feedDepth,
+  replayMs,
+  slackMs,
+  subjectEvents,
+  type SubjectWatcher,
+  type TaskWatcher
 } from '../../../src/domain/task-watcher.ts'
 import { gatewayError } from '../../../src/errors.ts'
 import { taskEvent } from '../../contracts/task-events.ts'
 import { clock } from '../../helpers/clock.ts'
 import { until } from '../../helpers/until.ts'
 
-interface Row { ended?: boolean, operation?: string, model?: string, stage?: 'unknown', subject?: string, endedAt?: number }
+interface Row {
+  ended?: boolean
+  operation?: string
+  model?: string
+  stage?: 'unknown'
+  subject?: string
+  endedAt?: number
+}
 
 /** A subject's tasks, the newest first, and what its feed tells of them. */
 function fed (since: FeedCursor | null = null, isOldStore = false) {
@@ -25,23 +39,43 @@ function fed (since: FeedCursor | null = null, isOldStore = false) {
     const row = tasks.get(taskId)
     if (row === undefined) return null
     const finalAnswer = row.ended ? Buffer.from('{"code":200,"data":{"state":"success"}}') : null
-    return { taskId, subject: 'app:alice', operation: 'generateTask', model: 'sora-2', ...row, finalAnswer } as unknown as Task
+    return {
+      taskId,
+      subject: 'app:alice',
+      operation: 'generateTask',
+      model: 'sora-2',
+      ...row,
+      finalAnswer
+    } as unknown as Task
   }
   const tasksOf = async (_subject: string, { cursor, limit }: { cursor: string | null, limit: number }) => {
     if (store.isDown) throw gatewayError('GW_STORE_DOWN')
     reads++
     const start = Number(cursor)
-    const rows = [...tasks].reverse().map(([taskId, { ended, operation = 'generateTask', model = 'sora-2', stage, endedAt = time.now() }]) => ({
-      taskId, operation, model, stage: stage ?? (ended ? 'settled' : 'claimed'), endedAt: ended ? endedAt : null
-    }) as TaskRecord)
+    const rows = [...tasks].reverse().map(
+      ([taskId, { ended, operation = 'generateTask', model = 'sora-2', stage, endedAt = time.now() }]) =>
+        ({
+          taskId,
+          operation,
+          model,
+          stage: stage ?? (ended ? 'settled' : 'claimed'),
+          endedAt: ended ? endedAt : null
+        }) as TaskRecord
+    )
     return { items: rows.slice(start, start + limit), next: rows.length > start + limit ? String(start + limit) : null }
   }
   /** As a store has them: by their time, then by the id. */
   const endsOf = async (_subject: string, after: TaskEnd, limit: number): Promise<readonly TaskEnd[]> => {
     if (store.isDown) throw gatewayError('GW_STORE_DOWN')
-    const ends = [...tasks].flatMap(([taskId, { ended, endedAt = time.now() }]) => ended && !isOldStore ? [{ taskId, endedAt }] : [])
-    const isAfter = (one: TaskEnd, other: TaskEnd): boolean => one.endedAt > other.endedAt || (one.endedAt === other.endedAt && one.taskId > other.taskId)
-    return ends.filter(end => isAfter(end, after)).sort((one, other) => isAfter(one, other) ? 1 : -1).slice(0, limit)
+    const ends = [...tasks].flatMap(([taskId, { ended, endedAt = time.now() }]) =>
+      ended && !isOldStore ? [{ taskId, endedAt }] : []
+    )
+    const isAfter = (one: TaskEnd, other: TaskEnd): boolean =>
+      one.endedAt > other.endedAt || (one.endedAt === other.endedAt && one.taskId > other.taskId)
+    return ends
+      .filter(end => isAfter(end, after))
+      .sort((one, other) => (isAfter(one, other) ? 1 : -1))
+      .slice(0, limit)
   }
   const told: string[] = []
   const marks: number[] = []
@@ -55,11 +89,15 @@ function fed (since: FeedCursor | null = null, isOldStore = false) {
     watching: {
       task ({ taskId }, watcher) {
         watchers.set(taskId, watcher)
-        return () => { watchers.delete(taskId) }
+        return () => {
+          watchers.delete(taskId)
+        }
       },
       subject (_subject, watcher) {
         subject = watcher
-        return () => { subject = undefined }
+        return () => {
+          subject = undefined
+        }
       },
       close () {}
     }
@@ -72,23 +110,49 @@ function fed (since: FeedCursor | null = null, isOldStore = false) {
       marks.push(mark)
       return --reader.takes > 0 ? null : reader.room.promise
     },
-    resync: from => { resyncs.push(from) }
+    resync: from => {
+      resyncs.push(from)
+    }
   })
   const say = (taskId: string, more: Partial<TaskEvent> = {}): void => {
     const event = taskEvent({ taskId, ...more })
     watchers.get(taskId)?.(event)
     subject?.changed(event)
   }
-  return { feed, time, tasks, watchers, told, marks, resyncs, reader, say, miss: () => subject?.onGap(), store, get reads () { return reads } }
+  return {
+    feed,
+    time,
+    tasks,
+    watchers,
+    told,
+    marks,
+    resyncs,
+    reader,
+    say,
+    miss: () => subject?.onGap(),
+    store,
+    get reads () {
+      return reads
+    }
+  }
 }
 
 const final = { state: 'success', isFinal: true } as const
 /** All that was begun has been done. */
-const rest = (): Promise<void> => new Promise(resolve => { setImmediate(resolve) })
+const rest = (): Promise<void> =>
+  new Promise(resolve => {
+    setImmediate(resolve)
+  })
 
 t.test('each unfinished task is followed once, and each end is told once', async t => {
   const { feed, tasks, watchers, told, say } = fed()
-  tasks.set('a', {}).set('b', {}).set('old', { ended: true, endedAt: 0 }).set('lost', { stage: 'unknown' }).set('batch', { operation: 'batch' }).set('other', { model: 'suno' })
+  tasks
+    .set('a', {})
+    .set('b', {})
+    .set('old', { ended: true, endedAt: 0 })
+    .set('lost', { stage: 'unknown' })
+    .set('batch', { operation: 'batch' })
+    .set('other', { model: 'suno' })
   feed.refresh()
   feed.refresh()
   await rest()
@@ -101,57 +165,74 @@ t.test('each unfinished task is followed once, and each end is told once', async
   t.strictSame(told, ['a pending', 'a success'])
 })
 
-t.test('a task that is heard of is followed, or told when it has ended; whoever\'s it is not is left out', async t => {
+t.test("a task that is heard of is followed, or told when it has ended; whoever's it is not is left out", async t => {
   const { tasks, watchers, told, say } = fed()
-  tasks.set('new', {}).set('quick', { ended: true }).set('bob', { subject: 'app:bob' }).set('batch', { operation: 'batch' })
+  tasks
+    .set('new', {})
+    .set('quick', { ended: true })
+    .set('bob', { subject: 'app:bob' })
+    .set('batch', { operation: 'batch' })
   for (const taskId of ['new', 'new', 'quick', 'quick', 'bob', 'batch', 'nobody']) say(taskId, { state: '' })
   await rest()
   t.strictSame([...watchers.keys()], ['new'])
   t.strictSame(told, ['quick success'])
 })
 
-t.test('a mark moves on with each look, and what was missed while the store was down is told by the next one', async t => {
-  const it = fed()
-  const start = it.time.now()
-  it.tasks.set('a', {})
-  it.time.advance(1000)
-  it.store.isDown = true
-  it.feed.refresh()
-  it.say('a', { state: '' })
-  await rest()
-  it.store.isDown = false
-  it.tasks.set('b', { ended: true })
-  it.feed.refresh()
-  await rest()
-  it.say('a')
-  t.strictSame(it.told, ['b success', 'a pending'])
-  it.time.advance(slackMs)
-  it.feed.refresh()
-  await rest()
-  it.say('a')
-  t.strictSame(it.marks, [start + slackMs, start + slackMs, start + 1000 + slackMs], 'what may still be written is not said to be over')
-})
-
-t.test('ends are told the oldest first, each with a mark from which a reader that was cut goes on, and never an older one', async t => {
-  const start = clock().now() - 3600_000
-  const tasks = Array.from({ length: 3 * endsPerPage }, (_, index) => [`t${index}`, { ended: true, endedAt: start + Math.floor(index / 2) }] as const)
-  const heard: string[] = []
-  let since: FeedCursor = { mark: start, taskId: 'x' }
-  for (let round = 0; heard.length < tasks.length; round++) {
-    const it = fed(since)
-    for (const [taskId, row] of [...tasks].reverse()) it.tasks.set(taskId, row)
-    it.reader.takes = 7
+t.test(
+  'a mark moves on with each look, and what was missed while the store was down is told by the next one',
+  async t => {
+    const it = fed()
+    const start = it.time.now()
+    it.tasks.set('a', {})
+    it.time.advance(1000)
+    it.store.isDown = true
     it.feed.refresh()
-    await until('it has what it takes', () => it.told.length === Math.min(7, tasks.length - heard.length))
-    heard.push(...it.told)
-    since = { mark: it.marks.at(-1)!, taskId: it.told.at(-1)!.split(' ')[0]! }
-    it.feed.stop()
-    it.reader.room.resolve()
+    it.say('a', { state: '' })
     await rest()
-    t.ok(round < tasks.length)
+    it.store.isDown = false
+    it.tasks.set('b', { ended: true })
+    it.feed.refresh()
+    await rest()
+    it.say('a')
+    t.strictSame(it.told, ['b success', 'a pending'])
+    it.time.advance(slackMs)
+    it.feed.refresh()
+    await rest()
+    it.say('a')
+    t.strictSame(
+      it.marks,
+      [start + slackMs, start + slackMs, start + 1000 + slackMs],
+      'what may still be written is not said to be over'
+    )
   }
-  t.strictSame(heard.map(story => story.split(' ')[0]).sort(), tasks.map(([taskId]) => taskId).sort(), 'each once')
-})
+)
+
+t.test(
+  'ends are told the oldest first, each with a mark from which a reader that was cut goes on, and never an older one',
+  async t => {
+    const start = clock().now() - 3600_000
+    const tasks = Array.from(
+      { length: 3 * endsPerPage },
+      (_, index) => [`t${index}`, { ended: true, endedAt: start + Math.floor(index / 2) }] as const
+    )
+    const heard: string[] = []
+    let since: FeedCursor = { mark: start, taskId: 'x' }
+    for (let round = 0; heard.length < tasks.length; round++) {
+      const it = fed(since)
+      for (const [taskId, row] of [...tasks].reverse()) it.tasks.set(taskId, row)
+      it.reader.takes = 7
+      it.feed.refresh()
+      await until('it has what it takes', () => it.told.length === Math.min(7, tasks.length - heard.length))
+      heard.push(...it.told)
+      since = { mark: it.marks.at(-1)!, taskId: it.told.at(-1)!.split(' ')[0]! }
+      it.feed.stop()
+      it.reader.room.resolve()
+      await rest()
+      t.ok(round < tasks.length)
+    }
+    t.strictSame(heard.map(story => story.split(' ')[0]).sort(), tasks.map(([taskId]) => taskId).sort(), 'each once')
+  }
+)
 
 t.test('a reader that takes its time is sent nothing more, and then the latest of each task', async t => {
   const it = fed({ mark: clock().now(), taskId: '' })
@@ -196,9 +277,25 @@ t.test('of ends that are more than a day ago nothing is told, and the reader is 
   }
   const old = { ended: true, endedAt: now - replayMs - 1 }
   t.equal(await resyncsOf({ mark: now + 1e9, taskId: 'x' }, [['old', old]]), 0, 'a mark in the future is one of now')
-  for (const since of [null, { mark: now - replayMs + slackMs, taskId: '' }]) t.equal(await resyncsOf(since, [['old', old]]), 0)
-  t.equal(await resyncsOf({ mark: 1, taskId: 'x' }, [['other', { ...old, model: 'suno' }], ['running', {}]]), 0, 'nothing was missed')
-  t.equal(await resyncsOf({ mark: 1, taskId: 'x' }, Array.from({ length: feedDepth + 1 }, (_, index) => [String(index), {}])), 1, 'who knows what lies behind that')
+  for (const since of [null, { mark: now - replayMs + slackMs, taskId: '' }]) {
+    t.equal(await resyncsOf(since, [['old', old]]), 0)
+  }
+  t.equal(
+    await resyncsOf({ mark: 1, taskId: 'x' }, [
+      ['other', { ...old, model: 'suno' }],
+      ['running', {}]
+    ]),
+    0,
+    'nothing was missed'
+  )
+  t.equal(
+    await resyncsOf(
+      { mark: 1, taskId: 'x' },
+      Array.from({ length: feedDepth + 1 }, (_, index) => [String(index), {}])
+    ),
+    1,
+    'who knows what lies behind that'
+  )
 })
 
 t.test('ends that a store has in no order are told all the same', async t => {

@@ -21,7 +21,10 @@ function ending () {
   return { asked, noted, end: refreshTask({ desk, ledger }) }
 }
 
-/** A search over rows that stand there, the newest first; of a task that has left the ledger meanwhile there is a row alone. */
+/**
+ * A search over rows that stand there, the newest first; of a task that has left the ledger meanwhile there is a row
+ * alone.
+ */
 function searching (rows: readonly Stage[], end: RefreshTask) {
   const time = clock()
   const timers = crankedTimers(time)
@@ -32,7 +35,10 @@ function searching (rows: readonly Stage[], end: RefreshTask) {
       async tasksOf (_subject, { cursor, limit }) {
         const start = Number(cursor)
         seen.push(start)
-        return { items: items.slice(start, start + limit), next: start + limit < items.length ? String(start + limit) : null }
+        return {
+          items: items.slice(start, start + limit),
+          next: start + limit < items.length ? String(start + limit) : null
+        }
       }
     },
     ledger: { taskOf: async taskId => taskId === 'task-0' ? null : { ...task, taskId, model: 'suno' } },
@@ -58,26 +64,29 @@ t.test('a batch\'s own row is over without a question', async t => {
   t.match({ asked, noted }, { asked: [], noted: [{ taskId: 'task-1', state: 'success' }] })
 })
 
-t.test('a search asks about as many tasks as there are slots, looks no further back than it must, and a while later again', async t => {
-  const asked: string[] = []
-  const rows: Stage[] = Array.from({ length: 450 }, (_, index) => index % 3 === 0 ? 'claimed' : 'settled')
-  const { slots, seen, time, timers } = searching(rows, async ({ taskId }) => {
-    asked.push(taskId)
-    return { kind: 'failed', code: 'GW_UPSTREAM_TIMEOUT' }
-  })
-  await Promise.all([slots.search('app:alice', 50), slots.search('app:alice', 50)])
-  t.equal(asked.length, 50)
-  t.same(seen, [0, 100])
-  t.equal(slots.nextInMs('app:alice'), 7000)
-  t.equal(slots.nextInMs('app:bob'), 0)
-  t.equal(timers.waiting, 0)
-  time.advance(6999)
-  await slots.search('app:alice', 50)
-  t.equal(asked.length, 50)
-  time.advance(1)
-  await slots.search('app:alice', 50)
-  t.equal(asked.length, 100)
-})
+t.test(
+  'a search asks about as many tasks as there are slots, looks no further back than it must, and a while later again',
+  async t => {
+    const asked: string[] = []
+    const rows: Stage[] = Array.from({ length: 450 }, (_, index) => (index % 3 === 0 ? 'claimed' : 'settled'))
+    const { slots, seen, time, timers } = searching(rows, async ({ taskId }) => {
+      asked.push(taskId)
+      return { kind: 'failed', code: 'GW_UPSTREAM_TIMEOUT' }
+    })
+    await Promise.all([slots.search('app:alice', 50), slots.search('app:alice', 50)])
+    t.equal(asked.length, 50)
+    t.same(seen, [0, 100])
+    t.equal(slots.nextInMs('app:alice'), 7000)
+    t.equal(slots.nextInMs('app:bob'), 0)
+    t.equal(timers.waiting, 0)
+    time.advance(6999)
+    await slots.search('app:alice', 50)
+    t.equal(asked.length, 50)
+    time.advance(1)
+    await slots.search('app:alice', 50)
+    t.equal(asked.length, 100)
+  }
+)
 
 t.test('a search goes back a thousand tasks and no further', async t => {
   const { slots, seen } = searching(Array.from({ length: 1500 }, () => 'settled' as const), async () => null)
@@ -99,11 +108,14 @@ t.test('a batch\'s own row that is over needs no waiting for, and a store that i
 t.test('after a search that was not over in time no further task is asked about', async t => {
   const asked: string[] = []
   const answers: Array<() => void> = []
-  const { slots, time, timers } = searching(Array.from({ length: 40 }, () => 'claimed' as const), async ({ taskId }) => {
-    asked.push(taskId)
-    await new Promise<void>(resolve => answers.push(resolve))
-    return null
-  })
+  const { slots, time, timers } = searching(
+    Array.from({ length: 40 }, () => 'claimed' as const),
+    async ({ taskId }) => {
+      asked.push(taskId)
+      await new Promise<void>(resolve => answers.push(resolve))
+      return null
+    }
+  )
   const search = slots.search('app:alice', 40)
   await until('ten are asked about', () => asked.length === 10)
   time.advance(3000)

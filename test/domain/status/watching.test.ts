@@ -79,9 +79,18 @@ t.test('trouble is not told, and the next question comes in its time', async t =
   const { it, questions, timers, states, hear, pass } = watched()
   it.task(task, hear)
   const troubles: Array<(question: (typeof questions)[number]) => number> = [
-    question => { question.reject(gatewayError('GW_STORE_DOWN')); return intervalMs },
-    question => { question.resolve({ kind: 'failed', code: 'GW_UPSTREAM_TIMEOUT' }); return intervalMs },
-    question => { question.resolve({ kind: 'early', last: { ...last('x'), body: Buffer.from('{}') }, nextInMs: 0 }); return 250 }
+    question => {
+      question.reject(gatewayError('GW_STORE_DOWN'))
+      return intervalMs
+    },
+    question => {
+      question.resolve({ kind: 'failed', code: 'GW_UPSTREAM_TIMEOUT' })
+      return intervalMs
+    },
+    question => {
+      question.resolve({ kind: 'early', last: { ...last('x'), body: Buffer.from('{}') }, nextInMs: 0 })
+      return 250
+    }
   ]
   for (const happens of troubles) {
     const waitMs = happens(questions.at(-1)!)
@@ -116,7 +125,14 @@ t.test('who watches a subject hears of all its tasks, and no other\'s', async t 
   const { it, publish, lose } = watched()
   const heard: string[] = []
   let missed = 0
-  const watcher = { changed: ({ taskId, state }: TaskEvent) => { heard.push(taskId + state) }, onGap: () => { missed++ } }
+  const watcher = {
+    changed: ({ taskId, state }: TaskEvent) => {
+      heard.push(taskId + state)
+    },
+    onGap: () => {
+      missed++
+    }
+  }
   const [leave, other] = [it.subject('app:alice', watcher), it.subject('app:alice', { ...watcher })]
   publish({ state: '' })
   publish({ subject: 'app:bob' })

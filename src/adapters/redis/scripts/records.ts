@@ -1,6 +1,9 @@
 /** Scripts of the deliveries of a subject. */
 export const deliveryScripts = {
-  /** ARGV[5]: how many at the most. How many deliveries there are, and those that are due: task id, answer, URL, attempts, when. */
+  /**
+   * ARGV[5]: how many at the most. How many deliveries there are, and those that are due: task id, answer, URL,
+   * attempts, when.
+   */
   dueDeliveries: `
 -- Of those that never became due nobody else takes off the ones that are gone.
 for _, number in ipairs(redis.call('ZRANGEBYSCORE', deliveries, '+inf', '+inf', 'LIMIT', 0, 20)) do
@@ -18,7 +21,9 @@ for _, number in ipairs(redis.call('ZRANGEBYSCORE', deliveries, '-inf', digits(n
 end
 return { redis.call('ZCARD', deliveries), found }`,
 
-  /** ARGV[5..6]: a reservation's number, its task id. URL, attempts, when it is due; nothing when there is no delivery. */
+  /**
+   * ARGV[5..6]: a reservation's number, its task id. URL, attempts, when it is due; nothing when there is no delivery.
+   */
   deliveryOf: `
 local it = read(ARGV[5])
 if not it or it.task ~= ARGV[6] then return {} end
@@ -26,7 +31,10 @@ local url, attempts = unpack(redis.call('HMGET', it.key, 'url', 'attempts'))
 if not url then return {} end
 return { url, attempts, redis.call('ZSCORE', deliveries, it.number) }`,
 
-  /** ARGV[5..8]: a reservation's number, its task id, the attempt as a line, when the next one is due (Unix ms, '' for never). */
+  /**
+   * ARGV[5..8]: a reservation's number, its task id, the attempt as a line, when the next one is due (Unix ms, '' for
+   * never).
+   */
   noteAttempt: `
 local it = read(ARGV[5])
 if not it or it.task ~= ARGV[6] then return 0 end
@@ -48,7 +56,9 @@ for index = 3, #ARGV, 2 do redis.call('HSET', key, ARGV[index], ARGV[index + 1])
 redis.call('PEXPIRE', key, ARGV[2])
 return redis.call('ZADD', KEYS[1], redis.call('INCR', beside('count')), ARGV[1])`,
 
-  /** ARGV: the number that the latest must be below ('inf' for all), how many at the most. A number, a hash, and so on. */
+  /**
+   * ARGV: the number that the latest must be below ('inf' for all), how many at the most. A number, a hash, and so on.
+   */
   listTokens: `
 local found, before = {}, ARGV[1]
 while #found < tonumber(ARGV[2]) * 2 do
@@ -76,7 +86,10 @@ redis.call('HSET', key, 'previousHash', it[1], 'previousIssuedAt', it[2], 'previ
 redis.call('HSET', key, 'hash', ARGV[2], 'issuedAt', ARGV[3])
 return redis.call('HGETALL', key)`,
 
-  /** ARGV: an id, the hash of its invitation, a new one, when it is issued (Unix ms), how long it is kept after its end (ms). */
+  /**
+   * ARGV: an id, the hash of its invitation, a new one, when it is issued (Unix ms), how long it is kept after its end
+   * (ms).
+   */
   acceptInvitation: `
 local key = beside('t:' .. ARGV[1])
 local it = redis.call('HMGET', key, 'hash', 'isInvitation', 'revokedAt', 'expiresAt', 'ttlMs')
@@ -102,13 +115,16 @@ return 1`
 } as const
 
 /**
- * Scripts of status turns. KEYS[1] is a hash: freeAt, asker while somebody asks, newsAt, and the last answer as status, type
+ * Scripts of status turns. KEYS[1] is a hash: freeAt, asker while somebody asks, newsAt, and the last answer as status,
+ * type
  * and body. What counts are the instants in it, by the clocks of the replicas.
  */
 export const turnScripts = {
   /**
-   * ARGV: now (Unix ms), the interval (ms), 1 when there is news, who asks, when its turn ends (Unix ms), how long that is
-   * kept (ms). `false`: it is the asker's turn. Otherwise how long it is not (ms, 0 while somebody asks), and the last answer.
+   * ARGV: now (Unix ms), the interval (ms), 1 when there is news, who asks, when its turn ends (Unix ms), how long that
+   * is
+   * kept (ms). `false`: it is the asker's turn. Otherwise how long it is not (ms, 0 while somebody asks), and the last
+   * answer.
    */
   takeTurn: `
 local it = redis.call('HMGET', KEYS[1], 'freeAt', 'asker', 'newsAt', 'status', 'type', 'body')
@@ -126,7 +142,8 @@ redis.call('PEXPIRE', KEYS[1], ARGV[6])
 return false`,
 
   /**
-   * ARGV: who has asked, when the next may (Unix ms), how long that is kept (ms), and the answer as status, type and body, or
+   * ARGV: who has asked, when the next may (Unix ms), how long that is kept (ms), and the answer as status, type and
+   * body, or
    * nothing. Not if the turn is somebody else's by now.
    */
   endTurn: `

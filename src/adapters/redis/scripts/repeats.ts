@@ -120,7 +120,9 @@ end
 
 /** Scripts of repeats. */
 export const repeatScripts = {
-  /** ARGV[5..9]: a fingerprint, the call, its start, and those that are alive and dead. What `Earlier` says, or nothing. */
+  /**
+   * ARGV[5..9]: a fingerprint, the call, its start, and those that are alive and dead. What `Earlier` says, or nothing.
+   */
   takeRepeat: 'return repeated(unpack(ARGV, 5)) or {}',
 
   /** ARGV[5..7]: a fingerprint, the call, 1 if its caller has the task. */

@@ -8,10 +8,14 @@ const sweptByReserve = 20
 
 /**
  * The script that makes a reservation. ARGV[5..9]: when its period began (Unix ms), what it costs and what a period
- * has (microcredits, '' for no limit), how many may be unfinished, when it overstays (Unix ms). ARGV[10..14]: operation,
- * model, the key's id, 1 if it is refunded when it fails, the day. ARGV[15..18]: where its end is delivered, its idempotency
- * key and fingerprint ('' for none), and since when such keys count. ARGV[19..23], if it has no such key: as in `takeRepeat`,
- * else '' each. ARGV[24..27], if its session has limits of its own: the session's id, the most uses and microcredits ('' for no limit), how long they are kept (ms).
+ * has (microcredits, '' for no limit), how many may be unfinished, when it overstays (Unix ms). ARGV[10..14]:
+ * operation,
+ * model, the key's id, 1 if it is refunded when it fails, the day. ARGV[15..18]: where its end is delivered, its
+ * idempotency
+ * key and fingerprint ('' for none), and since when such keys count. ARGV[19..23], if it has no such key: as in
+ * `takeRepeat`,
+ * else '' each. ARGV[24..27], if its session has limits of its own: the session's id, the most uses and microcredits
+ * ('' for no limit), how long they are kept (ms).
  * What it answers: `granted` and the number, `novelty` and what
  * `earlier` has found, or what it lacks.
  */
@@ -253,7 +257,9 @@ freeIdem(it)
 forgetRepeat(it)
 return 1`,
 
-  /** ARGV[5]: how many at the most. Reservations released, those lost, when the next overstays (Unix ms, '' for never). */
+  /**
+   * ARGV[5]: how many at the most. Reservations released, those lost, when the next overstays (Unix ms, '' for never).
+   */
   sweep: `
 local released, lost = sweep(tonumber(ARGV[5]))
 local missed = redis.call('HMGET', account, 'missedReleased', 'missedUnknown')

@@ -1,7 +1,9 @@
 import { auditRetentionMs } from '../../../domain/audit.ts'
 import { tokenScripts, turnScripts } from './records.ts'
 
-/** Entries of the audit trail that are kept of what callers do, and as many refusals, about: Redis drops whole nodes. */
+/**
+ * Entries of the audit trail that are kept of what callers do, and as many refusals, about: Redis drops whole nodes.
+ */
 const auditEntries = 100_000
 
 /** Scripts that need it find a key in the same slot, by another last word. */
@@ -101,7 +103,8 @@ return redis.call('ZREM', KEYS[1], ARGV[1])`,
 return redis.call('PUBLISH', KEYS[1], ARGV[1])`,
 
   /**
-   * KEYS[1] is the part of the sessions. ARGV: parts and entries, by turns. Each part is a stream of its own, so that one that
+   * KEYS[1] is the part of the sessions. ARGV: parts and entries, by turns. Each part is a stream of its own, so that
+   * one that
    * fills up pushes nothing out of the others; over all of them ids only grow, and say in which order things were done.
    */
   append: `

@@ -41,7 +41,9 @@ end
 
 /** Scripts of what a subject may spend, and has spent. */
 export const creditScripts = {
-  /** ARGV[5]: when a period began (Unix ms). What is used of it, what is left of grants, how many tasks are unfinished. */
+  /**
+   * ARGV[5]: when a period began (Unix ms). What is used of it, what is left of grants, how many tasks are unfinished.
+   */
   balance: `
 return { redis.call('HGET', base .. 'period:' .. ARGV[5], 'used') or '0', redis.call('HGET', account, 'granted') or '0',
   redis.call('ZCARD', open) }`,
@@ -99,7 +101,10 @@ end
 
 /** The script of idempotency keys; those of the ledger write them. */
 export const idempotencyScripts = {
-  /** ARGV[5..7]: a key, a fingerprint, and since when it counts. What `Earlier` says, as its kind and the answer as status, type and body; or nothing. */
+  /**
+   * ARGV[5..7]: a key, a fingerprint, and since when it counts. What `Earlier` says, as its kind and the answer as
+   * status, type and body; or nothing.
+   */
   earlier: 'return earlier(ARGV[5], ARGV[6], ARGV[7]) or {}'
 } as const
 
@@ -128,7 +133,10 @@ end
 
 /** Scripts that walk over the reservations of a subject. A row is a number, and what stands in it. */
 export const listScripts = {
-  /** ARGV[5..7]: the number that they come after, the latest time that they were made at (Unix ms), how many at the most. */
+  /**
+   * ARGV[5..7]: the number that they come after, the latest time that they were made at (Unix ms), how many at the
+   * most.
+   */
   unfinished: `
 local numbers, found = redis.call('ZRANGE', open, 0, -1), {}
 table.sort(numbers, function (one, other) return tonumber(one) < tonumber(other) end)
@@ -144,7 +152,10 @@ return found`,
   /** ARGV[5..6]: the highest number, as Redis writes the end of a range, how many at the most. The newest first. */
   list: "return rows(redis.call('ZREVRANGEBYSCORE', list, ARGV[5], '-inf', 'LIMIT', 0, ARGV[6]))",
 
-  /** ARGV[5..7]: a time (Unix ms), a task id, how many at the most. Task ids and when each has ended, in the order of `ends`. */
+  /**
+   * ARGV[5..7]: a time (Unix ms), a task id, how many at the most. Task ids and when each has ended, in the order of
+   * `ends`.
+   */
   endsAfter: `
 local skipped = 0
 for index, task in ipairs(redis.call('ZRANGEBYSCORE', ends, ARGV[5], ARGV[5])) do
@@ -223,10 +234,19 @@ const subjectScripts = {
 } as const
 
 /** The later ones call the earlier ones. */
-const functions = [common, creditFunctions, idempotencyFunctions, repeatFunctions, stageFunctions, repeatedFunctions, listFunctions].join('')
+const functions = [
+  common,
+  creditFunctions,
+  idempotencyFunctions,
+  repeatFunctions,
+  stageFunctions,
+  repeatedFunctions,
+  listFunctions
+].join('')
 
 export type SubjectScript = keyof typeof subjectScripts
 
 /** The scripts of a subject. */
 export const subjectLua = Object.fromEntries(
-  Object.entries(subjectScripts).map(([name, lua]) => [name, functions + lua])) as Readonly<Record<SubjectScript, string>>
+  Object.entries(subjectScripts).map(([name, lua]) => [name, functions + lua])
+) as Readonly<Record<SubjectScript, string>>

@@ -1,14 +1,14 @@
 import {
-  createLocalJWKSet, errors, type JWK, type JWTPayload, jwtVerify, type JWTVerifyGetKey, type JWTVerifyOptions,
-  type JWTVerifyResult
+  errors, type JWTPayload, jwtVerify, type JWTVerifyOptions, type JWTVerifyResult
 } from 'jose'
 import { LRUCache } from 'lru-cache'
-import { createSecretKey, hash, type KeyObject } from 'node:crypto'
-import { globs } from '../domain/policy.ts'
-import { memoized, type SecretRef, type Secret } from '../domain/secret.ts'
-import { type Scope, scopes, type Session, type SessionVerifier, unscoped } from '../domain/session.ts'
-import { type Clock, endOfTime } from '../domain/time.ts'
-import { gatewayError } from '../errors.ts'
+import { hash } from 'node:crypto'
+import { globs } from '../../domain/policy.ts'
+import type { Secret, SecretRef } from '../../domain/secret.ts'
+import { type Scope, scopes, type Session, type SessionVerifier, unscoped } from '../../domain/session.ts'
+import { type Clock, endOfTime } from '../../domain/time.ts'
+import { gatewayError } from '../../errors.ts'
+import { type IssuerKeys, keyDocuments, type KeySet, publishedKeys, sharedKeys } from './issuer-keys.ts'
 
 /**
  * How the claims of an issuer become a session. A claim is named as it stands in the token, or by its path:
@@ -45,7 +45,11 @@ const modelGlob = /^[A-Za-z0-9._*-]{1,64}$/
  * The session that a verified token stands for. Throws when a claim is missing or is not what it has to be; the message
  * names the claim and never its value.
  */
-export function sessionFrom (payload: JWTPayload, token: string, { now, ...rules }: ClaimRules & { readonly now: () => number }): Session {
+export function sessionFrom (
+  payload: JWTPayload,
+  token: string,
+  { now, ...rules }: ClaimRules & { readonly now: () => number }
+): Session {
   const { plan, planClaim, modelsClaim, scopesClaim, issuer, subjectPrefix = issuer } = rules
   for (const [claim, values] of Object.entries(rules.claims ?? {})) {
     const given: unknown[] = [claimAt(payload, claim)].flat()
@@ -67,8 +71,15 @@ export function sessionFrom (payload: JWTPayload, token: string, { now, ...rules
 /** A claim by its own name, which may have dots in it, or by its path. */
 function claimAt (payload: JWTPayload, name: string): unknown {
   if (Object.hasOwn(payload, name)) return payload[name]
-  return name.split('.').reduce<unknown>((value, key) =>
-    typeof value === 'object' && value !== null && Object.hasOwn(value, key) ? (value as JWTPayload)[key] : undefined, payload)
+  return name
+    .split('.')
+    .reduce<unknown>(
+      (value, key) =>
+        typeof value === 'object' && value !== null && Object.hasOwn(value, key)
+          ? (value as JWTPayload)[key]
+          : undefined,
+      payload
+    )
 }
 
 function wrong (claim: string): Error {
@@ -92,7 +103,9 @@ function idOf ({ jti }: JWTPayload, token: string): string {
   return hash('sha256', token.slice(0, token.lastIndexOf('.')), 'base64url')
 }
 
-/** A plan that is there and wrong is never quietly another one. Whether there is such a plan is asked by authenticate. */
+/**
+ * A plan that is there and wrong is never quietly another one. Whether there is such a plan is asked by authenticate.
+ */
 function planFrom (payload: JWTPayload, claim: string, absent: string): string {
   const plan = claimAt(payload, claim)
   if (plan === undefined) return absent
@@ -109,13 +122,15 @@ function modelsFrom (payload: JWTPayload, claim: string): string[] {
 /** A list, or a text of words as in `scope` (RFC 8693 section 4.2). Absent is empty, and empty means none. */
 function textsFrom (payload: JWTPayload, claim: string): string[] {
   const value = claimAt(payload, claim)
-  const texts: unknown[] = typeof value === 'string' ? value.split(' ').filter(word => word !== '') : [value ?? []].flat()
+  const texts: unknown[] =
+    typeof value === 'string' ? value.split(' ').filter(word => word !== '') : [value ?? []].flat()
   if (!texts.every(text => typeof text === 'string')) throw wrong(claim)
   return texts as string[]
 }
 
 /**
- * The end has no grace: revocations are forgotten at `expiresAt`, and a revoked session must not come back. A token that
+ * The end has no grace: revocations are forgotten at `expiresAt`, and a revoked session must not come back. A token
+ * that
  * does not say when it began counts as old, so that whatever ends old sessions ends it too.
  */
 function lifetimeFrom ({ exp, iat, nbf }: JWTPayload, now: number): Pick<Session, 'issuedAt' | 'expiresAt'> {
@@ -124,182 +139,6 @@ function lifetimeFrom ({ exp, iat, nbf }: JWTPayload, now: number): Pick<Session
   if (expiresAt <= now || expiresAt > endOfTime) throw wrong('exp')
   if (issuedAt < 0 || issuedAt > now + aheadMs) throw wrong('iat')
   return { issuedAt, expiresAt }
-}
-
-/** Finds the key of a token by its header. Another function each time that the issuer publishes other keys. */
-export type KeySet = JWTVerifyGetKey
-
-/** The keys that an issuer signs with. Neither method throws; `undefined`: none are known. */
-export interface IssuerKeys {
-  /** The keys as far as known. Sees to it that they do not grow old, mostly without waiting for that. */
-  current (): Promise<KeySet | undefined>
-  /** The keys after asking the issuer once more, or as they were when it was asked a moment ago. */
-  renewed (): Promise<KeySet | undefined>
-}
-
-/** The secrets that an issuer shares with us. While they rotate, a token under any of them is good. */
-export function sharedKeys (secrets: SecretRef<readonly Secret[]>): IssuerKeys {
-  const keys = memoized(secrets, list => anyOf(list.map(secret => createSecretKey(Buffer.from(secret.reveal())))))
-  return { current: async () => keys.current, renewed: async () => keys.current }
-}
-
-/** Tokens rarely name the shared secret that signed them: each is tried, as with published keys that have no `kid`. */
-function anyOf (keys: readonly KeyObject[]): KeySet {
-  return async () => {
-    throw Object.assign(new errors.JWKSMultipleMatchingKeys(), {
-      async * [Symbol.asyncIterator] () { yield * keys }
-    })
-  }
-}
-
-/** As an issuer's documents were read. */
-export interface Publication {
-  /** Each key. Two publications of the same ones are one, in whatever order: an issuer may have several servers. */
-  readonly texts: ReadonlySet<string>
-  readonly keys: KeySet
-}
-
-export interface PublishedKeysOptions {
-  readonly load: () => Promise<Publication>
-  /** Monotonic ms: an issuer's new key must not have to wait for a wall clock that was put back. */
-  readonly elapsed: () => number
-  readonly onFailed: (error: unknown) => void
-  /** One of those before is gone. */
-  readonly onChanged: () => void
-}
-
-/** From this age on they are renewed while they are used, ms. */
-const freshMs = 600_000
-/** From this age on they are not used before the issuer was asked: it may have taken one back, ms. */
-const staleMs = 1_200_000
-/** Made-up key ids must not become a flood of requests to the issuer: it is asked once in this time, ms. */
-const coolDownMs = 30_000
-/** The same while there are no keys at all and nobody can be let in, ms. */
-const emptyCoolDownMs = 5000
-
-/**
- * The keys that an issuer publishes. One request at a time, whoever asks; while the issuer is down or answers rubbish,
- * the keys known before stay in use.
- */
-export function publishedKeys ({ load, elapsed, onFailed, onChanged }: PublishedKeysOptions): IssuerKeys {
-  let published: Publication | undefined
-  let confirmedAt = -Infinity
-  let restUntil = -Infinity
-  let running: Promise<void> | undefined
-
-  const ask = async (): Promise<void> => {
-    try {
-      const [before, next] = [published, await load()]
-      confirmedAt = elapsed()
-      if (before?.texts.symmetricDifference(next.texts).size === 0) return
-      published = next
-      if (before?.texts.isSubsetOf(next.texts) === false) onChanged()
-    } catch (error) {
-      onFailed(error)
-    } finally {
-      running = undefined
-    }
-  }
-
-  const renew = async (): Promise<void> => {
-    if (running === undefined && elapsed() >= restUntil) {
-      restUntil = elapsed() + (published === undefined ? emptyCoolDownMs : coolDownMs)
-      running = ask()
-    }
-    await running
-  }
-
-  // At start, so that the first caller need not wait. It starts no cool-down: the next token asks again if it fails.
-  running = ask()
-
-  return {
-    async current () {
-      const age = elapsed() - confirmedAt
-      const renewal = age >= freshMs ? renew() : undefined
-      if (age >= staleMs) await renewal
-      return published?.keys
-    },
-
-    async renewed () {
-      await renew()
-      return published?.keys
-    }
-  }
-}
-
-export interface KeyDocumentsOptions {
-  readonly issuer: string
-  /** Without it the issuer's own configuration says where. */
-  readonly jwksUrl?: string
-  readonly algorithms: readonly string[]
-  /** For all documents together, ms. */
-  readonly timeoutMs: number
-}
-
-const maxBytes = 262_144
-const maxKeys = 100
-
-/**
- * Reads the documents in which an issuer publishes its keys. Rejects when they can not be had in time, are too long, or
- * hold no key that would fit.
- */
-export function keyDocuments ({ issuer, jwksUrl, algorithms, timeoutMs }: KeyDocumentsOptions): () => Promise<Publication> {
-  let known = jwksUrl
-  return async () => {
-    const signal = AbortSignal.timeout(timeoutMs)
-    const url = known ?? await discover(issuer, signal)
-    // The issuer may move its keys: where they were found is asked anew once they are no longer there.
-    known = jwksUrl
-    const text = await read(url, signal)
-    const fitting = fittingKeys(JSON.parse(text), algorithms)
-    known = url
-    return { texts: new Set(fitting.map(textOf)), keys: createLocalJWKSet({ keys: fitting }) }
-  }
-}
-
-/** https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfig (sections 4.1 and 4.3) */
-async function discover (issuer: string, signal: AbortSignal): Promise<string> {
-  const { issuer: named, jwks_uri: jwksUri } =
-    JSON.parse(await read(`${issuer.replace(/\/$/, '')}/.well-known/openid-configuration`, signal)) ?? {}
-  if (named !== issuer) throw new Error('the configuration is that of another issuer')
-  const url = typeof jwksUri === 'string' ? URL.parse(jwksUri) : null
-  // Over plain http: a stranger on the way could add keys. An issuer on this machine has no way for strangers.
-  if (url === null || (url.protocol !== 'https:' && url.origin !== new URL(issuer).origin)) {
-    throw new Error('the configuration names no https: URL of keys')
-  }
-  return url.href
-}
-
-/** Redirects are refused: only the URL itself was trusted. What it says is counted as it comes, after decompression. */
-async function read (url: string, signal: AbortSignal): Promise<string> {
-  const response = await fetch(url, { signal, redirect: 'manual', headers: { accept: 'application/json' } })
-  const chunks: Uint8Array[] = []
-  let length = 0
-  for await (const chunk of response.body ?? []) {
-    length += chunk.byteLength
-    if (length > maxBytes) throw new Error(`${url} has more than ${maxBytes} bytes`)
-    chunks.push(chunk)
-  }
-  if (response.status !== 200) throw new Error(`${url} answered ${response.status}`)
-  return Buffer.concat(chunks).toString()
-}
-
-const keyTypes: Readonly<Record<string, string>> = { RS: 'RSA', PS: 'RSA', ES: 'EC', Ed: 'OKP' }
-
-/** Keys for something else, secret ones, and what is no key at all are left out, so that they spoil no others. */
-function fittingKeys (set: unknown, algorithms: readonly string[]): JWK[] {
-  const types = new Set(algorithms.map(algorithm => keyTypes[algorithm.slice(0, 2)]))
-  const fits = (key: JWK | null): boolean => types.has(key?.kty) && key!.d === undefined &&
-    (key!.use ?? 'sig') === 'sig' && (key!.alg === undefined || algorithms.includes(key!.alg))
-  const { keys } = (set ?? {}) as { keys?: Array<JWK | null> }
-  const fitting = Array.isArray(keys) ? keys.filter(fits) as JWK[] : []
-  if (fitting.length === 0) throw new Error(`no key for ${algorithms.join(', ')} is published`)
-  return fitting.slice(0, maxKeys)
-}
-
-/** The same for the same key, in whatever order its members stand. */
-function textOf (key: JWK): string {
-  return JSON.stringify(Object.entries(key).sort(([one], [other]) => one < other ? -1 : 1))
 }
 
 export interface SignatureRules {
@@ -312,7 +151,9 @@ export interface SignatureRules {
 
 /** How far the issuer's clock may be ahead of ours. An expiry has no such grace. */
 const clockToleranceMs = 30_000
-/** Without a `kid` several keys may fit; a forged token is not worth more tries. Settings hold no more shared secrets. */
+/**
+ * Without a `kid` several keys may fit; a forged token is not worth more tries. Settings hold no more shared secrets.
+ */
 const maxTries = 5
 /**
  * ID tokens and access tokens (RFC 9068). An issuer signs other things with the same keys and for the same audience,
@@ -321,10 +162,14 @@ const maxTries = 5
 const types = new Set(['jwt', 'at+jwt'])
 
 /**
- * Holds a token against the keys of its issuer, and its standard claims against the rules. `jwk`, `jku`, `x5u` and `x5c`
+ * Holds a token against the keys of its issuer, and its standard claims against the rules. `jwk`, `jku`, `x5u` and
+ * `x5c`
  * in its header are never looked at: a token does not say whom to trust. Throws when anything is wrong.
  */
-export async function verifiedToken (token: string, rules: SignatureRules): Promise<{ readonly payload: JWTPayload, readonly keys: KeySet }> {
+export async function verifiedToken (
+  token: string,
+  rules: SignatureRules
+): Promise<{ readonly payload: JWTPayload, readonly keys: KeySet }> {
   const { issuer, audience, algorithms, source, now } = rules
   const options: JWTVerifyOptions = {
     issuer,
@@ -334,7 +179,11 @@ export async function verifiedToken (token: string, rules: SignatureRules): Prom
     currentDate: new Date(now()),
     ...(audience === undefined ? {} : { audience })
   }
-  const { payload, protectedHeader: { typ = 'JWT' }, keys } = await withKeys(source, keys => withAnyKey(token, keys, options))
+  const {
+    payload,
+    protectedHeader: { typ = 'JWT' },
+    keys
+  } = await withKeys(source, keys => withAnyKey(token, keys, options))
   if (!types.has(typ.toLowerCase().replace(/^application\//, ''))) throw new Error('this type of token is no session')
   return { payload, keys }
 }
@@ -409,15 +258,22 @@ interface Verified { readonly session: Session, readonly keys: KeySet, readonly 
 
 /**
  * Sessions issued elsewhere, as signed JWTs (RFC 7519, with the advice of RFC 8725). A token belongs to the issuer that
- * its `iss` names, letter for letter; no other one is asked, and nothing is fetched for a token that names none of them.
+ * its `iss` names, letter for letter; no other one is asked, and nothing is fetched for a token that names none of
+ * them.
  *
  * Verified tokens are remembered by the SHA-256 of the whole token until they expire, or until their issuer has other
  * keys. Whether a session was revoked is never remembered here. Keys are fetched in the background from the first
  * moment; an issuer that can not be reached keeps nobody from starting.
  */
-export function jwtSessions (
-  { issuers, secrets, now, elapsed, onKeysFailed, onKeysChanged = () => {}, timeoutMs = documentsMs }: JwtSessionsOptions
-): SessionVerifier {
+export function jwtSessions ({
+  issuers,
+  secrets,
+  now,
+  elapsed,
+  onKeysFailed,
+  onKeysChanged = () => {},
+  timeoutMs = documentsMs
+}: JwtSessionsOptions): SessionVerifier {
   const trusted = new Map(issuers.map(rules => [rules.issuer, { rules, source: keysOf(rules) }]))
   const verified = new LRUCache<string, Verified>({ max: verifiedTokens })
 
@@ -425,7 +281,12 @@ export function jwtSessions (
     const shared = secrets.get(rules.issuer)
     if (shared !== undefined) return sharedKeys(shared)
     const load = keyDocuments({ ...rules, timeoutMs })
-    return publishedKeys({ load, elapsed, onFailed: error => onKeysFailed(rules.issuer, error), onChanged: onKeysChanged })
+    return publishedKeys({
+      load,
+      elapsed,
+      onFailed: error => onKeysFailed(rules.issuer, error),
+      onChanged: onKeysChanged
+    })
   }
 
   async function verifyFresh (token: string): Promise<Verified | null> {
