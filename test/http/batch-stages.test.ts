@@ -21,7 +21,7 @@ function over (reserve: (demand: ReserveRequest) => Reserved, advance: (id: stri
       return advance(id, step)
     }
   } as unknown as TaskLedger
-  const patient = { owe: (id: string, { to }: Transition) => owed.push(`${id} ${to}`) } as unknown as PatientLedger
+  const patient = { enqueue: (id: string, { to }: Transition) => owed.push(`${id} ${to}`) } as unknown as PatientLedger
   return { ...reservations(ledger, patient), steps, owed }
 }
 

@@ -54,8 +54,8 @@ function failingAt (failing: number) {
     }
   } as Upstream
   const [first, second] = [{ id: 'first' }, { id: 'second' }] as unknown as [UpstreamKey, UpstreamKey]
-  const ring = { choose: () => second, doubt: async () => 'refused' } as unknown as KeyRing
-  const patient = { owe: (...step: unknown[]) => { owed.push(step) } } as unknown as PatientLedger
+  const ring = { choose: () => second, verify: async () => 'refused' } as unknown as KeyRing
+  const patient = { enqueue: (...step: unknown[]) => { owed.push(step) } } as unknown as PatientLedger
   const forward = forwardSubmit({ operation: operationOf('generateTask'), upstream, keys: ring }, ledger, patient)
   const order = { reservation: '7', model: 'suno', key: first, body: Buffer.from('{}') } as unknown as ReservedSubmit
   return { run: () => forward(order, { call: newRequestState(() => {}) } as unknown as RequestContext), owed, sent }

@@ -69,7 +69,7 @@ t.test('a call for a task whose key is gone is asked of nobody, and may be cance
   const { upstream, asked } = asking([])
   const keys = {
     byId: () => undefined,
-    doubt: async () => 'unclear',
+    verify: async () => 'unclear',
     choose () {},
     learn () {},
     readyInMs: () => 0

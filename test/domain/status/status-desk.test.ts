@@ -80,7 +80,7 @@ function desks ({ replicas = 1, turns: given = undefined as PollLeases | undefin
   } as unknown as Upstream
   const keys = {
     byId: (id: string) => (id === 'one' ? { id } : undefined),
-    doubt: async () => 'fine'
+    verify: async () => 'fine'
   } as unknown as KeyChoice
   const ledger = oneTask()
   const events = localEvents()
