@@ -87,6 +87,16 @@ export function store (text: string, cwd: string): StoreSettings {
   throw new InvalidSetting(scheme === undefined ? 'has no scheme' : `the scheme ${shown(scheme)} is not known`)
 }
 
+/** A store as people may see it, without a password. */
+export function shownStore (store: StoreSettings): string {
+  return store.kind === 'sqlite' ? `sqlite:${store.path}` : store.address
+}
+
+/** A list as people may see it. */
+export function shownList (values: readonly unknown[]): string {
+  return values.join(', ') || 'none'
+}
+
 function sqliteStore (path: string, cwd: string): StoreSettings {
   if (path === ':memory:') return { kind: 'sqlite', path }
   if (path === '') throw new InvalidSetting('names no file')
@@ -128,30 +138,24 @@ function reachOfAddress (address: string): Reach {
   return range === 'unicast' ? 'public' : 'private'
 }
 
-/** An upstream as it is dialled. */
-export interface BaseUrl {
-  /** Origin and path prefix, without the version part and without a slash at its end. */
-  readonly url: string
-  /** What keeps it from being used without GATEWAY_INSECURE_UPSTREAM=true. */
-  readonly insecurity: string | undefined
-}
-
-/** A parser of base URLs that drops any of `suffixes`, so that operators may paste either form. */
-export function baseUrl (...suffixes: readonly string[]): (text: string) => BaseUrl {
+/**
+ * A parser of base URLs, which gives origin and path without a slash at its end. It drops any of `suffixes`, so that
+ * operators may paste either form.
+ */
+export function baseUrl (...suffixes: readonly string[]): Parser<string> {
   return (text) => {
     const url = httpUrl(text)
     if (url.username !== '' || url.password !== '') throw new InvalidSetting('has credentials in it')
     if (/[?#]/.test(text)) throw new InvalidSetting(`${shown(text)} has a query or a fragment`)
     const path = url.pathname.replace(/\/+$/, '')
     const suffix = suffixes.find(suffix => path.endsWith(suffix)) ?? ''
-    return {
-      url: url.origin + path.slice(0, path.length - suffix.length).replace(/\/+$/, ''),
-      insecurity: insecurityOf(url)
-    }
+    return url.origin + path.slice(0, path.length - suffix.length).replace(/\/+$/, '')
   }
 }
 
-function insecurityOf (url: URL): string | undefined {
+/** What keeps a base URL from being used without GATEWAY_INSECURE_UPSTREAM=true. */
+export function insecurityOf (baseUrl: string): string | undefined {
+  const url = new URL(baseUrl)
   const reach = reachOf(url.hostname)
   if (reach === 'private') return `${url.host} is a private address`
   return reach === 'public' && url.protocol === 'http:' ? `${url.origin} is not encrypted` : undefined

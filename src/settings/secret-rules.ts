@@ -1,3 +1,4 @@
+import { Secret } from '../domain/secret.ts'
 import { InvalidSetting } from './problems.ts'
 
 /** What makes a secret good enough. */
@@ -39,17 +40,17 @@ export const tokenRule: SecretRule = {
 }
 
 /** A parser of one secret. */
-export function secret (rule: SecretRule): (text: string) => string {
+export function secret (rule: SecretRule): (text: string) => Secret {
   return (text) => {
     const value = text.trim()
     const reason = weaknessOf(value, rule)
     if (reason !== undefined) throw new InvalidSetting(reason)
-    return value
+    return new Secret(value)
   }
 }
 
 /** A parser of one or several secrets, separated by commas or lines. */
-export function secrets (rule: SecretRule, separator = /[,\r\n]/): (text: string) => readonly string[] {
+export function secrets (rule: SecretRule, separator = /[,\r\n]/): (text: string) => readonly Secret[] {
   return (text) => {
     const values = [...new Set(text.split(separator).map(value => value.trim()).filter(value => value !== ''))]
     const reasons = values.flatMap((value, index) => {
@@ -59,8 +60,17 @@ export function secrets (rule: SecretRule, separator = /[,\r\n]/): (text: string
     })
     if (values.length === 0) reasons.push('holds no value')
     if (reasons.length > 0) throw new InvalidSetting(reasons.join(', '))
-    return values
+    return values.map(value => new Secret(value))
   }
+}
+
+/** As people may see it: it tells two secrets apart and gives neither away. */
+export function shownSecret ({ fingerprint }: Secret): string {
+  return `sha256:${fingerprint}`
+}
+
+export function shownSecrets (secrets: readonly Secret[]): string {
+  return secrets.map(shownSecret).join(', ')
 }
 
 function weaknessOf (value: string, rule: SecretRule): string | undefined {

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path'
-import { type SecretRef, Secret } from '../domain/secret.ts'
+import type { Secret, SecretRef } from '../domain/secret.ts'
 import type { Settings } from '../settings.ts'
-import { type EnvironmentReading, variables } from './environment.ts'
+import type { EnvironmentReading } from './environment.ts'
 import type { GatewayFile } from './file-schema.ts'
 import { type GatewayFileReading, type KeyPath, pathText } from './file.ts'
 import {
@@ -13,10 +13,13 @@ import {
   type SettingsProblem
 } from './problems.ts'
 import { apiKeyRule, secret, type SecretRule, secrets, signingSecretRule } from './secret-rules.ts'
+import { secretVariables, variables } from './variables.ts'
+
+type Values = readonly Secret[]
 
 interface SecretSetting {
   readonly setting: string
-  readonly values: readonly string[]
+  readonly values: Values
   readonly locate: (problem: string, expected: string) => SettingsProblem
 }
 
@@ -26,19 +29,15 @@ export function equalSecretProblems (
 ): readonly SettingsProblem[] {
   const holders = [...secretsOfEnvironment(environment), ...secretsOfFile(config, fileSecrets)]
   return holders.flatMap(({ values, locate }, index) => {
-    const twin = holders.slice(0, index).find(other => other.values.some(value => values.includes(value)))
+    const twin = holders.slice(0, index).find(other => other.values.some(secret => has(values, secret)))
     return twin === undefined ? [] : [locate(`has the value of ${twin.setting}`, 'a value of its own')]
   })
 }
 
-export const secretVariables = [
-  'APIXO_API_KEY', 'GATEWAY_SESSION_SECRET', 'GATEWAY_ISSUER_TOKEN', 'GATEWAY_ADMIN_TOKEN'
-] as const
-
 function secretsOfEnvironment ({ values, origins }: EnvironmentReading): SecretSetting[] {
   return secretVariables.map(setting => ({
     setting,
-    values: [values[setting] ?? []].flat(),
+    values: [values[variables[setting].key] ?? []].flat(),
     locate: (problem, expected) => ({ setting, source: origins.get(setting)!, problem, expected })
   }))
 }
@@ -59,14 +58,13 @@ export interface FileSecretSetting {
   readonly file: string
   /** Ends the sentence that begins with "expected". */
   readonly expected: string
-  readonly parse: (text: string) => string | readonly string[]
+  readonly parse: (text: string) => Secret | Values
 }
 
-/** As it was read. Never leaves this folder unwrapped. */
 export interface FileSecret extends Pick<FileSecretSetting, 'path' | 'issuer'> {
   /** The file's path, absolute. */
   readonly source: string
-  readonly values: readonly string[]
+  readonly values: Values
 }
 
 /** `issuers[].secretFile` and `guests.turnstileSecretFile`, where they are set. */
@@ -89,7 +87,7 @@ const linesOf = secrets(signingSecretRule, /[\r\n]/)
 /** For a rotation two are enough; a token is not held against more. */
 const maxShared = 5
 
-function secretLines (text: string): readonly string[] {
+function secretLines (text: string): Values {
   const values = linesOf(text)
   if (values.length > maxShared) throw new InvalidSetting(`holds ${values.length} values, more than ${maxShared}`)
   return values
@@ -154,8 +152,6 @@ export type SecretNews = {
   | { readonly problem: string, readonly expected: string }
 )
 
-type Values = readonly Secret[]
-
 /** A setting, and the secrets that it has: none where it is not set. */
 interface Holder extends Pick<FileSecretSetting, 'expected' | 'parse'> {
   readonly setting: string
@@ -196,20 +192,18 @@ export function liveSecrets (settings: Settings): LiveSecrets {
   }
 }
 
-function variableHolders ({ apiKeys, sessionSecrets, issuerToken, adminToken, secretFiles }: Settings): Holder[] {
-  const values = {
-    APIXO_API_KEY: apiKeys,
-    GATEWAY_SESSION_SECRET: sessionSecrets,
-    GATEWAY_ISSUER_TOKEN: issuerToken,
-    GATEWAY_ADMIN_TOKEN: adminToken
-  }
-  return secretVariables.map(setting => ({
-    ...variables[setting],
-    setting,
-    source: secretFiles.get(setting),
-    values: [values[setting] ?? []].flat(),
-    problem: null
-  }))
+function variableHolders (settings: Settings): Holder[] {
+  return secretVariables.map(setting => {
+    const { key, expected, parse } = variables[setting]
+    return {
+      setting,
+      expected,
+      parse,
+      source: settings.secretFiles.get(setting),
+      values: [settings[key] ?? []].flat(),
+      problem: null
+    }
+  })
 }
 
 function fileHolders (
@@ -226,7 +220,7 @@ function fileHolders (
 /** What a file has to offer, or what is in use and the reason why that stays. */
 function read (holder: Holder, source: string): Offer {
   try {
-    const values = [holder.parse(readShortText(source))].flat().map(value => new Secret(value))
+    const values = [holder.parse(readShortText(source))].flat()
     return { holder, source, values: isSame(values, holder.values) ? holder.values : values, problem: null }
   } catch (error) {
     const problem = error instanceof InvalidSetting ? error.message : `can not be read (${reasonOf(error)})`
