@@ -1,10 +1,10 @@
 import t from 'tap'
-import { sqliteStore } from '../../../src/adapters/sqlite/store.ts'
-import { issueTimes } from '../../../src/domain/session.ts'
-import { readTokenWish, personalTokens } from '../../../src/domain/token-admin.ts'
-import { invitations } from '../../../src/domain/tokens.ts'
-import { terms } from '../../contracts/open-books.ts'
-import { clock } from '../../helpers/clock.ts'
+import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
+import { issueTimes } from '../../src/domain/session.ts'
+import { personalTokens, readTokenWish } from '../../src/domain/token-admin.ts'
+import { invitations } from '../../src/domain/tokens.ts'
+import { terms } from '../contracts/open-books.ts'
+import { clock } from '../helpers/clock.ts'
 
 const rules = { plans: { default: {}, team: {} }, maxTtlSeconds: 90 * 86_400 }
 

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { isInRange, readAddressRange } from '../../../src/domain/session.ts'
+import { isInRange, isTrustworthy, isWebOrigin, readAddressRange } from '../../src/domain/session.ts'
 
 t.test('a network is read in each way that means one thing, and written in one', async t => {
   for (const [text, range] of [
@@ -58,4 +58,57 @@ t.test('an address lies in a network however it is written, and what is none lie
   t.equal(isIn('fe80::1%eth0', 'fe80::/10'), true)
   t.equal(isIn('10.0.0.1', '::/0'), false, 'each kind by itself')
   t.equal(isIn('::1', '0.0.0.0/0'), false)
+})
+
+t.test('a web origin is exact, and nobody on the way can pretend to be it', async t => {
+  for (const origin of [
+    'https://app.example',
+    'https://app.example:8443',
+    'https://203.0.113.9',
+    'https://xn--4ca.example',
+    'http://localhost:5173',
+    'http://app.localhost',
+    'http://127.0.0.1:1',
+    'http://[::1]:3'
+  ]) {
+    t.equal(isWebOrigin(origin), true, origin)
+  }
+  for (const text of [
+    '',
+    '*',
+    'null',
+    'app.example',
+    'https://',
+    'https://app.example/',
+    'https://app.example:443',
+    'https://App.example',
+    'https://*.example',
+    'https://app.example/*',
+    'https://ä.example',
+    'https://me@app.example',
+    'https://app.example?',
+    ' https://app.example',
+    'http://app.example',
+    'http://10.0.0.1',
+    'http://localhost.example',
+    'http://127.0.0.1.example',
+    'ftp://localhost',
+    'file://',
+    'data:text/html,x',
+    'blob:https://app.example/x',
+    'app://localhost'
+  ]) { t.equal(isWebOrigin(text), false, text) }
+})
+
+t.test('https is trustworthy, and http on this machine', async t => {
+  for (const url of [
+    'https://app.example',
+    'http://localhost',
+    'http://127.9.9.9',
+    'http://[::1]',
+    'http://[::ffff:127.0.0.1]'
+  ]) { t.equal(isTrustworthy(new URL(url)), true, url) }
+  for (const url of ['http://app.example', 'http://0.0.0.0', 'http://192.168.0.1', 'http://[::]', 'ws://localhost']) {
+    t.equal(isTrustworthy(new URL(url)), false, url)
+  }
 })

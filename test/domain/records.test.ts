@@ -1,5 +1,5 @@
 import t from 'tap'
-import { readUsageQuery, usageCsv, usageReport, type UsageRow } from '../../../src/domain/records.ts'
+import { readUsageQuery, usageCsv, usageReport, type UsageRow } from '../../src/domain/records.ts'
 
 const now = Date.UTC(2026, 1, 3, 23, 59)
 const row = (more: Partial<UsageRow>): UsageRow => ({

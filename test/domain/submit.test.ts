@@ -1,5 +1,5 @@
 import t from 'tap'
-import { readSubmitBody } from '../../../src/domain/submit.ts'
+import { readSubmitBody } from '../../src/domain/submit.ts'
 
 const bytesOf = (body: unknown) => Buffer.from(typeof body === 'string' ? body : JSON.stringify(body))
 const nowhere = { hosts: null, upstreamTo: null }

@@ -1,9 +1,9 @@
 import t from 'tap'
-import type { KeyStatus } from '../../../src/domain/key-ring.ts'
-import type { Task } from '../../../src/domain/ledger.ts'
-import { reconciler, tasksOfGoneKeys } from '../../../src/domain/maintenance.ts'
-import type { TaskRecord } from '../../../src/domain/records.ts'
-import type { UpstreamKey } from '../../../src/domain/upstream.ts'
+import type { KeyStatus } from '../../src/domain/key-ring.ts'
+import type { Task } from '../../src/domain/ledger.ts'
+import { reconciler, tasksOfGoneKeys } from '../../src/domain/maintenance.ts'
+import type { TaskRecord } from '../../src/domain/records.ts'
+import type { UpstreamKey } from '../../src/domain/upstream.ts'
 
 /** Unknown rows of three keys in turn; some have no task, and some tasks are no more. A page of old ones is empty. */
 function rounds (rows: number) {

@@ -1,13 +1,13 @@
 import t from 'tap'
-import { goneKeys } from '../../../src/domain/gone-keys.ts'
-import type { KeyStatus } from '../../../src/domain/key-ring.ts'
-import type { Task } from '../../../src/domain/ledger.ts'
-import { statusCall } from '../../../src/domain/status-poller.ts'
+import { goneKeys } from '../../src/domain/gone-keys.ts'
+import type { KeyStatus } from '../../src/domain/key-ring.ts'
+import type { Task } from '../../src/domain/ledger.ts'
+import { statusCall } from '../../src/domain/status-poller.ts'
 import {
   operationOf, type Upstream, type UpstreamAnswer, UpstreamFailure, type UpstreamKey
-} from '../../../src/domain/upstream.ts'
-import { clock } from '../../helpers/clock.ts'
-import { until } from '../../helpers/until.ts'
+} from '../../src/domain/upstream.ts'
+import { clock } from '../helpers/clock.ts'
+import { until } from '../helpers/until.ts'
 
 const task = { taskId: 'task-1', model: 'suno', keyId: 'gone', stage: 'claimed' } as Task
 const noKey = { kind: 'failed', code: 'GW_NO_KEY' } as const

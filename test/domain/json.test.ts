@@ -1,5 +1,5 @@
 import t from 'tap'
-import { fold, maxDepth, maxNames, quoted, readJson } from '../../../src/domain/json.ts'
+import { fold, maxDepth, maxNames, quoted, readJson } from '../../src/domain/json.ts'
 
 const read = (text: string) => readJson(Buffer.from(text))
 const badRequest = { code: 'GW_BAD_REQUEST' }
