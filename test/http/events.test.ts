@@ -1,7 +1,18 @@
+import Fastify from 'fastify'
+import { once } from 'node:events'
+import type { AddressInfo } from 'node:net'
 import { setTimeout as wait } from 'node:timers/promises'
-import t from 'tap'
+import t, { type Test } from 'tap'
+import { gatewayError } from '../../src/errors.ts'
+import type { RequestContext } from '../../src/http/context.ts'
+import { type EventStream, eventStreams, heartbeatMs, sessionCheckMs } from '../../src/http/sse.ts'
+import { anyItems, batchesConfig, submitBatch } from '../helpers/batches.ts'
+import { clock } from '../helpers/clock.ts'
 import { crankedGateway, intervalMs, statesOf } from '../helpers/cranked-gateway.ts'
+import { openEvents } from '../helpers/event-source.ts'
 import { taskMs } from '../helpers/gateway.ts'
+import { rawSocket } from '../helpers/raw-http.ts'
+import { crankedTimers } from '../helpers/timers.ts'
 import { until } from '../helpers/until.ts'
 
 t.test("a task's stream tells each change once, with the envelope as its data, and ends after the last", async t => {
@@ -190,4 +201,251 @@ t.test('trouble upstream is kept from the stream, and asked about again', async 
   await until('it was asked again', () => polls() === 2)
   t.strictSame(stream.events, [])
   t.notOk(stream.isOver)
+})
+
+/** A server whose every answer is a stream; it opens when the test lets it. */
+async function streaming (t: Test, wait: () => Promise<unknown> = async () => {}) {
+  const time = clock()
+  const timers = crankedTimers(time)
+  const store = { isDown: false }
+  const isRevoked = async () => {
+    if (store.isDown) throw gatewayError('GW_STORE_DOWN')
+    return false
+  }
+  const streams = eventStreams({ streamsPerSubject: 2, revocations: { isRevoked } as never, timers, now: time.now })
+  const opened: EventStream[] = []
+  let closed = 0
+  const app = Fastify()
+  app.get('/', async (request, reply) => {
+    await wait()
+    const call = { session: { id: 'one', subject: 'app:alice', expiresAt: time.now() + 60_000 } }
+    opened.push(streams.open({ request, reply, call } as unknown as RequestContext, { closed: () => { closed++ } }))
+    return reply
+  })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => app.close())
+  const { port } = app.server.address() as AddressInfo
+  return { streams, opened, origin: `http://127.0.0.1:${port}`, time, timers, store, get closed () { return closed } }
+}
+
+t.test('a caller who has gone before its stream begins is no stream', async t => {
+  const gate = Promise.withResolvers<void>()
+  const it = await streaming(t, () => gate.promise)
+  const socket = await rawSocket(t, it.origin)
+  socket.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n')
+  await new Promise(resolve => { setTimeout(resolve, 50) })
+  socket.destroy()
+  await once(socket, 'close')
+  await new Promise(resolve => { setTimeout(resolve, 50) })
+  gate.resolve()
+  await until('it is closed', () => it.closed === 1)
+  t.equal(it.streams.count, 0)
+  it.opened[0]!.send({ type: 'state', id: '1', data: 'x' })
+  it.opened[0]!.end()
+  t.equal(it.timers.waiting, 0, 'and nothing is left to look after it')
+})
+
+t.test('streams are counted, and one that has ended says nothing more', async t => {
+  const it = await streaming(t)
+  const [first, second] = [await openEvents(t, it.origin), await openEvents(t, it.origin)]
+  t.equal(it.streams.count, 2)
+  t.equal((await openEvents(t, it.origin)).status, 429)
+  it.opened[0]!.end()
+  it.opened[0]!.send({ type: 'state', id: '1', data: 'x' })
+  it.opened[0]!.end()
+  await first.over()
+  t.strictSame([first.events.length, first.isCut], [0, false])
+  await until('it is counted', () => it.streams.count === 1 && it.closed === 1)
+  t.notOk(second.isOver)
+})
+
+t.test('after a stop there are no new ones', async t => {
+  const it = await streaming(t)
+  const first = await openEvents(t, it.origin)
+  it.streams.close()
+  await first.over()
+  t.equal((await openEvents(t, it.origin)).status, 503)
+})
+
+t.test('while the store is down only time ends a session', async t => {
+  const it = await streaming(t)
+  const stream = await openEvents(t, it.origin)
+  it.store.isDown = true
+  for (let count = 0; count < 3; count++) {
+    await until('it looks', () => it.timers.waiting === 1)
+    it.time.advance(sessionCheckMs)
+    it.timers.run()
+  }
+  await until('it lives', () => /^retry: \d+\n:\n$/.test(stream.text))
+  it.time.advance(60_000)
+  await until('it looks', () => it.timers.waiting === 1)
+  it.timers.run()
+  await stream.over()
+  t.notOk(stream.isCut)
+})
+
+t.test('a slow reader is told when there is room, and a sign of life does not cost it its stream', async t => {
+  const it = await streaming(t)
+  const stream = await openEvents(t, it.origin)
+  stream.pause()
+  const large = (index: number) => ({ type: 'state', id: String(index), data: 'x'.repeat(1_000_000) })
+  let room: Promise<void> | null = null
+  let sent = 0
+  for (; room === null; sent++) {
+    it.opened[0]!.send(large(sent))
+    room = it.opened[0]!.room()
+  }
+  for (let count = 0; count < heartbeatMs / sessionCheckMs; count++) {
+    await until('it looks', () => it.timers.waiting === 1)
+    it.time.advance(sessionCheckMs)
+    it.timers.run()
+  }
+  stream.resume()
+  await room
+  t.equal(it.opened[0]!.room(), null)
+  it.opened[0]!.send({ type: 'state', id: 'last', data: 'x' })
+  await stream.heard(sent + 1)
+  t.notOk(stream.isOver)
+})
+
+t.test('whoever waits for room in a stream whose reader has gone waits no longer', async t => {
+  const it = await streaming(t)
+  const stream = await openEvents(t, it.origin)
+  stream.pause()
+  let room: Promise<void> | null = null
+  while (room === null) {
+    it.opened[0]!.send({ type: 'state', id: '1', data: 'x'.repeat(1_000_000) })
+    room = it.opened[0]!.room()
+  }
+  stream.close()
+  await room
+  it.opened[0]!.send({ type: 'state', id: '2', data: 'x' })
+  t.equal(it.opened[0]!.room(), null)
+})
+
+const path = '/gateway/events'
+const storiesOf = (events: ReadonlyArray<{ readonly data: string }>) => events.map(({ data }) => {
+  const { taskId, state } = JSON.parse(data).data
+  return `${taskId} ${state}`
+})
+
+t.test(
+  'one stream tells of all unfinished tasks, of each change, and of tasks that are made while it is open',
+  async t => {
+    const { mint, made, listen, pass } = await crankedGateway(t)
+    const [token, bob] = [await mint('alice'), await mint('bob')]
+    const [one, two] = [await made(token), await made(token)]
+    await made(bob)
+    const stream = await listen(path, { token })
+    await stream.heard(2)
+    const three = await made(await mint('alice'))
+    await stream.heard(3)
+    pass(taskMs)
+    await stream.heard(6)
+    t.strictSame(
+      new Set(storiesOf(stream.events)),
+      new Set([one, two, three].flatMap(taskId => [`${taskId} pending`, `${taskId} success`]))
+    )
+    t.equal(stream.events.length, 6)
+    t.notOk(stream.isOver, 'it goes on: there may be more tasks')
+  }
+)
+
+t.test('the tasks of a batch are told of as soon as they are made', async t => {
+  const { mint, listen, ...it } = await crankedGateway(t, { config: batchesConfig })
+  const token = await mint('alice')
+  const stream = await listen(path, { token })
+  const { json: { data: { items } } } = await submitBatch(it, token, anyItems(3))
+  await stream.heard(3)
+  t.strictSame(
+    new Set(storiesOf(stream.events)),
+    new Set(items.map(({ taskId }: { taskId: string }) => `${taskId} pending`))
+  )
+})
+
+t.test('whoever comes back hears of every end since, each once a connection', async t => {
+  const { mint, made, listen, pass, status, time, call } = await crankedGateway(t)
+  const token = await mint('alice')
+  const ended = await made(token)
+  time.advance(taskMs)
+  await status(token, ended)
+  time.advance(60_000)
+  const [one, two] = [await made(token), await made(token, 'sandbox:failed')]
+  const first = await listen(path, { token })
+  await first.heard(2)
+  first.close()
+  const lastEventId = first.events.at(-1)!.id
+  time.advance(taskMs)
+  for (const taskId of [one, two]) await status(token, taskId)
+  const three = await made(token)
+  const again = await listen(path, { token, lastEventId })
+  await again.heard(3)
+  pass(heartbeatMs) // and it looks again
+  await again.heard(4)
+  await wait(50)
+  t.strictSame(
+    storiesOf(again.events).sort(),
+    [`${one} success`, `${two} failed`, `${three} pending`, `${three} success`].sort()
+  )
+  const fresh = await listen(path, { token })
+  const bad = await listen(path, { token, lastEventId: 'nonsense' })
+  await wait(50)
+  t.strictSame([...fresh.events, ...bad.events], [], 'who comes for the first time hears of no old ends')
+  t.equal((await call(path, { token, method: 'POST' })).status, 405)
+})
+
+t.test('no end is missed, wherever the connection breaks', async t => {
+  const { mint, made, listen, pass, status } = await crankedGateway(t)
+  const token = await mint('alice')
+  const heard = new Set<string>()
+  const tasks: string[] = []
+  let lastEventId: string | undefined
+  for (let round = 0; round < 8; round++) {
+    const stream = await listen(path, { token, ...(lastEventId === undefined ? {} : { lastEventId }) })
+    tasks.push(await made(token), await made(token))
+    await until('they are told of', () =>
+      tasks.slice(-2).every(taskId => storiesOf(stream.events).includes(`${taskId} pending`))
+    )
+    pass(taskMs)
+    if (round % 2 === 0) await until('one end is told', () => statesOf(stream.events).includes('success'))
+    stream.close()
+    for (const story of storiesOf(stream.events)) heard.add(story)
+    lastEventId = stream.events.at(-1)?.id ?? lastEventId
+    await Promise.all(tasks.slice(-2).map(taskId => status(token, taskId)))
+  }
+  const last = await listen(path, { token, ...(lastEventId === undefined ? {} : { lastEventId }) })
+  await until('all ends are told', () => {
+    for (const story of storiesOf(last.events)) heard.add(story)
+    return tasks.every(taskId => heard.has(`${taskId} success`))
+  })
+})
+
+t.test('a session hears only of the models that it may use', async t => {
+  const { mint, made, listen, pass } = await crankedGateway(t)
+  const token = await mint('alice')
+  const [image, video] = [await made(token), await made(token, 'x', 'sora-2')]
+  const stream = await listen(path, { token: await mint('alice', { models: ['sora-*'] }) })
+  await stream.heard(1)
+  const later = await made(token)
+  pass(taskMs)
+  await stream.heard(2)
+  await wait(50)
+  t.strictSame(storiesOf(stream.events), [`${video} pending`, `${video} success`], `neither ${image} nor ${later}`)
+})
+
+t.test('what no event has told is found in the ledger', async t => {
+  const { mint, made, listen, pass, gateway, time } = await crankedGateway(t)
+  const token = await mint('alice')
+  const stream = await listen(path, { token })
+  const taskId = await made(token)
+  await stream.heard(1)
+  t.ok(gateway)
+  time.advance(0)
+  for (let passed = 0; passed < heartbeatMs; passed += sessionCheckMs) {
+    pass(sessionCheckMs)
+    await wait(20)
+  }
+  await until('its end is told', () => storiesOf(stream.events).includes(`${taskId} success`))
+  t.equal(storiesOf(stream.events).filter(story => story.endsWith('success')).length, 1)
+  pass(intervalMs)
 })

@@ -2,7 +2,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { PassThrough } from 'node:stream'
 import t from 'tap'
 import { bodyBudget } from '../../src/http/body-budget.ts'
-import { type RequestState, newRequestState } from '../../src/http/context.ts'
+import { newRequestState, type RequestState } from '../../src/http/context.ts'
 import { crankedTimers } from '../helpers/timers.ts'
 
 const reply = {} as FastifyReply
