@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import t from 'tap'
-import { environmentVariables, loadSettings } from '../../src/settings.ts'
+import { describeSettings, environmentVariables, loadSettings, readDotEnv, SettingsError } from '../../src/settings.ts'
 import { apiKey, configPath, errorOf, install, load, problemsOf, sessionSecret } from './fixture.ts'
 
 t.test('the required variables and a config file are enough, and all else has its default', t => {
@@ -170,5 +170,227 @@ t.test('the table of variables says all that a reader needs', t => {
     t.not(variable.expected, '')
     t.notOk(variable.required && variable.default !== undefined)
   }
+  t.end()
+})
+
+t.test('variables are read from .env, and none without such a file', t => {
+  const cwd = t.testdir({ '.env': '# a comment\nPORT=9000\nAPIXO_API_KEY="ak-one\nak-two"\n' })
+  t.same(readDotEnv(cwd), { PORT: '9000', APIXO_API_KEY: 'ak-one\nak-two' })
+  t.same(readDotEnv(join(cwd, 'elsewhere')), {})
+  t.end()
+})
+
+t.test('a .env that can not be read is refused: its settings would be missed in silence', t => {
+  const cwd = t.testdir({ '.env': {} })
+  t.throws(
+    () => readDotEnv(cwd),
+    new SettingsError([
+      {
+        setting: '.env',
+        source: join(cwd, '.env'),
+        problem: 'can not be read (EISDIR)',
+        expected: 'a text file, or none'
+      }
+    ])
+  )
+  t.end()
+})
+
+t.test('an unknown variable is refused with the nearest known name', async t => {
+  const rows = [
+    ['GATEWAY_SESSION_SECRETS', 'GATEWAY_SESSION_SECRET'],
+    ['GATEWAY_ISSUER_TOKEN_FIEL', 'GATEWAY_ISSUER_TOKEN_FILE'],
+    ['GATEWAY_API_KEY', 'APIXO_API_KEY'],
+    ['GATEWAY_HOST', 'HOST'],
+    ['GATEWAY_ORIGINS', 'GATEWAY_ALLOWED_ORIGINS']
+  ] as const
+  for (const [name, nearest] of rows) {
+    t.strictSame(problemsOf(t, { env: { [name]: 'x' } }), [{
+      setting: name,
+      source: 'environment',
+      problem: 'there is no such variable',
+      expected: `a known name; the nearest is ${nearest}`
+    }], name)
+  }
+  t.doesNotThrow(
+    () => load(t, { env: { GATEWAY_UNKNOWN: '', OTHER: 'x', APIXO_OTHER: 'x' } }),
+    'nor are others ours to judge'
+  )
+})
+
+t.test('what Kubernetes and Docker announce about a service of our name is no setting', t => {
+  const settings = load(t, {
+    env: {
+      GATEWAY_SERVICE_HOST: '10.96.0.7',
+      GATEWAY_SERVICE_PORT: '8080',
+      GATEWAY_SERVICE_PORT_HTTP: '8080',
+      GATEWAY_PORT: 'tcp://10.96.0.7:8080',
+      GATEWAY_PORT_8080_TCP: 'tcp://10.96.0.7:8080',
+      GATEWAY_PORT_8080_TCP_PROTO: 'tcp',
+      GATEWAY_PORT_8080_TCP_PORT: '8080',
+      GATEWAY_PORT_8080_TCP_ADDR: '10.96.0.7',
+      GATEWAY_ADMIN_SERVICE_HOST: '10.96.0.8',
+      GATEWAY_ADMIN_PORT: 'tcp://10.96.0.8:80'
+    }
+  })
+  t.equal(settings.adminPort, undefined)
+  t.match(problemsOf(t, { env: { GATEWAY_PORT: '8080' } }), [{ setting: 'GATEWAY_PORT', expected: /nearest is PORT$/ }])
+  t.end()
+})
+
+t.test('a base URL is taken with or without its version, its slashes and a path before it', async t => {
+  const rows = [
+    ['https://api.apixo.ai', 'https://api.apixo.ai'],
+    ['https://api.apixo.ai/', 'https://api.apixo.ai'],
+    ['https://api.apixo.ai/api/v1', 'https://api.apixo.ai'],
+    ['https://API.apixo.ai:443/api/v1//', 'https://api.apixo.ai'],
+    ['https://relay.example:8443/apixo/api/v1/', 'https://relay.example:8443/apixo'],
+    ['https://relay.example/v1', 'https://relay.example/v1'],
+    ['http://127.0.0.1:9000/api/v1', 'http://127.0.0.1:9000']
+  ] as const
+  for (const [given, url] of rows) t.equal(load(t, { env: { APIXO_BASE_URL: given } }).tasksBaseUrl, url, given)
+  for (const suffix of ['', '/', '/v1', '/v1beta', '/v1beta/']) {
+    t.equal(
+      load(t, { env: { APIXO_LLM_BASE_URL: `https://llm.example/x${suffix}` } }).llmBaseUrl,
+      'https://llm.example/x'
+    )
+  }
+})
+
+t.test('a base URL with more than a place in it is refused', async t => {
+  const rows = [
+    ['https://me:pass@api.example', /credentials/],
+    ['https://me@api.example', /credentials/],
+    ['https://api.example?', /query or a fragment/],
+    ['https://api.example/#x', /query or a fragment/],
+    ['api.example', /not a URL/],
+    ['https://api.example/a b', /not a URL/],
+    ['https:\\\\api.example', /not a URL/],
+    ['wss://api.example', /neither https: nor http:/]
+  ] as const
+  for (const [given, problem] of rows) {
+    t.match(problemsOf(t, { env: { APIXO_BASE_URL: given } }), [{ setting: 'APIXO_BASE_URL', problem }], given)
+  }
+})
+
+const unsafe = [
+  'http://api.apixo.ai',
+  'https://10.0.0.1',
+  'https://172.16.3.4',
+  'https://192.168.1.1',
+  'https://100.64.0.1',
+  'https://169.254.169.254',
+  'https://0.0.0.0',
+  'https://255.255.255.255',
+  'https://224.0.0.1',
+  'https://192.0.2.1',
+  'https://0xa.1',
+  'https://167772161',
+  'https://[::]',
+  'https://[fe80::1]',
+  'https://[fd00:ec2::254]',
+  'https://[::ffff:10.0.0.1]',
+  'https://[64:ff9b::a00:1]',
+  'https://[2002:a00:1::]',
+  'https://metadata.google.internal', 'https://metadata.google.internal.', 'https://printer.local', 'https://sandbox',
+  'http://10.0.0.1'
+]
+
+t.test('an upstream that is not encrypted or private is refused, and the message names the way out', async t => {
+  for (const url of unsafe) {
+    for (const name of ['APIXO_BASE_URL', 'APIXO_LLM_BASE_URL']) {
+      t.match(problemsOf(t, { env: { [name]: url } }), [{
+        setting: name,
+        source: 'environment',
+        problem: /is not encrypted|is a private address/,
+        expected: /GATEWAY_INSECURE_UPSTREAM=true/
+      }], `${name}=${url}`)
+    }
+  }
+})
+
+t.test('GATEWAY_INSECURE_UPSTREAM=true allows it, and every start warns', async t => {
+  for (const url of unsafe) {
+    const { insecureUpstream, warnings } = load(t, { env: { APIXO_BASE_URL: url, GATEWAY_INSECURE_UPSTREAM: 'true' } })
+    t.ok(insecureUpstream)
+    t.match(warnings, [/^GATEWAY_INSECURE_UPSTREAM=true: the APIXO key is sent although .+\.$/], url)
+  }
+  t.match(load(t, { env: { GATEWAY_INSECURE_UPSTREAM: 'true' } }).warnings, [/is not needed/])
+})
+
+t.test('loopback and public addresses need nothing', async t => {
+  const hosts = [
+    'http://127.0.0.1:9000',
+    'http://127.9.9.9',
+    'http://[::1]:9000',
+    'http://[::ffff:127.0.0.1]',
+    'http://localhost:9000',
+    'http://LOCALHOST.',
+    'http://apixo.localhost',
+    'https://127.0.0.1',
+    'https://8.8.8.8',
+    'https://[2606:4700::1111]'
+  ]
+  for (const url of hosts) t.strictSame(load(t, { env: { APIXO_BASE_URL: url } }).warnings, [], url)
+})
+
+t.test('the settings in force are shown with their origins, aligned, and with secrets as fingerprints', t => {
+  const settings = load(t, {
+    env: {
+      APIXO_API_KEY: '',
+      APIXO_API_KEY_FILE: 'run/keys',
+      GATEWAY_ADMIN_TOKEN: 'ad-71c0e5a94f',
+      GATEWAY_ADMIN_PORT: '9090',
+      GATEWAY_STORE: 'redis://gateway:hunter2-hunter2@cache:6379/0',
+      GATEWAY_ALLOWED_ORIGINS: 'https://a.example,https://b.example'
+    },
+    files: { 'run/keys': `${apiKey}\nak-two`, 'run/shop': `${sessionSecret}-shop`, 'run/widget': '0x4AAAF00D' },
+    yaml: 'plans: { default: { models: [] } }\nguests: { turnstileSecretFile: run/widget }\n' +
+      'issuers: [{ issuer: a, audience: b, jwksUrl: "https://a.example" }, { issuer: c, audience: b, secretFile: run/shop, algorithms: [HS256] }]\n'
+  })
+  const text = describeSettings(settings)
+  const lines = text.split('\n')
+  const path = configPath(t)
+  const [first, second] = settings.apiKeys
+  const shown = (name: string) => lines.find(line => line.startsWith(`${name} `))?.replace(/ {2,}/g, '  ')
+  const fingerprints = `sha256:${first!.fingerprint}, sha256:${second!.fingerprint}`
+  t.equal(shown('APIXO_API_KEY'), `APIXO_API_KEY  ${fingerprints}  (from ${join(t.testdirName, 'run/keys')})`)
+  t.equal(shown('GATEWAY_ISSUER_TOKEN'), 'GATEWAY_ISSUER_TOKEN  unset  (from default)')
+  t.equal(
+    shown('GATEWAY_ADMIN_TOKEN'),
+    `GATEWAY_ADMIN_TOKEN  sha256:${settings.adminToken!.fingerprint}  (from environment)`
+  )
+  t.equal(shown('GATEWAY_ADMIN_PORT'), 'GATEWAY_ADMIN_PORT  9090  (from environment)')
+  t.equal(shown('GATEWAY_STORE'), 'GATEWAY_STORE  redis://cache:6379/0  (from environment)')
+  t.equal(
+    shown('GATEWAY_ALLOWED_ORIGINS'),
+    'GATEWAY_ALLOWED_ORIGINS  https://a.example, https://b.example  (from environment)'
+  )
+  t.equal(shown('GATEWAY_TRUST_PROXY'), 'GATEWAY_TRUST_PROXY  none  (from default)')
+  t.equal(shown('GATEWAY_STATIC_DIR'), 'GATEWAY_STATIC_DIR  unset  (from default)')
+  t.equal(shown('plans.default.models'), `plans.default.models  none  (from ${path})`)
+  t.equal(shown('plans.default.credits'), 'plans.default.credits  100  (from default)')
+  t.equal(shown('results.hosts'), 'results.hosts  *.apixo.ai  (from default)')
+  t.equal(shown('prices'), 'prices  none  (from default)')
+  t.equal(shown('issuers[0].jwksUrl'), `issuers[0].jwksUrl  https://a.example  (from ${path})`)
+  t.equal(
+    shown('issuers[1].secretFile'),
+    `issuers[1].secretFile  run/shop (sha256:${settings.issuerSecrets.get('c')![0]!.fingerprint})  (from ${path})`
+  )
+  t.equal(
+    shown('guests.turnstileSecretFile'),
+    `guests.turnstileSecretFile  run/widget (sha256:${settings.turnstileSecret!.fingerprint})  (from ${path})`
+  )
+  for (const secret of ['0x4AAAF00D', apiKey, sessionSecret, 'ak-two', 'hunter2', 'ad-71c0e5a94f']) {
+    t.notMatch(text, secret)
+  }
+  for (const { name } of environmentVariables) t.ok(shown(name), name)
+  t.end()
+})
+
+t.test('columns are aligned', t => {
+  const lines = describeSettings(load(t)).split('\n')
+  t.equal(new Set(lines.map(line => line.lastIndexOf('(from '))).size, 1)
+  t.match(lines.find(line => line.startsWith('GATEWAY_STORE')), `sqlite:${join(t.testdirName, 'data/gateway.db')}`)
   t.end()
 })

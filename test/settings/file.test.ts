@@ -1,5 +1,14 @@
-import t from 'tap'
-import { configPath, load, problemsOf } from './fixture.ts'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, openSync, readFileSync, writeSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import t, { type Test } from 'tap'
+import { loadSettings } from '../../src/settings.ts'
+import { readModels } from '../../src/settings/file.ts'
+import { InvalidSetting, isLasting, readText } from '../../src/settings/problems.ts'
+import { gatewayEnvironment } from '../helpers/gateway-process.ts'
+import { root } from '../helpers/program.ts'
+import { apiKey, configPath, install, load, problemsOf } from './fixture.ts'
 
 t.test('every key has the documented default', t => {
   const { file } = load(t)
@@ -215,4 +224,292 @@ t.test('the keys of a plan are checked in every plan', async t => {
   t.match(problemsOf(t, { yaml: 'plans: { default: {}, "a b": {} }' }), [
     { setting: 'plans["a b"]', problem: 'can not be a name here' }
   ])
+})
+
+t.test('the line is that of the key, also in lists, behind aliases and when the key is missing', t => {
+  const yaml = `plans:
+  default: &plan
+    credits: 1
+  pro: *plan
+limits: &limits
+  bodyBytes: 0
+issuers:
+  - issuer: a
+    jwksUrl: https://a.example
+    audience: b
+  - issuer: b
+    jwksUrl: https://a.example
+upstream: *limits
+`
+  const lines = problemsOf(t, { yaml }).map(({ setting, source }) => `${setting}:${source.split(':').at(-1)}`)
+  t.strictSame(lines, ['limits.bodyBytes:6', 'upstream.bodyBytes:6', 'issuers[1].audience:11'])
+  t.end()
+})
+
+/** Each line holds the one before it nine times. */
+const bomb = Array.from('bcdefghij', (name, index) =>
+  `${name}: &${name} [${`*${'abcdefghij'[index]},`.repeat(9)}]\n`).join('')
+
+t.test('text that is not strict YAML 1.2 is refused with its line', async t => {
+  const rows: ReadonlyArray<readonly [yaml: string, line: number | undefined, problem: RegExp]> = [
+    ['plans:\n\tdefault: {}\n', 2, /^Tabs are not allowed/],
+    ['plans: [\n', 2, /must be sufficiently indented/],
+    ['plans: !include other.yaml\n', 1, /^Unresolved tag$/],
+    ['? [a]\n: 1\n', 1, /keys must be strings$/],
+    ['a: 1\n---\nb: 1\n', 2, /multiple documents/],
+    ['a: *b\n', undefined, /^an alias has no anchor/],
+    [`a: &a [1]\n${bomb}`, undefined, /too many aliases$/]
+  ]
+  for (const [yaml, line, problem] of rows) {
+    const problems = problemsOf(t, { yaml })
+    const path = configPath(t)
+    const source = line === undefined ? path : `${path}:${line}`
+    t.match(problems[0], { setting: 'GATEWAY_CONFIG', source, problem, expected: 'YAML 1.2 with each key once' }, yaml)
+  }
+})
+
+t.test('a key that stands there twice is named with both lines, and where they go', t => {
+  const shipped = readFileSync(join(root, 'config/gateway.yaml'), 'utf8')
+  const line = (text: string, start: string) => text.split('\n').findIndex(line => line.startsWith(start)) + 1
+  const rows = [
+    [
+      `${shipped}plans:\n  pro: {}\n`,
+      `"plans" stands there twice, in line ${line(shipped, 'plans:')} and in line ${shipped.split('\n').length}`
+    ],
+    ['plans: { default: {}, default: {} }\n', '"default" stands there twice, in line 1'],
+    ['plans:\n  a: &x { credits: 1 }\n  "a": *x\n', '"a" stands there twice, in line 2 and in line 3'],
+    ['prices:\n  1: 2\n  1: 3\n', '"1" stands there twice, in line 2 and in line 3'],
+    [
+      'issuers:\n  - { issuer: a, audience: b }\n  - audience: b\n    issuer: a\n    audience: c\n',
+      '"audience" stands there twice, in line 3 and in line 5'
+    ],
+    [
+      `${'x'.repeat(100)}: 1\n${'x'.repeat(100)}: 1\n`,
+      `"${'x'.repeat(78)}… stands there twice, in line 1 and in line 2`
+    ]
+  ] as const
+  for (const [yaml, problem] of rows) {
+    const expected = 'each key once: merge the second into the first'
+    const source = `${configPath(t)}:${problem.split(' ').at(-1)}`
+    t.match(problemsOf(t, { yaml }), [{ setting: 'GATEWAY_CONFIG', source, problem, expected }], yaml)
+  }
+  t.end()
+})
+
+t.test('every second key of a file is told of, and one that is thrice there twice', t => {
+  t.strictSame(
+    problemsOf(t, { yaml: 'plans: {}\nplans: {}\nlimits: {}\nplans: {}\nlimits: {}\n' }).map(({ problem }) => problem),
+    [
+      '"plans" stands there twice, in line 1 and in line 2',
+      '"plans" stands there twice, in line 1 and in line 4',
+      '"limits" stands there twice, in line 3 and in line 5'
+    ]
+  )
+  t.end()
+})
+
+t.test('a file that is no mapping is refused, and an empty one has no plans', t => {
+  const rows = [
+    ['- plans\n', 'GATEWAY_CONFIG', 'is a list', 'a mapping of known keys'],
+    ['plans\n', 'GATEWAY_CONFIG', 'is a string', 'a mapping of known keys'],
+    ['# nothing yet\n', 'plans.default', 'there is no plan "default"', 'a plan of that name under plans']
+  ] as const
+  for (const [yaml, setting, problem, expected] of rows) {
+    const problems = problemsOf(t, { yaml })
+    t.strictSame(problems, [{ setting, source: configPath(t), problem, expected }], yaml)
+  }
+  t.end()
+})
+
+t.test('a config file that is not there is refused with the place where it was looked for', async t => {
+  const rows = [
+    ['etc/gateway.yaml', 'etc/gateway.yaml', 'can not be read (ENOENT)'],
+    ['../gateway.yaml', '../gateway.yaml', 'can not be read (ENOENT)'],
+    ['/nowhere/gateway.yaml', '/nowhere/gateway.yaml', 'can not be read (ENOENT)'],
+    ['config', 'config', 'can not be read (EISDIR)']
+  ] as const
+  for (const [given, path, problem] of rows) {
+    const [found] = problemsOf(t, { env: { GATEWAY_CONFIG: given } })
+    t.match(found, { setting: 'GATEWAY_CONFIG', source: resolve(t.testdirName, path), problem })
+  }
+})
+
+t.test('files are read by the given function alone', t => {
+  const readFile = (path: string) => {
+    if (path === '/app/config/models.json') return '{"models":[]}'
+    if (path !== '/app/config/gateway.yaml') throw new Error(`the disk is on fire: ${path}`)
+    return 'plans: { default: {} }'
+  }
+  const { env } = install(t)
+  t.equal(loadSettings({ env, cwd: '/app', readFile }).configPath, '/app/config/gateway.yaml')
+  t.throws(() => loadSettings({ env, cwd: '/srv', readFile }), /can not be read \(for no known reason\)/)
+  t.end()
+})
+
+const written = (models: unknown): string => JSON.stringify({ models })
+
+t.test('models.json stands beside the config file', async t => {
+  t.strictSame(load(t, {}).models, [])
+  const models = [
+    { id: 'nano-banana', category: 'image' },
+    { id: 'gpt-5.4', category: 'text', options: { sizes: [1, 2] } }
+  ]
+  const { warnings, ...settings } = load(t, { models: written(models) })
+  t.strictSame(settings.models, models)
+  t.strictSame(warnings, [])
+})
+
+t.test('beside a config file that has none the shipped one counts, with a warning', async t => {
+  const shipped = join(root, 'config/models.json')
+  const { models, warnings } = load(t, { models: null })
+  t.same(models, JSON.parse(readFileSync(shipped, 'utf8')).models)
+  t.strictSame(warnings, [`There is no models.json beside ${configPath(t)}: the shipped ${shipped} counts.`])
+})
+
+t.test('where the shipped one is gone there are no models, and it is said', async t => {
+  const nowhere = () => { throw Object.assign(new Error('no'), { code: 'ENOENT' }) }
+  for (const path of ['/app/config/gateway.yaml', join(root, 'config/gateway.yaml')]) {
+    t.strictSame(readModels(path, nowhere), {
+      models: [], problems: [], warnings: [`There is no models.json beside ${path}: no model has a category.`]
+    })
+  }
+})
+
+t.test('a shipped one that is broken is a problem too', async t => {
+  const { problems } = readModels('/app/config/gateway.yaml', path => {
+    if (path === join(root, 'config/models.json')) return '{}'
+    throw Object.assign(new Error('no'), { code: 'ENOTDIR' })
+  })
+  t.match(problems, [{ setting: 'models', source: join(root, 'config/models.json:1'), problem: 'is missing' }])
+})
+
+t.test('one that is broken refuses to start, and says where', async t => {
+  const place = join(t.testdirName, 'config', 'models.json')
+  const problem = (text: string) => problemsOf(t, { models: text })
+  t.match(problem('{"models": ['), [{ setting: 'models', source: place, problem: 'is no JSON' }])
+  t.match(problem('models: []'), [{ problem: 'is no JSON' }])
+  t.match(problem('[]'), [{ setting: 'models', problem: 'is an empty list', expected: 'a mapping with models' }])
+  t.match(problem('{}'), [{ setting: 'models', problem: 'is missing' }])
+  t.match(problem('{"models":[],\n"models":[]}'), [
+    {
+      source: `${place}:2`,
+      problem: '"models" stands there twice, in line 1 and in line 2',
+      expected: 'each key once: merge the second into the first'
+    }
+  ])
+  t.match(problem('{"models":[\n{"id":"a","category":"picture"}]}'), [
+    {
+      setting: 'models[0].category',
+      source: `${place}:2`,
+      problem: 'is "picture"',
+      expected: 'one of image, video, audio, text'
+    }
+  ])
+  t.match(problem('{"models":[{"id":"../a","category":"image"}]}'), [
+    { setting: 'models[0].id', expected: 'the name of a model' }
+  ])
+  t.match(problem('{"models":[{"id":"a"}]}'), [{ setting: 'models[0].category', problem: 'is missing' }])
+  t.match(problem('{"models":[{"id":"a","category":"image","price":1}]}'), [
+    { setting: 'models[0].price', problem: 'there is no such key' }
+  ])
+  t.match(problem('{"models":[{"id":"a","category":"image","options":[]}]}'), [{ setting: 'models[0].options' }])
+  t.match(problem('{"models":[{"id":"a","category":"image"},{"id":"A","category":"video"}]}'), [
+    { setting: 'models[1].id', problem: '"A" stands there twice' }
+  ])
+})
+
+t.test('one that can not be read is not the same as none', async t => {
+  const failing = (code: string) =>
+    readModels('/app/config/gateway.yaml', () => {
+      throw Object.assign(new Error('no'), { code })
+    })
+  t.match(failing('EACCES'), {
+    models: [],
+    problems: [{ source: '/app/config/models.json', problem: 'can not be read (EACCES)' }]
+  })
+})
+
+t.test('the models that ship can be read, and each category is there', async t => {
+  const { models, problems } = readModels(join(root, 'config/gateway.yaml'), path => readFileSync(path, 'utf8'))
+  t.strictSame(problems, [])
+  t.strictSame(new Set(models.map(({ category }) => category)), new Set(['image', 'video', 'audio', 'text']))
+})
+
+t.test('whoever asks nothing of guests is told at every start', t => {
+  const warnings = (guests: string) =>
+    load(t, { yaml: `plans: { default: {}, guest: {} }\nguests: { ${guests} }\n` }).warnings
+  t.match(warnings('enabled: true, proof: none'), [/^guests\.proof is none: .+\.$/])
+  t.same(warnings('enabled: false, proof: none'), [], 'guests that are off cost nothing')
+  t.same(warnings('enabled: true'), [])
+  t.end()
+})
+
+function namedPipe (t: Test): string {
+  const path = join(t.testdir({}), 'pipe')
+  execFileSync('mkfifo', [path])
+  return path
+}
+
+t.test('a file is read up to its bound, and no further', async t => {
+  const path = join(t.testdir({ 'a.txt': 'ключ\n'.repeat(10_000) }), 'a.txt')
+  t.equal(readText(path), 'ключ\n'.repeat(10_000))
+  t.equal(readText(path, 90_000).length, 50_000)
+  t.throws(() => readText(path, 89_999), new InvalidSetting('has more than 89999 bytes'))
+  t.throws(() => readText(`${path}.gone`), { code: 'ENOENT' })
+  t.throws(() => readText(t.testdirName), { code: 'EISDIR' })
+  t.equal(readText('/dev/null'), '')
+})
+
+t.test('a file without an end is refused at once, wherever it is named', t => {
+  t.match(problemsOf(t, { env: { APIXO_API_KEY: '', APIXO_API_KEY_FILE: '/dev/zero' } }), [
+    { setting: 'APIXO_API_KEY', problem: /^APIXO_API_KEY_FILE names no readable file \(has more than 65536 bytes; / }
+  ])
+  t.match(problemsOf(t, { env: { GATEWAY_CONFIG: '/dev/zero' } }), [
+    { setting: 'GATEWAY_CONFIG', problem: 'can not be read (has more than 4194304 bytes)' }
+  ])
+  t.match(
+    problemsOf(t, { yaml: 'plans: { default: {} }\nguests: { proof: turnstile, turnstileSecretFile: /dev/zero }' }),
+    [{ setting: 'guests.turnstileSecretFile', problem: 'names no readable file (has more than 65536 bytes)' }]
+  )
+  t.end()
+})
+
+t.test('a pipe is waited for, but not for ever', async t => {
+  const path = namedPipe(t)
+  t.throws(() => readText(path, 10, 20), new InvalidSetting('does not come to an end'), 'nobody writes to it')
+  const end = openSync(path, 'r+')
+  writeSync(end, 'half of')
+  t.throws(
+    () => readText(path, 10, 20),
+    new InvalidSetting('does not come to an end'),
+    'whoever writes to it does not end'
+  )
+  closeSync(end)
+  const writer = spawn('sh', ['-c', `sleep 0.1; printf "${apiKey}" > "${path}"`])
+  t.equal(readText(path), apiKey)
+  await once(writer, 'close')
+})
+
+t.test('a pipe has said all: nobody follows what becomes of it', async t => {
+  t.notOk(isLasting(namedPipe(t)))
+  t.notOk(isLasting('/dev/zero'))
+  t.ok(isLasting(import.meta.filename))
+  t.ok(isLasting('/nowhere/at/all'), 'it may come back')
+  const { secretFiles, apiKeys } = load(t, {
+    env: { APIXO_API_KEY: '', APIXO_API_KEY_FILE: 'run/key' },
+    files: { 'run/key': apiKey }
+  })
+  t.same([apiKeys.length, secretFiles.size], [1, 1])
+})
+
+t.test('a secret may come on standard input', async t => {
+  const cwd = t.testdir({ 'gateway.yaml': 'plans: { default: {} }', 'models.json': '{"models":[]}' })
+  const { APIXO_API_KEY, ...env } = gatewayEnvironment('http://127.0.0.1:1')
+  const command = `printf "%s\\n" "$KEY" | APIXO_API_KEY_FILE=/dev/stdin '${process.execPath}' '${join(root, 'src/cli.ts')}' check`
+  const stdout = execFileSync('sh', ['-c', command], {
+    cwd,
+    env: { PATH: process.env.PATH, KEY: APIXO_API_KEY, ...env },
+    encoding: 'utf8'
+  })
+  t.match(stdout, /^APIXO_API_KEY +sha256:[0-9a-f]{8} +\(from \/dev\/stdin\)$/m)
 })
