@@ -1,15 +1,36 @@
 import { hash } from 'node:crypto'
+import { setTimeout as wait } from 'node:timers/promises'
 import t from 'tap'
-import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
-import { gatewayError } from '../../src/errors.ts'
-import { createGateway } from '../../src/gateway.ts'
-import { startSandbox } from '../../src/sandbox/sandbox.ts'
-import { demandOf } from '../contracts/ledger-balance.ts'
-import { answer, terms } from '../contracts/open-books.ts'
-import { clock } from '../helpers/clock.ts'
-import { apiKey, settingsFor } from '../helpers/gateway.ts'
-import { until } from '../helpers/until.ts'
-import { webhookReceiver } from '../helpers/webhook-receiver.ts'
+import { sqliteStore } from '../src/adapters/sqlite/store.ts'
+import { systemClock } from '../src/domain/time.ts'
+import { gatewayError } from '../src/errors.ts'
+import { createGateway } from '../src/gateway.ts'
+import { startSandbox } from '../src/sandbox/sandbox.ts'
+import { openStore } from '../src/stores.ts'
+import { demandOf } from './contracts/ledger-balance.ts'
+import { answer, terms } from './contracts/open-books.ts'
+import { clock } from './helpers/clock.ts'
+import { apiKey, settingsFor } from './helpers/gateway.ts'
+import { redisServer } from './helpers/redis-server.ts'
+import { until } from './helpers/until.ts'
+import { webhookReceiver } from './helpers/webhook-receiver.ts'
+
+t.test('who opens a Redis for one command hears of its end from the command alone', async t => {
+  const server = await redisServer(t, { appendonly: true })
+  const store = await openStore(
+    settingsFor(t, 'http://127.0.0.1:9', { env: { GATEWAY_STORE: server.url } }),
+    systemClock,
+    'operator'
+  )
+  t.teardown(() => store.close())
+  await store.ping()
+  await server.kill()
+  await until('the connection is lost', () => store.ping().then(() => false, ({ code }) => code === 'GW_STORE_DOWN'))
+  await t.rejects(store.records.tasksOf('app:alice', { cursor: null, limit: 1 }), { code: 'GW_STORE_DOWN' })
+  await wait(300) // some tries to connect again fail as well
+  await server.start()
+  await until('the connection is back', () => store.ping().then(() => true, () => false))
+})
 
 t.test('a store that fails behind a callback or a delivery is told in the log, and nothing is lost', async t => {
   const { now } = clock()
