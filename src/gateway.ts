@@ -1,28 +1,27 @@
 import type { FastifyInstance } from 'fastify'
 import type { DestinationStream, Logger } from 'pino'
-import { nodeTimers } from './adapters/local.ts'
+import { localEvents, nodeTimers } from './adapters/local.ts'
 import { type WatchedFiles, watchedFiles } from './adapters/watched-files.ts'
 import {
-  type RejectionCounter,
-  rejectionCounter,
-  rotations,
-  type SecretRotation,
-  settingsRecord
+  type AuditTrail, type RejectionCounter, rejectionCounter, rotations, type SecretRotation, settingsRecord
 } from './domain/audit.ts'
 import type { KeyRing } from './domain/key-ring.ts'
 import { type Maintenance, maintenance, reconciler, tasksOfGoneKeys } from './domain/maintenance.ts'
 import { refreshTask } from './domain/status-poller.ts'
 import type { Store } from './domain/store.ts'
 import { type Clock, systemClock, type Timers } from './domain/time.ts'
+import type { WebhookDispatcher } from './domain/webhooks.ts'
 import { ownOrigins } from './http/authenticate.ts'
-import { bodyBudget as boundedUploads } from './http/body-budget.ts'
-import { accessLine, healthRoutes, logger, type Metrics, metrics } from './http/observe.ts'
-import { listener, type ListenerOptions, withMethods } from './http/server.ts'
-import { announcement, type EventStreams, eventStreams } from './http/sse.ts'
-import { registerOperatorRoutes, registerRoutes } from './routes.ts'
-import { createServices, type Services, upstreamKey, type WebhookTest } from './services.ts'
-import { type LiveSecrets, type SecretNews, type Settings, shownSettings } from './settings.ts'
-import { patienceMs, tidyMs } from './stores.ts'
+import { bodyBudget as createBodyBudget } from './http/body-budget.ts'
+import type { OnRequestEnd } from './http/context.ts'
+import { accessLine, logger, type Metrics, metrics as openMetrics } from './http/observe.ts'
+import { type Drain, type Listener, listener } from './http/server.ts'
+import type { Services } from './http/services.ts'
+import { announcement } from './http/sse.ts'
+import { registerAdminRoutes, registerRoutes } from './routes.ts'
+import { createServices, upstreamKey, type WebhookTest } from './services.ts'
+import { type LiveSecrets, liveSecrets, type SecretNews, type Settings, shownSettings } from './settings.ts'
+import { openStore, patienceMs, tidyMs } from './stores.ts'
 
 interface SecretHolders {
   readonly secrets: LiveSecrets
@@ -104,106 +103,143 @@ export interface Gateway {
 /** Subjects and codes whose refusals are counted apart in an hour. */
 const maxRefusals = 200
 
-/** The composition root: settings → seams → Fastify. It reads like a contents page; what happens is told elsewhere. */
-export async function createGateway (
-  settings: Settings,
-  {
-    now = systemClock.now,
-    elapsed = systemClock.elapsed,
-    timers = nodeTimers(),
-    store,
-    tidyEveryMs = tidyMs,
-    logTo,
-    webhooks,
-    siteverifyUrl
-  }: GatewayOptions = {}
-): Promise<Gateway> {
-  const {
-    host,
-    port,
-    adminPort,
-    file: {
-      upstream: { drainMs }
-    }
-  } = settings
-  const log = logger({
-    level: settings.logLevel,
-    buffered: !process.stdout.isTTY,
-    ...(logTo === undefined ? {} : { destination: logTo })
-  })
-  const numbers = metrics(longestOf(settings))
-  const parts = await createServices(settings, log, { now, elapsed, timers, store, webhooks, siteverifyUrl }, numbers)
-  const audit = openAudit(settings, parts)
-  const streams = eventStreams({ ...parts, ...settings.file.limits, revocations: parts.store.revocations })
-  const { main, admin } = await openListeners(settings, parts, { log, numbers, streams, refused: audit.refused })
+/**
+ * The composition root: settings → seams → Fastify. Each part is named once, and where it is opened it is said how it
+ * is closed. When a later one fails to start, and when the gateway stops, those before it are closed, the latest first.
+ */
+export async function createGateway (settings: Settings, test: GatewayOptions = {}): Promise<Gateway> {
+  const { now = systemClock.now, elapsed = systemClock.elapsed, timers = nodeTimers(), tidyEveryMs = tidyMs } = test
+  const { host, port, adminPort, file: { limits, upstream: { drainMs } } } = settings
+  const clock: Clock = { now, elapsed }
+  const log = logger({ level: settings.logLevel, buffered: !process.stdout.isTTY, destination: test.logTo })
+  const metrics = openMetrics(longestOf(settings))
 
-  const chores = [
+  await using closing = new AsyncDisposableStack()
+  closing.defer(() => log.flush())
+  const store = closing.adopt(test.store ?? await openWatchedStore(settings, clock, log), it => it.close())
+  tellLost(store, metrics, log)
+  // The last round of the housekeeping: when all that could give it work has closed, and before the store does.
+  let finish = async (): Promise<void> => {}
+  closing.defer(() => finish())
+
+  const audit = openAudit(settings, store.audit, clock)
+  const events = store.events ?? localEvents()
+  const bodyBudget = createBodyBudget({
+    bodyBytes: limits.bodyBytes, bodyBytesInFlight: limits.bodyBytesInFlight, timers
+  })
+  const { main, admin } = await openPorts(settings, log, elapsed, [
+    accessLine(log),
+    metrics.ended,
+    rejections(audit.refused),
+    ({ call }) => bodyBudget.release(call),
+    announcement({ events, clock })
+  ])
+  const secrets = liveSecrets(settings)
+  const services = await createServices(settings, {
+    app: main.app,
+    store,
+    secrets,
+    clock,
+    timers,
+    log,
+    metrics,
+    events,
+    bodyBudget,
+    closing,
+    webhookTest: test.webhooks,
+    siteverifyUrl: test.siteverifyUrl
+  })
+  const { keys, patient, probeStore, streams, upstream } = services
+  metrics.watch({ keys, ping: probeStore, eventStreams: () => streams.count })
+  await registerRoutes(main.app, settings, services)
+  if (admin !== null) await registerAdminRoutes(admin.app, services)
+
+  const failed = (when: string) => (error: unknown) => log.error({ err: error, owed: patient.pending }, when)
+  const holdKeys = keyHolding(store, keys)
+  const { runOnce: tidy } = housekeeping(store, services, [
     audit.keep,
-    parts.times.note,
-    parts.store.ping,
-    parts.tidyResults,
-    holdKeys(parts),
-    deliveries(parts),
-    crowding(parts, log)
-  ]
-  const { runOnce: tidy } = openHousekeeping(parts, log, chores)
-  const failed = (when: string) => (error: unknown) => log.error({ err: error, owed: parts.patient.pending }, when)
-  const timer = setInterval(() => {
-    tidy().catch(failed('housekeeping failed; it is tried again'))
-  }, tidyEveryMs).unref()
-  const secretFiles = followSecrets(settings, parts, log, {
+    services.issueTimes.note,
+    probeStore,
+    services.tidyResults,
+    holdKeys,
+    deliveries(store, services.webhooks),
+    crowding(store, log)
+  ])
+  finish = async () => {
+    await tidy().catch(failed('the last housekeeping failed'))
+    await audit.refused.flush(true).catch(failed('the last refusals are not in the audit trail'))
+  }
+
+  const hurry = Promise.withResolvers<void>()
+  const cutOff = (): void => {
+    patient.hurry()
+    upstream.close().catch(failed('the calls to the upstream could not be ended'))
+  }
+  closing.defer(async () => {
+    streams.close() // their requests run for as long as somebody listens
+    const drain: Drain = { drainMs, hurried: hurry.promise, cutOff }
+    await Promise.all([main.drain(drain), admin?.drain(drain)])
+    await upstream.close() // nobody waits for a caller any more, and callbacks are not to wait for the upstream
+  })
+  const tidyFailed = failed('housekeeping failed; it is tried again')
+  closing.adopt(setInterval(() => { tidy().catch(tidyFailed) }, tidyEveryMs).unref(), clearInterval)
+  closing.adopt(followSecrets(settings, { secrets, keys, timers }, log, {
     onSessionsEnded: streams.renew,
     writeRotation: audit.writeRotation
-  })
-  const hurry = Promise.withResolvers<void>()
-  await audit.keep().catch(failed('the audit trail does not have the settings yet; it is tried again'))
-  await holdKeys(parts)().catch(failed('the other replicas do not know our keys yet; it is tried again'))
-  warnOfGoneKeys(parts, log).catch(failed('tasks whose key is gone could not be counted'))
+  }), it => it.close())
 
+  await audit.keep().catch(failed('the audit trail does not have the settings yet; it is tried again'))
+  await holdKeys().catch(failed('the other replicas do not know our keys yet; it is tried again'))
+  warnOfGoneKeys(store, keys, clock, log).catch(failed('tasks whose key is gone could not be counted'))
+
+  const open = closing.move()
+  let closed: Promise<void> | null = null
+  const close = (): Promise<void> => {
+    closed ??= open.disposeAsync()
+    return closed
+  }
   return {
     app: main.app,
     adminApp: admin?.app,
     log,
     tidy,
     async listen () {
-      await admin?.app.listen({
-        host,
-        port: adminPort!,
-        listenTextResolver: address => `admin and metrics on ${address}`
-      })
-      return await main.app.listen({ host, port, listenTextResolver: address => `listening on ${address}` })
-    },
-    async close () {
-      clearInterval(timer)
-      secretFiles.close()
-      streams.close()
-      const cutOff = (): void => {
-        parts.patient.hurry()
-        parts.upstream.close().catch(failed('the calls to the upstream could not be ended'))
+      try {
+        await admin?.app.listen({ host, port: adminPort!, listenTextResolver: at => `admin and metrics on ${at}` })
+        return await main.app.listen({ host, port, listenTextResolver: at => `listening on ${at}` })
+      } catch (error) {
+        await close()
+        throw error
       }
-      const drain = { drainMs, hurried: hurry.promise, cutOff }
-      await Promise.all([main.drain(drain), admin?.drain(drain)])
-      parts.watching.close()
-      await parts.upstream.close()
-      await parts.callbacks.close()
-      await parts.deliverer.close()
-      await parts.results.close()
-      await tidy().catch(failed('the last housekeeping failed'))
-      await audit.refused.flush(true).catch(failed('the last refusals are not in the audit trail'))
-      await parts.store.close()
-      log.flush()
     },
+    close,
     hurry: hurry.resolve
   }
 }
 
+/** Says in the log when the connection to the store is lost, and when what was in it is. */
+async function openWatchedStore (settings: Settings, clock: Clock, log: Logger): Promise<Store> {
+  return await openStore(settings, clock, 'server', {
+    onLost: err => log.warn({ err }, 'the connection to the store was lost; it is made again'),
+    onGone: problem =>
+      log.error({ alarm: 'store-gone', problem }, 'the store is not the one it was; nothing is served from it')
+  })
+}
+
+function tellLost ({ lost }: Store, metrics: Metrics, log: Logger): void {
+  metrics.unknown(lost)
+  if (lost > 0) {
+    log.error({ alarm: 'unknown-outcome', count: lost }, 'submits that a crash cut off may have been accepted')
+  }
+}
+
 /** Tells the other replicas which keys this one has. */
-function holdKeys ({ store: { heldKeys }, keys }: Services): () => Promise<void> {
+function keyHolding ({ heldKeys }: Store, keys: KeyRing): () => Promise<void> {
   return async () => { await heldKeys?.hold(keys.states().map(({ keyId }) => keyId)) }
 }
 
 /** After a key was replaced while nothing ran: how many tasks have to be asked about with another key. */
-async function warnOfGoneKeys ({ store: { unfinished }, keys, now }: Services, log: Logger): Promise<void> {
+async function warnOfGoneKeys ({ unfinished }: Store, keys: KeyRing, { now }: Clock, log: Logger): Promise<void> {
   for (const [keyId, count] of await tasksOfGoneKeys({ unfinished, keys, now })) {
     log.warn(
       { alarm: 'key-gone', keyId, count },
@@ -218,12 +254,12 @@ function longestOf ({ file: { upstream: { connectMs, headersMs, bodyIdleMs } } }
 }
 
 /** On one of all replicas. */
-function deliveries ({ store, deliverer }: Services): () => Promise<void> {
-  return async () => { if (await store.leads()) await deliverer.runOnce() }
+function deliveries (store: Store, webhooks: WebhookDispatcher): () => Promise<void> {
+  return async () => { if (await store.leads()) await webhooks.runOnce() }
 }
 
 /** Whoever repeats more lost submits than are remembered may pay for some of them again. */
-function crowding ({ store: { repeats } }: Services, log: Logger): () => Promise<void> {
+function crowding ({ repeats }: Store, log: Logger): () => Promise<void> {
   return async () => {
     for (const subject of repeats.crowded()) {
       log.error({ alarm: 'repeats', subject }, 'more lost submits than are remembered: the oldest may be made again')
@@ -232,7 +268,7 @@ function crowding ({ store: { repeats } }: Services, log: Logger): () => Promise
 }
 
 /** What goes into the audit trail by itself, and not with a request. */
-function openAudit (settings: Settings, { store: { audit: trail }, now, elapsed }: Services) {
+function openAudit (settings: Settings, trail: AuditTrail, { now, elapsed }: Clock) {
   const refused = rejectionCounter({ trail, now, elapsed, maxRows: maxRefusals })
   const record = settingsRecord(trail, shownSettings(settings), now)
   const rotated = rotations(trail, now)
@@ -247,62 +283,60 @@ function openAudit (settings: Settings, { store: { audit: trail }, now, elapsed 
   }
 }
 
-interface Observers {
-  readonly log: Logger
-  readonly numbers: Metrics
-  readonly refused: RejectionCounter
-  readonly streams: EventStreams
+/** An outage is nobody's refusal: what is our own trouble has a status of 500 and more. */
+function rejections (refused: RejectionCounter): OnRequestEnd {
+  return ({ call }, { statusCode }) => {
+    if (call.code !== 'OK' && !call.granted && statusCode < 500) {
+      refused.count(call.code, call.stage, call.session?.subject ?? null)
+    }
+  }
 }
 
 /** The main port, and the admin port when there is one: what is for the operator is on one of the two only. */
-async function openListeners (settings: Settings, parts: Services, { log, numbers, refused, streams }: Observers) {
-  const { adminPort, trustProxy, allowedOrigins, publicUrl, file: { limits, upstream } } = settings
-  const uploads = boundedUploads({ ...limits, timers: parts.timers })
-  const endings: ListenerOptions['endings'] = [
-    accessLine(log),
-    numbers.ended,
-    // An outage is nobody's refusal: what is our own trouble has a status of 500 and more.
-    ({ call }, { statusCode }) => {
-      if (call.code !== 'OK' && !call.granted && statusCode < 500) {
-        refused.count(call.code, call.stage, call.session?.subject ?? null)
-      }
-    },
-    ({ call }) => uploads.release(call),
-    announcement(parts)
-  ]
-  const common = { ...limits, stallMs: upstream.bodyIdleMs, log, elapsed: parts.elapsed, trustProxy, endings }
-  numbers.watch({ keys: parts.keys, ping: parts.store.ping, eventStreams: () => streams.count })
+async function openPorts (
+  { adminPort, trustProxy, allowedOrigins, publicUrl, file: { limits, upstream } }: Settings,
+  log: Logger,
+  elapsed: Clock['elapsed'],
+  onRequestEnd: readonly OnRequestEnd[]
+): Promise<{ readonly main: Listener, readonly admin: Listener | null }> {
+  const common = {
+    bodyBytes: limits.bodyBytes,
+    socketsPerAddress: limits.socketsPerAddress,
+    addressRequestsPerMinute: limits.addressRequestsPerMinute,
+    addressFailuresPerMinute: limits.addressFailuresPerMinute,
+    stallMs: upstream.bodyIdleMs,
+    trustProxy,
+    log,
+    elapsed,
+    onRequestEnd
+  }
   const main = await listener({
     ...common,
     allowedOrigins,
     originsSetting: 'GATEWAY_ALLOWED_ORIGINS',
     ownOrigin: ownOrigins(publicUrl)
   })
-  await registerRoutes(main.app, settings, parts, { log, uploads, numbers, streams })
-  if (adminPort === undefined) return { main }
+  if (adminPort === undefined) return { main, admin: null }
   const admin = await listener({
     ...common,
     allowedOrigins: [],
     originsSetting: null,
     ownOrigin: ownOrigins(undefined)
   })
-  await withMethods(admin.app, async () => {
-    healthRoutes(admin.app, parts.store.ping)
-    await registerOperatorRoutes(admin.app, settings, parts, numbers)
-  })
   return { main, admin }
 }
 
-function openHousekeeping (
-  { store, patient, ...parts }: Services,
-  log: Logger,
-  chores: ReadonlyArray<() => Promise<void>>
+function housekeeping (
+  store: Store,
+  { ledger, patient, poller, keys, clock: { now }, log }: Services,
+  jobs: ReadonlyArray<(() => Promise<void>) | null>
 ): Maintenance {
+  const { unfinished, records } = store
   return maintenance({
     patient,
-    store,
-    jobs: chores,
-    reconciler: reconciler({ ...parts, ...store, end: refreshTask({ ...parts, ...store }) }),
+    store: { ledger, leads: store.leads, tidy: store.tidy },
+    jobs: jobs.filter(job => job !== null),
+    reconciler: reconciler({ unfinished, records, ledger, keys, end: refreshTask({ ledger, desk: poller }), now }),
     onUnknown: count => log.error({ alarm: 'unknown-outcome', count }, 'tasks without a known end')
   })
 }

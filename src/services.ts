@@ -1,122 +1,214 @@
+import type { FastifyInstance } from 'fastify'
 import { readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { altchaProofs, turnstileProofs } from './adapters/guest-proofs.ts'
 import { type KeptResults, resultCache } from './adapters/kept-results.ts'
-import { localEvents, localTurns } from './adapters/local.ts'
-import { undiciResults, type UndiciResultsOptions } from './adapters/undici-results.ts'
+import { jwtSessions } from './adapters/jwt-sessions/jwt-sessions.ts'
+import { localTurns } from './adapters/local.ts'
+import { signedSessions } from './adapters/signed-sessions.ts'
+import { undiciResults } from './adapters/undici-results.ts'
 import { undiciUpstream } from './adapters/undici-upstream.ts'
 import { undiciWebhooks, type UndiciWebhooksOptions } from './adapters/undici-webhooks.ts'
-import { type CallbackAddress, callbackAddresses, type Callbacks, callbacks } from './domain/callbacks.ts'
+import { callbackAddresses, callbacks } from './domain/callbacks.ts'
 import { goneKeys } from './domain/gone-keys.ts'
-import { type Guests, guests, type ProofChallenges } from './domain/guests.ts'
+import { guests } from './domain/guests.ts'
 import { type KeyRing, keyRing, readProbe } from './domain/key-ring.ts'
-import {
-  type CreditMetrics, keepingLedger, meteredLedger, type PatientLedger, patientLedger
-} from './domain/ledger-client.ts'
+import { keepingLedger, meteredLedger, type PatientLedger, patientLedger } from './domain/ledger-client.ts'
 import type { TaskLedger } from './domain/ledger.ts'
-import { intervalBy } from './domain/policy.ts'
-import { type ResultSource, resultTickets, type ResultTickets } from './domain/results.ts'
-import type { SecretRef, Secret } from './domain/secret.ts'
-import { type IssueTimes, issueTimes, type SessionVerifier } from './domain/session.ts'
 import {
-  type SlotSearch, slotSearch, type StatusPoller, statusPoller, refreshTask, type TaskEvents
-} from './domain/status-poller.ts'
+  caps, freeModels, intervalBy, officialModels, plans as compilePlans, priceList, pricing
+} from './domain/policy.ts'
+import { type ResultSource, resultTickets, type ResultTickets } from './domain/results.ts'
+import type { Secret, SecretRef } from './domain/secret.ts'
+import { issueTimes, mintedInTime } from './domain/session.ts'
+import { refreshTask, slotSearch, type StatusPoller, statusPoller, type TaskEvents } from './domain/status-poller.ts'
 import { sharedProbe, type Store } from './domain/store.ts'
-import { type TaskWatchers, taskWatchers } from './domain/task-watcher.ts'
+import { taskWatchers } from './domain/task-watcher.ts'
 import type { Clock, Timers } from './domain/time.ts'
 import { teamTokens } from './domain/tokens.ts'
 import { balancePath, type Upstream, type UpstreamKey } from './domain/upstream.ts'
-import { callbackHosts, type CallbackHosts, type WebhookDispatcher, webhookDispatcher } from './domain/webhooks.ts'
-import { type LiveSecrets, liveSecrets, type Settings } from './settings.ts'
-import { dayMs, openStore, patienceMs } from './stores.ts'
+import { type CallbackHosts, callbackHosts, type WebhookDispatcher, webhookDispatcher } from './domain/webhooks.ts'
+import {
+  authenticator, type AuthenticateOperator, operatorAuthenticator, ownOrigins, sessionGate
+} from './http/authenticate.ts'
+import type { SubmitRules } from './http/authorize.ts'
+import type { BodyBudget } from './http/body-budget.ts'
+import type { Metrics } from './http/observe.ts'
+import { type Rates, subjectRates } from './http/rates.ts'
+import { earliest } from './http/repeats.ts'
+import type { GuestSessions, InboundCallbacks, Services } from './http/services.ts'
+import { sessionCookie } from './http/session-cookie.ts'
+import { eventStreams } from './http/sse.ts'
+import type { LiveSecrets, Settings } from './settings.ts'
+import { dayMs, patienceMs } from './stores.ts'
 
-/** What the upstream tells us, and what we tell the servers of callers. */
-export interface CallbackParts {
-  readonly callbacks: Callbacks
-  /** Makes the address that the upstream is to call with the end of a task; it is not asked to without it. */
-  readonly callbackAddress: (() => CallbackAddress) | undefined
-  readonly callbackHosts: CallbackHosts
-  readonly deliverer: WebhookDispatcher
+const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8')) as {
+  readonly version: string
 }
+/** A verifier that has not answered by then vouches for nobody, ms. */
+const verifierMs = 5000
 
-export interface CallbackPartsOptions extends Clock {
+/** How the servers of callers are reached, where a test has them. */
+export type WebhookTest = Pick<UndiciWebhooksOptions, 'ca' | 'resolve' | 'isAllowed' | 'timeoutMs'>
+
+/** What the services stand on. */
+export interface Ground {
+  /** The main port. */
+  readonly app: FastifyInstance
   readonly store: Store
-  readonly patient: PatientLedger
-  readonly upstream: Upstream
-  readonly keys: KeyRing
-  readonly desk: StatusPoller
-  readonly events: TaskEvents
+  readonly secrets: LiveSecrets
+  readonly clock: Clock
   readonly timers: Timers
   readonly log: Logger
-  readonly sessionSecrets: SecretRef<readonly Secret[]>
-  readonly webhooks: UndiciWebhooksOptions
-}
-
-export function openCallbacks ({ file, models, publicUrl }: Settings, options: CallbackPartsOptions): CallbackParts {
-  const { store, log, sessionSecrets, now } = options
-  const hosts = callbackHosts(file.callbacks.allowedHosts)
-  return {
-    callbackHosts: hosts,
-    callbackAddress: file.callbacks.inbound ? callbackAddresses(publicUrl!) : undefined,
-    callbacks: callbacks({
-      ...options,
-      secrets: store.callbackSecrets,
-      ledger: store.ledger,
-      intervalOf: intervalBy(file.polling, models),
-      onOdd: ({ reservation }, oddity) =>
-        log.warn({ reservation, oddity }, 'a callback said what can not be so; it is ignored'),
-      onFound: ({ reservation }, taskId) =>
-        log.info({ reservation, taskId }, 'a callback named the task of a submit whose answer had not come'),
-      onTrouble: ({ reservation }, err) =>
-        log.warn({ reservation, err }, 'a callback could not be looked into; the task is asked about later')
-    }),
-    deliverer: webhookDispatcher({
-      deliveries: store.deliveries,
-      courier: undiciWebhooks(options.webhooks),
-      hosts,
-      secrets: sessionSecrets,
-      now,
-      onGivenUp: (taskId, { status, error }) =>
-        log.warn({ taskId, status, error }, 'the end of a task could not be delivered; it is given up'),
-      onTrouble: err => log.warn({ err }, 'a delivery could not be kept; it is made again')
-    })
-  }
-}
-
-export interface GuestParts {
-  /** `undefined`: there are none. */
-  readonly guests: Guests | undefined
-  /** `null`: guests solve nothing of ours. */
-  readonly challenges: ProofChallenges | null
-}
-
-export interface GuestTerms {
-  readonly store: Store
-  readonly now: () => number
+  readonly metrics: Metrics
+  readonly events: TaskEvents
+  readonly bodyBudget: BodyBudget
+  /** What is opened here is closed with it, in the opposite order. */
+  readonly closing: AsyncDisposableStack
+  readonly webhookTest: WebhookTest | undefined
   /** In place of Cloudflare's, for tests. */
   readonly siteverifyUrl: string | undefined
-  readonly secrets: Pick<LiveSecrets, 'sessionSecrets' | 'turnstileSecret'>
 }
 
-/** Sessions for anybody, when the operator has opened them. */
-export function openGuests (settings: Settings, { store, now, secrets, siteverifyUrl }: GuestTerms): GuestParts {
-  const { file: { guests: { enabled, proof, sessionsPerAddressPerDay } }, allowedOrigins, publicUrl } = settings
-  if (!enabled) return { guests: undefined, challenges: null }
-  const altcha = proof === 'work' ? altchaProofs({ secrets: secrets.sessionSecrets, now }) : null
-  const hostnames = new Set([...allowedOrigins, publicUrl ?? []].flat().map(origin => new URL(origin).hostname))
-  // Settings that ask for Turnstile have its secret, and a file that is emptied later changes nothing.
-  const secret = secrets.turnstileSecret as SecretRef<Secret>
-  const turnstile = proof === 'turnstile' ? turnstileProofs({ secret, hostnames, now, url: siteverifyUrl }) : null
-  const proofs = altcha ?? turnstile
+/** Makes all that routes work with, from the settings and the store, which no route sees. */
+export async function createServices (settings: Settings, ground: Ground): Promise<Services> {
+  const { store, secrets, clock, timers, log, metrics, events, bodyBudget, closing } = ground
+  const { now, elapsed } = clock
+  const { file, models, publicUrl = null, allowedOrigins } = settings
+  const client = upstreamClient(settings)
+  const intervalOf = intervalBy(file.polling, models)
+
+  const { results, cache } = openResults(settings, client, ground)
+  const ledger = meteredLedger(cache === null ? store.ledger : keepingLedger(store.ledger, cache.keep), metrics)
+  const patient = openPatientLedger(ledger, log, elapsed)
+  const upstream = closing.adopt(undiciUpstream(client), it => it.close())
+  const keys = openKeys(settings, upstream, log, clock)
+  const poller = openPoller(settings, { upstream, keys, ledger }, ground)
+  const watcher = closing.adopt(
+    taskWatchers({ desk: poller, events, ledger, intervalOf, timers, now }), it => it.close()
+  )
+  const slots = slotSearch({
+    records: store.records, ledger, end: refreshTask({ ledger, desk: poller }), intervalOf, timers, elapsed
+  })
+  const hosts = callbackHosts(file.callbacks.allowedHosts)
+  const webhooks = openWebhooks(hosts, client, ground)
+  const callbacks = openCallbacks(settings, { upstream, keys, ledger, patient, poller }, ground)
+  const sessions = await openSessions(settings, ground)
+
   return {
-    guests: guests({ proofs, spent: store.spentProofs, counts: store.guestCounts, sessionsPerAddressPerDay }),
-    challenges: altcha
+    clock,
+    timers,
+    log,
+    metrics,
+    probeStore: sharedProbe(store.ping, elapsed),
+    upstream,
+    keys,
+    ledger,
+    patient,
+    accounts: store.accounts,
+    records: store.records,
+    repeats: store.repeats,
+    earliest: earliest({ idempotency: store.idempotency, repeats: store.repeats, timers }),
+    audit: store.audit,
+    poller,
+    watcher,
+    events,
+    slots,
+    bodyBudget,
+    rates: await openRates(settings, ground),
+    streams: sessions.streams,
+    authenticate: sessions.authenticate,
+    verifiers: sessions.verifiers,
+    issuer: sessions.issuer,
+    issueTimes: sessions.issueTimes,
+    revocations: sessions.revocations,
+    cookie: sessions.cookie,
+    plans: sessions.plans,
+    lifetimes: file.sessions,
+    issuerToken: secrets.issuerToken,
+    tokens: store.tokens,
+    authenticateOperator: openAdmin(settings, secrets),
+    ownOrigin: sessions.ownOrigin,
+    publicUrl,
+    allowedOrigins,
+    submitRules: submitRules(settings, hosts, callbacks),
+    models,
+    listedPrice: priceList(file.prices),
+    results,
+    tickets: openTickets(settings, ledger, ground),
+    tidyResults: cache === null ? null : cache.tidy,
+    webhooks,
+    deliveries: store.deliveries,
+    callbacks,
+    guests: openGuests(settings, ground)
   }
 }
 
-export function openKeys (
+/** How calls go out, to whomever. */
+interface Client {
+  readonly baseUrl: string
+  readonly connectMs: number
+  readonly headersMs: number
+  readonly bodyIdleMs: number
+  readonly keepAliveMs: number
+  readonly userAgent: string
+}
+
+function upstreamClient ({ tasksBaseUrl, file: { upstream } }: Settings): Client {
+  const { connectMs, headersMs, bodyIdleMs, keepAliveMs } = upstream
+  const userAgent = `apixo-gateway/${version}`
+  return { baseUrl: tasksBaseUrl, connectMs, headersMs, bodyIdleMs, keepAliveMs, userAgent }
+}
+
+/** Results come from their hosts, or from copies that are made as soon as a task has ended. */
+function openResults (
+  { store: place, file: { results: { keep, hosts, maxBytes }, tasks } }: Settings,
+  client: Client,
+  { store, clock: { now, elapsed }, log, closing }: Ground
+): { readonly results: ResultSource, readonly cache: KeptResults | null } {
+  const source = closing.adopt(undiciResults({ ...client, hosts, maxBytes }), it => it.close())
+  if (keep === 'none') return { results: source, cache: null }
+  const directory = place.kind === 'sqlite' && place.path !== ':memory:'
+    ? join(dirname(place.path), 'results')
+    : resolve('data/results')
+  const cache = closing.adopt(resultCache({
+    directory,
+    results: source,
+    taskOf: store.ledger.taskOf,
+    retentionMs: tasks.retentionDays * dayMs,
+    now,
+    elapsed,
+    onTrouble: (err, taskId) =>
+      log.warn({ err, taskId }, 'a result could not be kept; it is tried again when somebody asks for it')
+  }), it => it.close())
+  return { results: cache, cache }
+}
+
+function openTickets (
+  { file: { results: { ticketSeconds } } }: Settings,
+  { taskOf }: Pick<TaskLedger, 'taskOf'>,
+  { secrets: { sessionSecrets }, clock: { now } }: Ground
+): ResultTickets {
+  return resultTickets({ secrets: sessionSecrets, ticketSeconds, taskOf, now })
+}
+
+function openPatientLedger (ledger: TaskLedger, log: Logger, elapsed: () => number): PatientLedger {
+  return patientLedger({
+    ledger,
+    elapsed,
+    wait,
+    patienceMs,
+    onOwed: (reservation, { to, taskId }: { readonly to: string, readonly taskId?: string }) =>
+      log.error(
+        { alarm: 'store-down', reservation, to, taskId },
+        'the store did not take this step; it is kept and tried again'
+      )
+  })
+}
+
+function openKeys (
   { apiKeys, file: { tasks } }: Settings,
   upstream: Upstream,
   log: Logger,
@@ -141,175 +233,158 @@ export function upstreamKey (secret: Secret): UpstreamKey {
   return { id: secret.fingerprint, secret }
 }
 
-export interface ResultParts {
-  readonly results: ResultSource
-  /** Forgets copies of results that are past their retention. */
-  readonly tidyResults: () => Promise<void>
-}
-
-interface ResultClient extends Clock, Omit<UndiciResultsOptions, 'hosts' | 'maxBytes'>, Pick<TaskLedger, 'taskOf'> {
-  readonly log: Logger
-}
-
-/** Results come from their hosts, or from copies that are made as soon as a task has ended. */
-export function openResults (
-  { store, file: { results: { keep, ...limits }, tasks } }: Settings, { log, ...client }: ResultClient
-): ResultParts & Pick<KeptResults, 'keep'> {
-  const results = undiciResults({ ...client, ...limits })
-  if (keep === 'none') return { results, tidyResults: async () => {}, keep: () => {} }
-  const kept = resultCache({
-    ...client,
-    directory:
-      store.kind === 'sqlite' && store.path !== ':memory:'
-        ? join(dirname(store.path), 'results')
-        : resolve('data/results'),
-    results,
-    retentionMs: tasks.retentionDays * dayMs,
-    onTrouble: (err, taskId) =>
-      log.warn({ err, taskId }, 'a result could not be kept; it is tried again when somebody asks for it')
-  })
-  return { results: kept, tidyResults: kept.tidy, keep: kept.keep }
-}
-
-const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8')) as {
-  readonly version: string
-}
-/** How the servers of callers are reached, where a test has them. */
-export type WebhookTest = Pick<UndiciWebhooksOptions, 'ca' | 'resolve' | 'isAllowed' | 'timeoutMs'>
-
-/** What a test puts in the place of the real thing. */
-interface PartsTest extends Clock {
-  readonly timers: Timers
-  readonly store: Store | undefined
-  readonly webhooks: WebhookTest | undefined
-  readonly siteverifyUrl: string | undefined
-}
-
-/** What stands behind the seams. */
-export interface Services extends Clock, CallbackParts, ResultParts, GuestParts {
-  readonly secrets: LiveSecrets
-  readonly store: Store
-  readonly times: IssueTimes
-  readonly tokenSessions: SessionVerifier
-  readonly upstream: Upstream
-  readonly keys: KeyRing
-  readonly patient: PatientLedger
-  readonly tickets: ResultTickets
-  readonly events: TaskEvents
-  readonly desk: StatusPoller
-  readonly slots: SlotSearch
-  readonly watching: TaskWatchers
-  readonly timers: Timers
-}
-
-/** `meter`: told what becomes of credits. */
-export async function createServices (
-  settings: Settings,
-  log: Logger,
-  { now, elapsed, timers, store: given, webhooks, siteverifyUrl }: PartsTest,
-  meter: CreditMetrics
-): Promise<Services> {
-  const { upstream: waits } = settings.file
-  const client = { ...waits, baseUrl: settings.tasksBaseUrl, userAgent: `apixo-gateway/${version}` }
-  const opened =
-    given ??
-    (await openStore(settings, { now, elapsed }, 'server', {
-      onLost: err => log.warn({ err }, 'the connection to the store was lost; it is made again'),
-      onGone: problem =>
-        log.error({ alarm: 'store-gone', problem }, 'the store is not the one it was; nothing is served from it')
-    }))
-  const { keep, ...results } = openResults(settings, { ...client, taskOf: opened.ledger.taskOf, log, now, elapsed })
-  const { tokenSessions, revocations } = teamTokens(opened, { now, elapsed })
-  const times = issueTimes({ revocations, now })
-  const store = {
-    ...opened,
-    ping: sharedProbe(opened.ping, elapsed),
-    revocations,
-    ledger: meteredLedger(keepingLedger(opened.ledger, keep), meter)
-  }
-  meter.unknown(store.lost)
-  if (store.lost > 0) {
-    log.error({ alarm: 'unknown-outcome', count: store.lost }, 'submits that a crash cut off may have been accepted')
-  }
-  const upstream = undiciUpstream(client)
-  const patient = patientLedger({
-    ledger: store.ledger,
-    elapsed,
-    wait,
-    patienceMs,
-    onOwed: (reservation, { to, taskId }: { readonly to: string, readonly taskId?: string }) =>
-      log.error(
-        { alarm: 'store-down', reservation, to, taskId },
-        'the store did not take this step; it is kept and tried again'
-      )
-  })
-  const secrets = liveSecrets(settings)
-  const tickets = resultTickets({
-    ...settings.file.results,
-    secrets: secrets.sessionSecrets,
-    taskOf: store.ledger.taskOf,
-    now
-  })
-  const keys = openKeys(settings, upstream, log, { now, elapsed })
-  const inquiries = openInquiries(settings, { ...store, upstream, keys, timers, now, elapsed, log })
-  const callbacks = openCallbacks(settings, {
-    store,
-    patient,
-    upstream,
-    keys,
-    timers,
-    now,
-    elapsed,
-    log,
-    ...inquiries,
-    sessionSecrets: secrets.sessionSecrets,
-    webhooks: { ...client, ...webhooks }
-  })
-  const guestParts = openGuests(settings, { store, now, secrets, siteverifyUrl })
-  return {
-    secrets,
-    store,
-    times,
-    tokenSessions,
-    upstream,
-    patient,
-    tickets,
-    timers,
-    now,
-    elapsed,
-    keys,
-    ...inquiries,
-    ...callbacks,
-    ...guestParts,
-    ...results
-  }
-}
-
-/** Who asks how tasks are, and who is told. */
-function openInquiries (
-  { file, models }: Settings, base: Pick<Services, 'upstream' | 'keys' | 'timers' | keyof Clock> &
-  Pick<Store, 'ledger' | 'records' | 'events' | 'turns' | 'heldKeys'> & { readonly log: Logger }
-) {
-  const { upstream: { connectMs, headersMs, bodyIdleMs }, polling } = file
+function openPoller (
+  { file: { polling, upstream: { connectMs, headersMs, bodyIdleMs } }, models }: Settings,
+  { upstream, keys, ledger }: Pick<Services, 'upstream' | 'keys' | 'ledger'>,
+  { store, events, timers, clock: { now, elapsed }, log }: Ground
+): StatusPoller {
   const answerMs = connectMs + headersMs
-  const { events = localEvents(), turns = localTurns({ elapsed: base.elapsed, leaseMs: answerMs + bodyIdleMs }) } = base
   const intervalOf = intervalBy(polling, models)
-  const { upstream, keys, heldKeys: held = null, log } = base
   const gone = goneKeys({
     upstream,
     keys,
-    held,
-    ledger: base.ledger,
+    held: store.heldKeys ?? null,
+    ledger,
     intervalOf,
-    elapsed: base.elapsed,
+    elapsed,
     onGivenUp: ({ taskId, keyId }) =>
       log.error(
         { alarm: 'unknown-outcome', taskId, keyId },
         'the key of this task is gone, and no other knows the task: it is given up, and stays charged'
       )
   })
-  const desk = statusPoller({ ...base, gone, turns, events, intervalOf, answerMs })
-  const { ledger, records, timers, elapsed } = base
-  const slots = slotSearch({ records, ledger, end: refreshTask({ ledger, desk }), intervalOf, timers, elapsed })
-  return { events, desk, slots, watching: taskWatchers({ ...base, desk, events, intervalOf }) }
+  const turns = store.turns ?? localTurns({ elapsed, leaseMs: answerMs + bodyIdleMs })
+  return statusPoller({
+    upstream, keys, gone, ledger, turns, events, intervalOf, answerMs, timers, now, elapsed
+  })
+}
+
+/** Tells the servers of callers how their tasks have ended. */
+function openWebhooks (
+  hosts: CallbackHosts,
+  { userAgent, connectMs }: Client,
+  { store, secrets, clock: { now }, log, closing, webhookTest }: Ground
+): WebhookDispatcher {
+  return closing.adopt(webhookDispatcher({
+    deliveries: store.deliveries,
+    courier: undiciWebhooks({ userAgent, connectMs, ...webhookTest }),
+    hosts,
+    secrets: secrets.sessionSecrets,
+    now,
+    onGivenUp: (taskId, { status, error }) =>
+      log.warn({ taskId, status, error }, 'the end of a task could not be delivered; it is given up'),
+    onTrouble: err => log.warn({ err }, 'a delivery could not be kept; it is made again')
+  }), it => it.close())
+}
+
+/** Hears from the upstream how tasks have ended, when the operator has opened that. */
+function openCallbacks (
+  { file, models, publicUrl }: Settings,
+  { upstream, keys, ledger, patient, poller }: Pick<Services, 'upstream' | 'keys' | 'ledger' | 'patient' | 'poller'>,
+  { store, events, timers, clock: { now, elapsed }, log, closing }: Ground
+): InboundCallbacks | null {
+  if (!file.callbacks.inbound) return null
+  const { find, handle, close } = callbacks({
+    secrets: store.callbackSecrets,
+    ledger,
+    patient,
+    upstream,
+    keys,
+    desk: poller,
+    events,
+    intervalOf: intervalBy(file.polling, models),
+    timers,
+    now,
+    elapsed,
+    onOdd: ({ reservation }, oddity) =>
+      log.warn({ reservation, oddity }, 'a callback said what can not be so; it is ignored'),
+    onFound: ({ reservation }, taskId) =>
+      log.info({ reservation, taskId }, 'a callback named the task of a submit whose answer had not come'),
+    onTrouble: ({ reservation }, err) =>
+      log.warn({ reservation, err }, 'a callback could not be looked into; the task is asked about later')
+  })
+  closing.defer(close)
+  return { find, handle, close, newAddress: callbackAddresses(publicUrl!) }
+}
+
+/** Who may call, how that is found out, and whose streams end when it is over. */
+async function openSessions (
+  { file, publicUrl }: Settings,
+  { app, store, secrets, timers, clock, log }: Ground
+) {
+  const { now, elapsed } = clock
+  const { tokenSessions, revocations } = teamTokens(store, clock)
+  const times = issueTimes({ revocations, now })
+  const streams = eventStreams({ streamsPerSubject: file.limits.streamsPerSubject, revocations, timers, now })
+  const issuer = mintedInTime(signedSessions({ secrets: secrets.sessionSecrets, now }), times)
+  const issued = jwtSessions({
+    issuers: file.issuers,
+    secrets: secrets.issuerSecrets,
+    now,
+    elapsed,
+    onKeysFailed: (issuer, err) =>
+      log.warn(
+        { alarm: 'issuer-keys', issuer, err },
+        'the keys of an issuer can not be read; those known before stay in use'
+      ),
+    // A caller that comes back with a token under a key that is gone is refused.
+    onKeysChanged: streams.renew
+  })
+  const verifiers = [tokenSessions, issuer, issued]
+  const plans = compilePlans(file.plans)
+  const ownOrigin = ownOrigins(publicUrl)
+  const { cookieMaxAgeSeconds, maxTtlSeconds } = file.sessions
+  const cookie = await sessionCookie(app, { issuer, cookieMaxAgeSeconds, maxTtlSeconds, ownOrigin, now })
+  const { passes, onVouched } = sessionGate(app, { verifiers, own: issuer, cookie, timeoutMs: verifierMs })
+  app.letPass(passes)
+  const authenticate = authenticator({
+    verifiers, revocations, plans, cookie, ownOrigin, timeoutMs: verifierMs, onVouched
+  })
+  return { authenticate, verifiers, issuer, issueTimes: times, revocations, cookie, plans, ownOrigin, streams }
+}
+
+/** Whoever has an admin token at the start has one for good: a file that was emptied changes nothing. */
+function openAdmin ({ adminToken }: Settings, secrets: LiveSecrets): AuthenticateOperator | null {
+  return adminToken === undefined ? null : operatorAuthenticator(secrets.adminToken as SecretRef<Secret>)
+}
+
+/** Where there are several replicas they count together. */
+async function openRates ({ file: { limits: { onStoreError } } }: Settings, { app, store }: Ground): Promise<Rates> {
+  return await subjectRates(app, store.counter === undefined ? undefined : { redis: store.counter, onStoreError })
+}
+
+function submitRules (
+  { file: { submit, prices, caps: capRules }, models }: Settings,
+  hosts: CallbackHosts,
+  inbound: InboundCallbacks | null
+): SubmitRules {
+  return {
+    extraFields: new Set(submit.fields),
+    mayBeOfficial: officialModels(models),
+    callbackHosts: hosts,
+    newCallbackAddress: inbound === null ? null : inbound.newAddress,
+    isFree: freeModels(prices),
+    priceOf: pricing(prices, capRules),
+    enforceCaps: caps(capRules)
+  }
+}
+
+/** Sessions for anybody, when the operator has opened them. */
+function openGuests (
+  { file: { guests: { enabled, plan, proof, sessionsPerAddressPerDay } }, allowedOrigins, publicUrl }: Settings,
+  { store, secrets, clock: { now }, siteverifyUrl }: Ground
+): GuestSessions | null {
+  if (!enabled) return null
+  const altcha = proof === 'work' ? altchaProofs({ secrets: secrets.sessionSecrets, now }) : null
+  const hostnames = new Set([...allowedOrigins, publicUrl ?? []].flat().map(origin => new URL(origin).hostname))
+  // Settings that ask for Turnstile have its secret, and a file that is emptied later changes nothing.
+  const secret = secrets.turnstileSecret as SecretRef<Secret>
+  const turnstile = proof === 'turnstile' ? turnstileProofs({ secret, hostnames, now, url: siteverifyUrl }) : null
+  const { admit, prove } = guests({
+    proofs: altcha ?? turnstile,
+    spent: store.spentProofs,
+    counts: store.guestCounts,
+    sessionsPerAddressPerDay
+  })
+  return { admit, prove, challenges: altcha, plan }
 }

@@ -16,11 +16,10 @@ const layers = [
   { name: 'sandbox', files: /^sandbox\//, imports: ['errors', 'domain'] },
   { name: 'settings', files: /^settings(?:\/.+)?\.ts$/, imports: ['errors', 'domain'] },
   { name: 'stores', files: /^stores\.ts$/, imports: ['errors', 'domain', 'adapters', 'settings'] },
-  { name: 'services', files: /^services\.ts$/, imports: ['errors', 'domain', 'adapters', 'settings', 'stores'] },
   {
     name: 'gateway',
-    files: /^(?:gateway|routes)\.ts$/,
-    imports: ['errors', 'domain', 'adapters', 'http', 'settings', 'services', 'stores']
+    files: /^(?:gateway|routes|services)\.ts$/,
+    imports: ['errors', 'domain', 'adapters', 'http', 'settings', 'stores']
   },
   { name: 'demo', files: /^demo\.ts$/, imports: ['gateway', 'sandbox', 'settings'] },
   { name: 'main', files: /^main\.ts$/, imports: ['gateway', 'settings'] },
@@ -34,7 +33,7 @@ const homes = [
   { names: /^ioredis$/, home: /^adapters\/redis\// },
   { names: /^altcha-lib(?:\/.+)?$/, home: /^adapters\/guest-proofs\.ts$/ },
   { names: /^jose$/, home: /^adapters\/[^/]+-sessions(?:\/[^/]+)?\.ts$/ },
-  { names: /^(?:fastify|@fastify\/(?!error$).+)$/, home: /^(?:http\/|gateway\.ts$|routes\.ts$)/ },
+  { names: /^(?:fastify|@fastify\/(?!error$).+)$/, home: /^(?:http\/|(?:gateway|routes|services)\.ts$)/ },
   { names: /^@fastify\/error$/, home: /^errors\.ts$/ }
 ]
 

@@ -146,13 +146,13 @@ export function noKey (waitMs = probeIntervalMs) {
 export type Prove = (context: RequestContext) => Promise<void>
 
 /**
- * Each submit of a guest needs a proof of its own; of others none is asked. `undefined`: guests are off, also those of
+ * Each submit of a guest needs a proof of its own; of others none is asked. `null`: guests are off, also those of
  * yesterday.
  */
-export function guestProver (guests: Guests | undefined): Prove {
+export function guestProver (guests: Guests | null): Prove {
   return async ({ request, call: { session: { subject } } }) => {
     if (!isGuest(subject)) return
-    if (guests === undefined) throw gatewayError('GW_SCOPE_DENIED', { about: 'Guests make no tasks here any more.' })
+    if (guests === null) throw gatewayError('GW_SCOPE_DENIED', { about: 'Guests make no tasks here any more.' })
     await guests.prove(proofOf(request), subject, ipOf(request))
   }
 }

@@ -35,10 +35,10 @@ export interface SubmitRules {
   readonly extraFields: ReadonlySet<string>
   /** Whether `provider: official` passes for a model. */
   readonly mayBeOfficial: (model: string) => boolean
-  /** Where callers may be told of the end of a task; nowhere when absent. */
-  readonly callbackHosts?: CallbackHosts
-  /** Makes the address that the upstream is to call; it is not asked to when absent. */
-  readonly callbackAddress?: (() => CallbackAddress) | undefined
+  /** Where callers may be told of the end of a task. */
+  readonly callbackHosts: CallbackHosts
+  /** Makes the address that the upstream is to call; `null`: it is not asked to. */
+  readonly newCallbackAddress: (() => CallbackAddress) | null
   /** Whether submits of a model cost nothing, whatever is in them. */
   readonly isFree: (model: string) => boolean
   readonly priceOf: (model: string, input: Readonly<Record<string, unknown>>) => Price
@@ -50,14 +50,14 @@ export interface SubmitRules {
  * own.
  */
 export function authorizeSubmit (operation: Operation, { keyOfReferences }: Ownership, rules: SubmitRules) {
-  const { extraFields, mayBeOfficial, callbackHosts: hosts = null, callbackAddress, priceOf, enforceCaps } = rules
+  const { extraFields, mayBeOfficial, callbackHosts: hosts, newCallbackAddress, priceOf, enforceCaps } = rules
   return async (context: RequestContext): Promise<AuthorizedSubmit> => {
     const model = checkOperation(operation, context)
     const bytes = context.request.body
     if (!Buffer.isBuffer(bytes)) throw badRequest('Send a JSON body with an input object.')
     const idempotency = idempotencyKeyOf(context, operation, bytes)
     const repeat = idempotency === undefined ? repeatOf(context, operation, bytes) : undefined
-    const callback = callbackAddress?.()
+    const callback = newCallbackAddress?.()
     const upstreamTo = callback?.url ?? null
     const body = readSubmitBody(bytes, { extraFields, mayBeOfficial: mayBeOfficial(model), hosts, upstreamTo })
     enforceCaps(model, body.input)

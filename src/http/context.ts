@@ -212,11 +212,13 @@ export function withoutBudget (reply: FastifyReply): void {
 /** Gives a request its call and its first headers. */
 export type StartRequest = (request: FastifyRequest, reply: FastifyReply) => void
 
+/** Runs once for each call, when its response is out, or its caller gone, and its work is done. */
+export type OnRequestEnd = (request: FastifyRequest, reply: FastifyReply) => void
+
 export interface RequestStarterOptions {
   /** Run once for each call, as it arrives. */
   readonly begun: (request: FastifyRequest, reply: FastifyReply) => void
-  /** Run once for each call, when its response is out, or its caller gone, and its work is done. */
-  readonly onRequestEnd: ReadonlyArray<(request: FastifyRequest, reply: FastifyReply) => void>
+  readonly onRequestEnd: readonly OnRequestEnd[]
 }
 
 export function requestStarter ({ begun, onRequestEnd: endings }: RequestStarterOptions): StartRequest {

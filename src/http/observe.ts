@@ -5,11 +5,12 @@ import { type KeyRing, keyStates } from '../domain/key-ring.ts'
 import type { CreditMetrics } from '../domain/ledger-client.ts'
 import { creditsFrom } from '../domain/ledger.ts'
 import type { AuthenticateOperator } from './authenticate.ts'
+import type { Services } from './services.ts'
 
 export interface LoggerOptions {
   readonly level: string
   /** A file descriptor, standard output by default; or what a test listens with. */
-  readonly destination?: number | DestinationStream
+  readonly destination?: number | DestinationStream | undefined
   /**
    * Lines are written in blocks of 4 kB or every 200 ms: one write call a line costs as much as the whole access check.
    */
@@ -205,24 +206,29 @@ async function processMetrics (): Promise<string> {
 }
 
 /**
- * `/livez`: the process answers. `/readyz`: it may be given requests, since its store serves (`ping` does not throw).
+ * `/livez`: the process answers. `/readyz`: it may be given requests, since its store serves.
  * Keys are not asked: a benched key is an alarm, and no reason to stop.
  */
-export function healthRoutes (app: FastifyInstance, ping: () => Promise<void>): void {
+export function healthRoutes (app: FastifyInstance, { probeStore }: Pick<Services, 'probeStore'>): void {
   app.get('/livez', { config: { operation: 'livez', exempt: true } }, async () => ({ status: 'ok' }))
 
   app.get('/readyz', { config: { operation: 'readyz', exempt: true } }, async (_request, reply) => {
-    const store = await ping().then(() => 'ok', () => 'down')
+    const store = await probeStore().then(() => 'ok', () => 'down')
     return reply.code(store === 'ok' ? 200 : 503).send({ status: store === 'ok' ? 'ok' : 'unavailable', store })
   })
 }
 
-/** `authenticate`: absent on the admin port, whose callers have been let in by the network. */
-export function metricsRoutes (app: FastifyInstance, metrics: Metrics, authenticate?: AuthenticateOperator): void {
-  app.get('/metrics', {
-    config: { operation: 'metrics', ...(authenticate !== undefined && { opensWith: 'admin token' }) },
-    ...(authenticate !== undefined && { onRequest: authenticate })
-  }, async (_request, reply) => {
+/** `authenticate`: `null` on the admin port, whose callers have been let in by the network. */
+export function metricsRoutes (
+  app: FastifyInstance,
+  { metrics }: Pick<Services, 'metrics'>,
+  authenticate: AuthenticateOperator | null
+): void {
+  const options = authenticate === null
+    ? { config: { operation: 'metrics' } }
+    : { config: { operation: 'metrics', opensWith: 'admin token' as const }, onRequest: authenticate }
+
+  app.get('/metrics', options, async (_request, reply) => {
     const text = await metrics.scrape()
     return reply.type(metricsType).send(text)
   })

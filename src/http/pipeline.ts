@@ -1,8 +1,7 @@
 import type { FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
 import type { Operation } from '../domain/upstream.ts'
-import type { Authenticate } from './authenticate.ts'
-import type { BodyBudget } from './body-budget.ts'
 import { type Answer, type RequestContext, contextOf, isReplay, type Replay, replyWith } from './context.ts'
+import type { Services } from './services.ts'
 
 /** When a body has taken longer than this, ms, its caller is looked at again. */
 const slowBodyMs = 500
@@ -57,15 +56,10 @@ export interface Stages<Order extends object, Admitted extends Order, Outcome> {
   settle (outcome: Outcome, admitted: Admitted, context: RequestContext): Promise<Answer>
 }
 
-export interface Guards {
-  readonly authenticate: Authenticate
-  readonly uploads: BodyBudget
-  /** Monotonic ms. */
-  readonly elapsed: () => number
-}
-
 export function proxyRoute<Order extends object, Admitted extends Order, Outcome> (
-  operation: Operation, { authenticate, uploads, elapsed }: Guards, line: Stages<Order, Admitted, Outcome>
+  operation: Operation,
+  { authenticate, bodyBudget, clock: { elapsed } }: Pick<Services, 'authenticate' | 'bodyBudget' | 'clock'>,
+  line: Stages<Order, Admitted, Outcome>
 ): RouteOptions {
   const run = async (context: RequestContext): Promise<Answer> => {
     const { call } = context
@@ -86,7 +80,7 @@ export function proxyRoute<Order extends object, Admitted extends Order, Outcome
     url: operation.url,
     config: { operation: operation.name },
     ...reauthenticateAfterSlowBody(authenticate, elapsed),
-    preParsing: line.beforeBody === null ? uploads.admit : [line.beforeBody, uploads.admit],
+    preParsing: line.beforeBody === null ? bodyBudget.admit : [line.beforeBody, bodyBudget.admit],
     handler: async (request: FastifyRequest, reply: FastifyReply) => {
       const context = contextOf(request, reply)
       const { call } = context

@@ -1,18 +1,14 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import type { Task, TaskLedger } from '../domain/ledger.ts'
+import type { Task } from '../domain/ledger.ts'
 import type { Scope } from '../domain/session.ts'
 import { batchRow } from '../domain/upstream.ts'
 import { gatewayError, isGatewayError } from '../errors.ts'
-import type { Authenticate } from './authenticate.ts'
 import { checkQuery, checkScope, ownership } from './authorize.ts'
 import { type RequestContext, contextOf } from './context.ts'
-import type { Rates } from './rates.ts'
+import type { Services } from './services.ts'
 
-export interface ReadRouteOptions {
-  readonly authenticate: Authenticate
-  readonly ledger: TaskLedger
-  readonly rates: Rates
-}
+/** What each of them works with. */
+export type ReadServices = Pick<Services, 'authenticate' | 'ledger' | 'rates'>
 
 /** What a route wants of its caller before it answers. */
 export interface ReadRules<Named extends 'own' | null> {
@@ -38,18 +34,19 @@ export interface Read<Named extends 'own' | null> {
 
 export type ReadHandler<Named extends 'own' | null> = (read: Read<Named>) => unknown
 
-/** Adds a GET route for callers with a session. */
-export type ReadRoute =
-  <Named extends 'own' | null>(app: FastifyInstance, rules: ReadRules<Named>, handler: ReadHandler<Named>) => void
-
 /**
- * The stages of whatever reads for a session, in one order: scope, query, the task is the caller's, its model is
- * permitted, one poll counted. What fails after that is no refusal, unless the handler itself still refuses the caller
- * in *admit*.
+ * Adds a GET route for callers with a session. Whatever reads goes through the same stages in one order: scope, query,
+ * the task is the caller's, its model is permitted, one poll counted. What fails after that is no refusal, unless the
+ * handler itself still refuses the caller in *admit*.
  *
  * A stranger's task and one that does not exist are the same `GW_TASK_NOT_FOUND`.
  */
-export function readRoutes ({ authenticate, ledger, rates: { polls, misses } }: ReadRouteOptions): ReadRoute {
+export function readRoute<Named extends 'own' | null> (
+  app: FastifyInstance,
+  { authenticate, ledger, rates: { polls, misses } }: ReadServices,
+  { url, operation, scope, query: names, task: named }: ReadRules<Named>,
+  handler: ReadHandler<Named>
+): void {
   const { own } = ownership(ledger, misses)
 
   const ownTask = async (context: RequestContext): Promise<Task> => {
@@ -65,24 +62,22 @@ export function readRoutes ({ authenticate, ledger, rates: { polls, misses } }: 
     return task
   }
 
-  return (app, { url, operation, scope, query: names, task: named }, handler) => {
-    app.get(url, { config: { operation }, onRequest: authenticate }, async (request, reply) => {
-      const context = contextOf(request, reply)
-      const { call } = context
-      call.stage = 'authorize'
-      if (scope !== null) checkScope(scope, call.session)
-      if (names !== null) checkQuery(names, request)
-      const task = named === 'own' ? await ownTask(context) : null
-      call.stage = 'admit'
-      await polls(context)
-      call.granted = true
-      try {
-        const query = request.query as Record<string, string>
-        return await handler({ context, request, reply, query, task: task as never })
-      } catch (error) {
-        if (call.stage === 'admit' && isGatewayError(error) && error.statusCode < 500) call.granted = false
-        throw error
-      }
-    })
-  }
+  app.get(url, { config: { operation }, onRequest: authenticate }, async (request, reply) => {
+    const context = contextOf(request, reply)
+    const { call } = context
+    call.stage = 'authorize'
+    if (scope !== null) checkScope(scope, call.session)
+    if (names !== null) checkQuery(names, request)
+    const task = named === 'own' ? await ownTask(context) : null
+    call.stage = 'admit'
+    await polls(context)
+    call.granted = true
+    try {
+      const query = request.query as Record<string, string>
+      return await handler({ context, request, reply, query, task: task as never })
+    } catch (error) {
+      if (call.stage === 'admit' && isGatewayError(error) && error.statusCode < 500) call.granted = false
+      throw error
+    }
+  })
 }

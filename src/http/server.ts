@@ -5,7 +5,7 @@ import { setTimeout as wait } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { readJson } from '../domain/json.ts'
 import { gatewayError } from '../errors.ts'
-import { type StartRequest, requestStarter, type RequestState, type Stage } from './context.ts'
+import { type OnRequestEnd, type StartRequest, requestStarter, type RequestState, type Stage } from './context.ts'
 import { answerBrokenHttp, answerUnrouted, maxParamLength, renderErrors } from './error-handler.ts'
 import { receive, type ReceiveOptions } from './receive.ts'
 import { type SocketLimits, sockets } from './sockets.ts'
@@ -201,8 +201,7 @@ async function within (ms: number, ends: ReadonlyArray<Promise<void>>): Promise<
 }
 
 export interface ListenerOptions extends Omit<ServerOptions, 'begin'>, Omit<ReceiveOptions, 'begin' | 'isStopping'> {
-  /** Run once for each call, when its response is out, or its caller gone, and its work is done. */
-  readonly endings: ReadonlyArray<(request: FastifyRequest, reply: FastifyReply) => void>
+  readonly onRequestEnd: readonly OnRequestEnd[]
 }
 
 /** A port of ours: a server whose every request goes through *receive*, and that stops with grace. */
@@ -212,9 +211,9 @@ export interface Listener {
   drain (drain: Drain): Promise<void>
 }
 
-export async function listener ({ endings, ...options }: ListenerOptions): Promise<Listener> {
+export async function listener ({ onRequestEnd, ...options }: ListenerOptions): Promise<Listener> {
   const life = lifecycle()
-  const begin = requestStarter({ begun: life.begun, onRequestEnd: [...endings, life.ended] })
+  const begin = requestStarter({ begun: life.begun, onRequestEnd: [...onRequestEnd, life.ended] })
   const app = server({ ...options, begin })
   await receive(app, { ...options, begin, isStopping: life.isStopping })
   return { app, drain: drain => life.drain(app, drain) }

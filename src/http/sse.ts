@@ -1,10 +1,10 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { randomInt } from 'node:crypto'
 import type { Revocations, Session } from '../domain/session.ts'
-import type { TaskEvents } from '../domain/status-poller.ts'
 import type { Timers } from '../domain/time.ts'
 import { gatewayError } from '../errors.ts'
 import type { RequestContext } from './context.ts'
+import type { Services } from './services.ts'
 
 /** https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream */
 export interface ServerEvent {
@@ -234,7 +234,7 @@ async function endOverdue (streams: readonly Open[], { revocations, now }: Event
  * on,
  * also when the caller has gone.
  */
-export function announcement ({ events, now }: { readonly events: TaskEvents, readonly now: () => number }) {
+export function announcement ({ events, clock: { now } }: Pick<Services, 'events' | 'clock'>) {
   return ({ call: { session, madeTaskIds, model } }: FastifyRequest): void => {
     for (const taskId of madeTaskIds) {
       // Where tasks were made there are a session and a model.

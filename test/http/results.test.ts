@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import t, { type Test } from 'tap'
 import { resultTickets } from '../../src/domain/results.ts'
+import { systemClock } from '../../src/domain/time.ts'
 import { requestStarter } from '../../src/http/context.ts'
 import { resultRoutes } from '../../src/http/routes/results.ts'
 import { fileServer, megabytes, type ServeFile, taskWith, whole } from '../helpers/file-server.ts'
@@ -566,7 +567,10 @@ t.test('a caller who is gone before the work begins costs the host nothing', asy
   resultRoutes(
     app as never,
     {
-      readRoute () {},
+      authenticate: async () => t.fail('it comes with a ticket'),
+      rates: {},
+      allowedOrigins: [],
+      clock: systemClock,
       tickets: {
         async open () {
           asked.resolve()

@@ -1,18 +1,14 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import Type, { type Static } from 'typebox'
-import type { Operator, PageQuery } from '../../domain/admin.ts'
-import type { KeyRing, KeyStatus } from '../../domain/key-ring.ts'
+import { type Operator, operator as operatorOf, type PageQuery } from '../../domain/admin.ts'
+import type { KeyStatus } from '../../domain/key-ring.ts'
 import { readUsageQuery, usageCsv } from '../../domain/records.ts'
-import { type Clock, instant } from '../../domain/time.ts'
-import type { PersonalTokens } from '../../domain/token-admin.ts'
+import { instant } from '../../domain/time.ts'
+import { personalTokens } from '../../domain/token-admin.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../authenticate.ts'
 import { reauthenticateAfterSlowBody } from '../pipeline.ts'
-
-export interface AdminRoutesOptions extends Clock {
-  readonly authenticate: AuthenticateOperator
-  readonly operator: Operator
-}
+import type { Services } from '../services.ts'
 
 const strict = { additionalProperties: false } as const
 /** A query is text: numbers and days are read from it here and in the domain. */
@@ -39,7 +35,13 @@ const defaultLimit = 100
 const maxLimit = 500
 
 /** What the operator sees and does. Who reaches a handler holds the admin token. */
-export function adminRoutes (app: FastifyInstance, { authenticate, operator, now, elapsed }: AdminRoutesOptions): void {
+export function adminRoutes (
+  app: FastifyInstance,
+  services: Pick<Services, 'accounts' | 'records' | 'revocations' | 'issueTimes' | 'tokens' | 'audit' | 'clock'>,
+  authenticate: AuthenticateOperator
+): void {
+  const { accounts, records, revocations, issueTimes: times, tokens, audit: trail, clock: { now, elapsed } } = services
+  const operator = operatorOf({ accounts, records, revocations, times, tokens, trail, actor: 'admin', now })
   const guarded = (name: string, schema: object) => ({
     config: { operation: name, opensWith: 'admin token' as const },
     ...reauthenticateAfterSlowBody(authenticate, elapsed),
@@ -106,12 +108,6 @@ function pageOf ({ cursor, limit = String(defaultLimit) }: PageRequest): PageQue
   return { cursor, limit: Number(limit) }
 }
 
-export interface TokenRoutesOptions {
-  /** Monotonic ms. */
-  readonly elapsed: () => number
-  readonly authenticate: AuthenticateOperator
-  readonly desk: PersonalTokens
-}
 /** Their values are held to the rules of the domain, which the command line shares. */
 const wishFields = {
   subject: Type.String(),
@@ -128,7 +124,28 @@ const rotationSchema = Type.Object({ graceSeconds: Type.Optional(Type.Number()) 
 interface Rotation { Params: { readonly id: string }, Body: Static<typeof rotationSchema> | undefined }
 
 /** Tokens of a team, and invitations to have one. Who reaches a handler holds the admin token. */
-export function tokenRoutes (app: FastifyInstance, { authenticate, desk, elapsed }: TokenRoutesOptions): void {
+export function tokenRoutes (
+  app: FastifyInstance,
+  services: Pick<
+    Services,
+    'tokens' | 'records' | 'revocations' | 'issueTimes' | 'audit' | 'plans' | 'lifetimes' | 'publicUrl' | 'clock'
+  >,
+  authenticate: AuthenticateOperator
+): void {
+  const { tokens, records, revocations, issueTimes, audit, lifetimes: { maxTtlSeconds } } = services
+  const { clock: { now, elapsed } } = services
+  const desk = personalTokens({
+    tokens,
+    records,
+    revocations,
+    times: issueTimes,
+    trail: audit,
+    actor: 'admin',
+    plans: Object.fromEntries(services.plans),
+    maxTtlSeconds,
+    publicUrl: services.publicUrl ?? undefined,
+    now
+  })
   const guarded = (name: string, schema: object) => ({
     config: { operation: name, opensWith: 'admin token' as const },
     ...reauthenticateAfterSlowBody(authenticate, elapsed),
@@ -169,18 +186,17 @@ export function tokenRoutes (app: FastifyInstance, { authenticate, desk, elapsed
   })
 }
 
-export interface AdminKeyRoutesOptions {
-  readonly authenticate: AuthenticateOperator
-  readonly keys: Pick<KeyRing, 'states' | 'byId' | 'verify'>
-}
-
 const querystring = Type.Object(
   { balance: Type.Optional(Type.Enum(['true', 'false'])) },
   { additionalProperties: false }
 )
 
 /** The upstream keys by fingerprint: which of them serve, and what money they have, for who asks for that. */
-export function adminKeyRoutes (app: FastifyInstance, { authenticate, keys }: AdminKeyRoutesOptions): void {
+export function adminKeyRoutes (
+  app: FastifyInstance,
+  { keys }: Pick<Services, 'keys'>,
+  authenticate: AuthenticateOperator
+): void {
   /** By way of a doubt: it shares the probe of others, and asks about each key once in ten seconds at the most. */
   const askForBalances = async (): Promise<void> => {
     await Promise.all(keys.states().map(({ keyId }) => keys.verify(keys.byId(keyId)!)))

@@ -1,10 +1,11 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { IncomingMessage } from 'node:http'
-import { callbackPath, type Callbacks, type CallbackTarget } from '../../domain/callbacks.ts'
+import { callbackPath, type CallbackTarget } from '../../domain/callbacks.ts'
 import { instant } from '../../domain/time.ts'
-import { type Deliveries, type Delivery, hasArrived, messageId } from '../../domain/webhooks.ts'
+import { type Delivery, hasArrived, messageId } from '../../domain/webhooks.ts'
 import { gatewayError } from '../../errors.ts'
-import type { ReadRoute } from '../read-route.ts'
+import { readRoute, type ReadServices } from '../read-route.ts'
+import type { InboundCallbacks, Services } from '../services.ts'
 
 /** Far more than an envelope has. What is longer is not read as one. */
 const maxBodyBytes = 1024 * 1024
@@ -14,7 +15,7 @@ const maxBodyBytes = 1024 * 1024
  * believed: the secret in the path says which task to ask about. An unknown one is an address that does not exist, said
  * before the body is read; a known one gets its 200 whatever the body says, or it would be sent again and again.
  */
-export function callbackRoutes (app: FastifyInstance, { find, handle: heed }: Callbacks): void {
+export function callbackRoutes (app: FastifyInstance, { find, handle }: InboundCallbacks): void {
   const found = new WeakMap<FastifyRequest, CallbackTarget>()
   app.removeAllContentTypeParsers()
   app.addContentTypeParser(
@@ -52,25 +53,21 @@ export function callbackRoutes (app: FastifyInstance, { find, handle: heed }: Ca
     },
     async (request, reply) => {
       const calledBack = found.get(request)!
-      heed(calledBack, (request.body as Buffer | null) ?? null)
+      handle(calledBack, (request.body as Buffer | null) ?? null)
       Object.assign(request.call, { granted: true, model: calledBack.model, taskId: calledBack.task?.taskId ?? null })
       return reply.type('application/json; charset=utf-8').send('{}')
     }
   )
 }
 
-export interface DeliveryRoutesOptions {
-  readonly readRoute: ReadRoute
-  readonly deliveries: Deliveries
-}
-
 /**
  * How the delivery of a task's end went, for the task's owner. The URL is not repeated: it may hold a secret of the
  * receiver's.
  */
-export function deliveryRoutes (app: FastifyInstance, { readRoute, deliveries }: DeliveryRoutesOptions): void {
+export function deliveryRoutes (app: FastifyInstance, services: ReadServices & Pick<Services, 'deliveries'>): void {
   readRoute(
     app,
+    services,
     {
       url: '/gateway/tasks/:taskId/deliveries',
       operation: 'listDeliveries',
@@ -78,7 +75,7 @@ export function deliveryRoutes (app: FastifyInstance, { readRoute, deliveries }:
       query: [],
       task: 'own'
     },
-    async ({ task: { taskId } }) => shownDelivery(taskId, await deliveries.of(taskId))
+    async ({ task: { taskId } }) => shownDelivery(taskId, await services.deliveries.of(taskId))
   )
 }
 

@@ -1,20 +1,18 @@
 import type { FastifyInstance } from 'fastify'
 import type { Task } from '../../domain/ledger.ts'
 import { endOf, type TaskEvent } from '../../domain/status-poller.ts'
-import type { FeedCursor, FeedRequest, SubjectEvents, TaskWatchers } from '../../domain/task-watcher.ts'
+import { type FeedCursor, type FeedRequest, type SubjectEvents, subjectEvents } from '../../domain/task-watcher.ts'
 import { instant } from '../../domain/time.ts'
 import type { RequestContext } from '../context.ts'
-import type { ReadRoute } from '../read-route.ts'
-import type { EventStream, EventStreams, ServerEvent } from '../sse.ts'
-import type { ResultsOf } from './results.ts'
+import { readRoute, type ReadServices } from '../read-route.ts'
+import type { Services } from '../services.ts'
+import type { EventStream, ServerEvent } from '../sse.ts'
+import { resultLinks, type ResultsOf } from './results.ts'
 
-export interface EventRoutesOptions {
-  readonly readRoute: ReadRoute
-  readonly watching: TaskWatchers
+/** What tells of the states of tasks. */
+interface Telling extends Pick<Services, 'watcher' | 'streams'> {
   readonly feed: (request: FeedRequest) => SubjectEvents
-  readonly streams: EventStreams
   readonly resultsOf: ResultsOf
-  readonly now: () => number
 }
 
 /**
@@ -23,43 +21,48 @@ export interface EventRoutesOptions {
  *
  * https://html.spec.whatwg.org/multipage/server-sent-events.html
  */
-export function eventRoutes (app: FastifyInstance, options: EventRoutesOptions): void {
-  const { readRoute, streams, now } = options
+export function eventRoutes (
+  app: FastifyInstance,
+  services: ReadServices & Pick<Services, 'watcher' | 'records' | 'streams' | 'tickets' | 'publicUrl' | 'clock'>
+): void {
+  const { watcher, records, ledger, streams, clock: { now } } = services
+  const feed = subjectEvents({ watching: watcher, records, ledger, now })
+  const telling: Telling = { watcher, streams, feed, resultsOf: resultLinks(services) }
   const scope = 'tasks:read'
 
-  readRoute(app, {
+  readRoute(app, services, {
     url: '/gateway/tasks/:taskId/events', operation: 'taskEvents', scope, query: [], task: 'own'
   }, ({ context, reply, task }) => {
     const seen = lastEventId(context)
     const end = endOf(task, now())
     // After its last event a stream ends, and EventSource would come back for ever.
     if (end !== null && seen === stateId(end)) return reply.code(204).send()
-    if (end === null) streamTask(task, seen, options, context)
-    else sendEnd(end, streams.open(context), options)
+    if (end === null) streamTask(task, seen, telling, context)
+    else sendEnd(end, streams.open(context), telling)
     return reply
   })
 
-  readRoute(app, {
+  readRoute(app, services, {
     url: '/gateway/events', operation: 'events', scope, query: [], task: null
   }, ({ context, reply }) => {
-    streamSubject(options, context)
+    streamSubject(telling, context)
     return reply
   })
 }
 
-function streamTask (task: Task, seen: string | null, options: EventRoutesOptions, context: RequestContext): void {
-  const stream = options.streams.open(context, { closed: () => stop() })
+function streamTask (task: Task, seen: string | null, telling: Telling, context: RequestContext): void {
+  const stream = telling.streams.open(context, { closed: () => stop() })
   let isFirst = true
-  const stop = options.watching.task(task, event => {
+  const stop = telling.watcher.task(task, event => {
     const id = stateId(event)
     const isKnown = isFirst && id === seen
     isFirst = false
-    if (event.isFinal) sendEnd(event, stream, options)
-    else if (!isKnown) stream.send(...eventsOf(event, id, options.resultsOf))
+    if (event.isFinal) sendEnd(event, stream, telling)
+    else if (!isKnown) stream.send(...eventsOf(event, id, telling.resultsOf))
   })
 }
 
-function sendEnd (event: TaskEvent, stream: EventStream, { resultsOf }: EventRoutesOptions): void {
+function sendEnd (event: TaskEvent, stream: EventStream, { resultsOf }: Telling): void {
   stream.send(...eventsOf(event, stateId(event), resultsOf))
   stream.end()
 }
@@ -68,7 +71,7 @@ function sendEnd (event: TaskEvent, stream: EventStream, { resultsOf }: EventRou
  * Ids are cursors. With its end come the results of a task: the first of the two events has the id of what was told
  * before, so that a reader that is cut between them hears of the end again.
  */
-function streamSubject ({ streams, feed, resultsOf }: EventRoutesOptions, context: RequestContext): void {
+function streamSubject ({ streams, feed, resultsOf }: Telling, context: RequestContext): void {
   const { call: { session, plan } } = context
   const stream = streams.open(context, { closed: () => tasks.stop(), beat: () => tasks.refresh() })
   const tasks = feed({

@@ -1,41 +1,32 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { randomUUID } from 'node:crypto'
-import type { AuditTrail } from '../../domain/audit.ts'
-import { guestName, type Guests, isGuest, newSession, type ProofChallenges } from '../../domain/guests.ts'
-import type { Scope, SessionIssuer } from '../../domain/session.ts'
+import { guestName, isGuest, newSession, type ProofChallenges } from '../../domain/guests.ts'
+import type { Scope } from '../../domain/session.ts'
 import { instant } from '../../domain/time.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import { proofOf } from '../admit.ts'
-import type { Authenticate, OwnOrigin } from '../authenticate.ts'
 import { contextOf } from '../context.ts'
-import type { Rates } from '../rates.ts'
 import { addressOf, ipOf } from '../receive.ts'
-
-export interface GuestRoutesOptions {
-  readonly guests: Guests
-  /** `null`: what guests prove, they do not prove to us, or they prove nothing. */
-  readonly challenges: ProofChallenges | null
-  readonly authenticate: Authenticate
-  readonly sessions: SessionIssuer
-  readonly audit: AuditTrail
-  readonly rates: Rates
-  readonly plan: string
-  readonly defaultTtlSeconds: number
-  readonly allowedOrigins: readonly string[]
-  readonly ownOrigin: OwnOrigin
-  readonly now: () => number
-}
+import type { GuestSessions, Services } from '../services.ts'
 
 /** LLM calls are not among them: no proof is asked for those. */
 const guestScopes: readonly Scope[] = ['tasks:write', 'tasks:read']
 
 /** Sessions for anybody. These routes exist only when the operator opens them. */
-export function guestRoutes (app: FastifyInstance, options: GuestRoutesOptions): void {
-  const { guests, challenges, sessions, audit, plan, defaultTtlSeconds: ttlSeconds, now } = options
+export function guestRoutes (
+  app: FastifyInstance,
+  services: Pick<
+    Services,
+    'authenticate' | 'issuer' | 'audit' | 'rates' | 'lifetimes' | 'allowedOrigins' | 'ownOrigin' | 'clock'
+  >,
+  guests: GuestSessions
+): void {
+  const { issuer, audit, lifetimes: { defaultTtlSeconds: ttlSeconds }, clock: { now } } = services
+  const { challenges, plan } = guests
 
   app.post(
     '/gateway/sessions/guest',
-    { config: { operation: 'mintGuestSession', opensWith: 'proof' }, onRequest: checkPage(options) },
+    { config: { operation: 'mintGuestSession', opensWith: 'proof' }, onRequest: checkPage(services) },
     async (request, reply) => {
       request.call.stage = 'authorize'
       if (Object.keys(request.body ?? {}).length > 0) {
@@ -43,7 +34,7 @@ export function guestRoutes (app: FastifyInstance, options: GuestRoutesOptions):
       }
       request.call.stage = 'admit'
       await guests.admit(proofOf(request), { ip: ipOf(request), address: addressOf(request) })
-      const { token, session } = await sessions.mint({
+      const { token, session } = await issuer.mint({
         issuer: 'guest',
         subject: randomUUID(),
         plan,
@@ -60,7 +51,7 @@ export function guestRoutes (app: FastifyInstance, options: GuestRoutesOptions):
     }
   )
 
-  if (challenges !== null) challengeRoutes(app, challenges, options)
+  if (challenges !== null) challengeRoutes(app, services, challenges)
 }
 
 /**
@@ -69,8 +60,8 @@ export function guestRoutes (app: FastifyInstance, options: GuestRoutesOptions):
  */
 function challengeRoutes (
   app: FastifyInstance,
-  { challenge }: ProofChallenges,
-  { authenticate, rates }: GuestRoutesOptions
+  { authenticate, rates }: Pick<Services, 'authenticate' | 'rates'>,
+  { challenge }: ProofChallenges
 ): void {
   app.get('/gateway/sessions/guest/challenge', { config: { operation: 'guestChallenge' } }, () => challenge(newSession))
 
@@ -97,7 +88,7 @@ function challengeRoutes (
  * everybody; a page can not, or the visitors of any busy site would be made to begin sessions and to do the work for
  * it.
  */
-function checkPage ({ allowedOrigins, ownOrigin }: GuestRoutesOptions) {
+function checkPage ({ allowedOrigins, ownOrigin }: Pick<Services, 'allowedOrigins' | 'ownOrigin'>) {
   return async (request: FastifyRequest): Promise<void> => {
     request.call.stage = 'authenticate'
     const { origin } = request.headers

@@ -46,18 +46,14 @@ function sourcesOf (element: string, html: string): string {
   return texts.map(text => `'sha256-${createHash('sha256').update(text).digest('base64')}'`).join(' ')
 }
 
-export interface PageRoutesOptions {
-  readonly playground: ServedPage
-  /** A front end is served at `/`. */
-  readonly hasFrontEnd: boolean
-}
-
 /**
  * The playground, and the ways to it. It is served the same to everybody: who is signed in, its script finds out over
  * the
- * same routes as every other page.
+ * same routes as every other page. `hasFrontEnd`: one is served at `/`.
  */
-export function pageRoutes (app: FastifyInstance, { playground, hasFrontEnd }: PageRoutesOptions): void {
+export function pageRoutes (app: FastifyInstance, { hasFrontEnd }: { readonly hasFrontEnd: boolean }): void {
+  const playground = readPage('playground/playground.html', ["img-src 'self' data:", "media-src 'self'"])
+
   app.get('/gateway/', { config: { operation: 'showPlayground' } }, (_request, reply) => sendPage(reply, playground))
 
   // The place is fixed: a query, which may have a token in it, is not passed on.

@@ -1,84 +1,61 @@
 import type { FastifyInstance } from 'fastify'
-import type { Guests } from '../../domain/guests.ts'
-import type { KeyRing } from '../../domain/key-ring.ts'
-import type { PatientLedger } from '../../domain/ledger-client.ts'
 import { creditsFrom, creditsLeft, leastLeft, nothingSpent } from '../../domain/ledger.ts'
 import { periodAt } from '../../domain/policy.ts'
-import { type SlotSearch, type StatusPoller, refreshTask } from '../../domain/status-poller.ts'
-import type { Store } from '../../domain/store.ts'
-import { balancePath, batchOperations, type Operation, operations, type Upstream } from '../../domain/upstream.ts'
+import { refreshTask } from '../../domain/status-poller.ts'
+import { balancePath, batchOperations, type Operation, operations } from '../../domain/upstream.ts'
 import { admitStatus, admitSubmit, guestProver } from '../admit.ts'
-import { authorizeStatus, authorizeSubmit, ownership, type SubmitRules } from '../authorize.ts'
+import { authorizeStatus, authorizeSubmit, ownership } from '../authorize.ts'
 import {
   admitBatch, authorizeBatch, authorizeBatchStatus, forwardBatch, forwardBatchStatus, reservations, settleBatch,
   settleBatchStatus
 } from '../batches.ts'
 import { forwardStatus, forwardSubmit } from '../forward.ts'
-import { type Guards, proxyRoute } from '../pipeline.ts'
-import { largeBodies, type Rates } from '../rates.ts'
-import type { ReadRoute } from '../read-route.ts'
-import type { Earliest } from '../repeats.ts'
+import { proxyRoute } from '../pipeline.ts'
+import { largeBodies } from '../rates.ts'
+import { readRoute, type ReadServices } from '../read-route.ts'
+import type { Services } from '../services.ts'
 import { settleStatus, settleSubmit } from '../settle.ts'
 
-export interface MirrorOptions {
-  readonly entrance: Guards
-  readonly readRoute: ReadRoute
-  readonly upstream: Upstream
-  readonly keys: KeyRing
-  readonly desk: StatusPoller
-  readonly slots: SlotSearch
-  readonly store: Pick<Store, 'ledger' | 'repeats' | 'accounts'>
-  readonly earliest: Earliest
-  readonly patient: PatientLedger
-  readonly rules: SubmitRules
-  readonly rates: Rates
-  readonly guests: Guests | undefined
-  readonly now: () => number
-}
+/** What submits and status calls work with. */
+export type ProxyServices = Pick<
+  Services,
+  'authenticate' | 'bodyBudget' | 'submitRules' | 'rates' | 'guests' | 'ledger' | 'patient' | 'repeats' | 'earliest' |
+  'accounts' | 'upstream' | 'keys' | 'poller' | 'slots' | 'clock'
+>
 
 /** The upstream's own routes: one for each row of the catalog, the balance, and no wildcard. */
-export function mirrorRoutes (app: FastifyInstance, options: MirrorOptions): void {
-  const {
-    entrance,
-    upstream,
-    keys,
-    desk,
-    slots,
-    store: { ledger, repeats, accounts },
-    earliest,
-    patient,
-    rules,
-    rates,
-    guests,
-    now
-  } = options
+export function mirrorRoutes (app: FastifyInstance, services: ProxyServices): void {
+  const { submitRules: rules, rates, guests, ledger, patient, repeats, earliest, accounts } = services
+  const { upstream, keys, poller, slots, clock: { now } } = services
   const { submits, lookAtSubmits, polls, misses, replays } = rates
   const owners = ownership(ledger, misses)
 
-  const submit = (operation: Operation) => proxyRoute(operation, entrance, {
+  const submit = (operation: Operation) => proxyRoute(operation, services, {
     beforeBody: largeBodies({ lookAtRate: lookAtSubmits, accounts, isFree: rules.isFree, now }),
     authorize: authorizeSubmit(operation, owners, rules),
     admit: admitSubmit({ prove: guestProver(guests), submits, replays, ledger, repeats, earliest, keys, slots, now }),
     forward: forwardSubmit({ operation, upstream, keys }, ledger, patient),
     settle: settleSubmit(patient)
   })
-  const status = (operation: Operation) => proxyRoute(operation, entrance, {
+  const status = (operation: Operation) => proxyRoute(operation, services, {
     beforeBody: null,
     authorize: authorizeStatus(operation, owners),
     admit: admitStatus(polls),
-    forward: forwardStatus(desk),
+    forward: forwardStatus(poller),
     settle: settleStatus
   })
   for (const operation of operations) app.route({ submit, status }[operation.kind](operation))
-  balanceRoute(app, options)
+  balanceRoute(app, services)
 }
 
 /**
  * Clients ask here for the balance of their key. A session stands in its place: the answer is what it may still spend.
  */
-function balanceRoute (app: FastifyInstance, { readRoute, store: { accounts }, now }: MirrorOptions): void {
+function balanceRoute (app: FastifyInstance, services: ReadServices & Pick<Services, 'accounts' | 'clock'>): void {
+  const { accounts, clock: { now } } = services
   readRoute(
     app,
+    services,
     { url: balancePath, operation: 'currentBalance', scope: null, query: [], task: null },
     async ({ context }) => {
       const { session, plan } = context.call
@@ -93,33 +70,22 @@ function balanceRoute (app: FastifyInstance, { readRoute, store: { accounts }, n
 }
 
 /** Up to fifty tasks in one call. These routes exist only when the operator opens them. */
-export function batchRoutes (app: FastifyInstance, options: MirrorOptions): void {
-  const {
-    entrance,
-    upstream,
-    keys,
-    desk,
-    slots,
-    store: { ledger, repeats, accounts },
-    earliest,
-    patient,
-    rules,
-    rates,
-    now
-  } = options
+export function batchRoutes (app: FastifyInstance, services: ProxyServices): void {
+  const { submitRules: rules, rates, ledger, patient, repeats, earliest, accounts } = services
+  const { upstream, keys, poller, slots, clock: { now } } = services
   const { submits, lookAtSubmits, polls, misses, replays } = rates
   const owners = ownership(ledger, misses)
   const together = reservations(ledger, patient)
-  const end = refreshTask({ ledger, desk })
+  const end = refreshTask({ ledger, desk: poller })
 
-  const submit = (operation: Operation) => proxyRoute(operation, entrance, {
+  const submit = (operation: Operation) => proxyRoute(operation, services, {
     beforeBody: largeBodies({ lookAtRate: lookAtSubmits, accounts, isFree: rules.isFree, now }),
     authorize: authorizeBatch(operation, owners, rules),
     admit: admitBatch({ submits, replays, repeats, earliest, keys, slots, now }, together),
     forward: forwardBatch({ operation, upstream, keys }, together),
     settle: settleBatch(ledger, patient)
   })
-  const status = (operation: Operation) => proxyRoute(operation, entrance, {
+  const status = (operation: Operation) => proxyRoute(operation, services, {
     beforeBody: null,
     authorize: authorizeBatchStatus(operation, owners),
     admit: admitStatus(polls),

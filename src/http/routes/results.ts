@@ -3,17 +3,12 @@ import { Readable } from 'node:stream'
 import { quoted } from '../../domain/json.ts'
 import type { Task } from '../../domain/ledger.ts'
 import {
-  fileNameOf, isPastLife, mediumOf, type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource,
-  type ResultTickets, resultUrls
+  fileNameOf, isPastLife, mediumOf, type ResultAnswer, type ResultAsk, type ResultRef, resultUrls
 } from '../../domain/results.ts'
 import type { TaskEvent } from '../../domain/status-poller.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
-import type { ReadRoute } from '../read-route.ts'
-
-export interface SendResultOptions {
-  readonly results: ResultSource
-  readonly now: () => number
-}
+import { readRoute, type ReadServices } from '../read-route.ts'
+import type { Services } from '../services.ts'
 
 /** One result of a task that has been found to be the caller's, or what a ticket opens. */
 export interface OpenedResult {
@@ -33,7 +28,7 @@ const maxOpenPerSubject = 50
  * *forward* and *reply* for results. The bytes go through as they come, no faster than the caller takes them, and the
  * call to their host ends with the caller's.
  */
-export function resultSender ({ results, now }: SendResultOptions): SendResult {
+export function resultSender ({ results, clock: { now } }: Pick<Services, 'results' | 'clock'>): SendResult {
   const takeTurn = turns()
 
   return async (request, reply, { task, index, shownBy }) => {
@@ -145,24 +140,20 @@ function writeHeaders (
   for (const [name, value] of Object.entries(headers)) if (value !== null) reply.header(name, value)
 }
 
-export interface ResultRoutesOptions {
-  readonly readRoute: ReadRoute
-  readonly results: ResultSource
-  readonly tickets: ResultTickets
-  /** Pages of other origins may call us, and so show what a ticket opens. */
-  readonly hasForeignPages: boolean
-  readonly now: () => number
-}
-
 /**
  * The bytes of results, from the gateway's own origin: by session, for scripts; by ticket, for `<img>` and `<video>`,
  * which send no header.
  */
-export function resultRoutes (app: FastifyInstance, options: ResultRoutesOptions): void {
-  const { readRoute, tickets, hasForeignPages } = options
-  const send = resultSender(options)
+export function resultRoutes (
+  app: FastifyInstance,
+  services: ReadServices & Pick<Services, 'results' | 'tickets' | 'allowedOrigins' | 'clock'>
+): void {
+  const { tickets, allowedOrigins } = services
+  const send = resultSender(services)
+  // Pages of other origins that may call us may show what a ticket opens.
+  const shownBy = allowedOrigins.length > 0 ? 'cross-origin' : 'same-origin'
 
-  readRoute(app, {
+  readRoute(app, services, {
     url: '/gateway/tasks/:taskId/results/:index',
     operation: 'result',
     scope: 'tasks:read',
@@ -182,7 +173,7 @@ export function resultRoutes (app: FastifyInstance, options: ResultRoutesOptions
       // A ticket that opens nothing is an address that does not exist.
       if (opened === null) throw gatewayError('GW_NOT_FOUND')
       // The ticket is the authority: whoever has it may show what it opens, in a plain <img> too.
-      return await send(request, reply, { ...opened, shownBy: hasForeignPages ? 'cross-origin' : 'same-origin' })
+      return await send(request, reply, { ...opened, shownBy })
     }
   )
 }
@@ -199,10 +190,10 @@ function indexOf (text: string): number {
  */
 export type ResultsOf = (ended: Pick<TaskEvent, 'taskId' | 'subject' | 'body'>) => readonly string[]
 
-/** `publicUrl`: our own origin as callers see it; without it the links are paths. */
-export function resultLinks (tickets: Pick<ResultTickets, 'ticketFor'>, publicUrl = ''): ResultsOf {
+/** Where we do not know our own origin as callers see it the links are paths. */
+export function resultLinks ({ tickets, publicUrl }: Pick<Services, 'tickets' | 'publicUrl'>): ResultsOf {
   return ended =>
     resultUrls({ finalAnswer: ended.body }).map(
-      (_, index) => `${publicUrl}/gateway/results/${tickets.ticketFor(ended, index)}`
+      (_, index) => `${publicUrl ?? ''}/gateway/results/${tickets.ticketFor(ended, index)}`
     )
 }

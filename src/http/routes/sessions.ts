@@ -1,8 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import Type, { type Static } from 'typebox'
-import type { AuditTrail } from '../../domain/audit.ts'
 import {
-  type CreditAccounts,
   type CreditBalance,
   creditsFrom,
   creditsLeft,
@@ -10,35 +8,30 @@ import {
   type SessionSpent
 } from '../../domain/ledger.ts'
 import { microcredits, type Microcredits, periodAt, type Plan } from '../../domain/policy.ts'
-import type { SecretRef, Secret } from '../../domain/secret.ts'
 import {
   budgetOf,
   endedEverywhereMs,
   isAppOrigin,
-  type IssueTimes,
   isTrustworthy,
   isWebOrigin,
   readAddressRange,
-  type Revocations,
   scopes,
   type Session,
-  type SessionIssuer,
-  type SessionRequest,
-  type SessionVerifier
+  type SessionRequest
 } from '../../domain/session.ts'
-import { type Clock, instant } from '../../domain/time.ts'
-import { type AcceptInvitation, isTokenId } from '../../domain/tokens.ts'
+import { instant } from '../../domain/time.ts'
+import { invitations, isTokenId } from '../../domain/tokens.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
-import { type Authenticate, isForeignPage, isSame, type OwnOrigin } from '../authenticate.ts'
+import { isForeignPage, isSame } from '../authenticate.ts'
 import { checkQuery } from '../authorize.ts'
 import { contextOf } from '../context.ts'
 import { serverTokenOf, wrongToken } from '../credential.ts'
 import { reauthenticateAfterSlowBody } from '../pipeline.ts'
-import type { Rates } from '../rates.ts'
-import type { ReadRoute } from '../read-route.ts'
+import { readRoute, type ReadServices } from '../read-route.ts'
 import { holdAddress } from '../receive.ts'
-import { type SessionCookie, sessionNotes } from '../session-cookie.ts'
-import { sendPage, type ServedPage } from './pages.ts'
+import type { Services } from '../services.ts'
+import { sessionNotes } from '../session-cookie.ts'
+import { readPage, sendPage } from './pages.ts'
 
 const maxOrigins = 20
 
@@ -100,43 +93,31 @@ export function readSessionRequest (body: SessionRequestBody, defaultTtlSeconds:
   }
 }
 
-export interface SessionRoutesOptions extends Clock {
-  readonly authenticate: Authenticate
-  readonly readRoute: ReadRoute
-  readonly sessions: SessionIssuer
-  /** All who vouch for sessions. */
-  readonly verifiers: readonly SessionVerifier[]
-  /** What the app's backend mints sessions with; `undefined`: minting is off. */
-  readonly issuerToken: SecretRef<Secret | undefined>
-  readonly revocations: Revocations
-  readonly times: Pick<IssueTimes, 'end'>
-  readonly accounts: CreditAccounts
-  readonly audit: AuditTrail
-  readonly cookie: SessionCookie
-  readonly rates: Pick<Rates, 'sessions'>
-  readonly plans: ReadonlyMap<string, Plan>
-  readonly defaultTtlSeconds: number
-  readonly maxTtlSeconds: number
-}
-
 /** Sessions are minted by the app's backend, looked at and ended by whoever holds one. */
-export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptions): void {
-  const { authenticate, sessions, plans, revocations, times, accounts, cookie, rates, maxTtlSeconds, now, elapsed } =
-    options
+export function sessionRoutes (
+  app: FastifyInstance,
+  services: ReadServices & Pick<
+    Services,
+    'issuer' | 'verifiers' | 'issuerToken' | 'issueTimes' | 'revocations' | 'cookie' | 'plans' | 'lifetimes' |
+    'accounts' | 'audit' | 'clock'
+  >
+): void {
+  const { authenticate, issuer, plans, revocations, issueTimes, accounts, cookie, rates } = services
+  const { lifetimes: { defaultTtlSeconds, maxTtlSeconds }, clock: { now, elapsed } } = services
   const body = sessionRequestSchema(maxTtlSeconds)
-  const note = sessionNotes(options)
+  const note = sessionNotes(services)
 
   app.post<{ Body: SessionRequestBody }>(
     '/gateway/sessions',
     {
       config: { operation: 'mintSession', opensWith: 'issuer token' },
       schema: { body },
-      ...reauthenticateAfterSlowBody(authenticateIssuer(options), elapsed)
+      ...reauthenticateAfterSlowBody(authenticateIssuer(services), elapsed)
     },
     async (request, reply) => {
-      const asked = readSessionRequest(request.body, options.defaultTtlSeconds)
+      const asked = readSessionRequest(request.body, defaultTtlSeconds)
       if (!plans.has(asked.plan)) throw badRequest(`There is no plan ${JSON.stringify(asked.plan)}.`)
-      const { token, session } = await sessions.mint(asked)
+      const { token, session } = await issuer.mint(asked)
       request.call.stage = 'admit'
       await rates.sessions(request, session.subject)
       await note('mint', 'issuer', session, { plan: asked.plan, ttlSeconds: asked.ttlSeconds, ...limitsOf(session) })
@@ -145,8 +126,9 @@ export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptio
     }
   )
 
-  options.readRoute(
+  readRoute(
     app,
+    services,
     { url: '/gateway/session', operation: 'showSession', scope: null, query: null, task: null },
     async ({ context }) => {
       const { session, plan } = context.call
@@ -181,7 +163,7 @@ export function sessionRoutes (app: FastifyInstance, options: SessionRoutesOptio
       await revocations.revoke(session.id, session.endsAt)
       if (isEverywhere) {
         const until = now() + Math.max(maxTtlSeconds * 1000, endedEverywhereMs)
-        await revocations.revokeSubject(session.subject, await times.end(), Math.max(session.endsAt, until))
+        await revocations.revokeSubject(session.subject, await issueTimes.end(), Math.max(session.endsAt, until))
       }
       if (session.isCookie) cookie.clear(reply)
       return reply.code(204).send()
@@ -245,7 +227,7 @@ function whatIsLeft (
  * Only the app's backend mints. A browser gives itself away by `Origin` or `Sec-Fetch-Site` (no script can forge or
  * drop them: https://fetch.spec.whatwg.org/#forbidden-request-header), and a session can't beget another.
  */
-function authenticateIssuer ({ issuerToken, verifiers }: SessionRoutesOptions) {
+function authenticateIssuer ({ issuerToken, verifiers }: Pick<Services, 'issuerToken' | 'verifiers'>) {
   return async (request: FastifyRequest): Promise<void> => {
     const token = issuerToken.current
     if (token === undefined) throw gatewayError('GW_NOT_FOUND')
@@ -265,29 +247,23 @@ function authenticateIssuer ({ issuerToken, verifiers }: SessionRoutesOptions) {
   }
 }
 
-export interface CookieSessionRoutesOptions extends Clock {
-  readonly authenticate: Authenticate
-  readonly revocations: Revocations
-  readonly audit: AuditTrail
-  readonly cookie: SessionCookie
-  readonly ownOrigin: OwnOrigin
-  readonly rates: Pick<Rates, 'sessions'>
-}
-
 /** `null` is how the framework shows a schema that there is no body. */
 const noBody = { type: 'object', nullable: true, additionalProperties: false } as const
 
 /** A page swaps a token, which any script in it can read, for a cookie, which none can. */
-export function cookieSessionRoutes (app: FastifyInstance, options: CookieSessionRoutesOptions): void {
-  const { authenticate, revocations, cookie, ownOrigin, rates } = options
-  const note = sessionNotes(options)
+export function cookieSessionRoutes (
+  app: FastifyInstance,
+  services: Pick<Services, 'authenticate' | 'revocations' | 'audit' | 'cookie' | 'ownOrigin' | 'rates' | 'clock'>
+): void {
+  const { authenticate, revocations, cookie, ownOrigin, rates, clock: { elapsed } } = services
+  const note = sessionNotes(services)
 
   app.post(
     '/gateway/sessions/cookie',
     {
       config: { operation: 'swapSession' },
       schema: { body: noBody },
-      ...reauthenticateAfterSlowBody(authenticate, options.elapsed)
+      ...reauthenticateAfterSlowBody(authenticate, elapsed)
     },
     async (request, reply) => {
       const {
@@ -329,11 +305,6 @@ function assertSwap ({ isCookie }: Session, request: FastifyRequest, own: string
   }
 }
 
-export interface InvitationRoutesOptions {
-  readonly accept: AcceptInvitation
-  readonly page: ServedPage
-}
-
 /** Longer than any, and shorter than what is worth hashing. */
 const body = Type.Object({ invitation: Type.String({ maxLength: 256 }) }, { additionalProperties: false })
 
@@ -344,7 +315,13 @@ const body = Type.Object({ invitation: Type.String({ maxLength: 256 }) }, { addi
  * is
  * sent when somebody presses the button.
  */
-export function invitationRoutes (app: FastifyInstance, { accept, page }: InvitationRoutesOptions): void {
+export function invitationRoutes (
+  app: FastifyInstance,
+  { tokens, audit, issueTimes, clock: { now } }: Pick<Services, 'tokens' | 'audit' | 'issueTimes' | 'clock'>
+): void {
+  const page = readPage('invitation.html')
+  const accept = invitations({ tokens, trail: audit, times: issueTimes, now })
+
   app.get('/gateway/invitation', { config: { operation: 'showInvitation' } }, (_request, reply) =>
     sendPage(reply, page)
   )

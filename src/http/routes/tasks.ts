@@ -1,19 +1,12 @@
 import type { FastifyInstance } from 'fastify'
-import { creditsFrom, type Task, type TaskLedger } from '../../domain/ledger.ts'
-import type { ListedPrice, Model } from '../../domain/policy.ts'
-import { openCursor, sealCursor, type TaskRecord, type TaskRecords } from '../../domain/records.ts'
+import { creditsFrom, type Task } from '../../domain/ledger.ts'
+import { openCursor, sealCursor, type TaskRecord } from '../../domain/records.ts'
 import { instant } from '../../domain/time.ts'
 import { badRequest } from '../../errors.ts'
 import type { SessionRequestState } from '../context.ts'
-import type { ReadRoute } from '../read-route.ts'
-import type { ResultsOf } from './results.ts'
-
-export interface TaskRoutesOptions {
-  readonly readRoute: ReadRoute
-  readonly records: TaskRecords
-  readonly ledger: Pick<TaskLedger, 'taskOf'>
-  readonly resultsOf: ResultsOf
-}
+import { readRoute, type ReadServices } from '../read-route.ts'
+import type { Services } from '../services.ts'
+import { resultLinks, type ResultsOf } from './results.ts'
 
 const defaultLimit = 20
 const maxLimit = 100
@@ -22,7 +15,12 @@ const maxLimit = 100
  * The caller's own tasks, the newest first, and where their results are. A page may be shorter than its limit; `next`
  * alone says whether there is more.
  */
-export function taskRoutes (app: FastifyInstance, { readRoute, records, ledger, resultsOf }: TaskRoutesOptions): void {
+export function taskRoutes (
+  app: FastifyInstance,
+  services: ReadServices & Pick<Services, 'records' | 'tickets' | 'publicUrl'>
+): void {
+  const { records, ledger } = services
+  const resultsOf = resultLinks(services)
   /** Of models that this session may use, as for the results themselves. */
   const linksOf = async (record: TaskRecord, { session, plan }: SessionRequestState): Promise<readonly string[]> => {
     const { taskId, model, state } = record
@@ -30,7 +28,7 @@ export function taskRoutes (app: FastifyInstance, { readRoute, records, ledger, 
     return linksIn(await ledger.taskOf(taskId), resultsOf)
   }
 
-  readRoute(app, {
+  readRoute(app, services, {
     url: '/gateway/tasks', operation: 'listTasks', scope: 'tasks:read', query: ['cursor', 'limit'], task: null
   }, async ({ context: { call }, query: { cursor, limit } }) => {
     const { subject } = call.session
@@ -44,7 +42,7 @@ export function taskRoutes (app: FastifyInstance, { readRoute, records, ledger, 
   })
 
   // For a page that waits for one task, by polling its status for one.
-  readRoute(app, {
+  readRoute(app, services, {
     url: '/gateway/tasks/:taskId/results', operation: 'listResults', scope: 'tasks:read', query: [], task: 'own'
   }, ({ task }) => ({ taskId: task.taskId, results: linksIn(task, resultsOf) }))
 }
@@ -71,24 +69,23 @@ function limitFrom (limit: string | undefined): number {
   throw badRequest(`limit must be a whole number from 1 to ${maxLimit}.`)
 }
 
-export interface ModelRoutesOptions {
-  readonly readRoute: ReadRoute
-  readonly models: readonly Model[]
-  readonly priceOf: (model: Model) => ListedPrice | null
-}
-
 /** The models that this session may use: those the operator has written down, its plan and the session permit. */
-export function modelRoutes (app: FastifyInstance, { readRoute, models, priceOf }: ModelRoutesOptions): void {
+export function modelRoutes (
+  app: FastifyInstance,
+  services: ReadServices & Pick<Services, 'models' | 'listedPrice'>
+): void {
+  const { models, listedPrice } = services
   const rows = models.map(
     model =>
       ({
         scope: model.category === 'text' ? 'llm' : 'tasks:write',
-        shown: { ...model, price: priceOf(model) }
+        shown: { ...model, price: listedPrice(model) }
       }) as const
   )
 
   readRoute(
     app,
+    services,
     { url: '/gateway/models', operation: 'listModels', scope: null, query: [], task: null },
     ({ context }) => {
       const { session, plan } = context.call
