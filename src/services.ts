@@ -36,7 +36,7 @@ import {
 import type { SubmitRules } from './http/authorize.ts'
 import type { BodyBudget } from './http/body-budget.ts'
 import type { Metrics } from './http/observe.ts'
-import { type Rates, subjectRates } from './http/rates.ts'
+import { subjectRates } from './http/rates.ts'
 import { earliest } from './http/repeats.ts'
 import type { GuestSessions, InboundCallbacks, Services } from './http/services.ts'
 import { sessionCookie } from './http/session-cookie.ts'
@@ -117,7 +117,7 @@ export async function createServices (settings: Settings, ground: Ground): Promi
     events,
     slots,
     bodyBudget,
-    rates: await openRates(settings, ground),
+    rates: subjectRates(ground.app, { counter: store.rates, onStoreError: file.limits.onStoreError }),
     streams: sessions.streams,
     authenticate: sessions.authenticate,
     verifiers: sessions.verifiers,
@@ -346,11 +346,6 @@ async function openSessions (
 /** Whoever has an admin token at the start has one for good: a file that was emptied changes nothing. */
 function openAdmin ({ adminToken }: Settings, secrets: LiveSecrets): AuthenticateOperator | null {
   return adminToken === undefined ? null : operatorAuthenticator(secrets.adminToken as SecretRef<Secret>)
-}
-
-/** Where there are several replicas they count together. */
-async function openRates ({ file: { limits: { onStoreError } } }: Settings, { app, store }: Ground): Promise<Rates> {
-  return await subjectRates(app, store.counter === undefined ? undefined : { redis: store.counter, onStoreError })
 }
 
 function submitRules (

@@ -3,6 +3,7 @@ import type { CallbackSecrets } from './callbacks.ts'
 import type { HeldKeys } from './gone-keys.ts'
 import type { GuestCounts, SpentProofs } from './guests.ts'
 import type { CreditAccounts, IdempotencyStore, Repeats, TaskLedger, UnfinishedTasks } from './ledger.ts'
+import type { RateCounter } from './rate-counter.ts'
 import type { TaskRecords } from './records.ts'
 import type { Revocations } from './session.ts'
 import type { PollLeases, TaskEvents } from './status-poller.ts'
@@ -32,8 +33,8 @@ export interface Store {
   readonly turns?: PollLeases
   /** The upstream keys that all replicas hold; absent where there is only one. */
   readonly heldKeys?: HeldKeys
-  /** What request limits are counted with by all replicas together; absent where there is only one. */
-  readonly counter?: unknown
+  /** What the request limits of subjects are counted with, by all replicas together. */
+  readonly rates: RateCounter
   /** Whether this replica does the work that one of all replicas has to do. Throws `GW_STORE_DOWN`. */
   leads (): Promise<boolean>
   /** Forgets a part of what is past its retention. Throws `GW_STORE_DOWN`. */

@@ -1,15 +1,12 @@
-import rateLimit, { type FastifyRateLimitStore, type FastifyRateLimitStoreCtor } from '@fastify/rate-limit'
-import Fastify, {
-  type FastifyInstance, type FastifyReply, type FastifyRequest, type preParsingHookHandler
-} from 'fastify'
-import { LRUCache } from 'lru-cache'
+import type { FastifyRateLimitStore, FastifyRateLimitStoreCtor } from '@fastify/rate-limit'
+import type { FastifyInstance, FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
 import { type Readable, Transform } from 'node:stream'
 import { type CreditAccounts, creditsLeft, leastLeft, nothingSpent } from '../domain/ledger.ts'
 import { periodAt } from '../domain/policy.ts'
+import { type LocalRatesOptions, localRates, type RateCounter, type RateWindow } from '../domain/rate-counter.ts'
 import { budgetOf } from '../domain/session.ts'
-import type { Clock } from '../domain/time.ts'
-import { gatewayError } from '../errors.ts'
-import { type RequestContext, contextOf, type SessionRequestState } from './context.ts'
+import { type GatewayError, gatewayError } from '../errors.ts'
+import { type RequestContext, contextOf } from './context.ts'
 
 /** Counts one call of the subject; throws `GW_RATE_LIMITED` above its plan's limit. */
 export type Rate = (context: RequestContext) => Promise<void>
@@ -24,8 +21,7 @@ export interface Rates {
   readonly polls: Rate
   /**
    * Sessions that begin for a subject: minted, or swapped for a cookie. Each is an entry in the audit trail, and a
-   * write to
-   * disk.
+   * write to disk.
    */
   sessions (request: FastifyRequest, subject: string): Promise<void>
   /**
@@ -36,156 +32,129 @@ export interface Rates {
   readonly replays: Rate
 }
 
-/** Where calls are counted when several replicas share the budgets. */
-export interface SharedRates {
-  /** A client of ioredis, as `@fastify/rate-limit` wants it. */
-  readonly redis: unknown
-  /** While nobody counts (`limits.onStoreError`): `refuse` throws `GW_STORE_DOWN`, `allow` lets every call pass. */
-  readonly onStoreError: 'refuse' | 'allow'
-}
-
-type Told = Parameters<FastifyRateLimitStore['incr']>[1]
-
-type Budget = Exclude<Awaited<ReturnType<ReturnType<FastifyInstance['createRateLimit']>>>, { isAllowed: true }>
-
-/** Counts one call; or, with `increment: false`, tells how many there have been. */
-type Count = (request: FastifyRequest, how?: { readonly increment: boolean }) => Promise<Budget>
-
 const minuteMs = 60_000
 /** Far more than pages open, or devices have, in a minute. */
 const sessionsPerMinute = 120
 
-interface RateWindow { readonly startedAt: number, count: number }
-
-/**
- * The plugin's store in the memory of this process. Its own goes by `Date.now()`, so that a clock put back an hour
- * shuts a
- * window for that hour; and it hands out one object for all requests of a turn of the event loop, each of which then
- * reads
- * what the last of them has counted. Here windows are fixed ones of the monotonic clock, and each is told its own
- * count.
- *
- * Every limiter that is made of it has its own windows, `maxKeys` of them; the one used longest ago is forgotten first.
- */
-export function rateWindows ({
-  elapsed,
-  maxKeys
-}: Pick<Clock, 'elapsed'> & { readonly maxKeys: number }): FastifyRateLimitStoreCtor {
-  return class Windows implements FastifyRateLimitStore {
-    readonly #windows = new LRUCache<string, RateWindow>({ max: maxKeys })
-
-    incr (key: string, tell: Told, windowMs: number): void {
-      let window = this.#open(key, windowMs)
-      if (window === undefined) this.#windows.set(key, window = { startedAt: elapsed(), count: 0 })
-      tell(null, { current: ++window.count, ttl: leftOf(window, windowMs) })
-    }
-
-    read (key: string, tell: Told, windowMs: number): void {
-      const window = this.#open(key, windowMs)
-      tell(
-        null,
-        window === undefined ? { current: 0, ttl: 0 } : { current: window.count, ttl: leftOf(window, windowMs) }
-      )
-    }
-
-    child (): FastifyRateLimitStore {
-      return new Windows()
-    }
-
-    #open (key: string, windowMs: number): RateWindow | undefined {
-      const window = this.#windows.get(key)
-      return window !== undefined && leftOf(window, windowMs) > 0 ? window : undefined
-    }
-  }
-
-  function leftOf ({ startedAt }: RateWindow, windowMs: number): number {
-    return startedAt + windowMs - elapsed()
+declare module '@fastify/rate-limit' {
+  interface CreateRateLimitOptions {
+    /** Where a limiter counts; absent: in this process, in windows of its own. */
+    readonly counter?: RateCounter
   }
 }
 
-/** Without `shared`, each process counts by itself. */
-export async function subjectRates (app: FastifyInstance, shared?: SharedRates): Promise<Rates> {
-  const counter = shared === undefined ? app : await sharedCounter(shared)
-  const countSubmit = counting(counter, 'submits', call => call.plan.requestsPerMinute)
-  const submits = keep(countSubmit)
-  const polls = keep(counting(counter, 'polls', call => call.plan.pollsPerMinute))
-  const begun = new WeakMap<FastifyRequest, string>()
-  const sessions = counting(counter, 'sessions', () => sessionsPerMinute, request => begun.get(request)!)
+type Told = Parameters<FastifyRateLimitStore['incr']>[1]
+
+/**
+ * The plugin's `store`: each limiter counts with the counter that it was made with. Addresses are counted by each
+ * replica for itself, so that a flood of them is no load on the store; subjects are counted where all replicas do.
+ */
+export function rateStore (ofOneLimiter: LocalRatesOptions): FastifyRateLimitStoreCtor {
+  return class RateStore implements FastifyRateLimitStore {
+    readonly #counter: RateCounter
+
+    constructor ({ counter }: { readonly counter?: RateCounter }) {
+      this.#counter = counter ?? localRates(ofOneLimiter)
+    }
+
+    incr (key: string, done: Told, windowMs: number): void {
+      answer(done, this.#counter.hit(key, windowMs))
+    }
+
+    read (key: string, done: Told, windowMs: number): void {
+      answer(done, this.#counter.look(key, windowMs))
+    }
+
+    child (limiter: RouteOptions & { readonly counter?: RateCounter }): FastifyRateLimitStore {
+      return new RateStore(limiter)
+    }
+  }
+}
+
+function answer (done: Told, window: RateWindow | Promise<RateWindow>): void {
+  const found = ({ count, endsInMs }: RateWindow): void => done(null, { current: count, ttl: endsInMs })
+  if (window instanceof Promise) window.then(found, done)
+  else found(window)
+}
+
+export interface SubjectRatesOptions {
+  readonly counter: RateCounter
+  /** While nobody counts (`limits.onStoreError`): `refuse` throws `GW_STORE_DOWN`, `allow` lets every call pass. */
+  readonly onStoreError: 'refuse' | 'allow'
+}
+
+/** Needs the plugin, with `rateStore`. */
+export function subjectRates (app: FastifyInstance, options: SubjectRatesOptions): Rates {
+  const submits = limiter(app, 'submits', options)
+  const polls = limiter(app, 'polls', options)
+  const sessions = limiter(app, 'sessions', options)
+  const countSubmit: Count = ({ request, call: { session, plan } }, how) =>
+    submits(request, session.subject, plan.requestsPerMinute, how)
+  const countPoll: Count = ({ request, call: { session, plan } }) =>
+    polls(request, session.subject, plan.pollsPerMinute)
+  const quietPolls: Rate = async context => {
+    const budget = await countPoll(context)
+    if (budget.isExceeded) refuse(context, budget)
+  }
   return {
-    submits: context => submits(context, true),
-    lookAtSubmits: look(countSubmit),
-    polls: context => polls(context, true),
-    async sessions (request, subject) {
-      begun.set(request, subject)
-      holdBudget(await sessions(request))
+    async submits (context) { tell(context, await countSubmit(context)) },
+    async lookAtSubmits (context) {
+      const budget = await countSubmit(context, { increment: false })
+      if (budget.remaining === 0) refuse(context, budget)
     },
-    misses: context => polls(context, false),
-    replays: context => polls(context, false)
+    async polls (context) { tell(context, await countPoll(context)) },
+    async sessions (request, subject) {
+      const budget = await sessions(request, subject, sessionsPerMinute)
+      if (budget.isExceeded) throw rateLimited(budget)
+    },
+    misses: quietPolls,
+    replays: quietPolls
   }
 }
 
-/**
- * One budget per subject and minute. A fixed window: at most twice the limit in any minute. Headers as in
- * draft-ietf-httpapi-ratelimit-headers-03, which clients know best.
- */
-function keep (count: Count) {
-  return async ({ request, reply }: RequestContext, tells: boolean): Promise<void> => {
-    const budget = await count(request)
-    if (tells || budget.isExceeded) writeBudget(reply, budget)
-    holdBudget(budget)
-  }
+type Budget = Exclude<Awaited<ReturnType<ReturnType<FastifyInstance['createRateLimit']>>>, { isAllowed: true }>
+
+interface Counting {
+  /** `false`: what one call more would find. */
+  readonly increment: boolean
 }
 
-function holdBudget ({ isExceeded, ttlInSeconds }: Budget): void {
-  if (isExceeded) throw gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: ttlInSeconds })
-}
+type Count = (context: RequestContext, how?: Counting) => Promise<Budget>
+type Limiter = (request: FastifyRequest, subject: string, limit: number, how?: Counting) => Promise<Budget>
 
-/** Says what `keep` would say of one call more, without counting it. */
-function look (count: Count): Rate {
-  return async ({ request, reply }) => {
-    const budget = await count(request, { increment: false })
-    if (budget.remaining > 0) return
-    writeBudget(reply, budget)
-    throw gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: budget.ttlInSeconds })
-  }
-}
-
-/**
- * The plugin has one store for all that is counted on one instance. Addresses are counted by each replica for itself,
- * so
- * that a flood of them is no load on the store; what is shared is counted on an instance of its own, which never
- * listens.
- */
-async function sharedCounter ({ redis, onStoreError }: SharedRates): Promise<FastifyInstance> {
-  const counter = Fastify()
-  await counter.register(rateLimit, {
-    global: false,
-    redis,
-    nameSpace: 'gw:rate:',
-    skipOnError: onStoreError === 'allow'
-  })
-  return counter
-}
-
-function counting (
-  counter: FastifyInstance, budget: string, limitOf: (call: SessionRequestState) => number,
-  subjectOf = (request: FastifyRequest) => (request.call as SessionRequestState).session.subject
-): Count {
-  const count = counter.createRateLimit({
-    max: request => limitOf(request.call as SessionRequestState),
+/** One limit per subject and minute. */
+function limiter (app: FastifyInstance, name: string, { counter, onStoreError }: SubjectRatesOptions): Limiter {
+  // The plugin hands the request back, and nothing beside it.
+  const asked = new WeakMap<FastifyRequest, { readonly subject: string, readonly limit: number }>()
+  const count = app.createRateLimit({
+    counter,
     timeWindow: minuteMs,
-    // In one name space for all budgets.
-    keyGenerator: (request: FastifyRequest) => `${budget}:${subjectOf(request)}`
+    skipOnError: onStoreError === 'allow',
+    keyGenerator: request => `${name}:${asked.get(request)!.subject}`,
+    max: request => asked.get(request)!.limit
   })
-  return async (request, how) => {
-    try {
-      return await count(request, how) as Budget // without an allow list nothing is ever exempt
-    } catch (cause) {
-      throw gatewayError('GW_STORE_DOWN', { retryAfterSeconds: 1, cause })
-    }
+  return async (request, subject, limit, how) => {
+    asked.set(request, { subject, limit })
+    return await count(request, how) as Budget // without an allow list nothing is ever exempt
   }
 }
 
+/** Says what is left of a budget, or throws that nothing is. */
+function tell (context: RequestContext, budget: Budget): void {
+  if (budget.isExceeded) refuse(context, budget)
+  writeBudget(context.reply, budget)
+}
+
+function refuse ({ reply }: RequestContext, budget: Budget): never {
+  writeBudget(reply, budget)
+  throw rateLimited(budget)
+}
+
+function rateLimited ({ ttlInSeconds }: Budget): GatewayError {
+  return gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: ttlInSeconds })
+}
+
+/** Headers as in draft-ietf-httpapi-ratelimit-headers-03, which clients know best. */
 function writeBudget (reply: FastifyReply, budget: Budget): void {
   reply
     .header('ratelimit-limit', budget.max)

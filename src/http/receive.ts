@@ -11,7 +11,7 @@ import { badRequest, type GatewayError, gatewayError } from '../errors.ts'
 import type { OwnOrigin } from './authenticate.ts'
 import { type StartRequest, corsHeaders, exposedHeaders } from './context.ts'
 import { type FailedRequest, isBlameless } from './credential.ts'
-import { rateWindows } from './rates.ts'
+import { rateStore } from './rates.ts'
 
 export interface ReceiveOptions extends Pick<Clock, 'elapsed'> {
   readonly allowedOrigins: readonly string[]
@@ -74,7 +74,7 @@ export async function receive (app: FastifyInstance, options: ReceiveOptions): P
   await app.register(rateLimit, {
     global: false,
     keyGenerator: addressOf,
-    store: rateWindows({ elapsed: options.elapsed, maxKeys: maxAddresses }),
+    store: rateStore({ elapsed: options.elapsed, maxKeys: maxAddresses }),
     timeWindow: minuteMs,
     addHeaders: {
       'x-ratelimit-limit': false,

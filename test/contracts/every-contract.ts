@@ -7,6 +7,7 @@ import { guestCountsContract } from './guest-counts.ts'
 import { idempotencyStoreContract } from './idempotency-store.ts'
 import { oneChargeContract } from './one-charge.ts'
 import type { OpenStore } from './open-books.ts'
+import { rateCounterContract } from './rate-counter.ts'
 import { repeatsContract } from './repeats.ts'
 import { revocationsContract } from './revocations.ts'
 import { spentProofsContract } from './spent-proofs.ts'
@@ -28,6 +29,7 @@ const contracts = {
   'the promises of revocations': revocationsContract,
   'the promises of guest counts': guestCountsContract,
   'the promises of spent proofs': spentProofsContract,
+  'the promises of a rate counter': rateCounterContract,
   'the promises of a token book': tokenBookContract,
   'one charge for each submit': oneChargeContract
 }

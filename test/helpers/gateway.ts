@@ -36,6 +36,8 @@ export interface TestGatewayOptions {
   /** Servers of callers that are on this machine. */
   readonly webhooks?: GatewayOptions['webhooks']
   readonly siteverifyUrl?: string
+  /** The gateway with something of it replaced. */
+  readonly createGateway?: typeof createGateway
 }
 
 /** A whole gateway on a real socket, over a sandbox, with a clock cranked by hand. It ends with its test. */
@@ -69,7 +71,7 @@ export async function startGateway (t: Test, options: TestGatewayOptions = {}): 
   if (options.upstream === undefined) t.teardown(() => sandbox.close())
   const settings = settingsFor(t, sandbox.origin, { ...options, keys })
   const log: Array<Record<string, any>> = []
-  const gateway = await createGateway(settings, {
+  const gateway = await (options.createGateway ?? createGateway)(settings, {
     now: time.now,
     elapsed: time.elapsed,
     logTo: collector(log),

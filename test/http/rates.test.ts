@@ -1,9 +1,16 @@
+import rateLimit from '@fastify/rate-limit'
 import Fastify, { type FastifyInstance } from 'fastify'
-import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { newRequestState, type SessionRequestState } from '../../src/http/context.ts'
-import { type SharedRates, subjectRates } from '../../src/http/rates.ts'
-import { startGateway, type TestGateway } from '../helpers/gateway.ts'
+import { redisStore } from '../../src/adapters/redis/store.ts'
+import { plans } from '../../src/domain/policy.ts'
+import { localRates, type RateCounter } from '../../src/domain/rate-counter.ts'
+import { Secret } from '../../src/domain/secret.ts'
+import { unscoped } from '../../src/domain/session.ts'
+import { newRequestState } from '../../src/http/context.ts'
+import { rateStore, subjectRates, type SubjectRatesOptions } from '../../src/http/rates.ts'
+import { terms } from '../contracts/open-books.ts'
+import { clock } from '../helpers/clock.ts'
+import { issuerToken, startGateway, type TestGateway } from '../helpers/gateway.ts'
 import { guestsOf } from '../helpers/guests.ts'
 import { type RedisServer, redisServer } from '../helpers/redis-server.ts'
 
@@ -127,23 +134,30 @@ t.test('unfinished tasks are limited, and a finished one makes room', async t =>
   t.equal((await submit(token)).status, 200)
 })
 
-/**
- * Two replicas' worth of routes: a budget each of 2 submits and 3 polls a minute, of the subject that the header names.
- */
-async function replica (t: Test, shared: SharedRates): Promise<FastifyInstance> {
+const smallPlan = plans({
+  default: {
+    models: ['*'], requestsPerMinute: 2, pollsPerMinute: 3, concurrentTasks: 1, credits: 'unlimited', period: 'day'
+  }
+}).get('default')!
+
+/** Routes with a budget each of 2 submits and 3 polls a minute, of the subject that the header names. */
+async function limitedRoutes (t: Test, options: SubjectRatesOptions): Promise<FastifyInstance> {
   const app = Fastify()
-  const rates = await subjectRates(app, shared)
-  app.decorateRequest('call', null as never)
-  for (const name of ['submits', 'polls', 'misses'] as const) {
+  await app.register(rateLimit, { global: false, store: rateStore({ elapsed: clock().elapsed, maxKeys: 10 }) })
+  const rates = subjectRates(app, options)
+  for (const name of ['submits', 'lookAtSubmits', 'polls', 'misses'] as const) {
     app.get(`/${name}`, async (request, reply) => {
-      const plan = { requestsPerMinute: 2, pollsPerMinute: 3 }
-      const call = {
-        ...newRequestState(() => {}),
-        plan,
-        session: { subject: request.headers.subject }
-      } as unknown as SessionRequestState
-      request.call = call
-      await rates[name]({ request, reply, call })
+      const session = unscoped({
+        id: '1',
+        subject: String(request.headers.subject),
+        plan: smallPlan.name,
+        models: smallPlan.models,
+        permits: smallPlan.permits,
+        scopes: [],
+        issuedAt: 0,
+        expiresAt: 1
+      })
+      await rates[name]({ request, reply, call: { ...newRequestState(() => {}), plan: smallPlan, session } })
       return 'passed'
     })
   }
@@ -151,53 +165,118 @@ async function replica (t: Test, shared: SharedRates): Promise<FastifyInstance> 
   return app
 }
 
-async function client (t: Test, { port }: Pick<RedisServer, 'port'>): Promise<Redis> {
-  const redis = new Redis({ port, lazyConnect: true, enableOfflineQueue: false, retryStrategy: () => null })
-  redis.on('error', () => {})
-  await redis.connect()
-  t.teardown(() => redis.disconnect())
-  return redis
+/** The counter of one replica more. */
+async function replicaOf (t: Test, { url }: Pick<RedisServer, 'url'>): Promise<RateCounter> {
+  const store = await redisStore({ url: new Secret(url), terms, now: clock().now, onLost: () => {} })
+  t.teardown(() => store.close())
+  return store.rates
 }
 
 const get = (app: FastifyInstance, url: string, subject = 'app:alice') => app.inject({ url, headers: { subject } })
 
-t.test('replicas share each budget of a subject, and say what is left of it', async t => {
-  const server = await redisServer(t)
-  const another = async () => replica(t, { redis: await client(t, server), onStoreError: 'refuse' })
-  const [one, other] = [await another(), await another()]
-  t.match(await get(one, '/submits'), {
-    statusCode: 200,
-    headers: { 'ratelimit-limit': '2', 'ratelimit-remaining': '1', 'ratelimit-reset': '60' }
-  })
-  t.match(await get(other, '/submits'), { statusCode: 200, headers: { 'ratelimit-remaining': '0' } })
-  const third = await get(one, '/submits')
-  t.match(third, { statusCode: 429, headers: { 'ratelimit-remaining': '0' } })
-  t.equal(third.json().code, 'GW_RATE_LIMITED')
-  t.equal((await get(one, '/submits', 'app:bob')).statusCode, 200, 'another subject has its own')
+/** Two replicas' worth of routes. */
+const places: Record<string, (t: Test) => Promise<readonly [RateCounter, RateCounter]>> = {
+  'in this process': async () => {
+    const counter = localRates({ elapsed: clock().elapsed, maxKeys: 10 })
+    return [counter, counter]
+  },
+  'on Redis': async t => {
+    const server = await redisServer(t)
+    return [await replicaOf(t, server), await replicaOf(t, server)]
+  }
+}
 
-  t.match(
-    await get(one, '/polls'),
-    { statusCode: 200, headers: { 'ratelimit-remaining': '2' } },
-    'and polls have theirs'
-  )
-  const miss = await get(other, '/misses')
-  t.equal(miss.statusCode, 200)
-  t.equal(miss.headers['ratelimit-limit'], undefined, 'a miss counts and says nothing')
-  t.match(await get(one, '/polls'), { statusCode: 200, headers: { 'ratelimit-remaining': '0' } })
-})
+for (const [place, counters] of Object.entries(places)) {
+  t.test(`whoever counts in one place shares each budget of a subject, and says what is left of it: ${place}`, async t => {
+    const [here, there] = await counters(t)
+    const one = await limitedRoutes(t, { counter: here, onStoreError: 'refuse' })
+    const other = await limitedRoutes(t, { counter: there, onStoreError: 'refuse' })
+    t.match(await get(one, '/submits'), {
+      statusCode: 200,
+      headers: { 'ratelimit-limit': '2', 'ratelimit-remaining': '1', 'ratelimit-reset': '60' }
+    })
+    const look = await get(other, '/lookAtSubmits')
+    t.equal(look.statusCode, 200)
+    t.equal(look.headers['ratelimit-limit'], undefined, 'there is something left, and nothing said of it')
+    t.match(await get(other, '/submits'), { statusCode: 200, headers: { 'ratelimit-remaining': '0' } })
+    for (const refused of [await get(one, '/lookAtSubmits'), await get(one, '/submits')]) {
+      t.match(refused, { statusCode: 429, headers: { 'ratelimit-limit': '2', 'ratelimit-remaining': '0' } })
+      t.equal(refused.json().code, 'GW_RATE_LIMITED')
+    }
+    t.equal((await get(one, '/submits', 'app:bob')).statusCode, 200, 'another subject has its own')
+
+    t.match(
+      await get(one, '/polls'),
+      { statusCode: 200, headers: { 'ratelimit-remaining': '2' } },
+      'and polls have theirs'
+    )
+    const miss = await get(other, '/misses')
+    t.equal(miss.statusCode, 200)
+    t.equal(miss.headers['ratelimit-limit'], undefined, 'a miss counts and says nothing')
+    t.match(await get(one, '/polls'), { statusCode: 200, headers: { 'ratelimit-remaining': '0' } })
+    t.match(
+      await get(other, '/misses'),
+      { statusCode: 429, headers: { 'ratelimit-remaining': '0' } },
+      'but that nothing is left'
+    )
+  })
+}
 
 t.test('while nobody counts, calls are refused or pass, as the operator has said', async t => {
   const server = await redisServer(t)
-  const redis = await client(t, server)
-  const [refusing, allowing] = [
-    await replica(t, { redis, onStoreError: 'refuse' }),
-    await replica(t, { redis, onStoreError: 'allow' })
-  ]
+  const counter = await replicaOf(t, server)
+  const refusing = await limitedRoutes(t, { counter, onStoreError: 'refuse' })
+  const allowing = await limitedRoutes(t, { counter, onStoreError: 'allow' })
   await server.kill()
-  const refused = await get(refusing, '/submits')
-  t.equal(refused.statusCode, 503)
-  t.equal(refused.json().code, 'GW_STORE_DOWN')
-  t.equal((await get(allowing, '/submits')).statusCode, 200)
+  for (const path of ['/submits', '/lookAtSubmits', '/polls', '/misses']) {
+    const refused = await get(refusing, path)
+    t.equal(refused.statusCode, 503, path)
+    t.equal(refused.json().code, 'GW_STORE_DOWN', path)
+    t.equal((await get(allowing, path)).statusCode, 200, path)
+  }
+})
+
+t.test('replicas of earlier versions count under the same names', async t => {
+  const server = await redisServer(t)
+  await get(await limitedRoutes(t, { counter: await replicaOf(t, server), onStoreError: 'refuse' }), '/submits')
+  t.equal(await server.admin.get('gw:rate:undefinedundefined-submits:app:alice'), '1')
+  const ttl = await server.admin.pttl('gw:rate:undefinedundefined-submits:app:alice')
+  t.ok(ttl > 50_000 && ttl <= 60_000, `${ttl}`)
+})
+
+t.test('a process remembers so many keys, and forgets the one that was counted longest ago', async t => {
+  const { hit, look } = localRates({ elapsed: clock().elapsed, maxKeys: 2 })
+  for (const key of ['one', 'two', 'one', 'three']) hit(key, 1000)
+  t.match([look('one', 1000), look('two', 1000), look('three', 1000)], [{ count: 2 }, { count: 0 }, { count: 1 }])
+})
+
+t.test('@fastify/rate-limit is what limits: without it nobody is refused', async t => {
+  const config = 'plans: { default: { requestsPerMinute: 2, pollsPerMinute: 2, concurrentTasks: 100 } }\n' +
+    'limits: { addressRequestsPerMinute: 12, addressFailuresPerMinute: 3 }'
+  const openTo = Object.assign(
+    async (app: FastifyInstance) => { app.decorate('createRateLimit', () => async () => ({ isAllowed: true, key: '' })) },
+    { [Symbol.for('skip-override')]: true }
+  )
+  /** How often each of the limits refuses. */
+  const refusals = async (more: Parameters<typeof startGateway>[1] = {}) => {
+    const { mint, submit, status, call } = await startGateway(t, { config, ...more })
+    const token = await mint('alice')
+    const count = async (calls: number, ask: () => Promise<{ error: unknown }>) => {
+      const codes = []
+      for (let asked = 0; asked < calls; asked++) codes.push((await ask()).error)
+      return codes.filter(code => code === 'GW_RATE_LIMITED' || code === 'GW_THROTTLED').length
+    }
+    const submits = await count(3, () => submit(token))
+    const polls = await count(3, () => status(token, 'nowhere'))
+    const failures = await count(3, () => submit('bad'))
+    const requests = await count(4, () => call('/gateway/sessions', { token: issuerToken, body: { subject: 'bob' } }))
+    return { submits, polls, failures, requests }
+  }
+  t.strictSame(await refusals(), { submits: 1, polls: 1, failures: 2, requests: 2 })
+  const { createGateway } = await t.mockImport<typeof import('../../src/gateway.ts')>('../../src/gateway.ts', {
+    '@fastify/rate-limit': Object.assign(openTo, { normalizeIP: rateLimit.normalizeIP })
+  })
+  t.strictSame(await refusals({ createGateway }), { submits: 0, polls: 0, failures: 0, requests: 0 })
 })
 
 const config = 'plans: { default: { requestsPerMinute: 100, concurrentTasks: 100, credits: unlimited }, guest: {} }'

@@ -21,6 +21,8 @@ export interface KeyNames {
   /** The subjects that may have deliveries. */
   readonly deliveries: string
   guestCount (name: string): string
+  /** The name that replicas of earlier versions count under, whose limiter put a route where there is none. */
+  rate (key: string): string
   spentProof (id: string): string
   /** All tokens stand in the slot of `tokens`, their list. */
   token (id: string): string
@@ -57,6 +59,7 @@ export function keyNames (prefix: string): KeyNames {
     deliveries: `${prefix}:deliveries`,
     callback: secretHash => `${prefix}:callback:${encoded(secretHash)}`,
     guestCount: name => `${prefix}:guests:${encoded(name)}`,
+    rate: key => `${prefix}:rate:undefinedundefined-${key}`,
     spentProof: id => `${prefix}:spent:${encoded(id)}`,
     token: id => `${prefix}:{tokens}:t:${encoded(id)}`,
     tokens: `${prefix}:{tokens}:list`,

@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import type { GuestCounts, SpentProofs } from '../../domain/guests.ts'
+import type { RateCounter, RateWindow } from '../../domain/rate-counter.ts'
 import { forgetSlackMs, type Revocations } from '../../domain/session.ts'
 import { type Token, type TokenStore, tokenRetentionMs, usedEveryMs } from '../../domain/tokens.ts'
 import type { Commands, Reply } from './client.ts'
@@ -125,5 +126,17 @@ export function redisSpentProofs ({ ask }: Commands, keys: KeyNames, now: () => 
       if (lastsMs <= 0) return false // it may have been spent, and be forgotten
       return await ask(client => client.set(keys.spentProof(id), 1, 'PX', lastsMs + slackMs, 'NX')) === 'OK'
     }
+  }
+}
+
+/** Windows go by the clock of the server, so that all replicas agree on their ends. */
+export function redisRates ({ on }: Commands, keys: KeyNames): RateCounter {
+  const windowFrom = (reply: Reply): RateWindow => {
+    const [count, endsInMs] = reply as [number, number]
+    return { count, endsInMs }
+  }
+  return {
+    hit: async (key, windowMs) => windowFrom(await on(keys.rate(key), 'hitRate', windowMs)),
+    look: async key => windowFrom(await on(keys.rate(key), 'lookAtRate'))
   }
 }

@@ -12,7 +12,7 @@ import { type KeyNames, keyNames } from './keys.ts'
 import { redisAccounts, redisIdempotency, redisLedger, redisTasks, redisUnfinishedTasks, taskOwners } from './ledger.ts'
 import { redisAudit, redisCallbackSecrets, redisDeliveries, redisRecords, redisUsage } from './records.ts'
 import { pulse as pulseOf, redisRepeats } from './repeats.ts'
-import { redisGuestCounts, redisRevocations, redisSpentProofs, redisTokens } from './sessions.ts'
+import { redisGuestCounts, redisRates, redisRevocations, redisSpentProofs, redisTokens } from './sessions.ts'
 
 export interface Leadership {
   /** Whether this replica leads, from now on for a while. */
@@ -132,7 +132,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
       },
       isHeld: async keyId => await commands.ask(client => client.exists(keys.heldKey(keyId))) === 1
     },
-    counter: link.client,
+    rates: redisRates(commands, keys),
     leads: leadership.leads,
     tidy: () => busy.tidy(async subject => await commands.ofSubject(subject, 'tidy') === 0),
     async ping () {

@@ -1,5 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite'
 import { idempotencyMs, type LedgerTerms } from '../../domain/ledger.ts'
+import { localRates } from '../../domain/rate-counter.ts'
 import { forgetSlackMs } from '../../domain/session.ts'
 import type { Store } from '../../domain/store.ts'
 import { steadyClock, systemClock } from '../../domain/time.ts'
@@ -155,6 +156,8 @@ function others (db: DatabaseSync, group: GroupCommit): Forget[] {
   ]
 }
 
+/** Counts of request rates that are kept, one for each subject and limit. */
+const maxRateKeys = 150_000
 /** How often the file is looked for at the most, ms. */
 const lookEveryMs = 1000
 const goneText = 'the file of the ledger is gone, or another one has its name'
@@ -224,6 +227,7 @@ function storeOver (
     tokens: sqliteTokens(db, group),
     guestCounts: sqliteGuestCounts(db, group, now),
     spentProofs: sqliteSpentProofs(db, group, now),
+    rates: localRates({ elapsed, maxKeys: maxRateKeys }),
     leads: async () => role === 'server',
     async tidy () {
       repeats.tidy()

@@ -88,6 +88,18 @@ return 0`,
 if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then redis.call('DECR', KEYS[1]) end
 return 0`,
 
+  /** ARGV: how long a window lasts (ms). How often was counted in the one that is open, and when it ends (in ms). */
+  hitRate: `
+local count = redis.call('INCR', KEYS[1])
+if count == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+return { count, redis.call('PTTL', KEYS[1]) }`,
+
+  /** The same without counting. */
+  lookAtRate: `
+local count = redis.call('GET', KEYS[1])
+if not count then return { 0, 0 } end
+return { tonumber(count), redis.call('PTTL', KEYS[1]) }`,
+
   /** ARGV: a name, now (Unix ms), how long the list is kept (ms). See ../deliveries.ts. */
   noteDeliveries: `
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
