@@ -71,7 +71,7 @@ t.test('a store that fails behind a callback or a delivery is told in the log, a
   for (const id of [taskId, 'ended']) {
     const keyId = settings.apiKeys[0]!.fingerprint
     const reserved = await store.ledger.reserve(demandOf({ keyId, deliverTo: `${receiver.origin}/` }))
-    if (!reserved.granted) throw new Error(reserved.lacks)
+    if (!reserved.granted) throw new Error(reserved.reason)
     const callbackHash = hash('sha256', id === 'ended' ? 'another' : secret, 'base64url')
     await store.ledger.advance(reserved.id, { to: 'sent', keyId, callbackHash })
     await store.ledger.advance(reserved.id, { to: 'claimed', taskId: id })

@@ -58,9 +58,9 @@ export type ReservationId = string
 export type Reserved =
   | { readonly granted: true, readonly id: ReservationId }
   /** `uses`: of the session. `credits`: of the session, or of the subject. */
-  | { readonly granted: false, readonly lacks: 'credits' | 'slot' | 'uses' }
+  | { readonly granted: false, readonly reason: 'credits' | 'slot' | 'uses' }
   /** Its idempotency key was used before; or it is a repeat, which has taken its first as `Repeats.take` does. */
-  | { readonly granted: false, readonly lacks: 'novelty', readonly earlier: Earlier }
+  | { readonly granted: false, readonly reason: 'duplicate', readonly earlier: Earlier }
 
 /** The next step of a reservation's life. */
 export type Transition =
@@ -110,10 +110,9 @@ export interface Completion {
  */
 export interface TaskLedger {
   /**
-   * Sets a slot, a use and credits aside, or says what is lacking, in the order of novelty, slot, uses, credits. Under
-   * N
-   * parallel calls with room for one, exactly one is granted; under N with one key, exactly one is, whatever the room.
-   * A grant is on disk no later than its next step is.
+   * Sets a slot, a use and credits aside, or gives the first of these reasons that holds: duplicate, slot, uses, credits.
+   * Under N parallel calls with room for one, exactly one is granted; under N with one key, exactly one is, whatever
+   * the room. A grant is on disk no later than its next step is.
    */
   reserve (demand: ReserveRequest): Promise<Reserved>
   /**

@@ -74,7 +74,7 @@ export function admitSubmit ({ prove, submits, replays, ledger, repeats, earlies
         const delivery = order.repeat === undefined ? null : watchDelivery(repeats, reserved.id, context)
         return { ...order, reservation: reserved.id, key, delivery }
       }
-      if (reserved.lacks !== 'novelty') throw lacking(reserved.lacks, slots.nextInMs(call.session.subject))
+      if (reserved.reason !== 'duplicate') throw lacking(reserved.reason, slots.nextInMs(call.session.subject))
       const made = await earliest(order, context) // it was new a moment ago
       if (made !== null) return await answerAgain({ repeats, replays }, order, made, context)
     }
@@ -119,7 +119,7 @@ export async function withSlots<Said extends object> (
   slots: SlotSearch, { session: { subject }, plan }: SessionRequestState, reserve: () => Promise<Said>
 ): Promise<Said> {
   const said = await reserve()
-  if (!('lacks' in said) || said.lacks !== 'slot') return said
+  if (!('reason' in said) || said.reason !== 'slot') return said
   await slots.search(subject, plan.concurrentTasks)
   return await reserve()
 }

@@ -74,12 +74,12 @@ export function admitBatch (
         if (repeat !== undefined) await repeats.end(subject, repeat, false).catch(() => { /* it is owed */ })
         throw error
       })
-      if (!('lacks' in reserved)) {
+      if (!('reason' in reserved)) {
         const reservation = reserved.at(-1)!
         const delivery = repeat === undefined ? null : watchDelivery(repeats, reservation, context)
         return { ...order, key, itemReservations: reserved.slice(0, -1), reservation, delivery }
       }
-      if (reserved.lacks !== 'novelty') throw lacking(reserved.lacks, slots.nextInMs(subject))
+      if (reserved.reason !== 'duplicate') throw lacking(reserved.reason, slots.nextInMs(subject))
       const made = await earliest(order, context) // it was new a moment ago
       if (made !== null) return await answerAgain({ repeats, replays }, order, made, context, 'batchId')
     }
@@ -250,7 +250,7 @@ export function reservations (ledger: TaskLedger, patient: PatientLedger): Reser
       await giveBack(ids)
       throwFirst(asked)
       const refused = answers.filter(answer => !answer.granted)
-      return refused.find(({ lacks }) => lacks === 'novelty') ?? refused[0]!
+      return refused.find(({ reason }) => reason === 'duplicate') ?? refused[0]!
     },
     async send (ids, keyId) {
       const noted = await Promise.allSettled(ids.map(id => ledger.advance(id, { to: 'sent', keyId })))

@@ -39,7 +39,7 @@ async function start (t: Test, options: RedisServerOptions = {}) {
 
 async function reserve ({ ledger }: Store, more = {}): Promise<ReservationId> {
   const reserved = await ledger.reserve(demandOf(more))
-  if (!reserved.granted) throw new Error(`no ${reserved.lacks}`)
+  if (!reserved.granted) throw new Error(`no ${reserved.reason}`)
   return reserved.id
 }
 

@@ -52,7 +52,7 @@ t.test(
     t.same(await there.repeats.take(subject, repeat), { kind: 'pending' }, 'nobody knows yet')
     t.match(
       await there.ledger.reserve(demandOf({ repeat: repeatOf() })),
-      { lacks: 'novelty', earlier: { kind: 'pending' } },
+      { reason: 'duplicate', earlier: { kind: 'pending' } },
       'and the ledger neither'
     )
     t.equal(await decided(there, repeat), null)

@@ -40,7 +40,7 @@ const sessionOf = (id: string) => ({ id, subject: 'app:alice', issuedAt: 1000 })
 
 async function reserve ({ ledger }: Store, more = {}): Promise<ReservationId> {
   const reserved = await ledger.reserve(demandOf(more))
-  if (!reserved.granted) throw new Error(`no ${reserved.lacks}`)
+  if (!reserved.granted) throw new Error(`no ${reserved.reason}`)
   return reserved.id
 }
 
@@ -318,12 +318,12 @@ t.test('a session with limits of its own takes its uses and its credits, and no 
     Array.from({ length: 50 }, () => store.ledger.reserve(demandOf({ microcredits: 2, session: budget })))
   )
   t.equal(all.filter(({ granted }) => granted).length, 3)
-  t.same(new Set(all.map(one => one.granted ? '' : one.lacks)), new Set(['', 'uses']))
+  t.same(new Set(all.map(one => one.granted ? '' : one.reason)), new Set(['', 'uses']))
   t.same(await spentIn(store), { uses: 3, microcredits: 6 })
   const more = { ...budget, uses: null }
   t.match(await store.ledger.reserve(demandOf({ microcredits: 5, session: more })), {
     granted: false,
-    lacks: 'credits'
+    reason: 'credits'
   })
   t.match(await store.ledger.reserve(demandOf({ microcredits: 4, session: more })), { granted: true })
   t.match(await store.ledger.reserve(demandOf({ microcredits: 4, session: { ...more, creditLimit: null } })), {
@@ -331,7 +331,7 @@ t.test('a session with limits of its own takes its uses and its credits, and no 
   })
   t.match(
     await store.ledger.reserve(demandOf({ taskLimit: 1, session: budget })),
-    { lacks: 'slot' },
+    { reason: 'slot' },
     'a slot is asked for first'
   )
   t.match(await store.ledger.reserve(demandOf({ session: { ...budget, id: 'another' } })), { granted: true })
@@ -584,7 +584,7 @@ t.test('credits are counted to the last digit', async t => {
   const most = 2 ** 52 + 1
   await reserve(store, { microcredits: most })
   t.match(await store.accounts.balanceOf('app:alice', periodStart), { used: most })
-  t.match(await store.ledger.reserve(demandOf({ microcredits: 2, creditLimit: most + 1 })), { lacks: 'credits' })
+  t.match(await store.ledger.reserve(demandOf({ microcredits: 2, creditLimit: most + 1 })), { reason: 'credits' })
   t.match(await store.ledger.reserve(demandOf({ microcredits: 1, creditLimit: most + 1 })), { granted: true })
   t.equal(await store.accounts.grant({ subject: 'app:bob', microcredits: most }), most)
 })

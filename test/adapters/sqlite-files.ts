@@ -30,7 +30,7 @@ export function visit (t: Test, path: string): DatabaseSync {
 
 export async function reserve (store: Store, more = {}): Promise<ReservationId> {
   const reserved = await store.ledger.reserve(demandOf(more))
-  if (!reserved.granted) throw new Error(`no ${reserved.lacks}`)
+  if (!reserved.granted) throw new Error(`no ${reserved.reason}`)
   return reserved.id
 }
 

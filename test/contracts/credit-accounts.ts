@@ -94,12 +94,12 @@ function splitting (t: Test, open: OpenStore): void {
   t.test('what is left of the period is used first, the rest is taken from the grants', async t => {
     const { accounts, ledger, reserve } = await withSevenUsed(t, open)
     await accounts.grant({ subject, microcredits: 4 })
-    t.match(await ledger.reserve(demandOf({ ...limited, microcredits: 8 })), { granted: false, lacks: 'credits' })
+    t.match(await ledger.reserve(demandOf({ ...limited, microcredits: 8 })), { granted: false, reason: 'credits' })
     await reserve({ ...limited, microcredits: 5 })
     t.match(await accounts.balanceOf(subject, periodStart), { used: 10, granted: 2 })
     await reserve({ ...limited, microcredits: 2 })
     t.match(await accounts.balanceOf(subject, periodStart), { used: 10, granted: 0 })
-    t.match(await ledger.reserve(demandOf({ ...limited, microcredits: 1 })), { granted: false, lacks: 'credits' })
+    t.match(await ledger.reserve(demandOf({ ...limited, microcredits: 1 })), { granted: false, reason: 'credits' })
     await reserve({ ...limited, microcredits: 0 })
   })
 

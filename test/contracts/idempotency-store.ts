@@ -45,7 +45,7 @@ function racing (t: Test, open: OpenStore): void {
       Array.from({ length: 50 }, () => ledger.reserve(demandOf({ ...keyed, microcredits: 7 })))
     )
     t.equal(all.filter(({ granted }) => granted).length, 1)
-    for (const one of all) if (!one.granted) t.match(one, { lacks: 'novelty', earlier: { kind: 'pending' } })
+    for (const one of all) if (!one.granted) t.match(one, { reason: 'duplicate', earlier: { kind: 'pending' } })
     t.equal(await creditsUsed(), 7)
     t.equal(await slotsUsed(), 1)
   })
@@ -53,15 +53,15 @@ function racing (t: Test, open: OpenStore): void {
   t.test('a key that was used is told before a lack of credits or of a slot', async t => {
     const { ledger, reserve } = await openBooks(t, open)
     await reserve({ ...keyed, taskLimit: 1 })
-    t.match(await ledger.reserve(demandOf({ ...keyed, taskLimit: 1 })), { lacks: 'novelty' })
-    t.match(await ledger.reserve(demandOf({ ...keyed, creditLimit: 0 })), { lacks: 'novelty' })
-    t.match(await ledger.reserve(demandOf({ idempotency: { ...key, key: 'two' }, taskLimit: 1 })), { lacks: 'slot' })
+    t.match(await ledger.reserve(demandOf({ ...keyed, taskLimit: 1 })), { reason: 'duplicate' })
+    t.match(await ledger.reserve(demandOf({ ...keyed, creditLimit: 0 })), { reason: 'duplicate' })
+    t.match(await ledger.reserve(demandOf({ idempotency: { ...key, key: 'two' }, taskLimit: 1 })), { reason: 'slot' })
   })
 
   t.test('what was refused for a lack leaves its key free', async t => {
     const { ledger, idempotency } = await openBooks(t, open)
-    t.match(await ledger.reserve(demandOf({ ...keyed, creditLimit: 0 })), { lacks: 'credits' })
-    t.match(await ledger.reserve(demandOf({ ...keyed, taskLimit: 0 })), { lacks: 'slot' })
+    t.match(await ledger.reserve(demandOf({ ...keyed, creditLimit: 0 })), { reason: 'credits' })
+    t.match(await ledger.reserve(demandOf({ ...keyed, taskLimit: 0 })), { reason: 'slot' })
     t.equal(await idempotency.earlier(subject, key), null)
   })
 }
@@ -77,7 +77,7 @@ function remembering (t: Test, open: OpenStore): void {
       if (earlier?.kind === 'answered') t.same(earlier.answer, kept)
       if (earlier?.kind === 'task') t.equal(earlier.taskId, 'task')
       const again = await ledger.reserve(demandOf(keyed))
-      t.same(again.granted ? null : again.lacks === 'novelty' && again.earlier, earlier, 'the ledger says the same')
+      t.same(again.granted ? null : again.reason === 'duplicate' && again.earlier, earlier, 'the ledger says the same')
       if (fate !== 'new') {
         t.same(await idempotency.earlier(subject, { ...key, fingerprint: 'another' }), { kind: 'mismatch' })
       }
@@ -157,7 +157,7 @@ function forgetting (t: Test, open: OpenStore): void {
         const isKept = async (when: string) => {
           await tidyAll()
           t.match(await idempotency.earlier(subject, key), { kind: 'answered' }, when)
-          t.match(await ledger.reserve(demandOf({ ...keyed, microcredits: 7 })), { lacks: 'novelty' }, when)
+          t.match(await ledger.reserve(demandOf({ ...keyed, microcredits: 7 })), { reason: 'duplicate' }, when)
         }
         time.step(stepMs)
         await isKept('after the step')

@@ -39,7 +39,7 @@ export function balance (ledger: TaskLedger): Balance {
   return {
     async creditsUsed (owner = {}) {
       const held = await ledger.reserve(demandOf({ ...owner, microcredits: ballast }))
-      if (!held.granted) throw new Error(`no ${held.lacks}`)
+      if (!held.granted) throw new Error(`no ${held.reason}`)
       const enough = await least(2 ** 45, creditLimit =>
         isGranted(demandOf({ ...owner, microcredits: 1, creditLimit }))
       )

@@ -134,13 +134,13 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       const { subject, idempotency, repeat } = demand
       const before =
         idempotency !== undefined ? earlier(subject, idempotency) : repeat === undefined ? null : take(subject, repeat)
-      if (before !== null) return { granted: false, lacks: 'novelty', earlier: before }
-      if (slotsUsed(demand) >= demand.taskLimit) return { granted: false, lacks: 'slot' }
+      if (before !== null) return { granted: false, reason: 'duplicate', earlier: before }
+      if (slotsUsed(demand) >= demand.taskLimit) return { granted: false, reason: 'slot' }
       const lack = demand.session === undefined ? null : lackOf(demand, demand.session)
-      if (lack !== null) return { granted: false, lacks: lack }
+      if (lack !== null) return { granted: false, reason: lack }
       const needed = fromGrants(demand)
       return needed > 0 && needed > creditsGranted(demand.subject)
-        ? { granted: false, lacks: 'credits' }
+        ? { granted: false, reason: 'credits' }
         : { granted: true }
     },
     add (id: ReservationId, demand: ReserveRequest): void {

@@ -52,7 +52,7 @@ export async function openBooks (t: Test, open: OpenStore, more: Partial<LedgerT
   const { ledger } = store
   const reserve = async (more: Partial<ReserveRequest> = {}): Promise<ReservationId> => {
     const reserved = await ledger.reserve(demandOf(more))
-    if (!reserved.granted) throw new Error(`no ${reserved.lacks}`)
+    if (!reserved.granted) throw new Error(`no ${reserved.reason}`)
     return reserved.id
   }
   return {

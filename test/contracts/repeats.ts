@@ -33,7 +33,7 @@ export async function submitted (
   more: Partial<ReserveRequest> = {}
 ): Promise<ReservationId> {
   const reserved = await ledger.reserve(demandOf({ repeat: repeatOf(), ...more }))
-  if (!reserved.granted) throw new Error(`no ${reserved.lacks}`)
+  if (!reserved.granted) throw new Error(`no ${reserved.reason}`)
   for (const step of steps) await ledger.advance(reserved.id, step)
   return reserved.id
 }
@@ -90,7 +90,7 @@ function undelivered (t: Test, open: OpenStore): void {
       for (const print of ['print', 'other']) {
         t.same(await ledger.reserve(demandOf({ repeat: repeatOf(print) })), {
           granted: false,
-          lacks: 'novelty',
+          reason: 'duplicate',
           earlier: { kind: 'answered', answer: kept }
         })
       }
@@ -106,7 +106,7 @@ function undelivered (t: Test, open: OpenStore): void {
     const earlier = { kind: 'task', taskId: 'a task/ä' }
     t.same(await books.ledger.reserve(demandOf({ repeat, creditLimit: 0, taskLimit: 0 })), {
       granted: false,
-      lacks: 'novelty',
+      reason: 'duplicate',
       earlier
     })
     t.same(await books.repeats.take(subject, repeat), earlier, 'and the same call is told the same')
@@ -140,7 +140,7 @@ function unknowns (t: Test, open: OpenStore): void {
     await submitted(books, [sent, unknown])
     for (let round = 0; round < 4; round++) {
       const repeat = repeatOf()
-      t.match(await ledger.reserve(demandOf({ repeat })), { lacks: 'novelty', earlier: { kind: 'unknown' } })
+      t.match(await ledger.reserve(demandOf({ repeat })), { reason: 'duplicate', earlier: { kind: 'unknown' } })
       await repeats.end(subject, repeat, false)
       time.advance(repeatMs / 4)
     }
@@ -192,7 +192,7 @@ function serving (t: Test, open: OpenStore): void {
       Array.from({ length: 50 }, () => books.ledger.reserve(demandOf({ repeat: repeatOf() })))
     )
     const told = all.flatMap(one =>
-      one.granted || one.lacks !== 'novelty' || one.earlier.kind !== 'task' ? [] : one.earlier.taskId
+      one.granted || one.reason !== 'duplicate' || one.earlier.kind !== 'task' ? [] : one.earlier.taskId
     )
     t.same(told, ['one', 'two', 'three'])
     t.equal(all.filter(({ granted }) => granted).length, 47)

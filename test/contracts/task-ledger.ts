@@ -30,7 +30,7 @@ function reserving (t: Test, open: Open): void {
     const demand = demandOf({ microcredits: 7, creditLimit: 13 })
     const all = await Promise.all(Array.from({ length: 200 }, () => ledger.reserve(demand)))
     t.equal(all.filter(({ granted }) => granted).length, 1)
-    t.same(new Set(all.map(one => (one.granted ? '' : one.lacks))), new Set(['', 'credits']))
+    t.same(new Set(all.map(one => (one.granted ? '' : one.reason))), new Set(['', 'credits']))
     t.equal(await creditsUsed(), 7)
   })
 
@@ -40,16 +40,16 @@ function reserving (t: Test, open: Open): void {
       Array.from({ length: 200 }, () => ledger.reserve(demandOf({ microcredits: 1, taskLimit: 1 })))
     )
     t.equal(all.filter(({ granted }) => granted).length, 1)
-    t.same(new Set(all.map(one => (one.granted ? '' : one.lacks))), new Set(['', 'slot']))
+    t.same(new Set(all.map(one => (one.granted ? '' : one.reason))), new Set(['', 'slot']))
     t.equal(await creditsUsed(), 1)
     t.equal(await slotsUsed(), 1)
   })
 
   t.test('credits are used to the last one and not one further', async t => {
     const { ledger, creditsUsed } = await open(t)
-    t.match(await ledger.reserve(demandOf({ microcredits: 11, creditLimit: 10 })), { granted: false, lacks: 'credits' })
+    t.match(await ledger.reserve(demandOf({ microcredits: 11, creditLimit: 10 })), { granted: false, reason: 'credits' })
     t.match(await ledger.reserve(demandOf({ microcredits: 10, creditLimit: 10 })), { granted: true })
-    t.match(await ledger.reserve(demandOf({ microcredits: 1, creditLimit: 10 })), { granted: false, lacks: 'credits' })
+    t.match(await ledger.reserve(demandOf({ microcredits: 1, creditLimit: 10 })), { granted: false, reason: 'credits' })
     t.match(
       await ledger.reserve(demandOf({ microcredits: 0, creditLimit: 10 })),
       { granted: true },
@@ -65,7 +65,7 @@ function reserving (t: Test, open: Open): void {
     t.equal(await creditsUsed(), 3e12)
     t.match(
       await ledger.reserve({ ...demand, creditLimit: 2e12 }),
-      { granted: false, lacks: 'credits' },
+      { granted: false, reason: 'credits' },
       'a plan may be changed'
     )
   })
@@ -102,7 +102,7 @@ function budgeting (t: Test, open: Open): void {
       Array.from({ length: 50 }, () => books.ledger.reserve(demandOf({ microcredits: 3, ...budget({ uses: 1 }) })))
     )
     t.equal(all.filter(({ granted }) => granted).length, 1)
-    t.same(new Set(all.map(one => (one.granted ? '' : one.lacks))), new Set(['', 'uses']))
+    t.same(new Set(all.map(one => (one.granted ? '' : one.reason))), new Set(['', 'uses']))
     t.equal(await books.creditsUsed(), 3)
     t.equal(await books.slotsUsed(), 1)
     t.same(await spentBy(books), { uses: 1, microcredits: 3 })
@@ -115,7 +115,7 @@ function budgeting (t: Test, open: Open): void {
       await books.accounts.grant({ subject: 'app:alice', microcredits: 1000 })
       const demand = demandOf({ microcredits: 7, ...budget({ creditLimit: 13 }) })
       const all = await Promise.all(Array.from({ length: 50 }, () => books.ledger.reserve(demand)))
-      t.same(new Set(all.map(one => (one.granted ? '' : one.lacks))), new Set(['', 'credits']))
+      t.same(new Set(all.map(one => (one.granted ? '' : one.reason))), new Set(['', 'credits']))
       t.same(await spentBy(books), { uses: 1, microcredits: 7 })
       t.match(await books.ledger.reserve({ ...demand, microcredits: 6 }), { granted: true }, 'to the last one')
       t.match(
@@ -123,7 +123,7 @@ function budgeting (t: Test, open: Open): void {
         { granted: true },
         'what costs nothing still fits'
       )
-      t.match(await books.ledger.reserve({ ...demand, microcredits: 1 }), { granted: false, lacks: 'credits' })
+      t.match(await books.ledger.reserve({ ...demand, microcredits: 1 }), { granted: false, reason: 'credits' })
     }
   )
 
@@ -139,15 +139,15 @@ function budgeting (t: Test, open: Open): void {
     })
     await ledger.reserve(lacking)
     const { idempotency: _, ...another } = lacking
-    t.match(await ledger.reserve(lacking), { lacks: 'novelty' })
-    t.match(await ledger.reserve(another), { lacks: 'slot' })
-    t.match(await ledger.reserve({ ...another, taskLimit: 9 }), { lacks: 'uses' })
+    t.match(await ledger.reserve(lacking), { reason: 'duplicate' })
+    t.match(await ledger.reserve(another), { reason: 'slot' })
+    t.match(await ledger.reserve({ ...another, taskLimit: 9 }), { reason: 'uses' })
     t.match(await ledger.reserve({ ...another, taskLimit: 9, ...budget({ uses: 2, creditLimit: 9 }) }), {
-      lacks: 'credits'
+      reason: 'credits'
     })
     t.match(
       await ledger.reserve({ ...another, taskLimit: 9, creditLimit: 9, ...budget({ uses: 2, creditLimit: 3 }) }),
-      { lacks: 'credits' }
+      { reason: 'credits' }
     )
   })
 
@@ -178,7 +178,7 @@ function budgeting (t: Test, open: Open): void {
       await at('claimed', demand)
       await ledger.settle({ taskId: 'task', state: 'failed', answer })
       t.same(await spentBy(books), { uses: 1, microcredits: 0 }, 'a failed task was a use')
-      t.match(await ledger.reserve(demandOf(demand)), { lacks: 'uses' })
+      t.match(await ledger.reserve(demandOf(demand)), { reason: 'uses' })
     }
   )
 
@@ -203,7 +203,7 @@ function budgeting (t: Test, open: Open): void {
       { microcredits: 5, periodStart: periodStart + 86_400_000, ...budget({ uses: 2 }) },
       'tomorrow'
     )
-    t.match(await books.ledger.reserve(demandOf(budget({ uses: 2 }))), { lacks: 'uses' })
+    t.match(await books.ledger.reserve(demandOf(budget({ uses: 2 }))), { reason: 'uses' })
     t.match(await books.ledger.reserve(demandOf(budget({ id: 'Session', uses: 2 }))), { granted: true })
     t.match(await books.ledger.reserve(demandOf()), { granted: true }, 'and its subject has sessions without limits')
     await books.tidyAll()
@@ -220,7 +220,7 @@ function budgeting (t: Test, open: Open): void {
       books.time.step(25 * 3_600_000)
       await books.tidyAll()
       books.time.step(-25 * 3_600_000)
-      t.same(await books.ledger.reserve(demandOf(demand)), { granted: false, lacks: 'uses' })
+      t.same(await books.ledger.reserve(demandOf(demand)), { granted: false, reason: 'uses' })
       t.same(await spentBy(books), { uses: 1, microcredits: 5 })
     }
   )

@@ -48,8 +48,8 @@ t.test('a task that is given up is one more without a known end, once', async t 
 })
 
 t.test('a reservation that is not granted moves no credits', async t => {
-  const { noted, ledger } = metered({ reserve: async () => ({ granted: false, lacks: 'credits' }) })
-  t.same(await ledger.reserve(demand), { granted: false, lacks: 'credits' })
+  const { noted, ledger } = metered({ reserve: async () => ({ granted: false, reason: 'credits' }) })
+  t.same(await ledger.reserve(demand), { granted: false, reason: 'credits' })
   t.same(noted, [])
 })
 

@@ -527,9 +527,9 @@ t.test('a store that fails at one of the reservations gets the others back', asy
 t.test('a used idempotency key is told before a lack of room', async t => {
   const earlier = { kind: 'pending' } as const
   const { reserve, steps } = over(({ microcredits }) => microcredits === 1
-    ? { granted: false, lacks: 'slot' }
-    : microcredits === 2 ? granted(demands[1]!) : { granted: false, lacks: 'novelty', earlier }, () => true)
-  t.same(await reserve(demands), { granted: false, lacks: 'novelty', earlier })
+    ? { granted: false, reason: 'slot' }
+    : microcredits === 2 ? granted(demands[1]!) : { granted: false, reason: 'duplicate', earlier }, () => true)
+  t.same(await reserve(demands), { granted: false, reason: 'duplicate', earlier })
   t.same(steps, ['2 released'])
 })
 
@@ -547,7 +547,7 @@ t.test('when one reservation has lapsed, or can not be noted, nothing is sent an
 t.test(
   'a key that was used while the batch was on its way to the ledger is told as one that was used before',
   async t => {
-    const reserve = async () => ({ granted: false, lacks: 'novelty', earlier: { kind: 'pending' } }) as const
+    const reserve = async () => ({ granted: false, reason: 'duplicate', earlier: { kind: 'pending' } }) as const
     let looks = 0
     const admit = admitBatch(
       {
@@ -589,7 +589,7 @@ t.test('a batch that fails at one of its items leaves the first that its own has
       },
       over(
         ({ operation }) =>
-          operation === batchRow ? { granted: false, lacks: 'novelty', earlier: { kind: 'unknown' } } : down(),
+          operation === batchRow ? { granted: false, reason: 'duplicate', earlier: { kind: 'unknown' } } : down(),
         () => true
       )
     )

@@ -36,7 +36,7 @@ async function ended (store: Store, time: Clock, count: number): Promise<string[
   const taskIds = Array.from({ length: count }, (_, index) => `task-${String(index).padStart(5, '0')}`)
   for (const taskId of taskIds) {
     const reserved = await store.ledger.reserve(demandOf({ taskLimit: 100_000 }))
-    if (!reserved.granted) throw new Error(`no ${reserved.lacks}`)
+    if (!reserved.granted) throw new Error(`no ${reserved.reason}`)
     await store.ledger.advance(reserved.id, sent)
     await store.ledger.advance(reserved.id, { to: 'claimed', taskId })
     const resultJson = JSON.stringify({ resultUrls: [`https://cdn.apixo.ai/${taskId}.png`], note: 'x'.repeat(600) })

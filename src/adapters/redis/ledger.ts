@@ -128,8 +128,8 @@ function reserveArguments (demand: ReserveRequest, repeat: readonly string[], { 
 function reservedFrom ({ subject }: ReserveRequest, [result, ...rest]: readonly Reply[]): Reserved {
   const word = String(result)
   if (word === 'granted') return { granted: true, id: reservationName({ subject, number: String(rest[0]) }) }
-  if (word === 'novelty') return { granted: false, lacks: 'novelty', earlier: earlierFrom(rest)! }
-  return { granted: false, lacks: word as 'credits' | 'slot' | 'uses' }
+  if (word === 'novelty') return { granted: false, reason: 'duplicate', earlier: earlierFrom(rest)! }
+  return { granted: false, reason: word as 'credits' | 'slot' | 'uses' }
 }
 
 function steps ({

@@ -211,11 +211,11 @@ export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: Ledge
       const earlier = earlierOf(demand)
       if (earlier !== null) {
         await (repeat === undefined ? group.committed() : repeats.found(subject, repeat))
-        return { granted: false, lacks: 'novelty', earlier }
+        return { granted: false, reason: 'duplicate', earlier }
       }
-      if (slots.of(subject) >= taskLimit) return { granted: false, lacks: 'slot' }
+      if (slots.of(subject) >= taskLimit) return { granted: false, reason: 'slot' }
       const charge = read(() => accounts.chargeFor(demand))
-      if (typeof charge === 'string') return { granted: false, lacks: charge }
+      if (typeof charge === 'string') return { granted: false, reason: charge }
       const id = ++lastId
       const createdAt = now()
       repeats.begin(id, demand)
