@@ -149,12 +149,12 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
     webhookTest: test.webhooks,
     siteverifyUrl: test.siteverifyUrl
   })
-  const { keys, patient, probeStore, streams, upstream } = services
+  const { keys, ledger, probeStore, streams, upstream } = services
   metrics.watch({ keys, ping: probeStore, eventStreams: () => streams.count })
   await registerRoutes(main.app, settings, services)
   if (admin !== null) await registerAdminRoutes(admin.app, services)
 
-  const failed = (when: string) => (error: unknown) => log.error({ err: error, owed: patient.pending }, when)
+  const failed = (when: string) => (error: unknown) => log.error({ err: error, owed: ledger.pending }, when)
   const holdKeys = keyHolding(store, keys)
   const { runOnce: tidy } = housekeeping(store, services, [
     audit.keep,
@@ -172,7 +172,7 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
 
   const hurry = Promise.withResolvers<void>()
   const cutOff = (): void => {
-    patient.hurry()
+    ledger.hurry()
     upstream.close().catch(failed('the calls to the upstream could not be ended'))
   }
   closing.defer(async () => {
@@ -328,13 +328,13 @@ async function openPorts (
 
 function housekeeping (
   store: Store,
-  { ledger, patient, poller, keys, clock: { now }, log }: Services,
+  { ledger, poller, keys, clock: { now }, log }: Services,
   jobs: ReadonlyArray<(() => Promise<void>) | null>
 ): Maintenance {
   const { unfinished, records } = store
   return maintenance({
-    patient,
-    store: { ledger, leads: store.leads, tidy: store.tidy },
+    ledger,
+    store,
     jobs: jobs.filter(job => job !== null),
     reconciler: reconciler({ unfinished, records, ledger, keys, end: refreshTask({ ledger, desk: poller }), now }),
     onUnknown: count => log.error({ alarm: 'unknown-outcome', count }, 'tasks without a known end')

@@ -15,8 +15,7 @@ import { callbackAddresses, callbacks } from './domain/callbacks.ts'
 import { goneKeys } from './domain/gone-keys.ts'
 import { guests } from './domain/guests.ts'
 import { type KeyRing, keyRing, readProbe } from './domain/key-ring.ts'
-import { keepingLedger, meteredLedger, type PatientLedger, patientLedger } from './domain/ledger-client.ts'
-import type { TaskLedger } from './domain/ledger.ts'
+import { type LedgerClient, ledgerClient } from './domain/ledger-client.ts'
 import {
   caps, freeModels, intervalBy, officialModels, plans as compilePlans, priceList, pricing
 } from './domain/policy.ts'
@@ -81,8 +80,7 @@ export async function createServices (settings: Settings, ground: Ground): Promi
   const intervalOf = intervalBy(file.polling, models)
 
   const { results, cache } = openResults(settings, client, ground)
-  const ledger = meteredLedger(cache === null ? store.ledger : keepingLedger(store.ledger, cache.keep), metrics)
-  const patient = openPatientLedger(ledger, log, elapsed)
+  const ledger = openLedger(ground, cache)
   const upstream = closing.adopt(undiciUpstream(client), it => it.close())
   const keys = openKeys(settings, upstream, log, clock)
   const poller = openPoller(settings, { upstream, keys, ledger }, ground)
@@ -94,7 +92,7 @@ export async function createServices (settings: Settings, ground: Ground): Promi
   })
   const hosts = callbackHosts(file.callbacks.allowedHosts)
   const webhooks = openWebhooks(hosts, client, ground)
-  const callbacks = openCallbacks(settings, { upstream, keys, ledger, patient, poller }, ground)
+  const callbacks = openCallbacks(settings, { upstream, keys, ledger, poller }, ground)
   const sessions = await openSessions(settings, ground)
 
   return {
@@ -106,7 +104,6 @@ export async function createServices (settings: Settings, ground: Ground): Promi
     upstream,
     keys,
     ledger,
-    patient,
     accounts: store.accounts,
     records: store.records,
     repeats: store.repeats,
@@ -188,19 +185,22 @@ function openResults (
 
 function openTickets (
   { file: { results: { ticketSeconds } } }: Settings,
-  { taskOf }: Pick<TaskLedger, 'taskOf'>,
+  { taskOf }: LedgerClient,
   { secrets: { sessionSecrets }, clock: { now } }: Ground
 ): ResultTickets {
   return resultTickets({ secrets: sessionSecrets, ticketSeconds, taskOf, now })
 }
 
-function openPatientLedger (ledger: TaskLedger, log: Logger, elapsed: () => number): PatientLedger {
-  return patientLedger({
-    ledger,
+function openLedger (
+  { store, metrics, log, clock: { elapsed } }: Ground, cache: Pick<KeptResults, 'keep'> | null
+): LedgerClient {
+  return ledgerClient(store.ledger, {
+    metrics,
+    onSucceeded: taskId => cache?.keep(taskId),
     elapsed,
     wait,
     patienceMs,
-    onOwed: (reservation, { to, taskId }: { readonly to: string, readonly taskId?: string }) =>
+    onDelayed: (reservation, { to, taskId }: { readonly to: string, readonly taskId?: string }) =>
       log.error(
         { alarm: 'store-down', reservation, to, taskId },
         'the store did not take this step; it is kept and tried again'
@@ -280,14 +280,13 @@ function openWebhooks (
 /** Hears from the upstream how tasks have ended, when the operator has opened that. */
 function openCallbacks (
   { file, models, publicUrl }: Settings,
-  { upstream, keys, ledger, patient, poller }: Pick<Services, 'upstream' | 'keys' | 'ledger' | 'patient' | 'poller'>,
+  { upstream, keys, ledger, poller }: Pick<Services, 'upstream' | 'keys' | 'ledger' | 'poller'>,
   { store, events, timers, clock: { now, elapsed }, log, closing }: Ground
 ): InboundCallbacks | null {
   if (!file.callbacks.inbound) return null
   const { find, handle, close } = callbacks({
     secrets: store.callbackSecrets,
     ledger,
-    patient,
     upstream,
     keys,
     desk: poller,

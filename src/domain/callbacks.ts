@@ -2,8 +2,8 @@ import { LRUCache } from 'lru-cache'
 import { hash, randomBytes } from 'node:crypto'
 import { finalState, isFinal, readEnvelope, statedState } from './answers.ts'
 import type { KeyChoice } from './key-ring.ts'
-import type { PatientLedger } from './ledger-client.ts'
-import type { ReservationId, Task, TaskLedger } from './ledger.ts'
+import type { LedgerClient } from './ledger-client.ts'
+import type { ReservationId, Task } from './ledger.ts'
 import { eventFrom, statusCall, type StatusPoller, type TaskEvents } from './status-poller.ts'
 import type { Clock, Timers } from './time.ts'
 import { operationOf, type Upstream } from './upstream.ts'
@@ -79,8 +79,7 @@ export type Anomaly = 'not its task' | 'a task that has not ended' | 'a task tha
 
 export interface CallbacksOptions extends Clock {
   readonly secrets: CallbackSecrets
-  readonly ledger: Pick<TaskLedger, 'settle' | 'taskOf'>
-  readonly patient: PatientLedger
+  readonly ledger: Pick<LedgerClient, 'claim' | 'settle' | 'taskOf'>
   readonly upstream: Upstream
   readonly keys: KeyChoice
   readonly desk: StatusPoller
@@ -165,7 +164,6 @@ function asking ({ desk, ledger, timers, intervalOf, elapsed, onTrouble }: Callb
  */
 function adopting ({
   ledger,
-  patient,
   upstream,
   keys,
   events,
@@ -189,7 +187,7 @@ function adopting ({
     if (envelope.taskId !== taskId || statedState(answer, envelope, taskId) === null) {
       return onOdd(calledBack, 'a task that the upstream does not know')
     }
-    if (!(await patient.advance(reservation, { to: 'claimed', taskId }))) return onOdd(calledBack, 'not its task')
+    if (!await ledger.claim(reservation, taskId)) return onOdd(calledBack, 'not its task')
     onFound(calledBack, taskId)
     const state = finalState(answer, envelope, taskId)
     if (state !== null) await ledger.settle({ taskId, state, answer: answer.body })

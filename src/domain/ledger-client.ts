@@ -1,20 +1,141 @@
 import { gatewayError, isGatewayError } from '../errors.ts'
-import type { ReserveRequest, ReservationId, Transition, TaskLedger } from './ledger.ts'
+import type {
+  Completion, Reserved, ReservationId, ReserveRequest, StoredResponse, TaskLedger, Transition
+} from './ledger.ts'
 import type { Microcredits } from './policy.ts'
 
+/** The reservations of one batch: all of them, or the reason why there is none. */
+export type ReservedAll =
+  | { readonly granted: true, readonly ids: readonly ReservationId[] }
+  | Extract<Reserved, { readonly granted: false }>
+
 /**
- * A ledger that has the results of each task kept, once, by whichever replica ended it. The task's end waits for
- * nothing.
+ * The ledger as the rest of the gateway uses it. It counts what becomes of credits, and it writes what has already
+ * happened upstream: a store that dies between the upstream's answer and our note of it must not make a paid task
+ * ownerless, so such a step is tried again while the caller waits, and after that in the background.
+ *
+ * `claim`, `release` and `markUnknown` throw `GW_OUTCOME_UNKNOWN` when the store has not come back in time; the step is
+ * kept. All else throws `GW_STORE_DOWN`, as `TaskLedger` does.
  */
-export function keepingLedger (ledger: TaskLedger, keep: (taskId: string) => void): TaskLedger {
-  return {
-    ...ledger,
-    async settle (ending) {
-      const isFirst = await ledger.settle(ending)
-      if (isFirst && ending.state === 'success') keep(ending.taskId)
-      return isFirst
-    }
+export interface LedgerClient extends Pick<TaskLedger, 'reserve' | 'settle' | 'taskOf' | 'giveUp' | 'sweep'> {
+  /**
+   * Asked for in one go, so that of two batches with room for one the ledger sees first the whole of the one. Of
+   * several reasons a duplicate is told before any other. What was granted beside a refusal or a failure is given back.
+   */
+  reserveAll (requests: readonly ReserveRequest[]): Promise<ReservedAll>
+  /**
+   * Just before the call, with the key it is made with: nothing may be sent until this has resolved. `false`: the
+   * reservation has lapsed. A store that fails here may have noted it all the same: it is told, when it is back, that
+   * nothing was sent.
+   */
+  markSent (id: ReservationId, keyId: string, callbackHash?: string | undefined): Promise<boolean>
+  /** As `markSent`; of a batch, all are sent or all are given back. */
+  markAllSent (ids: readonly ReservationId[], keyId: string): Promise<boolean>
+  /**
+   * The upstream has made this task. `false`: it belongs to another reservation, or this one can't have a task any
+   * more. `answer`: what its idempotency key replays, or its repeat gets if its caller has gone.
+   */
+  claim (id: ReservationId, taskId: string, answer?: StoredResponse | undefined): Promise<boolean>
+  /**
+   * Nothing was accepted. With an answer the idempotency key replays that, without one the key is free again. `false`:
+   * it had another end already.
+   */
+  release (id: ReservationId, answer?: StoredResponse | undefined): Promise<boolean>
+  /** The upstream may have accepted it. `false`: it had another end already. */
+  markUnknown (id: ReservationId): Promise<boolean>
+  /** As `markUnknown`, but tried once: its caller hears of something else, and a store that is down has it later. */
+  markUnknownLater (id: ReservationId): Promise<void>
+  /** Ends all waits for the store, now and from now on: their steps are kept. */
+  hurry (): void
+  /** Tries all kept steps once more, in order. Throws `GW_STORE_DOWN`. */
+  retry (): Promise<void>
+  /** Steps still to be written. */
+  readonly pending: number
+}
+
+export interface LedgerClientOptions extends RetryOptions {
+  readonly metrics: CreditMetrics
+  /** Told once of each task that has ended well, by the replica that ended it. Nothing waits for it. */
+  readonly onSucceeded: (taskId: string) => void
+}
+
+export function ledgerClient (ledger: TaskLedger, options: LedgerClientOptions): LedgerClient {
+  const { metrics, onSucceeded } = options
+  const open = openReservations(metrics)
+
+  const advance = async (id: ReservationId, step: Transition): Promise<boolean> => {
+    const isTaken = await ledger.advance(id, step)
+    open.advanced(id, step, isTaken)
+    return isTaken
   }
+  const { insist, tryOnce, enqueue, hurry, retry, pending } = retrying(advance, options)
+  const reserve = async (request: ReserveRequest): Promise<Reserved> => {
+    const reserved = await ledger.reserve(request)
+    if (reserved.granted) open.add(reserved.id, request)
+    return reserved
+  }
+  const giveBack = async (ids: readonly ReservationId[]): Promise<void> => {
+    await Promise.all(ids.map(id => tryOnce(id, { to: 'released' })))
+  }
+
+  return {
+    reserve,
+    async reserveAll (requests) {
+      const asked = await Promise.allSettled(requests.map(reserve))
+      const answers = asked.filter(one => one.status === 'fulfilled').map(({ value }) => value)
+      const ids = answers.filter(answer => answer.granted).map(({ id }) => id)
+      if (ids.length === requests.length) return { granted: true, ids }
+      await giveBack(ids)
+      throwFirst(asked)
+      const refused = answers.filter(answer => !answer.granted)
+      return refused.find(({ reason }) => reason === 'duplicate') ?? refused[0]!
+    },
+    async markSent (id, keyId, callbackHash) {
+      try {
+        return await advance(id, { to: 'sent', keyId, callbackHash })
+      } catch (error) {
+        enqueue(id, { to: 'released' })
+        throw error
+      }
+    },
+    async markAllSent (ids, keyId) {
+      const noted = await Promise.allSettled(ids.map(id => advance(id, { to: 'sent', keyId })))
+      const areSent = noted.every(one => one.status === 'fulfilled' && one.value)
+      if (!areSent) await giveBack(ids)
+      throwFirst(noted)
+      return areSent
+    },
+    claim: (id, taskId, answer) => insist(id, { to: 'claimed', taskId, answer }),
+    release: (id, answer) => insist(id, { to: 'released', answer }),
+    markUnknown: id => insist(id, { to: 'unknown' }),
+    markUnknownLater: id => tryOnce(id, { to: 'unknown' }),
+    async settle (completion) {
+      const isFirst = await ledger.settle(completion)
+      if (isFirst && completion.state === 'success') onSucceeded(completion.taskId)
+      if (isFirst && completion.state === 'failed') await countFailed(ledger, completion, metrics)
+      return isFirst
+    },
+    taskOf: ledger.taskOf,
+    async giveUp (taskId) {
+      const isLost = await ledger.giveUp(taskId)
+      if (isLost) metrics.unknown(1)
+      return isLost
+    },
+    async sweep () {
+      const swept = await ledger.sweep()
+      metrics.unknown(swept.unknown)
+      return swept
+    },
+    hurry,
+    retry,
+    get pending () { return pending() }
+  }
+}
+
+/** Throws what the first of them failed with, if any did. */
+export function throwFirst (results: ReadonlyArray<PromiseSettledResult<unknown>>): void {
+  const failed = results.find(result => result.status === 'rejected')
+  if (failed !== undefined) throw failed.reason
 }
 
 /**
@@ -31,136 +152,105 @@ export interface CreditMetrics {
   unknown (count: number): void
 }
 
+/** `sent` is here for a reservation that could not be sent any more: it had lapsed. */
+const ends = { sent: 'released', released: 'released', claimed: 'charged', unknown: 'unknown' } as const
+
 /**
  * Submits that are under way, more than there can be: those without an end are the oldest, and are not counted then.
  */
 const maxOpen = 10_000
 
-/** The same ledger, with a meter that counts what goes through this process. */
-export function meteredLedger (ledger: TaskLedger, meter: CreditMetrics): TaskLedger {
+/** Counts the credits of the reservations that were made through this process, once each. */
+function openReservations (metrics: CreditMetrics) {
   const open = new Map<ReservationId, ReserveRequest>()
-
-  const note = (id: ReservationId, step: Transition, taken: boolean): void => {
-    const demand = open.get(id)
-    // Twice sent is sent; and a claim that was not open to it is followed by what it became.
-    if (demand === undefined || step.to === (taken ? 'sent' : 'claimed')) return
-    open.delete(id)
-    meter.credits(demand.operation, ends[step.to], demand.microcredits)
-    if (step.to === 'unknown' && taken) meter.unknown(1)
-  }
-
   return {
-    ...ledger,
-    async reserve (demand) {
-      const reserved = await ledger.reserve(demand)
-      if (reserved.granted) {
-        open.set(reserved.id, demand)
-        if (open.size > maxOpen) open.delete(open.keys().next().value!)
-        meter.credits(demand.operation, 'reserved', demand.microcredits)
-      }
-      return reserved
+    add (id: ReservationId, request: ReserveRequest): void {
+      open.set(id, request)
+      if (open.size > maxOpen) open.delete(open.keys().next().value!)
+      metrics.credits(request.operation, 'reserved', request.microcredits)
     },
-    async advance (id, step) {
-      const taken = await ledger.advance(id, step)
-      note(id, step, taken)
-      return taken
-    },
-    async settle (ending) {
-      const ended = await ledger.settle(ending)
-      if (ended && ending.state === 'failed') {
-        const task = await ledger.taskOf(ending.taskId).catch(() => null) // it is settled, whether or not it is counted
-        if (task !== null) meter.credits(task.operation, 'failed', task.microcredits)
-      }
-      return ended
-    },
-    async giveUp (taskId) {
-      const isLost = await ledger.giveUp(taskId)
-      if (isLost) meter.unknown(1)
-      return isLost
-    },
-    async sweep () {
-      const swept = await ledger.sweep()
-      meter.unknown(swept.unknown)
-      return swept
+    advanced (id: ReservationId, step: Transition, isTaken: boolean): void {
+      const request = open.get(id)
+      // A second `sent` changes nothing. A claim the ledger rejected is not counted here: what follows it is.
+      if (request === undefined || step.to === (isTaken ? 'sent' : 'claimed')) return
+      open.delete(id)
+      metrics.credits(request.operation, ends[step.to], request.microcredits)
+      if (step.to === 'unknown' && isTaken) metrics.unknown(1)
     }
   }
 }
 
-/** `sent` is here for a reservation that could not be sent any more: it had lapsed. */
-const ends = { sent: 'released', released: 'released', claimed: 'charged', unknown: 'unknown' } as const
-
-/**
- * Writes what has already happened upstream. A store that dies between the upstream's answer and our note of it must
- * not make a paid task ownerless, so a step is tried again while the caller waits, and after that in the background.
- */
-export interface PatientLedger {
-  /**
-   * As `TaskLedger.advance`; throws `GW_OUTCOME_UNKNOWN` when the store has not come back in time. The step is kept.
-   */
-  advance (id: ReservationId, step: Transition): Promise<boolean>
-  /**
-   * Keeps the end of a reservation that has no task: nobody waits for it, and nobody is alarmed. In a long outage the
-   * later ones are left to their leases, after which they are unknown.
-   */
-  enqueue (id: ReservationId, step: Extract<Transition, { to: 'released' | 'unknown' }>): void
-  /** Ends all waits for the store, now and from now on: their steps are kept. */
-  hurry (): void
-  /** Tries all kept steps once more, in order. */
-  retry (): Promise<void>
-  /** Steps still to be written. */
-  readonly pending: number
+/** It is settled, whether or not it can be counted. */
+async function countFailed (ledger: TaskLedger, { taskId }: Completion, metrics: CreditMetrics): Promise<void> {
+  const task = await ledger.taskOf(taskId).catch(() => null)
+  if (task !== null) metrics.credits(task.operation, 'failed', task.microcredits)
 }
 
-export interface PatientLedgerOptions {
-  readonly ledger: TaskLedger
+interface RetryOptions {
   /** Monotonic ms. */
   readonly elapsed: () => number
   readonly wait: (ms: number) => Promise<unknown>
   /** How long a reply waits for the store, ms. */
   readonly patienceMs: number
   /** Told once for each step that outlived the patience: the operator's alarm. */
-  readonly onOwed: (id: ReservationId, step: Transition) => void
+  readonly onDelayed: (id: ReservationId, step: Transition) => void
 }
 
-/** A long outage shall not fill the memory with submits that never were. */
-const maxOwed = 10_000
+/** The end of a reservation that has no task. */
+type EndWithoutTask = Extract<Transition, { to: 'released' | 'unknown' }>
 
-export function patientLedger ({ ledger, elapsed, wait, patienceMs, onOwed }: PatientLedgerOptions): PatientLedger {
-  const owed: Array<{ readonly id: ReservationId, readonly step: Transition }> = []
+/** A long outage shall not fill the memory with submits that never were. */
+const maxQueued = 10_000
+
+/** Writes steps that a store has not taken: while the caller waits, and later. */
+function retrying (
+  advance: TaskLedger['advance'], { elapsed, wait, patienceMs, onDelayed }: RetryOptions
+) {
+  const queue: Array<{ readonly id: ReservationId, readonly step: Transition }> = []
   const hurried = Promise.withResolvers<void>()
   let isHurried = false
 
+  /**
+   * Nobody waits for it, and nobody is alarmed. In a long outage the later ones are left to their leases, after which
+   * they are unknown.
+   */
+  const enqueue = (id: ReservationId, step: EndWithoutTask): void => {
+    if (queue.length < maxQueued) queue.push({ id, step })
+  }
+
   return {
-    async advance (id, step) {
+    /** Waits for the store. Throws `GW_OUTCOME_UNKNOWN`, and keeps the step, when it has not come back in time. */
+    async insist (id: ReservationId, step: Transition): Promise<boolean> {
       const deadline = elapsed() + patienceMs
       for (let pauseMs = 50; ; pauseMs = Math.min(pauseMs * 2, 1000)) {
         try {
-          return await ledger.advance(id, step)
+          return await advance(id, step)
         } catch (error) {
           if (!isStoreDown(error)) throw error
           if (isHurried || elapsed() + pauseMs > deadline) break
         }
         await Promise.race([wait(pauseMs), hurried.promise])
       }
-      owed.push({ id, step })
-      onOwed(id, step)
+      queue.push({ id, step })
+      onDelayed(id, step)
       throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
     },
-    enqueue (id, step) {
-      if (owed.length < maxOwed) owed.push({ id, step })
+    enqueue,
+    async tryOnce (id: ReservationId, step: EndWithoutTask): Promise<void> {
+      await advance(id, step).catch(() => enqueue(id, step))
     },
-    hurry () {
+    hurry (): void {
       isHurried = true
       hurried.resolve()
     },
-    async retry () {
-      while (owed.length > 0) {
-        const { id, step } = owed[0]!
-        await ledger.advance(id, step)
-        owed.shift()
+    async retry (): Promise<void> {
+      while (queue.length > 0) {
+        const { id, step } = queue[0]!
+        await advance(id, step)
+        queue.shift()
       }
     },
-    get pending () { return owed.length }
+    pending: (): number => queue.length
   }
 }
 

@@ -40,16 +40,16 @@ export interface ReserveRequest {
   readonly creditLimit: Microcredits | null
   /** Most unfinished tasks of this subject, this one included. */
   readonly taskLimit: number
-  readonly idempotency?: IdempotencyKey
+  readonly idempotency?: IdempotencyKey | undefined
   /** Of a submit without an idempotency key: it may be the repeat of another (`Repeats`). */
-  readonly repeat?: Repeat
+  readonly repeat?: Repeat | undefined
   /**
    * Counts beside the subject's credits. A released reservation gives its use and its credits back, and so does an
    * unknown one that the operator lets go; a refunded task its credits alone.
    */
-  readonly session?: SessionBudget
+  readonly session?: SessionBudget | undefined
   /** The URL that the end of its task is delivered to (`Deliveries`). */
-  readonly deliverTo?: string
+  readonly deliverTo?: string | undefined
 }
 
 /** A reservation's name in the ledger. Opaque: only its own store can read it. */
@@ -66,17 +66,16 @@ export type Reserved =
 export type Transition =
   /**
    * Just before the call, with the key it is made with. Nothing may be sent until this has resolved. `callbackHash`:
-   * its
-   * callback is known by this (`CallbackSecrets`) from now on; the first one stays.
+   * its callback is known by this (`CallbackSecrets`) from now on; the first one stays.
    */
-  | { readonly to: 'sent', readonly keyId: string, readonly callbackHash?: string }
+  | { readonly to: 'sent', readonly keyId: string, readonly callbackHash?: string | undefined }
   /** `answer` is what its idempotency key replays; or its repeat gets, if its caller has gone. */
-  | { readonly to: 'claimed', readonly taskId: string, readonly answer?: StoredResponse }
+  | { readonly to: 'claimed', readonly taskId: string, readonly answer?: StoredResponse | undefined }
   /**
    * Nothing was accepted: credits and slot are given back, the row goes. With an answer its idempotency key stays and
    * replays that; without one the key is free again.
    */
-  | { readonly to: 'released', readonly answer?: StoredResponse }
+  | { readonly to: 'released', readonly answer?: StoredResponse | undefined }
   /** Its idempotency key stays, and says so. */
   | { readonly to: 'unknown' }
 
@@ -110,7 +109,7 @@ export interface Completion {
  */
 export interface TaskLedger {
   /**
-   * Sets a slot, a use and credits aside, or gives the first of these reasons that holds: duplicate, slot, uses, credits.
+   * Sets a slot, a use and credits aside, or gives the first reason that holds of duplicate, slot, uses, credits.
    * Under N parallel calls with room for one, exactly one is granted; under N with one key, exactly one is, whatever
    * the room. A grant is on disk no later than its next step is.
    */

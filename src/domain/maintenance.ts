@@ -1,5 +1,5 @@
 import type { KeyRing } from './key-ring.ts'
-import type { PatientLedger } from './ledger-client.ts'
+import type { LedgerClient } from './ledger-client.ts'
 import type { TaskLedger, UnfinishedTasks } from './ledger.ts'
 import type { TaskRecords } from './records.ts'
 import type { RefreshTask } from './status-poller.ts'
@@ -16,23 +16,23 @@ export interface Maintenance {
 }
 
 export interface MaintenanceOptions {
-  readonly patient: PatientLedger
+  readonly ledger: Pick<LedgerClient, 'retry' | 'sweep'>
   readonly reconciler: Reconciler
-  readonly store: Pick<Store, 'ledger' | 'leads' | 'tidy'>
+  readonly store: Pick<Store, 'leads' | 'tidy'>
   /** Told how many tasks have ended without a known end, when there are any. */
   readonly onUnknown: (count: number) => void
   /** What else is done, on every replica. */
   readonly jobs: ReadonlyArray<() => Promise<void>>
 }
 
-export function maintenance ({ patient, reconciler, store, onUnknown, jobs: chores }: MaintenanceOptions): Maintenance {
+export function maintenance ({ ledger, reconciler, store, onUnknown, jobs: chores }: MaintenanceOptions): Maintenance {
   let current: Promise<void> | null = null
 
   const keepLedger = async (): Promise<void> => {
-    await patient.retry()
+    await ledger.retry()
     if (!await store.leads()) return
     await reconciler.runOnce()
-    const { unknown } = await store.ledger.sweep()
+    const { unknown } = await ledger.sweep()
     if (unknown > 0) onUnknown(unknown)
     await store.tidy()
   }

@@ -1,7 +1,8 @@
 import type { FastifyRequest } from 'fastify'
 import { type Guests, isGuest, proofHeader } from '../domain/guests.ts'
 import { type KeyChoice, type KeyRing, probeIntervalMs } from '../domain/key-ring.ts'
-import type { ReserveRequest, Repeats, ReservationId, TaskLedger } from '../domain/ledger.ts'
+import type { LedgerClient } from '../domain/ledger-client.ts'
+import type { ReserveRequest, Repeats, ReservationId } from '../domain/ledger.ts'
 import { periodAt } from '../domain/policy.ts'
 import { budgetOf } from '../domain/session.ts'
 import type { SlotSearch } from '../domain/status-poller.ts'
@@ -29,7 +30,7 @@ export interface AdmitOptions {
   readonly submits: Rate
   /** The budget of answers that are given again. */
   readonly replays: Rate
-  readonly ledger: TaskLedger
+  readonly ledger: Pick<LedgerClient, 'reserve'>
   readonly repeats: Repeats
   readonly earliest: Earliest
   readonly keys: KeyRing
@@ -63,10 +64,10 @@ export function admitSubmit ({ prove, submits, replays, ledger, repeats, earlies
       periodStart: periodAt(call.plan.period, now()).start,
       creditLimit: call.plan.credits,
       taskLimit: call.plan.concurrentTasks,
-      ...(order.idempotency && { idempotency: order.idempotency }),
-      ...(order.repeat && { repeat: order.repeat }),
-      ...(session && { session }),
-      ...(order.deliverTo !== undefined && { deliverTo: order.deliverTo })
+      idempotency: order.idempotency,
+      repeat: order.repeat,
+      session,
+      deliverTo: order.deliverTo
     }
     for (;;) {
       const reserved = await withSlots(slots, call, () => ledger.reserve(demand))

@@ -2,7 +2,8 @@ import type { FastifyRequest } from 'fastify'
 import { maxTaskIdLength } from '../domain/answers.ts'
 import type { CallbackAddress } from '../domain/callbacks.ts'
 import { quoted } from '../domain/json.ts'
-import type { Task, TaskLedger } from '../domain/ledger.ts'
+import type { LedgerClient } from '../domain/ledger-client.ts'
+import type { Task } from '../domain/ledger.ts'
 import type { Price } from '../domain/policy.ts'
 import type { Scope, Session } from '../domain/session.ts'
 import { readSubmitBody, type TaskReferences } from '../domain/submit.ts'
@@ -135,7 +136,7 @@ export interface Ownership {
   keyOfReferences (input: TaskReferences, context: RequestContext): Promise<string | undefined>
 }
 
-export function ownership (ledger: TaskLedger, misses: Rate): Ownership {
+export function ownership (ledger: Pick<LedgerClient, 'taskOf'>, misses: Rate): Ownership {
   const notFound = async (context: RequestContext) => {
     await misses(context)
     return gatewayError('GW_TASK_NOT_FOUND')

@@ -5,10 +5,8 @@ import {
   type BatchAccepted, type BatchOutcome, endedTaskIds, maxBatchItems, readBatchAnswer, readBatchBody
 } from '../domain/batch.ts'
 import { isGuest } from '../domain/guests.ts'
-import type { PatientLedger } from '../domain/ledger-client.ts'
-import {
-  type ReserveRequest, fingerprintOf, type StoredResponse, type ReservationId, type Reserved, type TaskLedger
-} from '../domain/ledger.ts'
+import { type LedgerClient, throwFirst } from '../domain/ledger-client.ts'
+import { type ReserveRequest, fingerprintOf, type StoredResponse, type ReservationId } from '../domain/ledger.ts'
 import { periodAt, type Plan, type Price } from '../domain/policy.ts'
 import { budgetOf } from '../domain/session.ts'
 import { endBatch, type RefreshTask, statusCall, type StatusOutcome } from '../domain/status-poller.ts'
@@ -33,13 +31,16 @@ export interface AdmittedBatch extends ReservedSubmit, BatchOrder {
   readonly itemReservations: readonly ReservationId[]
 }
 
+export interface BatchAdmitOptions extends Omit<AdmitOptions, 'ledger' | 'prove'> {
+  readonly ledger: Pick<LedgerClient, 'reserveAll'>
+}
+
 /**
  * *admit* for batches: a batch of ten is ten requests, ten slots and ten prices, all of them or nothing. Its own
  * reservation says whose the batch is; it carries the idempotency key, costs nothing, and is over when its tasks begin.
  */
 export function admitBatch (
-  { submits, replays, repeats, earliest, keys, slots, now }: Omit<AdmitOptions, 'ledger' | 'prove'>,
-  { reserve }: Reservations
+  { submits, replays, ledger, repeats, earliest, keys, slots, now }: BatchAdmitOptions
 ) {
   return async (order: BatchOrder, context: RequestContext): Promise<AdmittedBatch | Replay> => {
     const { call } = context
@@ -52,7 +53,7 @@ export function admitBatch (
     call.keyId = key.id
     const common = { subject, model: order.model, keyId: key.id, periodStart: periodAt(plan.period, now()).start }
     const session = budgetOf(call.session)
-    const limits = { creditLimit: plan.credits, taskLimit: plan.concurrentTasks, ...(session && { session }) }
+    const limits = { creditLimit: plan.credits, taskLimit: plan.concurrentTasks, session }
     const demands: ReserveRequest[] = order.items.map(({ price }) => ({
       ...common,
       ...limits,
@@ -65,19 +66,20 @@ export function admitBatch (
       ...order.price,
       ...noLimits,
       operation: batchRow,
-      ...(idempotency && { idempotency }),
-      ...(repeat && { repeat })
+      idempotency,
+      repeat
     }
     for (;;) {
-      const reserved = await withSlots(slots, call, () => reserve([...demands, own])).catch(async (error: unknown) => {
-        // One of the items has failed, and its own may have taken a first all the same.
-        if (repeat !== undefined) await repeats.end(subject, repeat, false).catch(() => { /* it is owed */ })
-        throw error
-      })
-      if (!('reason' in reserved)) {
-        const reservation = reserved.at(-1)!
+      const reserved = await withSlots(slots, call, () => ledger.reserveAll([...demands, own]))
+        .catch(async (error: unknown) => {
+          // One of the items has failed, and its own may have taken a first all the same.
+          if (repeat !== undefined) await repeats.end(subject, repeat, false).catch(() => { /* it is owed */ })
+          throw error
+        })
+      if (reserved.granted) {
+        const reservation = reserved.ids.at(-1)!
         const delivery = repeat === undefined ? null : watchDelivery(repeats, reservation, context)
-        return { ...order, key, itemReservations: reserved.slice(0, -1), reservation, delivery }
+        return { ...order, key, itemReservations: reserved.ids.slice(0, -1), reservation, delivery }
       }
       if (reserved.reason !== 'duplicate') throw lacking(reserved.reason, slots.nextInMs(subject))
       const made = await earliest(order, context) // it was new a moment ago
@@ -167,7 +169,7 @@ export interface Claim {
   readonly operation: string
   readonly subject: string
   /** What the idempotency key gives again. */
-  readonly answer?: StoredResponse
+  readonly answer?: StoredResponse | undefined
 }
 
 /**
@@ -178,13 +180,12 @@ export interface Claim {
  */
 export type ClaimTask = (reservation: ReservationId, claim: Claim) => Promise<boolean>
 
-export function claims (ledger: TaskLedger, patient: PatientLedger): ClaimTask {
+export function claims (ledger: LedgerClient): ClaimTask {
   return async (reservation, { id, operation, subject, answer }) => {
-    const kept = answer === undefined ? {} : { answer }
-    if (await patient.advance(reservation, { to: 'claimed', taskId: id, ...kept })) return true
+    if (await ledger.claim(reservation, id, answer)) return true
     const holder = await ledger.taskOf(id).catch(() => null)
     const isOwn = holder?.subject === subject && holder.operation === operation
-    await patient.advance(reservation, isOwn ? { to: 'released', ...kept } : { to: 'unknown' })
+    await (isOwn ? ledger.release(reservation, answer) : ledger.markUnknown(reservation))
     return isOwn
   }
 }
@@ -192,12 +193,21 @@ export function claims (ledger: TaskLedger, patient: PatientLedger): ClaimTask {
 export type ForwardedBatch = BatchOutcome | OurKey
 
 /** *forward* for batches: one call for all tasks, by the rules of a submit. */
-export function forwardBatch ({ operation, upstream, keys }: ForwardOptions, { send }: Reservations) {
+export function forwardBatch (
+  { operation, upstream, keys }: ForwardOptions, ledger: Pick<LedgerClient, 'markAllSent'>
+) {
+  const note = async ({ itemReservations, reservation, delivery }: AdmittedBatch, keyId: string): Promise<boolean> => {
+    let isNoted = false
+    try {
+      isNoted = await ledger.markAllSent([...itemReservations, reservation], keyId)
+    } finally {
+      if (!isNoted) delivery?.released()
+    }
+    return isNoted
+  }
+
   return withKeys(keys, async (order: AdmittedBatch, key, call): Promise<BatchOutcome> => {
-    await send([...order.itemReservations, order.reservation], key.id).catch((error: unknown) => {
-      order.delivery?.released()
-      throw error
-    })
+    if (!await note(order, key.id)) throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }) // one lapsed while it waited
     const exchange = upstream.send({
       method: 'POST', path: upstreamPath(operation, order.model), body: order.body, idempotencyKey: order.batchKey, key
     })
@@ -220,73 +230,25 @@ export function forwardBatchStatus ({ operation, ...options }: ForwardOptions) {
   }
 }
 
-type Refused = Extract<Reserved, { readonly granted: false }>
-
-/** The reservations of one batch: all of them take a step, or all are given back. */
-export interface Reservations {
-  /**
-   * Asked for in one go, so that of two batches with room for one the ledger sees first the whole of the one. What is
-   * refused is told; a used idempotency key before anything else.
-   */
-  reserve (demands: readonly ReserveRequest[]): Promise<readonly ReservationId[] | Refused>
-  /** Notes that all are being sent. Throws what kept it from one of them. */
-  send (ids: readonly ReservationId[], keyId: string): Promise<void>
-}
-
-export function reservations (ledger: TaskLedger, patient: PatientLedger): Reservations {
-  /** A store that fails here is told when it is back. */
-  const giveBack = async (ids: readonly ReservationId[]): Promise<void> => {
-    await Promise.all(
-      ids.map(id => ledger.advance(id, { to: 'released' }).catch(() => patient.enqueue(id, { to: 'released' })))
-    )
-  }
-
-  return {
-    async reserve (demands) {
-      const asked = await Promise.allSettled(demands.map(demand => ledger.reserve(demand)))
-      const answers = asked.flatMap(one => one.status === 'fulfilled' ? one.value : [])
-      const ids = answers.flatMap(answer => answer.granted ? answer.id : [])
-      if (ids.length === demands.length) return ids
-      await giveBack(ids)
-      throwFirst(asked)
-      const refused = answers.filter(answer => !answer.granted)
-      return refused.find(({ reason }) => reason === 'duplicate') ?? refused[0]!
-    },
-    async send (ids, keyId) {
-      const noted = await Promise.allSettled(ids.map(id => ledger.advance(id, { to: 'sent', keyId })))
-      if (noted.every(one => one.status === 'fulfilled' && one.value)) return
-      await giveBack(ids)
-      throwFirst(noted)
-      throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }) // one lapsed while it waited
-    }
-  }
-}
-
-/** Throws what the first of them failed with, if any did. */
-export function throwFirst (results: ReadonlyArray<PromiseSettledResult<unknown>>): void {
-  const failed = results.find(result => result.status === 'rejected')
-  if (failed !== undefined) throw failed.reason
-}
-
 /**
  * *settle* for batches. When none was accepted, or none is known to be, the batch is one submit with many reservations;
  * else each item has its own fate.
  */
-export function settleBatch (ledger: TaskLedger, patient: PatientLedger) {
-  const settleWhole = settleSubmit(patient)
-  const accept = acceptBatch(ledger, patient)
+export function settleBatch (ledger: LedgerClient) {
+  const settleWhole = settleSubmit(ledger)
+  const accept = acceptBatch(ledger)
   return async (outcome: ForwardedBatch, order: AdmittedBatch, context: RequestContext): Promise<Answer> => {
     if (outcome.kind === 'accepted') return await accept(outcome, order, context)
-    const to = outcome.kind === 'unknown' ? 'unknown' : 'released'
-    const items = order.itemReservations.map(id => patient.advance(id, { to }))
+    const end = outcome.kind === 'unknown' ? ledger.markUnknown : ledger.release
+    const items = order.itemReservations.map(id => end(id))
     const [whole] = await Promise.allSettled([settleWhole(outcome, order, context), ...items])
     if (whole.status === 'rejected') throw whole.reason
     return whole.value
   }
 }
 
-function acceptBatch (ledger: TaskLedger, patient: PatientLedger) {
-  const claim = claims(ledger, patient)
+function acceptBatch (ledger: LedgerClient) {
+  const claim = claims(ledger)
 
   const settleItems = async (
     { taskIds }: BatchAccepted,
@@ -296,14 +258,12 @@ function acceptBatch (ledger: TaskLedger, patient: PatientLedger) {
     const settled = await Promise.allSettled(
       itemReservations.map((item, index) => {
         const id = taskIds[index] ?? null
-        return id === null
-          ? patient.advance(item, { to: 'unknown' })
-          : claim(item, { id, operation: 'generateTask', subject })
+        return id === null ? ledger.markUnknown(item) : claim(item, { id, operation: 'generateTask', subject })
       })
     )
     if (settled.every(item => item.status === 'fulfilled' && item.value)) return
     // An answer with a task that has no owner yet, or another one, is not told, now or when it is asked for again.
-    await ledger.advance(reservation, { to: 'unknown' }).catch(() => patient.enqueue(reservation, { to: 'unknown' }))
+    await ledger.markUnknownLater(reservation)
     throwFirst(settled)
     throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
   }
@@ -315,17 +275,15 @@ function acceptBatch (ledger: TaskLedger, patient: PatientLedger) {
     { request, call }: RequestContext
   ): Promise<void> => {
     const { reservation, idempotency, delivery } = order
-    const answerKept = idempotency === undefined ? delivery?.keep(answer) : keptFrom(answer)
-    const kept = answerKept === undefined ? {} : { answer: answerKept }
+    const kept = idempotency === undefined ? delivery?.keep(answer) : keptFrom(answer)
     if (batchId === null) {
       // Without an id no row stays that a repeat could be answered from; so, if there may be one, it is told what is
       // true.
       /* c8 ignore next: an answer in a form that no document has, whose caller has gone meanwhile */
-      const step = delivery?.isLost === true ? { to: 'unknown' } as const : { to: 'released', ...kept } as const
-      await patient.advance(reservation, step)
+      await (delivery?.isLost === true ? ledger.markUnknown(reservation) : ledger.release(reservation, kept))
       return
     }
-    if (!await claim(reservation, { id: batchId, operation: batchRow, subject: call.session.subject, ...kept })) {
+    if (!await claim(reservation, { id: batchId, operation: batchRow, subject: call.session.subject, answer: kept })) {
       delivery?.discard()
       throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
     }
@@ -364,7 +322,7 @@ const maxAsked = 10_000
  * is asked about, once, one after the other and behind the caller's back: its slot is soon free. One that gave no end
  * then is left to its caller's status calls and to the reconciler.
  */
-export function settleBatchStatus (ledger: TaskLedger, end: RefreshTask) {
+export function settleBatchStatus (ledger: Pick<LedgerClient, 'taskOf'>, end: RefreshTask) {
   const asked = new LRUCache<string, true>({ max: maxAsked })
 
   const endTasks = async (taskIds: readonly string[], subject: string): Promise<void> => {

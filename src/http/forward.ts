@@ -1,8 +1,7 @@
 import { readSubmitAnswer, readSubmitFailure, type SubmitOutcome } from '../domain/answers.ts'
 import type { BatchOutcome } from '../domain/batch.ts'
 import { type KeyRing, keyTrouble } from '../domain/key-ring.ts'
-import type { PatientLedger } from '../domain/ledger-client.ts'
-import type { TaskLedger } from '../domain/ledger.ts'
+import type { LedgerClient } from '../domain/ledger-client.ts'
 import type { StatusPoller, StatusReport } from '../domain/status-poller.ts'
 import { type Operation, type Upstream, type UpstreamKey, upstreamPath } from '../domain/upstream.ts'
 import { type ErrorCode, gatewayError } from '../errors.ts'
@@ -28,23 +27,11 @@ export interface ForwardOptions {
  * *forward* for submits. It runs to its end whether or not the caller waits. It is never repeated, but for one case: a
  * complete 401 or 402, where nothing was accepted, may be tried once with another key.
  */
-export function forwardSubmit (
-  { operation, upstream, keys }: ForwardOptions,
-  ledger: TaskLedger,
-  patient: PatientLedger
-) {
-  /** A store that fails here may have noted it all the same: it is told, when it is back, that nothing came of it. */
+export function forwardSubmit ({ operation, upstream, keys }: ForwardOptions, ledger: Pick<LedgerClient, 'markSent'>) {
   const note = async ({ reservation, callbackHash, delivery }: ReservedSubmit, keyId: string): Promise<boolean> => {
     let isNoted = false
     try {
-      isNoted = await ledger.advance(reservation, {
-        to: 'sent',
-        keyId,
-        ...(callbackHash !== undefined && { callbackHash })
-      })
-    } catch (error) {
-      patient.enqueue(reservation, { to: 'released' })
-      throw error
+      isNoted = await ledger.markSent(reservation, keyId, callbackHash)
     } finally {
       if (!isNoted) delivery?.released()
     }

@@ -3,8 +3,8 @@ import type { AuditTrail } from '../domain/audit.ts'
 import type { CallbackAddress, Callbacks } from '../domain/callbacks.ts'
 import type { Guests, ProofChallenges } from '../domain/guests.ts'
 import type { KeyRing } from '../domain/key-ring.ts'
-import type { PatientLedger } from '../domain/ledger-client.ts'
-import type { CreditAccounts, Repeats, TaskLedger } from '../domain/ledger.ts'
+import type { LedgerClient } from '../domain/ledger-client.ts'
+import type { CreditAccounts, Repeats } from '../domain/ledger.ts'
 import type { ListedPrice, Model, Plan } from '../domain/policy.ts'
 import type { TaskRecords } from '../domain/records.ts'
 import type { ResultSource, ResultTickets } from '../domain/results.ts'
@@ -43,9 +43,7 @@ export interface Services {
   readonly upstream: Upstream
   readonly keys: KeyRing
 
-  readonly ledger: TaskLedger
-  /** The same ledger, for what has already happened upstream. */
-  readonly patient: PatientLedger
+  readonly ledger: LedgerClient
   readonly accounts: CreditAccounts
   readonly records: TaskRecords
   readonly repeats: Repeats

@@ -1,4 +1,4 @@
-import type { PatientLedger } from '../domain/ledger-client.ts'
+import type { LedgerClient } from '../domain/ledger-client.ts'
 import type { StoredResponse } from '../domain/ledger.ts'
 import type { StatusReport } from '../domain/status-poller.ts'
 import { retryAfterSeconds } from '../domain/time.ts'
@@ -9,12 +9,15 @@ import { type Answer, answerFrom, type RequestContext, storedAnswer } from './co
 import type { ForwardedSubmit } from './forward.ts'
 import { keptFrom } from './repeats.ts'
 
+/** How a submit may end in the ledger. */
+type SubmitEnds = Pick<LedgerClient, 'claim' | 'release' | 'markUnknown'>
+
 /**
  * *settle* for submits: what the upstream may have accepted stays charged, what it refused leaves no trace but the
  * answer
  * that its idempotency key gives again. A refusal that may pass with time frees the key.
  */
-export function settleSubmit (patient: PatientLedger) {
+export function settleSubmit (ledger: SubmitEnds) {
   return async (
     outcome: ForwardedSubmit,
     order: ReservedSubmit,
@@ -22,14 +25,14 @@ export function settleSubmit (patient: PatientLedger) {
   ): Promise<Answer> => {
     const { reservation } = order
     const release = async (answer?: StoredResponse): Promise<void> => {
-      await patient.advance(reservation, { to: 'released', ...(answer !== undefined && { answer }) })
+      await ledger.release(reservation, answer)
       order.delivery?.released()
     }
     switch (outcome.kind) {
       case 'accepted':
         call.taskId = outcome.taskId
         call.madeTaskIds = [outcome.taskId]
-        await claim(patient, order, outcome)
+        await claim(ledger, order, outcome)
         // The task runs, and its owner finds it in the list of its tasks: asked for again, it would be made again.
         if (outcome.answer.leaksKey) throw gatewayError('GW_UPSTREAM_INVALID', { shouldRetry: false })
         return answerFrom(outcome.answer)
@@ -50,7 +53,7 @@ export function settleSubmit (patient: PatientLedger) {
           { alarm: 'unknown-outcome', reservation, reason: outcome.reason },
           'a submit may have been accepted'
         )
-        await patient.advance(reservation, { to: 'unknown' })
+        await ledger.markUnknown(reservation)
         throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
     }
   }
@@ -59,15 +62,15 @@ export function settleSubmit (patient: PatientLedger) {
 /**
  * An id that is taken belongs to whoever has it: the caller gets no task, and the charge stays until somebody looks.
  */
-async function claim (patient: PatientLedger, order: ReservedSubmit, { taskId, answer }: Accepted): Promise<void> {
+async function claim (ledger: SubmitEnds, order: ReservedSubmit, { taskId, answer }: Accepted): Promise<void> {
   const { reservation, idempotency, delivery } = order
   const kept = idempotency === undefined ? delivery?.keep(answer) : keptFrom(answer)
-  if (await patient.advance(reservation, { to: 'claimed', taskId, ...(kept !== undefined && { answer: kept }) })) {
+  if (await ledger.claim(reservation, taskId, kept)) {
     if (!answer.leaksKey) delivery?.told()
     return
   }
   delivery?.discard()
-  await patient.advance(reservation, { to: 'unknown' })
+  await ledger.markUnknown(reservation)
   throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
 }
 

@@ -1,213 +1,228 @@
 import t from 'tap'
-import { meteredLedger, patientLedger } from '../../src/domain/ledger-client.ts'
-import type { ReservationId, ReserveRequest, TaskLedger, Transition } from '../../src/domain/ledger.ts'
+import type { Reserved, ReserveRequest } from '../../src/domain/ledger.ts'
 import { gatewayError } from '../../src/errors.ts'
-import { clock } from '../helpers/clock.ts'
+import { request, scriptedLedger } from '../helpers/ledger.ts'
 
-const demand: ReserveRequest = {
-  subject: 'app:alice',
-  operation: 'generateTask',
-  model: 'suno',
-  keyId: 'k',
-  microcredits: 5,
-  refundable: true,
-  periodStart: 0,
-  creditLimit: null,
-  taskLimit: 1
-}
 const answer = Buffer.from('{}')
-
-/** A ledger that answers as it is told, and its meter. */
-function metered (ledger: Partial<TaskLedger>) {
-  const noted: string[] = []
-  const meter = {
-    credits: (operation: string, outcome: string, microcredits: number) => {
-      noted.push(`${operation} ${outcome} ${microcredits}`)
-    },
-    unknown: (count: number) => {
-      noted.push(`unknown outcomes: ${count}`)
-    }
-  }
-  const base: TaskLedger = {
-    reserve: async () => ({ granted: true, id: '1' }),
-    advance: async () => true,
-    settle: async () => true,
-    taskOf: async () => null,
-    giveUp: async () => true,
-    sweep: async () => ({ released: 0, unknown: 0 })
-  }
-  return { noted, ledger: meteredLedger({ ...base, ...ledger }, meter) }
-}
+const down = () => gatewayError('GW_STORE_DOWN')
+const fail = (): never => { throw down() }
 
 t.test('a task that is given up is one more without a known end, once', async t => {
   const answers = [true, false]
-  const { noted, ledger } = metered({ giveUp: async () => answers.shift()! })
+  const { counted, ledger } = scriptedLedger({ giveUp: async () => answers.shift()! })
   t.equal(await ledger.giveUp('task'), true)
   t.equal(await ledger.giveUp('task'), false)
-  t.same(noted, ['unknown outcomes: 1'])
+  t.same(counted, ['unknown outcomes: 1'])
 })
 
 t.test('a reservation that is not granted moves no credits', async t => {
-  const { noted, ledger } = metered({ reserve: async () => ({ granted: false, reason: 'credits' }) })
-  t.same(await ledger.reserve(demand), { granted: false, reason: 'credits' })
-  t.same(noted, [])
+  const { counted, ledger } = scriptedLedger({ reserve: async () => ({ granted: false, reason: 'credits' }) })
+  t.same(await ledger.reserve(request), { granted: false, reason: 'credits' })
+  t.same(counted, [])
 })
 
 t.test('a reservation has one end, however often that is written', async t => {
-  const { noted, ledger } = metered({})
-  await ledger.reserve(demand)
-  for (const keyId of ['k', 'other']) t.equal(await ledger.advance('1', { to: 'sent', keyId }), true)
-  for (let count = 0; count < 2; count++) await ledger.advance('1', { to: 'claimed', taskId: 'task' })
-  t.same(noted, ['generateTask reserved 5', 'generateTask charged 5'])
+  const { counted, ledger } = scriptedLedger({})
+  await ledger.reserve(request)
+  for (const keyId of ['k', 'other']) t.equal(await ledger.markSent('1', keyId), true)
+  for (let count = 0; count < 2; count++) await ledger.claim('1', 'task')
+  t.same(counted, ['generateTask reserved 5', 'generateTask charged 5'])
 })
 
 t.test('one that had lapsed before it was sent is released', async t => {
-  const { noted, ledger } = metered({ advance: async () => false })
-  await ledger.reserve(demand)
-  t.equal(await ledger.advance('1', { to: 'sent', keyId: 'k' }), false)
-  t.same(noted, ['generateTask reserved 5', 'generateTask released 5'])
+  const { counted, ledger } = scriptedLedger({ advance: async () => false })
+  await ledger.reserve(request)
+  t.equal(await ledger.markSent('1', 'k'), false)
+  t.same(counted, ['generateTask reserved 5', 'generateTask released 5'])
 })
 
 t.test('one whose task belongs to somebody else is what it becomes next', async t => {
-  const { noted, ledger } = metered({ advance: async (_id, { to }) => to !== 'claimed' })
-  await ledger.reserve(demand)
-  await ledger.advance('1', { to: 'sent', keyId: 'k' })
-  await ledger.advance('1', { to: 'claimed', taskId: 'task' })
-  await ledger.advance('1', { to: 'unknown' })
-  t.same(noted, ['generateTask reserved 5', 'generateTask unknown 5', 'unknown outcomes: 1'])
+  const { counted, ledger } = scriptedLedger({ advance: async (_id, { to }) => to !== 'claimed' })
+  await ledger.reserve(request)
+  await ledger.markSent('1', 'k')
+  t.equal(await ledger.claim('1', 'task'), false)
+  t.equal(await ledger.markUnknown('1'), true)
+  t.same(counted, ['generateTask reserved 5', 'generateTask unknown 5', 'unknown outcomes: 1'])
 })
 
 t.test('one that the sweep has found first is not counted twice', async t => {
-  const { noted, ledger } = metered({
+  const { counted, ledger } = scriptedLedger({
     advance: async (_id, { to }) => to === 'sent',
     sweep: async () => ({ released: 1, unknown: 2 })
   })
-  await ledger.reserve(demand)
-  await ledger.advance('1', { to: 'sent', keyId: 'k' })
+  await ledger.reserve(request)
+  await ledger.markSent('1', 'k')
   t.same(await ledger.sweep(), { released: 1, unknown: 2 })
-  await ledger.advance('1', { to: 'unknown' })
-  t.same(noted, ['generateTask reserved 5', 'unknown outcomes: 2', 'generateTask unknown 5'])
+  t.equal(await ledger.markUnknown('1'), false)
+  t.same(counted, ['generateTask reserved 5', 'unknown outcomes: 2', 'generateTask unknown 5'])
 })
 
 t.test('a step that the store did not take counts when it is taken', async t => {
   let isDown = true
-  const { noted, ledger } = metered({
-    advance: async () => {
-      if (isDown) throw gatewayError('GW_STORE_DOWN')
-      return true
-    }
-  })
-  await ledger.reserve(demand)
-  await t.rejects(ledger.advance('1', { to: 'claimed', taskId: 'task' }), { code: 'GW_STORE_DOWN' })
+  const { counted, ledger } = scriptedLedger({ advance: async () => isDown ? fail() : true })
+  await ledger.reserve(request)
+  await t.rejects(ledger.claim('1', 'task'), { code: 'GW_OUTCOME_UNKNOWN' })
+  t.same(counted, ['generateTask reserved 5'])
   isDown = false
-  await ledger.advance('1', { to: 'claimed', taskId: 'task' })
-  t.same(noted, ['generateTask reserved 5', 'generateTask charged 5'])
+  await ledger.retry()
+  t.same(counted, ['generateTask reserved 5', 'generateTask charged 5'])
 })
 
-t.test('a task that has failed is settled, also when nobody can say what it cost', async t => {
-  for (const taskOf of [async () => null, async () => { throw gatewayError('GW_STORE_DOWN') }]) {
-    const { noted, ledger } = metered({ taskOf })
+t.test('a task that has failed gives its credits back in the count, if anybody can say what it cost', async t => {
+  const task = {
+    taskId: 'task',
+    subject: 'app:alice',
+    operation: 'generateTask',
+    model: 'suno',
+    keyId: 'k',
+    stage: 'settled',
+    microcredits: 5,
+    createdAt: 0,
+    finalAnswer: answer
+  } as const
+  const known = scriptedLedger({ taskOf: async () => task })
+  t.equal(await known.ledger.settle({ taskId: 'task', state: 'failed', answer }), true)
+  t.same(known.counted, ['generateTask failed 5'])
+  for (const taskOf of [async () => null, async () => fail()]) {
+    const { counted, ledger } = scriptedLedger({ taskOf })
     t.equal(await ledger.settle({ taskId: 'task', state: 'failed', answer }), true)
-    t.same(noted, [])
+    t.same(counted, [])
   }
+})
+
+t.test('a task that has ended well is told of once, by whoever ended it', async t => {
+  const firsts = [true, false]
+  const { succeeded, ledger } = scriptedLedger({ settle: async () => firsts.shift() ?? true })
+  for (const isFirst of [true, false]) {
+    t.equal(await ledger.settle({ taskId: 'task', state: 'success', answer }), isFirst)
+  }
+  await ledger.settle({ taskId: 'other', state: 'failed', answer })
+  t.same(succeeded, ['task'])
 })
 
 t.test('reservations that nobody brings to an end are forgotten, the oldest first', async t => {
   let last = 0
-  const { noted, ledger } = metered({ reserve: async () => ({ granted: true, id: String(++last) }) })
-  for (let count = 0; count < 10_001; count++) await ledger.reserve(demand)
-  noted.length = 0
-  for (const id of ['1', '2', '10001']) await ledger.advance(id, { to: 'released' })
-  t.same(noted, ['generateTask released 5', 'generateTask released 5'])
+  const { counted, ledger } = scriptedLedger({ reserve: async () => ({ granted: true, id: String(++last) }) })
+  for (let count = 0; count < 10_001; count++) await ledger.reserve(request)
+  counted.length = 0
+  for (const id of ['1', '2', '10001']) await ledger.release(id)
+  t.same(counted, ['generateTask released 5', 'generateTask released 5'])
 })
-
-function patient (advance: TaskLedger['advance']) {
-  const time = clock()
-  const alarms: Array<[ReservationId, Transition]> = []
-  return {
-    alarms,
-    it: patientLedger({
-      ledger: { advance } as TaskLedger,
-      elapsed: time.elapsed,
-      wait: async ms => time.advance(ms),
-      patienceMs: 10_000,
-      onOwed: (id, step) => alarms.push([id, step])
-    })
-  }
-}
-
-const down = () => gatewayError('GW_STORE_DOWN')
 
 t.test('a step is tried until the store is back', async t => {
   let calls = 0
-  const { it, alarms } = patient(async () => {
-    if (++calls < 5) throw down()
-    return true
-  })
-  t.equal(await it.advance('1', { to: 'claimed', taskId: 'a' }), true)
+  const { ledger, delayed } = scriptedLedger({ advance: async () => ++calls < 5 ? fail() : true })
+  t.equal(await ledger.claim('1', 'a'), true)
   t.equal(calls, 5)
-  t.same(alarms, [])
+  t.same(delayed, [])
 })
 
 t.test('after ten seconds the step is kept, the operator told, and the outcome called unknown', async t => {
   let isDown = true
-  const written: Transition[] = []
-  const { it, alarms } = patient(async (_id, step) => {
-    if (isDown) throw down()
-    written.push(step)
-    return true
+  const written: unknown[] = []
+  const { ledger, delayed } = scriptedLedger({
+    advance: async (_id, step) => {
+      if (isDown) fail()
+      written.push(step)
+      return true
+    }
   })
-  const claim = { to: 'claimed', taskId: 'a' } as const
-  await t.rejects(it.advance('1', claim), { code: 'GW_OUTCOME_UNKNOWN', detail: { shouldRetry: false } })
-  t.same(alarms, [['1', claim]])
-  t.equal(it.pending, 1)
-  await t.rejects(it.retry(), { code: 'GW_STORE_DOWN' })
-  t.equal(it.pending, 1, 'nothing is dropped')
+  const kept = { status: 200, contentType: 'application/json', body: answer }
+  const claim = { to: 'claimed', taskId: 'a', answer: kept } as const
+  await t.rejects(ledger.claim('1', 'a', kept), { code: 'GW_OUTCOME_UNKNOWN', detail: { shouldRetry: false } })
+  t.same(delayed, [['1', claim]])
+  t.equal(ledger.pending, 1)
+  await t.rejects(ledger.retry(), { code: 'GW_STORE_DOWN' })
+  t.equal(ledger.pending, 1, 'nothing is dropped')
   isDown = false
-  await it.retry()
+  await ledger.retry()
   t.same(written, [claim])
-  t.equal(it.pending, 0)
+  t.equal(ledger.pending, 0)
 })
 
 t.test('an error that time does not heal is not waited for', async t => {
-  const { it } = patient(async () => { throw new TypeError('a bug') })
-  await t.rejects(it.advance('1', { to: 'released' }), TypeError)
+  const { ledger } = scriptedLedger({ advance: async () => { throw new TypeError('a bug') } })
+  await t.rejects(ledger.release('1'), TypeError)
 })
 
-t.test(
-  'the end of a reservation without a task is kept and written later, with no alarm, and only so many of them',
-  async t => {
-    const written: string[] = []
-    const { it, alarms } = patient(async (id, { to }) => {
-      written.push(`${id} ${to}`)
-      return true
-    })
-    it.enqueue('1', { to: 'released' })
-    it.enqueue('2', { to: 'unknown' })
-    await it.retry()
-    t.same(written, ['1 released', '2 unknown'])
-    for (let id = 0; id < 10_001; id++) it.enqueue(String(id), { to: 'released' })
-    t.equal(it.pending, 10_000)
-    t.same(alarms, [])
-  }
-)
+t.test('a store that fails when a submit is to go out is told later that nothing was sent', async t => {
+  let isDown = true
+  const { ledger, steps, delayed } = scriptedLedger({ advance: async () => isDown ? fail() : true })
+  await t.rejects(ledger.markSent('1', 'k', 'hash'), { code: 'GW_STORE_DOWN' })
+  t.equal(ledger.pending, 1)
+  isDown = false
+  await ledger.retry()
+  t.same(steps, ['1 sent', '1 released'])
+  t.same(delayed, [], 'nobody waits for it, and nobody is alarmed')
+})
+
+t.test('the end of a reservation without a task is tried once and written later, and only so many of them', async t => {
+  let isDown = true
+  const { ledger, steps, delayed } = scriptedLedger({ advance: async () => isDown ? fail() : true })
+  await ledger.markUnknownLater('1')
+  t.equal(ledger.pending, 1)
+  isDown = false
+  await ledger.markUnknownLater('2')
+  await ledger.retry()
+  t.same(steps, ['1 unknown', '2 unknown', '1 unknown'])
+  isDown = true
+  for (let id = 0; id < 10_001; id++) await ledger.markUnknownLater(String(id))
+  t.equal(ledger.pending, 10_000)
+  t.same(delayed, [])
+})
 
 t.test('somebody in a hurry ends all waits after one more try, and lets no other begin', async t => {
-  const tries: string[] = []
-  const alarms: string[] = []
-  const it = patientLedger({
-    ledger: { advance: async id => { tries.push(id); throw down() } } as Pick<TaskLedger, 'advance'> as TaskLedger,
-    elapsed: clock().elapsed,
-    wait: () => new Promise(() => {}),
-    patienceMs: 10_000,
-    onOwed: id => alarms.push(id)
-  })
-  const waiting = it.advance('1', { to: 'claimed', taskId: 'a' })
+  const { ledger, steps, delayed } = scriptedLedger({ advance: async () => fail() }, () => new Promise(() => {}))
+  const waiting = ledger.claim('1', 'a')
   await new Promise(resolve => setImmediate(resolve))
-  it.hurry()
+  ledger.hurry()
   await t.rejects(waiting, { code: 'GW_OUTCOME_UNKNOWN' })
-  await t.rejects(it.advance('2', { to: 'unknown' }), { code: 'GW_OUTCOME_UNKNOWN' })
-  t.same(tries, ['1', '1', '2'])
-  t.same(alarms, ['1', '2'])
-  t.equal(it.pending, 2)
+  await t.rejects(ledger.markUnknown('2'), { code: 'GW_OUTCOME_UNKNOWN' })
+  t.same(steps, ['1 claimed', '1 claimed', '2 unknown'])
+  t.same(delayed.map(([id]) => id), ['1', '2'])
+  t.equal(ledger.pending, 2)
+})
+
+const batch = [1, 2, 3].map(microcredits => ({ ...request, microcredits }))
+const granted = ({ microcredits }: ReserveRequest): Reserved => ({ granted: true, id: String(microcredits) })
+
+t.test('a batch has all of its reservations', async t => {
+  const { ledger, steps } = scriptedLedger({ reserve: async one => granted(one) })
+  t.same(await ledger.reserveAll(batch), { granted: true, ids: ['1', '2', '3'] })
+  t.equal(await ledger.markAllSent(['1', '2', '3'], 'k'), true)
+  t.same(steps, ['1 sent', '2 sent', '3 sent'])
+})
+
+t.test('a store that fails at one of the reservations gets the others back', async t => {
+  const { ledger, steps } = scriptedLedger({
+    reserve: async one => one.microcredits === 2 ? fail() : granted(one),
+    advance: async id => id === '3' ? fail() : true
+  })
+  await t.rejects(ledger.reserveAll(batch), { code: 'GW_STORE_DOWN' })
+  t.same(steps, ['1 released', '3 released'])
+  t.equal(ledger.pending, 1, 'what it does not take now it takes later')
+})
+
+t.test('of a batch, a used idempotency key is told before a lack of room', async t => {
+  const duplicate = { granted: false, reason: 'duplicate', earlier: { kind: 'pending' } } as const
+  const { ledger, steps } = scriptedLedger({
+    reserve: async one => one.microcredits === 1
+      ? { granted: false, reason: 'slot' }
+      : one.microcredits === 2 ? granted(one) : duplicate
+  })
+  t.same(await ledger.reserveAll(batch), duplicate)
+  t.same(steps, ['2 released'])
+  const full = scriptedLedger({ reserve: async () => ({ granted: false, reason: 'slot' }) })
+  t.same(await full.ledger.reserveAll(batch), { granted: false, reason: 'slot' })
+})
+
+t.test('when one reservation of a batch has lapsed, or can not be noted, all are given back', async t => {
+  const released = ['1 released', '2 released', '3 released']
+  const lapsed = scriptedLedger({ advance: async (id, { to }) => to === 'released' || id !== '2' })
+  t.equal(await lapsed.ledger.markAllSent(['1', '2', '3'], 'k'), false)
+  t.same(lapsed.steps.slice(3), released)
+  const failing = scriptedLedger({ advance: async id => id === '2' ? fail() : true })
+  await t.rejects(failing.ledger.markAllSent(['1', '2', '3'], 'k'), { code: 'GW_STORE_DOWN' })
+  t.same(failing.steps.slice(3), released)
+  t.equal(failing.ledger.pending, 1, 'it may have been noted all the same')
 })

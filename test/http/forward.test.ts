@@ -4,14 +4,13 @@ import { setTimeout as wait } from 'node:timers/promises'
 import t from 'tap'
 import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import type { KeyRing } from '../../src/domain/key-ring.ts'
-import type { PatientLedger } from '../../src/domain/ledger-client.ts'
-import type { TaskLedger } from '../../src/domain/ledger.ts'
 import { operationOf, type Upstream, type UpstreamKey } from '../../src/domain/upstream.ts'
 import { gatewayError } from '../../src/errors.ts'
 import type { ReservedSubmit } from '../../src/http/admit.ts'
 import { newRequestState, type RequestContext } from '../../src/http/context.ts'
 import { forwardSubmit } from '../../src/http/forward.ts'
 import { startGateway, taskMs, type TestGateway } from '../helpers/gateway.ts'
+import { scriptedLedger } from '../helpers/ledger.ts'
 import { holdStore, missedClaim, storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'
 
@@ -20,12 +19,8 @@ const keys = ['apixo-key-number-one', 'apixo-key-number-two']
 t.test('a reservation that lapsed while it waited sends nothing', async t => {
   let sent = 0
   const upstream = { send: () => { sent++ } } as unknown as Upstream
-  const ledger = { advance: async () => false } as unknown as TaskLedger
-  const forward = forwardSubmit(
-    { operation: operationOf('generateTask'), upstream, keys: {} as KeyRing },
-    ledger,
-    {} as PatientLedger
-  )
+  const { ledger } = scriptedLedger({ advance: async () => false })
+  const forward = forwardSubmit({ operation: operationOf('generateTask'), upstream, keys: {} as KeyRing }, ledger)
   const order = { reservation: '1', key: { id: 'a' } } as ReservedSubmit
   await t.rejects(forward(order, { call: newRequestState(() => {}) } as unknown as RequestContext), {
     code: 'GW_OVERLOADED'
@@ -35,15 +30,14 @@ t.test('a reservation that lapsed while it waited sends nothing', async t => {
 
 /** A submit over a ledger that fails at its `failing`th note that something is being sent. */
 function failingAt (failing: number) {
-  const owed: unknown[] = []
   const sent: string[] = []
   let notes = 0
-  const ledger = {
+  const { ledger } = scriptedLedger({
     advance: async () => {
       if (++notes === failing) throw gatewayError('GW_STORE_DOWN')
       return true
     }
-  } as unknown as TaskLedger
+  })
   const refusal = {
     status: 401,
     contentType: 'application/json',
@@ -59,10 +53,9 @@ function failingAt (failing: number) {
   } as Upstream
   const [first, second] = [{ id: 'first' }, { id: 'second' }] as unknown as [UpstreamKey, UpstreamKey]
   const ring = { choose: () => second, verify: async () => 'refused' } as unknown as KeyRing
-  const patient = { enqueue: (...step: unknown[]) => { owed.push(step) } } as unknown as PatientLedger
-  const forward = forwardSubmit({ operation: operationOf('generateTask'), upstream, keys: ring }, ledger, patient)
+  const forward = forwardSubmit({ operation: operationOf('generateTask'), upstream, keys: ring }, ledger)
   const order = { reservation: '7', model: 'suno', key: first, body: Buffer.from('{}') } as unknown as ReservedSubmit
-  return { run: () => forward(order, { call: newRequestState(() => {}) } as unknown as RequestContext), owed, sent }
+  return { run: () => forward(order, { call: newRequestState(() => {}) } as unknown as RequestContext), ledger, sent }
 }
 
 t.test(
@@ -71,17 +64,17 @@ t.test(
     const before = failingAt(1)
     await t.rejects(before.run(), { code: 'GW_STORE_DOWN' })
     t.same(before.sent, [])
-    t.same(before.owed, [['7', { to: 'released' }]])
+    t.equal(before.ledger.pending, 1)
 
     const between = failingAt(2)
     await t.rejects(between.run(), { code: 'GW_STORE_DOWN' })
     t.same(between.sent, ['first'], 'its answer was complete: nothing was accepted')
-    t.same(between.owed, [['7', { to: 'released' }]])
+    t.equal(between.ledger.pending, 1)
 
     const never = failingAt(0)
     t.match(await never.run(), { kind: 'our-key' })
     t.same(never.sent, ['first', 'second'])
-    t.same(never.owed, [], 'what has been sent is settled, not given back')
+    t.equal(never.ledger.pending, 0, 'what has been sent is settled, not given back')
   })
 
 t.test('a submit that names an earlier task goes out with the key that made it, and with no other', async t => {

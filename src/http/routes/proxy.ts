@@ -6,8 +6,7 @@ import { balancePath, batchOperations, type Operation, operations } from '../../
 import { admitStatus, admitSubmit, guestProver } from '../admit.ts'
 import { authorizeStatus, authorizeSubmit, ownership } from '../authorize.ts'
 import {
-  admitBatch, authorizeBatch, authorizeBatchStatus, forwardBatch, forwardBatchStatus, reservations, settleBatch,
-  settleBatchStatus
+  admitBatch, authorizeBatch, authorizeBatchStatus, forwardBatch, forwardBatchStatus, settleBatch, settleBatchStatus
 } from '../batches.ts'
 import { forwardStatus, forwardSubmit } from '../forward.ts'
 import { proxyRoute } from '../pipeline.ts'
@@ -19,13 +18,13 @@ import { settleStatus, settleSubmit } from '../settle.ts'
 /** What submits and status calls work with. */
 export type ProxyServices = Pick<
   Services,
-  'authenticate' | 'bodyBudget' | 'submitRules' | 'rates' | 'guests' | 'ledger' | 'patient' | 'repeats' | 'earliest' |
+  'authenticate' | 'bodyBudget' | 'submitRules' | 'rates' | 'guests' | 'ledger' | 'repeats' | 'earliest' |
   'accounts' | 'upstream' | 'keys' | 'poller' | 'slots' | 'clock'
 >
 
 /** The upstream's own routes: one for each row of the catalog, the balance, and no wildcard. */
 export function mirrorRoutes (app: FastifyInstance, services: ProxyServices): void {
-  const { submitRules: rules, rates, guests, ledger, patient, repeats, earliest, accounts } = services
+  const { submitRules: rules, rates, guests, ledger, repeats, earliest, accounts } = services
   const { upstream, keys, poller, slots, clock: { now } } = services
   const { submits, lookAtSubmits, polls, misses, replays } = rates
   const owners = ownership(ledger, misses)
@@ -34,8 +33,8 @@ export function mirrorRoutes (app: FastifyInstance, services: ProxyServices): vo
     beforeBody: largeBodies({ lookAtRate: lookAtSubmits, accounts, isFree: rules.isFree, now }),
     authorize: authorizeSubmit(operation, owners, rules),
     admit: admitSubmit({ prove: guestProver(guests), submits, replays, ledger, repeats, earliest, keys, slots, now }),
-    forward: forwardSubmit({ operation, upstream, keys }, ledger, patient),
-    settle: settleSubmit(patient)
+    forward: forwardSubmit({ operation, upstream, keys }, ledger),
+    settle: settleSubmit(ledger)
   })
   const status = (operation: Operation) => proxyRoute(operation, services, {
     beforeBody: null,
@@ -71,19 +70,18 @@ function balanceRoute (app: FastifyInstance, services: ReadServices & Pick<Servi
 
 /** Up to fifty tasks in one call. These routes exist only when the operator opens them. */
 export function batchRoutes (app: FastifyInstance, services: ProxyServices): void {
-  const { submitRules: rules, rates, ledger, patient, repeats, earliest, accounts } = services
+  const { submitRules: rules, rates, ledger, repeats, earliest, accounts } = services
   const { upstream, keys, poller, slots, clock: { now } } = services
   const { submits, lookAtSubmits, polls, misses, replays } = rates
   const owners = ownership(ledger, misses)
-  const together = reservations(ledger, patient)
   const end = refreshTask({ ledger, desk: poller })
 
   const submit = (operation: Operation) => proxyRoute(operation, services, {
     beforeBody: largeBodies({ lookAtRate: lookAtSubmits, accounts, isFree: rules.isFree, now }),
     authorize: authorizeBatch(operation, owners, rules),
-    admit: admitBatch({ submits, replays, repeats, earliest, keys, slots, now }, together),
-    forward: forwardBatch({ operation, upstream, keys }, together),
-    settle: settleBatch(ledger, patient)
+    admit: admitBatch({ submits, replays, repeats, ledger, earliest, keys, slots, now }),
+    forward: forwardBatch({ operation, upstream, keys }, ledger),
+    settle: settleBatch(ledger)
   })
   const status = (operation: Operation) => proxyRoute(operation, services, {
     beforeBody: null,
