@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import type { DestinationStream, Logger } from 'pino'
-import { localEvents, nodeTimers } from './adapters/local.ts'
+import { localEvents } from './adapters/local.ts'
 import { type WatchedFiles, watchedFiles } from './adapters/watched-files.ts'
 import {
   type AuditTrail, type RejectionCounter, rejectionCounter, rotations, type SecretRotation, settingsRecord
@@ -9,7 +9,7 @@ import type { KeyRing } from './domain/key-ring.ts'
 import { type Maintenance, maintenance, reconciler, tasksOfGoneKeys } from './domain/maintenance.ts'
 import { refreshTask } from './domain/status-poller.ts'
 import type { Store } from './domain/store.ts'
-import { type Clock, systemClock, type Timers } from './domain/time.ts'
+import { type Clock, systemClock, systemTimers, type Timers } from './domain/time.ts'
 import type { WebhookDispatcher } from './domain/webhooks.ts'
 import { ownOrigins } from './http/authenticate.ts'
 import { bodyBudget as createBodyBudget } from './http/body-budget.ts'
@@ -108,7 +108,7 @@ const maxRefusals = 200
  * is closed. When a later one fails to start, and when the gateway stops, those before it are closed, the latest first.
  */
 export async function createGateway (settings: Settings, test: GatewayOptions = {}): Promise<Gateway> {
-  const { now = systemClock.now, elapsed = systemClock.elapsed, timers = nodeTimers(), tidyEveryMs = tidyMs } = test
+  const { now = systemClock.now, elapsed = systemClock.elapsed, timers = systemTimers, tidyEveryMs = tidyMs } = test
   const { host, port, adminPort, file: { limits, upstream: { drainMs } } } = settings
   const clock: Clock = { now, elapsed }
   const log = logger({ level: settings.logLevel, buffered: !process.stdout.isTTY, destination: test.logTo })

@@ -25,7 +25,7 @@ import { issueTimes, mintedInTime } from './domain/session.ts'
 import { refreshTask, slotSearch, type StatusPoller, statusPoller, type TaskEvents } from './domain/status-poller.ts'
 import { sharedProbe, type Store } from './domain/store.ts'
 import { taskWatchers } from './domain/task-watcher.ts'
-import type { Clock, Timers } from './domain/time.ts'
+import { type Clock, dayMs, type Timers } from './domain/time.ts'
 import { teamTokens } from './domain/tokens.ts'
 import { balancePath, type Upstream, type UpstreamKey } from './domain/upstream.ts'
 import { type CallbackHosts, callbackHosts, type WebhookDispatcher, webhookDispatcher } from './domain/webhooks.ts'
@@ -41,7 +41,7 @@ import type { GuestSessions, InboundCallbacks, Services } from './http/services.
 import { sessionCookie } from './http/session-cookie.ts'
 import { eventStreams } from './http/sse.ts'
 import type { LiveSecrets, Settings } from './settings.ts'
-import { dayMs, patienceMs } from './stores.ts'
+import { patienceMs } from './stores.ts'
 
 const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8')) as {
   readonly version: string

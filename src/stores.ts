@@ -1,5 +1,5 @@
 import type { Store } from './domain/store.ts'
-import type { Clock } from './domain/time.ts'
+import { type Clock, dayMs } from './domain/time.ts'
 import type { Settings } from './settings.ts'
 
 /** How often what has overstayed is let go, ms. */
@@ -8,7 +8,6 @@ export const tidyMs = 5000
 export const patienceMs = 10_000
 /** A reservation that is not sent by then never will be, ms. */
 const reservedMs = 30_000
-export const dayMs = 86_400_000
 
 interface StoreWatch {
   readonly onLost: (reason: Error) => void

@@ -7,7 +7,7 @@ import type { TaskLedger } from '../domain/ledger.ts'
 import {
   byteRange, type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource, resultUrls
 } from '../domain/results.ts'
-import type { Clock } from '../domain/time.ts'
+import { type Clock, dayMs, hourMs } from '../domain/time.ts'
 
 export interface KeptResultsOptions extends Clock {
   /** Made when the first result is kept. Nobody else writes into it. */
@@ -34,8 +34,6 @@ export interface KeptResults extends ResultSource {
 /** Copies made at a time, and results that wait for their turn; one more is copied when somebody asks for it. */
 const maxCopies = 2
 const maxWaiting = 10_000
-const hourMs = 3_600_000
-const dayMs = 24 * hourMs
 
 /**
  * Copies lie in one folder a day, by the day their task was made, so that forgetting is the removal of folders; they

@@ -1,6 +1,5 @@
 import { LRUCache } from 'lru-cache'
 import type { LastStatus, PollLeases, TaskEvent, TaskEvents } from '../domain/status-poller.ts'
-import type { Timers } from '../domain/time.ts'
 
 /** Task events within one process: nothing is lost on the way, so there is never a gap. */
 export function localEvents (): TaskEvents {
@@ -73,16 +72,6 @@ export function localTurns ({ elapsed, leaseMs }: LocalTurnsOptions): PollLeases
           newsAt: entries.get(taskId)?.newsAt ?? -Infinity
         })
       }
-    }
-  }
-}
-
-/** The timers of Node. None of them keeps the program from ending. */
-export function nodeTimers (): Timers {
-  return {
-    after (ms, run) {
-      const timer = setTimeout(run, ms).unref()
-      return () => clearTimeout(timer)
     }
   }
 }

@@ -1,5 +1,6 @@
 import { fingerprintOf } from './ledger.ts'
 import type { Page, PageRequest } from './records.ts'
+import { dayMs, hourMs } from './time.ts'
 
 /** What an operator may be asked about later. */
 export type AuditKind =
@@ -44,7 +45,7 @@ export function auditPartOf ({ kind, actor }: Pick<AuditEntry, 'kind' | 'actor'>
 }
 
 /** What the operator has done is kept for so long, whatever else happens, ms. */
-export const auditRetentionMs = 400 * 86_400_000
+export const auditRetentionMs = 400 * dayMs
 
 /** Written to at its end, and never changed. */
 export interface AuditTrail {
@@ -87,8 +88,6 @@ interface Row {
   /** Monotonic ms; `null`: it never was. */
   writtenAt: number | null
 }
-
-const hourMs = 3_600_000
 
 export function rejectionCounter ({ trail, now, elapsed, maxRows }: RejectionCounterOptions): RejectionCounter {
   const rows = new Map<string, Row>()

@@ -1,4 +1,5 @@
 import { gatewayError } from '../errors.ts'
+import { dayMs, hourMs } from './time.ts'
 
 /** A proof that is good, and is not known to have been used. */
 export interface Proof {
@@ -73,8 +74,6 @@ export interface GuestsOptions {
 
 export const proofHeader = 'x-apixo-proof'
 
-const hourMs = 3_600_000
-const dayMs = 24 * hourMs
 /**
  * Addresses are cheap: whoever rents many comes up against this. In any hour at most as many sessions begin as this
  * many

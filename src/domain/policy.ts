@@ -1,5 +1,6 @@
 import { badRequest } from '../errors.ts'
 import { fieldAt, numberAt } from './json.ts'
+import { dayMs, hourMs } from './time.ts'
 
 /**
  * Compiles globs in which `*` is the only wildcard. Empty means none: nothing matches.
@@ -278,4 +279,4 @@ export function periodAt (period: Period, now: number): { readonly start: number
   return { start, end: start + length }
 }
 
-const periodMs = { minute: 60_000, hour: 3_600_000, day: 86_400_000 } as const
+const periodMs = { minute: 60_000, hour: hourMs, day: dayMs } as const

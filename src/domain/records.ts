@@ -2,6 +2,7 @@ import { badRequest } from '../errors.ts'
 import type { FinalState } from './answers.ts'
 import { creditsFrom, fingerprintOf, type ReservationId, type Stage } from './ledger.ts'
 import type { Microcredits } from './policy.ts'
+import { dayMs } from './time.ts'
 
 /** One row of the ledger, as its owner or the operator may read it. */
 export interface TaskRecord {
@@ -121,7 +122,6 @@ export interface UsageReport extends UsageQuery {
   readonly rows: readonly UsageSum[]
 }
 
-const dayMs = 86_400_000
 /** Most days of one report. */
 const maxDays = 366
 

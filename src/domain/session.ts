@@ -1,7 +1,7 @@
 import ipaddr from 'ipaddr.js'
 import type { SessionBudget } from './ledger.ts'
 import type { Microcredits } from './policy.ts'
-import { endOfTime } from './time.ts'
+import { dayMs, endOfTime } from './time.ts'
 
 export type Scope = 'tasks:write' | 'tasks:read' | 'llm'
 export const scopes: readonly Scope[] = ['tasks:write', 'tasks:read', 'llm']
@@ -116,7 +116,7 @@ export function cookieRevocationId (sessionId: string): string {
  * been
  * longer when they were minted.
  */
-export const endedEverywhereMs = 400 * 86_400_000
+export const endedEverywhereMs = 400 * dayMs
 
 /**
  * What must not come back is kept for so much longer than it holds, ms: the clock by which it is forgotten may be put
@@ -124,7 +124,7 @@ export const endedEverywhereMs = 400 * 86_400_000
  * later. A session that was revoked must not be good again, what a session has taken must not be had again, nor may an
  * idempotency key's submit be charged twice. It bears a step of a day, and a session of an hour.
  */
-export const forgetSlackMs = 2 * 86_400_000
+export const forgetSlackMs = 2 * dayMs
 
 /**
  * Remembers which sessions have ended before their time. What one process has written holds for all that share the

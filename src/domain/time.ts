@@ -26,10 +26,21 @@ export const systemClock: Clock = {
   elapsed: () => Math.trunc(performance.now())
 }
 
+export const hourMs = 3_600_000
+export const dayMs = 24 * hourMs
+
 /** Runs something later. Tests crank it by hand. */
 export interface Timers {
   /** Calls `run` once, `ms` from now, unless what it returns is called before. A program may end while it waits. */
   after (ms: number, run: () => void): () => void
+}
+
+/** The timers of Node. None of them keeps the program from ending. */
+export const systemTimers: Timers = {
+  after (ms, run) {
+    const timer = setTimeout(run, ms).unref()
+    return () => clearTimeout(timer)
+  }
 }
 
 /** The last instant that a `Date` knows, Unix ms. */

@@ -2,7 +2,7 @@ import { LRUCache } from 'lru-cache'
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { crc32 } from 'node:zlib'
 import { gatewayError } from '../errors.ts'
-import type { AuditTrail } from './audit.ts'
+import { auditRetentionMs, type AuditTrail } from './audit.ts'
 import { globs } from './policy.ts'
 import type { Page, PageRequest } from './records.ts'
 import {
@@ -50,7 +50,7 @@ export interface Token {
 /** `used` writes an instant down only if the one before is older than this, ms. */
 export const usedEveryMs = 60_000
 /** Tokens are listed for so long after their end, ms: as long as the audit trail tells of them. */
-export const tokenRetentionMs = 400 * 86_400_000
+export const tokenRetentionMs = auditRetentionMs
 
 /** What is asked of tokens with every request. All throw `GW_STORE_DOWN`. */
 export interface TokenLookup {

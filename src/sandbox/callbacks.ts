@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import type { Timers } from '../domain/time.ts'
+import { systemTimers, type Timers } from '../domain/time.ts'
 import { success } from './responses.ts'
 import { type SandboxTask, statusData } from './tasks.ts'
 
@@ -111,16 +111,8 @@ export interface PostOfficeOptions extends Pick<CallbackSenderOptions, 'now' | '
   readonly recordCalls: number
 }
 
-/** Node's, none of which keeps the program from ending. */
-const realTimers: Timers = {
-  after (ms, run) {
-    const timer = setTimeout(run, ms).unref()
-    return () => clearTimeout(timer)
-  }
-}
-
 export function callbackRecorder ({
-  timers = realTimers,
+  timers = systemTimers,
   now,
   resultUrl,
   recordCalls

@@ -2,13 +2,14 @@ import { Redis } from 'ioredis'
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
-import { localEvents, localTurns, nodeTimers } from '../../src/adapters/local.ts'
+import { localEvents, localTurns } from '../../src/adapters/local.ts'
 import { commands as commandsOver, connection, memoryMark } from '../../src/adapters/redis/client.ts'
 import { redisEvents, textOf } from '../../src/adapters/redis/events.ts'
 import { keyNames } from '../../src/adapters/redis/keys.ts'
 import { redisStore } from '../../src/adapters/redis/store.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import type { TaskEvent, TaskEvents } from '../../src/domain/status-poller.ts'
+import { systemTimers } from '../../src/domain/time.ts'
 import { statusTurnsContract, type TurnsUnderTest } from '../contracts/status-turns.ts'
 import { taskEvent, taskEventsContract } from '../contracts/task-events.ts'
 import { clock } from '../helpers/clock.ts'
@@ -398,10 +399,9 @@ t.test('turns take a bounded amount of memory: the task asked about longest ago 
 })
 
 t.test('a timer of Node runs once, unless it is called off', async t => {
-  const timers = nodeTimers()
-  const calledOff = timers.after(1, () => t.fail('it was called off'))
+  const calledOff = systemTimers.after(1, () => t.fail('it was called off'))
   calledOff()
   const alive = setInterval(() => {}, 1000) // the timer itself keeps nobody alive
-  await new Promise<void>(resolve => { timers.after(5, resolve) })
+  await new Promise<void>(resolve => { systemTimers.after(5, resolve) })
   clearInterval(alive)
 })

@@ -6,8 +6,8 @@ import {
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { nodeTimers } from '../../src/adapters/local.ts'
 import { pollMs, settleMs, watchedFiles, type WatchedFilesOptions } from '../../src/adapters/watched-files.ts'
+import { systemTimers } from '../../src/domain/time.ts'
 import { clock } from '../helpers/clock.ts'
 import { crankedTimers } from '../helpers/timers.ts'
 import { until } from '../helpers/until.ts'
@@ -24,7 +24,7 @@ function watched (
   const files = watchedFiles({
     paths: [path],
     onChange: () => told.push(contentOf(path)),
-    timers: nodeTimers(),
+    timers: systemTimers,
     ...more
   })
   t.teardown(() => files.close())
@@ -141,7 +141,7 @@ t.test('a folder that another one takes the place of is watched on', async t => 
   const base = t.testdir({ run: { secret: 'one' }, next: { secret: 'two' } })
   const path = join(base, 'run/secret')
   const told: string[] = []
-  const files = watchedFiles({ paths: [path], onChange: () => told.push(contentOf(path)), timers: nodeTimers() })
+  const files = watchedFiles({ paths: [path], onChange: () => told.push(contentOf(path)), timers: systemTimers })
   t.teardown(() => files.close())
   await until('the beginning is told', () => told.length === 1)
   renameSync(join(base, 'run'), join(base, 'earlier'))

@@ -1,5 +1,6 @@
 import type { AuditPart } from '../../domain/audit.ts'
 import type { LedgerTerms } from '../../domain/ledger.ts'
+import { dayMs, hourMs } from '../../domain/time.ts'
 
 /**
  * Where things stand in Redis. What stands in braces decides the hash slot: keys with the same braces stand together.
@@ -107,14 +108,13 @@ export function placeOf (name: string): Place | null {
   return parts && { subject: decoded(parts[1]!), number: parts[2]! }
 }
 
-const dayMs = 86_400_000
 /** Longer than the longest period, a month, ms. */
 const periodMs = 40 * dayMs
 
 /**
  * Keys outlive what stands in them by this, ms, as the clocks of servers differ: what counts are the instants in them.
  */
-export const slackMs = 3_600_000
+export const slackMs = hourMs
 
 /** A replica that has said nothing for so long is dead, ms. */
 export const deadMs = 3000

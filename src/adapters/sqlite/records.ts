@@ -5,6 +5,7 @@ import type { AuditEntry, AuditKind, AuditTrail } from '../../domain/audit.ts'
 import type { CallbackSecrets } from '../../domain/callbacks.ts'
 import type { Stage } from '../../domain/ledger.ts'
 import type { TaskRecord, TaskRecords, UsageRow, UsageSpan } from '../../domain/records.ts'
+import { dayMs } from '../../domain/time.ts'
 import type { Deliveries, Delivery, DeliveryAttempt } from '../../domain/webhooks.ts'
 import { chargeColumns, chargeFrom, type ChargeRow, type SqliteAccounts } from './credits.ts'
 import { type Connection, type GroupCommit, pageOf, read, rowAt, storeDown } from './database.ts'
@@ -107,7 +108,6 @@ function taskStatements (db: DatabaseSync) {
   }
 }
 
-const dayMs = 86_400_000
 /** Rows that are read in one go: some two milliseconds when each is of another subject. */
 const chunkRows = 500
 /** More can't be read as a number, and whoever asks for it gets an error: sums stop there. */

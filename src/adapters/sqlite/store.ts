@@ -3,7 +3,7 @@ import { idempotencyMs, type LedgerTerms } from '../../domain/ledger.ts'
 import { localRates } from '../../domain/rate-counter.ts'
 import { forgetSlackMs } from '../../domain/session.ts'
 import type { Store } from '../../domain/store.ts'
-import { steadyClock, systemClock } from '../../domain/time.ts'
+import { dayMs, steadyClock, systemClock } from '../../domain/time.ts'
 import { sqliteAccounts } from './credits.ts'
 import {
   connect, type Connection, type ConnectionOptions, type GroupCommit, groupCommit, read, type Role, storeDown
@@ -18,7 +18,6 @@ import {
 import { rememberedRows, sqliteIdempotency, sqliteRepeats } from './repeats.ts'
 import { sqliteGuestCounts, sqliteRevocations, sqliteSpentProofs, sqliteTokens } from './sessions.ts'
 
-const dayMs = 86_400_000
 /** How long the audit trail and the sums of usage are kept, days. The trail's own trigger has this number as well. */
 const archiveDays = 400
 /**
