@@ -3,11 +3,11 @@ import { LRUCache } from 'lru-cache'
 import { createHmac, createSecretKey, hash, type KeyObject, randomUUID, timingSafeEqual } from 'node:crypto'
 import { globs } from '../domain/policy.ts'
 import { memoized, type SecretRef, type Secret } from '../domain/secret.ts'
-import type { PrintedSession, Scope, Session, SessionIssuer, SessionVerifier } from '../domain/session.ts'
+import {
+  ownIss, ownPrefixes, type PrintedSession, type Scope, type Session, type SessionIssuer, type SessionVerifier
+} from '../domain/session.ts'
 import { gatewayError } from '../errors.ts'
 
-/** The `iss` of tokens that this gateway signs; a verifier leaves all others to the next. */
-const issuerName = 'apixo-gateway'
 const verifiedTokens = 10_000
 /** Longer than any token we sign with a list of models, shorter than what a header may hold. */
 const maxTokenLength = 12_288
@@ -76,7 +76,7 @@ export function signedSessions ({ secrets, now }: SignedSessionsOptions): Sessio
       const { payload } = await jwtVerify(token, key, {
         algorithms: ['HS256'],
         typ: 'JWT',
-        issuer: issuerName,
+        issuer: ownIss,
         requiredClaims: [...requiredClaims],
         currentDate: new Date(now())
       })
@@ -88,7 +88,7 @@ export function signedSessions ({ secrets, now }: SignedSessionsOptions): Sessio
   }
 
   const print = async (claims: Claims): Promise<PrintedSession> => {
-    const token = await new SignJWT({ iss: issuerName, ...claims })
+    const token = await new SignJWT({ iss: ownIss, ...claims })
       .setProtectedHeader({ alg: 'HS256', typ: 'JWT' })
       .sign(memory.current.keys[0]!)
     return { token, session: sessionFrom(claims) }
@@ -114,7 +114,7 @@ export function signedSessions ({ secrets, now }: SignedSessionsOptions): Sessio
         ...request,
         net,
         jti: randomUUID(),
-        sub: `${issuer}:${subject}`,
+        sub: ownPrefixes[issuer] + subject,
         iat: (issuedAt ?? at) / 1000,
         exp: Math.floor(at / 1000) + ttlSeconds
       })
@@ -138,7 +138,7 @@ function isOurs (token: string): boolean {
   try {
     if (decodeProtectedHeader(token).alg === undefined) return false
     const payload = JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString()) as { iss?: unknown }
-    return payload.iss === issuerName
+    return payload.iss === ownIss
   } catch {
     return false
   }

@@ -1,12 +1,13 @@
 import { badRequest } from '../errors.ts'
 import type { AuditEntry, AuditKind, AuditTrail } from './audit.ts'
 import { type CreditAccounts, creditsFrom } from './ledger.ts'
+import { isPrintable } from './json.ts'
 import { microcredits } from './policy.ts'
 import {
   openCursor, type Page, type PageRequest, sealCursor, type TaskRecord, type TaskRecords, type UsageQuery,
   type UsageReport, usageReport
 } from './records.ts'
-import { type IssueTimes, type Revocations, cookieRevocationId } from './session.ts'
+import { type IssueTimes, type Revocations, cookieRevocationId, hasOwnPrefix, ownPrefixes } from './session.ts'
 import { endOfTime, instant } from './time.ts'
 import { isTokenId, type TokenStore } from './tokens.ts'
 
@@ -17,7 +18,8 @@ const storedSubject = /^(?=.{3,160}$)[^:\p{Cc}\p{Cs}]+:[^\p{Cc}\p{Cs}]+$/u
 export function checkSubject (subject: string): void {
   if (storedSubject.test(subject)) return
   // `alice` is most likely the app's own.
-  const meant = storedSubject.test(`app:${subject}`) && !subject.includes(':') ? `app:${subject}` : 'app:alice'
+  const own = ownPrefixes.app + subject
+  const meant = storedSubject.test(own) && !subject.includes(':') ? own : 'app:alice'
   throw badRequest(`subject must have its stored form, issuer and name: ${meant}.`)
 }
 
@@ -101,11 +103,8 @@ export interface SessionEndsOptions {
 
 /** An issuer's name, a colon, and the longest `jti` that stands for itself are shorter. */
 const maxIdLength = 256
-const printable = /^[^\p{Cc}\p{Cs}]+$/u
 /** The beginning of a token, as it is sent: it must not get into the audit trail. `eyJ` is how JWTs begin. */
 const secret = /apxi?_[0-9A-Za-z]{11}_|(?:^|[\s="'])eyJ/
-/** No session has such an id: other issuers can't have these names. */
-const ownSubject = /^(?:app|guest|token):/
 
 export function sessionEnds ({ revocations, times, tokens, trail, actor, now }: SessionEndsOptions): SessionEnds {
   const note = (subject: string | null, detail: AuditEntry['detail']) =>
@@ -134,10 +133,11 @@ export function sessionEnds ({ revocations, times, tokens, trail, actor, now }: 
 /** Throws `GW_BAD_REQUEST` for what can't be the id of a session. */
 export function checkSessionId (id: string): void {
   if (secret.test(id)) throw badRequest('session must be the id of a session, and never its token.')
-  if (ownSubject.test(id)) {
+  // No session has such an id: other issuers can't have these names.
+  if (hasOwnPrefix(id)) {
     throw badRequest('session must be the id of a session: to end all sessions of a subject, name it as subject.')
   }
-  if (id.length > maxIdLength || !printable.test(id)) {
+  if (id.length > maxIdLength || !isPrintable(id)) {
     throw badRequest(`session must be the id of a session: at most ${maxIdLength} printable characters.`)
   }
 }

@@ -1,3 +1,4 @@
+import { isObject } from './json.ts'
 import { type UpstreamAnswer, UpstreamFailure } from './upstream.ts'
 
 /** What the gateway needs to know of an APIXO answer. It is read for bookkeeping and never written anew. */
@@ -45,10 +46,6 @@ function parse (body: Buffer): unknown {
   } catch {
     return undefined
   }
-}
-
-function isObject (value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 /**

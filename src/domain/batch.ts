@@ -2,7 +2,7 @@ import { badBody } from '../errors.ts'
 import {
   effectiveStatus, type FinalState, isFinal, maxTaskIdLength, type NotAccepted, readEnvelope, readSubmitAnswer
 } from './answers.ts'
-import { elementTexts, readJson } from './json.ts'
+import { elementTexts, isObject, isPrintable, readJson } from './json.ts'
 import { nameCheck, taskReferences, type TaskReferences } from './submit.ts'
 import type { UpstreamAnswer } from './upstream.ts'
 
@@ -24,8 +24,6 @@ export const maxBatchItems = 50
 
 const checkTopName = nameCheck(['items'])
 const checkItemName = nameCheck(['client_item_id', 'idempotency_key', 'input'])
-/** No control characters, and no half of a surrogate pair: two texts that differ in one would be one to some reader. */
-const boundedText = /^[^\p{Cc}\p{Cs}]+$/u
 const maxIdLength = 128
 const maxKeyLength = 255
 
@@ -73,7 +71,7 @@ function readItem (item: unknown, text: string, at: string): ReadItem {
 }
 
 function boundedTextAt (value: unknown, path: string, maxLength: number): string {
-  if (typeof value === 'string' && value.length <= maxLength && boundedText.test(value)) return value
+  if (typeof value === 'string' && value.length <= maxLength && isPrintable(value)) return value
   throw badBody(`${path} must be a text of 1 to ${maxLength} characters, none of them a control character`)
 }
 
@@ -91,10 +89,6 @@ function refuseTwins (values: readonly string[], name: string): void {
 
 function rebuild ({ texts }: ReadItem, key: string): string {
   return `{"client_item_id":${texts.get('client_item_id')},"idempotency_key":${JSON.stringify(key)},"input":${texts.get('input')}}`
-}
-
-function isObject (value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 /** What became of a batch as a whole. */

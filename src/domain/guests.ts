@@ -1,4 +1,5 @@
 import { gatewayError } from '../errors.ts'
+import { ownPrefixes } from './session.ts'
 import { dayMs, hourMs } from './time.ts'
 
 /** A proof that is good, and is not known to have been used. */
@@ -81,7 +82,7 @@ export const proofHeader = 'x-apixo-proof'
  */
 const addressesPerHour = 100
 
-const prefix = 'guest:'
+const prefix = ownPrefixes.guest
 
 export function isGuest (subject: string): boolean {
   return subject.startsWith(prefix)

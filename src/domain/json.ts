@@ -51,10 +51,8 @@ export function readJson (bytes: Buffer): JsonDocument {
   if (text.startsWith('\uFEFF')) throw badRequest('The body begins with a byte order mark (BOM): send it without.')
   const texts = scan(text)
   const value = parse(text)
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    throw badRequest('The body must be a JSON object.')
-  }
-  return { value: value as Record<string, unknown>, texts }
+  if (!isObject(value)) throw badRequest('The body must be a JSON object.')
+  return { value, texts }
 }
 
 /** By its byte order mark, as Windows programs write it. */
@@ -68,6 +66,22 @@ function startsInUtf16 ([first, second]: Buffer): boolean {
 export function fold (name: string): string {
   if (/^[\x20-\x7e]*$/.test(name)) return name.toLowerCase() // nearly all of them
   return name.normalize('NFKC').toUpperCase().toLowerCase()
+}
+
+/**
+ * Text that may be stored, logged and shown, as a pattern of schemas: no control character, and no half of a surrogate
+ * pair. A store writes every such half down as the same sign, and two subjects would be one.
+ */
+export const printable = '^[^\\p{Cc}\\p{Cs}]+$'
+const printablePattern = new RegExp(printable, 'u')
+
+export function isPrintable (text: string): boolean {
+  return printablePattern.test(text)
+}
+
+/** Whether a value that JSON gave is an object, and no array. */
+export function isObject (value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 /** A caller's own word in a message: quoted and cut, so that it can't pass for ours. */

@@ -6,6 +6,30 @@ import { dayMs, endOfTime } from './time.ts'
 export type Scope = 'tasks:write' | 'tasks:read' | 'llm'
 export const scopes: readonly Scope[] = ['tasks:write', 'tasks:read', 'llm']
 
+/** A model, or a glob of several, as a session lists them; as a pattern of schemas. */
+export const modelGlob = '^[A-Za-z0-9._*-]{1,64}$'
+const modelGlobPattern = new RegExp(modelGlob)
+/** Most models of one session. */
+export const maxModels = 100
+
+export function isModelGlob (text: string): boolean {
+  return modelGlobPattern.test(text)
+}
+
+/** What the subjects of sessions that the gateway itself gives begin with; no other issuer may have these names. */
+export const ownPrefixes = { app: 'app:', guest: 'guest:', token: 'token:' } as const
+export type OwnIssuer = keyof typeof ownPrefixes
+
+/** The `iss` of tokens that the gateway itself signs. */
+export const ownIss = 'apixo-gateway'
+
+export function hasOwnPrefix (name: string): boolean {
+  return Object.values(ownPrefixes).some(prefix => name.startsWith(prefix))
+}
+
+/** Longest subject of a session that the gateway itself gives, without its prefix, characters. */
+export const maxNameLength = 128
+
 /** Who is calling, and what they may do: the verified content of a token. */
 export interface Session {
   /** The token's id (`jti`): what is revoked, logged and stored. Never the token. */
@@ -66,7 +90,7 @@ export interface SessionVerifier {
 /** What the app's backend asks for when it mints a session. */
 export interface SessionRequest {
   /** Whose name the subject is: what the stored one begins with. `app` when absent. */
-  readonly issuer?: 'app' | 'guest'
+  readonly issuer?: Exclude<OwnIssuer, 'token'>
   /** The issuer's own name for its user, without a prefix. */
   readonly subject: string
   readonly plan: string
@@ -255,7 +279,7 @@ export function mintedInTime<Sessions extends SessionIssuer> (
     ...sessions,
     async mint (request: SessionRequest) {
       const { issuer = 'app', subject } = request
-      return await sessions.mint({ ...request, issuedAt: await next(`${issuer}:${subject}`) })
+      return await sessions.mint({ ...request, issuedAt: await next(ownPrefixes[issuer] + subject) })
     }
   }
 }

@@ -1,9 +1,11 @@
 import { badRequest } from '../errors.ts'
 import type { PageQuery } from './admin.ts'
 import type { AuditKind, AuditTrail } from './audit.ts'
-import { quoted } from './json.ts'
+import { isPrintable, quoted } from './json.ts'
 import { openCursor, type Page, readUsageQuery, sealCursor, type TaskRecords, usageReport } from './records.ts'
-import { type IssueTimes, type Revocations, type Scope, scopes as allScopes } from './session.ts'
+import {
+  isModelGlob, type IssueTimes, maxModels, maxNameLength, ownPrefixes, type Revocations, type Scope, scopes as allScopes
+} from './session.ts'
 import { instant } from './time.ts'
 import { hashOf, newTokenId, printSecret, type Token, type TokenStore, type TokenKind } from './tokens.ts'
 
@@ -92,28 +94,24 @@ export interface TokenRules {
   readonly maxTtlSeconds: number
 }
 
-/** No control characters, and no half of a surrogate pair, which a store would not give back as it was. */
-const name = /^[^\p{Cc}\p{Cs}]{1,128}$/u
-const glob = /^[A-Za-z0-9._*-]{1,64}$/
-const maxModels = 100
-
 /** Reads what was asked for, and fills in the rest. Throws `GW_BAD_REQUEST`, which names the field. */
 export function readTokenWish (
   { subject, plan = 'default', ttlSeconds, models = ['*'], scopes = allScopes }: TokenRequest,
   { plans, maxTtlSeconds }: TokenRules
 ): Pick<Token, 'subject' | 'plan' | 'models' | 'scopes' | 'ttlMs'> {
-  if (!name.test(subject)) {
-    throw badRequest('subject must be a name of 1 to 128 characters, none of them a control character.')
+  const { token: prefix } = ownPrefixes
+  if (!isPrintable(subject) || [...subject].length > maxNameLength) {
+    throw badRequest(`subject must be a name of 1 to ${maxNameLength} characters, none of them a control character.`)
   }
-  if (subject.startsWith('token:')) {
-    throw badRequest(`subject must be the name alone: ${quoted(subject.slice('token:'.length))}.`)
+  if (subject.startsWith(prefix)) {
+    throw badRequest(`subject must be the name alone: ${quoted(subject.slice(prefix.length))}.`)
   }
   const known = Object.keys(plans)
   if (!known.includes(plan)) {
     throw badRequest(`There is no plan ${quoted(plan)}: plans are ${known.map(quoted).join(', ')}.`)
   }
   return {
-    subject: `token:${subject}`,
+    subject: prefix + subject,
     plan,
     ttlMs: ttlOf(ttlSeconds, maxTtlSeconds) * 1000,
     models: modelsOf(models),
@@ -135,7 +133,7 @@ function shownDuration (seconds: number): string {
 
 function modelsOf (models: readonly string[]): readonly string[] {
   if (models.length > maxModels) throw badRequest(`models must be at most ${maxModels}.`)
-  const odd = models.find(model => !glob.test(model))
+  const odd = models.find(model => !isModelGlob(model))
   if (odd !== undefined) throw badRequest(`models must be names or globs such as sora-2*: ${quoted(odd)} is none.`)
   return models
 }

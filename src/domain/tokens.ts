@@ -6,7 +6,8 @@ import { auditRetentionMs, type AuditTrail } from './audit.ts'
 import { globs } from './policy.ts'
 import type { Page, PageRequest } from './records.ts'
 import {
-  type IssueTimes, type Revocations, type Scope, type Session, type SessionVerifier, cookieRevocationId, unscoped
+  type IssueTimes, type Revocations, type Scope, type Session, type SessionVerifier, cookieRevocationId, ownPrefixes,
+  unscoped
 } from './session.ts'
 import type { Store } from './store.ts'
 import type { Clock } from './time.ts'
@@ -150,8 +151,6 @@ function inDigits (bytes: Buffer, length: number): string {
  */
 const freshMs = 1000
 const rememberedTokens = 10_000
-/** What subjects of tokens begin with; no other issuer may print one. */
-const tokenIssuer = 'token'
 
 /** Finds tokens as they were at most a second ago, so that the store is asked once a second for a token in use. */
 export type RecentTokens = (id: string) => Promise<Token | null>
@@ -247,7 +246,7 @@ function tokenRevocations (revocations: Revocations, { tokenOf, tokens, now }: T
     },
     async isRevoked (session) {
       const { id, subject, issuedAt, rootId = id } = session
-      if (subject.startsWith(`${tokenIssuer}:`)) {
+      if (subject.startsWith(ownPrefixes.token)) {
         const token = await tokenOf(rootId)
         if (token === null || !openSecrets(token, now()).some(secret => secret.issuedAt === issuedAt)) return true
       }

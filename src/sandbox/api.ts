@@ -1,4 +1,5 @@
 import type { IncomingMessage } from 'node:http'
+import { isObject } from '../domain/json.ts'
 import type { BatchStore } from './batches.ts'
 import type { CallbackSender } from './callbacks.ts'
 import { casesIn } from './cases.ts'
@@ -46,7 +47,7 @@ export function bearerKey ({ headers }: IncomingMessage): string {
 }
 
 export function objectIn (value: unknown): Readonly<Record<string, unknown>> | null {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : null
+  return isObject(value) ? value : null
 }
 
 export function jsonIn (body: Buffer): unknown {

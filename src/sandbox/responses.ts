@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { pipeline, Readable } from 'node:stream'
 import { gzipSync } from 'node:zlib'
+import { type ByteRange, byteRange } from '../domain/results.ts'
 import { picture } from './pictures.ts'
 import { taskState, type TaskStore } from './tasks.ts'
 
@@ -74,14 +75,9 @@ export function send (response: ServerResponse, { status, headers, body }: Answe
  */
 export const resultLifeMs = 24 * 60 * 60 * 1000
 
-/** The bytes a range asks for, both ends included; `null` when there are none (RFC 9110 section 14.1.2). */
-function rangeOf (header: string, size: number): { readonly start: number, readonly end: number } | null {
-  const [, first, last] = /^bytes=(\d*)-(\d*)$/.exec(header) ?? []
-  // A header that can not be read, or that asks for several ranges, is ignored, as section 14.2 allows.
-  if (!first && !last) return { start: 0, end: size - 1 }
-  const start = first ? Number(first) : Math.max(0, size - Number(last))
-  const end = first && last ? Math.min(Number(last), size - 1) : size - 1
-  return start <= end ? { start, end } : null
+/** A header that can not be read, or that asks for several ranges, is ignored, as RFC 9110 section 14.2 allows. */
+function rangeOf (header: string, size: number): ByteRange | null {
+  return /^bytes=(?:\d+-\d*|-\d+)$/.test(header) ? byteRange(header, size) : { start: 0, end: size - 1 }
 }
 
 function sendBytes (request: IncomingMessage, response: ServerResponse, bytes: Buffer): void {

@@ -1,3 +1,4 @@
+import { hasOwnPrefix, ownIss } from '../domain/session.ts'
 import type { GatewayFile, IssuerSettings } from './file-schema.ts'
 import { type FileProblem, type KeyPath, leaves } from './file.ts'
 import { reachOf } from './parsers.ts'
@@ -55,16 +56,11 @@ function audienceProblems ({ audience, claims = {} }: IssuerSettings, path: KeyP
   ]
 }
 
-/** Stored subjects begin with these when the gateway itself has issued the session. */
-const ownPrefix = /^(?:app|guest|token)(?::|$)/
-
-/** The `iss` of the gateway's own tokens. */
-const ownName = 'apixo-gateway'
 /** Stored subjects have 160 characters. */
 const maxNameLength = 96
 
 function nameProblems (issuer: IssuerSettings, before: readonly IssuerSettings[], path: KeyPath): FileProblem[] {
-  const reserved = (['issuer', 'subjectPrefix'] as const).filter(key => ownPrefix.test(issuer[key] ?? ''))
+  const reserved = (['issuer', 'subjectPrefix'] as const).filter(key => hasOwnPrefix(`${issuer[key] ?? ''}:`))
   const problems: FileProblem[] = reserved.map(key => ({
     path: [...path, key],
     problem: 'begins like the subjects of the gateway\'s own sessions',
@@ -73,7 +69,7 @@ function nameProblems (issuer: IssuerSettings, before: readonly IssuerSettings[]
   if (before.some(other => other.issuer === issuer.issuer)) {
     problems.push({ path: [...path, 'issuer'], problem: 'is there twice', expected: 'each issuer once' })
   }
-  if (issuer.issuer === ownName) {
+  if (issuer.issuer === ownIss) {
     problems.push({
       path: [...path, 'issuer'],
       problem: 'is the gateway itself',

@@ -106,6 +106,9 @@ export function hosts (value: readonly string[], description: string) {
 /** A field of a request's body. Names of JavaScript's own (`__proto__`) are none. */
 export const fieldPath = '^[A-Za-z0-9][A-Za-z0-9_-]*(?:\\.[A-Za-z0-9][A-Za-z0-9_-]*)*$'
 
+/** Of plans, and of what stands before subjects. */
+const shortName = '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'
+
 const algorithms = [
   'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'HS256', 'HS384', 'HS512'
 ] as const
@@ -165,7 +168,7 @@ export const issuer = group({
   ),
   subjectPrefix: Type.Optional(
     text(
-      '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$',
+      shortName,
       'letters, digits, ".", "_" and "-"',
       'Stands before its subjects in place of the issuer. The same one twice merges two issuers.'
     )
@@ -307,7 +310,7 @@ const callbacks = section('Callbacks.', {
 
 /** The config file, with every key, its default, its unit and its bounds. The single source of all of these. */
 export const gatewayFile = group({
-  plans: Type.Record(Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$' }), plan, {
+  plans: Type.Record(Type.String({ pattern: shortName }), plan, {
     ...exact,
     title: 'plans, each under a name of letters, digits, ".", "_" and "-"',
     description: 'What a session may do. A session that names no plan gets `default`, which must be there.',

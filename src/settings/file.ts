@@ -4,7 +4,9 @@ import { Check } from 'typebox/schema'
 import {
   type Document, isAlias, isMap, isSeq, LineCounter, type Node, parseDocument, visit, type YAMLError
 } from 'yaml'
+import { isObject } from '../domain/json.ts'
 import { categories, type Model } from '../domain/policy.ts'
+import { modelPattern } from '../domain/upstream.ts'
 import { gatewayFile, type GatewayFile } from './file-schema.ts'
 import { nearestName, type ReadFile, reasonOf, type SettingsProblem, shown } from './problems.ts'
 
@@ -44,12 +46,6 @@ export function schemaOfKey (schema: JsonSchema, key: string): JsonSchema | unde
   return Object.entries(patternProperties).find(([pattern]) => new RegExp(pattern).test(key))?.[1]
 }
 
-export type Mapping = Readonly<Record<string, unknown>>
-
-export function isMapping (value: unknown): value is Mapping {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
 /**
  * Fills in the defaults of a schema, in the schema's order of keys. Nothing of `value` is changed.
  * (`Value.Default` of `typebox/value` would do the same, and cost every start 40 ms of import.)
@@ -57,10 +53,10 @@ export function isMapping (value: unknown): value is Mapping {
 export function withDefaults (schema: JsonSchema, value: unknown): unknown {
   const given = value === undefined ? schema.default : value
   if (Array.isArray(given)) return Object.freeze(given.map(item => withDefaults(schema.items!, item)))
-  return isMapping(given) && schema.anyOf === undefined ? mappingWithDefaults(schema, given) : Object.freeze(given)
+  return isObject(given) && schema.anyOf === undefined ? mappingWithDefaults(schema, given) : Object.freeze(given)
 }
 
-function mappingWithDefaults (schema: JsonSchema, given: Readonly<Record<string, unknown>>): unknown {
+function mappingWithDefaults (schema: JsonSchema, given: Mapping): unknown {
   const keys = new Set([...Object.keys(schema.properties ?? {}), ...Object.keys(given)])
   const entries = [...keys].flatMap(key => {
     const value = withDefaults(schemaOfKey(schema, key)!, given[key])
@@ -71,6 +67,8 @@ function mappingWithDefaults (schema: JsonSchema, given: Readonly<Record<string,
   if (schema.patternProperties !== undefined) Object.setPrototypeOf(mapping, null)
   return Object.freeze(mapping)
 }
+
+type Mapping = Readonly<Record<string, unknown>>
 
 /** The way to a value of the config file: keys of mappings, indexes of lists. */
 export type KeyPath = ReadonlyArray<string | number>
@@ -96,8 +94,8 @@ export function leaves (value: unknown, path: KeyPath = []): readonly Leaf[] {
 }
 
 function entriesOf (value: unknown): ReadonlyArray<readonly [string | number, unknown]> {
-  if (isMapping(value)) return Object.entries(value)
-  return Array.isArray(value) && value.some(isMapping) ? [...value.entries()] : []
+  if (isObject(value)) return Object.entries(value)
+  return Array.isArray(value) && value.some(isObject) ? [...value.entries()] : []
 }
 
 /** A problem of the config file, before the file's name and the line are known. */
@@ -123,13 +121,13 @@ function problemsInside (schema: JsonSchema, value: unknown, path: KeyPath): Fil
   if (Array.isArray(value) && items !== undefined) {
     return value.flatMap((item, index) => fileProblems(items, item, [...path, index]))
   }
-  return isMapping(value) && type === 'object' ? problemsOfMapping(schema, value, path) : []
+  return isObject(value) && type === 'object' ? problemsOfMapping(schema, value, path) : []
 }
 
 /** A mapping is judged by the form with which it shares most keys, so that one misspelt key is named as such. */
 function problemsOfChoice (schema: JsonSchema, value: unknown, path: KeyPath): FileProblem[] {
   const forms = schema.anyOf!.filter(({ type }) => type === 'object')
-  if (!isMapping(value) || forms.length === 0) return [wrongValue(schema, value, path)]
+  if (!isObject(value) || forms.length === 0) return [wrongValue(schema, value, path)]
   const keys = Object.keys(value)
   const shared = (form: JsonSchema): number => keys.filter(key => schemaOfKey(form, key) !== undefined).length
   return fileProblems(forms.reduce((best, form) => shared(form) > shared(best) ? form : best), value, path)
@@ -166,7 +164,7 @@ function wrongValue (schema: JsonSchema, value: unknown, path: KeyPath): FilePro
 function given (value: unknown, path: KeyPath): string {
   if (value === null || value === '') return 'is empty'
   if (Array.isArray(value)) return value.length === 0 ? 'is an empty list' : 'is a list'
-  if (isMapping(value)) return Object.keys(value).length === 0 ? 'is an empty mapping' : 'is a mapping'
+  if (isObject(value)) return Object.keys(value).length === 0 ? 'is an empty mapping' : 'is a mapping'
   if (path.length === 0 || /secret/i.test(String(path.at(-1)))) return `is a ${typeof value}`
   return `is ${typeof value === 'string' ? shown(value) : String(value)}`
 }
@@ -308,7 +306,7 @@ function validated (path: string, value: unknown, locate: Locate): GatewayFileRe
   const schema = gatewayFileSchema()
   const found = fileProblems(schema, value)
   const problems = found.map(locate)
-  if (!isMapping(value)) return unreadable(problems, locate)
+  if (!isObject(value)) return unreadable(problems, locate)
   const broken = new Set(found.map(problem => problem.path[0] as Section))
   const usable = Object.fromEntries(Object.entries(value).filter(([key]) => !broken.has(key as Section)))
   const file = withDefaults(schema, usable) as GatewayFile
@@ -339,7 +337,7 @@ const options = Type.Unsafe<Record<string, unknown>>({
 })
 
 const model = Type.Object({
-  id: Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$', title: 'the name of a model' }),
+  id: Type.String({ pattern: modelPattern.source, title: 'the name of a model' }),
   category: Type.Enum([...categories], { title: `one of ${categories.join(', ')}` }),
   provider: Type.Optional(Type.Enum(['official'], { title: 'official, or nothing' })),
   options: Type.Optional(options)

@@ -3,9 +3,12 @@ import {
 } from 'jose'
 import { LRUCache } from 'lru-cache'
 import { hash } from 'node:crypto'
+import { isPrintable } from '../../domain/json.ts'
 import { globs } from '../../domain/policy.ts'
 import type { Secret, SecretRef } from '../../domain/secret.ts'
-import { type Scope, scopes, type Session, type SessionVerifier, unscoped } from '../../domain/session.ts'
+import {
+  isModelGlob, maxModels, type Scope, scopes, type Session, type SessionVerifier, unscoped
+} from '../../domain/session.ts'
 import { type Clock, endOfTime } from '../../domain/time.ts'
 import { gatewayError } from '../../errors.ts'
 import { type IssuerKeys, keyDocuments, type KeySet, publishedKeys, sharedKeys } from './issuer-keys.ts'
@@ -33,13 +36,10 @@ export interface ClaimRules {
 }
 
 /** Names of subjects and sessions end up in logs, labels of stores and keys of maps: printable text, and not long. */
-const printable = /^[^\p{Cc}\p{Cs}]+$/u
 const maxSubjectLength = 160
 const maxIdLength = 128
-const maxModels = 100
 /** An issuer may date its tokens so far ahead of our clock, ms: what ends all sessions until now must not miss any. */
 const aheadMs = 60_000
-const modelGlob = /^[A-Za-z0-9._*-]{1,64}$/
 
 /**
  * The session that a verified token stands for. Throws when a claim is missing or is not what it has to be; the message
@@ -88,7 +88,7 @@ function wrong (claim: string): Error {
 
 function subjectFrom (payload: JWTPayload, claim: string, prefix: string): string {
   const own = claimAt(payload, claim)
-  if (typeof own !== 'string' || !printable.test(own)) throw wrong(claim)
+  if (typeof own !== 'string' || !isPrintable(own)) throw wrong(claim)
   const subject = `${prefix}:${own}`
   if (subject.length > maxSubjectLength) throw wrong(claim)
   return subject
@@ -99,7 +99,7 @@ function subjectFrom (payload: JWTPayload, claim: string, prefix: string): strin
  * for ECDSA anybody can make a second one of the first that is as good, and would have a session that was not revoked.
  */
 function idOf ({ jti }: JWTPayload, token: string): string {
-  if (typeof jti === 'string' && jti.length <= maxIdLength && printable.test(jti)) return jti
+  if (typeof jti === 'string' && jti.length <= maxIdLength && isPrintable(jti)) return jti
   return hash('sha256', token.slice(0, token.lastIndexOf('.')), 'base64url')
 }
 
@@ -115,7 +115,7 @@ function planFrom (payload: JWTPayload, claim: string, absent: string): string {
 
 function modelsFrom (payload: JWTPayload, claim: string): string[] {
   const models = textsFrom(payload, claim)
-  if (models.length > maxModels || !models.every(model => modelGlob.test(model))) throw wrong(claim)
+  if (models.length > maxModels || !models.every(isModelGlob)) throw wrong(claim)
   return models
 }
 

@@ -7,6 +7,7 @@ import {
   nothingSpent,
   type SessionSpent
 } from '../../domain/ledger.ts'
+import { printable } from '../../domain/json.ts'
 import { microcredits, type Microcredits, periodAt, type Plan } from '../../domain/policy.ts'
 import {
   budgetOf,
@@ -14,6 +15,9 @@ import {
   isAppOrigin,
   isTrustworthy,
   isWebOrigin,
+  maxModels,
+  maxNameLength,
+  modelGlob,
   readAddressRange,
   scopes,
   type Session,
@@ -41,12 +45,9 @@ const maxOrigins = 20
 export function sessionRequestSchema (maxTtlSeconds: number) {
   return Type.Object(
     {
-      // No control characters, and no half of a surrogate pair: a store writes every such half down as the same sign,
-      // and
-      // two subjects would be one.
-      subject: Type.String({ minLength: 1, maxLength: 128, pattern: '^[^\\p{Cc}\\p{Cs}]+$' }),
+      subject: Type.String({ minLength: 1, maxLength: maxNameLength, pattern: printable }),
       ttlSeconds: Type.Optional(Type.Integer({ minimum: 1, maximum: maxTtlSeconds })),
-      models: Type.Optional(Type.Array(Type.String({ pattern: '^[A-Za-z0-9._*-]{1,64}$' }), { maxItems: 100 })),
+      models: Type.Optional(Type.Array(Type.String({ pattern: modelGlob }), { maxItems: maxModels })),
       scopes: Type.Optional(Type.Array(Type.Enum([...scopes]), { maxItems: scopes.length })),
       origins: Type.Optional(Type.Array(Type.String({ maxLength: 256 }), { minItems: 1, maxItems: maxOrigins })),
       uses: Type.Optional(Type.Integer({ minimum: 1, maximum: 1_000_000_000 })),
