@@ -68,17 +68,19 @@ function signsSessions (setting: string): boolean {
 }
 
 /** What a test puts in the place of the real thing. */
-export interface GatewayOptions extends Partial<Clock> {
-  readonly timers?: Timers
+export interface GatewayOptions {
+  readonly now?: Clock['now'] | undefined
+  readonly elapsed?: Clock['elapsed'] | undefined
+  readonly timers?: Timers | undefined
   /** Closed with the gateway. */
-  readonly store?: Store
+  readonly store?: Store | undefined
   /** How often the housekeeping runs, ms. */
-  readonly tidyEveryMs?: number
-  readonly logTo?: DestinationStream
+  readonly tidyEveryMs?: number | undefined
+  readonly logTo?: DestinationStream | undefined
   /** Servers of callers that are on this machine. */
-  readonly webhooks?: WebhookTest
+  readonly webhooks?: WebhookTest | undefined
   /** Where Turnstile's tokens are verified. */
-  readonly siteverifyUrl?: string
+  readonly siteverifyUrl?: string | undefined
 }
 
 /** A gateway that is ready to listen. */

@@ -200,7 +200,7 @@ function openLedger (
     elapsed,
     wait,
     patienceMs,
-    onDelayed: (reservation, { to, taskId }: { readonly to: string, readonly taskId?: string }) =>
+    onDelayed: (reservation, { to, taskId }: { readonly to: string, readonly taskId?: string | undefined }) =>
       log.error(
         { alarm: 'store-down', reservation, to, taskId },
         'the store did not take this step; it is kept and tried again'

@@ -18,10 +18,10 @@ export interface UndiciResultsOptions {
   readonly keepAliveMs: number
   readonly userAgent: string
   /** For a certificate authority of the operator's own, in PEM. */
-  readonly ca?: string
-  readonly resolve?: Resolve
+  readonly ca?: string | undefined
+  readonly resolve?: Resolve | undefined
   /** Whether a connection may lead to this address. */
-  readonly isAllowed?: (reach: Reach, address: string) => boolean
+  readonly isAllowed?: ((reach: Reach, address: string) => boolean) | undefined
 }
 
 /** Sockets to one host of results. */
@@ -75,7 +75,7 @@ function agent (
     connect: {
       timeout: options.connectMs,
       lookup: guardedLookup(resolve, address => isAllowed(reach, address)),
-      ...(options.ca === undefined ? {} : { ca: options.ca })
+      ca: options.ca
     },
     headersTimeout: options.headersMs,
     bodyTimeout: options.bodyIdleMs,
@@ -87,13 +87,17 @@ function agent (
 }
 
 /** Built from a list of our own: no cookie, no referrer and no credential can be in it. */
-function headersFor ({ range, ifRange, ifNoneMatch }: ResultAsk, userAgent: string): Record<string, string> {
+function headersFor (
+  { range, ifRange, ifNoneMatch }: ResultAsk,
+  userAgent: string
+): Record<string, string | undefined> {
   return {
     accept: '*/*',
     'accept-encoding': 'identity',
     'user-agent': userAgent,
-    ...(range === undefined ? {} : { range, ...(ifRange === undefined ? {} : { 'if-range': ifRange }) }),
-    ...(ifNoneMatch === undefined ? {} : { 'if-none-match': ifNoneMatch })
+    range,
+    'if-range': range === undefined ? undefined : ifRange,
+    'if-none-match': ifNoneMatch
   }
 }
 

@@ -21,7 +21,7 @@ export interface UndiciUpstreamOptions {
   readonly keepAliveMs: number
   readonly userAgent: string
   /** For a certificate authority of the operator's own, in PEM. */
-  readonly ca?: string
+  readonly ca?: string | undefined
 }
 
 /** Task answers are collected up to this length, and decoded up to it: a status is some hundred bytes. */
@@ -38,7 +38,7 @@ export function undiciUpstream (options: UndiciUpstreamOptions): Upstream {
   const pool = new Pool(origin, {
     connections: maxConnections,
     pipelining: 1,
-    connect: { timeout: options.connectMs, ...(options.ca === undefined ? {} : { ca: options.ca }) },
+    connect: { timeout: options.connectMs, ca: options.ca },
     headersTimeout: options.headersMs,
     bodyTimeout: options.bodyIdleMs,
     // Shorter than a server's own, so that a submit rarely meets a socket that is being closed on it.

@@ -7,12 +7,12 @@ export interface UndiciWebhooksOptions {
   readonly userAgent: string
   readonly connectMs: number
   /** From the beginning to the answer, ms; half a minute when absent. */
-  readonly timeoutMs?: number
+  readonly timeoutMs?: number | undefined
   /** For a certificate authority of the operator's own, in PEM. */
-  readonly ca?: string
-  readonly resolve?: Resolve
+  readonly ca?: string | undefined
+  readonly resolve?: Resolve | undefined
   /** Whether a connection may lead to this address. */
-  readonly isAllowed?: (address: string) => boolean
+  readonly isAllowed?: ((address: string) => boolean) | undefined
 }
 
 const halfMinuteMs = 30_000
@@ -36,7 +36,7 @@ export function undiciWebhooks (options: UndiciWebhooksOptions): WebhookSender {
     connect: {
       timeout: options.connectMs,
       lookup: guardedLookup(resolve, isAllowed),
-      ...(options.ca === undefined ? {} : { ca: options.ca })
+      ca: options.ca
     },
     allowH2: false
   })

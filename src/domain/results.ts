@@ -20,11 +20,11 @@ export interface ResultRef {
 /** What a caller wants of a result: headers of RFC 9110, whose form has been checked. */
 export interface ResultAsk {
   /** One range of bytes (section 14.2). */
-  readonly range?: string
+  readonly range?: string | undefined
   /** Section 13.1.5; without a range it means nothing. */
-  readonly ifRange?: string
+  readonly ifRange?: string | undefined
   /** Section 13.1.2. */
-  readonly ifNoneMatch?: string
+  readonly ifNoneMatch?: string | undefined
 }
 
 /** A result, or the part of it that was asked for. Only these headers are read; no other reaches the caller. */

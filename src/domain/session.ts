@@ -90,7 +90,7 @@ export interface SessionVerifier {
 /** What the app's backend asks for when it mints a session. */
 export interface SessionRequest {
   /** Whose name the subject is: what the stored one begins with. `app` when absent. */
-  readonly issuer?: Exclude<OwnIssuer, 'token'>
+  readonly issuer?: Exclude<OwnIssuer, 'token'> | undefined
   /** The issuer's own name for its user, without a prefix. */
   readonly subject: string
   readonly plan: string
@@ -98,12 +98,12 @@ export interface SessionRequest {
   readonly scopes: readonly Scope[]
   readonly ttlSeconds: number
   /** When it begins, Unix ms; now when absent. Its end is reckoned from now in any case. */
-  readonly issuedAt?: number
+  readonly issuedAt?: number | undefined
   /** As in a session; absent is `null`. */
-  readonly origins?: readonly string[]
-  readonly addressRange?: string
-  readonly uses?: number
-  readonly credits?: Microcredits
+  readonly origins?: readonly string[] | undefined
+  readonly addressRange?: string | undefined
+  readonly uses?: number | undefined
+  readonly credits?: Microcredits | undefined
 }
 
 /** A session and its printed form. */

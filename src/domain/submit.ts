@@ -95,7 +95,7 @@ export interface SubmitBody extends TaskReferences {
   readonly input: Readonly<Record<string, unknown>>
   readonly bytes: Buffer
   /** Where the gateway itself is to tell the end of the task. The upstream never hears of it. */
-  readonly deliverTo?: string
+  readonly deliverTo?: string | undefined
 }
 
 /** What the body of one submit may say, and what is said to the upstream in its place. */
@@ -145,7 +145,7 @@ export function readSubmitBody (
     input: input as Record<string, unknown>,
     ...taskReferences(input),
     bytes: bytesFor(original, texts, name => name === 'request_type' ? asks(name) : passes(name), upstreamTo),
-    ...(deliverTo === undefined ? {} : { deliverTo })
+    deliverTo
   }
 }
 

@@ -75,10 +75,10 @@ export async function startGateway (t: Test, options: TestGatewayOptions = {}): 
     now: time.now,
     elapsed: time.elapsed,
     logTo: collector(log),
-    ...(options.timers === undefined ? {} : { timers: options.timers }),
-    ...(options.webhooks === undefined ? {} : { webhooks: options.webhooks }),
-    ...(options.siteverifyUrl === undefined ? {} : { siteverifyUrl: options.siteverifyUrl }),
-    ...(options.tidyEveryMs === undefined ? {} : { tidyEveryMs: options.tidyEveryMs })
+    timers: options.timers,
+    webhooks: options.webhooks,
+    siteverifyUrl: options.siteverifyUrl,
+    tidyEveryMs: options.tidyEveryMs
   })
   t.teardown(() => gateway.close())
   const origin = await gateway.listen()

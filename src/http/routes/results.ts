@@ -107,9 +107,9 @@ function askOf ({ headers }: FastifyRequest): ResultAsk {
   // The whole is right in any case.
   if (isRange && ifRange !== undefined && !ifRangeForm.test(String(ifRange))) return {}
   return {
-    ...(isRange ? { range } : {}),
-    ...(isRange && ifRange !== undefined ? { ifRange: String(ifRange) } : {}),
-    ...(ifNoneMatch !== undefined && ifNoneMatchForm.test(ifNoneMatch) ? { ifNoneMatch } : {})
+    range: isRange ? range : undefined,
+    ifRange: isRange && ifRange !== undefined ? String(ifRange) : undefined,
+    ifNoneMatch: ifNoneMatch !== undefined && ifNoneMatchForm.test(ifNoneMatch) ? ifNoneMatch : undefined
   }
 }
 

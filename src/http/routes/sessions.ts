@@ -87,10 +87,10 @@ export function readSessionRequest (body: SessionRequestBody, defaultTtlSeconds:
     models,
     ttlSeconds,
     scopes: body.scopes ?? scopes,
-    ...(origins === undefined ? {} : { origins }),
-    ...(addressRange === undefined ? {} : { addressRange }),
-    ...(uses === undefined ? {} : { uses }),
-    ...(credits === undefined ? {} : { credits: microcredits(credits) })
+    origins,
+    addressRange,
+    uses,
+    credits: credits === undefined ? undefined : microcredits(credits)
   }
 }
 
