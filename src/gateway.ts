@@ -338,7 +338,9 @@ function housekeeping (
     ledger,
     store,
     jobs: jobs.filter(job => job !== null),
-    reconciler: reconciler({ unfinished, records, ledger, keys, end: refreshTask({ ledger, desk: poller }), now }),
+    reconciler: reconciler({
+      unfinished, records, ledger, keys, refreshTask: refreshTask({ ledger, poller }), now
+    }),
     onUnknown: count => log.error({ alarm: 'unknown-outcome', count }, 'tasks without a known end')
   })
 }

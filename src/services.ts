@@ -22,8 +22,10 @@ import {
 import { type ResultSource, resultTickets, type ResultTickets } from './domain/results.ts'
 import type { Secret, SecretRef } from './domain/secret.ts'
 import { issueTimes, mintedInTime } from './domain/session.ts'
-import { refreshTask, slotSearch, type StatusPoller, statusPoller, type TaskEvents } from './domain/status-poller.ts'
+import { slotSearch } from './domain/slot-search.ts'
+import { refreshTask, statusPoller, type StatusPoller } from './domain/status-poller.ts'
 import { sharedProbe, type Store } from './domain/store.ts'
+import type { TaskEvents } from './domain/task-status.ts'
 import { taskWatchers } from './domain/task-watcher.ts'
 import { type Clock, dayMs, type Timers } from './domain/time.ts'
 import { teamTokens } from './domain/tokens.ts'
@@ -85,10 +87,10 @@ export async function createServices (settings: Settings, ground: Ground): Promi
   const keys = openKeys(settings, upstream, log, clock)
   const poller = openPoller(settings, { upstream, keys, ledger }, ground)
   const watcher = closing.adopt(
-    taskWatchers({ desk: poller, events, ledger, intervalOf, timers, now }), it => it.close()
+    taskWatchers({ poller, events, ledger, intervalOf, timers, now }), it => it.close()
   )
   const slots = slotSearch({
-    records: store.records, ledger, end: refreshTask({ ledger, desk: poller }), intervalOf, timers, elapsed
+    records: store.records, ledger, refreshTask: refreshTask({ ledger, poller }), intervalOf, timers, elapsed
   })
   const hosts = callbackHosts(file.callbacks.allowedHosts)
   const webhooks = openWebhooks(hosts, client, ground)
@@ -253,9 +255,9 @@ function openPoller (
         'the key of this task is gone, and no other knows the task: it is given up, and stays charged'
       )
   })
-  const turns = store.turns ?? localTurns({ elapsed, leaseMs: answerMs + bodyIdleMs })
+  const leases = store.turns ?? localTurns({ elapsed, leaseMs: answerMs + bodyIdleMs })
   return statusPoller({
-    upstream, keys, gone, ledger, turns, events, intervalOf, answerMs, timers, now, elapsed
+    upstream, keys, goneKeys: gone, ledger, leases, events, intervalOf, answerMs, timers, now, elapsed
   })
 }
 
@@ -289,13 +291,13 @@ function openCallbacks (
     ledger,
     upstream,
     keys,
-    desk: poller,
+    poller,
     events,
     intervalOf: intervalBy(file.polling, models),
     timers,
     now,
     elapsed,
-    onOdd: ({ reservation }, oddity) =>
+    onAnomaly: ({ reservation }, oddity) =>
       log.warn({ reservation, oddity }, 'a callback said what can not be so; it is ignored'),
     onFound: ({ reservation }, taskId) =>
       log.info({ reservation, taskId }, 'a callback named the task of a submit whose answer had not come'),

@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache'
-import type { LastStatus, PollLeases, TaskEvent, TaskEvents } from '../domain/status-poller.ts'
+import type { PollLeases } from '../domain/status-poller.ts'
+import type { LastStatus, TaskEvent, TaskEvents } from '../domain/task-status.ts'
 
 /** Task events within one process: nothing is lost on the way, so there is never a gap. */
 export function localEvents (): TaskEvents {
@@ -58,9 +59,9 @@ export function localTurns ({ elapsed, leaseMs }: LocalTurnsOptions): PollLeases
           freeAt: elapsed() + leaseMs,
           newsAt: hasNews ? elapsed() : newsAt
         })
-        return { mine: true }
+        return { acquired: true }
       }
-      return { mine: false, last: entry.last, nextInMs: entry.isAsking ? 0 : entry.freeAt - elapsed() }
+      return { acquired: false, last: entry.last, nextInMs: entry.isAsking ? 0 : entry.freeAt - elapsed() }
     },
     async release (taskId, last, intervalMs) {
       if (last === null) entries.delete(taskId)

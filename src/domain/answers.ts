@@ -29,7 +29,7 @@ export function readEnvelope (body: Buffer): Envelope | null {
 
 export type FinalState = 'success' | 'failed'
 
-export function isFinal (state: string | undefined): state is FinalState {
+export function isFinal (state: string | null | undefined): state is FinalState {
   return state === 'success' || state === 'failed'
 }
 
@@ -101,15 +101,6 @@ export function statedState ({ status }: Statement, envelope: Envelope | null, t
   if (envelope === null || effectiveStatus(status, envelope) !== 200) return null
   const isAboutIt = (envelope.taskId ?? taskId) === taskId
   return isAboutIt && envelope.state ? envelope.state : null
-}
-
-/**
- * The final state that an answer gives of a task; `null` when it is still running, or the answer is about something
- * else.
- */
-export function finalState (answer: Statement, envelope: Envelope | null, taskId: string): FinalState | null {
-  const state = statedState(answer, envelope, taskId)
-  return state !== null && isFinal(state) ? state : null
 }
 
 function unknown (reason: string): NotAccepted {

@@ -1,10 +1,11 @@
 import { LRUCache } from 'lru-cache'
 import { hash, randomBytes } from 'node:crypto'
-import { finalState, isFinal, readEnvelope, statedState } from './answers.ts'
+import { isFinal, readEnvelope } from './answers.ts'
 import type { KeyChoice } from './key-ring.ts'
 import type { LedgerClient } from './ledger-client.ts'
 import type { ReservationId, Task } from './ledger.ts'
-import { eventFrom, statusCall, type StatusPoller, type TaskEvents } from './status-poller.ts'
+import type { StatusPoller } from './status-poller.ts'
+import { askUpstream, eventFrom, type TaskEvents, type UpstreamStatus } from './task-status.ts'
 import type { Clock, Timers } from './time.ts'
 import { operationOf, type Upstream } from './upstream.ts'
 
@@ -15,23 +16,22 @@ export interface CallbackTarget {
   readonly model: string
   /** The key that it was sent with: only its account knows the task. */
   readonly keyId: string
-  /** `null` while nobody knows its id: the submit is on its way, or its answer was lost. */
+  /** `null` while its id is not known: the submit is on its way, or its answer was lost. */
   readonly task: Task | null
 }
 
 /**
- * Finds reservations by the secrets that their callbacks come with. A store knows the hashes alone (`Step`: sent), so
- * that
- * nobody can call back for us who has read the store.
+ * Finds reservations by the secrets that their callbacks come with. A store knows the hashes alone (`Transition`:
+ * sent), so that reading the store is not enough to call back.
  */
 export interface CallbackSecrets {
-  /** `null`: there is none, or none any more. Throws `GW_STORE_DOWN`. */
+  /** `null`: no reservation has this secret, or none any more. Throws `GW_STORE_DOWN`. */
   reservationOf (secretHash: string): Promise<CallbackTarget | null>
 }
 
 /** Where the upstream is to call. */
 export interface CallbackAddress {
-  /** Whoever has it can make us ask for a status: never logged, never stored. */
+  /** It lets its holder make us ask for a status: never logged, never stored. */
   readonly url: string
   readonly secretHash: string
 }
@@ -62,14 +62,14 @@ export function isSecretForm (text: string): boolean {
 
 /** What the upstream announces by itself. */
 export interface Callbacks {
-  /** Whose secret it is; `null`: nobody's. Throws `GW_STORE_DOWN`. */
+  /** What the secret was made for; `null`: it is none of ours. Throws `GW_STORE_DOWN`. */
   find (secret: string): Promise<CallbackTarget | null>
   /**
-   * Looks into it, behind the answer. The body is a hint and no more: the upstream is asked, at most once per interval
-   * and
-   * task however often somebody calls, and its answer decides. `null`: the body could not be read.
+   * Handles a callback in the background, after its answer. The body is a hint and no more: the upstream is asked, at
+   * most once per interval and task however many callbacks come, and its answer decides. `null`: the body could not be
+   * read.
    */
-  handle (calledBack: CallbackTarget, body: Buffer | null): void
+  handle (target: CallbackTarget, body: Buffer | null): void
   /** Resolves when what is under way is done. */
   close (): Promise<void>
 }
@@ -82,44 +82,42 @@ export interface CallbacksOptions extends Clock {
   readonly ledger: Pick<LedgerClient, 'claim' | 'settle' | 'taskOf'>
   readonly upstream: Upstream
   readonly keys: KeyChoice
-  readonly desk: StatusPoller
+  readonly poller: StatusPoller
   readonly events: TaskEvents
-  /** As the desk's, ms. */
+  /** Least time between two upstream calls for a task of this model, ms. */
   readonly intervalOf: (model: string) => number
   readonly timers: Timers
-  readonly onOdd: (calledBack: CallbackTarget, oddity: Anomaly) => void
+  readonly onAnomaly: (target: CallbackTarget, anomaly: Anomaly) => void
   /** A reservation whose answer was lost has its task. */
-  readonly onFound: (calledBack: CallbackTarget, taskId: string) => void
-  readonly onTrouble: (calledBack: CallbackTarget, error: unknown) => void
+  readonly onFound: (target: CallbackTarget, taskId: string) => void
+  readonly onTrouble: (target: CallbackTarget, error: unknown) => void
 }
 
-/** Reservations whose last check is remembered, and tasks that are asked about later. */
+/** Reservations whose last check is remembered, and tasks that are polled later. */
 const maxRemembered = 10_000
 /** Ids are opaque, but go into a URL; all that were seen are of letters, digits and `_`. */
 const taskIdForm = /^[\x21-\x7e]{1,256}$/
 
 export function callbacks (options: CallbacksOptions): Callbacks {
-  const { secrets, onOdd, onTrouble } = options
+  const { secrets, onAnomaly, onTrouble } = options
   const running = new Set<Promise<void>>()
-  const askFor = asking(options)
-  const adopt = adopting(options)
+  const announced = new AnnouncedTasks(options)
+  const lost = new LostSubmits(options)
 
-  const consider = async (calledBack: CallbackTarget, body: Buffer | null): Promise<void> => {
-    const { task } = calledBack
+  const handle = async (target: CallbackTarget, body: Buffer | null): Promise<void> => {
+    const { task } = target
     const said = body === null ? null : readEnvelope(body)
-    if (said?.state !== undefined && !isFinal(said.state)) return onOdd(calledBack, 'a task that has not ended')
-    if (task !== null && said?.taskId !== undefined && said.taskId !== task.taskId) {
-      return onOdd(calledBack, 'not its task')
-    }
-    if (task === null) await adopt(calledBack, said?.taskId ?? '')
-    else if (task.finalAnswer === null) await askFor(calledBack, task)
+    if (said?.state !== undefined && !isFinal(said.state)) return onAnomaly(target, 'a task that has not ended')
+    if (task === null) return await lost.adopt(target, said?.taskId ?? '')
+    if (said?.taskId !== undefined && said.taskId !== task.taskId) return onAnomaly(target, 'not its task')
+    if (task.finalAnswer === null) await announced.poll(target, task)
   }
 
   return {
     find: async secret => isSecretForm(secret) ? await secrets.reservationOf(secretHashOf(secret)) : null,
-    handle (calledBack, body) {
-      const work = consider(calledBack, body)
-        .catch(error => onTrouble(calledBack, error))
+    handle (target, body) {
+      const work = handle(target, body)
+        .catch(error => onTrouble(target, error))
         .finally(() => running.delete(work))
       running.add(work)
     },
@@ -127,70 +125,80 @@ export function callbacks (options: CallbacksOptions): Callbacks {
   }
 }
 
-/**
- * Asks about a task at once; if that was done not long ago because of another callback, later, once for all that come
- * until then.
- */
-function asking ({ desk, ledger, timers, intervalOf, elapsed, onTrouble }: CallbacksOptions) {
-  const later = new Set<string>()
-  const askedAt = new LRUCache<string, number>({ max: maxRemembered })
+/** Tasks whose end was announced. */
+class AnnouncedTasks {
+  readonly #options: CallbacksOptions
+  readonly #polledAt = new LRUCache<string, number>({ max: maxRemembered })
+  /** They are polled once more, when their interval is over. */
+  readonly #later = new Set<string>()
 
-  /** `false`: it was asked about too lately. */
-  const ask = async (task: Task): Promise<boolean> => {
-    askedAt.set(task.taskId, elapsed())
-    const { kind } = await desk.ask(task, { hasNews: true }).report
-    return kind !== 'early'
-  }
-  const again = async (taskId: string): Promise<void> => {
-    later.delete(taskId)
-    const task = await ledger.taskOf(taskId)
-    if (task !== null) await ask(task)
+  constructor (options: CallbacksOptions) {
+    this.#options = options
   }
 
-  return async (calledBack: CallbackTarget, task: Task): Promise<void> => {
+  /**
+   * Polls a task at once; later, and once for all callbacks that come until then, if an earlier callback caused a poll
+   * within the interval.
+   */
+  async poll (target: CallbackTarget, task: Task): Promise<void> {
+    const { elapsed, intervalOf, timers, onTrouble } = this.#options
     const { taskId, model } = task
-    const isFirst = elapsed() - (askedAt.get(taskId) ?? -Infinity) >= intervalOf(model)
-    if (isFirst && await ask(task)) return
-    if (later.has(taskId) || later.size >= maxRemembered) return
-    later.add(taskId)
-    timers.after(intervalOf(model), () => { again(taskId).catch(error => onTrouble(calledBack, error)) })
+    const isFirst = elapsed() - (this.#polledAt.get(taskId) ?? -Infinity) >= intervalOf(model)
+    if (isFirst && await this.#pollNow(task)) return
+    if (this.#later.has(taskId) || this.#later.size >= maxRemembered) return
+    this.#later.add(taskId)
+    timers.after(intervalOf(model), () => { this.#pollAgain(taskId).catch(error => onTrouble(target, error)) })
+  }
+
+  /** `false`: the upstream was not asked, for it had been within the interval. */
+  async #pollNow (task: Task): Promise<boolean> {
+    const { poller, elapsed } = this.#options
+    this.#polledAt.set(task.taskId, elapsed())
+    return (await poller.poll(task, { hasNews: true }).report).source !== 'cached'
+  }
+
+  async #pollAgain (taskId: string): Promise<void> {
+    this.#later.delete(taskId)
+    const task = await this.#options.ledger.taskOf(taskId)
+    if (task !== null) await this.#pollNow(task)
   }
 }
 
-/**
- * A submit whose answer was lost, or is still on its way: the callback names the task that came of it. It is claimed
- * when
- * the upstream says, to the key of the submit, that it knows this task, and when nobody else has it.
- */
-function adopting ({
-  ledger,
-  upstream,
-  keys,
-  events,
-  intervalOf,
-  now,
-  elapsed,
-  onOdd,
-  onFound
-}: CallbacksOptions) {
-  const checkedAt = new LRUCache<ReservationId, number>({ max: maxRemembered })
+/** Submits whose answer was lost, or is still on its way: the callback names the task that came of them. */
+class LostSubmits {
+  readonly #options: CallbacksOptions
+  readonly #checkedAt = new LRUCache<ReservationId, number>({ max: maxRemembered })
 
-  return async (calledBack: CallbackTarget, taskId: string): Promise<void> => {
-    const { reservation, model } = calledBack
-    if (!taskIdForm.test(taskId)) return onOdd(calledBack, 'not its task')
-    if (elapsed() - (checkedAt.get(reservation) ?? -Infinity) < intervalOf(model)) return
-    if (await ledger.taskOf(taskId) !== null) return onOdd(calledBack, 'not its task')
-    checkedAt.set(reservation, elapsed())
-    const outcome = await statusCall({ upstream, keys }, operationOf('statusTask'), { ...calledBack, taskId }).outcome
-    if (outcome.kind === 'failed') return
-    const { answer, envelope } = outcome
-    if (envelope.taskId !== taskId || statedState(answer, envelope, taskId) === null) {
-      return onOdd(calledBack, 'a task that the upstream does not know')
+  constructor (options: CallbacksOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Claims the task for the reservation, when the upstream says to the key of the submit that it knows this task, and
+   * when no other reservation has it.
+   */
+  async adopt (target: CallbackTarget, taskId: string): Promise<void> {
+    const { ledger, elapsed, intervalOf, onAnomaly, onFound } = this.#options
+    const { reservation, model } = target
+    if (!taskIdForm.test(taskId)) return onAnomaly(target, 'not its task')
+    if (elapsed() - (this.#checkedAt.get(reservation) ?? -Infinity) < intervalOf(model)) return
+    if (await ledger.taskOf(taskId) !== null) return onAnomaly(target, 'not its task')
+    this.#checkedAt.set(reservation, elapsed())
+    const outcome = await askUpstream(this.#options, operationOf('statusTask'), { ...target, taskId })
+    if (outcome.source === 'none') return
+    if (outcome.envelope.taskId !== taskId || outcome.state === null) {
+      return onAnomaly(target, 'a task that the upstream does not know')
     }
-    if (!await ledger.claim(reservation, taskId)) return onOdd(calledBack, 'not its task')
-    onFound(calledBack, taskId)
-    const state = finalState(answer, envelope, taskId)
-    if (state !== null) await ledger.settle({ taskId, state, answer: answer.body })
+    if (!await ledger.claim(reservation, taskId)) return onAnomaly(target, 'not its task')
+    onFound(target, taskId)
+    await this.#publish(outcome, taskId)
+  }
+
+  /** Settles the task if it has ended, and lets its subject hear of it. */
+  async #publish (outcome: UpstreamStatus, taskId: string): Promise<void> {
+    const { ledger, events, now } = this.#options
+    const { state, answer: { body } } = outcome
+    if (isFinal(state)) await ledger.settle({ taskId, state, answer: body })
     const task = await ledger.taskOf(taskId)
     const event = task && eventFrom(outcome, task, now())
     if (event !== null) events.publish(event)

@@ -1,10 +1,14 @@
 import { LRUCache } from 'lru-cache'
-import { effectiveStatus, readEnvelope } from './answers.ts'
+import { effectiveStatus } from './answers.ts'
 import type { KeyRing } from './key-ring.ts'
 import type { Task, TaskLedger } from './ledger.ts'
-import { failed, isRedirect, type StatusCall, type StatusOutcome } from './status-poller.ts'
+import {
+  answerOf, failed, readStatus, type StatusFailure, type StatusOutcome, type UpstreamStatus
+} from './task-status.ts'
 import type { Clock } from './time.ts'
-import { operationOf, type Upstream, type UpstreamAnswer, type UpstreamKey, upstreamPath } from './upstream.ts'
+import {
+  operationOf, type Upstream, type UpstreamAnswer, UpstreamFailure, type UpstreamKey, upstreamPath
+} from './upstream.ts'
 
 /** Which upstream keys the replicas hold, those that drain among them. Both throw `GW_STORE_DOWN`. */
 export interface HeldKeys {
@@ -14,17 +18,17 @@ export interface HeldKeys {
 }
 
 /**
- * Asks about tasks whose key is gone: the ring has it no more, nor has that of another replica, or it drains and the
- * upstream refuses it. Another key may be of the same account, so the ready ones are asked. That is for status calls
- * alone:
- * a submit that goes on with such a task would be made, and paid for, by an account that does not know it.
+ * Asks about tasks whose key is gone: no replica has it in its ring any more, or it drains and the upstream refuses it.
+ * Another key may be of the same account, so the ready ones are asked. That is for status calls alone: a submit that
+ * goes on with such a task would be made, and paid for, by an account that does not know it.
  */
 export interface GoneKeys {
   /**
-   * What the first key that knows the task says; `failed` when none does. A task that none of them knows, twice and ten
-   * minutes apart, has no known end: it is given up, and its charge stays. The outcome rejects with `GW_STORE_DOWN`.
+   * What the first key that knows the task says; `failure`, what its own key came to, when none does. A task that none
+   * of them knows, twice and ten minutes apart, has no known end: it is given up, and its charge stays. Rejects with
+   * `GW_STORE_DOWN`. `signal` cancels the call.
    */
-  ask (task: Task, outcome: StatusOutcome): Pick<StatusCall, 'outcome' | 'cancel'>
+  ask (task: Task, failure: StatusFailure, signal: AbortSignal): Promise<StatusOutcome>
 }
 
 export interface GoneKeysOptions extends Pick<Clock, 'elapsed'> {
@@ -33,34 +37,35 @@ export interface GoneKeysOptions extends Pick<Clock, 'elapsed'> {
   /** `null` where there is only one replica. */
   readonly held: HeldKeys | null
   readonly ledger: Pick<TaskLedger, 'giveUp'>
-  /** As the desk's, ms. */
+  /** Least time between two rounds of calls for a task of this model, ms. */
   readonly intervalOf: (model: string) => number
-  /** Told of a task that was given up. */
+  /** Called with each task that is given up. */
   readonly onGivenUp: (task: Task) => void
 }
 
-/** How long after it was first not known a task must still not be known, ms. */
+/** How long after no key knew it for the first time a task must still be unknown to all of them, ms. */
 export const apartMs = 600_000
-/** Tasks that nobody knew. One that is forgotten counts as known until it is asked about twice more. */
+/** Tasks that no key knew. One that is forgotten counts as known until two more rounds. */
 const maxUnknown = 50_000
 
 /** Instants of the monotonic clock, ms. */
-interface Unknown {
-  /** When none of the keys knew it for the first time; `null`: not yet. */
-  readonly firstAt: number | null
+interface Round {
+  /** When none of the keys knew the task for the first time; `null`: not yet. */
+  readonly unknownSince: number | null
   readonly askedAt: number
 }
 
-type Answer = StatusOutcome & { readonly kind: 'answered' }
+/** `not known`: the account does not know the task. `undecided`: the answer says nothing about it. */
+type KeyAnswer = UpstreamStatus | 'not known' | 'undecided'
 
-/** `not known`: it says so. `undecided`: what came says nothing about the task. */
-type Said = Answer | 'not known' | 'undecided'
+const noKnownEnd: StatusFailure = { source: 'none', code: 'GW_OUTCOME_UNKNOWN' }
 
-export function goneKeys ({ upstream, keys, held, ledger, intervalOf, elapsed, onGivenUp }: GoneKeysOptions): GoneKeys {
-  const unknown = new LRUCache<string, Unknown>({ max: maxUnknown })
+export function goneKeys (options: GoneKeysOptions): GoneKeys {
+  const { upstream, keys, held, ledger, intervalOf, elapsed, onGivenUp } = options
+  const rounds = new LRUCache<string, Round>({ max: maxUnknown })
 
-  /** Whether only its maker may be asked: it is here and serves, or another replica has it. */
-  const hasMaker = async ({ keyId }: Task): Promise<boolean> => {
+  /** Whether the task's own key still serves, here or on another replica: only that one may be asked then. */
+  const isKeyHeld = async ({ keyId }: Task): Promise<boolean> => {
     const state = keys.states().find(status => status.keyId === keyId)?.state
     if (state !== undefined) return state !== 'draining'
     return held !== null && await held.isHeld(keyId)
@@ -68,67 +73,48 @@ export function goneKeys ({ upstream, keys, held, ledger, intervalOf, elapsed, o
   const readyKeys = (): UpstreamKey[] => keys.states()
     .filter(({ state }) => state === 'ready' || state === 'resting').map(({ keyId }) => keys.byId(keyId)!)
 
-  /** After none of the keys that were asked has said how it is. Whether the task was given up. */
-  const conclude = async (task: Task, isKnownToNone: boolean): Promise<boolean> => {
+  /** Notes a round in which no key told the task's state. Whether the task was given up. */
+  const noteRound = async (task: Task, isKnownToNone: boolean): Promise<boolean> => {
     const { taskId } = task
     const at = elapsed()
-    const firstAt = unknown.get(taskId)?.firstAt ?? (isKnownToNone ? at : null)
-    unknown.set(taskId, { firstAt, askedAt: at })
-    if (!isKnownToNone || firstAt === null || at - firstAt < apartMs || !await ledger.giveUp(taskId)) return false
+    const unknownSince = rounds.get(taskId)?.unknownSince ?? (isKnownToNone ? at : null)
+    rounds.set(taskId, { unknownSince, askedAt: at })
+    if (!isKnownToNone || unknownSince === null || at - unknownSince < apartMs) return false
+    if (!await ledger.giveUp(taskId)) return false
     onGivenUp(task)
     return true
   }
 
   return {
-    ask (task, made) {
+    async ask (task, failure, signal) {
+      // The operator finds it among the unknown ones, and its caller need not come again.
+      const noAnswer = task.stage === 'unknown' ? noKnownEnd : failure
+      const askedAt = rounds.get(task.taskId)?.askedAt ?? -Infinity
+      if (elapsed() - askedAt < intervalOf(task.model)) return noAnswer
+      if (await isKeyHeld(task)) return failure
       const path = upstreamPath(operationOf('statusTask'), task.model, task.taskId)
-      let stop = (): void => {}
-      let isCancelled = false
-      const askWith = async (key: UpstreamKey): Promise<Said> => {
-        const exchange = upstream.send({ method: 'GET', path, key })
-        stop = exchange.cancel
-        const answer = await exchange.answer.catch(() => null)
-        return answer === null ? 'undecided' : readAnswer(answer, task)
-      }
-      const askAll = async (): Promise<StatusOutcome> => {
-        // The operator can find it among the unknown ones, and its caller need not come again.
-        const noEnd: StatusOutcome = task.stage === 'unknown' ? endless : made
-        const askedAt = unknown.get(task.taskId)?.askedAt ?? -Infinity
-        if (elapsed() - askedAt < intervalOf(task.model)) return noEnd
-        if (await hasMaker(task)) return made
-        const asked: Said[] = []
-        for (const key of readyKeys()) {
-          const said = await askWith(key)
-          if (isCancelled) return failed('cancelled')
-          if (typeof said === 'object') {
-            unknown.delete(task.taskId)
-            return said
-          }
-          asked.push(said)
+      const answers: KeyAnswer[] = []
+      for (const key of readyKeys()) {
+        const answer = readAnswer(await answerOf(upstream.send({ method: 'GET', path, key }), signal), task)
+        if (signal.aborted) return failed('cancelled')
+        if (typeof answer === 'object') {
+          rounds.delete(task.taskId)
+          return answer
         }
-        const isKnownToNone = asked.length > 0 && !asked.includes('undecided')
-        return await conclude(task, isKnownToNone) ? endless : noEnd
+        answers.push(answer)
       }
-      return {
-        outcome: askAll(),
-        cancel () {
-          isCancelled = true
-          stop()
-        }
-      }
+      const isKnownToNone = answers.length > 0 && !answers.includes('undecided')
+      return await noteRound(task, isKnownToNone) ? noKnownEnd : noAnswer
     }
   }
 }
 
-const endless: StatusOutcome = { kind: 'failed', code: 'GW_OUTCOME_UNKNOWN' }
-
 /** Nothing here casts doubt on a key: it was asked about a task that need not be its own. */
-function readAnswer (answer: UpstreamAnswer, { taskId }: Task): Said {
-  const envelope = readEnvelope(answer.body)
-  if (envelope === null || isRedirect(answer.status) || answer.leaksKey) return 'undecided'
-  const status = effectiveStatus(answer.status, envelope)
-  if (status === 401 || status === 403 || status === 404) return 'not known'
-  // Without the id it may be anything: of a key's own task the id need not be told, of this one it must.
-  if (status !== 200 || envelope.taskId !== taskId || !envelope.state) return 'undecided'
-  return { kind: 'answered', answer, envelope }
+function readAnswer (answer: UpstreamAnswer | UpstreamFailure, { taskId }: Task): KeyAnswer {
+  const status = answer instanceof UpstreamFailure ? null : readStatus(answer, taskId)
+  if (status === null) return 'undecided'
+  const { state, envelope } = status
+  if ([401, 403, 404].includes(effectiveStatus(status.answer.status, envelope))) return 'not known'
+  // An answer of the task's own key need not name the task. This one must: it could be about any.
+  return state !== null && envelope.taskId === taskId ? status : 'undecided'
 }

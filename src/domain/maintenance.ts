@@ -5,12 +5,12 @@ import type { TaskRecords } from './records.ts'
 import type { RefreshTask } from './status-poller.ts'
 import type { Store } from './store.ts'
 
-/** What is done every few seconds, whether or not anybody calls. */
+/** What is done every few seconds, whether or not requests come. */
 export interface Maintenance {
   /**
-   * Writes what is owed; and, on one of all replicas, asks about old tasks, lets go what has overstayed and forgets
-   * what
-   * is past its retention. Only one round runs at a time. Rejects with the first thing that failed; the rest is done.
+   * Retries what the store has not taken; and, on one of all replicas, polls old tasks, ends what has lasted too long
+   * and deletes what is past its retention. Only one run at a time. Rejects with the first error; the rest is done all
+   * the same.
    */
   runOnce (): Promise<void>
 }
@@ -19,16 +19,16 @@ export interface MaintenanceOptions {
   readonly ledger: Pick<LedgerClient, 'retry' | 'sweep'>
   readonly reconciler: Reconciler
   readonly store: Pick<Store, 'leads' | 'tidy'>
-  /** Told how many tasks have ended without a known end, when there are any. */
+  /** Called with how many tasks have become unknown, when there are any. */
   readonly onUnknown: (count: number) => void
   /** What else is done, on every replica. */
   readonly jobs: ReadonlyArray<() => Promise<void>>
 }
 
-export function maintenance ({ ledger, reconciler, store, onUnknown, jobs: chores }: MaintenanceOptions): Maintenance {
+export function maintenance ({ ledger, reconciler, store, onUnknown, jobs }: MaintenanceOptions): Maintenance {
   let current: Promise<void> | null = null
 
-  const keepLedger = async (): Promise<void> => {
+  const maintainLedger = async (): Promise<void> => {
     await ledger.retry()
     if (!await store.leads()) return
     await reconciler.runOnce()
@@ -37,9 +37,9 @@ export function maintenance ({ ledger, reconciler, store, onUnknown, jobs: chore
     await store.tidy()
   }
   const run = async (): Promise<void> => {
-    const failures: unknown[] = []
-    for (const chore of [keepLedger, ...chores]) await chore().catch(error => failures.push(error))
-    if (failures.length > 0) throw failures[0]
+    const errors: unknown[] = []
+    for (const job of [maintainLedger, ...jobs]) await job().catch(error => errors.push(error))
+    if (errors.length > 0) throw errors[0]
   }
 
   return {
@@ -51,14 +51,13 @@ export function maintenance ({ ledger, reconciler, store, onUnknown, jobs: chore
 }
 
 /**
- * Ends tasks that nobody polls any more: a closed tab must not keep its subject's slot, or a failed task its credits,
- * for a whole day.
+ * Finds out how tasks have ended that are no longer polled: a closed tab must not keep its subject's slot, or a failed
+ * task its credits, for a whole day.
  */
 export interface Reconciler {
   /**
-   * Asks the upstream about the next few old tasks, and starts over when it has asked about all. After a start, and
-   * when a
-   * key has come into the ring, it also asks once about those without a known end that this key has made.
+   * Polls the next few old tasks, and starts over after the last one. After a start, and when a key has come into the
+   * ring, it also polls once the tasks without a known end that this key has made.
    */
   runOnce (): Promise<void>
 }
@@ -68,55 +67,62 @@ export interface ReconcilerOptions {
   readonly records: Pick<TaskRecords, 'unknowns'>
   readonly ledger: Pick<TaskLedger, 'taskOf'>
   readonly keys: Pick<KeyRing, 'states' | 'byId'>
-  readonly end: RefreshTask
+  readonly refreshTask: RefreshTask
   readonly now: () => number
 }
 
 /** Younger tasks are left to their callers, ms. */
 export const patienceWithCallersMs = 120_000
-/** Tasks a round: with a round every five seconds, one status call a second at the most. */
-const tasksPerRound = 5
-/** Rows a round, most of which are not to be asked about. */
-const unknownsPerRound = 20
+/** Tasks a run: with a run every five seconds, one status call a second at the most. */
+const tasksPerRun = 5
+/** Rows a run, most of which are not to be polled. */
+const unknownsPerRun = 20
 
-export function reconciler ({ unfinished, end, now, ...options }: ReconcilerOptions): Reconciler {
-  const lookAgain = unknownsOfNewKeys(options, end)
+export function reconciler ({ unfinished, records, ledger, keys, refreshTask, now }: ReconcilerOptions): Reconciler {
+  const unknowns = new UnknownsOfNewKeys({ records, ledger, keys, refreshTask })
   let cursor: string | null = null
 
   return {
     async runOnce () {
-      const { items, next } = await unfinished.page(cursor, now() - patienceWithCallersMs, tasksPerRound)
+      const { items, next } = await unfinished.page(cursor, now() - patienceWithCallersMs, tasksPerRun)
       cursor = next
-      await Promise.all(items.map(end))
-      await lookAgain()
+      await Promise.all(items.map(refreshTask))
+      await unknowns.runOnce()
     }
   }
 }
 
-/** Without a key that was gone its tasks were given up: now that it is back, it knows how they have ended. */
-function unknownsOfNewKeys (
-  { records, ledger, keys }: Pick<ReconcilerOptions, 'records' | 'ledger' | 'keys'>,
-  end: RefreshTask
-) {
-  let known = new Set<string>()
-  let cursor: string | null = null
-  let isOver = true
+/** Tasks that were given up because their key was gone: when it is back in the ring, it knows how they have ended. */
+class UnknownsOfNewKeys {
+  readonly #options: Pick<ReconcilerOptions, 'records' | 'ledger' | 'keys' | 'refreshTask'>
+  #keyIds = new Set<string>()
+  #cursor: string | null = null
+  #isOver = true
 
-  return async (): Promise<void> => {
-    const here = new Set(keys.states().map(({ keyId }) => keyId))
-    if (here.difference(known).size > 0) {
-      cursor = null
-      isOver = false
+  constructor (options: Pick<ReconcilerOptions, 'records' | 'ledger' | 'keys' | 'refreshTask'>) {
+    this.#options = options
+  }
+
+  /** Starts over when a key has come, and does nothing more once it has been through. */
+  async runOnce (): Promise<void> {
+    const { records, keys } = this.#options
+    const keyIds = new Set(keys.states().map(({ keyId }) => keyId))
+    if (keyIds.difference(this.#keyIds).size > 0) {
+      this.#cursor = null
+      this.#isOver = false
     }
-    known = here
-    if (isOver) return
-    const { items, next } = await records.unknowns({ cursor, limit: unknownsPerRound })
-    cursor = next
-    isOver = next === null
-    await Promise.all(items.map(async ({ taskId }) => {
-      const task = taskId === null ? null : await ledger.taskOf(taskId)
-      if (task !== null && keys.byId(task.keyId) !== undefined) await end(task)
-    }))
+    this.#keyIds = keyIds
+    if (this.#isOver) return
+    const { items, next } = await records.unknowns({ cursor: this.#cursor, limit: unknownsPerRun })
+    this.#cursor = next
+    this.#isOver = next === null
+    await Promise.all(items.map(async ({ taskId }) => { if (taskId !== null) await this.#refresh(taskId) }))
+  }
+
+  async #refresh (taskId: string): Promise<void> {
+    const { ledger, keys, refreshTask } = this.#options
+    const task = await ledger.taskOf(taskId)
+    if (task !== null && keys.byId(task.keyId) !== undefined) await refreshTask(task)
   }
 }
 

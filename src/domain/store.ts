@@ -6,7 +6,8 @@ import type { CreditAccounts, IdempotencyStore, Repeats, TaskLedger, UnfinishedT
 import type { RateCounter } from './rate-counter.ts'
 import type { TaskRecords } from './records.ts'
 import type { Revocations } from './session.ts'
-import type { PollLeases, TaskEvents } from './status-poller.ts'
+import type { PollLeases } from './status-poller.ts'
+import type { TaskEvents } from './task-status.ts'
 import type { TokenStore } from './tokens.ts'
 import type { Deliveries } from './webhooks.ts'
 

@@ -9,7 +9,8 @@ import { type LedgerClient, throwFirst } from '../domain/ledger-client.ts'
 import { type ReserveRequest, fingerprintOf, type StoredResponse, type ReservationId } from '../domain/ledger.ts'
 import { periodAt, type Plan, type Price } from '../domain/policy.ts'
 import { budgetOf } from '../domain/session.ts'
-import { endBatch, type RefreshTask, statusCall, type StatusOutcome } from '../domain/status-poller.ts'
+import { endBatch, type RefreshTask } from '../domain/status-poller.ts'
+import { askUpstream, type StatusOutcome } from '../domain/task-status.ts'
 import { batchRow, type Operation, upstreamPath } from '../domain/upstream.ts'
 import { badRequest, gatewayError, isGatewayError } from '../errors.ts'
 import { type AdmitOptions, type ReservedSubmit, answerAgain, keyFor, lacking, withSlots } from './admit.ts'
@@ -220,12 +221,13 @@ export function forwardBatch (
 export function forwardBatchStatus ({ operation, ...options }: ForwardOptions) {
   return async ({ task }: AuthorizedStatus, { call, reply }: RequestContext): Promise<StatusOutcome> => {
     call.keyId = task.keyId
-    const { outcome, cancel } = statusCall(options, operation, task)
-    reply.raw.once('close', cancel)
+    const caller = new AbortController()
+    const leave = (): void => caller.abort()
+    reply.raw.once('close', leave)
     try {
-      return await timed(call, outcome)
+      return await timed(call, askUpstream(options, operation, task, caller.signal))
     } finally {
-      reply.raw.off('close', cancel)
+      reply.raw.off('close', leave)
     }
   }
 }
@@ -336,7 +338,7 @@ export function settleBatchStatus (ledger: Pick<LedgerClient, 'taskOf'>, end: Re
 
   return async (outcome: StatusOutcome, _order: AuthorizedStatus, context: RequestContext): Promise<Answer> => {
     const answer = await settleStatus(outcome)
-    if (outcome.kind === 'answered') {
+    if (outcome.source === 'upstream') {
       const {
         request,
         call: {

@@ -2,7 +2,8 @@ import { readSubmitAnswer, readSubmitFailure, type SubmitOutcome } from '../doma
 import type { BatchOutcome } from '../domain/batch.ts'
 import { type KeyRing, keyTrouble } from '../domain/key-ring.ts'
 import type { LedgerClient } from '../domain/ledger-client.ts'
-import type { StatusPoller, StatusReport } from '../domain/status-poller.ts'
+import type { StatusPoller } from '../domain/status-poller.ts'
+import type { LedgerStatus, StatusReport } from '../domain/task-status.ts'
 import { type Operation, type Upstream, type UpstreamKey, upstreamPath } from '../domain/upstream.ts'
 import { type ErrorCode, gatewayError } from '../errors.ts'
 import type { ReservedSubmit } from './admit.ts'
@@ -71,12 +72,15 @@ export function withKeys<Order extends ReservedSubmit, Outcome extends SubmitOut
   }
 }
 
+/** The final answer of a task that had ended before: it need not be parsed. */
+export type StoredEnd = Omit<LedgerStatus, 'state'>
+
 /** *forward* for status calls: in turn with all who ask about that task; a call that nobody waits for is cancelled. */
 export function forwardStatus (desk: StatusPoller) {
-  return async ({ task }: AuthorizedStatus, { call, reply }: RequestContext): Promise<StatusReport> => {
-    if (task.finalAnswer !== null) return { kind: 'ended', body: task.finalAnswer }
+  return async ({ task }: AuthorizedStatus, { call, reply }: RequestContext): Promise<StatusReport | StoredEnd> => {
+    if (task.finalAnswer !== null) return { source: 'ledger', answer: { body: task.finalAnswer } }
     call.keyId = task.keyId
-    const { report, cancel: leave } = desk.ask(task)
+    const { report, cancel: leave } = desk.poll(task)
     reply.raw.once('close', leave)
     try {
       return await timed(call, report)

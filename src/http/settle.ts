@@ -1,12 +1,12 @@
 import type { LedgerClient } from '../domain/ledger-client.ts'
 import type { StoredResponse } from '../domain/ledger.ts'
-import type { StatusReport } from '../domain/status-poller.ts'
+import type { StatusReport } from '../domain/task-status.ts'
 import { retryAfterSeconds } from '../domain/time.ts'
 import type { UpstreamAnswer } from '../domain/upstream.ts'
 import { type ErrorCode, gatewayError } from '../errors.ts'
 import { type ReservedSubmit, noKey } from './admit.ts'
 import { type Answer, answerFrom, type RequestContext, storedAnswer } from './context.ts'
-import type { ForwardedSubmit } from './forward.ts'
+import type { ForwardedSubmit, StoredEnd } from './forward.ts'
 import { keptFrom } from './repeats.ts'
 
 /** How a submit may end in the ledger. */
@@ -87,19 +87,19 @@ function isLasting ({ status, answer }: Refused): boolean {
  * it.
  * Who asks too early gets the last answer, and when to come again.
  */
-export async function settleStatus (report: StatusReport): Promise<Answer> {
-  switch (report.kind) {
-    case 'ended':
-      return storedAnswer(report.body)
-    case 'early':
+export async function settleStatus (report: StatusReport | StoredEnd): Promise<Answer> {
+  switch (report.source) {
+    case 'ledger':
+      return storedAnswer(report.answer.body)
+    case 'cached':
       return answerFrom({
-        ...report.last,
+        ...report.answer,
         retryAfter: String(retryAfterSeconds(report.nextInMs)),
         retryAfterMs: undefined
       })
-    case 'answered':
+    case 'upstream':
       return answerFrom(report.answer)
-    case 'failed':
+    case 'none':
       throw ourTrouble(report.code, report.cause)
   }
 }

@@ -8,7 +8,7 @@ import { redisEvents, textOf } from '../../src/adapters/redis/events.ts'
 import { keyNames } from '../../src/adapters/redis/keys.ts'
 import { redisStore } from '../../src/adapters/redis/store.ts'
 import { Secret } from '../../src/domain/secret.ts'
-import type { TaskEvent, TaskEvents } from '../../src/domain/status-poller.ts'
+import type { TaskEvent, TaskEvents } from '../../src/domain/task-status.ts'
 import { systemTimers } from '../../src/domain/time.ts'
 import { statusTurnsContract, type TurnsUnderTest } from '../contracts/status-turns.ts'
 import { taskEvent, taskEventsContract } from '../contracts/task-events.ts'
@@ -279,7 +279,12 @@ t.test('a replica that has closed listens no more, also when it was on its way b
   t.equal(await listenersOf(server), 1, 'that of the test alone')
 })
 
-const last = { status: 200, contentType: 'application/json; charset=utf-8', body: Buffer.from([0, 255, 13, 10, 34]) }
+const last = {
+  status: 200,
+  contentType: 'application/json; charset=utf-8',
+  body: Buffer.from([0, 255, 13, 10, 34]),
+  state: null
+}
 
 /** The turns of two replicas, with nothing taken. */
 async function open (t: Test, url: string) {
@@ -320,9 +325,9 @@ t.test('an answer that comes when the turn is another replica\'s changes nothing
   await there.acquire('a', 1000)
   await here.release('a', last, 1000)
   await here.release('a', null, 1000)
-  t.match(await here.acquire('a', 1000), { mine: false, last: null, nextInMs: 0 })
+  t.match(await here.acquire('a', 1000), { acquired: false, last: null, nextInMs: 0 })
   await there.release('a', { ...last, status: 201 }, 1000)
-  t.match(await here.acquire('a', 1000), { mine: false, last: { ...last, status: 201 } })
+  t.match(await here.acquire('a', 1000), { acquired: false, last: { ...last, status: 201 } })
 })
 
 t.test('the answer of a turn that Redis has forgotten is everybody\'s all the same', async t => {
@@ -331,7 +336,7 @@ t.test('the answer of a turn that Redis has forgotten is everybody\'s all the sa
   await here.acquire('a', 1000)
   await admin.flushall()
   await here.release('a', last, 1000)
-  t.match(await there.acquire('a', 1000), { mine: false, last })
+  t.match(await there.acquire('a', 1000), { acquired: false, last })
 })
 
 t.test('nothing stays: a turn goes by itself soon after it is free', async t => {
@@ -352,7 +357,7 @@ t.test('a turn whose taker was not told in time that it has it is free again at 
   await admin.call('CLIENT', 'PAUSE', 1300, 'ALL')
   await t.rejects(here.acquire('a', 1000), { code: 'GW_STORE_DOWN' })
   await admin.ping()
-  await until('another may ask', () => there.acquire('a', 1000).then(({ mine }) => mine, () => false))
+  await until('another may ask', () => there.acquire('a', 1000).then(({ acquired }) => acquired, () => false))
 })
 
 t.test('while Redis is away there are no turns, and then there are again', async t => {
@@ -364,7 +369,7 @@ t.test('while Redis is away there are no turns, and then there are again', async
   await t.rejects(here.acquire('a', 1000), { code: 'GW_STORE_DOWN' })
   await t.rejects(here.release('a', last, 1000), { code: 'GW_STORE_DOWN' })
   await server.start()
-  await until('it is back', () => here.acquire('c', 1000).then(({ mine }) => mine, () => false))
+  await until('it is back', () => here.acquire('c', 1000).then(({ acquired }) => acquired, () => false))
 })
 
 t.test('the events of one process keep the promises of task events', async t =>
@@ -383,19 +388,19 @@ t.test('the turns of one process keep the promises of status turns', async t =>
 
 t.test('the answer of a turn that was forgotten meanwhile is everybody\'s all the same', async t => {
   const turns = localTurns({ elapsed: clock().elapsed, leaseMs: 60_000 })
-  await turns.release('a', { status: 200, contentType: 'application/json', body: Buffer.from('{}') }, 1000)
-  t.match(await turns.acquire('a', 1000), { mine: false, nextInMs: 1000 })
+  await turns.release('a', { status: 200, contentType: 'application/json', body: Buffer.from('{}'), state: null }, 1000)
+  t.match(await turns.acquire('a', 1000), { acquired: false, nextInMs: 1000 })
 })
 
 t.test('turns take a bounded amount of memory: the task asked about longest ago is forgotten', async t => {
   const turns = localTurns({ elapsed: clock().elapsed, leaseMs: 60_000 })
-  const last = { status: 200, contentType: 'application/json', body: Buffer.alloc(1024 * 1024) }
+  const last = { status: 200, contentType: 'application/json', body: Buffer.alloc(1024 * 1024), state: null }
   for (let task = 0; task < 100; task++) {
     await turns.acquire(String(task), 1000)
     await turns.release(String(task), last, 1000)
   }
-  t.match(await turns.acquire('99', 1000), { mine: false })
-  t.match(await turns.acquire('0', 1000), { mine: true })
+  t.match(await turns.acquire('99', 1000), { acquired: false })
+  t.match(await turns.acquire('0', 1000), { acquired: true })
 })
 
 t.test('a timer of Node runs once, unless it is called off', async t => {

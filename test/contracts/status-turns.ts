@@ -1,5 +1,6 @@
 import type { Test } from 'tap'
-import type { LastStatus, PollLeases } from '../../src/domain/status-poller.ts'
+import type { PollLeases } from '../../src/domain/status-poller.ts'
+import type { LastStatus } from '../../src/domain/task-status.ts'
 
 export interface TurnsUnderTest {
   /** Of two replicas; the same one twice when there can be no other. */
@@ -11,7 +12,7 @@ export interface TurnsUnderTest {
   pass(ms: number): Promise<void>
 }
 
-const last = (text: string): LastStatus => ({ status: 200, contentType: 'application/json', body: Buffer.from(text) })
+const last = (text: string): LastStatus => ({ status: 200, contentType: 'application/json', body: Buffer.from(text), state: null })
 
 /** Every PollLeases must pass this, whatever is behind it. `open` starts empty and ends with its test. */
 export function statusTurnsContract (t: Test, open: (t: Test) => Promise<TurnsUnderTest>): void {
@@ -20,12 +21,12 @@ export function statusTurnsContract (t: Test, open: (t: Test) => Promise<TurnsUn
     const turns = await Promise.all(
       Array.from({ length: 100 }, (_, index) => (index % 2 ? here : there).acquire('a', 1000))
     )
-    t.equal(turns.filter(({ mine }) => mine).length, 1)
+    t.equal(turns.filter(({ acquired }) => acquired).length, 1)
     t.match(
-      turns.filter(({ mine }) => !mine),
+      turns.filter(({ acquired }) => !acquired),
       Array.from({ length: 99 }, () => ({ last: null, nextInMs: 0 }))
     )
-    t.same(await here.acquire('b', 1000), { mine: true }, 'another task is another turn')
+    t.same(await here.acquire('b', 1000), { acquired: true }, 'another task is another turn')
   })
 
   t.test(
@@ -36,14 +37,14 @@ export function statusTurnsContract (t: Test, open: (t: Test) => Promise<TurnsUn
       await here.release('a', last('one\0ä'), 1000)
       for (const turns of [here, there]) {
         const turn = await turns.acquire('a', 1000)
-        t.match(turn, { mine: false, last: last('one\0ä') })
-        t.ok(!turn.mine && turn.nextInMs > 0 && turn.nextInMs <= 1000)
+        t.match(turn, { acquired: false, last: last('one\0ä') })
+        t.ok(!turn.acquired && turn.nextInMs > 0 && turn.nextInMs <= 1000)
       }
       await pass(1000)
-      t.same(await there.acquire('a', 1000), { mine: true })
-      t.match(await here.acquire('a', 1000), { mine: false, last: last('one\0ä'), nextInMs: 0 })
+      t.same(await there.acquire('a', 1000), { acquired: true })
+      t.match(await here.acquire('a', 1000), { acquired: false, last: last('one\0ä'), nextInMs: 0 })
       await there.release('a', last('two'), 1000)
-      t.match(await here.acquire('a', 1000), { mine: false, last: last('two') })
+      t.match(await here.acquire('a', 1000), { acquired: false, last: last('two') })
     }
   )
 
@@ -51,37 +52,37 @@ export function statusTurnsContract (t: Test, open: (t: Test) => Promise<TurnsUn
     const { here, there } = await open(t)
     await here.acquire('a', 1000)
     await here.release('a', null, 1000)
-    t.same(await there.acquire('a', 1000), { mine: true })
+    t.same(await there.acquire('a', 1000), { acquired: true })
   })
 
   t.test('a turn that nobody ends is free again after a while', async t => {
     const { here, there, leaseMs, pass } = await open(t)
     await here.acquire('a', 1000)
     await pass(leaseMs)
-    t.same(await there.acquire('a', 1000), { mine: true })
+    t.same(await there.acquire('a', 1000), { acquired: true })
   })
 
   t.test('who has news gets a turn before its time, once per interval, and not while somebody asks', async t => {
     const { here, there, pass } = await open(t)
     await here.acquire('a', 1000)
-    t.match(await there.acquire('a', 1000, true), { mine: false }, 'somebody asks')
+    t.match(await there.acquire('a', 1000, true), { acquired: false }, 'somebody asks')
     await here.release('a', last('one'), 1000)
     const turns = await Promise.all(
       Array.from({ length: 20 }, (_, index) => (index % 2 ? here : there).acquire('a', 1000, true))
     )
-    t.equal(turns.filter(({ mine }) => mine).length, 1)
-    await (turns.findIndex(({ mine }) => mine) % 2 ? here : there).release('a', last('two'), 1000)
-    t.match(await there.acquire('a', 1000, true), { mine: false, last: last('two') })
+    t.equal(turns.filter(({ acquired }) => acquired).length, 1)
+    await (turns.findIndex(({ acquired }) => acquired) % 2 ? here : there).release('a', last('two'), 1000)
+    t.match(await there.acquire('a', 1000, true), { acquired: false, last: last('two') })
     await pass(999)
-    t.match(await there.acquire('a', 1000, true), { mine: false })
+    t.match(await there.acquire('a', 1000, true), { acquired: false })
     await pass(1)
-    t.same(await there.acquire('a', 1000, true), { mine: true })
+    t.same(await there.acquire('a', 1000, true), { acquired: true })
   })
 
   t.test('ids with odd characters do not mix', async t => {
     const { here } = await open(t)
     const ids = ["'", '{', '}', '{a}', '*', ':', '😀', 'ä', 'a\u0308', ' ', '0', '00', '']
-    for (const id of ids) t.same(await here.acquire(id, 1000), { mine: true }, JSON.stringify(id))
+    for (const id of ids) t.same(await here.acquire(id, 1000), { acquired: true }, JSON.stringify(id))
     for (const id of ids) await here.release(id, last(id), 1000)
     for (const id of ids) t.match(await here.acquire(id, 1000), { last: last(id) }, JSON.stringify(id))
   })

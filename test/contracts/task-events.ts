@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { TaskEvent, TaskEvents } from '../../src/domain/status-poller.ts'
+import type { TaskEvent, TaskEvents } from '../../src/domain/task-status.ts'
 import { until } from '../helpers/until.ts'
 
 export interface EventsUnderTest {

@@ -2,7 +2,7 @@ import t from 'tap'
 import { goneKeys } from '../../src/domain/gone-keys.ts'
 import type { KeyStatus } from '../../src/domain/key-ring.ts'
 import type { Task } from '../../src/domain/ledger.ts'
-import { statusCall } from '../../src/domain/status-poller.ts'
+import { askUpstream } from '../../src/domain/task-status.ts'
 import {
   operationOf, type Upstream, type UpstreamAnswer, UpstreamFailure, type UpstreamKey
 } from '../../src/domain/upstream.ts'
@@ -10,7 +10,7 @@ import { clock } from '../helpers/clock.ts'
 import { until } from '../helpers/until.ts'
 
 const task = { taskId: 'task-1', model: 'suno', keyId: 'gone', stage: 'claimed' } as Task
-const noKey = { kind: 'failed', code: 'GW_NO_KEY' } as const
+const noKey = { source: 'none', code: 'GW_NO_KEY' } as const
 
 function asking (states: ReadonlyArray<Pick<KeyStatus, 'keyId' | 'state'>>) {
   const time = clock()
@@ -45,10 +45,11 @@ function asking (states: ReadonlyArray<Pick<KeyStatus, 'keyId' | 'state'>>) {
 
 t.test('a question that nobody waits for any more is cancelled, and no further key is asked', async t => {
   const { asked, gone } = asking([{ keyId: 'one', state: 'resting' }, { keyId: 'two', state: 'ready' }])
-  const { outcome, cancel } = gone.ask(task, noKey)
+  const caller = new AbortController()
+  const outcome = gone.ask(task, noKey, caller.signal)
   await until('the first is asked', () => asked.length === 1)
-  cancel()
-  t.match(await outcome, { kind: 'failed', code: 'GW_UPSTREAM_INVALID' })
+  caller.abort()
+  t.match(await outcome, { source: 'none', code: 'GW_UPSTREAM_INVALID' })
   t.same(asked, ['one'])
 })
 
@@ -58,14 +59,12 @@ t.test('keys that do not serve are not asked, nor is any while its own is in the
     [{ keyId: 'gone', state: 'refused' }, { keyId: 'two', state: 'ready' }]
   ] as const) {
     const { asked, gone } = asking(states)
-    const call = gone.ask(task, noKey)
-    t.equal(await call.outcome, noKey)
-    call.cancel()
+    t.equal(await gone.ask(task, noKey, new AbortController().signal), noKey)
     t.same(asked, [])
   }
 })
 
-t.test('a call for a task whose key is gone is asked of nobody, and may be cancelled like any other', async t => {
+t.test('no key is asked by a status call for a task whose key is gone', async t => {
   const { upstream, asked } = asking([])
   const keys = {
     byId: () => undefined,
@@ -74,8 +73,6 @@ t.test('a call for a task whose key is gone is asked of nobody, and may be cance
     learn () {},
     readyInMs: () => 0
   } as never
-  const { outcome, cancel } = statusCall({ upstream, keys }, operationOf('statusTask'), task)
-  cancel()
-  t.match(await outcome, noKey)
+  t.match(await askUpstream({ upstream, keys }, operationOf('statusTask'), task), noKey)
   t.same(asked, [])
 })

@@ -34,9 +34,9 @@ function rounds (rows: number) {
         taskId === 'task-3' ? null : ({ taskId, keyId: `key-${Number(taskId.slice(5)) % 3}` } as Task)
     },
     keys,
-    async end ({ taskId }) {
+    async refreshTask ({ taskId }) {
       asked.push(taskId)
-      return null
+      return { source: 'none', code: 'GW_UPSTREAM_TIMEOUT' }
     },
     now: () => 0
   })

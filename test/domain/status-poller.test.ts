@@ -3,10 +3,11 @@ import { localEvents, localTurns } from '../../src/adapters/local.ts'
 import type { KeyChoice } from '../../src/domain/key-ring.ts'
 import type { Completion, Stage, Task } from '../../src/domain/ledger.ts'
 import type { TaskRecord } from '../../src/domain/records.ts'
+import { slotSearch } from '../../src/domain/slot-search.ts'
 import {
-  type PollLeases, type RefreshTask, refreshTask, slotSearch, type StatusOutcome, statusPoller, type StatusPoller,
-  type TaskEvent
+  type PollLeases, type RefreshTask, refreshTask, statusPoller, type StatusPoller
 } from '../../src/domain/status-poller.ts'
+import type { StatusFailure, StatusOutcome, StatusReport, TaskEvent } from '../../src/domain/task-status.ts'
 import { type Upstream, type UpstreamAnswer, UpstreamFailure } from '../../src/domain/upstream.ts'
 import { gatewayError } from '../../src/errors.ts'
 import { clock } from '../helpers/clock.ts'
@@ -47,8 +48,8 @@ function oneTask () {
   }
 }
 
-/** An upstream that answers when the test says so, and the replicas that share its turns. */
-function desks ({ replicas = 1, turns: given = undefined as PollLeases | undefined } = {}) {
+/** An upstream that answers when the test says so, and the replicas that share its leases. */
+function pollers ({ replicas = 1, leases: given = undefined as PollLeases | undefined } = {}) {
   const time = clock()
   const timers = crankedTimers(time)
   const calls: Array<{
@@ -90,45 +91,45 @@ function desks ({ replicas = 1, turns: given = undefined as PollLeases | undefin
   const events = localEvents()
   const heard: TaskEvent[] = []
   events.subscribe(event => heard.push(event), () => {})
-  const turns = given ?? localTurns({ elapsed: time.elapsed, leaseMs: 120_000 })
-  const gone = { ask: (_task: Task, outcome: StatusOutcome) => ({ outcome: Promise.resolve(outcome), cancel () {} }) }
+  const leases = given ?? localTurns({ elapsed: time.elapsed, leaseMs: 120_000 })
+  const goneKeys = { ask: (_task: Task, failure: StatusFailure) => Promise.resolve<StatusOutcome>(failure) }
   const options = {
     upstream,
     keys,
-    gone,
+    goneKeys,
     ledger,
     events,
-    turns,
+    leases,
     timers,
     answerMs,
     intervalOf: () => intervalMs,
     now: time.now,
     elapsed: time.elapsed
   }
-  const [desk, other] = Array.from({ length: Math.max(replicas, 2) }, () => statusPoller(options))
+  const [poller, other] = Array.from({ length: Math.max(replicas, 2) }, () => statusPoller(options))
   /** The next call, when it has been made. */
   const next = async (count: number) => {
     await until(`call ${count}`, () => calls.length >= count)
     return calls[count - 1]!
   }
-  return { desk: desk!, other: other!, calls, next, ledger, heard, time, timers, turns }
+  return { poller: poller!, other: other!, calls, next, ledger, heard, time, timers }
 }
 
 t.test('who asks at the same time shares one call, and who asks too early gets the last answer', async t => {
-  const { desk, calls, next, time, heard } = desks()
-  const inquiries = Array.from({ length: 100 }, () => desk.ask(task))
+  const { poller, calls, next, time, heard } = pollers()
+  const inquiries = Array.from({ length: 100 }, () => poller.poll(task))
   const call = await next(1)
   call.answer(said('pending'))
   for (const report of await Promise.all(inquiries.map(({ report }) => report))) {
-    t.match(report, { kind: 'answered', answer: { status: 200 } })
+    t.match(report, { source: 'upstream', answer: { status: 200 } })
   }
   time.advance(intervalMs - 1)
-  t.match(await desk.ask(task).report, { kind: 'early', last: { body: Buffer.from(said('pending')) }, nextInMs: 1 })
+  t.match(await poller.poll(task).report, { source: 'cached', answer: { body: Buffer.from(said('pending')) }, nextInMs: 1 })
   t.equal(calls.length, 1)
   time.advance(1)
-  const { report } = desk.ask(task)
+  const { report } = poller.poll(task)
   ;(await next(2)).answer(said('processing'))
-  t.match(await report, { kind: 'answered' })
+  t.match(await report, { source: 'upstream' })
   t.match(heard, [
     { state: 'pending', isFinal: false, subject: 'app:alice', model: 'nano-banana' },
     { state: 'processing' }
@@ -136,9 +137,9 @@ t.test('who asks at the same time shares one call, and who asks too early gets t
 })
 
 t.test('a state that has not changed is no event', async t => {
-  const { desk, next, time, heard } = desks()
+  const { poller, next, time, heard } = pollers()
   for (let count = 1; count <= 3; count++) {
-    const { report } = desk.ask(task)
+    const { report } = poller.poll(task)
     ;(await next(count)).answer(said('pending'))
     await report
     time.advance(intervalMs)
@@ -147,37 +148,37 @@ t.test('a state that has not changed is no event', async t => {
 })
 
 t.test('an end is in the ledger before anybody hears of it, and the first one wins', async t => {
-  const { desk, other, next, ledger, heard, time } = desks()
-  const first = desk.ask(task)
+  const { poller, other, next, ledger, heard, time } = pollers()
+  const first = poller.poll(task)
   ;(await next(1)).answer(said('success'))
-  t.match(await first.report, { kind: 'answered' })
+  t.match(await first.report, { source: 'upstream' })
   t.same(ledger.settled, ['success'])
   t.match(heard, [{ state: 'success', isFinal: true }])
   t.match(
-    await other.ask(task).report,
-    { kind: 'ended', body: Buffer.from(said('success')) },
+    await other.poll(task).report,
+    { source: 'ledger', answer: { body: Buffer.from(said('success')) } },
     'for who does not know it yet'
   )
   time.advance(intervalMs)
-  const second = other.ask(task)
+  const second = other.poll(task)
   ;(await next(2)).answer(said('failed'))
-  t.match(await second.report, { kind: 'ended', body: Buffer.from(said('success')) }, 'whatever the upstream says now')
+  t.match(await second.report, { source: 'ledger', answer: { body: Buffer.from(said('success')) } }, 'whatever the upstream says now')
   t.same(ledger.settled, ['success'])
-  const ended = desk.ask({ ...task, finalAnswer: Buffer.from('x') })
-  t.match(await ended.report, { kind: 'ended', body: Buffer.from('x') })
+  const ended = poller.poll({ ...task, finalAnswer: Buffer.from('x') })
+  t.match(await ended.report, { source: 'ledger', answer: { body: Buffer.from('x') } })
   ended.cancel()
 })
 
 t.test('an end that the ledger does not take is passed on all the same', async t => {
-  const { desk, next, ledger } = desks()
+  const { poller, next, ledger } = pollers()
   ledger.settle = async () => false
-  const { report } = desk.ask(task)
+  const { report } = poller.poll(task)
   ;(await next(1)).answer(said('success'))
-  t.match(await report, { kind: 'answered' })
+  t.match(await report, { source: 'upstream' })
 })
 
 t.test('trouble is told to all who waited, and is nobody\'s after that', async t => {
-  const { desk, next, ledger, heard } = desks()
+  const { poller, next, ledger, heard } = pollers()
   const troubles: Array<[(call: Awaited<ReturnType<typeof next>>) => void, string]> = [
     [call => call.fail(new UpstreamFailure('unreachable')), 'GW_UPSTREAM_UNREACHABLE'],
     [call => call.fail(new UpstreamFailure('timeout')), 'GW_UPSTREAM_TIMEOUT'],
@@ -188,134 +189,136 @@ t.test('trouble is told to all who waited, and is nobody\'s after that', async t
   ]
   let count = 0
   for (const [happens, code] of troubles) {
-    const inquiries = [desk.ask(task), desk.ask(task)]
+    const inquiries = [poller.poll(task), poller.poll(task)]
     happens(await next(++count))
-    for (const { report } of inquiries) t.match(await report, { kind: 'failed', code })
+    for (const { report } of inquiries) t.match(await report, { source: 'none', code })
   }
-  const refused = desk.ask(task)
+  const refused = poller.poll(task)
   ;(await next(++count)).answer('{"code":500,"message":"no","data":null}', { status: 500 })
-  t.match(await refused.report, { kind: 'answered', answer: { status: 500 } })
-  const odd = desk.ask(task)
+  t.match(await refused.report, { source: 'upstream', answer: { status: 500 } })
+  const odd = poller.poll(task)
   ;(await next(++count)).answer('{"code":200,"data":{"taskId":"another","state":"success"}}')
-  t.match(await odd.report, { kind: 'answered' }, 'an answer about another task is passed on, and no more')
-  const keyless = desk.ask({ ...task, keyId: 'two' })
+  t.match(await odd.report, { source: 'upstream' }, 'an answer about another task is passed on, and no more')
+  const keyless = poller.poll({ ...task, keyId: 'two' })
   setImmediate(keyless.cancel)
-  t.same(await keyless.report, { kind: 'failed', code: 'GW_NO_KEY' })
-  const { report } = desk.ask(task)
+  t.same(await keyless.report, { source: 'none', code: 'GW_NO_KEY' })
+  const { report } = poller.poll(task)
   ;(await next(++count)).answer(said('pending'))
-  t.match(await report, { kind: 'answered', answer: { status: 200 } }, 'the turn was free each time')
+  t.match(await report, { source: 'upstream', answer: { status: 200 } }, 'the turn was free each time')
   t.same([ledger.settled, heard.length], [[], 1])
 })
 
 t.test('a store that is down is told to all who waited, and the turn is free', async t => {
-  const { desk, next, ledger, heard } = desks()
+  const { poller, next, ledger, heard } = pollers()
   ledger.isDown = true
-  const inquiries = [desk.ask(task), desk.ask(task)]
+  const inquiries = [poller.poll(task), poller.poll(task)]
   ;(await next(1)).answer(said('success'))
   for (const { report } of inquiries) await t.rejects(report, { code: 'GW_STORE_DOWN' })
   t.same(heard, [])
   ledger.isDown = false
-  const { report } = desk.ask(task)
+  const { report } = poller.poll(task)
   ;(await next(2)).answer(said('success'))
-  t.match(await report, { kind: 'answered' })
+  t.match(await report, { source: 'upstream' })
 })
 
 t.test('an answer is not lost when the next turn can not be set', async t => {
   const turns: PollLeases = {
-    acquire: async () => ({ mine: true }),
+    acquire: async () => ({ acquired: true }),
     release: async () => {
       throw gatewayError('GW_STORE_DOWN')
     }
   }
-  const { desk, next } = desks({ turns })
-  const { report } = desk.ask(task)
+  const { poller, next } = pollers({ leases: turns })
+  const { report } = poller.poll(task)
   ;(await next(1)).answer(said('pending'))
-  t.match(await report, { kind: 'answered' })
+  t.match(await report, { source: 'upstream' })
 })
 
 t.test('the call goes on while anybody waits for it, and is cancelled with the last', async t => {
-  const { desk, calls, next, time, timers } = desks()
-  const [first, second] = [desk.ask(task), desk.ask(task)]
+  const { poller, calls, next, time, timers } = pollers()
+  const [first, second] = [poller.poll(task), poller.poll(task)]
   const call = await next(1)
   first.cancel()
   first.cancel()
   t.notOk(call.isCancelled, 'leaving twice is once')
   second.cancel()
   t.ok(call.isCancelled)
-  t.match(await second.report, { kind: 'failed' })
-  const again = desk.ask(task)
+  t.match(await second.report, { source: 'none' })
+  const again = poller.poll(task)
   await until('it is asked again', () => {
     time.advance(50)
     timers.run()
     return calls.length === 2
   })
   ;(await next(2)).answer(said('pending'))
-  t.match(await again.report, { kind: 'answered' })
+  t.match(await again.report, { source: 'upstream' })
   again.cancel()
   t.notOk(calls[1]!.isCancelled, 'what is over is not cancelled')
 })
 
 t.test('who is gone before the call is made costs none', async t => {
-  const { desk, next, calls } = desks()
-  const gone = desk.ask(task)
+  const { poller, next, calls } = pollers()
+  const gone = poller.poll(task)
   gone.cancel()
-  t.match(await gone.report, { kind: 'failed' })
+  t.match(await gone.report, { source: 'none' })
   t.equal(calls.length, 0)
-  const { report } = desk.ask(task)
+  const { report } = poller.poll(task)
   ;(await next(1)).answer(said('pending'))
-  t.match(await report, { kind: 'answered' })
+  t.match(await report, { source: 'upstream' })
 })
 
 t.test('while the first answer is on its way to another replica, it is waited for', async t => {
-  const { desk, other, next, calls, time, timers } = desks({ replicas: 2 })
-  const [here, there] = [desk.ask(task), other.ask(task)]
+  const { poller, other, next, calls, time, timers } = pollers({ replicas: 2 })
+  const [here, there] = [poller.poll(task), other.poll(task)]
   const call = await next(1)
   await until('the other waits', () => timers.waiting === 1)
   time.advance(50)
   timers.run()
   await until('it waits on', () => timers.waiting === 1)
   call.answer(said('pending'))
-  t.match(await here.report, { kind: 'answered' })
+  t.match(await here.report, { source: 'upstream' })
   time.advance(100)
   timers.run()
-  t.match(await there.report, { kind: 'early', last: { body: Buffer.from(said('pending')) } })
+  t.match(await there.report, { source: 'cached', answer: { body: Buffer.from(said('pending')) } })
   t.equal(calls.length, 1)
 })
 
 t.test('nobody waits for another replica for ever, nor when nobody waits', async t => {
-  const { desk, other, next, time, timers } = desks({ replicas: 2 })
-  const first = desk.ask(task)
+  const { poller, other, next, time, timers } = pollers({ replicas: 2 })
+  const first = poller.poll(task)
   await next(1)
-  const late = other.ask(task)
+  const late = other.poll(task)
   await until('it waits', () => timers.waiting === 1)
   time.advance(answerMs)
   timers.run()
-  t.match(await late.report, { kind: 'failed', code: 'GW_UPSTREAM_TIMEOUT' })
-  const gone = other.ask(task)
+  t.match(await late.report, { source: 'none', code: 'GW_UPSTREAM_TIMEOUT' })
+  const gone = other.poll(task)
   gone.cancel()
-  t.match(await gone.report, { kind: 'failed' })
+  t.match(await gone.report, { source: 'none' })
   first.cancel()
 })
+
+const over: StatusReport = { source: 'ledger', state: 'success', answer: { body: Buffer.from('{}') } }
 
 /** What is asked, and what is noted without asking. */
 function ending () {
   const asked: string[] = []
   const noted: Completion[] = []
-  const desk: StatusPoller = {
-    ask ({ taskId }) {
+  const poller: StatusPoller = {
+    poll ({ taskId }) {
       asked.push(taskId)
-      return { report: Promise.resolve({ kind: 'failed', code: 'GW_UPSTREAM_TIMEOUT' }), cancel () {} }
+      return { report: Promise.resolve({ source: 'none', code: 'GW_UPSTREAM_TIMEOUT' }), cancel () {} }
     }
   }
   const ledger = { async settle (ending: Completion) { return noted.push(ending) > 0 } }
-  return { asked, noted, end: refreshTask({ desk, ledger }) }
+  return { asked, noted, end: refreshTask({ poller, ledger }) }
 }
 
 /**
  * A search over rows that stand there, the newest first; of a task that has left the ledger meanwhile there is a row
  * alone.
  */
-function searching (rows: readonly Stage[], end: RefreshTask) {
+function searching (rows: readonly Stage[], refreshTask: RefreshTask) {
   const time = clock()
   const timers = crankedTimers(time)
   const seen: number[] = []
@@ -332,7 +335,7 @@ function searching (rows: readonly Stage[], end: RefreshTask) {
       }
     },
     ledger: { taskOf: async taskId => taskId === 'task-0' ? null : { ...knownTask, taskId, model: 'suno' } },
-    end,
+    refreshTask,
     intervalOf: () => 7000,
     timers,
     elapsed: time.elapsed
@@ -361,7 +364,7 @@ t.test(
     const rows: Stage[] = Array.from({ length: 450 }, (_, index) => (index % 3 === 0 ? 'claimed' : 'settled'))
     const { slots, seen, time, timers } = searching(rows, async ({ taskId }) => {
       asked.push(taskId)
-      return { kind: 'failed', code: 'GW_UPSTREAM_TIMEOUT' }
+      return { source: 'none', code: 'GW_UPSTREAM_TIMEOUT' }
     })
     await Promise.all([slots.search('app:alice', 50), slots.search('app:alice', 50)])
     t.equal(asked.length, 50)
@@ -379,14 +382,14 @@ t.test(
 )
 
 t.test('a search goes back a thousand tasks and no further', async t => {
-  const { slots, seen } = searching(Array.from({ length: 1500 }, () => 'settled' as const), async () => null)
+  const { slots, seen } = searching(Array.from({ length: 1500 }, () => 'settled' as const), async () => over)
   await slots.search('app:alice', 5)
   t.equal(seen.length, 10)
   t.equal(slots.nextInMs('app:alice'), 5000, 'there is nothing to ask about')
 })
 
 t.test('a batch\'s own row that is over needs no waiting for, and a store that is down is told', async t => {
-  const { slots } = searching(['claimed', 'claimed'], async () => null)
+  const { slots } = searching(['claimed', 'claimed'], async () => over)
   await slots.search('app:alice', 5)
   t.equal(slots.nextInMs('app:alice'), 5000)
   const failing = searching(['claimed', 'claimed'], async () => { throw gatewayError('GW_STORE_DOWN') })
@@ -403,7 +406,7 @@ t.test('after a search that was not over in time no further task is asked about'
     async ({ taskId }) => {
       asked.push(taskId)
       await new Promise<void>(resolve => answers.push(resolve))
-      return null
+      return over
     }
   )
   const search = slots.search('app:alice', 40)

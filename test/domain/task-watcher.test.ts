@@ -2,11 +2,11 @@ import t from 'tap'
 import { localEvents } from '../../src/adapters/local.ts'
 import type { Task } from '../../src/domain/ledger.ts'
 import type { TaskEnd, TaskRecord } from '../../src/domain/records.ts'
-import type { StatusReport, TaskEvent, TaskEvents } from '../../src/domain/status-poller.ts'
 import {
-  endsPerPage, type FeedCursor, feedDepth, replayMs, slackMs, subjectEvents, type SubjectWatcher, type TaskWatcher,
-  taskWatchers
-} from '../../src/domain/task-watcher.ts'
+  endsPerPage, type EventCursor, firstDepth, replayMs, slackMs, subjectEvents
+} from '../../src/domain/subject-events.ts'
+import type { StatusReport, TaskEvent, TaskEvents } from '../../src/domain/task-status.ts'
+import { type SubjectListener, type TaskListener, taskWatchers } from '../../src/domain/task-watcher.ts'
 import { gatewayError } from '../../src/errors.ts'
 import { taskEvent } from '../contracts/task-events.ts'
 import { clock } from '../helpers/clock.ts'
@@ -16,15 +16,16 @@ import { until } from '../helpers/until.ts'
 const intervalMs = 3000
 const task = { taskId: 'a', subject: 'app:alice', model: 'sora-2', finalAnswer: null } as Task
 const body = (state: string) => Buffer.from(`{"code":200,"data":{"taskId":"a","state":"${state}"}}`)
-const last = (state: string) => ({ status: 200, contentType: 'application/json', body: body(state) })
+const cached = (state: string, nextInMs: number): StatusReport =>
+  ({ source: 'cached', state, answer: { status: 200, contentType: 'application/json', body: body(state), state }, nextInMs })
 
-/** A desk that says what the test says. */
+/** A poller that says what the test says. */
 function watched () {
   const time = clock()
   const timers = crankedTimers(time)
   const questions: Array<PromiseWithResolvers<StatusReport> & { left: boolean }> = []
-  const desk = {
-    ask () {
+  const poller = {
+    poll () {
       const question = { ...Promise.withResolvers<StatusReport>(), left: false }
       questions.push(question)
       return { report: question.promise, cancel () { question.left = true } }
@@ -47,7 +48,7 @@ function watched () {
       return { ...task, finalAnswer: this.ended }
     }
   }
-  const it = taskWatchers({ desk, events, ledger, timers, intervalOf: () => intervalMs, now: time.now })
+  const it = taskWatchers({ poller, events, ledger, timers, intervalOf: () => intervalMs, now: time.now })
   const states: string[] = []
   const hear = ({ state }: TaskEvent): void => { states.push(state) }
   const publish = (more: Partial<TaskEvent>): void => events.publish(taskEvent({ at: time.now(), ...more }))
@@ -60,11 +61,11 @@ function watched () {
 
 t.test('a task is asked about by one timer, however many watch it, until nobody does', async t => {
   const { it, questions, timers, states, hear, pass } = watched()
-  const leaves = Array.from({ length: 10 }, () => it.task(task, hear))
+  const leaves = Array.from({ length: 10 }, () => it.watchTask(task, hear))
   t.equal(questions.length, 1)
-  questions[0]!.resolve({ kind: 'early', last: last('pending'), nextInMs: 700 })
+  questions[0]!.resolve(cached('pending', 700))
   await until('all have heard', () => states.length === 10)
-  it.task(task, hear)()
+  it.watchTask(task, hear)()
   t.equal(states.length, 11, 'who comes later hears it at once')
   pass(699)
   t.equal(questions.length, 1)
@@ -73,7 +74,7 @@ t.test('a task is asked about by one timer, however many watch it, until nobody 
   for (const leave of leaves) leave()
   leaves[0]!()
   t.ok(questions[1]!.left)
-  questions[1]!.resolve({ kind: 'early', last: last('processing'), nextInMs: 1 })
+  questions[1]!.resolve(cached('processing', 1))
   await questions[1]!.promise
   t.equal(timers.waiting, 0)
   t.equal(states.length, 11)
@@ -81,18 +82,19 @@ t.test('a task is asked about by one timer, however many watch it, until nobody 
 
 t.test('trouble is not told, and the next question comes in its time', async t => {
   const { it, questions, timers, states, hear, pass } = watched()
-  it.task(task, hear)
+  it.watchTask(task, hear)
   const troubles: Array<(question: (typeof questions)[number]) => number> = [
     question => {
       question.reject(gatewayError('GW_STORE_DOWN'))
       return intervalMs
     },
     question => {
-      question.resolve({ kind: 'failed', code: 'GW_UPSTREAM_TIMEOUT' })
+      question.resolve({ source: 'none', code: 'GW_UPSTREAM_TIMEOUT' })
       return intervalMs
     },
     question => {
-      question.resolve({ kind: 'early', last: { ...last('x'), body: Buffer.from('{}') }, nextInMs: 0 })
+      const answer = { status: 200, contentType: 'application/json', body: Buffer.from('{}'), state: null }
+      question.resolve({ source: 'cached', state: null, answer, nextInMs: 0 })
       return 250
     }
   ]
@@ -110,13 +112,13 @@ t.test('trouble is not told, and the next question comes in its time', async t =
 
 t.test('a change is told once, however it comes, and nothing that is older', async t => {
   const { it, questions, states, hear, publish, pass } = watched()
-  it.task(task, hear)
+  it.watchTask(task, hear)
   publish({ state: 'pending' })
   publish({ state: 'pending' })
   publish({ state: '', body: Buffer.alloc(0) })
   publish({ state: 'other', taskId: 'b' })
   publish({ state: 'created', at: 0 })
-  questions[0]!.resolve({ kind: 'early', last: last('pending'), nextInMs: 100 })
+  questions[0]!.resolve(cached('pending', 100))
   await questions[0]!.promise
   pass(1)
   publish({ state: 'processing' })
@@ -130,14 +132,14 @@ t.test('who watches a subject hears of all its tasks, and no other\'s', async t 
   const heard: string[] = []
   let missed = 0
   const watcher = {
-    changed: ({ taskId, state }: TaskEvent) => {
+    onEvent: ({ taskId, state }: TaskEvent) => {
       heard.push(taskId + state)
     },
     onGap: () => {
       missed++
     }
   }
-  const [leave, other] = [it.subject('app:alice', watcher), it.subject('app:alice', { ...watcher })]
+  const [leave, other] = [it.watchSubject('app:alice', watcher), it.watchSubject('app:alice', { ...watcher })]
   publish({ state: '' })
   publish({ subject: 'app:bob' })
   lose()
@@ -148,7 +150,7 @@ t.test('who watches a subject hears of all its tasks, and no other\'s', async t 
   leave()
   publish({})
   t.same(heard, ['a', 'a', 'bsuccess'])
-  it.subject('app:alice', watcher)
+  it.watchSubject('app:alice', watcher)
   it.close()
   publish({})
   t.equal(heard.length, 3)
@@ -156,7 +158,7 @@ t.test('who watches a subject hears of all its tasks, and no other\'s', async t 
 
 t.test('an end that was lost on the way is found in the ledger', async t => {
   const { it, states, hear, ledger, lose } = watched()
-  it.task(task, hear)
+  it.watchTask(task, hear)
   lose()
   ledger.isDown = true
   lose()
@@ -177,11 +179,11 @@ interface Row {
 }
 
 /** A subject's tasks, the newest first, and what its feed tells of them. */
-function fed (since: FeedCursor | null = null, isOldStore = false) {
+function fed (since: EventCursor | null = null, isOldStore = false) {
   const time = clock()
   const tasks = new Map<string, Row>()
-  const watchers = new Map<string, TaskWatcher>()
-  let subject: SubjectWatcher | undefined
+  const watchers = new Map<string, TaskListener>()
+  let subject: SubjectListener | undefined
   const store = { isDown: false }
   let reads = 0
   const taskOf = async (taskId: string): Promise<Task | null> => {
@@ -236,14 +238,14 @@ function fed (since: FeedCursor | null = null, isOldStore = false) {
     now: time.now,
     ledger: { taskOf },
     records: { tasksOf, endsOf },
-    watching: {
-      task ({ taskId }, watcher) {
+    watchers: {
+      watchTask ({ taskId }, watcher) {
         watchers.set(taskId, watcher)
         return () => {
           watchers.delete(taskId)
         }
       },
-      subject (_subject, watcher) {
+      watchSubject (_subject, watcher) {
         subject = watcher
         return () => {
           subject = undefined
@@ -255,7 +257,7 @@ function fed (since: FeedCursor | null = null, isOldStore = false) {
     subject: 'app:alice',
     permits: model => model === 'sora-2',
     since,
-    tell: ({ taskId, state }, mark) => {
+    emit: ({ taskId, state }, mark) => {
       told.push(`${taskId} ${state}`)
       marks.push(mark)
       return --reader.takes > 0 ? null : reader.room.promise
@@ -267,7 +269,7 @@ function fed (since: FeedCursor | null = null, isOldStore = false) {
   const say = (taskId: string, more: Partial<TaskEvent> = {}): void => {
     const event = taskEvent({ taskId, ...more })
     watchers.get(taskId)?.(event)
-    subject?.changed(event)
+    subject?.onEvent(event)
   }
   return {
     feed,
@@ -366,7 +368,7 @@ t.test(
       (_, index) => [`t${index}`, { ended: true, endedAt: start + Math.floor(index / 2) }] as const
     )
     const heard: string[] = []
-    let since: FeedCursor = { mark: start, taskId: 'x' }
+    let since: EventCursor = { at: start, taskId: 'x' }
     for (let round = 0; heard.length < tasks.length; round++) {
       const it = fed(since)
       for (const [taskId, row] of [...tasks].reverse()) it.tasks.set(taskId, row)
@@ -374,7 +376,7 @@ t.test(
       it.feed.refresh()
       await until('it has what it takes', () => it.told.length === Math.min(7, tasks.length - heard.length))
       heard.push(...it.told)
-      since = { mark: it.marks.at(-1)!, taskId: it.told.at(-1)!.split(' ')[0]! }
+      since = { at: it.marks.at(-1)!, taskId: it.told.at(-1)!.split(' ')[0]! }
       it.feed.stop()
       it.reader.room.resolve()
       await rest()
@@ -385,7 +387,7 @@ t.test(
 )
 
 t.test('a reader that takes its time is sent nothing more, and then the latest of each task', async t => {
-  const it = fed({ mark: clock().now(), taskId: '' })
+  const it = fed({ at: clock().now(), taskId: '' })
   for (const taskId of ['a', 'b']) it.tasks.set(taskId, {})
   for (const taskId of ['old', 'older']) it.tasks.set(taskId, { ended: true })
   it.tasks.set('of another model', { ended: true, model: 'suno', endedAt: clock().now() - 1 })
@@ -408,7 +410,7 @@ t.test('a reader that takes its time is sent nothing more, and then the latest o
 
 t.test('of ends that are more than a day ago nothing is told, and the reader is told so', async t => {
   const now = clock().now()
-  const it = fed({ mark: 1, taskId: 'x' })
+  const it = fed({ at: 1, taskId: 'x' })
   for (const ago of [replayMs, replayMs - 1]) it.tasks.set(String(ago), { ended: true, endedAt: now - ago })
   it.feed.refresh()
   await rest()
@@ -417,7 +419,10 @@ t.test('of ends that are more than a day ago nothing is told, and the reader is 
   await rest()
   t.equal(it.resyncs.length, 1, 'once')
 
-  const resyncsOf = async (since: FeedCursor | null, tasks: ReadonlyArray<readonly [string, Row]>): Promise<number> => {
+  const resyncsOf = async (
+    since: EventCursor | null,
+    tasks: ReadonlyArray<readonly [string, Row]>
+  ): Promise<number> => {
     const it = fed(since)
     for (const [taskId, row] of tasks) it.tasks.set(taskId, row)
     it.feed.refresh()
@@ -426,12 +431,12 @@ t.test('of ends that are more than a day ago nothing is told, and the reader is 
     return it.resyncs.length
   }
   const old = { ended: true, endedAt: now - replayMs - 1 }
-  t.equal(await resyncsOf({ mark: now + 1e9, taskId: 'x' }, [['old', old]]), 0, 'a mark in the future is one of now')
-  for (const since of [null, { mark: now - replayMs + slackMs, taskId: '' }]) {
+  t.equal(await resyncsOf({ at: now + 1e9, taskId: 'x' }, [['old', old]]), 0, 'a mark in the future is one of now')
+  for (const since of [null, { at: now - replayMs + slackMs, taskId: '' }]) {
     t.equal(await resyncsOf(since, [['old', old]]), 0)
   }
   t.equal(
-    await resyncsOf({ mark: 1, taskId: 'x' }, [
+    await resyncsOf({ at: 1, taskId: 'x' }, [
       ['other', { ...old, model: 'suno' }],
       ['running', {}]
     ]),
@@ -440,8 +445,8 @@ t.test('of ends that are more than a day ago nothing is told, and the reader is 
   )
   t.equal(
     await resyncsOf(
-      { mark: 1, taskId: 'x' },
-      Array.from({ length: feedDepth + 1 }, (_, index) => [String(index), {}])
+      { at: 1, taskId: 'x' },
+      Array.from({ length: firstDepth + 1 }, (_, index) => [String(index), {}])
     ),
     1,
     'who knows what lies behind that'
@@ -449,7 +454,7 @@ t.test('of ends that are more than a day ago nothing is told, and the reader is 
 })
 
 t.test('ends that a store has in no order are told all the same', async t => {
-  const it = fed({ mark: clock().now() - 1000, taskId: '' }, true)
+  const it = fed({ at: clock().now() - 1000, taskId: '' }, true)
   it.tasks.set('a', { ended: true }).set('b', { ended: true, endedAt: 0 }).set('c', { ended: true, model: 'suno' })
   it.feed.refresh()
   await rest()
@@ -473,9 +478,9 @@ t.test('a feed remembers ends that it has told, up to a number', async t => {
 
 t.test('the first look goes back a long way, later ones do not, unless events were lost', async t => {
   const it = fed()
-  for (let count = 0; count < feedDepth + 100; count++) it.tasks.set(String(count), {})
+  for (let count = 0; count < firstDepth + 100; count++) it.tasks.set(String(count), {})
   it.feed.refresh()
-  await until('all are followed', () => it.watchers.size === feedDepth)
+  await until('all are followed', () => it.watchers.size === firstDepth)
   await rest()
   t.equal(it.reads, 5)
   it.feed.refresh()

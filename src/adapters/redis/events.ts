@@ -1,6 +1,7 @@
 import type { Redis } from 'ioredis'
 import { randomUUID } from 'node:crypto'
-import type { LastStatus, PollLeases, TaskEvent, TaskEvents } from '../../domain/status-poller.ts'
+import type { PollLeases } from '../../domain/status-poller.ts'
+import { type LastStatus, lastStatus, type TaskEvent, type TaskEvents } from '../../domain/task-status.ts'
 import { backoffMs, type Commands, type Connection } from './client.ts'
 import type { KeyNames } from './keys.ts'
 
@@ -263,12 +264,14 @@ export function redisTurns ({ on }: Commands, keys: KeyNames, { now, leaseMs }: 
       })
       if (reply === null) {
         askers.set(taskId, asker)
-        return { mine: true }
+        return { acquired: true }
       }
       const [nextInMs, status, contentType, body] = reply as readonly [number, ...Array<Buffer | null>]
       return {
-        mine: false,
-        last: status ? { status: Number(status), contentType: String(contentType), body: body! } : null,
+        acquired: false,
+        last: status
+          ? lastStatus({ status: Number(status), contentType: String(contentType), body: body! }, taskId)
+          : null,
         nextInMs
       }
     },

@@ -1,7 +1,9 @@
 import type { FastifyInstance } from 'fastify'
 import type { Task } from '../../domain/ledger.ts'
-import { endOf, type TaskEvent } from '../../domain/status-poller.ts'
-import { type FeedCursor, type FeedRequest, type SubjectEvents, subjectEvents } from '../../domain/task-watcher.ts'
+import {
+  type EventCursor, type SubjectEvents, subjectEvents, type SubjectEventsRequest
+} from '../../domain/subject-events.ts'
+import { endOf, type TaskEvent } from '../../domain/task-status.ts'
 import { instant } from '../../domain/time.ts'
 import type { RequestContext } from '../context.ts'
 import { readRoute, type ReadServices } from '../read-route.ts'
@@ -11,7 +13,7 @@ import { resultLinks, type ResultsOf } from './results.ts'
 
 /** What tells of the states of tasks. */
 interface Telling extends Pick<Services, 'watcher' | 'streams'> {
-  readonly feed: (request: FeedRequest) => SubjectEvents
+  readonly feed: (request: SubjectEventsRequest) => SubjectEvents
   readonly resultsOf: ResultsOf
 }
 
@@ -26,7 +28,7 @@ export function eventRoutes (
   services: ReadServices & Pick<Services, 'watcher' | 'records' | 'streams' | 'tickets' | 'publicUrl' | 'clock'>
 ): void {
   const { watcher, records, ledger, streams, clock: { now } } = services
-  const feed = subjectEvents({ watching: watcher, records, ledger, now })
+  const feed = subjectEvents({ watchers: watcher, records, ledger, now })
   const telling: Telling = { watcher, streams, feed, resultsOf: resultLinks(services) }
   const scope = 'tasks:read'
 
@@ -53,7 +55,7 @@ export function eventRoutes (
 function streamTask (task: Task, seen: string | null, telling: Telling, context: RequestContext): void {
   const stream = telling.streams.open(context, { closed: () => stop() })
   let isFirst = true
-  const stop = telling.watcher.task(task, event => {
+  const stop = telling.watcher.watchTask(task, event => {
     const id = stateId(event)
     const isKnown = isFirst && id === seen
     isFirst = false
@@ -78,7 +80,7 @@ function streamSubject ({ streams, feed, resultsOf }: Telling, context: RequestC
     subject: session.subject,
     permits: model => session.permits(model) && plan.permits(model),
     since: cursorIn(lastEventId(context)),
-    tell: (event, mark) => {
+    emit: (event, mark) => {
       const [first, ...results] = eventsOf(event, cursorId(mark, event.taskId), resultsOf)
       stream.send(results.length === 0 ? first : { ...first, id: cursorId(mark - 1, event.taskId) }, ...results)
       return stream.room()
@@ -112,11 +114,11 @@ function cursorId (mark: number, taskId: string): string {
 }
 
 /** An id that we have not made is none. */
-function cursorIn (id: string | null): FeedCursor | null {
+function cursorIn (id: string | null): EventCursor | null {
   const [, mark, taskId] = /^(\d{1,15})-([\w.!~*'()%-]{0,2400})$/.exec(id ?? '') ?? []
   if (mark === undefined) return null
   try {
-    return { mark: Number(mark), taskId: decodeURIComponent(taskId!) }
+    return { at: Number(mark), taskId: decodeURIComponent(taskId!) }
   } catch {
     return null
   }

@@ -74,7 +74,7 @@ export function batchRoutes (app: FastifyInstance, services: ProxyServices): voi
   const { upstream, keys, poller, slots, clock: { now } } = services
   const { submits, lookAtSubmits, polls, misses, replays } = rates
   const owners = ownership(ledger, misses)
-  const end = refreshTask({ ledger, desk: poller })
+  const end = refreshTask({ ledger, poller })
 
   const submit = (operation: Operation) => proxyRoute(operation, services, {
     beforeBody: largeBodies({ lookAtRate: lookAtSubmits, accounts, isFree: rules.isFree, now }),

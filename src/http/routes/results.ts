@@ -5,7 +5,7 @@ import type { Task } from '../../domain/ledger.ts'
 import {
   fileNameOf, isPastLife, mediumOf, type ResultAnswer, type ResultAsk, type ResultRef, resultUrls
 } from '../../domain/results.ts'
-import type { TaskEvent } from '../../domain/status-poller.ts'
+import type { TaskEvent } from '../../domain/task-status.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import { readRoute, type ReadServices } from '../read-route.ts'
 import type { Services } from '../services.ts'
