@@ -1,7 +1,7 @@
 import { decodeProtectedHeader, jwtVerify, SignJWT } from 'jose'
-import { LRUCache } from 'lru-cache'
 import { createHmac, createSecretKey, hash, type KeyObject, randomUUID, timingSafeEqual } from 'node:crypto'
 import { globs } from '../domain/policy.ts'
+import { recent } from '../domain/recent.ts'
 import { memoized, type SecretRef, type Secret } from '../domain/secret.ts'
 import {
   ownIss, ownPrefixes, type PrintedSession, type Scope, type Session, type SessionIssuer, type SessionVerifier
@@ -65,7 +65,7 @@ const optionalClaims = new Map<string, (value: unknown) => boolean>([
 export function signedSessions ({ secrets, now }: SignedSessionsOptions): SessionVerifier & SessionIssuer {
   const memory = memoized(secrets, list => ({
     keys: list.map(secret => createSecretKey(Buffer.from(secret.reveal()))),
-    verified: new LRUCache<string, Session>({ max: verifiedTokens })
+    verified: recent<Session>(verifiedTokens)
   }))
 
   const verifyFresh = async (token: string, keys: readonly KeyObject[]): Promise<Session | null> => {

@@ -1,9 +1,9 @@
-import { LRUCache } from 'lru-cache'
 import { hash, randomBytes } from 'node:crypto'
 import { isFinal, readEnvelope } from './answers.ts'
 import type { KeyChoice } from './key-ring.ts'
 import type { LedgerClient } from './ledger-client.ts'
 import type { ReservationId, Task } from './ledger.ts'
+import { recent } from './recent.ts'
 import type { StatusPoller } from './status-poller.ts'
 import { askUpstream, eventFrom, type TaskEvents, type UpstreamStatus } from './task-status.ts'
 import type { Clock, Timers } from './time.ts'
@@ -128,7 +128,7 @@ export function callbacks (options: CallbacksOptions): Callbacks {
 /** Tasks whose end was announced. */
 class AnnouncedTasks {
   readonly #options: CallbacksOptions
-  readonly #polledAt = new LRUCache<string, number>({ max: maxRemembered })
+  readonly #polledAt = recent<number>(maxRemembered)
   /** They are polled once more, when their interval is over. */
   readonly #later = new Set<string>()
 
@@ -167,7 +167,7 @@ class AnnouncedTasks {
 /** Submits whose answer was lost, or is still on its way: the callback names the task that came of them. */
 class LostSubmits {
   readonly #options: CallbacksOptions
-  readonly #checkedAt = new LRUCache<ReservationId, number>({ max: maxRemembered })
+  readonly #checkedAt = recent<number>(maxRemembered)
 
   constructor (options: CallbacksOptions) {
     this.#options = options

@@ -1,7 +1,7 @@
-import { LRUCache } from 'lru-cache'
 import { effectiveStatus } from './answers.ts'
 import type { KeyRing } from './key-ring.ts'
 import type { Task, TaskLedger } from './ledger.ts'
+import { recent } from './recent.ts'
 import {
   answerOf, failed, readStatus, type StatusFailure, type StatusOutcome, type UpstreamStatus
 } from './task-status.ts'
@@ -62,7 +62,7 @@ const noKnownEnd: StatusFailure = { source: 'none', code: 'GW_OUTCOME_UNKNOWN' }
 
 export function goneKeys (options: GoneKeysOptions): GoneKeys {
   const { upstream, keys, held, ledger, intervalOf, elapsed, onGivenUp } = options
-  const rounds = new LRUCache<string, Round>({ max: maxUnknown })
+  const rounds = recent<Round>(maxUnknown)
 
   /** Whether the task's own key still serves, here or on another replica: only that one may be asked then. */
   const isKeyHeld = async ({ keyId }: Task): Promise<boolean> => {

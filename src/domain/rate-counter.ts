@@ -1,4 +1,4 @@
-import { LRUCache } from 'lru-cache'
+import { recent } from './recent.ts'
 import type { Clock } from './time.ts'
 
 /** What was counted of a key in the window that is open now. */
@@ -31,7 +31,7 @@ const noWindow: RateWindow = { count: 0, endsInMs: 0 }
 
 /** The counter of one process, in its memory. */
 export function localRates ({ elapsed, maxKeys }: LocalRatesOptions): RateCounter {
-  const windows = new LRUCache<string, { readonly startedAt: number, count: number }>({ max: maxKeys })
+  const windows = recent<{ readonly startedAt: number, count: number }>(maxKeys)
 
   return {
     hit (key, windowMs) {

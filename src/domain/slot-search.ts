@@ -1,5 +1,5 @@
-import { LRUCache } from 'lru-cache'
 import type { Task, TaskLedger } from './ledger.ts'
+import { recent } from './recent.ts'
 import type { TaskRecords } from './records.ts'
 import type { RefreshTask } from './status-poller.ts'
 import { hasEnded } from './task-status.ts'
@@ -41,7 +41,7 @@ const maxSubjects = 10_000
 export function slotSearch (options: SlotSearchOptions): SlotSearch {
   const { timers, elapsed } = options
   const running = new Map<string, Promise<void>>()
-  const nextAt = new LRUCache<string, number>({ max: maxSubjects })
+  const nextAt = recent<number>(maxSubjects)
 
   const run = async (subject: string, most: number): Promise<void> => {
     const overdue = new AbortController()

@@ -1,8 +1,8 @@
-import { LRUCache } from 'lru-cache'
 import { isFinal } from './answers.ts'
 import type { GoneKeys } from './gone-keys.ts'
 import type { KeyChoice } from './key-ring.ts'
 import type { Task, TaskLedger } from './ledger.ts'
+import { recent } from './recent.ts'
 import {
   askUpstream, eventFrom, failed, hasEnded, type LastStatus, ledgerStatus, type StatusOutcome, type StatusReport,
   type TaskEvents
@@ -86,7 +86,7 @@ export function statusPoller (options: StatusPollerOptions): StatusPoller {
 class Poller implements StatusPoller {
   readonly #options: StatusPollerOptions
   readonly #pending = new Map<string, PendingPoll>()
-  readonly #published = new LRUCache<string, string>({ max: maxStates })
+  readonly #published = recent<string>(maxStates)
 
   constructor (options: StatusPollerOptions) {
     this.#options = options

@@ -1,9 +1,9 @@
-import { LRUCache } from 'lru-cache'
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { crc32 } from 'node:zlib'
 import { gatewayError } from '../errors.ts'
 import { auditRetentionMs, type AuditTrail } from './audit.ts'
 import { globs } from './policy.ts'
+import { recent } from './recent.ts'
 import type { Page, PageRequest } from './records.ts'
 import {
   type IssueTimes, type Revocations, type Scope, type Session, type SessionVerifier, cookieRevocationId, ownPrefixes,
@@ -157,9 +157,7 @@ export type RecentTokens = (id: string) => Promise<Token | null>
 
 /** Only what was found is remembered after its look-up: made-up ids must not push real ones out. */
 export function recentTokens ({ find }: Pick<TokenLookup, 'find'>, elapsed: () => number): RecentTokens {
-  const known = new LRUCache<string, { readonly at: number, readonly token: Promise<Token | null> }>({
-    max: rememberedTokens
-  })
+  const known = recent<{ readonly at: number, readonly token: Promise<Token | null> }>(rememberedTokens)
   return async id => {
     const at = elapsed()
     const recent = known.get(id)
@@ -185,7 +183,7 @@ interface TokenSessionsOptions extends Clock {
  * token's. That a token was used is noted behind the request's back, and nobody waits for it.
  */
 export function tokenSessions ({ tokenOf, tokens, now, elapsed }: TokenSessionsOptions): SessionVerifier {
-  const notedAt = new LRUCache<string, number>({ max: rememberedTokens })
+  const notedAt = recent<number>(rememberedTokens)
   const note = ({ id, usedAt }: Token): void => {
     if (elapsed() - (notedAt.get(id) ?? -Infinity) < usedEveryMs) return
     notedAt.set(id, elapsed())

@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { LRUCache } from 'lru-cache'
 import { createHash, hash, timingSafeEqual } from 'node:crypto'
 import type { Plan } from '../domain/policy.ts'
+import { recent } from '../domain/recent.ts'
 import type { SecretRef, Secret } from '../domain/secret.ts'
 import { isInRange, type Revocations, type Session, type SessionVerifier } from '../domain/session.ts'
 import { badRequest, gatewayError, isGatewayError } from '../errors.ts'
@@ -203,7 +203,7 @@ export function sessionGate (
   app: FastifyInstance,
   { verifiers, own, cookie, timeoutMs }: SessionGateOptions
 ): SessionGate {
-  const known = new LRUCache<string, true>({ max: knownCredentials })
+  const known = recent<true>(knownCredentials)
   const hashOf = (credential: string): string => hash('sha256', credential, 'base64')
   const strangers = app.createRateLimit({ max: strangersPerSecond, timeWindow: 1000 })
   // Of our own nothing is remembered: to verify one costs as much as to look it up.

@@ -1,4 +1,3 @@
-import { LRUCache } from 'lru-cache'
 import { randomUUID } from 'node:crypto'
 import { readSubmitFailure } from '../domain/answers.ts'
 import {
@@ -8,6 +7,7 @@ import { isGuest } from '../domain/guests.ts'
 import { type LedgerClient, throwFirst } from '../domain/ledger-client.ts'
 import { type ReserveRequest, fingerprintOf, type StoredResponse, type ReservationId } from '../domain/ledger.ts'
 import { periodAt, type Plan, type Price } from '../domain/policy.ts'
+import { recent } from '../domain/recent.ts'
 import { budgetOf } from '../domain/session.ts'
 import { endBatch, type RefreshTask } from '../domain/status-poller.ts'
 import { askUpstream, type StatusOutcome } from '../domain/task-status.ts'
@@ -325,7 +325,7 @@ const maxAsked = 10_000
  * then is left to its caller's status calls and to the reconciler.
  */
 export function settleBatchStatus (ledger: Pick<LedgerClient, 'taskOf'>, end: RefreshTask) {
-  const asked = new LRUCache<string, true>({ max: maxAsked })
+  const asked = recent<true>(maxAsked)
 
   const endTasks = async (taskIds: readonly string[], subject: string): Promise<void> => {
     for (const taskId of taskIds) {

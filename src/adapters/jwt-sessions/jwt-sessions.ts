@@ -1,10 +1,10 @@
 import {
   errors, type JWTPayload, jwtVerify, type JWTVerifyOptions, type JWTVerifyResult
 } from 'jose'
-import { LRUCache } from 'lru-cache'
 import { hash } from 'node:crypto'
 import { isPrintable } from '../../domain/json.ts'
 import { globs } from '../../domain/policy.ts'
+import { recent } from '../../domain/recent.ts'
 import type { Secret, SecretRef } from '../../domain/secret.ts'
 import {
   isModelGlob, maxModels, type Scope, scopes, type Session, type SessionVerifier, unscoped
@@ -275,7 +275,7 @@ export function jwtSessions ({
   timeoutMs = documentsMs
 }: JwtSessionsOptions): SessionVerifier {
   const trusted = new Map(issuers.map(rules => [rules.issuer, { rules, source: keysOf(rules) }]))
-  const verified = new LRUCache<string, Verified>({ max: verifiedTokens })
+  const verified = recent<Verified>(verifiedTokens)
 
   function keysOf (rules: TrustedIssuer): IssuerKeys {
     const shared = secrets.get(rules.issuer)

@@ -1,5 +1,5 @@
-import { LRUCache } from 'lru-cache'
 import type { LedgerTerms } from '../../domain/ledger.ts'
+import { recent } from '../../domain/recent.ts'
 import type { Commands } from './client.ts'
 import { decoded, encoded, type KeyNames } from './keys.ts'
 
@@ -44,7 +44,7 @@ interface ActiveOptions { readonly terms: LedgerTerms, readonly now: () => numbe
 
 export function activeSubjects (commands: Commands, keys: KeyNames, { terms, now }: ActiveOptions): ActiveSubjects {
   const { on, ask } = commands
-  const notedAt = new LRUCache<string, number>({ max: notedSubjects })
+  const notedAt = recent<number>(notedSubjects)
   const renew = async (subject: string): Promise<void> => {
     const at = now()
     await on(keys.busy(shardOf(subject)), 'noteBusy', encoded(subject), at, at + shortestLease(terms))

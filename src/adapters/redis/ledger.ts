@@ -4,6 +4,7 @@ import {
   type ReservationId, type Reserved, type Stage, type Transition, type Task, type TaskLedger, tooMuchGranted,
   type UnfinishedTasks
 } from '../../domain/ledger.ts'
+import { recent } from '../../domain/recent.ts'
 import { forgetSlackMs } from '../../domain/session.ts'
 import type { ActivePlace, ActiveSubjects } from './active-subjects.ts'
 import type { Commands, Reply } from './client.ts'
@@ -399,7 +400,7 @@ export interface TaskOwners {
 const confirmedOwners = 20_000
 
 export function taskOwners ({ on, ask, ofSubject }: Commands, keys: KeyNames, terms: LedgerTerms): TaskOwners {
-  const confirmed = new LRUCache<string, ReservationId>({ max: confirmedOwners })
+  const confirmed = recent<ReservationId>(confirmedOwners)
   const own = async (
     taskId: string,
     id: ReservationId,

@@ -1,9 +1,9 @@
 import { Cluster, type Redis } from 'ioredis'
-import { LRUCache } from 'lru-cache'
 import type { FinalState } from '../../domain/answers.ts'
 import { type AuditEntry, auditPartOf, auditParts, type AuditTrail } from '../../domain/audit.ts'
 import type { CallbackSecrets } from '../../domain/callbacks.ts'
 import type { LedgerTerms, ReservationId, Stage } from '../../domain/ledger.ts'
+import { recent } from '../../domain/recent.ts'
 import type { PageRequest, TaskRecord, TaskRecords, UsageRow, UsageSpan } from '../../domain/records.ts'
 import type { Deliveries, Delivery, DeliveryAttempt, DueDelivery } from '../../domain/webhooks.ts'
 import { type ActivePlace, type ActiveSubjects, firstActive } from './active-subjects.ts'
@@ -233,7 +233,7 @@ export function redisDeliveries (
   keys: KeyNames,
   { terms, now }: { readonly terms: LedgerTerms, readonly now: () => number }
 ): RedisDeliveries {
-  const notedAt = new LRUCache<string, number>({ max: notedSubjects })
+  const notedAt = recent<number>(notedSubjects)
   const dueOf = async ({ subject, at }: Noted, limit: number): Promise<readonly DueDelivery[]> => {
     const [count, rows] = await ofSubject(subject, 'dueDeliveries', limit) as [number, Buffer[][]]
     if (count === 0 && at < now() - latelyMs) await on(keys.deliveries, 'forgetNoted', encoded(subject), at)

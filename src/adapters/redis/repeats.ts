@@ -1,6 +1,6 @@
-import { LRUCache } from 'lru-cache'
 import { randomUUID } from 'node:crypto'
 import type { ReserveRequest, StoredResponse, Repeat, Repeats } from '../../domain/ledger.ts'
+import { recent } from '../../domain/recent.ts'
 import type { Commands, Reply } from './client.ts'
 import type { RedisEvents } from './events.ts'
 import { deadMs, type KeyNames, type Place, placeOf } from './keys.ts'
@@ -172,8 +172,8 @@ export interface PulseOptions {
  */
 export function pulse ({ commands: { ask }, keys, events, chore }: PulseOptions): Pulse {
   const start = randomUUID()
-  const known = new LRUCache<string, Look>({ max: knownStarts })
-  const dead = new LRUCache<string, true>({ max: knownStarts })
+  const known = recent<Look>(knownStarts)
+  const dead = recent<true>(knownStarts)
   let beats = 0
   let first: Promise<void> | null = null
   let hasBegun = false

@@ -1,6 +1,6 @@
-import { LRUCache } from 'lru-cache'
 import type { GuestCounts, SpentProofs } from '../../domain/guests.ts'
 import type { RateCounter, RateWindow } from '../../domain/rate-counter.ts'
+import { recent } from '../../domain/recent.ts'
 import { forgetSlackMs, type Revocations } from '../../domain/session.ts'
 import { type Token, type TokenStore, tokenRetentionMs, usedEveryMs } from '../../domain/tokens.ts'
 import type { Commands, Reply } from './client.ts'
@@ -17,7 +17,7 @@ const rememberedSessions = 10_000
  * rotated.
  */
 export function redisRevocations ({ ask, on }: Commands, keys: KeyNames, now: () => number): Revocations {
-  const revoked = new LRUCache<string, true>({ max: rememberedSessions })
+  const revoked = recent<true>(rememberedSessions)
   return {
     async revoke (sessionId, expiresAt) {
       const lastsMs = expiresAt + forgetSlackMs - now()

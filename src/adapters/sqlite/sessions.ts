@@ -1,6 +1,6 @@
-import { LRUCache } from 'lru-cache'
 import type { DatabaseSync, SQLInputValue } from 'node:sqlite'
 import type { GuestCounts, SpentProofs } from '../../domain/guests.ts'
+import { recent } from '../../domain/recent.ts'
 import { forgetSlackMs, type Revocations } from '../../domain/session.ts'
 import type { Clock } from '../../domain/time.ts'
 import { type Token, type TokenStore, tokenRetentionMs, usedEveryMs } from '../../domain/tokens.ts'
@@ -55,11 +55,8 @@ export function sqliteRevocations (db: DatabaseSync, group: GroupCommit, { now, 
 
 /** What the file has answered, by session and by subject. */
 function rememberedAnswers (sql: ReturnType<typeof revocationStatements>, elapsed: () => number) {
-  const revoked = new LRUCache<string, boolean>({ max: maxAnswers, memoMethod: id => read(() => sql.isRevoked(id)) })
-  const revokedBefore = new LRUCache<string, number>({
-    max: maxAnswers,
-    memoMethod: subject => read(() => sql.before(subject))
-  })
+  const revoked = recent<boolean>(maxAnswers, { memoMethod: id => read(() => sql.isRevoked(id)) })
+  const revokedBefore = recent<number>(maxAnswers, { memoMethod: subject => read(() => sql.before(subject)) })
   let lookedAt = elapsed()
   let version = sql.version()
 
