@@ -28,7 +28,7 @@ const layers = [
 
 /** Packages that have one place each: the rest of the program does not know them. */
 const homes = [
-  { names: /^undici$/, home: /^adapters\/undici-/ },
+  { names: /^undici$/, home: /^adapters\/undici\// },
   { names: /^node:sqlite$/, home: /^adapters\/sqlite\// },
   { names: /^ioredis$/, home: /^adapters\/redis\// },
   { names: /^altcha-lib(?:\/.+)?$/, home: /^adapters\/guest-proofs\.ts$/ },

@@ -1,7 +1,7 @@
 import { createServer } from 'node:https'
 import { getDefaultAutoSelectFamily, setDefaultAutoSelectFamily } from 'node:net'
 import t, { type Test } from 'tap'
-import { undiciResults, type UndiciResultsOptions } from '../../src/adapters/undici-results.ts'
+import { undiciResults, type UndiciResultsOptions } from '../../src/adapters/undici/results.ts'
 import { isWithin, type Resolve } from '../../src/domain/egress.ts'
 import type { ResultRef, ResultSource } from '../../src/domain/results.ts'
 import { isGatewayError } from '../../src/errors.ts'

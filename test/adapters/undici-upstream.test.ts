@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import t, { type Test } from 'tap'
-import { maxAnswerBytes, undiciUpstream, type UndiciUpstreamOptions } from '../../src/adapters/undici-upstream.ts'
+import { maxAnswerBytes, undiciUpstream, type UndiciUpstreamOptions } from '../../src/adapters/undici/upstream.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import {
   type Exchange,

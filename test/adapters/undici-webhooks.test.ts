@@ -1,6 +1,6 @@
 import { createServer as createPlainServer } from 'node:http'
 import t, { type Test } from 'tap'
-import { undiciWebhooks, type UndiciWebhooksOptions } from '../../src/adapters/undici-webhooks.ts'
+import { undiciWebhooks, type UndiciWebhooksOptions } from '../../src/adapters/undici/webhooks.ts'
 import type { Resolve } from '../../src/domain/egress.ts'
 import { certificate } from '../helpers/certificate.ts'
 import { httpPort } from '../helpers/http-server.ts'

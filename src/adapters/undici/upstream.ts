@@ -10,7 +10,7 @@ import {
   UpstreamFailure,
   type UpstreamKey,
   type UpstreamRequest
-} from '../domain/upstream.ts'
+} from '../../domain/upstream.ts'
 
 export interface UndiciUpstreamOptions {
   /** `https://api.apixo.ai`, with a path prefix if there is one, without `/api/v1`. */

@@ -1,10 +1,10 @@
 import { lookup as resolveName } from 'node:dns'
 import { pipeline, type Readable, Transform, type TransformCallback } from 'node:stream'
 import { Agent, type Dispatcher } from 'undici'
-import { guardedLookup, isWithin, type Reach, type Resolve, resultHosts } from '../domain/egress.ts'
-import type { ResultAnswer, ResultAsk, ResultSource } from '../domain/results.ts'
-import { keepAliveMarginMs } from '../domain/upstream.ts'
-import { type ErrorCode, gatewayError, isGatewayError } from '../errors.ts'
+import { guardedLookup, isWithin, type Reach, type Resolve, resultHosts } from '../../domain/egress.ts'
+import type { ResultAnswer, ResultAsk, ResultSource } from '../../domain/results.ts'
+import { keepAliveMarginMs } from '../../domain/upstream.ts'
+import { type ErrorCode, gatewayError, isGatewayError } from '../../errors.ts'
 
 export interface UndiciResultsOptions {
   /** As in `results.hosts`. */
