@@ -3,6 +3,7 @@ import {
 } from 'altcha-lib'
 import { deriveKey } from 'altcha-lib/algorithms/pbkdf2'
 import { createHash, hkdfSync } from 'node:crypto'
+import { boundedText } from '../domain/egress.ts'
 import type { GuestProofs, Proof, ProofChallenges } from '../domain/guests.ts'
 import { memoized, type SecretRef, type Secret } from '../domain/secret.ts'
 import { gatewayError } from '../errors.ts'
@@ -162,16 +163,8 @@ export function turnstileProofs ({
   }
 }
 
-/** Counted as it comes, after decompression. */
 async function read (answer: Response): Promise<Verdict> {
-  const chunks: Uint8Array[] = []
-  let length = 0
-  for await (const chunk of answer.body!) {
-    length += chunk.byteLength
-    if (length > maxAnswerBytes) throw new Error(`the answer has more than ${maxAnswerBytes} bytes`)
-    chunks.push(chunk)
-  }
-  const verdict = JSON.parse(Buffer.concat(chunks).toString()) as Verdict | null
+  const verdict = JSON.parse(await boundedText(answer.body!, maxAnswerBytes, 'the answer')) as Verdict | null
   if (typeof verdict?.success !== 'boolean') throw new Error(`an answer with status ${answer.status} is no verdict`)
   return verdict
 }

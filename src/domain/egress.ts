@@ -80,6 +80,21 @@ function addressIn (hostname: string): string | null {
   return ipaddr.isValid(bare) ? bare : null
 }
 
+/**
+ * The body of another server's answer as text, counted as it comes, after decompression. Throws when it is longer;
+ * `what` begins that sentence.
+ */
+export async function boundedText (body: AsyncIterable<Uint8Array>, maxBytes: number, what: string): Promise<string> {
+  const chunks: Uint8Array[] = []
+  let length = 0
+  for await (const chunk of body) {
+    length += chunk.byteLength
+    if (length > maxBytes) throw new Error(`${what} has more than ${maxBytes} bytes`)
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks).toString()
+}
+
 /** An address that a name leads to. */
 export interface ResolvedAddress { readonly address: string, readonly family: number }
 

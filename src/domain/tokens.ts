@@ -155,7 +155,12 @@ const rememberedTokens = 10_000
 /** Finds tokens as they were at most a second ago, so that the store is asked once a second for a token in use. */
 export type RecentTokens = (id: string) => Promise<Token | null>
 
-/** Only what was found is remembered after its look-up: made-up ids must not push real ones out. */
+/**
+ * Only what was found is remembered after its look-up: made-up ids must not push real ones out.
+ *
+ * lru-cache's own `fetchMethod` and `ttl` would not do: the age of an answer counts from when the store was asked, so
+ * that a slow store does not make it older than a second, and a look-up that is pushed out is answered all the same.
+ */
 export function recentTokens ({ find }: Pick<TokenLookup, 'find'>, elapsed: () => number): RecentTokens {
   const known = recent<{ readonly at: number, readonly token: Promise<Token | null> }>(rememberedTokens)
   return async id => {

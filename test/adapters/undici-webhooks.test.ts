@@ -81,6 +81,11 @@ t.test('what is no https, nobody, or a broken answer each has its word', async t
   })
 })
 
+t.test('a connection that does not come to stand in time is a timeout', async t => {
+  const it = courier(t, { connectMs: 50, resolve: () => { /* it never answers */ } })
+  t.same(await it.send({ ...letter, url: 'https://app.test/' }), { status: null, error: 'timeout' })
+})
+
 t.test('of an answer the status is enough: a body without an end is not read', async t => {
   const { origin, webhooks, answers } = await webhookReceiver(t)
   const it = courier(t, webhooks)

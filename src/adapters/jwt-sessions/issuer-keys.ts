@@ -1,5 +1,6 @@
 import { createLocalJWKSet, errors, type JWK, type JWTVerifyGetKey } from 'jose'
 import { createSecretKey, type KeyObject } from 'node:crypto'
+import { boundedText } from '../../domain/egress.ts'
 import { memoized, type Secret, type SecretRef } from '../../domain/secret.ts'
 
 /** Finds the key of a token by its header. Another function each time that the issuer publishes other keys. */
@@ -56,6 +57,11 @@ const emptyCoolDownMs = 5000
 /**
  * The keys that an issuer publishes. One request at a time, whoever asks; while the issuer is down or answers rubbish,
  * the keys known before stay in use.
+ *
+ * jose's own `createRemoteJWKSet` (6.2) does not keep these promises. Keys that have grown old it does not use while
+ * the issuer is away, and a failed request begins no cool-down, so that each token asks again. It goes by the wall
+ * clock, has no bound on what it reads, tells nobody that a key is gone, asks for new ones only because of a `kid` and
+ * not because of a signature, and knows no discovery. What finds the key of a token is jose's, `createLocalJWKSet`.
  */
 export function publishedKeys ({ load, elapsed, onFailed, onChanged }: PublishedKeysOptions): IssuerKeys {
   let published: Publication | undefined
@@ -151,18 +157,12 @@ async function discover (issuer: string, signal: AbortSignal): Promise<string> {
   return url.href
 }
 
-/** Redirects are refused: only the URL itself was trusted. What it says is counted as it comes, after decompression. */
+/** Redirects are refused: only the URL itself was trusted. */
 async function read (url: string, signal: AbortSignal): Promise<string> {
   const response = await fetch(url, { signal, redirect: 'manual', headers: { accept: 'application/json' } })
-  const chunks: Uint8Array[] = []
-  let length = 0
-  for await (const chunk of response.body ?? []) {
-    length += chunk.byteLength
-    if (length > maxBytes) throw new Error(`${url} has more than ${maxBytes} bytes`)
-    chunks.push(chunk)
-  }
+  const text = response.body === null ? '' : await boundedText(response.body, maxBytes, url)
   if (response.status !== 200) throw new Error(`${url} answered ${response.status}`)
-  return Buffer.concat(chunks).toString()
+  return text
 }
 
 const keyTypes: Readonly<Record<string, string>> = { RS: 'RSA', PS: 'RSA', ES: 'EC', Ed: 'OKP' }

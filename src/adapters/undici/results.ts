@@ -5,6 +5,7 @@ import { guardedLookup, isWithin, type Reach, type Resolve, resultHosts } from '
 import type { ResultAnswer, ResultAsk, ResultSource } from '../../domain/results.ts'
 import { keepAliveMarginMs } from '../../domain/upstream.ts'
 import { type ErrorCode, gatewayError, isGatewayError } from '../../errors.ts'
+import { type CallFailure, failureOf } from './failures.ts'
 
 export interface UndiciResultsOptions {
   /** As in `results.hosts`. */
@@ -101,20 +102,15 @@ function headersFor (
   }
 }
 
-function refuse (cause: unknown): never {
-  throw isGatewayError(cause)
-    ? cause
-    : gatewayError(codeOf(cause as { readonly code?: unknown, readonly name?: unknown }), { cause })
+const codes: Readonly<Record<CallFailure, ErrorCode>> = {
+  'connect-timeout': 'GW_UPSTREAM_UNREACHABLE',
+  timeout: 'GW_UPSTREAM_TIMEOUT',
+  broken: 'GW_UPSTREAM_INVALID',
+  unreachable: 'GW_UPSTREAM_UNREACHABLE'
 }
 
-/** Whether there was a connection at all: names, addresses and certificates have codes of the system's own. */
-function codeOf ({ code, name }: { readonly code?: unknown, readonly name?: unknown }): ErrorCode {
-  if (code === 'UND_ERR_HEADERS_TIMEOUT' || code === 'UND_ERR_BODY_TIMEOUT') return 'GW_UPSTREAM_TIMEOUT'
-  const wasConnected =
-    name === 'AbortError' ||
-    name === 'HTTPParserError' ||
-    /^UND_ERR_(?!CONNECT_TIMEOUT)|^(?:ECONNRESET|EPIPE)$/.test(String(code))
-  return wasConnected ? 'GW_UPSTREAM_INVALID' : 'GW_UPSTREAM_UNREACHABLE'
+function refuse (cause: unknown): never {
+  throw isGatewayError(cause) ? cause : gatewayError(codes[failureOf(cause as Error)], { cause })
 }
 
 function readAnswer (response: Dispatcher.ResponseData, ask: ResultAsk, maxBytes: number): ResultAnswer | null {

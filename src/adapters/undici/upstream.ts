@@ -11,6 +11,7 @@ import {
   type UpstreamKey,
   type UpstreamRequest
 } from '../../domain/upstream.ts'
+import { failureOf } from './failures.ts'
 
 export interface UndiciUpstreamOptions {
   /** `https://api.apixo.ai`, with a path prefix if there is one, without `/api/v1`. */
@@ -228,9 +229,8 @@ function holds (body: Buffer, key: Buffer): boolean {
   return false
 }
 
-const timeouts = new Set(['UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_BODY_TIMEOUT'])
-
-function reasonOf (error: Error & { code?: string }, started: boolean): FailureReason {
+/** Once it has begun on a connection, something may have been sent, whatever undici says of the end. */
+function reasonOf (error: Error, started: boolean): FailureReason {
   if (!started) return 'unreachable'
-  return timeouts.has(error.code ?? '') ? 'timeout' : 'broken'
+  return failureOf(error) === 'timeout' ? 'timeout' : 'broken'
 }

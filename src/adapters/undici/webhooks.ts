@@ -2,6 +2,7 @@ import { lookup as resolveName } from 'node:dns'
 import { Agent } from 'undici'
 import { guardedLookup, isWithin, refusedAddress, type Resolve } from '../../domain/egress.ts'
 import type { WebhookSender, DeliveryError } from '../../domain/webhooks.ts'
+import { failureOf } from './failures.ts'
 
 export interface UndiciWebhooksOptions {
   readonly userAgent: string
@@ -64,10 +65,8 @@ export function undiciWebhooks (options: UndiciWebhooksOptions): WebhookSender {
   }
 }
 
-function wordFor ({ code, name }: { readonly code?: unknown, readonly name?: unknown }): DeliveryError {
-  if (code === refusedAddress) return 'address-refused'
-  if (name === 'TimeoutError' || /^UND_ERR_.*_TIMEOUT$/.test(String(code))) return 'timeout'
-  // What undici says itself comes after the connection stood; names, addresses and certificates have codes of the
-  // system's.
-  return name === 'HTTPParserError' || /^UND_ERR_|^(?:ECONNRESET|EPIPE)$/.test(String(code)) ? 'broken' : 'unreachable'
+function wordFor (error: { readonly code?: unknown, readonly name?: unknown }): DeliveryError {
+  if (error.code === refusedAddress) return 'address-refused'
+  const failure = failureOf(error)
+  return failure === 'connect-timeout' ? 'timeout' : failure
 }
