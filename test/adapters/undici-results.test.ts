@@ -152,6 +152,8 @@ t.test('a name that does not resolve is a host that can not be reached', async t
 })
 
 t.test('a connection that does not come to stand in time is a host that can not be reached', async t => {
+  const alive = setInterval(() => {}, 1000) // a wait of undici keeps no process alive
+  t.teardown(() => clearInterval(alive))
   const it = source(t, { hosts: ['*.apixo.test'], connectMs: 50, resolve: () => { /* it never answers */ } })
   t.match(await outcome(it, 'https://file.apixo.test/a.png'), /^GW_UPSTREAM_UNREACHABLE: Connect Timeout Error/)
 })

@@ -82,6 +82,8 @@ t.test('what is no https, nobody, or a broken answer each has its word', async t
 })
 
 t.test('a connection that does not come to stand in time is a timeout', async t => {
+  const alive = setInterval(() => {}, 1000) // a wait of undici keeps no process alive
+  t.teardown(() => clearInterval(alive))
   const it = courier(t, { connectMs: 50, resolve: () => { /* it never answers */ } })
   t.same(await it.send({ ...letter, url: 'https://app.test/' }), { status: null, error: 'timeout' })
 })
