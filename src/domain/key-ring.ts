@@ -8,8 +8,8 @@ import type { UpstreamAnswer, UpstreamKey } from './upstream.ts'
 export type KeyHealth = 'ready' | 'refused' | 'empty'
 
 /**
- * How a key is: in use · not while others are, for the upstream has had enough of it for some model · benched, twice ·
- * only for tasks of its own.
+ * ready: in use · resting: the upstream rate-limits it for some model, others are used first · refused and empty:
+ * disabled · draining: it has left the settings and serves the tasks it has made.
  */
 export const keyStates = ['ready', 'resting', 'refused', 'empty', 'draining'] as const
 export type KeyState = typeof keyStates[number]
@@ -22,7 +22,7 @@ export interface KeyStatus {
   readonly since: number
   /** Unix ms, while it rests. */
   readonly restingUntil: number | null
-  /** USD, as the last probe told; `null` when it told none, or there was none. */
+  /** USD, as the last probe said; `null` when it said nothing, or there was none. */
   readonly balance: number | null
 }
 
@@ -32,12 +32,12 @@ export interface KeyEntry {
   health: KeyHealth
   /** Since when it has this health, or is back in the ring. */
   since: number
-  /** The turn in which it was chosen last. */
+  /** When it was chosen last, as a count of all choices. */
   chosenAt: number
   probedAt: number
   probe: Promise<Probe>
   balance: number | null
-  /** The upstream has had enough of it for some model, from then until then. */
+  /** When the upstream rate-limits it for some model. */
   limited: { readonly from: number, readonly until: number }
   /** It has left the ring and serves its tasks. */
   drainingSince: number | null
@@ -48,7 +48,7 @@ export interface KeyEntry {
 interface KeyModel {
   /** Until then the other keys are asked first. */
   readonly restsUntil: number
-  /** The turn in which it last got a task accepted; 0 when it never has. */
+  /** When it last got a task accepted, as a count of all choices; 0 when it never has. */
   readonly servedAt: number
 }
 
@@ -79,7 +79,8 @@ export function modelOf ({ models }: KeyEntry, model: string): KeyModel {
 }
 
 /**
- * As the wall clock has it now: `atWall` reads an instant of the monotonic one. `isLast`: it serves though it rests.
+ * The status at this instant. `atWall` turns an instant of the monotonic clock into Unix ms. `isLast`: all keys rest,
+ * and this one serves all the same.
  */
 export function statusOf (
   entry: KeyEntry,
@@ -89,13 +90,13 @@ export function statusOf (
 ): KeyStatus {
   const { key, health, since, limited, drainingSince, balance } = entry
   const isLimited = limited.until > elapsed
-  const told = { keyId: key.id, restingUntil: null, balance }
-  if (drainingSince !== null) return { ...told, state: 'draining', since: atWall(drainingSince) }
-  if (health !== 'ready') return { ...told, state: health, since: atWall(since) }
+  const common = { keyId: key.id, restingUntil: null, balance }
+  if (drainingSince !== null) return { ...common, state: 'draining', since: atWall(drainingSince) }
+  if (health !== 'ready') return { ...common, state: health, since: atWall(since) }
   if (isLimited && !isLast) {
-    return { ...told, state: 'resting', since: atWall(limited.from), restingUntil: atWall(limited.until) }
+    return { ...common, state: 'resting', since: atWall(limited.from), restingUntil: atWall(limited.until) }
   }
-  return { ...told, state: 'ready', since: atWall(isLimited ? since : Math.max(since, limited.until)) }
+  return { ...common, state: 'ready', since: atWall(isLimited ? since : Math.max(since, limited.until)) }
 }
 
 /**
@@ -108,58 +109,54 @@ export type ProbeResult = 'fine' | 'refused' | 'empty' | 'unclear'
 
 export interface Probe {
   readonly verdict: ProbeResult
-  /** USD; `null` when it was not told. */
+  /** USD; `null` when the answer has none. */
   readonly balance: number | null
 }
 
 /** What requests need of the upstream keys. */
 export interface KeyChoice {
   /**
-   * The ready key that was chosen longest ago; when all rest for this model, the one that rests no longer than the
-   * others.
-   * `except`: that one was tried just now, so the one that served this model last is better than any. `undefined` when
-   * no
-   * other is ready: a rest is a preference, and more keys are never worse than one.
+   * The ready key that was chosen longest ago; when all rest for this model, the one whose rest ends first. `except`:
+   * that one was tried just now, so the one that served this model last is the best choice. `undefined` when no other
+   * is ready. A rest is only a preference: more keys are never worse than one.
    */
   choose (model: string, except?: UpstreamKey): UpstreamKey | undefined
   /**
-   * The key that made a task: it also asks for its status, benched, resting or draining. `undefined` when we have it no
-   * more.
+   * The key that made a task: its status is asked with the same one, even if it is disabled, resting or draining.
+   * `undefined` when it has left the ring.
    */
   byId (keyId: string): UpstreamKey | undefined
   /**
-   * An answer casts doubt on a key: ask the upstream for its balance and bench the key if that is refused or empty.
-   * Concurrent doubts share one probe; a key is probed at most once in 10 s, and the last verdict holds until then.
+   * An answer casts doubt on a key: asks the upstream for its balance, and disables the key if that is refused or
+   * empty. Concurrent calls share one probe; a key is probed at most once in 10 s, and the last result holds until
+   * then.
    */
   verify (key: UpstreamKey): Promise<ProbeResult>
   /**
    * What the upstream said to a submit. `accepted`: the key serves this model. `denied`: the key is fine, but not for
-   * this
-   * model; it rests from it for a minute. `limited`: it has had enough of them for now; it rests from this model for as
-   * long as `retryAfter` says, a minute at most. Callers can bring about the last two.
+   * this model; it rests for this model for a minute. `limited`: it is rate-limited; it rests for this model for as
+   * long as `retryAfter` says, a minute at most. Callers can cause the last two.
    */
   learn (key: UpstreamKey, model: string, said: 'accepted' | 'denied' | 'limited', retryAfter?: string): void
-  /** When to choose again when no key was ready, ms. A benched key is asked about by then. */
+  /** When to choose again when no key was ready, ms. Disabled keys are probed by then. */
   readyInMs (): number
 }
 
-/** The upstream keys and which of them may be used; and what is their operator's. */
+/** The upstream keys and which of them may be used; and what the operator does with them. */
 export interface KeyRing extends KeyChoice {
   states (): readonly KeyStatus[]
   /**
-   * From now on these. One that is not among them drains: it takes no new submit, and serves the tasks it has made
-   * (`byId`) for `drainMs`. One that comes back is as it was: in use, or benched.
+   * Uses these keys from now on. A key that is not among them drains: it takes no new submit, and serves the tasks it
+   * has made (`byId`) for `drainMs`. A key that comes back is as it was: in use, or disabled.
    */
   replace (keys: readonly UpstreamKey[]): void
 }
 
 /** Least time between two probes of a key, ms. */
 export const probeIntervalMs = 10_000
-/** How long a key keeps from a model it was refused for, ms. The longest rest there is. */
+/** How long a key rests for a model it was refused for, ms. The longest rest there is. */
 export const restMs = 60_000
-/**
- * How long a key rests that the upstream has had enough of, when it does not say, ms. APIXO documents no `retry-after`.
- */
+/** How long a rate-limited key rests when the upstream does not say, ms. APIXO documents no `retry-after`. */
 export const limitedMs = 5000
 
 export interface KeyRingOptions extends Clock {
@@ -168,38 +165,38 @@ export interface KeyRingOptions extends Clock {
   readonly probe: (key: UpstreamKey) => Promise<Probe>
   /** How long a key that was replaced serves its tasks: as long as one may run, ms. */
   readonly drainMs: number
-  /** Told when a key is benched or back. */
+  /** Called when a key is disabled or back in use. */
   readonly onChange: (keyId: string, state: KeyHealth) => void
 }
 
 export function keyRing ({ keys, drainMs, now, elapsed, probe, onChange }: KeyRingOptions): KeyRing {
   const entries = keyEntries(keys, drainMs, elapsed)
-  const doubt = keyVerification({ probe, elapsed, onChange })
-  let turn = 0
+  const verify = keyVerification({ probe, elapsed, onChange })
+  let choices = 0
 
   return {
     choose (model, except) {
       const ready: KeyEntry[] = []
-      for (const entry of entries.takers()) {
-        // A benched key gets its chance again without anybody's help: asked about in the background, when it is missed.
-        if (entry.health !== 'ready') doubt(entry).catch(() => { /* a verdict is all a probe gives */ })
+      for (const entry of entries.serving()) {
+        // A disabled key comes back by itself: it is probed in the background whenever it could have been chosen.
+        if (entry.health !== 'ready') verify(entry).catch(() => { /* never: a probe does not reject */ })
         else if (entry.key.id !== except?.id) ready.push(entry)
       }
       const best = (except && lastToServe(ready, model)) ?? firstToServe(ready, model, elapsed())
-      if (best !== undefined) best.chosenAt = ++turn
+      if (best !== undefined) best.chosenAt = ++choices
       return best?.key
     },
     byId: keyId => entries.of(keyId)?.key,
     async verify ({ id }) {
       const entry = entries.of(id)
-      return entry === undefined ? 'unclear' : await doubt(entry)
+      return entry === undefined ? 'unclear' : await verify(entry)
     },
     learn ({ id }, model, said, retryAfter = '') {
       const entry = entries.of(id)
       if (entry === undefined) return
       const at = elapsed()
       if (said === 'accepted') {
-        entry.models.set(model, { restsUntil: at, servedAt: ++turn })
+        entry.models.set(model, { restsUntil: at, servedAt: ++choices })
         return
       }
       const ms = said === 'denied' ? restMs : Math.min(retryAfterMs(retryAfter, now()) ?? limitedMs, restMs)
@@ -209,13 +206,13 @@ export function keyRing ({ keys, drainMs, now, elapsed, probe, onChange }: KeyRi
     },
     readyInMs () {
       const readyAt = entries
-        .takers()
+        .serving()
         .map(({ health, probedAt }) => (health === 'ready' ? elapsed() : probedAt + probeIntervalMs))
       return Math.max(0, Math.min(...readyAt) - elapsed())
     },
     states () {
       const [at, wall] = [elapsed(), now()]
-      const last = lastAwake(entries.takers(), at)
+      const last = lastResort(entries.serving(), at)
       return entries.all().map(entry => statusOf(entry, at, instant => wall - at + instant, entry === last))
     },
     replace: entries.replace
@@ -234,7 +231,7 @@ function firstToServe (ready: readonly KeyEntry[], model: string, at: number): K
   return best
 }
 
-/** That it has served a model is sure; that it may not is only what one caller was told. */
+/** That a key has served a model is sure; that it does not is only what one caller was told. */
 function lastToServe (ready: readonly KeyEntry[], model: string): KeyEntry | undefined {
   let last: KeyEntry | undefined
   let lastAt = 0
@@ -247,14 +244,14 @@ function lastToServe (ready: readonly KeyEntry[], model: string): KeyEntry | und
   return last
 }
 
-/** When all that serve are limited, the one that is so no longer than the others; it goes on serving. */
-function lastAwake (takers: readonly KeyEntry[], at: number): KeyEntry | undefined {
-  const ready = takers.filter(({ health }) => health === 'ready')
+/** When all keys are limited, the one whose limit ends first: it goes on serving. */
+function lastResort (serving: readonly KeyEntry[], at: number): KeyEntry | undefined {
+  const ready = serving.filter(({ health }) => health === 'ready')
   if (ready.some(({ limited }) => limited.until <= at)) return undefined
   return ready.sort((one, other) => one.limited.until - other.limited.until)[0]
 }
 
-/** The keys there are, those that drain among them. */
+/** All keys, those that drain among them. `serving`: those that take submits. */
 function keyEntries (keys: readonly UpstreamKey[], drainMs: number, elapsed: () => number) {
   const entries = new Map(keys.map(key => [key.id, keyEntry(key, elapsed())]))
   const all = (): KeyEntry[] => {
@@ -263,10 +260,10 @@ function keyEntries (keys: readonly UpstreamKey[], drainMs: number, elapsed: () 
     }
     return [...entries.values()]
   }
-  const takers = () => all().filter(({ drainingSince }) => drainingSince === null)
+  const serving = () => all().filter(({ drainingSince }) => drainingSince === null)
   return {
     all,
-    takers,
+    serving,
     of: (id: string) => all().find(({ key }) => key.id === id),
     replace (replacements: readonly UpstreamKey[]): void {
       const ids = new Set(replacements.map(({ id }) => id))
@@ -274,13 +271,13 @@ function keyEntries (keys: readonly UpstreamKey[], drainMs: number, elapsed: () 
       for (const key of replacements) {
         const known = entries.get(key.id)
         if (known === undefined) entries.set(key.id, keyEntry(key, elapsed()))
-        else if (known.drainingSince !== null) comeBack(known, elapsed())
+        else if (known.drainingSince !== null) reinstate(known, elapsed())
       }
     }
   }
 }
 
-function comeBack (entry: KeyEntry, at: number): void {
+function reinstate (entry: KeyEntry, at: number): void {
   entry.drainingSince = null
   if (entry.health === 'ready') entry.since = at
 }
@@ -293,7 +290,7 @@ function keyVerification ({ probe, elapsed, onChange }: Pick<KeyRingOptions, 'pr
     onChange(entry.key.id, health)
   }
 
-  const judge = async (entry: KeyEntry): Promise<Probe> => {
+  const probeNow = async (entry: KeyEntry): Promise<Probe> => {
     const found = await probe(entry.key)
     const { verdict } = found
     entry.balance = found.balance
@@ -305,7 +302,7 @@ function keyVerification ({ probe, elapsed, onChange }: Pick<KeyRingOptions, 'pr
   return async (entry: KeyEntry): Promise<ProbeResult> => {
     if (elapsed() - entry.probedAt >= probeIntervalMs) {
       entry.probedAt = elapsed()
-      entry.probe = judge(entry)
+      entry.probe = probeNow(entry)
     }
     return (await entry.probe).verdict
   }
@@ -327,22 +324,24 @@ export function readProbe (answer: UpstreamAnswer): Probe {
   return { verdict: envelope.data > 0 ? 'fine' : 'empty', balance: envelope.data }
 }
 
-/** As much of an answer as casts doubt on a key. */
-interface Doubtful {
+/** An answer that may be about our key and not about the request. */
+interface KeyAnswer {
   readonly status: number
   readonly envelope: Envelope
   readonly answer?: Pick<UpstreamAnswer, 'retryAfter'>
 }
+
 export interface KeyTrouble { readonly code: ErrorCode, readonly mayTryAnother: boolean }
 
 /**
- * Our key's trouble is not the caller's, and the caller's is not our key's. A doubtful answer makes the ring probe the
- * key. `null`: the answer is the caller's own business and passes. `model`: of a submit.
+ * Whether an answer is about our key, which the caller must not be blamed for, or about the caller's request, which the
+ * key must not be blamed for. An answer that may be about the key makes the ring probe it. `null`: the answer is about
+ * the request and is passed on. `model`: of a submit.
  */
 export async function keyTrouble (
-  { status, envelope, answer }: Doubtful, key: UpstreamKey, keys: KeyChoice, model?: string
+  { status, envelope, answer }: KeyAnswer, key: UpstreamKey, keys: KeyChoice, model?: string
 ): Promise<KeyTrouble | null> {
-  // The next caller need not meet the same limit. This one does: what it was told is true of its request.
+  // The next caller need not meet the same limit. This one gets the 429: it is true of its request.
   if (status === 429 && model !== undefined) keys.learn(key, model, 'limited', answer?.retryAfter)
   if (!needsVerification(status, envelope.message)) return null
   const verdict = await keys.verify(key)
