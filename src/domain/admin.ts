@@ -71,14 +71,12 @@ async function hasEntry (audit: Traces['audit'], isIt: (entry: AuditEntry) => bo
 export interface SessionEnds {
   /**
    * Ends all sessions of a subject in its stored form, `app:alice`, that were issued until now; resolves to that
-   * instant, in
-   * ISO 8601. Sessions issued later are good, but for two kinds of another issuer's tokens: those that do not say when
-   * they
-   * were issued, and those of the same second, for most issuers count whole seconds.
+   * instant, in ISO 8601. Sessions issued later stay valid, except two kinds of another issuer's tokens: those that do
+   * not say when they were issued, and those of the same second, for most issuers count whole seconds.
    *
    * The instant is by our own clock, or later where that has been put back since. A clock that is ahead, another
-   * replica's or an issuer's, may have dated a session after
-   * it: whoever has to be sure ends them again when the difference has passed.
+   * replica's or an issuer's, may have dated a session after it: to be sure, end them again when the difference has
+   * passed.
    */
   endSessions (subject: string): Promise<string>
   /**

@@ -21,18 +21,17 @@ export interface AuditEntry {
   /** Unix ms. */
   readonly at: number
   readonly kind: AuditKind
-  /** Who did it: `issuer`, `admin`, `cli`, `gateway`, or a session's subject. */
+  /** `issuer`, `admin`, `cli`, `gateway`, or a session's subject. */
   readonly actor: string
-  /** Whom it is about; `null` when it is about nobody. */
+  /** The subject that it is about; `null`: it is about none. */
   readonly subject: string | null
   /** A flat row of facts, by kind. */
   readonly detail: Readonly<Record<string, string | number | boolean | null>>
 }
 
 /**
- * What an entry is kept with. Callers begin and end sessions, and are refused, as often as they like: what is kept of
- * that
- * pushes nothing out of what the operator has done.
+ * What an entry is kept with. Callers begin and end sessions, and are refused, as often as they like: those entries
+ * must not push out what the operator has done.
  */
 export const auditParts = ['operator', 'sessions', 'refusals'] as const
 export type AuditPart = typeof auditParts[number]
@@ -56,17 +55,16 @@ export interface AuditTrail {
 }
 
 /**
- * Counts what was refused, and to whom. An entry in the audit trail for each single refusal would let everybody who can
+ * Counts refusals by code and subject. An entry in the audit trail for each single refusal would let everybody who can
  * send a request fill the disk, and so would one every few seconds: of one code and subject there is a row an hour, the
  * first of them at once.
  */
 export interface RejectionCounter {
-  /** `stage`: where on the line it was refused. `subject`: `null` for who has not said who they are. */
+  /** `stage`: of the pipeline. `subject`: `null` for a caller that has not said who it is. */
   count (code: string, stage: string, subject: string | null): void
   /**
    * Writes an entry for each code and subject that has had none for an hour; `all`: for the others as well, before a
-   * stop.
-   * Throws `GW_STORE_DOWN`; the counts are kept then.
+   * stop. Throws `GW_STORE_DOWN`; the counts are kept then.
    */
   flush (all?: boolean): Promise<void>
 }

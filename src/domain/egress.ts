@@ -14,7 +14,7 @@ export interface ResultTarget {
 export interface ResultHostsOptions {
   /** As in `results.hosts`: exact names, and `*.` for any name below a domain. */
   readonly hosts: readonly string[]
-  /** The upstream's own origin: whoever is given the key may also be asked for a file. */
+  /** The upstream's own origin: a host that we send the key to may also be asked for a file. */
   readonly ownOrigin: string
 }
 

@@ -53,7 +53,7 @@ export interface GuestCounts {
 /** Where a guest comes from. */
 export interface Visitor {
   readonly ip: string
-  /** Who is counted: the address, or the /64 that it is in. */
+  /** What sessions are counted by: the address, or the /64 that it is in. */
   readonly address: string
 }
 
@@ -76,9 +76,8 @@ export interface GuestsOptions {
 export const proofHeader = 'x-apixo-proof'
 
 /**
- * Addresses are cheap: whoever rents many comes up against this. In any hour at most as many sessions begin as this
- * many
- * addresses may begin in a day; what guests cost is then at most that many times the credits of their plan.
+ * Addresses are cheap: this also bounds somebody who rents many. In any hour at most as many sessions begin as this
+ * many addresses may begin in a day; what guests cost is then at most that many times the credits of their plan.
  */
 const addressesPerHour = 100
 
@@ -89,16 +88,16 @@ export function isGuest (subject: string): boolean {
 }
 
 /**
- * What a guest's proofs are for. A session in a cookie has the subject of the one it stands in for, so theirs are the
- * same.
+ * What a guest's proofs are for. A session in a cookie has the subject of the one it was exchanged for, so theirs are
+ * the same.
  */
 export function guestName (subject: string): string {
   return subject.slice(prefix.length)
 }
 
 /**
- * An address that has had its sessions does not count for the hour: it can't use up what is for all. Who is turned away
- * because the hour is full keeps the sessions of the day.
+ * An address that has had its sessions does not count for the hour: it can't use up what is for all. A visitor that is
+ * refused because the hour is full keeps the sessions of the day.
  */
 export function guests ({ proofs, spent, counts, sessionsPerAddressPerDay }: GuestsOptions): Guests {
   const use = async (proof: string | undefined, purpose: string, ip: string): Promise<void> => {

@@ -13,7 +13,7 @@ export interface RateWindow {
  * One begins with the first call after the end of the last, and no step of a wall clock makes it longer or shorter. All
  * calls of one key name the same length.
  *
- * Whoever counts in this process answers at once. A promise rejects with `GW_STORE_DOWN` while nobody counts.
+ * A counter in this process answers at once. A promise rejects with `GW_STORE_DOWN` while the store can't count.
  */
 export interface RateCounter {
   /** Counts one call, which is in the answer. Each of N parallel calls gets a count of its own. */

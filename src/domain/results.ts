@@ -40,8 +40,7 @@ export interface ResultAnswer {
   readonly etag: string | null
   readonly lastModified: string | null
   /**
-   * Nothing is read ahead of whoever reads it, but for a buffer or two. It ends with an error when it is cut. `null`
-   * for
+   * Nothing is read ahead of its reader, but for a buffer or two. It ends with an error when it is cut. `null` for
    * unchanged and no such part, which have none.
    */
   readonly body: Readable | null
@@ -179,7 +178,7 @@ export function fileNameOf (
   return `${plain(model)}-${plain(taskId).replace(/^task_/, '').slice(0, 8)}-${index}.${extension}`
 }
 
-/** Opens one result of one task for a short time to whoever holds it. */
+/** A ticket opens one result of one task for a short time, for any holder. */
 export interface ResultTickets {
   /** A ticket, fit for a URL's path. Whether there is such a result is not looked at. */
   ticketFor (task: Pick<Task, 'taskId' | 'subject'>, index: number): string

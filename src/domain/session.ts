@@ -63,10 +63,7 @@ export interface Session {
 
 type Scoping = 'origins' | 'addressRange' | 'uses' | 'credits' | 'isCookie' | 'rootId' | 'endsAt'
 
-/**
- * A session of those who print no more than who somebody is: it may be used from anywhere, as often as its plan
- * permits.
- */
+/** A session without limits of its own: it may be used from anywhere, as often as its plan permits. */
 export function unscoped (session: Omit<Session, Scoping>): Session {
   const scoping = { origins: null, addressRange: null, uses: null, credits: null, isCookie: false }
   return { ...session, ...scoping, rootId: session.id, endsAt: session.expiresAt }
@@ -89,7 +86,7 @@ export interface SessionVerifier {
 
 /** What the app's backend asks for when it mints a session. */
 export interface SessionRequest {
-  /** Whose name the subject is: what the stored one begins with. `app` when absent. */
+  /** The issuer that `subject` is a name of: the stored subject begins with it. `app` when absent. */
   readonly issuer?: Exclude<OwnIssuer, 'token'> | undefined
   /** The issuer's own name for its user, without a prefix. */
   readonly subject: string

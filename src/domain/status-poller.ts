@@ -146,7 +146,7 @@ class Poller implements StatusPoller {
   }
 
   async #ask (task: Task, signal: AbortSignal): Promise<StatusReport> {
-    // All who waited may have gone while the lease was acquired.
+    // All waiting callers may have gone while the lease was acquired.
     if (signal.aborted) return failed('cancelled')
     const outcome = await askUpstream(this.#options, operation, task, signal)
     const isKeyGone = outcome.source === 'none' &&
@@ -207,7 +207,9 @@ class PendingPoll {
   }
 }
 
-/** What replicas share until the next call: that the task is in some state. Anything else is for those who waited. */
+/**
+ * What replicas share until the next call: that the task is in some state. Anything else is for the waiting callers.
+ */
 function shared (report: StatusReport | null): LastStatus | null {
   if (report?.source === 'ledger') {
     const { state, answer: { body } } = report

@@ -45,12 +45,12 @@ export interface Store {
   close (): Promise<void>
 }
 
-/** A store is probed once in this time, ms, however many ask how it is. */
+/** A store is probed once in this time, ms, however many callers ask for it. */
 const probeEveryMs = 1000
 
 /**
- * A probe of the store that all who ask share: a readiness check is open to strangers, and each would be a write that a
- * Redis may have to sync to its disk. `ping` is run once a second at most, and never twice at a time.
+ * A probe of the store that all its callers share: a readiness check is open to strangers, and each would be a write
+ * that a Redis may have to sync to its disk. `ping` is run once a second at most, and never twice at a time.
  */
 export function sharedProbe (ping: Store['ping'], elapsed: () => number): Store['ping'] {
   let probedAt = -Infinity

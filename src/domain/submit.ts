@@ -2,13 +2,12 @@ import { badBody, badRequest, gatewayError } from '../errors.ts'
 import { fold, quoted, readJson } from './json.ts'
 import type { CallbackHosts } from './webhooks.ts'
 
-/** Who asks for a callback makes the upstream post results anywhere, unsigned: a leak, and a way round ownership. */
+/** A callback makes the upstream post results anywhere, unsigned: a leak, and a way round ownership. */
 const callbackNames: ReadonlySet<string> = new Set(['callback_url', 'webhook_url', 'webhook'])
 
 /**
  * Whether an optional field says that it is not asked for: many clients write out what they leave open, as `null`, and
- * an
- * empty callback too.
+ * an empty callback too.
  */
 export function isLeftOpen (name: string, value: unknown): boolean {
   return value === null || (value === '' && callbackNames.has(name))
@@ -62,8 +61,7 @@ const likeTaskId = /^[\w-]{16,256}$/
 /**
  * Task ids in `input`, at any depth, each of them once: by the name they stand under, in any case and spelling, and by
  * their looks under any other, for the documents keep finding new names for an earlier task. Throws `GW_BAD_REQUEST` at
- * the
- * first that is too many: a body has room for eight million.
+ * the first that is too many: a body has room for eight million.
  */
 export function taskReferences (input: object): TaskReferences {
   const references = new Set<string>()
@@ -116,8 +114,7 @@ const checkName = nameCheck(['request_type', 'input', 'provider', 'source'])
  * Reads the body of `POST /generateTask/{model}` (APIXO docs, "Generate task": request body).
  *
  * The original bytes are kept when all of them may go; else the top level is built anew around each value's own text,
- * so
- * that no number is ever re-printed. An optional field that is left open is dropped; inside `input` nothing ever is.
+ * so that no number is ever re-printed. An optional field that is left open is dropped; inside `input` nothing ever is.
  * Throws `GW_BAD_REQUEST` or `GW_CALLBACK_DENIED`.
  */
 export function readSubmitBody (

@@ -76,7 +76,7 @@ export function stateOf ({ revokedAt, expiresAt, isInvitation }: Token, now: num
 
 /** A token as somebody outside asks for it. */
 export interface TokenRequest {
-  /** The name of whoever is to have it, without `token:`. */
+  /** The name of the person it is for, without `token:`. */
   readonly subject: string
   /** `default` when absent. */
   readonly plan?: string | undefined
@@ -168,7 +168,7 @@ export interface PrintedInvitation extends Pick<PrintedToken, 'id' | 'subject' |
 export interface PersonalTokens {
   /** Throws `GW_BAD_REQUEST`. */
   create (wish: TokenRequest): Promise<PrintedToken>
-  /** A token that is printed for whoever opens its link within `validSeconds`. Throws `GW_BAD_REQUEST`. */
+  /** A token that is printed for the first person to open its link within `validSeconds`. Throws `GW_BAD_REQUEST`. */
   invite (wish: TokenRequest, validSeconds?: number): Promise<PrintedInvitation>
   /** The newest first. Throws `GW_BAD_REQUEST` for a made-up cursor. */
   list (page: PageQuery): Promise<Page<ShownToken>>
@@ -183,7 +183,7 @@ export interface TokenDeskOptions extends TokenRules, ShownTokensOptions {
   readonly times: Pick<IssueTimes, 'next'>
   readonly trail: AuditTrail
   readonly actor: 'admin' | 'cli'
-  /** Our own origin, as those who are invited reach it. */
+  /** Our own origin, as invited people reach it. */
   readonly publicUrl: string | undefined
 }
 

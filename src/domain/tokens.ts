@@ -116,7 +116,7 @@ export function isTokenId (id: string): boolean {
   return idForm.test(id)
 }
 
-/** Whose secret this is; `null`: it was never printed by us, or not in one piece. */
+/** The token that this is the secret of; `null`: it was never printed by us, or not in one piece. */
 export function idIn (kind: TokenKind, text: string): string | null {
   const [, foundKind, id] = form.exec(text) ?? []
   if (foundKind !== kind) return null
@@ -232,11 +232,9 @@ function openSecrets ({ isInvitation, revokedAt, expiresAt, secret, previous }: 
 }
 
 /**
- * Revocations that know what stands in for what. A cookie ends with the session that it was swapped for. Whatever
- * stands in
- * for a token (a cookie, a stream that is open) ends when that is revoked, or when the grace of its secret is over; and
- * who
- * logs out with a token revokes it.
+ * Revocations that know what was exchanged for what. A cookie ends with the session that it was exchanged for.
+ * Everything that depends on a token (a cookie, a stream that is open) ends when that is revoked, or when the grace of
+ * its secret is over; logging out with a token revokes it.
  */
 function tokenRevocations (revocations: Revocations, { tokenOf, tokens, now }: TokenSessionsOptions): Revocations {
   return {
@@ -263,7 +261,7 @@ function tokenRevocations (revocations: Revocations, { tokenOf, tokens, now }: T
   }
 }
 
-/** What the rest of the gateway has of tokens: who vouches for them, and how they end. */
+/** What the rest of the gateway has of tokens: their verifier, and how they end. */
 export function teamTokens ({ tokens, revocations }: Pick<Store, 'tokens' | 'revocations'>, { now, elapsed }: Clock) {
   const options = { tokens, now, elapsed, tokenOf: recentTokens(tokens, elapsed) }
   return { tokenSessions: tokenSessions(options), revocations: tokenRevocations(revocations, options) }

@@ -3,8 +3,7 @@ import type { Scope } from './session.ts'
 
 /**
  * An idle connection is given up this long before the other side's own hint says that it will be, ms. By undici's
- * default of
- * two seconds no connection to a server that says `Keep-Alive: timeout=2` was ever used again.
+ * default of two seconds no connection to a server that says `Keep-Alive: timeout=2` was ever used again.
  */
 export const keepAliveMarginMs = 500
 
@@ -142,9 +141,8 @@ export function operationOf (name: Operation['name']): Operation {
 }
 
 /**
- * https://apixo.ai/docs/api-reference/system: the balance of a key. Our keys are probed with it; a caller who asks for
- * it
- * is told of its own credits, and the upstream is not asked.
+ * https://apixo.ai/docs/api-reference/system: the balance of a key. Our keys are probed with it; a caller that asks for
+ * it gets its own credits, and the upstream is not asked.
  */
 export const balancePath = '/api/v1/apikeys/current-balance'
 

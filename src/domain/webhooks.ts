@@ -88,7 +88,7 @@ export function messageId (taskId: string): string {
 
 /** What is signed of a message. */
 export interface WebhookMessage {
-  /** The same at each attempt: who receives it twice knows it by that. Without a dot, which separates. */
+  /** The same at each attempt: a receiver knows a message by it that comes twice. Without a dot, which separates. */
   readonly id: string
   /** Unix ms. */
   readonly sentAt: number
@@ -98,9 +98,8 @@ export interface WebhookMessage {
 const prefix = 'whsec_'
 
 /**
- * What a host checks our messages with. Derived for this use and this host (RFC 5869 section 3.2): whoever runs one
- * host
- * can neither sign for another nor mint a session, and there is no further secret to keep.
+ * What a host checks our messages with. Derived for this use and this host (RFC 5869 section 3.2): with the secret of
+ * one host nobody can sign for another or mint a session, and there is no further secret to keep.
  */
 export function webhookSecret (sessionSecret: Secret, host: string): Secret {
   const key = Buffer.from(hkdfSync('sha256', sessionSecret.reveal(), '', `webhook:${host}`, 32))
@@ -109,8 +108,7 @@ export function webhookSecret (sessionSecret: Secret, host: string): Secret {
 
 /**
  * The headers that prove where a message is from, one signature for each secret in use, so that a secret can be
- * replaced
- * while both are known.
+ * replaced while both are known.
  *
  * https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
  */
@@ -126,11 +124,11 @@ export function webhookHeaders (
   return { 'webhook-id': id, 'webhook-timestamp': timestamp, 'webhook-signature': secrets.map(sign).join(' ') }
 }
 
-/** Tells the ends of tasks to the servers that callers have named, each at least once, or gives up after some hours. */
+/** Delivers the ends of tasks to the servers that callers have named, each at least once; gives up after some hours. */
 export interface WebhookDispatcher {
   /** Starts what is due, as far as there is room, and waits for none of it. Throws `GW_STORE_DOWN`. */
   runOnce (): Promise<void>
-  /** Ends what is under way without a note of it: whoever is next does it once more. */
+  /** Ends what is under way without a note of it: the next dispatcher does it once more. */
   close (): Promise<void>
 }
 

@@ -20,12 +20,10 @@ export function ownOrigins (publicUrl: string | undefined): OwnOrigin {
 
 /**
  * Throws `GW_ORIGIN_DENIED` where a session is used from somewhere it is not for. That is a 403, and no 401: the
- * session
- * is good, and a page that took a new one of the same kind would be refused again.
+ * session is good, and a page that took a new one of the same kind would be refused again.
  *
  * No script can set or drop `Origin` and `Sec-Fetch-Site` (https://fetch.spec.whatwg.org/#forbidden-request-header).
- * Other
- * programs can: against whoever has stolen a token, `origins` are no help, and `addressRange` is.
+ * Other programs can: against a thief of a token, `origins` are no help, and `addressRange` is.
  */
 export function assertOrigin (
   { isCookie, origins, addressRange }: Session,
@@ -38,7 +36,7 @@ export function assertOrigin (
   if (origins !== null && !isListed(origins, request, ownOrigin)) {
     throw denied('This session is not for pages of this origin.')
   }
-  // A caller who has hung up has no address any more, and is in no network.
+  // A caller that has hung up has no address any more, and is in no network.
   if (addressRange !== null && !isInRange(ipOf(request), addressRange)) {
     throw denied('This session is not for this address.')
   }
@@ -54,7 +52,7 @@ export function isForeignPage (
 }
 
 /**
- * Cookies go along whoever asks, and `SameSite` stops other sites alone, not other hosts of ours. What changes
+ * Cookies are sent whichever page asks, and `SameSite` stops other sites alone, not other hosts of ours. What changes
  * something
  * is to come from a page of ours beyond doubt; what reads, not from any other (browsers that send neither header with a
  * GET of the same origin are still about).
@@ -194,10 +192,8 @@ const strangersPerSecond = 5
 
 /**
  * Lets sessions pass from an address that has failed too often. What is cheapest comes first: credentials that have
- * been
- * good in this process, then our own signature, and of the rest a few a second, so that nobody there can have us verify
- * as
- * many as it likes. Whoever passes still has to be authenticated.
+ * been good in this process, then our own signature, and of the rest a few a second, so that nobody there can have us
+ * verify as many as they like. A request that passes still has to be authenticated.
  */
 export function sessionGate (
   app: FastifyInstance,
@@ -249,8 +245,8 @@ export function isSame (credential: string, secret: Secret): boolean {
 export type AuthenticateOperator = (request: FastifyRequest) => Promise<void>
 
 /**
- * The operator is who sends the admin token as `Authorization: Bearer`, and nobody else: no session, no issuer, and no
- * header that a stock SDK fills with whatever key it was given.
+ * Only the admin token, sent as `Authorization: Bearer`, makes a caller the operator: no session, no issuer's token,
+ * and no header that a stock SDK fills with whatever key it was given.
  */
 export function operatorAuthenticator (adminToken: SecretRef<Secret>): AuthenticateOperator {
   return async request => {

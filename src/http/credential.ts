@@ -9,7 +9,7 @@ import { sessionCookieName } from './session-cookie.ts'
  * `x-goog-api-key`. `null` when there is none.
  *
  * It reads the raw headers: Node keeps only the first of two `Authorization` headers, and which of them counts would
- * then depend on who looks. Repeated or contradicting ones are a 400, another scheme than Bearer is no session.
+ * then depend on the reader. Repeated or contradicting ones are a 400, another scheme than Bearer is no session.
  */
 export function credentialOf (rawHeaders: readonly string[]): string | null {
   const seen = new Set<string>()
@@ -44,12 +44,10 @@ function bad (about: string) {
   return badRequest(`Send one session token: ${about}.`)
 }
 
-/** Those who hold a token of the server's own, and no session. */
+/** The parties that hold a token of the server's own, and no session. */
 export type TokenHolder = 'issuer' | 'admin'
 
-/**
- * As `credentialOf`, for a route of whoever holds one of the server's own tokens: no error there speaks of sessions.
- */
+/** As `credentialOf`, for a route that takes one of the server's own tokens: no error there speaks of sessions. */
 export function serverTokenOf (rawHeaders: readonly string[], holder: TokenHolder): string {
   let credential
   try {
@@ -72,7 +70,7 @@ export function wrongToken (holder: TokenHolder): GatewayError {
   })
 }
 
-/** Not in a header: whoever asks for such a route presents its secret. */
+/** Not in a header: a request for such a route presents its secret by its path or body. */
 const inPathOrBody: ReadonlySet<OtherSecret | undefined> = new Set<OtherSecret>(['invitation', 'callback', 'ticket'])
 const inHeader = ['authorization', 'x-api-key', 'x-goog-api-key', proofHeader] as const
 
@@ -85,10 +83,8 @@ export interface FailedRequest {
 
 /**
  * Whether a failure says nothing about the address that it came from: any page can make the browsers of its visitors
- * ask for
- * what is not there, and a preflight has not asked for anything yet. Whoever presents a secret is guessing, wherever it
- * says
- * that it comes from, for other programs than browsers write what they like.
+ * ask for what is not there, and a preflight has not asked for anything yet. A request that presents a secret is a
+ * guess, wherever it says that it comes from, for other programs than browsers write what they like.
  */
 export function isBlameless (
   { method, headers, opensWith }: FailedRequest, isOurs: (origin: string) => boolean

@@ -46,7 +46,7 @@ function errorFields (error: Error & { code?: unknown }, depth = 0): object {
   }
 }
 
-/** nginx's word for a caller who did not wait for the answer. */
+/** nginx's code for a caller that did not wait for the answer. */
 const hungUp = 499
 
 /** The access line: one a request, written when its response is out and its work is done. */

@@ -34,13 +34,12 @@ declare module 'fastify' {
     countFailure (request: FastifyRequest): Promise<void>
     /**
      * *receive* for what the framework refuses before any hook: CORS headers, and it counts as a request and as a
-     * failure.
-     * Throws `GW_THROTTLED`.
+     * failure. Throws `GW_THROTTLED`.
      */
     receiveUnrouted (request: FastifyRequest, reply: FastifyReply): Promise<void>
     /** The same for bytes that become no request: what could be read of its headers. */
     receiveBroken (socket: Socket, headers: IncomingHttpHeaders): Promise<void>
-    /** Says who goes on from an address that has failed too often; until then nobody does. */
+    /** Sets which requests go on from an address that has failed too often; until then none does. */
     letPass (gate: PassGate): void
   }
 }
@@ -89,9 +88,8 @@ export async function receive (app: FastifyInstance, options: ReceiveOptions): P
 
 /**
  * Two budgets for each address: of requests, and of failures. Past the first nobody goes on for the rest of the minute.
- * Past
- * the second only sessions do, and the issuer token, for the others at an address must not pay for what one of them
- * does.
+ * Past the second only sessions do, and the issuer token, for the others at an address must not pay for what one of
+ * them does.
  */
 function throttle (app: FastifyInstance, options: ReceiveOptions, allowed: ReadonlySet<string>): void {
   const isExempt = ({ routeOptions: { config } }: FastifyRequest) => config?.exempt === true
@@ -171,9 +169,8 @@ const maxWarnings = 100
 const maxShownOrigin = 256
 
 /**
- * The refusal of a preflight, which a browser shows in its console without a word of why: the operator, who has most
- * likely
- * forgotten to list an origin of their own, is told the first time.
+ * The refusal of a preflight, which a browser shows in its console without the reason: the log has it the first time,
+ * for the operator has most likely forgotten to list an origin of their own.
  */
 function unlistedOrigins (app: FastifyInstance, setting: string | null): (origin: string) => GatewayError {
   const warned = new Set<string>()
@@ -203,8 +200,8 @@ export function shutOut (seconds: number): GatewayError {
 }
 
 /**
- * Without `GATEWAY_TRUST_PROXY` all callers behind a proxy share its address, and so one budget. Who sets a forwarding
- * header from a private address is most likely that proxy: say so, once.
+ * Without `GATEWAY_TRUST_PROXY` all callers behind a proxy share its address, and so one limit. A forwarding header
+ * from a private address comes most likely from that proxy: say so, once.
  */
 function proxyWarning (app: FastifyInstance): (request: FastifyRequest) => void {
   let warned = false
@@ -221,8 +218,7 @@ function proxyWarning (app: FastifyInstance): (request: FastifyRequest) => void 
 
 /**
  * The caller's address, without the port that some proxies write beside it. `''` when it is gone: a request may still
- * be in
- * the pipeline when its socket closes, and then there is no `ip`, whatever its type says.
+ * be in the pipeline when its socket closes, and then there is no `ip`, whatever its type says.
  */
 export function ipOf ({ ip }: FastifyRequest): string {
   return withoutPort(ip ?? '')

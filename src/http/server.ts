@@ -35,7 +35,10 @@ const requestHeadersMs = 20_000
 const connectionsCheckMs = 5000
 /** Longer than the proxy before it keeps one: what it sends must not meet a connection that is being closed, ms. */
 const keepAliveMs = 72_000
-/** Of an unwanted body, beyond the longest one there may be: whoever sends a little too much gets to read so, bytes. */
+/**
+ * Of an unwanted body, beyond the longest one there may be: so that a caller that sends a little too much can read the
+ * refusal, bytes.
+ */
 const excessBytes = 1024 * 1024
 
 /** A Fastify without routes, in which nothing that matters is left to a default. */
@@ -119,15 +122,15 @@ export interface Lifecycle {
   readonly ended: (request: FastifyRequest) => void
   readonly isStopping: () => boolean
   /**
-   * Refuses new calls and resolves when the running ones are done. No caller is left without an answer: whoever reads
-   * none may send its submit again, and a browser does that by itself, without telling its page.
+   * Refuses new requests and resolves when the running ones are done. No caller is left without an answer: without one
+   * a browser sends a submit again by itself, without telling its page.
    */
   drain (app: FastifyInstance, drain: Drain): Promise<void>
 }
 
 /** After the cut every call has its outcome; the ledger takes this long at most to note it, ms. */
 const settleMs = 1000
-/** From an answer that is written to the end of its connection, ms: who is still sending reads it first. */
+/** From an answer that is written to the end of its connection, ms: a caller that is still sending reads it first. */
 const farewellMs = 250
 
 export function lifecycle (): Lifecycle {

@@ -23,11 +23,10 @@ export interface Sockets {
 
 /**
  * Requests that may be sent ahead on one connection while an answer is being made or taken. No browser and no proxy
- * sends
- * any ahead; who asks undici for it says ten or so.
+ * sends any ahead; programs that have undici do it allow ten or so.
  */
 const maxAhead = 32
-/** How often it is looked who takes nothing, ms. */
+/** How often connections are checked for callers that take nothing, ms. */
 const lookMs = 1000
 /** A body that is being read brings so much in so many looks, or it is given up: bytes, and about as many seconds. */
 const leastBytes = 8192
@@ -61,11 +60,9 @@ interface Connection {
 interface Exchange { readonly request: IncomingMessage, readonly response: ServerResponse }
 
 /**
- * A connection ends after the answer to what was asked on it, and so that its caller sees that answer: who still sends
- * a
- * body has it taken for a moment, or the reset that follows on unread bytes would throw the answer away (RFC 9112
- * section
- * 9.6). Who pipelines and reads nothing has one answer in memory, and not hundreds.
+ * A connection ends after the answer to what was asked on it, and so that its caller sees that answer: a body that is
+ * still being sent is read for a moment, or the reset that follows on unread bytes would throw the answer away (RFC
+ * 9112 section 9.6). A caller that pipelines and reads nothing has one answer in memory, and not hundreds.
  */
 export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLimits): Sockets {
   const connections = new Map<Socket, Connection>()
@@ -161,8 +158,7 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
 
 /**
  * Node reads up to two thousand requests at one go, whatever becomes of their connection meanwhile, and each is 1.5 kB
- * of
- * memory until it has closed: a few hundred connections that do so at once would be more than there is. Those on a
+ * of memory until it has closed: a few hundred connections that do so at once would be more than there is. Those on a
  * connection that takes no more are all the same one, of which nothing is kept.
  */
 function unlessOver (connections: ReadonlyMap<Socket, Connection>) {
@@ -228,8 +224,7 @@ function goOn (connection: Connection): void {
 
 /**
  * More has been sent ahead than may be. A submit that is being made is answered first. Any other connection ends at
- * once:
- * what has been read from it would stay in memory until its answers are taken.
+ * once: what has been read from it would stay in memory until its answers are taken.
  */
 function endCrowded (connection: Connection, { request, response }: Exchange): void {
   connection.isOver = true
@@ -277,8 +272,7 @@ function hasBody ({ headers }: IncomingMessage): boolean {
 
 /**
  * After an answer that came before the end of the request's body, Node would read on for as long as a request may take,
- * or
- * end the connection, upon which the caller's system throws the answer away. Here the rest is taken for a moment.
+ * or end the connection, upon which the caller's system throws the answer away. Here the rest is taken for a moment.
  */
 function lingering (unwantedBytes: number) {
   let count = 0
@@ -343,7 +337,7 @@ function addressCounts () {
   }
 }
 
-/** Who a socket is counted for: an address, or in IPv6 the /64 that it is in, which a household has to itself. */
+/** What a socket is counted for: an address, or in IPv6 the /64 that it is in, which a household has to itself. */
 export function socketHolder (remoteAddress = ''): string {
   return rateLimit.normalizeIP(remoteAddress)
 }

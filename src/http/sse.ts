@@ -14,7 +14,7 @@ export interface ServerEvent {
   readonly data: string
 }
 
-/** One caller who listens. */
+/** The stream of one caller. */
 export interface EventStream {
   /** Drops a reader that has far too much still to read: it comes back with the last id it has read. */
   send (...events: readonly ServerEvent[]): void
@@ -39,7 +39,7 @@ export interface EventStreams {
   open (context: RequestContext, ends?: StreamEnds): EventStream
   /** For the metric `gateway_event_streams`. */
   readonly count: number
-  /** Ends all: who may still listen comes back, with the last id it has read. */
+  /** Ends all: a caller that may still listen comes back, with the last id it has read. */
   renew (): void
   /** Ends all, and every later one at once: a stop must not wait for them. */
   close (): void
@@ -191,7 +191,7 @@ function openOn (reply: FastifyReply) {
   }
 }
 
-/** Resolves when what waits has been taken, or nobody is there any more who could. */
+/** Resolves when the reader has taken what waits, or has gone. */
 function drained (raw: FastifyReply['raw']): Promise<void> {
   return new Promise(resolve => {
     const done = (): void => {
@@ -203,7 +203,7 @@ function drained (raw: FastifyReply['raw']): Promise<void> {
 }
 
 function onceClosed ({ raw }: FastifyReply, closed: () => void): void {
-  // A caller may have gone while its session was looked at. Not at once: whoever opens the stream has not got it yet.
+  // A caller may have gone while its session was verified. Not at once: the stream has not been returned yet.
   if (raw.destroyed) queueMicrotask(closed)
   else raw.once('close', closed)
 }

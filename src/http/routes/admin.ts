@@ -34,7 +34,7 @@ type EndRequest = Static<typeof endSchema>
 const defaultLimit = 100
 const maxLimit = 500
 
-/** What the operator sees and does. Who reaches a handler holds the admin token. */
+/** What the operator sees and does. A request that reaches a handler has the admin token. */
 export function adminRoutes (
   app: FastifyInstance,
   services: Pick<Services, 'accounts' | 'records' | 'revocations' | 'issueTimes' | 'tokens' | 'audit' | 'clock'>,
@@ -123,7 +123,7 @@ const rotationSchema = Type.Object({ graceSeconds: Type.Optional(Type.Number()) 
 
 interface Rotation { Params: { readonly id: string }, Body: Static<typeof rotationSchema> | undefined }
 
-/** Tokens of a team, and invitations to have one. Who reaches a handler holds the admin token. */
+/** Tokens of a team, and invitations to have one. A request that reaches a handler has the admin token. */
 export function tokenRoutes (
   app: FastifyInstance,
   services: Pick<
@@ -191,7 +191,7 @@ const querystring = Type.Object(
   { additionalProperties: false }
 )
 
-/** The upstream keys by fingerprint: which of them serve, and what money they have, for who asks for that. */
+/** The upstream keys by fingerprint: which of them serve, and what money they have, when that is asked for. */
 export function adminKeyRoutes (
   app: FastifyInstance,
   { keys }: Pick<Services, 'keys'>,

@@ -55,8 +55,8 @@ export function guestRoutes (
 }
 
 /**
- * One for a session that is to begin, one for the next submit of a session. Nothing is remembered of either: whoever
- * asks for many and solves none has got nothing.
+ * One for a session that is to begin, one for the next submit of a session. Nothing is remembered of either: many
+ * that are asked for and not solved are worth nothing.
  */
 function challengeRoutes (
   app: FastifyInstance,

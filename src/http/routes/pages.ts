@@ -47,9 +47,8 @@ function sourcesOf (element: string, html: string): string {
 }
 
 /**
- * The playground, and the ways to it. It is served the same to everybody: who is signed in, its script finds out over
- * the
- * same routes as every other page. `hasFrontEnd`: one is served at `/`.
+ * The playground, and the ways to it. It is served the same to everybody: its script finds out over the same routes as
+ * every other page whether there is a session. `hasFrontEnd`: one is served at `/`.
  */
 export function pageRoutes (app: FastifyInstance, { hasFrontEnd }: { readonly hasFrontEnd: boolean }): void {
   const playground = readPage('playground/playground.html', ["img-src 'self' data:", "media-src 'self'"])

@@ -94,7 +94,7 @@ export function readSessionRequest (body: SessionRequestBody, defaultTtlSeconds:
   }
 }
 
-/** Sessions are minted by the app's backend, looked at and ended by whoever holds one. */
+/** Sessions are minted by the app's backend, and shown to and ended by their holders. */
 export function sessionRoutes (
   app: FastifyInstance,
   services: ReadServices & Pick<
