@@ -1,8 +1,8 @@
 import createError, { type FastifyErrorConstructor } from '@fastify/error'
 
 /**
- * Every error the gateway can answer with: its HTTP status and its sentence. Compare codes, never text.
- * The README's table is checked against this one, both ways.
+ * Every error the gateway can answer with: its HTTP status and its sentence. Compare codes, never text. The README's
+ * table is checked against this one, both ways.
  */
 const rows = {
   GW_BAD_REQUEST: [400, '%s'],
@@ -50,8 +50,7 @@ export interface ErrorDetail {
   readonly about?: string
   /**
    * Whole seconds, sent as `retry-after` (RFC 9110 section 10.2.3) when it is at most a minute. A longer wait is told
-   * in the
-   * body, and no client is asked to try again by itself.
+   * in the body, and no client is asked to try again by itself.
    */
   readonly retryAfterSeconds?: number
   /** `false` tells stock SDKs not to retry by themselves (`x-should-retry`). */

@@ -19,9 +19,7 @@ const unwatched: StoreWatch = { onLost: ignored, onGone: ignored }
 /**
  * `operator`: for the CLI, beside a running server: nothing is recovered, and a ledger that is not there is not made.
  * `onLost` is told whenever the connection to Redis is lost; `onGone`, once each time, that what was in the store is
- * not
- * there any more, or not under its name: until it is, all throw `GW_STORE_DOWN`.
- * `elapsed`: as in `Clock`.
+ * not there any more, or not under its name: until it is, all throw `GW_STORE_DOWN`. `elapsed`: as in `Clock`.
  */
 export async function openStore (
   { store, file }: Settings,

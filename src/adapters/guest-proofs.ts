@@ -18,10 +18,8 @@ export interface AltchaProofsOptions {
 const workValidMs = 300_000
 /**
  * The work of one proof: up to so many keys are derived, half of them on the average, each by so many rounds. Measured
- * on
- * two busy cores of a server, for half of the keys: 0.3 to 0.6 s in Chromium and in Node; phones take several times
- * that.
- * Making a challenge costs one key.
+ * on two busy cores of a server, for half of the keys: 0.3 to 0.6 s in Chromium and in Node; phones take several times
+ * that. Making a challenge costs one key.
  */
 const maxKeys = 2000
 const roundsPerKey = 2000
@@ -30,10 +28,8 @@ const maxLength = 4096
 
 /**
  * Proof of work by ALTCHA (https://github.com/altcha-org/altcha-lib): PBKDF2 with SHA-256, which browsers have built
- * in. A
- * challenge says what it is for and until when, and is signed, so that nothing is remembered before it is solved, and
- * of a
- * solution too, so that looking at one costs no derivation. The keys are derived for this use alone (RFC 5869
+ * in. A challenge says what it is for and until when, and is signed, so that nothing is remembered before it is solved,
+ * and of a solution too, so that looking at one costs no derivation. The keys are derived for this use alone (RFC 5869
  * section 3.2), so that no challenge can pass for a session.
  */
 export function altchaProofs ({ secrets, now }: AltchaProofsOptions): GuestProofs & ProofChallenges {
@@ -124,10 +120,8 @@ interface Verdict {
 
 /**
  * Cloudflare's Turnstile (https://developers.cloudflare.com/turnstile/get-started/server-side-validation/). The page
- * gives
- * what the token is for to its widget as `cData`: a token that was solved for one guest, or for a new session, is no
- * good
- * for another. Nobody gets in while Cloudflare does not answer.
+ * gives what the token is for to its widget as `cData`: a token that was solved for one guest, or for a new session, is
+ * no good for another. Nobody gets in while Cloudflare does not answer.
  */
 export function turnstileProofs ({
   secret,

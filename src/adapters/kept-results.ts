@@ -37,8 +37,7 @@ const maxWaiting = 10_000
 
 /**
  * Copies lie in one folder a day, by the day their task was made, so that forgetting is the removal of folders; they
- * are
- * named by a hash, so that no upstream chooses a path. A copy is there when its file is, which gets its name last:
+ * are named by a hash, so that no upstream chooses a path. A copy is there when its file is, which gets its name last:
  * readers never see half of one, and a crash leaves nothing but a file that goes with its folder.
  */
 export function resultCache (options: KeptResultsOptions): KeptResults {

@@ -32,9 +32,8 @@ export interface Traces {
 
 /**
  * Whether anything here speaks of this subject: a task, credits that it was granted, a session or a token. One that
- * comes
- * by another issuer's tokens leaves no trace before its first task. Reads the audit trail to its end when there is
- * nothing, so it is for the command line alone. Throws `GW_STORE_DOWN`.
+ * comes by another issuer's tokens leaves no trace before its first task. Reads the audit trail to its end when there
+ * is nothing, so it is for the command line alone. Throws `GW_STORE_DOWN`.
  */
 export async function isKnownSubject ({ records, accounts, audit }: Traces, subject: string): Promise<boolean> {
   const { items } = await records.tasksOf(subject, { cursor: null, limit: 1 })
@@ -60,10 +59,8 @@ async function hasEntry (audit: Traces['audit'], isIt: (entry: AuditEntry) => bo
 
 /**
  * How the operator ends sessions before their time: those that we have minted, cookies, tokens, and those of other
- * issuers.
- * Within a second every replica refuses their next request, and their streams close with the next look at them; a
- * request
- * that runs is finished. All methods throw `GW_STORE_DOWN` and `GW_BAD_REQUEST`.
+ * issuers. Within a second every replica refuses their next request, and their streams close with the next look at
+ * them; a request that runs is finished. All methods throw `GW_STORE_DOWN` and `GW_BAD_REQUEST`.
  *
  * It is never forgotten: our own sessions end by `sessions.maxTtlSeconds` as it was when they were minted, but nothing
  * bounds the `exp` of another issuer, and a session that was ended must not come back.
@@ -81,10 +78,8 @@ export interface SessionEnds {
   endSessions (subject: string): Promise<string>
   /**
    * Ends one session by its id, as the audit trail has it, with the cookie that it was swapped for; or a token by its
-   * id,
-   * with all its secrets. Of another issuer's token the id is the issuer's name (or `subjectPrefix`), a colon, and its
-   * `jti`.
-   * Nobody has a list of sessions: an id that is none, or not yet, is ended like any other.
+   * id, with all its secrets. Of another issuer's token the id is the issuer's name (or `subjectPrefix`), a colon, and
+   * its `jti`. Nobody has a list of sessions: an id that is none, or not yet, is ended like any other.
    */
   endSession (id: string): Promise<void>
 }

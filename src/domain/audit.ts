@@ -229,8 +229,7 @@ async function latest (trail: AuditTrail): Promise<AuditEntry['detail'] | null> 
 
 /**
  * `digest` of all, how many have `changed` (`null`: nobody knows), for each of these, under its name, the old and the
- * new
- * value, and `snapshot` to compare the next ones with. `null`: they are the same.
+ * new value, and `snapshot` to compare the next ones with. `null`: they are the same.
  */
 function changes (settings: ShownSettings, before: AuditEntry['detail'] | null): AuditEntry['detail'] | null {
   const sorted = [...settings].sort(([one], [other]) => one < other ? -1 : 1)

@@ -23,8 +23,7 @@ const maxUrlLength = 8192
 
 /**
  * Judges URLs of results: `null` is one that must not be fetched. The upstream writes them, and may be wrong, bought,
- * or
- * talked into it by a prompt: none may lead into the operator's network.
+ * or talked into it by a prompt: none may lead into the operator's network.
  *
  * Only https, on any port, for the certificate proves the host; http only for loopback hosts on the list. Where a name
  * leads is judged when it is resolved for the connection (`isWithin`), not here, where it could change again.
@@ -118,8 +117,7 @@ export const refusedAddress = 'ERR_REFUSED_ADDRESS'
 /**
  * Holds each new connection against the addresses its name leads to at that moment: a name that was judged earlier may
  * lead elsewhere by now (DNS rebinding). A name is refused when any of its addresses is out of bounds: an honest host
- * has
- * no reason for a mixture.
+ * has no reason for a mixture.
  */
 export function guardedLookup (resolve: Resolve, isAllowed: (address: string) => boolean): Lookup {
   return (hostname, { all }, done) =>

@@ -17,8 +17,7 @@ export const newSession = 'session'
 export interface GuestProofs {
   /**
    * `null`: it is none, is forged, is past its time, or is for something else. `purpose`: `newSession`, or a guest's
-   * name.
-   * `ip`: the address that it comes from. Throws `GW_OVERLOADED` while it can not tell.
+   * name. `ip`: the address that it comes from. Throws `GW_OVERLOADED` while it can not tell.
    */
   verify (proof: string, purpose: string, ip: string): Promise<Proof | null>
 }

@@ -38,10 +38,9 @@ interface Level { readonly names: Set<string> | null, name: string }
 
 /**
  * Reads a request body so strictly that no reader can take it for something else: one JSON object in UTF-8 without a
- * name
- * given twice, two names alike but for case, `__proto__`, or depths that break a parser. Two parsers that disagree on
- * such a document are how a forbidden field passes a check (RFC 8259 section 4 leaves duplicate names open).
- * Throws `GW_BAD_REQUEST`, which names what to change.
+ * name given twice, two names alike but for case, `__proto__`, or depths that break a parser. Two parsers that disagree
+ * on such a document are how a forbidden field passes a check (RFC 8259 section 4 leaves duplicate names open). Throws
+ * `GW_BAD_REQUEST`, which names what to change.
  */
 export function readJson (bytes: Buffer): JsonDocument {
   if (!isUtf8(bytes)) {
@@ -265,8 +264,7 @@ function namesIn (value: object): ReadonlyMap<string, string> {
 
 /**
  * A number that money or a bound depends on: a plain JSON number within 2^53, so that it means the same to every
- * reader.
- * A text that looks like one, `1e309` or null is a `GW_BAD_REQUEST`.
+ * reader. A text that looks like one, `1e309` or null is a `GW_BAD_REQUEST`.
  */
 export function numberAt (body: object, path: string): number | undefined {
   const value = fieldAt(body, path)

@@ -109,9 +109,9 @@ export interface Completion {
  */
 export interface TaskLedger {
   /**
-   * Sets a slot, a use and credits aside, or gives the first reason that holds of duplicate, slot, uses, credits.
-   * Under N parallel calls with room for one, exactly one is granted; under N with one key, exactly one is, whatever
-   * the room. A grant is on disk no later than its next step is.
+   * Sets a slot, a use and credits aside, or gives the first reason that holds of duplicate, slot, uses, credits. Under
+   * N parallel calls with room for one, exactly one is granted; under N with one key, exactly one is, whatever the
+   * room. A grant is on disk no later than its next step is.
    */
   reserve (demand: ReserveRequest): Promise<Reserved>
   /**
@@ -135,8 +135,7 @@ export interface TaskLedger {
 export interface UnfinishedTasks {
   /**
    * Claimed tasks that were made at `before` (Unix ms) or earlier, a page at a time: every one that stays unfinished is
-   * in one
-   * of the pages from the first cursor (`null`) to the last. Throws `GW_STORE_DOWN`.
+   * in one of the pages from the first cursor (`null`) to the last. Throws `GW_STORE_DOWN`.
    */
   page (cursor: string | null, before: number, limit: number): Promise<Page<Task>>
 }
@@ -274,8 +273,7 @@ const maxKeyLength = 255
 
 /**
  * Reads the header `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header-07 section 2.1). The quoted and the
- * bare
- * form of one key are one key. The draft knows no parameters, so there are none. Throws `GW_BAD_REQUEST`.
+ * bare form of one key are one key. The draft knows no parameters, so there are none. Throws `GW_BAD_REQUEST`.
  */
 export function readIdempotencyKey (values: readonly string[]): string {
   const [value] = values
@@ -322,21 +320,18 @@ export interface Repeat {
 
 /**
  * Remembers submits without an idempotency key that may have been paid for and whose callers don't know it: accepted
- * ones
- * whose answer was not delivered, and unknown ones. Browsers and HTTP libraries send those again by themselves, and
- * without a mark; the same submit of the same subject then gets the first's answer, and nothing is made.
+ * ones whose answer was not delivered, and unknown ones. Browsers and HTTP libraries send those again by themselves,
+ * and without a mark; the same submit of the same subject then gets the first's answer, and nothing is made.
  *
  * Each serves one repeat at a time. Four equal submits on four living connections are four tasks; four lost ones serve
- * four
- * repeats. A submit whose replica has died, or was started again, is lost too. `TaskLedger.reserve` looks here as well,
- * in its own atomic step.
+ * four repeats. A submit whose replica has died, or was started again, is lost too. `TaskLedger.reserve` looks here as
+ * well, in its own atomic step.
  */
 export interface Repeats {
   /**
    * Gives this call one of those that it may be the repeat of, until `end`; asked again, it gives the same one as it is
    * by then. `pending`: it still runs, or it is not known yet whether its replica does: ask again. `null`: there is
-   * none,
-   * or what was taken before has come to nothing. Throws `GW_STORE_DOWN`.
+   * none, or what was taken before has come to nothing. Throws `GW_STORE_DOWN`.
    */
   take (subject: string, repeat: Repeat): Promise<Earlier | null>
   /**

@@ -3,8 +3,8 @@ import { fieldAt, numberAt } from './json.ts'
 import { dayMs, hourMs } from './time.ts'
 
 /**
- * Compiles globs in which `*` is the only wildcard. Empty means none: nothing matches.
- * `ignoreCase` is for rules that cost money (prices, caps): `Sora-2` must not slip past a rule for `sora-2`.
+ * Compiles globs in which `*` is the only wildcard. Empty means none: nothing matches. `ignoreCase` is for rules that
+ * cost money (prices, caps): `Sora-2` must not slip past a rule for `sora-2`.
  */
 export function globs (patterns: readonly string[], { ignoreCase = false } = {}): (name: string) => boolean {
   const plain = (text: string) => ignoreCase ? text.toLowerCase() : text
@@ -178,10 +178,9 @@ const maxUnits = 1_000_000
 
 /**
  * The price of a submit: by the first rule whose glob matches the model, whatever its case, else one credit. A count
- * below
- * the least that the model's caps allow, or below 1 where they say nothing, is priced as that: a tenth of a picture is
- * a
- * picture. Throws `GW_BAD_REQUEST` when the field that sets the price is missing or is no plain positive number.
+ * below the least that the model's caps allow, or below 1 where they say nothing, is priced as that: a tenth of a
+ * picture is a picture. Throws `GW_BAD_REQUEST` when the field that sets the price is missing or is no plain positive
+ * number.
  */
 export function pricing (rules: Readonly<Record<string, PriceRule>>, capRules: CapRules): Pricing {
   const rows = submitRows(rules).map(({ matches, rule }) =>

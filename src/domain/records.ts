@@ -77,16 +77,14 @@ export interface TaskRecords {
   /**
    * The subject's tasks that have ended after that place, the oldest end first, a batch's own row among them. At the
    * time of a place whose id is empty there is none before it. What is older than `endsKeptMs` may be left out. Each
-   * call is
-   * a turn of the event loop.
+   * call is a turn of the event loop.
    */
   endsOf (subject: string, after: TaskEnd, limit: number): Promise<readonly TaskEnd[]>
   /** All unknown ones that are still charged, the oldest first. */
   unknowns (page: PageRequest): Promise<Page<TaskRecord>>
   /**
    * The operator lets an unknown one go: its credits are given back, once, and its idempotency key is free again. In
-   * one
-   * atomic step. `false`: it is not unknown, or was let go before.
+   * one atomic step. `false`: it is not unknown, or was let go before.
    */
   release (id: ReservationId): Promise<boolean>
   /** In the order of day, subject, model; also of tasks that retention has ended. */
@@ -126,8 +124,8 @@ export interface UsageReport extends UsageQuery {
 const maxDays = 366
 
 /**
- * Reads what was asked for, and fills in the rest: to today (UTC), from the first of that month, by subject.
- * Throws `GW_BAD_REQUEST`, which names the field.
+ * Reads what was asked for, and fills in the rest: to today (UTC), from the first of that month, by subject. Throws
+ * `GW_BAD_REQUEST`, which names the field.
  */
 export function readUsageQuery (asked: UsageWish, now: number): UsageQuery {
   const to = asked.to ?? new Date(now).toISOString().slice(0, 10)

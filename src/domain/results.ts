@@ -50,8 +50,7 @@ export interface ResultAnswer {
 export interface ResultSource {
   /**
    * Resolves when the first bytes are there; `null`: the host has no such file, or has it no more. The signal ends the
-   * call,
-   * also while the body is on its way. Throws `GW_UPSTREAM_UNREACHABLE`, `GW_UPSTREAM_TIMEOUT`, and
+   * call, also while the body is on its way. Throws `GW_UPSTREAM_UNREACHABLE`, `GW_UPSTREAM_TIMEOUT`, and
    * `GW_UPSTREAM_INVALID` for all that can not be passed on.
    */
   fetch (result: ResultRef, ask: ResultAsk, signal: AbortSignal): Promise<ResultAnswer | null>
@@ -67,8 +66,7 @@ const maxDepth = 16
 /**
  * The URLs of a task's results, in an order that stays: `resultUrls` first, each at its own index, then every other URL
  * of `resultJson` in the order it stands there (tracks of audio models are objects with several), each once. Empty for
- * a
- * task that runs or has failed.
+ * a task that runs or has failed.
  */
 export function resultUrls ({ finalAnswer }: Pick<Task, 'finalAnswer'>): readonly string[] {
   const envelope = finalAnswer === null ? null : readEnvelope(finalAnswer)
@@ -184,8 +182,7 @@ export interface ResultTickets {
   ticketFor (task: Pick<Task, 'taskId' | 'subject'>, index: number): string
   /**
    * What a ticket opens; `null` when it is none of ours, or its task is forgotten. Throws `GW_RESULT_EXPIRED` for one
-   * that
-   * was ours, and `GW_STORE_DOWN`.
+   * that was ours, and `GW_STORE_DOWN`.
    */
   open (ticket: string): Promise<{ readonly task: Task, readonly index: number } | null>
 }
@@ -204,14 +201,12 @@ const form = /^((.{1,256})\.(0|[1-9]\d{0,3})\.([1-9a-z][0-9a-z]{0,9}))\.([\w-]{4
 
 /**
  * Tickets of the form `<task id>.<index>.<expiry>.<mac>`, the expiry in seconds to the base 36. The owner is not
- * written
- * into it, for URLs are copied and stay in histories, but is part of what is signed: a task id that came to belong to
- * somebody else opens nothing. The keys are derived for this use alone (RFC 5869 section 3.2), so that no ticket can
- * pass for a session, nor the other way round.
+ * written into it, for URLs are copied and stay in histories, but is part of what is signed: a task id that came to
+ * belong to somebody else opens nothing. The keys are derived for this use alone (RFC 5869 section 3.2), so that no
+ * ticket can pass for a session, nor the other way round.
  *
  * A ticket is good until it expires, also when the session that asked for it has been revoked: it opens one file, and
- * is
- * short.
+ * is short.
  */
 export function resultTickets ({ secrets, ticketSeconds, taskOf, now }: ResultTicketsOptions): ResultTickets {
   const keys = memoized(secrets, list =>

@@ -21,9 +21,7 @@ export class Secret {
     return this.#value === other.#value
   }
 
-  /**
-   * Eight hexadecimal digits of the SHA-256: enough to tell two secrets apart in a log, useless to guess one from.
-   */
+  /** Eight hexadecimal digits of the SHA-256: enough to tell two secrets apart in a log, useless to guess one from. */
   get fingerprint (): string {
     return createHash('sha256').update(this.#value).digest('hex').slice(0, 8)
   }

@@ -125,8 +125,7 @@ export type RevocableSession = Pick<Session, 'id' | 'subject' | 'issuedAt'> & Pa
 
 /**
  * The id under which the cookie of a session is revoked, when both are to end. The swap for the cookie revokes the
- * session's
- * own id alone. No session has such an id: ids are printable.
+ * session's own id alone. No session has such an id: ids are printable.
  */
 export function cookieRevocationId (sessionId: string): string {
   return `${sessionId}\n`
@@ -134,35 +133,30 @@ export function cookieRevocationId (sessionId: string): string {
 
 /**
  * That a subject has ended all its sessions is remembered for at least so long, ms: `sessions.maxTtlSeconds` may have
- * been
- * longer when they were minted.
+ * been longer when they were minted.
  */
 export const endedEverywhereMs = 400 * dayMs
 
 /**
  * What must not come back is kept for so much longer than it holds, ms: the clock by which it is forgotten may be put
- * back
- * later. A session that was revoked must not be good again, what a session has taken must not be had again, nor may an
- * idempotency key's submit be charged twice. It bears a step of a day, and a session of an hour.
+ * back later. A session that was revoked must not be good again, what a session has taken must not be had again, nor
+ * may an idempotency key's submit be charged twice. It bears a step of a day, and a session of an hour.
  */
 export const forgetSlackMs = 2 * dayMs
 
 /**
  * Remembers which sessions have ended before their time. What one process has written holds for all that share the
- * store,
- * within a second: they ask, and no message has to arrive. All throw `GW_STORE_DOWN`.
+ * store, within a second: they ask, and no message has to arrive. All throw `GW_STORE_DOWN`.
  */
 export interface Revocations {
   /**
    * Resolves when the revocation is on disk. Revoking twice is once: of several calls, even at the same time, one is
-   * told
-   * `true`. `expiresAt` (Unix ms): it may be forgotten `forgetSlackMs` later.
+   * told `true`. `expiresAt` (Unix ms): it may be forgotten `forgetSlackMs` later.
    */
   revoke (sessionId: string, expiresAt: number): Promise<boolean>
   /**
    * Ends all sessions of the subject that were issued at `before` (Unix ms) or earlier; a later `before` takes the
-   * place
-   * of an earlier one, and never the other way round. On disk when it resolves. `expiresAt`: as above.
+   * place of an earlier one, and never the other way round. On disk when it resolves. `expiresAt`: as above.
    */
   revokeSubject (subject: string, before: number, expiresAt: number): Promise<void>
   /** The latest `before` of the subject, Unix ms; `-Infinity`: its sessions were never ended, or that is forgotten. */
@@ -173,8 +167,7 @@ export interface Revocations {
 
 /**
  * Whether a text is one exact web origin, as browsers write it (RFC 6454 section 6.2), that nobody on the way can
- * pretend
- * to be: https, or http on this machine.
+ * pretend to be: https, or http on this machine.
  */
 export function isWebOrigin (text: string): boolean {
   const url = text.includes('*') ? null : URL.parse(text)
@@ -183,8 +176,7 @@ export function isWebOrigin (text: string): boolean {
 
 /**
  * Pages inside of an app, and of a browser's extension, have origins too, which no page of the web can have: an app's
- * scheme
- * and host, or the id of the extension. What `Origin` says is the text itself.
+ * scheme and host, or the id of the extension. What `Origin` says is the text itself.
  */
 const appOrigins = [
   /^(?:capacitor|ionic|tauri):\/\/[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/,
@@ -213,8 +205,8 @@ function isThisMachine (hostname: string): boolean {
 
 /**
  * A network in CIDR notation (RFC 4632, RFC 4291), in the one way that we write it: `203.0.113.7/24` is
- * `203.0.113.0/24`,
- * and an IPv4 network inside IPv6 is an IPv4 network, for so are its callers' addresses. `null`: it is none.
+ * `203.0.113.0/24`, and an IPv4 network inside IPv6 is an IPv4 network, for so are its callers' addresses. `null`: it
+ * is none.
  */
 export function readAddressRange (text: string): string | null {
   // The library would take octal and three-part addresses too, which others read in other ways.
@@ -247,20 +239,17 @@ export function isInRange (address: string, range: string): boolean {
 
 /**
  * When sessions begin, and up to when they are ended, though somebody sets the wall clock. All sessions of a subject
- * are
- * ended by when they were issued, so a clock that was put back would miss those from before, and end those to come.
+ * are ended by when they were issued, so a clock that was put back would miss those from before, and end those to come.
  */
 export interface IssueTimes {
   /**
    * When a new session of the subject begins, Unix ms: now, or right after the instant up to which all its sessions
-   * were
-   * ended, if the clock is behind that. Throws `GW_STORE_DOWN`.
+   * were ended, if the clock is behind that. Throws `GW_STORE_DOWN`.
    */
   next (subject: string): Promise<number>
   /**
    * Up to when sessions are ended that are to end now, Unix ms: now, or the latest instant that any clock of this
-   * gateway
-   * has shown, if ours is more than a minute behind it. Throws `GW_STORE_DOWN`.
+   * gateway has shown, if ours is more than a minute behind it. Throws `GW_STORE_DOWN`.
    */
   end (): Promise<number>
   /** Writes down how far the clock has come, about once a minute. Throws `GW_STORE_DOWN`. */

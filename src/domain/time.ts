@@ -1,7 +1,6 @@
 /**
  * The two clocks. Whatever is shown, stored or signed goes by the wall; whatever is waited for goes by the time that
- * has
- * passed, since an operator, NTP or a resumed machine may set the wall clock at any moment, by an hour or a day.
+ * has passed, since an operator, NTP or a resumed machine may set the wall clock at any moment, by an hour or a day.
  */
 export interface Clock {
   /** The wall clock, Unix ms. It may be put forward and back. */
@@ -53,8 +52,7 @@ export function instant (ms: number): string {
 
 /**
  * The longest wait that a `retry-after` of ours asks for, seconds: clients read 60 and more in opposite ways, as "at
- * once
- * again" or as minutes of silence.
+ * once again" or as minutes of silence.
  */
 export const longestRetryAfter = 59
 

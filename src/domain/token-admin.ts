@@ -162,8 +162,7 @@ export interface PrintedInvitation extends Pick<PrintedToken, 'id' | 'subject' |
 
 /**
  * What the operator does with tokens, the same through the admin API and the CLI. A deed is in the audit trail before
- * it is
- * done. All methods throw `GW_STORE_DOWN`.
+ * it is done. All methods throw `GW_STORE_DOWN`.
  */
 export interface PersonalTokens {
   /** Throws `GW_BAD_REQUEST`. */

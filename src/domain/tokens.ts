@@ -69,8 +69,7 @@ export interface TokenStore extends TokenLookup {
   list (page: PageRequest): Promise<Page<Token>>
   /**
    * Gives it a new secret; the one that it has now is good until `until` (Unix ms), the one before that ends. `null`:
-   * it is
-   * not there, revoked, expired by `secret.issuedAt`, or an invitation.
+   * it is not there, revoked, expired by `secret.issuedAt`, or an invitation.
    */
   rotate (id: string, secret: TokenSecret, until: number): Promise<Token | null>
   /**
@@ -275,8 +274,7 @@ export interface AcceptedInvitation {
 
 /**
  * Takes what was in the link of an invitation, and prints the token, once: of parallel calls one gets it. `null`: it is
- * no
- * invitation, or was accepted, revoked, or has expired; which of these is not said. Throws `GW_STORE_DOWN`.
+ * no invitation, or was accepted, revoked, or has expired; which of these is not said. Throws `GW_STORE_DOWN`.
  */
 export type AcceptInvitation = (link: string) => Promise<AcceptedInvitation | null>
 

@@ -38,9 +38,9 @@ export interface UpstreamAnswer {
 /**
  * Why there is no complete answer.
  *
- * unreachable: nothing was written (DNS, connect, TLS) · timeout: no headers, or no more body, in time ·
- * broken: the connection ended, or what came was no HTTP · too-long: more than the limit · encoded: compressed in a
- * way that is not undone · cancelled: by us, because the caller had gone.
+ * unreachable: nothing was written (DNS, connect, TLS) · timeout: no headers, or no more body, in time · broken: the
+ * connection ended, or what came was no HTTP · too-long: more than the limit · encoded: compressed in a way that is not
+ * undone · cancelled: by us, because the caller had gone.
  */
 export type FailureReason = 'unreachable' | 'timeout' | 'broken' | 'too-long' | 'encoded' | 'cancelled'
 

@@ -58,8 +58,7 @@ export interface DueDelivery extends Delivery { readonly body: Buffer }
 
 /**
  * What is still to be told, and what was. A delivery is made with its reservation (`ReserveRequest.deliverTo`), is due
- * at once
- * from the atomic step that ends the task, and is forgotten with it. All throw `GW_STORE_DOWN`.
+ * at once from the atomic step that ends the task, and is forgotten with it. All throw `GW_STORE_DOWN`.
  */
 export interface Deliveries {
   /** Those that are due, the one that has waited longest first. */

@@ -53,9 +53,8 @@ export function isForeignPage (
 
 /**
  * Cookies are sent whichever page asks, and `SameSite` stops other sites alone, not other hosts of ours. What changes
- * something
- * is to come from a page of ours beyond doubt; what reads, not from any other (browsers that send neither header with a
- * GET of the same origin are still about).
+ * something is to come from a page of ours beyond doubt; what reads, not from any other (browsers that send neither
+ * header with a GET of the same origin are still about).
  */
 function isOwnPage (request: FastifyRequest, ownOrigin: OwnOrigin): boolean {
   const own = ownOrigin(request)
@@ -173,8 +172,7 @@ function before<T> (timeoutMs: number, work: Promise<T>): Promise<T> {
 export interface SessionGateOptions extends Pick<AuthenticateOptions, 'verifiers' | 'cookie' | 'timeoutMs'> {
   /**
    * The one of the verifiers that knows what we have signed ourselves: cheap, and it asks nobody. A signature of
-   * another
-   * issuer costs much more, and a person's token is looked up.
+   * another issuer costs much more, and a person's token is looked up.
    */
   readonly own: SessionVerifier
 }

@@ -56,9 +56,8 @@ const windowBytes = 131_072
 
 /**
  * Fifty uploads of 5 MB, parsed and forwarded at once, were measured at half a gigabyte. A body takes room for the
- * length
- * it announces, and one that announces none for the most it may have: most come within milliseconds. When somebody has
- * waited for a moment, all give back what has not come yet, and take room as it comes (`metered`).
+ * length it announces, and one that announces none for the most it may have: most come within milliseconds. When
+ * somebody has waited for a moment, all give back what has not come yet, and take room as it comes (`metered`).
  *
  * A subject's and an address's share is always counted as announced, so a body that has been let in waits for room
  * alone.
@@ -175,9 +174,8 @@ function needOf ({ bytes, raw, startsAt }: Body): number {
 
 /**
  * Room for bodies, some of which take it as they come. One that finds none is paused. Of these the one with the least
- * to
- * come goes on all the same, until its call has ended: else all would wait for each other. So one body may be above the
- * limit.
+ * to come goes on all the same, until its call has ended: else all would wait for each other. So one body may be above
+ * the limit.
  */
 function meteredRoom (limit: number) {
   const metered = new Map<Body, () => void>()

@@ -206,8 +206,8 @@ async function processMetrics (): Promise<string> {
 }
 
 /**
- * `/livez`: the process answers. `/readyz`: it may be given requests, since its store serves.
- * Keys are not asked: a benched key is an alarm, and no reason to stop.
+ * `/livez`: the process answers. `/readyz`: it may be given requests, since its store serves. Keys are not asked: a
+ * benched key is an alarm, and no reason to stop.
  */
 export function healthRoutes (app: FastifyInstance, { probeStore }: Pick<Services, 'probeStore'>): void {
   app.get('/livez', { config: { operation: 'livez', exempt: true } }, async () => ({ status: 'ok' }))

@@ -32,15 +32,14 @@ export interface SessionCookieOptions {
 }
 
 /**
- * The prefix makes browsers hold it to this host, this path and https: no other host of the domain can plant it
- * (RFC 6265bis section 4.1.3.2).
+ * The prefix makes browsers hold it to this host, this path and https: no other host of the domain can plant it (RFC
+ * 6265bis section 4.1.3.2).
  */
 export const sessionCookieName = '__Host-apixo_session'
 const longestName = `${sessionCookieName}_65535`
 /**
  * No script reads it. `Strict` costs nothing here: what a page of ours asks for is same-site, also when a link in a
- * mail
- * has led to the page; a link from there to a result itself is what tickets are for.
+ * mail has led to the page; a link from there to a result itself is what tickets are for.
  */
 const attributes = { path: '/', httpOnly: true, secure: true, sameSite: 'strict' } as const
 /** Browsers quietly drop a cookie whose name and value are longer (RFC 6265bis section 5.6). */

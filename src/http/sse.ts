@@ -231,8 +231,7 @@ async function endOverdue (streams: readonly Open[], { revocations, now }: Event
 
 /**
  * Tells, when a submit or a batch is over, that its subject has new tasks: streams that are open follow them from then
- * on,
- * also when the caller has gone.
+ * on, also when the caller has gone.
  */
 export function announcement ({ events, clock: { now } }: Pick<Services, 'events' | 'clock'>) {
   return ({ call: { session, madeTaskIds, model } }: FastifyRequest): void => {

@@ -122,9 +122,8 @@ export function submitBatch (world: World, call: ApiCall): void {
 
 /**
  * Answers `GET /api/v1/generateTask/{model}/batches/{batchId}`. **A guess**, but for what it is known to hold: the
- * state
- * of the batch, the states of its items, and the results of those that have ended. A batch of another key or another
- * model is unknown.
+ * state of the batch, the states of its items, and the results of those that have ended. A batch of another key or
+ * another model is unknown.
  *
  * @see https://apixo.ai/docs/mcp/guides/batch-integration-v1.json
  */

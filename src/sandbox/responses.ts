@@ -13,8 +13,8 @@ export interface Answer {
 }
 
 /**
- * APIXO's envelope, with the HTTP status equal to its code. Without `data` the field is left out, as in the
- * documented 401.
+ * APIXO's envelope, with the HTTP status equal to its code. Without `data` the field is left out, as in the documented
+ * 401.
  *
  * @see https://apixo.ai/docs/api-reference/response-format
  */

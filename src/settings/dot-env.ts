@@ -4,8 +4,8 @@ import type { Environment } from './environment.ts'
 import { type ReadFile, readText, reasonOf, SettingsError } from './problems.ts'
 
 /**
- * The variables in the `.env` file of a folder, none when there is no such file. The real environment wins:
- * `{ ...readDotEnv(cwd), ...process.env }`. Throws a `SettingsError` when the file is there and can not be read.
+ * The variables in the `.env` file of a folder, none when there is no such file. The real environment wins: `{
+ * ...readDotEnv(cwd), ...process.env }`. Throws a `SettingsError` when the file is there and can not be read.
  */
 export function readDotEnv (cwd: string, readFile: ReadFile = readText): Environment {
   const path = join(cwd, '.env')

@@ -47,8 +47,8 @@ export function schemaOfKey (schema: JsonSchema, key: string): JsonSchema | unde
 }
 
 /**
- * Fills in the defaults of a schema, in the schema's order of keys. Nothing of `value` is changed.
- * (`Value.Default` of `typebox/value` would do the same, and cost every start 40 ms of import.)
+ * Fills in the defaults of a schema, in the schema's order of keys. Nothing of `value` is changed. (`Value.Default` of
+ * `typebox/value` would do the same, and cost every start 40 ms of import.)
  */
 export function withDefaults (schema: JsonSchema, value: unknown): unknown {
   const given = value === undefined ? schema.default : value
@@ -106,8 +106,8 @@ export interface FileProblem {
 }
 
 /**
- * Every place where `value` breaks the schema. The library decides what is valid; the walk down to the smallest
- * part that is not makes a sentence of each, and has no limit to their number.
+ * Every place where `value` breaks the schema. The library decides what is valid; the walk down to the smallest part
+ * that is not makes a sentence of each, and has no limit to their number.
  */
 export function fileProblems (schema: JsonSchema, value: unknown, path: KeyPath = []): FileProblem[] {
   if (Check(schema, value)) return []
@@ -360,8 +360,7 @@ const shippedPath = join(import.meta.dirname, '../../config/models.json')
 
 /**
  * Reads models.json beside the config file, or else the shipped one, with a warning: without it every model is polled
- * as
- * the slowest are, and pages are shown none. One that is broken is a problem.
+ * as the slowest are, and pages are shown none. One that is broken is a problem.
  */
 export function readModels (configPath: string, readFile: ReadFile): ModelsReading {
   const path = join(dirname(configPath), 'models.json')

@@ -182,8 +182,8 @@ export function pageOrigin (text: string): string {
 }
 
 /**
- * One exact web origin, as browsers send it (RFC 6454 section 6.2).
- * A wildcard would let any page use a caller's cookie, and `null` is what every sandboxed page sends.
+ * One exact web origin, as browsers send it (RFC 6454 section 6.2). A wildcard would let any page use a caller's
+ * cookie, and `null` is what every sandboxed page sends.
  */
 export function origin (text: string): string {
   if (text.includes('*')) {

@@ -130,8 +130,7 @@ function textsFrom (payload: JWTPayload, claim: string): string[] {
 
 /**
  * The end has no grace: revocations are forgotten at `expiresAt`, and a revoked session must not come back. A token
- * that
- * does not say when it began counts as old, so that whatever ends old sessions ends it too.
+ * that does not say when it began counts as old, so that whatever ends old sessions ends it too.
  */
 function lifetimeFrom ({ exp, iat, nbf }: JWTPayload, now: number): Pick<Session, 'issuedAt' | 'expiresAt'> {
   const expiresAt = Math.floor(exp! * 1000)
@@ -163,8 +162,7 @@ const types = new Set(['jwt', 'at+jwt'])
 
 /**
  * Holds a token against the keys of its issuer, and its standard claims against the rules. `jwk`, `jku`, `x5u` and
- * `x5c`
- * in its header are never looked at: a token does not say whom to trust. Throws when anything is wrong.
+ * `x5c` in its header are never looked at: a token does not say whom to trust. Throws when anything is wrong.
  */
 export async function verifiedToken (
   token: string,

@@ -103,8 +103,7 @@ function mustExist (path: string): void {
 
 /**
  * Only the owner reads it: subjects, task ids and the envelopes of all callers are in it. SQLite gives the files beside
- * it
- * the same mode. One that an earlier version has made is changed, if it is ours.
+ * it the same mode. One that an earlier version has made is changed, if it is ours.
  */
 function keepPrivate (path: string): void {
   try {

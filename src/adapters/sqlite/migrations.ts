@@ -44,8 +44,8 @@ const migrations: readonly string[] = [
      expires_at    INTEGER NOT NULL
    ) STRICT, WITHOUT ROWID;`,
 
-  // granted: the part of its microcredits that is from grants. listed: it is claimed or unknown, or was.
-  // Rows of `idempotency` have the id of their reservation, so they lie in the order in which they end.
+  // granted: the part of its microcredits that is from grants. listed: it is claimed or unknown, or was. Rows of
+  // `idempotency` have the id of their reservation, so they lie in the order in which they end.
   `ALTER TABLE tasks ADD COLUMN granted INTEGER NOT NULL DEFAULT 0;
    ALTER TABLE tasks ADD COLUMN listed INTEGER NOT NULL DEFAULT 1;
    CREATE INDEX listed_tasks ON tasks (subject) WHERE listed = 1;
@@ -163,9 +163,8 @@ const migrations: readonly string[] = [
   "CREATE INDEX ended_tasks ON tasks (subject, ended_at, task_id) WHERE stage = 'settled';",
 
   // repeat: what a submit without an idempotency key may be repeated by; NULL again when its answer was delivered. No
-  // index:
-  // it is looked up in memory. A row of `repeats` is only for those that are remembered and have a task: until when,
-  // and as what.
+  // index: it is looked up in memory. A row of `repeats` is only for those that are remembered and have a task: until
+  // when, and as what.
   `ALTER TABLE tasks ADD COLUMN repeat TEXT;
    CREATE TABLE repeats (
      id            INTEGER PRIMARY KEY REFERENCES tasks (id) ON DELETE CASCADE,

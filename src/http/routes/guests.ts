@@ -55,8 +55,8 @@ export function guestRoutes (
 }
 
 /**
- * One for a session that is to begin, one for the next submit of a session. Nothing is remembered of either: many
- * that are asked for and not solved are worth nothing.
+ * One for a session that is to begin, one for the next submit of a session. Nothing is remembered of either: many that
+ * are asked for and not solved are worth nothing.
  */
 function challengeRoutes (
   app: FastifyInstance,
@@ -84,9 +84,8 @@ function challengeRoutes (
 
 /**
  * Guests come from a page, of ours or of a listed origin. A program can write any `Origin`, and has to prove itself
- * like
- * everybody; a page can not, or the visitors of any busy site would be made to begin sessions and to do the work for
- * it.
+ * like everybody; a page can not, or the visitors of any busy site would be made to begin sessions and to do the work
+ * for it.
  */
 function checkPage ({ allowedOrigins, ownOrigin }: Pick<Services, 'allowedOrigins' | 'ownOrigin'>) {
   return async (request: FastifyRequest): Promise<void> => {

@@ -17,8 +17,8 @@ const pages = join(import.meta.dirname, '../../pages')
 
 /**
  * Reads a page of `src/pages/`, such as `playground/playground.html`. It is served in one piece: the files that it
- * names as styles
- * and scripts take the places where it names them. `more`: what its policy allows as well, such as `img-src 'self'`.
+ * names as styles and scripts take the places where it names them. `more`: what its policy allows as well, such as
+ * `img-src 'self'`.
  */
 export function readPage (path: string, more: readonly string[] = []): ServedPage {
   const file = join(pages, path)
@@ -79,10 +79,9 @@ const reserved = /^\/(?:api\/v1|v1|v1beta|gateway|livez|readyz|metrics)(?:\/|$)/
 
 /**
  * Serves a front end on the gateway's own origin, where its pages may have a session cookie. Names that begin with a
- * dot
- * are not served, nor is anything outside of the folder. When a browser opens a page that is no file, it gets
- * index.html,
- * for a front end has routes of its own. `root`: the absolute path of a built front end, with an index.html.
+ * dot are not served, nor is anything outside of the folder. When a browser opens a page that is no file, it gets
+ * index.html, for a front end has routes of its own. `root`: the absolute path of a built front end, with an
+ * index.html.
  */
 export function staticFileRoutes (app: FastifyInstance, root: string): void {
   // A browser keeps what it has and asks each time whether that is still good: names need not change with their

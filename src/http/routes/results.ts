@@ -185,8 +185,7 @@ function indexOf (text: string): number {
 
 /**
  * Where a caller gets the results of a task whose last answer is `body`, each for a short time and without a header;
- * none
- * when it has none.
+ * none when it has none.
  */
 export type ResultsOf = (ended: Pick<TaskEvent, 'taskId' | 'subject' | 'body'>) => readonly string[]
 

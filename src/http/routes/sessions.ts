@@ -135,8 +135,7 @@ export function sessionRoutes (
       const { session, plan } = context.call
       const { start, end } = periodAt(plan.period, now())
       // A store that is down is a 503 here, and not a session without numbers: a page that shows them has one shape to
-      // know,
-      // and one that could neither submit nor poll has nothing else to offer.
+      // know, and one that could neither submit nor poll has nothing else to offer.
       const [balance, spent] = await Promise.all([
         accounts.balanceOf(session.subject, start),
         budgetOf(session) && accounts.spentIn(session.subject, session.rootId)
@@ -277,8 +276,7 @@ export function cookieSessionRoutes (
       const printed = await cookie.print(session)
       await note('mint', session.subject, printed.session, { insteadOf: session.id })
       // What scripts could read is worth nothing from here on, and of several swaps at once one gets the cookie. A
-      // person's
-      // own token stays good, for it may be in use elsewhere.
+      // person's own token stays good, for it may be in use elsewhere.
       if (!isTokenId(session.id) && !(await revocations.revoke(session.id, session.endsAt))) {
         throw gatewayError('GW_BAD_SESSION')
       }
@@ -311,10 +309,8 @@ const body = Type.Object({ invitation: Type.String({ maxLength: 256 }) }, { addi
 
 /**
  * The two doors of an invitation. The page is the same for everybody and takes nothing: programs that preview links,
- * and
- * scanners of mail, fetch it as they like. What it opens is in the link's fragment, which only the browser knows, and
- * is
- * sent when somebody presses the button.
+ * and scanners of mail, fetch it as they like. What it opens is in the link's fragment, which only the browser knows,
+ * and is sent when somebody presses the button.
  */
 export function invitationRoutes (
   app: FastifyInstance,
