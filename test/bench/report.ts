@@ -35,7 +35,7 @@ export function report (
   const names = starts.map(({ name }) => name)
   const sections = Object.entries(titles).map(([scenario, title]) =>
     `${title}\n${scenarioTable(measurements, scenario, names, bases)}`)
-  const bars = names.includes('raw') ? [`bars\n${barTable(measurements, starts)}`] : []
+  const bars = names.includes('http-proxy') ? [`bars\n${barTable(measurements, starts)}`] : []
   return ['', ...sections, `start and memory\n${startTable(starts)}`, ...bars].join('\n\n')
 }
 

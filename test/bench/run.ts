@@ -1,6 +1,6 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { loadavg, tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { load } from './load.ts'
 import { pinned, pinSelf, type Running } from './process.ts'
@@ -10,7 +10,8 @@ import { direct, gateway, hasNginx, httpProxy, nginx, raw, startUpstream, type S
 
 /**
  * `npm run bench [-- --quick | --rounds N --seconds N]`: the gateway beside its peers, interleaved, in one run. With
- * `--stores [--tasks N]` it is the gateway beside itself: without a ledger, and with each of those it can have.
+ * `--stores [--tasks N]` it is the gateway beside itself: without a ledger, and with each of those it can have. With
+ * `--beside DIR` it is this checkout beside another one, whose packages are installed: what a change costs.
  * Only the ratios last: absolute numbers are this machine's, at this moment.
  */
 const scenarios = {
@@ -28,6 +29,8 @@ interface Plan {
   readonly warmUpSeconds: number
   /** Compare stores: how many tasks the full one has. `null`: compare peers. */
   readonly tasks: number | null
+  /** Compare with the gateway of this checkout. `null`: compare peers. */
+  readonly beside: string | null
 }
 
 function readPlan (): Plan {
@@ -35,6 +38,7 @@ function readPlan (): Plan {
     options: {
       quick: { type: 'boolean' },
       stores: { type: 'boolean' },
+      beside: { type: 'string' },
       rounds: { type: 'string' },
       seconds: { type: 'string' },
       tasks: { type: 'string' }
@@ -46,9 +50,10 @@ function readPlan (): Plan {
     return value
   }
   const tasks = values.stores ? positive('tasks', values.quick ? 1000 : 1_000_000) : null
+  const compared = { tasks, beside: values.beside === undefined ? null : resolve(values.beside) }
   return values.quick
-    ? { tasks, rounds: 1, seconds: 0.5, warmUpSeconds: 0.1 }
-    : { tasks, rounds: Math.ceil(positive('rounds', 5)), seconds: positive('seconds', 4), warmUpSeconds: 2 }
+    ? { ...compared, rounds: 1, seconds: 0.5, warmUpSeconds: 0.1 }
+    : { ...compared, rounds: Math.ceil(positive('rounds', 5)), seconds: positive('seconds', 4), warmUpSeconds: 2 }
 }
 
 async function main (): Promise<void> {
@@ -77,13 +82,19 @@ async function main (): Promise<void> {
     const measurements = await measureAll(targets, plan)
     const starts = targets.map(({ name, readySeconds, idleBytes, residentBytes }) =>
       ({ name, readySeconds, idleBytes, afterBytes: residentBytes() }))
-    console.log(report(measurements, starts, plan.tasks === null ? ['raw', 'http-proxy'] : ['no ledger']))
+    console.log(report(measurements, starts, basesOf(plan)))
   } finally {
     await cleanUp()
   }
 }
 
-async function startAll (folder: string, running: Running[], { tasks }: Plan): Promise<Target[]> {
+/** What the others are divided by. */
+function basesOf ({ tasks, beside }: Plan): [string, ...string[]] {
+  if (tasks !== null) return ['no ledger']
+  return beside === null ? ['raw', 'http-proxy'] : ['beside', 'raw']
+}
+
+async function startAll (folder: string, running: Running[], { tasks, beside }: Plan): Promise<Target[]> {
   const upstream = await startUpstream(folder)
   running.push(upstream)
   const stage: Stage = {
@@ -92,6 +103,10 @@ async function startAll (folder: string, running: Running[], { tasks }: Plan): P
     started: program => { running.push(program); return program }
   }
   if (tasks !== null) return await startStores(stage, tasks)
+  if (beside !== null) {
+    const other = { name: 'beside', script: join(beside, 'src/main.ts') }
+    return [direct(upstream), await raw(stage), await gateway(stage), await gateway(stage, other)]
+  }
   const targets = [direct(upstream), await raw(stage), await httpProxy(stage), await gateway(stage)]
   if (hasNginx()) targets.push(await nginx(stage))
   return targets
