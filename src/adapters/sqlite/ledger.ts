@@ -1,30 +1,16 @@
 import { LRUCache } from 'lru-cache'
 import type { DatabaseSync } from 'node:sqlite'
 import type {
-  ReserveRequest,
-  Earlier,
-  Completion,
-  IdempotencyKey,
-  StoredResponse,
-  LedgerTerms,
-  SessionSpent,
-  Stage,
-  Transition,
-  Task,
-  TaskLedger,
-  UnfinishedTasks
+  Completion, Earlier, LedgerTerms, ReserveRequest, Stage, StoredResponse, Task, TaskLedger, Transition, UnfinishedTasks
 } from '../../domain/ledger.ts'
-import type { Microcredits } from '../../domain/policy.ts'
-import { type Charge, chargeColumns, chargeFrom, type ChargeRow, type SqliteAccounts } from './credits.ts'
+import { chargeColumns, type ChargeRow, type SubjectAccounts } from './accounts.ts'
 import { type GroupCommit, pageOf, read, rowAt } from './database.ts'
 import type { SqliteDeliveries } from './records.ts'
 import type { SqliteIdempotency, SqliteRepeats } from './repeats.ts'
 
 /** What the ledger writes together with its own rows. */
-export interface LedgerParts {
-  readonly reservations: Reservations
-  readonly taskCounts: TaskCounts
-  readonly accounts: SqliteAccounts
+interface LedgerParts {
+  readonly accounts: SubjectAccounts
   readonly idempotency: SqliteIdempotency
   readonly repeats: SqliteRepeats
   readonly deliveries: SqliteDeliveries
@@ -36,110 +22,124 @@ export interface LedgerParts {
 /**
  * The steps of the ledger as they are written, each for use within a transaction. `false`: it is not open to that row.
  */
-export interface LedgerSteps {
-  send (id: number, step: Extract<Transition, { to: 'sent' }>): boolean
-  claim (id: number, taskId: string, answer?: StoredResponse): boolean
-  release (id: number, answer?: StoredResponse): boolean
-  /** From `sent` when its outcome is unknown; also from `claimed` when the task has overstayed. */
-  lose (id: number, from?: 'sent' | 'claimed'): boolean
-  settle (ending: Completion): boolean
-}
+class LedgerSteps {
+  readonly #parts: LedgerParts
+  readonly #sql: ReturnType<typeof statements>
 
-export function ledgerSteps (db: DatabaseSync, parts: LedgerParts): LedgerSteps {
-  const { reservations, taskCounts: slots, accounts, idempotency, repeats, deliveries, terms, now } = parts
-  const sql = statements(db)
+  constructor (db: DatabaseSync, parts: LedgerParts) {
+    this.#parts = parts
+    this.#sql = statements(db)
+  }
+
+  apply (id: number, step: Transition): boolean {
+    switch (step.to) {
+      case 'sent': return this.#send(id, step)
+      case 'claimed': return this.#claim(id, step.taskId, step.answer)
+      case 'released': return this.#release(id, step.answer)
+      case 'unknown': return this.markUnknown(id, 'sent')
+    }
+  }
+
+  /** From `sent` when its outcome is unknown; from `claimed` when the task has overstayed. */
+  markUnknown (id: number, from: 'sent' | 'claimed'): boolean {
+    const { accounts, repeats, now } = this.#parts
+    const row = this.#sql.markUnknown.get(now(), id, from) as { subject: string } | undefined
+    if (row === undefined) return false
+    accounts.taskEnded(row.subject)
+    if (from === 'sent') repeats.lost(id)
+    else repeats.drop(id)
+    return true
+  }
+
+  settle ({ taskId, state, answer }: Completion): boolean {
+    const { accounts, deliveries, now } = this.#parts
+    const end = (from: 'claimed' | 'unknown') =>
+      this.#sql.settle.get(now(), state, taskId, from) as EndedRow | undefined
+    const claimed = end('claimed')
+    const row = claimed ?? end('unknown')
+    if (row === undefined) return false
+    if (claimed !== undefined) accounts.taskEnded(row.subject)
+    this.#sql.keepAnswer.run(row.id, answer)
+    deliveries.makeDue(row.id)
+    const mayRefund = state === 'failed' && row.refundable === 1 && row.refunded === 0
+    if (mayRefund && accounts.refund(row)) this.#sql.markRefunded.run(row.id)
+    return true
+  }
+
+  #send (id: number, { keyId, callbackHash }: Extract<Transition, { to: 'sent' }>): boolean {
+    const { accounts, idempotency, deliveries, terms, now } = this.#parts
+    const leaseUntil = now() + terms.sentMs
+    const reservation = accounts.reservation(id)
+    if (reservation === undefined) {
+      return this.#sql.resend.run(keyId, callbackHash ?? null, leaseUntil, id).changes === 1
+    }
+    const { request, charge, createdAt } = reservation
+    accounts.spend(reservation)
+    this.#sql.insert.run(
+      id,
+      request.subject,
+      request.operation,
+      request.model,
+      keyId,
+      request.microcredits,
+      charge.fromGrants,
+      charge.sessionId,
+      request.refundable ? 1 : 0,
+      request.periodStart,
+      createdAt,
+      leaseUntil,
+      callbackHash ?? null,
+      request.repeat?.fingerprint ?? null
+    )
+    idempotency.begin(id, reservation)
+    if (request.deliverTo !== undefined) deliveries.begin(id, request.deliverTo)
+    accounts.stored(id)
+    return true
+  }
+
+  #claim (id: number, taskId: string, answer?: StoredResponse): boolean {
+    const { idempotency, repeats } = this.#parts
+    if (!this.#hasClaimed(id, taskId)) return false
+    if (answer !== undefined) idempotency.answer(id, answer)
+    repeats.claimed(id, answer)
+    return true
+  }
 
   /** Also late, when its outcome was unknown, and once more. */
-  const hasClaimed = (id: number, taskId: string): boolean => {
+  #hasClaimed (id: number, taskId: string): boolean {
+    const { accounts, terms, now } = this.#parts
     const leaseUntil = now() + terms.giveUpMs
-    if (sql.claim.run(taskId, leaseUntil, id, 'sent').changes === 1) return true
-    if (sql.claim.run(taskId, leaseUntil, id, 'unknown').changes === 1) {
-      slots.count((sql.subjectOf.get(id) as { subject: string }).subject, 1)
+    if (this.#sql.claim.run(taskId, leaseUntil, id, 'sent').changes === 1) return true
+    if (this.#sql.claim.run(taskId, leaseUntil, id, 'unknown').changes === 1) {
+      accounts.taskReopened((this.#sql.subjectOf.get(id) as { subject: string }).subject)
       return true
     }
-    return (sql.holder.get(taskId) as { id: number } | undefined)?.id === id
+    return (this.#sql.holder.get(taskId) as { id: number } | undefined)?.id === id
   }
 
-  /** Says whose reservation or row has gone, its credits back where they were. */
-  const takeAway = (id: number): string | undefined => {
-    const reservation = reservations.get(id)
+  #release (id: number, answer?: StoredResponse): boolean {
+    const { idempotency, repeats } = this.#parts
+    if (!this.#takeBack(id)) return false
+    repeats.drop(id)
+    if (answer === undefined) idempotency.free(id)
+    else idempotency.answer(id, answer)
+    return true
+  }
+
+  /** The reservation or its row goes, its credits are back where they were. */
+  #takeBack (id: number): boolean {
+    const { accounts, idempotency } = this.#parts
+    const reservation = accounts.reservation(id)
     if (reservation !== undefined) {
       idempotency.begin(id, reservation)
-      return reservations.remove(id)!.demand.subject
-    }
-    const row = sql.release.get(id) as ChargeRow | undefined
-    if (row !== undefined) accounts.giveBack(chargeFrom(row))
-    return row?.subject
-  }
-
-  return {
-    send (id, { keyId, callbackHash = null }) {
-      const reservation = reservations.get(id)
-      const leaseUntil = now() + terms.sentMs
-      if (reservation === undefined) return sql.resend.run(keyId, callbackHash, leaseUntil, id).changes === 1
-      const {
-        charge,
-        createdAt,
-        demand: { subject, operation, model, microcredits, refundable, periodStart, deliverTo, session, repeat }
-      } = reservation
-      accounts.spend(charge, session)
-      sql.insert.run(
-        id,
-        subject,
-        operation,
-        model,
-        keyId,
-        microcredits,
-        charge.fromGrants,
-        charge.sessionId,
-        refundable ? 1 : 0,
-        periodStart,
-        createdAt,
-        leaseUntil,
-        callbackHash,
-        repeat?.fingerprint ?? null
-      )
-      idempotency.begin(id, reservation)
-      if (deliverTo !== undefined) deliveries.begin(id, deliverTo)
-      reservations.remove(id)
-      return true
-    },
-    claim (id, taskId, answer) {
-      const claimed = hasClaimed(id, taskId)
-      if (!claimed) return false
-      if (answer !== undefined) idempotency.answer(id, answer)
-      repeats.claimed(id, answer)
-      return true
-    },
-    release (id, answer) {
-      const subject = takeAway(id)
-      if (subject === undefined) return false
-      slots.count(subject, -1)
-      repeats.drop(id)
-      if (answer === undefined) idempotency.free(id)
-      else idempotency.answer(id, answer)
-      return true
-    },
-    lose (id, from = 'sent') {
-      const row = sql.lose.get(now(), id, from) as { subject: string } | undefined
-      if (row === undefined) return false
-      slots.count(row.subject, -1)
-      if (from === 'sent') repeats.lost(id)
-      else repeats.drop(id)
-      return true
-    },
-    settle ({ taskId, state, answer }) {
-      const end = (from: 'claimed' | 'unknown') => sql.settle.get(now(), state, taskId, from) as EndedRow | undefined
-      const claimed = end('claimed')
-      const row = claimed ?? end('unknown')
-      if (row === undefined) return false
-      if (claimed !== undefined) slots.count(row.subject, -1)
-      sql.keepAnswer.run(row.id, answer)
-      deliveries.makeDue(row.id)
-      const mayRefund = state === 'failed' && row.refundable === 1 && row.refunded === 0
-      if (mayRefund && accounts.refund(chargeFrom(row), terms.refundsPerPeriod)) sql.markRefunded.run(row.id)
+      accounts.cancel(id)
       return true
     }
+    const row = this.#sql.release.get(id) as ChargeRow | undefined
+    if (row === undefined) return false
+    accounts.giveBack(row)
+    accounts.taskEnded(row.subject)
+    return true
   }
 }
 
@@ -160,7 +160,7 @@ function statements (db: DatabaseSync) {
     subjectOf: db.prepare('SELECT subject FROM tasks WHERE id = ?'),
     holder: db.prepare('SELECT id FROM tasks WHERE task_id = ?'),
     release: db.prepare(`DELETE FROM tasks WHERE id = ? AND stage = 'sent' RETURNING ${chargeColumns}`),
-    lose: db.prepare(`UPDATE tasks SET stage = 'unknown', ended_at = ?, listed = 1
+    markUnknown: db.prepare(`UPDATE tasks SET stage = 'unknown', ended_at = ?, listed = 1
       WHERE id = ? AND stage = ? RETURNING subject`),
     settle: db.prepare(`UPDATE tasks SET stage = 'settled', ended_at = ?, state = ?
       WHERE task_id = ? AND stage = ? RETURNING id, refundable, refunded, ${chargeColumns}`),
@@ -174,59 +174,25 @@ function statements (db: DatabaseSync) {
  * `sent`, together with its credits and its idempotency key.
  */
 export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: LedgerParts): TaskLedger {
-  const { reservations, taskCounts: slots, accounts, idempotency, repeats, tasks, terms, now } = parts
-  const steps = ledgerSteps(db, parts)
+  const { accounts, repeats, tasks, now } = parts
+  const steps = new LedgerSteps(db, parts)
   const claimed = db.prepare("SELECT id FROM tasks WHERE task_id = ? AND stage = 'claimed'")
   const overstayed = db.prepare('SELECT id, stage FROM tasks WHERE ended_at IS NULL AND lease_until <= ?')
-  let lastId = lastIdIn(db)
-  group.onUndo(() => {
-    slots.reload(reservations.subjects())
-    tasks.forget()
-  })
+  group.onUndo(() => tasks.forget())
 
+  /** Of what is only reserved: nothing needs to be written. */
   const drop = (id: number): boolean => {
-    const reservation = reservations.remove(id)
-    if (reservation !== undefined) slots.count(reservation.demand.subject, -1)
-    if (reservation?.demand.repeat !== undefined) repeats.drop(id)
+    const reservation = accounts.cancel(id)
+    if (reservation?.request.repeat !== undefined) repeats.drop(id)
     return reservation !== undefined
   }
 
-  const earlierOf = ({ subject, idempotency: key, repeat }: ReserveRequest): Earlier | null => {
-    if (key !== undefined) return idempotency.find(subject, key)
-    return repeat === undefined ? null : repeats.find(subject, repeat)
-  }
-
-  const take = (id: number, step: Transition): boolean => {
-    switch (step.to) {
-      case 'sent': return steps.send(id, step)
-      case 'claimed': return steps.claim(id, step.taskId, step.answer)
-      case 'released': return steps.release(id, step.answer)
-      case 'unknown': return steps.lose(id)
-    }
-  }
-
   return {
-    async reserve (demand) {
-      const { subject, taskLimit, repeat } = demand
-      const earlier = earlierOf(demand)
-      if (earlier !== null) {
-        await (repeat === undefined ? group.committed() : repeats.found(subject, repeat))
-        return { granted: false, reason: 'duplicate', earlier }
-      }
-      if (slots.of(subject) >= taskLimit) return { granted: false, reason: 'slot' }
-      const charge = read(() => accounts.chargeFor(demand))
-      if (typeof charge === 'string') return { granted: false, reason: charge }
-      const id = ++lastId
-      const createdAt = now()
-      repeats.begin(id, demand)
-      reservations.add(id, { demand, charge, createdAt, leaseUntil: createdAt + terms.reservedMs })
-      slots.count(subject, 1)
-      return { granted: true, id: String(id) }
-    },
+    reserve: reserver(db, group, parts),
     async advance (name, step) {
       const id = rowAt(name)
       if (step.to === 'released' && step.answer === undefined && drop(id)) return true
-      const taken = group.run(() => take(id, step))
+      const taken = group.run(() => steps.apply(id, step))
       await group.committed()
       return taken
     },
@@ -238,18 +204,45 @@ export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: Ledge
     taskOf: async taskId => tasks.of(taskId),
     async giveUp (taskId) {
       const row = read(() => claimed.get(taskId) as { id: number } | undefined)
-      const isLost = row !== undefined && group.run(() => steps.lose(row.id, 'claimed'))
+      const isLost = row !== undefined && group.run(() => steps.markUnknown(row.id, 'claimed'))
       await group.committed()
       return isLost
     },
     async sweep () {
-      const released = reservations.lapsed(now()).filter(drop).length
+      const released = accounts.lapsed().filter(drop).length
       const late = read(() => overstayed.all(now()) as unknown as Array<{ id: number, stage: 'sent' | 'claimed' }>)
       if (late.length === 0) return { released, unknown: 0 }
-      const unknown = group.run(() => late.filter(({ id, stage }) => steps.lose(id, stage)).length)
+      const unknown = group.run(() => late.filter(({ id, stage }) => steps.markUnknown(id, stage)).length)
       await group.committed()
       return { released, unknown }
     }
+  }
+}
+
+function reserver (
+  db: DatabaseSync,
+  group: GroupCommit,
+  { accounts, idempotency, repeats }: LedgerParts
+): TaskLedger['reserve'] {
+  let lastId = lastIdIn(db)
+
+  const earlierOf = ({ subject, idempotency: key, repeat }: ReserveRequest): Earlier | null => {
+    if (key !== undefined) return idempotency.find(subject, key)
+    return repeat === undefined ? null : repeats.find(subject, repeat)
+  }
+
+  return async request => {
+    const { subject, repeat } = request
+    const earlier = earlierOf(request)
+    if (earlier !== null) {
+      await (repeat === undefined ? group.committed() : repeats.found(subject, repeat))
+      return { granted: false, reason: 'duplicate', earlier }
+    }
+    const reason = accounts.reserve(lastId + 1, request)
+    if (reason !== null) return { granted: false, reason }
+    const id = ++lastId
+    repeats.begin(id, request)
+    return { granted: true, id: String(id) }
   }
 }
 
@@ -340,123 +333,4 @@ function taskFrom (row: TaskRow): Task {
     createdAt: row.created_at,
     finalAnswer: body && Buffer.from(body.buffer, body.byteOffset, body.byteLength)
   }
-}
-
-/**
- * How many unfinished tasks each subject has. Counting rows at every submit would need an index that costs as much as
- * all the rest of the ledger (measured: 22 of 46 µs); one server owns the file, so it counts in memory, from the file
- * at start and whenever a transaction is undone.
- */
-export interface TaskCounts {
-  of (subject: string): number
-  count (subject: string, change: 1 | -1): void
-  /** Counts anew what the file has, and on top these, which it does not have yet. */
-  reload (reserved: Iterable<string>): void
-}
-
-export function slots (db: DatabaseSync): TaskCounts {
-  const unfinished = db.prepare('SELECT subject, count(*) AS count FROM tasks WHERE ended_at IS NULL GROUP BY subject')
-  const counts = new Map<string, number>()
-  const it: TaskCounts = {
-    of: subject => counts.get(subject) ?? 0,
-    count (subject, change) {
-      const sum = it.of(subject) + change
-      if (sum === 0) counts.delete(subject)
-      else counts.set(subject, sum)
-    },
-    reload (reserved) {
-      counts.clear()
-      for (const { subject, count } of unfinished.all() as unknown as Row[]) counts.set(subject, count)
-      for (const subject of reserved) it.count(subject, 1)
-    }
-  }
-  it.reload([])
-  return it
-}
-
-interface Row { readonly subject: string, readonly count: number }
-
-export interface Reservation {
-  readonly demand: ReserveRequest
-  readonly charge: Charge
-  /** Unix ms. */
-  readonly createdAt: number
-  readonly leaseUntil: number
-}
-
-/**
- * What is only reserved stands in memory. One server owns the file, so nobody else needs to know of it, and a crash
- * gives it back by itself: nothing was sent.
- */
-export interface Reservations {
-  add (id: number, reservation: Reservation): void
-  get (id: number): Reservation | undefined
-  /** `undefined`: it was not there. */
-  remove (id: number): Reservation | undefined
-  /** The fingerprint that a reservation with this idempotency key has. */
-  fingerprintOf (subject: string, key: string): string | undefined
-  /** What all of them hold of a period, and of a subject's grants. */
-  heldOfPeriod (subject: string, periodStart: number): Microcredits
-  heldOfGrants (subject: string): Microcredits
-  heldOfSession (subject: string, sessionId: string): SessionSpent
-  lapsed (now: number): readonly number[]
-  subjects (): Iterable<string>
-}
-
-export function reservations (): Reservations {
-  const all = new Map<number, Reservation>()
-  const keys = new Map<string, IdempotencyKey>()
-  const ofPeriods = new Map<string, Microcredits>()
-  const ofGrants = new Map<string, Microcredits>()
-  const ofSessions = new Map<string, Microcredits>()
-  const uses = new Map<string, number>()
-
-  const hold = ({ subject, periodStart, fromPeriod, fromGrants, sessionId }: Charge, sign: 1 | -1): void => {
-    add(ofPeriods, inScope(periodStart, subject), sign * fromPeriod)
-    if (fromGrants > 0) add(ofGrants, subject, sign * fromGrants)
-    if (sessionId === null) return
-    add(uses, inScope(sessionId, subject), sign)
-    add(ofSessions, inScope(sessionId, subject), sign * (fromPeriod + fromGrants))
-  }
-
-  return {
-    add (id, reservation) {
-      const { demand: { subject, idempotency }, charge } = reservation
-      all.set(id, reservation)
-      hold(charge, 1)
-      if (idempotency !== undefined) keys.set(inScope(idempotency.key, subject), idempotency)
-    },
-    get: id => all.get(id),
-    remove (id) {
-      const reservation = all.get(id)
-      if (reservation === undefined) return undefined
-      const { demand: { subject, idempotency }, charge } = reservation
-      all.delete(id)
-      hold(charge, -1)
-      if (idempotency !== undefined) keys.delete(inScope(idempotency.key, subject))
-      return reservation
-    },
-    fingerprintOf: (subject, key) => keys.get(inScope(key, subject))?.fingerprint,
-    heldOfPeriod: (subject, periodStart) => ofPeriods.get(inScope(periodStart, subject)) ?? 0,
-    heldOfGrants: subject => ofGrants.get(subject) ?? 0,
-    heldOfSession (subject, sessionId) {
-      const name = inScope(sessionId, subject)
-      return { uses: uses.get(name) ?? 0, microcredits: ofSessions.get(name) ?? 0 }
-    },
-    lapsed: now => [...all].filter(([, { leaseUntil }]) => leaseUntil <= now).map(([id]) => id),
-    * subjects () {
-      for (const { demand } of all.values()) yield demand.subject
-    }
-  }
-}
-
-/** A key is printable, so nothing that is in it or in a subject is taken for the end of it. */
-function inScope (name: string | number, subject: string): string {
-  return `${name}\n${subject}`
-}
-
-function add (sums: Map<string, Microcredits>, name: string, change: Microcredits): void {
-  const sum = (sums.get(name) ?? 0) + change
-  if (sum === 0) sums.delete(name)
-  else sums.set(name, sum)
 }

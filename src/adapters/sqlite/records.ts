@@ -7,13 +7,13 @@ import type { Stage } from '../../domain/ledger.ts'
 import type { TaskRecord, TaskRecords, UsageRow, UsageSpan } from '../../domain/records.ts'
 import { dayMs } from '../../domain/time.ts'
 import type { Deliveries, Delivery, DeliveryAttempt } from '../../domain/webhooks.ts'
-import { chargeColumns, chargeFrom, type ChargeRow, type SqliteAccounts } from './credits.ts'
+import { chargeColumns, type ChargeRow, type SubjectAccounts } from './accounts.ts'
 import { type Connection, type GroupCommit, pageOf, read, rowAt, storeDown } from './database.ts'
 import type { Tasks } from './ledger.ts'
 import type { SqliteIdempotency, SqliteRepeats } from './repeats.ts'
 
 interface RecordsOptions {
-  readonly accounts: SqliteAccounts
+  readonly accounts: SubjectAccounts
   readonly idempotency: SqliteIdempotency
   readonly repeats: SqliteRepeats
   readonly usage: TaskRecords['usage']
@@ -51,7 +51,7 @@ export function sqliteRecords (
       const released = group.run(() => {
         const row = sql.release.get(id) as ChargeRow | undefined
         if (row === undefined) return false
-        accounts.giveBack(chargeFrom(row))
+        accounts.giveBack(row)
         idempotency.free(id)
         repeats.drop(id)
         return true

@@ -3,8 +3,8 @@ import {
   type ReserveRequest, type Earlier, type IdempotencyKey, idempotencyMs, type IdempotencyStore, type StoredResponse,
   type LedgerTerms, maxRepeats, type Repeat, repeatMs, type Repeats, type Stage
 } from '../../domain/ledger.ts'
+import type { Reservation, SubjectAccounts } from './accounts.ts'
 import { type GroupCommit, read, rowAt } from './database.ts'
-import type { Reservation, Reservations } from './ledger.ts'
 
 /**
  * What became of idempotency keys, and the ways that the ledger changes that: those are for use within its transaction.
@@ -39,12 +39,12 @@ interface Row extends OutcomeRow { readonly fingerprint: string }
 export function sqliteIdempotency (
   db: DatabaseSync,
   group: GroupCommit,
-  { reservations, steady }: { readonly reservations: Reservations, readonly steady: () => number }
+  { accounts, steady }: { readonly accounts: SubjectAccounts, readonly steady: () => number }
 ): SqliteIdempotency {
   const sql = idempotencyStatements(db)
 
   const find = (subject: string, { key, fingerprint }: IdempotencyKey): Earlier | null => {
-    const reserved = reservations.fingerprintOf(subject, key)
+    const reserved = accounts.fingerprintOf(subject, key)
     if (reserved !== undefined) return reserved === fingerprint ? { kind: 'pending' } : { kind: 'mismatch' }
     const row = read(() => sql.find.get(subject, key, steady() - idempotencyMs) as Row | undefined)
     if (row === undefined) return null
@@ -59,7 +59,7 @@ export function sqliteIdempotency (
       await group.committed()
       return earlier
     },
-    begin (id, { demand: { subject, idempotency }, createdAt }) {
+    begin (id, { request: { subject, idempotency }, createdAt }) {
       if (idempotency !== undefined) sql.begin.run(id, subject, idempotency.key, idempotency.fingerprint, createdAt)
     },
     answer (id, { status, contentType, body }) { sql.answer.run(status, contentType, body, id) },
@@ -127,7 +127,7 @@ interface Submit {
 }
 
 interface RepeatsOptions {
-  readonly reservations: Reservations
+  readonly accounts: SubjectAccounts
   /** Of an earlier server. */
   readonly remembered: readonly RememberedRow[]
   readonly now: () => number
@@ -145,7 +145,7 @@ interface RepeatsOptions {
 export function sqliteRepeats (
   db: DatabaseSync,
   group: GroupCommit,
-  { reservations, remembered, now, elapsed }: RepeatsOptions
+  { accounts, remembered, now, elapsed }: RepeatsOptions
 ): SqliteRepeats {
   const sql = statements(db)
   const { all, add, remove, alike } = submits(
@@ -178,7 +178,7 @@ export function sqliteRepeats (
   }
   /** `null`: nothing was accepted. */
   const outcomeNow = ({ id, answer }: Submit): Earlier | null => {
-    if (reservations.get(id) !== undefined) return { kind: 'pending' }
+    if (accounts.reservation(id) !== undefined) return { kind: 'pending' }
     const row = read(() => sql.find.get(id) as OutcomeRow | undefined)
     const outcome = row === undefined ? null : outcomeOf(row)
     return outcome?.kind === 'task' && answer !== undefined ? { kind: 'answered', answer } : outcome

@@ -4,13 +4,11 @@ import { localRates } from '../../domain/rate-counter.ts'
 import { forgetSlackMs } from '../../domain/session.ts'
 import type { Store } from '../../domain/store.ts'
 import { dayMs, steadyClock, systemClock } from '../../domain/time.ts'
-import { sqliteAccounts } from './credits.ts'
+import { SubjectAccounts } from './accounts.ts'
 import {
   connect, type Connection, type ConnectionOptions, type GroupCommit, groupCommit, read, type Role, storeDown
 } from './database.ts'
-import {
-  reservations as noReservations, slots as countSlots, sqliteLedger, sqliteTasks, sqliteUnfinishedTasks, type Tasks
-} from './ledger.ts'
+import { sqliteLedger, sqliteTasks, sqliteUnfinishedTasks, type Tasks } from './ledger.ts'
 import { latestVersion, ofCallers } from './migrations.ts'
 import {
   sqliteAudit, sqliteCallbackSecrets, sqliteDeliveries, sqliteRecords, sqliteUsage, usageArchive
@@ -192,28 +190,16 @@ function storeOver (
   const remembered = role === 'server' ? rememberedRows(db, terms, now()) : []
   const lost = role === 'server' ? recover(db, now()) : 0
   const group = groupCommit(db, busyMs, seenEachSecond(connection, { elapsed, onGone }))
-  const reservations = noReservations()
-  const slots = countSlots(db)
   const tasks = sqliteTasks(db)
-  const accounts = sqliteAccounts(db, group, { reservations, slots, now })
-  const idempotency = sqliteIdempotency(db, group, { reservations, steady: steadyClock({ now, elapsed }) })
-  const repeats = sqliteRepeats(db, group, { reservations, remembered, now, elapsed })
+  const accounts = new SubjectAccounts(db, group, { terms, now })
+  const idempotency = sqliteIdempotency(db, group, { accounts, steady: steadyClock({ now, elapsed }) })
+  const repeats = sqliteRepeats(db, group, { accounts, remembered, now, elapsed })
   const deliveries = sqliteDeliveries(db, group, now)
   const forgetOld = sqliteRetention(db, group, { tasks, retentionMs: terms.retentionMs, now })
 
   return {
     lost,
-    ledger: sqliteLedger(db, group, {
-      reservations,
-      taskCounts: slots,
-      accounts,
-      idempotency,
-      repeats,
-      deliveries,
-      tasks,
-      terms,
-      now
-    }),
+    ledger: sqliteLedger(db, group, { accounts, idempotency, repeats, deliveries, tasks, terms, now }),
     unfinished: sqliteUnfinishedTasks(db),
     idempotency,
     repeats,
