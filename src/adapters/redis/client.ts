@@ -1,12 +1,16 @@
 import { Cluster, Redis, type RedisOptions, ReplyError } from 'ioredis'
 import { randomUUID } from 'node:crypto'
 import type { ConnectionOptions } from 'node:tls'
-import type { LedgerTerms } from '../../domain/ledger.ts'
+import { idempotencyMs, type LedgerTerms, maxRepeats, repeatMs } from '../../domain/ledger.ts'
+import { endsKeptMs } from '../../domain/records.ts'
 import type { Secret } from '../../domain/secret.ts'
+import { forgetSlackMs } from '../../domain/session.ts'
 import { gatewayError } from '../../errors.ts'
-import { keepMs, type KeyNames, slackMs } from './keys.ts'
-import { sharedLua, type SharedScript } from './scripts/shared.ts'
-import { subjectLua, type SubjectScript } from './scripts/subject.ts'
+import { deadMs, keepMs, type KeyNames, slackMs } from './keys.ts'
+import {
+  type KeyRequests, type KeyScript, keyScripts, packed, preludeOf, type SubjectRequests, type SubjectScript,
+  subjectScripts, type SubjectTerms
+} from './scripts.ts'
 
 /**
  * Answers that mean that the server can't serve, not that it was asked for nonsense: of a replica, a full or a loading
@@ -94,7 +98,7 @@ const maxBackoffMs = 1000
  * ms.
  */
 const freshConnectionMs = 5000
-const repeatMs = 60_000
+const tellAgainMs = 60_000
 
 /**
  * Connects, and finds out whether the server is a node of a cluster: then it is the seed of a client that knows all of
@@ -164,7 +168,7 @@ function seldom (tell: (reason: Error) => void): typeof tell {
   let last = { message: '', at: -Infinity }
   return (reason) => {
     const at = performance.now()
-    if (reason.message === last.message && at - last.at < repeatMs) return
+    if (reason.message === last.message && at - last.at < tellAgainMs) return
     last = { message: reason.message, at }
     tell(reason)
   }
@@ -265,14 +269,17 @@ function valueOf (report: string, name: string): string | undefined {
 
 /** An answer of a script. Lua's `false` is `null`; it has no `true`. */
 export type Reply = Buffer | number | null | readonly Reply[]
-type Argument = string | number | Buffer
 
 /** Asks Redis. All throw `GW_STORE_DOWN` when it can not serve. */
 export interface Commands {
-  /** Runs a script in the slot of a subject. */
-  ofSubject (subject: string, script: SubjectScript, ...args: readonly Argument[]): Promise<Reply>
-  /** Runs a script in the slot of a key. */
-  on (key: string, script: SharedScript, ...args: readonly Argument[]): Promise<Reply>
+  /** Runs a script in the slot of a subject. `body`: of the answer that the request has, or is. */
+  ofSubject<Script extends SubjectScript> (
+    subject: string, script: Script, request: SubjectRequests[Script], body?: Buffer
+  ): Promise<Reply>
+  /** Runs a script in the slot of a key. `body`: as above. */
+  on<Script extends KeyScript> (
+    key: string, script: Script, request: KeyRequests[Script], body?: Buffer
+  ): Promise<Reply>
   /** Gives a plain command. */
   ask<T> (give: (client: Redis | Cluster) => Promise<T>): Promise<T>
 }
@@ -285,27 +292,55 @@ interface CommandsOptions {
   readonly now: () => number
 }
 
-export function commands ({ connection: { client, failure }, mark, keys, terms, now }: CommandsOptions): Commands {
-  const lua = Object.entries({ ...subjectLua, ...sharedLua })
-  // Answers are bytes: some have the body of another answer in them.
-  const scripts = Object.fromEntries(lua.map(([name, text]) => {
-    client.defineCommand(name, { numberOfKeys: 1, lua: text })
-    return [name, (client as unknown as Record<string, (...args: Argument[]) => Promise<Reply>>)[`${name}Buffer`]!]
-  }))
-  const supersededMs = terms.giveUpMs + terms.sentMs + terms.reservedMs + slackMs
-  const lasting = [keepMs(terms), terms.retentionMs, supersededMs]
+/** How long the sums of a day are kept, ms. */
+const usageMs = 400 * 86_400_000
 
-  const run = async (name: string, ...args: Argument[]): Promise<Reply> => {
+function subjectTerms (terms: LedgerTerms): SubjectTerms {
+  const { giveUpMs, sentMs, reservedMs, retentionMs, refundsPerPeriod } = terms
+  return {
+    keepMs: keepMs(terms),
+    retentionMs,
+    supersededMs: giveUpMs + sentMs + reservedMs + slackMs,
+    usageMs,
+    endsKeptMs,
+    idempotencyMs: idempotencyMs + forgetSlackMs + slackMs,
+    repeatMs,
+    deadMs,
+    slackMs,
+    maxRepeats,
+    refundsPerPeriod
+  }
+}
+
+type Script = (key: string, argument: string, ...body: readonly Buffer[]) => Promise<Reply>
+
+/** Makes a command of each script. Its answer is bytes: some have the body of another answer in them. */
+function defineScripts (
+  client: Redis | Cluster, scripts: ReadonlyMap<string, string>, prelude = ''
+): ReadonlyMap<string, Script> {
+  return new Map(Array.from(scripts, ([name, text]) => {
+    client.defineCommand(name, { numberOfKeys: 1, lua: prelude + text })
+    const script: Script = Reflect.get(client, `${name}Buffer`)
+    return [name, script.bind(client)]
+  }))
+}
+
+export function commands ({ connection: { client, failure }, mark, keys, terms, now }: CommandsOptions): Commands {
+  const ofSubjects = defineScripts(client, subjectScripts, preludeOf(subjectTerms(terms)))
+  const ofKeys = defineScripts(client, keyScripts)
+
+  const run = async (script: Script, key: string, argument: string, body: Buffer | undefined): Promise<Reply> => {
     mark.hold()
     try {
-      return await scripts[name]!.apply(client, args)
+      return await (body === undefined ? script(key, argument) : script(key, argument, body))
     } catch (error) {
       throw failure(error)
     }
   }
   return {
-    ofSubject: (subject, script, ...args) => run(script, keys.account(subject), now(), ...lasting, ...args),
-    on: (key, script, ...args) => run(script, key, ...args),
+    ofSubject: (subject, script, request, body) =>
+      run(ofSubjects.get(script)!, keys.account(subject), packed({ now: now(), request }), body),
+    on: (key, script, request, body) => run(ofKeys.get(script)!, key, packed(request), body),
     async ask (give) {
       mark.hold()
       try {

@@ -148,7 +148,7 @@ export async function redisEvents ({
   const listeners: Array<() => void> = []
   const send = async (event: TaskEvent | null, hasLost: boolean, asks = false): Promise<void> => {
     // A script is run where its key is at home: so messages stay in order in a cluster, too.
-    await commands.on(channel, 'announce', textOf({ from, hasLost, event, asks }))
+    await commands.on(channel, 'publishMessage', {}, textOf({ from, hasLost, event, asks }))
   }
   const heart = heartbeat(hasLost => send(null, hasLost))
 
@@ -250,14 +250,19 @@ export function redisTurns ({ on }: Commands, keys: KeyNames, { now, leaseMs }: 
   const askers = new Map<string, string>()
 
   const end = async (taskId: string, asker: string, last: LastStatus | null, intervalMs: number): Promise<void> => {
-    const answer = last === null ? [] : [last.status, last.contentType, last.body]
-    await on(keys.turn(taskId), 'endTurn', asker, now() + intervalMs, intervalMs + slackMs, ...answer)
+    const times = { freeAt: now() + intervalMs, keptMs: intervalMs + slackMs }
+    if (last === null) await on(keys.turn(taskId), 'releaseLease', { asker, ...times })
+    else {
+      const { status, contentType, body } = last
+      await on(keys.turn(taskId), 'releaseLease', { asker, ...times, answer: { status, contentType } }, body)
+    }
   }
   return {
     async acquire (taskId, intervalMs, hasNews = false) {
       const asker = randomUUID()
-      const args = [now(), intervalMs, Number(hasNews), asker, now() + leaseMs, leaseMs + slackMs]
-      const reply = await on(keys.turn(taskId), 'takeTurn', ...args).catch((error: unknown) => {
+      const [at, keptMs] = [now(), leaseMs + slackMs]
+      const request = { now: at, intervalMs, hasNews, asker, endsAt: at + leaseMs, keptMs }
+      const reply = await on(keys.turn(taskId), 'acquireLease', request).catch((error: unknown) => {
         // It may have been given all the same, and then nobody would ask for as long as it lasts.
         end(taskId, asker, null, intervalMs).catch(() => {})
         throw error

@@ -13,7 +13,7 @@ export interface KeyNames {
   owner (taskId: string): string
   turn (taskId: string): string
   /** A part of the subjects that have something unfinished. */
-  busy (shard: number): string
+  activeSubjects (shard: number): string
   revocation (sessionId: string): string
   /** When all sessions of a subject were revoked. */
   revocationOf (subject: string): string
@@ -54,7 +54,7 @@ export function keyNames (prefix: string): KeyNames {
     account: subject => `${prefix}:{/${encoded(subject)}}:account`,
     owner: taskId => `${prefix}:task:${encoded(taskId)}`,
     turn: taskId => `${prefix}:turn:${encoded(taskId)}`,
-    busy: shard => `${prefix}:{busy-${shard}}:names`,
+    activeSubjects: shard => `${prefix}:{busy-${shard}}:names`,
     revocation: sessionId => `${prefix}:revoked:${encoded(sessionId)}`,
     revocationOf: subject => `${prefix}:revoked-all:${encoded(subject)}`,
     deliveries: `${prefix}:deliveries`,

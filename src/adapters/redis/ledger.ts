@@ -11,6 +11,7 @@ import type { Commands, Reply } from './client.ts'
 import { decoded, encoded, keepMs, keptFor, type KeyNames, type Place, placeOf, reservationName } from './keys.ts'
 import type { RedisCallbackSecrets, RedisDeliveries } from './records.ts'
 import type { Pulse, RedisRepeats } from './repeats.ts'
+import type { AnswerHead, RepeatRequest, SubjectRequests } from './scripts.ts'
 
 /**
  * Idempotency keys in Redis. They are written by the scripts of the ledger; what is no answer is read off the
@@ -20,7 +21,8 @@ import type { Pulse, RedisRepeats } from './repeats.ts'
 export function redisIdempotency ({ ofSubject }: Commands, countsSince: () => number): IdempotencyStore {
   return {
     async earlier (subject, { key, fingerprint }) {
-      return earlierFrom(await ofSubject(subject, 'earlier', encoded(key), fingerprint, countsSince()) as Reply[])
+      const request = { key: encoded(key), fingerprint, since: countsSince() }
+      return earlierFrom(await ofSubject(subject, 'findEarlier', request) as Reply[])
     }
   }
 }
@@ -35,7 +37,7 @@ export function earlierFrom ([kind, status, contentType, body]: readonly Reply[]
 
 export interface LedgerOptions {
   readonly commands: Commands
-  readonly busy: ActiveSubjects
+  readonly active: ActiveSubjects
   readonly owners: TaskOwners
   readonly callbacks: RedisCallbackSecrets
   readonly deliveries: RedisDeliveries
@@ -56,19 +58,20 @@ const sweptAtOnce = 100
  * slot whose the task id is, which is written once and for all.
  */
 export function redisLedger (options: LedgerOptions): TaskLedger {
-  const { commands: { ofSubject }, busy, owners, deliveries, repeats, pulse, tasks, terms, now, countsSince } = options
+  const { commands: { ofSubject }, active, owners, deliveries, repeats, pulse, tasks, terms, now } = options
   const take = steps(options)
 
   return {
     async reserve (demand) {
-      await busy.touch(demand.subject)
-      if (demand.deliverTo !== undefined) await deliveries.note(demand.subject)
+      await active.touch(demand.subject)
+      if (demand.deliverTo !== undefined) await deliveries.touch(demand.subject)
       const isSeen = demand.repeat === undefined ? null : pulse.begin()
       if (isSeen !== null) await isSeen
       const isPaid = demand.repeat === undefined ? null : repeats.pay(demand.subject)
       if (isPaid !== null) await isPaid
-      const args = reserveArguments(demand, repeats.argumentsOf(demand), { at: now(), since: countsSince(), terms })
-      const reply = await ofSubject(demand.subject, 'reserve', ...args).catch((error: unknown) => {
+      const at = { at: now(), since: options.countsSince(), terms }
+      const request = reserveFields(demand, repeats.requestOf(demand.repeat), at)
+      const reply = await ofSubject(demand.subject, 'reserve', request).catch((error: unknown) => {
         repeats.giveBack(demand)
         throw error
       }) as Reply[]
@@ -80,14 +83,14 @@ export function redisLedger (options: LedgerOptions): TaskLedger {
       const id = await owners.of(taskId)
       if (id === null) return false
       const { subject, number } = placeOf(id)!
-      return await ofSubject(subject, 'settle', number, encoded(taskId), state, answer, terms.refundsPerPeriod) === 1
+      return await ofSubject(subject, 'settle', { number, task: encoded(taskId), state }, answer) === 1
     },
     taskOf: tasks.of,
     async giveUp (taskId) {
       const id = await owners.of(taskId)
       if (id === null) return false
       const { subject, number } = placeOf(id)!
-      return await ofSubject(subject, 'giveUp', number, encoded(taskId)) === 1
+      return await ofSubject(subject, 'giveUp', { number, task: encoded(taskId) }) === 1
     },
     sweep: () => sweep(options)
   }
@@ -95,35 +98,31 @@ export function redisLedger (options: LedgerOptions): TaskLedger {
 
 interface ReservedAt { readonly at: number, readonly since: number, readonly terms: LedgerTerms }
 
-function reserveArguments (demand: ReserveRequest, repeat: readonly string[], { at, since, terms }: ReservedAt) {
-  const {
-    periodStart,
-    microcredits,
-    creditLimit,
-    taskLimit,
-    operation,
-    model,
-    keyId,
-    refundable,
-    idempotency,
-    session,
-    deliverTo = ''
-  } = demand
-  return [
-    periodStart, microcredits, creditLimit ?? '', taskLimit, at + terms.reservedMs,
-    operation, model, keyId, refundable ? 1 : 0, new Date(at).toISOString().slice(0, 10), deliverTo,
-    ...(idempotency === undefined ? ['', ''] : [encoded(idempotency.key), idempotency.fingerprint]),
-    since,
-    ...repeat,
-    ...(session === undefined
-      ? []
-      : [
-          encoded(session.id),
-          session.uses ?? '',
-          session.creditLimit ?? '',
-          keptFor(session.expiresAt + forgetSlackMs - at)
-        ])
-  ]
+function reserveFields (
+  demand: ReserveRequest, submit: RepeatRequest | undefined, { at, since, terms }: ReservedAt
+): SubjectRequests['reserve'] {
+  const { idempotency, session } = demand
+  return {
+    operation: demand.operation,
+    model: demand.model,
+    keyId: demand.keyId,
+    cost: demand.microcredits,
+    refundable: demand.refundable,
+    day: new Date(at).toISOString().slice(0, 10),
+    periodStart: demand.periodStart,
+    creditLimit: demand.creditLimit ?? undefined,
+    taskLimit: demand.taskLimit,
+    overstaysAt: at + terms.reservedMs,
+    deliverTo: demand.deliverTo,
+    idempotency: idempotency && { key: encoded(idempotency.key), fingerprint: idempotency.fingerprint, since },
+    submit,
+    session: session && {
+      id: encoded(session.id),
+      uses: session.uses ?? undefined,
+      creditLimit: session.creditLimit ?? undefined,
+      keptMs: keptFor(session.expiresAt + forgetSlackMs - at)
+    }
+  }
 }
 
 function reservedFrom ({ subject }: ReserveRequest, [result, ...rest]: readonly Reply[]): Reserved {
@@ -135,7 +134,7 @@ function reservedFrom ({ subject }: ReserveRequest, [result, ...rest]: readonly 
 
 function steps ({
   commands: { ofSubject },
-  busy,
+  active,
   owners,
   callbacks,
   repeats,
@@ -148,7 +147,7 @@ function steps ({
   ): Promise<boolean> => {
     const { subject, number } = placeOf(id)!
     if (callbackHash !== undefined) await callbacks.set(callbackHash, id)
-    return await ofSubject(subject, 'send', number, keyId, now() + terms.sentMs, callbackHash ?? '') === 1
+    return await ofSubject(subject, 'markSent', { number, keyId, overstaysAt: now() + terms.sentMs, callbackHash }) === 1
   }
   const claim = async (
     id: ReservationId,
@@ -156,9 +155,10 @@ function steps ({
   ): Promise<boolean> => {
     const { subject, number } = placeOf(id)!
     // One that was unknown may have left the list; it is unfinished again now.
-    await busy.touch(subject)
+    await active.touch(subject)
     if (!await owners.set(taskId, id)) return false
-    const reply = await ofSubject(subject, 'claim', number, encoded(taskId), now() + terms.giveUpMs, ...kept(answer))
+    const request = { number, task: encoded(taskId), overstaysAt: now() + terms.giveUpMs, answer: headOf(answer) }
+    const reply = await ofSubject(subject, 'claim', request, answer?.body)
     repeats.note(subject, reply)
     const taken = reply !== 0
     if (taken) owners.confirm(taskId, id)
@@ -173,9 +173,12 @@ function steps ({
     switch (step.to) {
       case 'sent': return await send(id, step)
       case 'claimed': return await claim(id, step)
-      case 'released': return await ofSubject(subject, 'release', number, ...kept(step.answer)) === 1
+      case 'released': {
+        const request = { number, answer: headOf(step.answer) }
+        return await ofSubject(subject, 'release', request, step.answer?.body) === 1
+      }
       case 'unknown': {
-        const reply = await ofSubject(subject, 'lose', number)
+        const reply = await ofSubject(subject, 'markUnknown', { number })
         repeats.note(subject, reply)
         return reply !== 0
       }
@@ -183,20 +186,22 @@ function steps ({
   }
 }
 
-function kept (answer: StoredResponse | undefined): ReadonlyArray<string | number | Buffer> {
-  return answer === undefined ? ['', '', ''] : [answer.status, answer.contentType, answer.body]
+/** What a script is told of an answer, whose body it gets beside that. */
+export function headOf (answer: StoredResponse | undefined): AnswerHead | undefined {
+  return answer && { status: answer.status, contentType: answer.contentType }
 }
 
 /** All that is due, by scripts of bounded length, so that nobody else has to wait for long. */
-async function sweep ({ commands: { ofSubject }, busy, now }: LedgerOptions) {
+async function sweep ({ commands: { ofSubject }, active, now }: LedgerOptions) {
   let [released, unknown] = [0, 0]
-  await busy.whatIsDue(async (subject) => {
+  await active.visitDue(async subject => {
     for (;;) {
-      const [free, lost, next] = (await ofSubject(subject, 'sweep', sweptAtOnce) as Reply[]).map(count => String(count))
-      released += Number(free)
-      unknown += Number(lost)
-      if (next === '') return null
-      if (Number(next) > now()) return Number(next)
+      const reply = await ofSubject(subject, 'sweep', { limit: sweptAtOnce }) as Reply[]
+      const [releasedCount, unknownCount, nextAt] = reply.map(String)
+      released += Number(releasedCount)
+      unknown += Number(unknownCount)
+      if (nextAt === '') return null
+      if (Number(nextAt) > now()) return Number(nextAt)
     }
   })
   return { released, unknown }
@@ -206,16 +211,17 @@ export function redisAccounts ({ ofSubject }: Commands): CreditAccounts {
   return {
     async balanceOf (subject, periodStart) {
       const [used, granted, unfinished] = (
-        (await ofSubject(subject, 'balance', periodStart)) as Array<Buffer | number>
+        await ofSubject(subject, 'readBalance', { periodStart }) as Array<Buffer | number>
       ).map(Number)
       return { used: used!, granted: granted!, unfinished: unfinished! }
     },
     async spentIn (subject, budgetId) {
-      const [uses, microcredits] = (await ofSubject(subject, 'spent', encoded(budgetId)) as Buffer[]).map(Number)
+      const reply = await ofSubject(subject, 'readSpent', { sessionId: encoded(budgetId) }) as Buffer[]
+      const [uses, microcredits] = reply.map(Number)
       return { uses: uses!, microcredits: microcredits! }
     },
     async grant ({ subject, microcredits }) {
-      const left = await ofSubject(subject, 'grant', microcredits)
+      const left = await ofSubject(subject, 'grantCredits', { microcredits, limit: Number.MAX_SAFE_INTEGER })
       if (left === null) throw tooMuchGranted()
       return Number(left)
     }
@@ -310,18 +316,18 @@ function taskFrom (
   return { taskId, subject, operation, model, keyId, stage, microcredits, createdAt, finalAnswer }
 }
 
-/** Steps over the list of busy subjects that one page takes at the most; then it is a short one. */
+/** Steps over the list of active subjects that one page takes at the most; then it is a short one. */
 const stepsPerPage = 16
 
-/** In the order of the busy subjects; a cursor names the last task, and the subject with it. */
-export function redisUnfinishedTasks ({ ofSubject }: Commands, busy: ActiveSubjects): UnfinishedTasks {
+/** In the order of the active subjects; a cursor names the last task, and the subject with it. */
+export function redisUnfinishedTasks ({ ofSubject }: Commands, active: ActiveSubjects): UnfinishedTasks {
   const claimedOf = async (
     subject: string,
     after: string,
     before: number,
     limit: number
   ): Promise<readonly Claimed[]> => {
-    const rows = (await ofSubject(subject, 'unfinished', after, before, limit)) as Buffer[][]
+    const rows = await ofSubject(subject, 'listUnfinished', { after, createdBy: before, limit }) as Buffer[][]
     return rows.map(row => claimedFrom(subject, row.map(String)))
   }
 
@@ -331,7 +337,7 @@ export function redisUnfinishedTasks ({ ofSubject }: Commands, busy: ActiveSubje
       const items: Task[] = []
       let place: ActivePlace | null = begin
       for (let step = 0; step < stepsPerPage && place !== null; step++) {
-        const { subjects, next } = await busy.from(place)
+        const { subjects, next } = await active.from(place)
         for (const subject of subjects) {
           const after = step === 0 && subject === begin.subject ? begin.after : '0'
           const found = await claimedOf(subject, after, before, limit - items.length + 1)
@@ -384,8 +390,8 @@ function claimedFrom (
 }
 
 /**
- * Which reservation a task id belongs to. It stands in the slot of the task id, so it is written before the claim: who
- * dies in between leaves a task that has an owner, and that whoever comes next claims.
+ * Which reservation a task id belongs to. It stands in the slot of the task id, so it is written before the claim: a
+ * replica that dies in between leaves a task that has an owner, and that whoever comes next claims.
  */
 export interface TaskOwners {
   /** `false`: it is another reservation's. */
@@ -404,15 +410,16 @@ export function taskOwners ({ on, ask, ofSubject }: Commands, keys: KeyNames, te
   const own = async (
     taskId: string,
     id: ReservationId,
-    instead: ReservationId | '' = ''
+    takenFrom?: ReservationId
   ): Promise<ReservationId | null> => {
-    const other = (await on(keys.owner(taskId), 'own', id, keepMs(terms), instead)) as Buffer | null
+    const request = { owner: id, keptMs: keepMs(terms), takenFrom }
+    const other = await on(keys.owner(taskId), 'setOwner', request) as Buffer | null
     return other && String(other)
   }
-  /** Who wrote itself down, and was refused or forgotten, may have died before it took that back. */
+  /** A reservation that wrote itself down, and was refused or forgotten, may have died before that was taken back. */
   const mayClaim = async (taskId: string, id: ReservationId): Promise<boolean> => {
     const { subject, number } = placeOf(id)!
-    return await ofSubject(subject, 'mayClaim', number, encoded(taskId)) === 1
+    return await ofSubject(subject, 'mayClaim', { number, task: encoded(taskId) }) === 1
   }
 
   return {
@@ -423,7 +430,7 @@ export function taskOwners ({ on, ask, ofSubject }: Commands, keys: KeyNames, te
     async of (taskId) {
       return confirmed.get(taskId) ?? await ask(client => client.get(keys.owner(taskId)))
     },
-    async remove (taskId, id) { await on(keys.owner(taskId), 'disown', id) },
+    async remove (taskId, id) { await on(keys.owner(taskId), 'deleteValue', { value: id }) },
     confirm (taskId, id) { confirmed.set(taskId, id) }
   }
 }

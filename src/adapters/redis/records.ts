@@ -1,13 +1,13 @@
 import { Cluster, type Redis } from 'ioredis'
 import type { FinalState } from '../../domain/answers.ts'
-import { type AuditEntry, auditPartOf, auditParts, type AuditTrail } from '../../domain/audit.ts'
+import { type AuditEntry, auditPartOf, auditParts, auditRetentionMs, type AuditTrail } from '../../domain/audit.ts'
 import type { CallbackSecrets } from '../../domain/callbacks.ts'
 import type { LedgerTerms, ReservationId, Stage } from '../../domain/ledger.ts'
 import { recent } from '../../domain/recent.ts'
 import type { PageRequest, TaskRecord, TaskRecords, UsageRow, UsageSpan } from '../../domain/records.ts'
 import type { Deliveries, Delivery, DeliveryAttempt, DueDelivery } from '../../domain/webhooks.ts'
 import { type ActivePlace, type ActiveSubjects, firstActive } from './active-subjects.ts'
-import type { Commands, Reply } from './client.ts'
+import type { Commands } from './client.ts'
 import { decoded, encoded, keepMs, type KeyNames, placeOf, reservationName, usageKey } from './keys.ts'
 import type { TaskOwners, Tasks } from './ledger.ts'
 
@@ -15,7 +15,7 @@ import type { TaskOwners, Tasks } from './ledger.ts'
 interface Row { readonly number: string, readonly record: TaskRecord | null }
 
 /** A reservation's number is at least the time it was made at (ms), so numbers order it, also between subjects. */
-export function redisRecords ({ ofSubject }: Commands, busy: ActiveSubjects): Omit<TaskRecords, 'usage'> {
+export function redisRecords ({ ofSubject }: Commands, active: ActiveSubjects): Omit<TaskRecords, 'usage'> {
   return {
     async tasksOf (subject, { cursor, limit }) {
       const items: TaskRecord[] = []
@@ -23,7 +23,7 @@ export function redisRecords ({ ofSubject }: Commands, busy: ActiveSubjects): Om
       let start = cursor === null ? '+inf' : `(${cursor}`
       for (;;) {
         const room = limit - items.length
-        const rows = rowsFrom(subject, await ofSubject(subject, 'list', start, room + 1) as Buffer[][])
+        const rows = rowsFrom(subject, await ofSubject(subject, 'listTasks', { from: start, limit: room + 1 }) as Buffer[][])
         for (const { record } of rows.slice(0, room)) if (record !== null) items.push(record)
         if (rows.length <= room) return { items, next: null }
         const last = rows[room - 1]!.number
@@ -32,38 +32,39 @@ export function redisRecords ({ ofSubject }: Commands, busy: ActiveSubjects): Om
       }
     },
     async endsOf (subject, { endedAt, taskId }, limit) {
-      const rows = ((await ofSubject(subject, 'endsAfter', endedAt, encoded(taskId), limit)) as Buffer[]).map(String)
+      const reply = await ofSubject(subject, 'listEnded', { endedAt, task: encoded(taskId), limit }) as Buffer[]
+      const rows = reply.map(String)
       return rows.flatMap((task, index) =>
         index % 2 === 0 ? [{ taskId: decoded(task), endedAt: Number(rows[index + 1]) }] : []
       )
     },
-    unknowns: page => unknowns({ ofSubject }, busy, page),
+    unknowns: page => unknowns({ ofSubject }, active, page),
     async release (id) {
       const place = placeOf(id)
-      return place !== null && await ofSubject(place.subject, 'letGo', place.number) === 1
+      return place !== null && await ofSubject(place.subject, 'releaseUnknown', { number: place.number }) === 1
     }
   }
 }
 
 /**
- * Of every busy subject its oldest, and of those the oldest of all. That is a script for each subject, but short ones,
- * a
- * few at a time: only an operator asks, and seldom.
+ * Of every active subject its oldest, and of those the oldest of all. That is a script for each subject, but short
+ * ones, a few at a time: only an operator asks, and seldom.
  */
 async function unknowns (
-  { ofSubject }: Pick<Commands, 'ofSubject'>, busy: ActiveSubjects, { cursor, limit }: PageRequest
+  { ofSubject }: Pick<Commands, 'ofSubject'>, active: ActiveSubjects, { cursor, limit }: PageRequest
 ): Promise<{ readonly items: TaskRecord[], readonly next: string | null }> {
   const after = cursor === null ? null : placeOf(cursor)
   if (cursor !== null && after === null) return { items: [], next: null }
   let oldest: Row[] = []
   const look = async (subject: string): Promise<Row[]> => {
-    const rows = (await ofSubject(subject, 'listUnknown', after?.number ?? '-inf', limit + 2)) as Buffer[][]
+    const request = { from: after?.number ?? '-inf', limit: limit + 2 }
+    const rows = await ofSubject(subject, 'listUnknown', request) as Buffer[][]
     return rowsFrom(subject, rows).filter(
       ({ record }) => record !== null && (cursor === null || isLater(record.id, cursor))
     )
   }
   for (let place: ActivePlace | null = firstActive; place !== null;) {
-    const { subjects, next } = await busy.from(place)
+    const { subjects, next } = await active.from(place)
     const found = (await Promise.all(subjects.map(look))).flat()
     oldest = [...oldest, ...found]
       .sort((one, other) => (isLater(one.record!.id, other.record!.id) ? 1 : -1))
@@ -169,6 +170,11 @@ function inOrder (one: string, other: string): number {
 }
 
 /**
+ * Entries of the audit trail that are kept of what callers do, and as many refusals, about: Redis drops whole nodes.
+ */
+const auditEntries = 100_000
+
+/**
  * The audit trail as a stream for each of its parts: of what callers do, and of refusals, the newest hundred thousand
  * entries
  * are kept, and what the operator has done for its time. What an operator did under an earlier version stands among
@@ -178,7 +184,8 @@ function inOrder (one: string, other: string): number {
 export function redisAudit ({ on, ask }: Commands, { audit, auditPart }: KeyNames): AuditTrail {
   return {
     async append (entries) {
-      await on(audit, 'append', ...entries.flatMap(entry => [auditPartOf(entry), JSON.stringify(entry)]))
+      const packed = entries.map(entry => ({ part: auditPartOf(entry), entry: JSON.stringify(entry) }))
+      await on(audit, 'appendAudit', { entries: packed, limit: auditEntries, operatorKeptMs: auditRetentionMs })
     },
     async read ({ cursor, limit }) {
       if (cursor !== null && !/^\d{1,20}-\d{1,20}$/.test(cursor)) return { items: [], next: null }
@@ -211,21 +218,24 @@ function isLaterEntry (one: string, other: string): boolean {
 
 /** Deliveries in Redis, and what the ledger says to them. */
 export interface RedisDeliveries extends Deliveries {
-  /** A reservation with a delivery is about to be made, so that no crash leaves its subject out. */
-  note (subject: string): Promise<void>
+  /** A reservation with a delivery is about to be made: so no crash leaves its subject out. */
+  touch (subject: string): Promise<void>
 }
 
-/** A replica notes a subject not more often, ms. */
-const noteEveryMs = 60_000
-/** Far more than that: one that was noted lately may get a delivery without a word, ms. */
-const latelyMs = 600_000
-const notedSubjects = 50_000
+/** A replica touches a subject not more often, ms. */
+const touchEveryMs = 60_000
+/**
+ * Must be well above `touchEveryMs`: a subject touched within this time is not touched again when a delivery is added,
+ * ms.
+ */
+const recentMs = 600_000
+const rememberedTouches = 50_000
 const perStep = 50
 
 /**
  * Each subject has a list of its deliveries, in its slot, by when they are due; and there is one list of the subjects
  * that
- * have any, by when they were noted. Whoever looks for what is due asks all of them, a few at a time.
+ * have any, by when they were touched. Whoever looks for what is due asks all of them, a few at a time.
  */
 export function redisDeliveries (
   { on, ask, ofSubject }: Commands,
@@ -233,53 +243,50 @@ export function redisDeliveries (
   keys: KeyNames,
   { terms, now }: { readonly terms: LedgerTerms, readonly now: () => number }
 ): RedisDeliveries {
-  const notedAt = recent<number>(notedSubjects)
-  const dueOf = async ({ subject, at }: Noted, limit: number): Promise<readonly DueDelivery[]> => {
-    const [count, rows] = await ofSubject(subject, 'dueDeliveries', limit) as [number, Buffer[][]]
-    if (count === 0 && at < now() - latelyMs) await on(keys.deliveries, 'forgetNoted', encoded(subject), at)
+  const touchedAt = recent<number>(rememberedTouches)
+  const dueOf = async ({ subject, at }: Touched, limit: number): Promise<readonly DueDelivery[]> => {
+    const [count, rows] = await ofSubject(subject, 'dueDeliveries', { limit }) as [number, Buffer[][]]
+    if (count === 0 && at < now() - recentMs) {
+      await on(keys.deliveries, 'forgetDeliveries', { name: encoded(subject), touchedAt: at })
+    }
     return rows.map(([taskId, body, ...row]) => ({ ...deliveryFrom(decoded(String(taskId)), row), body: body! }))
   }
-  /** Runs a script on the row of a task; `null`: there is none. */
-  const onRow = async (
-    taskId: string,
-    script: 'deliveryOf' | 'noteAttempt',
-    ...args: readonly string[]
-  ): Promise<Reply> => {
-    const id = await owners.of(taskId)
-    if (id === null) return null
-    const { subject, number } = placeOf(id)!
-    return await ofSubject(subject, script, number, encoded(taskId), ...args)
-  }
-
   return {
-    async note (subject) {
+    async touch (subject) {
       const at = now()
-      if (at - (notedAt.get(subject) ?? -Infinity) < noteEveryMs) return
-      await on(keys.deliveries, 'noteDeliveries', encoded(subject), at, keepMs(terms))
-      notedAt.set(subject, at)
+      if (at - (touchedAt.get(subject) ?? -Infinity) < touchEveryMs) return
+      await on(keys.deliveries, 'touchDeliveries', { name: encoded(subject), now: at, keptMs: keepMs(terms) })
+      touchedAt.set(subject, at)
     },
     async due (limit) {
-      const noted = notedFrom(await ask(client => client.zrange(keys.deliveries, '0', '-1', 'WITHSCORES')))
+      const touched = touchedFrom(await ask(client => client.zrange(keys.deliveries, '0', '-1', 'WITHSCORES')))
       let found: DueDelivery[] = []
-      for (let start = 0; start < noted.length; start += perStep) {
-        const more = await Promise.all(noted.slice(start, start + perStep).map(one => dueOf(one, limit)))
+      for (let start = 0; start < touched.length; start += perStep) {
+        const more = await Promise.all(touched.slice(start, start + perStep).map(one => dueOf(one, limit)))
         found = [...found, ...more.flat()].sort((one, other) => one.nextAt! - other.nextAt!).slice(0, limit)
       }
       return found
     },
     async attempted (taskId, attempt, nextAt) {
-      await onRow(taskId, 'noteAttempt', JSON.stringify(attempt), nextAt === null ? '' : String(nextAt))
+      const id = await owners.of(taskId)
+      if (id === null) return
+      const { subject, number } = placeOf(id)!
+      const request = { number, task: encoded(taskId), attempt: JSON.stringify(attempt), nextAt: nextAt ?? undefined }
+      await ofSubject(subject, 'recordAttempt', request)
     },
     async of (taskId) {
-      const row = await onRow(taskId, 'deliveryOf') as Array<Buffer | null> | null
-      return row === null || row.length === 0 ? null : deliveryFrom(taskId, row)
+      const id = await owners.of(taskId)
+      if (id === null) return null
+      const { subject, number } = placeOf(id)!
+      const row = await ofSubject(subject, 'readDelivery', { number, task: encoded(taskId) }) as Array<Buffer | null>
+      return row.length === 0 ? null : deliveryFrom(taskId, row)
     }
   }
 }
 
-interface Noted { readonly subject: string, readonly at: number }
+interface Touched { readonly subject: string, readonly at: number }
 
-function notedFrom (found: readonly string[]): Noted[] {
+function touchedFrom (found: readonly string[]): Touched[] {
   return found.flatMap((name, index) =>
     index % 2 === 0 ? [{ subject: decoded(name), at: Number(found[index + 1]) }] : []
   )

@@ -4,12 +4,13 @@ import { recent } from '../../domain/recent.ts'
 import type { Commands, Reply } from './client.ts'
 import type { RedisEvents } from './events.ts'
 import { deadMs, type KeyNames, type Place, placeOf } from './keys.ts'
-import { earlierFrom } from './ledger.ts'
+import { earlierFrom, headOf } from './ledger.ts'
+import type { RepeatRequest } from './scripts.ts'
 
 /** Submits without an idempotency key in Redis; they are written by the scripts of the ledger. */
 export interface RedisRepeats extends Repeats {
-  /** What the ledger's own script needs to look for the first: fingerprint, call, this replica, and the others. */
-  argumentsOf (demand: Pick<ReserveRequest, 'repeat'>): readonly string[]
+  /** What a script is told to look for the first of this submit. */
+  requestOf (repeat: Repeat | undefined): RepeatRequest | undefined
   /** Writes what the store has not taken of this subject yet. `null`: nothing. Throws `GW_STORE_DOWN`. */
   pay (subject: string): Promise<void> | null
   /** What that script has found has to be decided by looking after these replicas. */
@@ -53,11 +54,10 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
     if (reply === 2) crowded.add(subject)
   }
   const end = async (subject: string, { fingerprint, call }: Repeat, isDelivered: boolean): Promise<void> => {
-    await ofSubject(subject, 'endRepeat', fingerprint, call, isDelivered ? 1 : 0)
+    await ofSubject(subject, 'endRepeat', { fingerprint, call, isDelivered })
   }
   const lose = async ({ subject, number }: Place, answer: StoredResponse | undefined): Promise<void> => {
-    const kept = answer === undefined ? ['', '', ''] : [answer.status, answer.contentType, answer.body]
-    note(subject, await ofSubject(subject, 'undelivered', number, ...kept))
+    note(subject, await ofSubject(subject, 'markUndelivered', { number, answer: headOf(answer) }, answer?.body))
   }
   /** A store that does not take it now takes it later: else an entry would serve nobody, or somebody twice. */
   const surely = async (subject: string, write: () => Promise<void>): Promise<void> => {
@@ -66,9 +66,9 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
       throw error
     })
   }
-  const argumentsOf = (repeat: Repeat): readonly string[] => {
-    const { alive, dead } = pulse.knownSince(repeat.arrivedAt)
-    return [repeat.fingerprint, repeat.call, pulse.start, alive, dead]
+  const requestOf = ({ fingerprint, call, arrivedAt }: Repeat): RepeatRequest => {
+    const { alive, dead } = pulse.knownSince(arrivedAt)
+    return { fingerprint, call, start: pulse.start, alive, dead }
   }
   const lookAfter = async ([kind, ...starts]: readonly Reply[]): Promise<void> => {
     if (kind !== undefined && String(kind) === 'pending' && starts.length > 0) {
@@ -77,7 +77,7 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
   }
 
   return {
-    argumentsOf: ({ repeat }) => repeat === undefined ? ['', '', '', '', ''] : argumentsOf(repeat),
+    requestOf: repeat => repeat && requestOf(repeat),
     lookAfter,
     giveBack ({ subject, repeat }) {
       if (repeat !== undefined) owe(subject, () => end(subject, repeat, false))
@@ -87,7 +87,7 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
       const now = delivered
       delivered = new Map()
       for (const [subject, numbers] of now) {
-        await ofSubject(subject, 'delivered', ...numbers).catch(() =>
+        await ofSubject(subject, 'markDelivered', { numbers }).catch(() =>
           delivered.set(subject, [...numbers, ...(delivered.get(subject) ?? [])])
         )
       }
@@ -96,7 +96,7 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
     pay: subject => owed.has(subject) ? pay(subject) : null,
     async take (subject, repeat) {
       if (owed.has(subject)) await pay(subject)
-      const reply = await ofSubject(subject, 'takeRepeat', ...argumentsOf(repeat)).catch((error: unknown) => {
+      const reply = await ofSubject(subject, 'takeRepeat', requestOf(repeat)).catch((error: unknown) => {
         owe(subject, () => end(subject, repeat, false))
         throw error
       }) as Reply[]

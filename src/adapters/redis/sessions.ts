@@ -27,7 +27,8 @@ export function redisRevocations ({ ask, on }: Commands, keys: KeyNames, now: ()
       return set === 'OK'
     },
     async revokeSubject (subject, before, expiresAt) {
-      await on(keys.revocationOf(subject), 'raise', before, keptFor(expiresAt + forgetSlackMs - now()))
+      const keptMs = keptFor(expiresAt + forgetSlackMs - now())
+      await on(keys.revocationOf(subject), 'raiseNumber', { number: before, keptMs })
     },
     async endedBefore (subject) {
       return Number(await ask(client => client.get(keys.revocationOf(subject))) ?? -Infinity)
@@ -51,31 +52,47 @@ export function redisTokens ({ on, ask }: Commands, keys: KeyNames): TokenStore 
       const fields = await ask(client => client.hgetall(keys.token(id)))
       return fields.id === undefined ? null : tokenFrom(fields)
     },
-    async used (id, at) { await on(listed, 'useToken', encoded(id), at, at - usedEveryMs) },
+    async used (id, at) {
+      await on(listed, 'recordTokenUse', { id: encoded(id), at, unlessAfter: at - usedEveryMs })
+    },
     async create (token) {
       const keptMs = token.expiresAt - token.createdAt + tokenRetentionMs
-      await on(listed, 'createToken', encoded(token.id), keptMs, ...Object.entries(fieldsOf(token)).flat())
+      await on(listed, 'createToken', { id: encoded(token.id), keptMs, token: fieldsOf(token) })
     },
     async list ({ cursor, limit }) {
       if (cursor !== null && !/^[1-9]\d{0,15}$/.test(cursor)) return { items: [], next: null }
-      const found = await on(listed, 'listTokens', cursor ?? 'inf', limit + 1) as readonly Reply[]
+      const found = await on(listed, 'listTokens', { below: cursor ?? 'inf', limit: limit + 1 }) as readonly Reply[]
       const items = found.filter((_, index) => index % 2 === 1).slice(0, limit).map(fields => tokenFrom(pairs(fields)))
       return { items, next: found.length / 2 > limit ? String(found[2 * limit - 2]) : null }
     },
-    rotate: async (id, { hash, issuedAt }, until) =>
-      tokenOrNull(await on(listed, 'rotateToken', encoded(id), hash, issuedAt, until)),
-    accept: async (id, invitation, { hash, issuedAt }) =>
-      tokenOrNull(await on(listed, 'acceptInvitation', encoded(id), invitation, hash, issuedAt, tokenRetentionMs)),
-    revoke: async (id, at) => await on(listed, 'revokeToken', encoded(id), at) === 1
+    async rotate (id, { hash, issuedAt }, until) {
+      return tokenOrNull(await on(listed, 'rotateToken', { id: encoded(id), hash, issuedAt, previousUntil: until }))
+    },
+    async accept (id, invitation, { hash, issuedAt }) {
+      const request = { id: encoded(id), invitation, hash, issuedAt, keptAfterMs: tokenRetentionMs }
+      return tokenOrNull(await on(listed, 'acceptInvitation', request))
+    },
+    revoke: async (id, at) => await on(listed, 'revokeToken', { id: encoded(id), at }) === 1
   }
 }
 
 type Fields = Readonly<Record<string, string>>
 
 /** Of a new one. */
-function fieldsOf ({ models, scopes, isInvitation, secret, previous, revokedAt, usedAt, ...plain }: Token) {
-  const lists = { models: JSON.stringify(models), scopes: JSON.stringify(scopes) }
-  return { ...plain, ...secret, ...lists, isInvitation: Number(isInvitation) }
+function fieldsOf (token: Token): Fields {
+  return {
+    id: token.id,
+    subject: token.subject,
+    plan: token.plan,
+    models: JSON.stringify(token.models),
+    scopes: JSON.stringify(token.scopes),
+    createdAt: String(token.createdAt),
+    ttlMs: String(token.ttlMs),
+    expiresAt: String(token.expiresAt),
+    isInvitation: token.isInvitation ? '1' : '0',
+    hash: token.secret.hash,
+    issuedAt: String(token.secret.issuedAt)
+  }
 }
 
 function tokenOrNull (reply: Reply): Token | null {
@@ -112,9 +129,11 @@ function tokenFrom (fields: Fields): Token {
 
 export function redisGuestCounts ({ on }: Commands, keys: KeyNames): GuestCounts {
   return {
-    take: async (name, limit, windowMs) => await on(keys.guestCount(name), 'take', limit, windowMs) as number,
+    async take (name, limit, windowMs) {
+      return await on(keys.guestCount(name), 'takeFromWindow', { limit, windowMs }) as number
+    },
     async putBack (name) {
-      await on(keys.guestCount(name), 'putBack')
+      await on(keys.guestCount(name), 'putBack', {})
     }
   }
 }
@@ -136,7 +155,7 @@ export function redisRates ({ on }: Commands, keys: KeyNames): RateCounter {
     return { count, endsInMs }
   }
   return {
-    hit: async (key, windowMs) => windowFrom(await on(keys.rate(key), 'hitRate', windowMs)),
-    look: async key => windowFrom(await on(keys.rate(key), 'lookAtRate'))
+    hit: async (key, windowMs) => windowFrom(await on(keys.rate(key), 'hitRate', { windowMs })),
+    look: async key => windowFrom(await on(keys.rate(key), 'readRate', {}))
   }
 }

@@ -28,8 +28,8 @@ const leaseMs = 15_000
 export function redisLeadership ({ on }: Commands, { leader }: KeyNames): Leadership {
   const replica = randomUUID()
   return {
-    leads: async () => await on(leader, 'lead', replica, leaseMs) === 1,
-    async resign () { await on(leader, 'disown', replica) }
+    leads: async () => await on(leader, 'lead', { replica, leaseMs }) === 1,
+    async resign () { await on(leader, 'deleteValue', { value: replica }) }
   }
 }
 
@@ -87,11 +87,11 @@ interface Setting extends Pick<RedisStoreOptions, 'terms' | 'now'> {
 function storeOver (link: Connection, commands: Commands, keys: KeyNames, setting: Setting): Store {
   const { terms, now, steady, events, mark } = setting
   const countsSince = () => steady() - idempotencyMs
-  const busy = activeSubjects(commands, keys, setting)
+  const active = activeSubjects(commands, keys, setting)
   const owners = taskOwners(commands, keys, terms)
   const tasks = redisTasks(commands, owners, keys, setting)
   const callbacks = redisCallbackSecrets(commands, tasks, keys, terms)
-  const { note, ...deliveries } = redisDeliveries(commands, owners, keys, setting)
+  const deliveries = redisDeliveries(commands, owners, keys, setting)
   const leadership = redisLeadership(commands, keys)
   const pulse = pulseOf({ commands, keys, events, chore: () => repeats.flush() })
   const repeats = redisRepeats(commands, pulse)
@@ -100,10 +100,10 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
     lost: 0,
     ledger: redisLedger({
       commands,
-      busy,
+      active,
       owners,
       callbacks,
-      deliveries: { ...deliveries, note },
+      deliveries,
       repeats,
       pulse,
       tasks,
@@ -111,13 +111,13 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
       now,
       countsSince
     }),
-    unfinished: redisUnfinishedTasks(commands, busy),
+    unfinished: redisUnfinishedTasks(commands, active),
     idempotency: redisIdempotency(commands, countsSince),
     repeats,
     callbackSecrets: { reservationOf: callbacks.reservationOf },
     deliveries,
     accounts: redisAccounts(commands),
-    records: { ...redisRecords(commands, busy), usage: span => redisUsage(commands, keys, span) },
+    records: { ...redisRecords(commands, active), usage: span => redisUsage(commands, keys, span) },
     audit: redisAudit(commands, keys),
     revocations: redisRevocations(commands, keys, now),
     tokens: redisTokens(commands, keys),
@@ -134,7 +134,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
     },
     rates: redisRates(commands, keys),
     leads: leadership.leads,
-    tidy: () => busy.tidy(async subject => await commands.ofSubject(subject, 'tidy') === 0),
+    tidy: () => active.forgetIdle(async subject => await commands.ofSubject(subject, 'trimLists', {}) === 0),
     async ping () {
       await mark.check()
       // A replica and a full server read on, so it has to be a write.

@@ -1,0 +1,119 @@
+-- include credits.lua
+-- include idempotency.lua
+-- include stages.lua
+-- include takeRepeat.lua
+-- include lists.lua
+
+-- Sets a place among the unfinished tasks, a use and credits aside. { 'granted', number }; { 'novelty', and what
+-- `findEarlier` or `takeRepeat` has found }; or what it lacks: { 'slot' }, { 'uses' } or { 'credits' }.
+
+-- Overstayed reservations that a new one clears away, before it is said that there is no room.
+local sweptByReserve = 20
+local trimmedByReserve = 5
+
+local function clearAway ()
+  -- Those that sweep.lua would have told are told by its next run.
+  local releasedCount, unknownCount = sweep(sweptByReserve)
+  add(account, 'missedReleased', releasedCount)
+  add(account, 'missedUnknown', unknownCount)
+  trim(list, trimmedByReserve)
+end
+
+local function findFirst (wanted)
+  if wanted.idempotency then return findEarlier(wanted.idempotency) end
+  if wanted.submit then return takeRepeat(wanted.submit) end
+  return nil
+end
+
+local function sessionKeyOf (session) return base .. 'session:' .. session.id end
+
+-- 'uses' or 'credits', if its session has too few; nil if it has not, or no limits of its own.
+local function lackOfSession (session, cost)
+  if not session then return nil end
+  local uses, credits = unpack(redis.call('HMGET', sessionKeyOf(session), 'uses', 'credits'))
+  if session.uses and tonumber(uses or '0') + 1 > session.uses then return 'uses' end
+  if session.creditLimit and tonumber(credits or '0') + cost > session.creditLimit then return 'credits' end
+  return nil
+end
+
+-- How much of the cost the period can bear; the grants bear the rest.
+local function shareOfPeriod (wanted, period)
+  if not wanted.creditLimit then return wanted.cost end
+  local used = tonumber(redis.call('HGET', period, 'used') or '0')
+  return math.min(wanted.cost, math.max(0, wanted.creditLimit - used))
+end
+
+-- latest: the start of the latest period as a text, false if there was none.
+local function charge (wanted, period, fromPeriod, fromGrants, latest)
+  add(account, 'granted', -fromGrants)
+  redis.call('HINCRBY', period, 'used', fromPeriod)
+  expire(period, terms.keepMs)
+  if not latest or tonumber(latest) < wanted.periodStart then
+    redis.call('HSET', account, 'period', wanted.periodStart)
+    -- Only what is still unfinished gives anything back to it.
+    if latest then expire(base .. 'period:' .. latest, terms.supersededMs) end
+  end
+  keepAccount()
+end
+
+local function writeSession (row, session, cost)
+  local key = sessionKeyOf(session)
+  redis.call('HSET', row, 'session', session.id)
+  redis.call('HINCRBY', key, 'uses', '1')
+  redis.call('HINCRBY', key, 'credits', cost)
+  expire(key, session.keptMs)
+end
+
+local function writeSubmit (row, number, submit)
+  local alike = base .. 'alike:' .. submit.fingerprint
+  redis.call('HSET', row, 'print', submit.fingerprint, 'start', submit.start)
+  redis.call('ZADD', alike, number, number)
+  expire(alike, terms.slackMs)
+end
+
+local function writeIdempotency (row, number, idempotency)
+  local key = base .. 'idem:' .. idempotency.key
+  redis.call('HSET', row, 'idem', idempotency.key)
+  redis.call('DEL', key)
+  redis.call('HSET', key, 'fingerprint', idempotency.fingerprint, 'createdAt', now, 'number', number)
+  expire(key, terms.idempotencyMs)
+end
+
+local function writeDelivery (row, number, url)
+  redis.call('HSET', row, 'url', url)
+  redis.call('ZADD', deliveries, '+inf', number)
+  expire(deliveries, terms.keepMs)
+end
+
+local function reserve (wanted)
+  if redis.call('ZCARD', open) >= wanted.taskLimit then return { 'slot' } end
+  local lack = lackOfSession(wanted.session, wanted.cost)
+  if lack then return { lack } end
+  local periodStart = digits(wanted.periodStart)
+  local period = base .. 'period:' .. periodStart
+  local fromPeriod = shareOfPeriod(wanted, period)
+  local fromGrants = wanted.cost - fromPeriod
+  local granted, last, latest = unpack(redis.call('HMGET', account, 'granted', 'seq', 'period'))
+  if fromGrants > tonumber(granted or '0') then return { 'credits' } end
+
+  -- Not below the time, so that an account that was forgotten gives no number twice.
+  local number = digits(math.max(tonumber(last or '0') + 1, now))
+  redis.call('HSET', account, 'seq', number)
+  charge(wanted, period, fromPeriod, fromGrants, latest)
+  local row = base .. 'r:' .. number
+  redis.call('HSET', row, 'stage', 'reserved', 'operation', wanted.operation, 'model', wanted.model,
+    'key', wanted.keyId, 'cost', wanted.cost, 'fromPeriod', fromPeriod,
+    'fromGrants', fromGrants, 'period', periodStart,
+    'refundable', wanted.refundable and '1' or '0', 'day', wanted.day, 'created', now)
+  redis.call('ZADD', open, wanted.overstaysAt, number)
+  if wanted.deliverTo then writeDelivery(row, number, wanted.deliverTo) end
+  if wanted.submit then writeSubmit(row, number, wanted.submit) end
+  if wanted.session then writeSession(row, wanted.session, wanted.cost) end
+  if wanted.idempotency then writeIdempotency(row, number, wanted.idempotency) end
+  return { 'granted', number }
+end
+
+clearAway()
+local first = findFirst(request)
+if first then return { 'novelty', unpack(first) } end
+return reserve(request)
