@@ -183,3 +183,41 @@ t.test('what was lost while the store was away is known to the first that asks w
     t.same(told, { kind: 'task', taskId: print })
   }
 })
+
+/** A replica that may be kept from its subjects; whatever else it has to say goes on. */
+async function hindered (t: Test, { admin, port }: RedisServer, now: () => number) {
+  const rights = (...rights: string[]) => admin.acl('SETUSER', 'here', ...rights)
+  await rights('on', '>secret', '~*', '&*', '+@all')
+  const url = new Secret(`redis://here:secret@localhost:${port}`)
+  const store = await redisStore({ url, terms, now, onLost: () => {} })
+  t.teardown(() => store.close())
+  return {
+    ...store,
+    hinder: () => rights('resetkeys', '~gw:store', '~gw:alive:*', '~gw:events:*', '~gw:leader'),
+    help: () => rights('~*')
+  }
+}
+
+t.test('a replica that could not write that a caller has gone does not say that it is there', async t => {
+  const { server, replica, time } = await start(t)
+  const [there, here] = [await replica(), await hindered(t, server, time.now)]
+  const id = await submitted(here, [sent, claim('task')])
+  const [heart] = await server.admin.keys('gw:alive:*')
+  await here.hinder()
+  await t.rejects(here.repeats.undelivered(id), { code: 'GW_STORE_DOWN' })
+  t.same(await decided(there), { kind: 'task', taskId: 'task' }, 'else its repeat would be made, and charged')
+  await here.help()
+  await until('it has written it, and is there', async () => await server.admin.exists(heart!) === 1)
+})
+
+t.test('a replica that closes with something still to write is dead at once', async t => {
+  const { server, replica, time } = await start(t)
+  const [there, here] = [await replica(), await hindered(t, server, time.now)]
+  const id = await submitted(here, [sent, claim('task')])
+  const [heart] = await server.admin.keys('gw:alive:*')
+  await here.hinder()
+  await t.rejects(here.repeats.undelivered(id), { code: 'GW_STORE_DOWN' })
+  await here.close()
+  t.equal(await server.admin.exists(heart!), 0)
+  t.same(await decided(there), { kind: 'task', taskId: 'task' })
+})

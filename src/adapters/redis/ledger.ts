@@ -65,10 +65,10 @@ export function redisLedger (options: LedgerOptions): TaskLedger {
     async reserve (demand) {
       await active.touch(demand.subject)
       if (demand.deliverTo !== undefined) await deliveries.touch(demand.subject)
-      const isSeen = demand.repeat === undefined ? null : pulse.begin()
-      if (isSeen !== null) await isSeen
-      const isPaid = demand.repeat === undefined ? null : repeats.pay(demand.subject)
-      if (isPaid !== null) await isPaid
+      const begun = demand.repeat === undefined ? null : pulse.begin()
+      if (begun !== null) await begun
+      const flushed = demand.repeat === undefined ? null : repeats.flushSubject(demand.subject)
+      if (flushed !== null) await flushed
       const at = { at: now(), since: options.countsSince(), terms }
       const request = reserveFields(demand, repeats.requestOf(demand.repeat), at)
       const reply = await ofSubject(demand.subject, 'reserve', request).catch((error: unknown) => {

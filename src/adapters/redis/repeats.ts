@@ -11,58 +11,97 @@ import type { RepeatRequest } from './scripts.ts'
 export interface RedisRepeats extends Repeats {
   /** What a script is told to look for the first of this submit. */
   requestOf (repeat: Repeat | undefined): RepeatRequest | undefined
-  /** Writes what the store has not taken of this subject yet. `null`: nothing. Throws `GW_STORE_DOWN`. */
-  pay (subject: string): Promise<void> | null
+  /**
+   * Writes what the store has not taken of this subject yet: before anything is looked for, else what was lost while
+   * the store was away would be made again. `null`: nothing. Throws `GW_STORE_DOWN`.
+   */
+  flushSubject (subject: string): Promise<void> | null
   /** What that script has found has to be decided by looking after these replicas. */
   lookAfter (reply: readonly Reply[]): Promise<void>
-  /** A script has failed that may have taken one all the same. */
+  /** `reserve` has failed, and may have taken one all the same. */
   giveBack (demand: Pick<ReserveRequest, 'subject' | 'repeat'>): void
   /** What a script says of it: 2 if some had to be forgotten. */
   note (subject: string, reply: Reply): void
-  /** Writes what nobody waits for, and what could not be written. */
+  /** Writes what nobody waits for, and what could not be written. Throws when that still can not be. */
   flush (): Promise<void>
 }
 
+type Write = () => Promise<void>
+
 /** A long outage shall not fill the memory. */
-const maxOwed = 10_000
+const maxPending = 10_000
+
+/** Writes that the store has not taken, by subject. Each may be done twice. */
+function pendingWrites () {
+  const pending = new Map<string, Set<Write>>()
+  let count = 0
+  const flush = async (subject: string): Promise<void> => {
+    const its = pending.get(subject)
+    /* c8 ignore next: another call has written it meanwhile */
+    for (const write of its ?? []) {
+      await write()
+      if (its!.delete(write)) count--
+      if (its!.size === 0 && pending.get(subject) === its) pending.delete(subject)
+    }
+  }
+
+  return {
+    enqueue (subject: string, write: Write): void {
+      /* c8 ignore next: an outage longer than a test */
+      if (count >= maxPending) return
+      pending.set(subject, (pending.get(subject) ?? new Set()).add(write))
+      count++
+    },
+    /** `null`: there are none. */
+    flush: (subject: string): Promise<void> | null => pending.has(subject) ? flush(subject) : null,
+    /** Tries all of them. Throws when some are still to be written. */
+    async flushAll (): Promise<void> {
+      let failure: unknown = null
+      for (const subject of [...pending.keys()]) await flush(subject).catch(error => { failure = error })
+      if (failure !== null) throw failure
+    }
+  }
+}
+
+/** Numbers of submits whose callers have their answers. Nobody waits for them: they are written together. */
+function deliveredNumbers ({ ofSubject }: Pick<Commands, 'ofSubject'>) {
+  let bySubject = new Map<string, string[]>()
+  const add = (subject: string, more: readonly string[]): void => {
+    const numbers = bySubject.get(subject)
+    if (numbers === undefined) bySubject.set(subject, [...more])
+    else numbers.push(...more)
+  }
+  return {
+    add,
+    /** What is not taken now is written with the next beat; one that is alive loses nothing by that. */
+    async flush (): Promise<void> {
+      const all = bySubject
+      bySubject = new Map()
+      for (const [subject, numbers] of all) {
+        await ofSubject(subject, 'markDelivered', { numbers }).catch(() => add(subject, numbers))
+      }
+    }
+  }
+}
 
 export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse: Pulse): RedisRepeats {
   const crowded = new Set<string>()
-  /** Numbers, by subject. */
-  let delivered = new Map<string, string[]>()
-  /** Writes that the store has not taken, by subject. Each may be done twice. */
-  const owed = new Map<string, Set<() => Promise<void>>>()
-  let owedCount = 0
+  const delivered = deliveredNumbers({ ofSubject })
+  const pending = pendingWrites()
 
-  const owe = (subject: string, write: () => Promise<void>): void => {
-    /* c8 ignore next: an outage longer than a test */
-    if (owedCount >= maxOwed) return
-    owed.set(subject, (owed.get(subject) ?? new Set()).add(write))
-    owedCount++
-  }
-  /** Comes before anything is looked for: else what was lost while the store was away would be made again. */
-  const pay = async (subject: string): Promise<void> => {
-    const its = owed.get(subject)
-    /* c8 ignore next: another call has paid it meanwhile */
-    for (const write of its ?? []) {
-      await write()
-      if (its!.delete(write)) owedCount--
-      if (its!.size === 0 && owed.get(subject) === its) owed.delete(subject)
-    }
-  }
   const note = (subject: string, reply: Reply): void => {
     if (reply === 2) crowded.add(subject)
   }
   const end = async (subject: string, { fingerprint, call }: Repeat, isDelivered: boolean): Promise<void> => {
     await ofSubject(subject, 'endRepeat', { fingerprint, call, isDelivered })
   }
-  const lose = async ({ subject, number }: Place, answer: StoredResponse | undefined): Promise<void> => {
+  const markUndelivered = async ({ subject, number }: Place, answer: StoredResponse | undefined): Promise<void> => {
     note(subject, await ofSubject(subject, 'markUndelivered', { number, answer: headOf(answer) }, answer?.body))
   }
   /** A store that does not take it now takes it later: else an entry would serve nobody, or somebody twice. */
-  const surely = async (subject: string, write: () => Promise<void>): Promise<void> => {
+  const surely = async (subject: string, write: Write): Promise<void> => {
     await write().catch((error: unknown) => {
-      owe(subject, write)
+      pending.enqueue(subject, write)
       throw error
     })
   }
@@ -80,24 +119,18 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
     requestOf: repeat => repeat && requestOf(repeat),
     lookAfter,
     giveBack ({ subject, repeat }) {
-      if (repeat !== undefined) owe(subject, () => end(subject, repeat, false))
+      if (repeat !== undefined) pending.enqueue(subject, () => end(subject, repeat, false))
     },
     note,
     async flush () {
-      const now = delivered
-      delivered = new Map()
-      for (const [subject, numbers] of now) {
-        await ofSubject(subject, 'markDelivered', { numbers }).catch(() =>
-          delivered.set(subject, [...numbers, ...(delivered.get(subject) ?? [])])
-        )
-      }
-      for (const subject of [...owed.keys()]) await pay(subject).catch(() => { /* with the next beat */ })
+      await delivered.flush()
+      await pending.flushAll()
     },
-    pay: subject => owed.has(subject) ? pay(subject) : null,
+    flushSubject: pending.flush,
     async take (subject, repeat) {
-      if (owed.has(subject)) await pay(subject)
+      await pending.flush(subject)
       const reply = await ofSubject(subject, 'takeRepeat', requestOf(repeat)).catch((error: unknown) => {
-        owe(subject, () => end(subject, repeat, false))
+        pending.enqueue(subject, () => end(subject, repeat, false))
         throw error
       }) as Reply[]
       await lookAfter(reply)
@@ -106,15 +139,11 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
     end: (subject, repeat, isDelivered) => surely(subject, () => end(subject, repeat, isDelivered)),
     delivered (id) {
       const place = placeOf(id)
-      if (place === null) return
-      const { subject, number } = place
-      const numbers = delivered.get(subject)
-      if (numbers === undefined) delivered.set(subject, [number])
-      else numbers.push(number)
+      if (place !== null) delivered.add(place.subject, [place.number])
     },
     async undelivered (id, answer) {
       const place = placeOf(id)
-      if (place !== null) await surely(place.subject, () => lose(place, answer))
+      if (place !== null) await surely(place.subject, () => markUndelivered(place, answer))
     },
     crowded () {
       const subjects = [...crowded]
@@ -161,16 +190,15 @@ export interface PulseOptions {
   readonly commands: Pick<Commands, 'ask'>
   readonly keys: Pick<KeyNames, 'alive'>
   readonly events: Pick<RedisEvents, 'ask' | 'onAsked'>
-  /** Run before each beat. Its failure is its own. */
-  readonly chore: () => Promise<void>
+  /** Run before each beat. There is none if it fails: a beat says that what came before it is written. */
+  readonly beforeBeat: () => Promise<void>
 }
 
 /**
  * A key for each replica, whose value is another one at each beat and which goes by itself when none comes. Clocks
- * don't
- * matter: whoever has beaten since a repeat arrived was there then, and whoever has no key is not.
+ * don't matter: a replica that has beaten since a repeat arrived was there then, and one without a key is not.
  */
-export function pulse ({ commands: { ask }, keys, events, chore }: PulseOptions): Pulse {
+export function pulse ({ commands: { ask }, keys, events, beforeBeat }: PulseOptions): Pulse {
   const start = randomUUID()
   const known = recent<Look>(knownStarts)
   const dead = recent<true>(knownStarts)
@@ -181,7 +209,7 @@ export function pulse ({ commands: { ask }, keys, events, chore }: PulseOptions)
   let sooner: NodeJS.Timeout | undefined
 
   const beat = async (): Promise<void> => {
-    await chore()
+    await beforeBeat()
     await ask(client => client.set(keys.alive(start), ++beats, 'PX', deadMs))
   }
   const beatQuietly = (): void => { beat().catch(() => { /* whoever opened the store is told */ }) }
@@ -237,7 +265,7 @@ export function pulse ({ commands: { ask }, keys, events, chore }: PulseOptions)
       clearInterval(timer)
       clearTimeout(sooner)
       if (!hasBegun) return
-      await chore()
+      await beforeBeat().catch(() => { /* what is still to write is known to be lost when this replica is dead */ })
       await ask(client => client.del(keys.alive(start))).catch(() => { /* it goes by itself */ })
     }
   }

@@ -93,7 +93,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
   const callbacks = redisCallbackSecrets(commands, tasks, keys, terms)
   const deliveries = redisDeliveries(commands, owners, keys, setting)
   const leadership = redisLeadership(commands, keys)
-  const pulse = pulseOf({ commands, keys, events, chore: () => repeats.flush() })
+  const pulse = pulseOf({ commands, keys, events, beforeBeat: () => repeats.flush() })
   const repeats = redisRepeats(commands, pulse)
 
   return {
@@ -142,7 +142,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
         client.set(keys.probe(index), 1, 'PX', probeMs))))
     },
     async close () {
-      await pulse.close().catch(() => {}) // what it had still to write is owed by a store that is down
+      await pulse.close()
       events.close()
       await leadership.resign().catch(() => {}) // or its lease ends by itself
       await link.close()
