@@ -15,8 +15,7 @@ import {
 /**
  * Answers that mean that the server can't serve, not that it was asked for nonsense: of a replica, a full or a loading
  * server, a cluster that is being repaired, a changed password, a full disk, … An older server wraps what happens
- * within
- * a script: `ERR Error running script (call to f_…): @user_script:12: -OOM command not allowed …`
+ * within a script: `ERR Error running script (call to f_…): @user_script:12: -OOM command not allowed …`
  */
 const outage =
   /^(?:ERR Error running script.*?-)?(?:READONLY|OOM|LOADING|CLUSTERDOWN|MASTERDOWN|MOVED|ASK|TRYAGAIN|NOAUTH|WRONGPASS|NOPERM|MISCONF|NOREPLICAS|BUSY|NOSCRIPT|ERR max number of clients)\b/
@@ -103,8 +102,7 @@ const tellAgainMs = 60_000
 /**
  * Connects, and finds out whether the server is a node of a cluster: then it is the seed of a client that knows all of
  * them. Throws, in a sentence without the password, when the server can not be reached or could forget what it was
- * told.
- * A connection that is lost later is made again for ever.
+ * told. A connection that is lost later is made again for ever.
  *
  * Nothing waits for a connection (a command fails at once instead), and nothing is sent twice by the client: what it
  * does not know the fate of is for the callers to repeat.
@@ -377,9 +375,8 @@ const problems = {
 
 /**
  * A Redis without its memory knows no owner, no charge and no revocation: a session that was revoked would be good
- * again,
- * and whatever was spent could be spent once more. So nothing is served from it, until the data are back or an operator
- * has restarted the gateway, and an alarm says which.
+ * again, and whatever was spent could be spent once more. So nothing is served from it, until the data are back or an
+ * operator has restarted the gateway, and an alarm says which.
  *
  * Nothing is sent between a new connection and the answer of the server that it leads to.
  */

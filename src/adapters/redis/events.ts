@@ -128,14 +128,11 @@ export interface RedisEvents extends TaskEvents {
 
 /**
  * The events of all replicas, on one channel, each with its whole envelope: that of a task that runs stands in no
- * ledger.
- * What is published here is heard here at once, and elsewhere by way of Redis, in order.
+ * ledger. What is published here is heard here at once, and elsewhere by way of Redis, in order.
  *
  * Redis promises nothing about messages. So each replica listens for its own heartbeat: when that was sent and is not
- * heard,
- * the line is dead, even if the connection looks alive. And a heartbeat tells the others when something before it could
- * not
- * be sent. Throws when nobody can listen or speak.
+ * heard, the line is dead, even if the connection looks alive. And a heartbeat tells the others when something before
+ * it could not be sent. Throws when nobody can listen or speak.
  */
 export async function redisEvents ({
   connection,
@@ -239,8 +236,7 @@ export interface RedisTurnsOptions {
 
 /**
  * How long the last answer outlives its interval, ms: the next one is being asked for then. It also bounds for how long
- * a
- * replica whose clock is ahead can keep the others from asking.
+ * a replica whose clock is ahead can keep the others from asking.
  */
 const slackMs = 60_000
 

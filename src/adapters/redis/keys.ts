@@ -84,8 +84,7 @@ export function usageKey (key: string): { readonly subject: string, readonly day
 
 /**
  * Any text as part of a key: without braces, which would move it to another slot, without what separates, and so that
- * no
- * two texts become one, not even those that are no proper Unicode.
+ * no two texts become one, not even those that are no proper Unicode.
  */
 export function encoded (text: string): string {
   return text.replace(/[^A-Za-z0-9:._@-]/g, unit => `~${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)

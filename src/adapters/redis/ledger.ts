@@ -15,8 +15,7 @@ import type { AnswerHead, RepeatRequest, SubjectRequests } from './scripts.ts'
 
 /**
  * Idempotency keys in Redis. They are written by the scripts of the ledger; what is no answer is read off the
- * reservation.
- * `countsSince`: keys that were made later than this count, Unix ms.
+ * reservation. `countsSince`: keys that were made later than this count, Unix ms.
  */
 export function redisIdempotency ({ ofSubject }: Commands, countsSince: () => number): IdempotencyStore {
   return {

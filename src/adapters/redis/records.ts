@@ -176,10 +176,8 @@ const auditEntries = 100_000
 
 /**
  * The audit trail as a stream for each of its parts: of what callers do, and of refusals, the newest hundred thousand
- * entries
- * are kept, and what the operator has done for its time. What an operator did under an earlier version stands among
- * what
- * callers do.
+ * entries are kept, and what the operator has done for its time. What an operator did under an earlier version stands
+ * among what callers do.
  */
 export function redisAudit ({ on, ask }: Commands, { audit, auditPart }: KeyNames): AuditTrail {
   return {
@@ -234,8 +232,7 @@ const perStep = 50
 
 /**
  * Each subject has a list of its deliveries, in its slot, by when they are due; and there is one list of the subjects
- * that
- * have any, by when they were touched. Whoever looks for what is due asks all of them, a few at a time.
+ * that have any, by when they were touched. Whoever looks for what is due asks all of them, a few at a time.
  */
 export function redisDeliveries (
   { on, ask, ofSubject }: Commands,

@@ -178,14 +178,6 @@ export interface Pulse {
   close (): Promise<void>
 }
 
-interface Look {
-  readonly beat: string
-  /** When it was last seen to be so. */
-  readonly at: number
-  /** It has beaten after this. */
-  readonly aliveAt: number
-}
-
 export interface PulseOptions {
   readonly commands: Pick<Commands, 'ask'>
   readonly keys: Pick<KeyNames, 'alive'>
@@ -194,14 +186,47 @@ export interface PulseOptions {
   readonly beforeBeat: () => Promise<void>
 }
 
+interface Sighting {
+  /** The value of its key. */
+  readonly beat: string
+  /** When it was last seen to be so. */
+  readonly at: number
+  /** It has beaten after this. */
+  readonly aliveAt: number
+}
+
+/** What is known of other replicas, by their names. Instants are `performance.now()`. */
+function sightings () {
+  const seen = recent<Sighting>(knownStarts)
+  const dead = recent<true>(knownStarts)
+  return {
+    /** Its key had this value, `null` for none, at this instant or later. */
+    note (start: string, beat: string | null, at: number): void {
+      if (beat === null) {
+        seen.delete(start)
+        dead.set(start, true)
+        return
+      }
+      dead.delete(start) // it was frozen, or cut off
+      const before = seen.get(start)
+      const aliveAt = before === undefined ? -Infinity : before.beat === beat ? before.aliveAt : before.at
+      seen.set(start, { beat, at, aliveAt })
+    },
+    isDead: (start: string): boolean => dead.has(start),
+    knownSince: (instant: number): ReturnType<Pulse['knownSince']> => ({
+      alive: [...seen].flatMap(([start, { aliveAt }]) => aliveAt >= instant ? start : []).join(' '),
+      dead: [...dead.keys()].join(' ')
+    })
+  }
+}
+
 /**
  * A key for each replica, whose value is another one at each beat and which goes by itself when none comes. Clocks
  * don't matter: a replica that has beaten since a repeat arrived was there then, and one without a key is not.
  */
 export function pulse ({ commands: { ask }, keys, events, beforeBeat }: PulseOptions): Pulse {
   const start = randomUUID()
-  const known = recent<Look>(knownStarts)
-  const dead = recent<true>(knownStarts)
+  const others = sightings()
   let beats = 0
   let first: Promise<void> | null = null
   let hasBegun = false
@@ -226,18 +251,6 @@ export function pulse ({ commands: { ask }, keys, events, beforeBeat }: PulseOpt
     }, askedMs).unref()
   })
 
-  const note = (other: string, value: string | null, at: number): void => {
-    if (value === null) {
-      known.delete(other)
-      dead.set(other, true)
-      return
-    }
-    dead.delete(other) // it was frozen, or cut off
-    const before = known.get(other)
-    const aliveAt = before === undefined ? -Infinity : before.beat === value ? before.aliveAt : before.at
-    known.set(other, { beat: value, at, aliveAt })
-  }
-
   return {
     start,
     begin () {
@@ -253,14 +266,11 @@ export function pulse ({ commands: { ask }, keys, events, beforeBeat }: PulseOpt
     async look (starts) {
       await Promise.all(starts.map(async other => {
         const at = performance.now()
-        note(other, await ask(client => client.get(keys.alive(other))), at)
+        others.note(other, await ask(client => client.get(keys.alive(other))), at)
       }))
-      if (starts.some(other => !dead.has(other))) events.ask()
+      if (starts.some(other => !others.isDead(other))) events.ask()
     },
-    knownSince (instant) {
-      const alive = [...known].flatMap(([other, { aliveAt }]) => aliveAt >= instant ? other : [])
-      return { alive: alive.join(' '), dead: [...dead.keys()].join(' ') }
-    },
+    knownSince: others.knownSince,
     async close () {
       clearInterval(timer)
       clearTimeout(sooner)

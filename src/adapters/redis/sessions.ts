@@ -10,11 +10,9 @@ const rememberedSessions = 10_000
 
 /**
  * Revocations in Redis: a key for each session, and one for all of a subject's. Asking costs a round trip per request,
- * of
- * two commands, for a revocation has to hold on all replicas at once. An id that was revoked stays so, and is not asked
- * about
- * again. An id whose session ended with all others of its subject may have a later session: a token's, once it is
- * rotated.
+ * of two commands, for a revocation has to hold on all replicas at once. An id that was revoked stays so, and is not
+ * asked about again. An id whose session ended with all others of its subject may have a later session: a token's, once
+ * it is rotated.
  */
 export function redisRevocations ({ ask, on }: Commands, keys: KeyNames, now: () => number): Revocations {
   const revoked = recent<true>(rememberedSessions)

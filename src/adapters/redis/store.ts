@@ -53,8 +53,7 @@ const untold = (): void => {}
 
 /**
  * Opens the store that replicas share. Nothing is recovered at start, for other replicas may be at work: what a dead
- * one
- * has left is let go by its lease.
+ * one has left is let go by its lease.
  */
 export async function redisStore ({
   terms,
