@@ -73,7 +73,7 @@ export interface Connection {
    */
   another (): Redis
   /** Tells why a connection was lost, or is of no use. */
-  lose (reason: Error): void
+  reportLost (reason: Error): void
   /** What is thrown when the server turns out to be of no use at start. */
   unusable (error: unknown): Error
   close (): Promise<void>
@@ -86,7 +86,7 @@ const silenceMs = 5000
 const connectMs = 3000
 const keepAliveMs = 10_000
 /**
- * How often a cluster is asked who serves what, ms; a wrong answer is found out sooner, by the first misdirected
+ * How often a cluster is asked which node serves what, ms; a wrong answer is found out sooner, by the first misdirected
  * command.
  */
 const topologyMs = 5000
@@ -112,7 +112,7 @@ export async function connection ({ url, tls, onLost }: ConnectionSettings): Pro
   const { reason, failure } = failures(target.password)
   const trial = { isOver: false, problem: undefined as Error | undefined }
   const tell = seldom(onLost)
-  const lose = (error: Error): void => {
+  const reportLost = (error: Error): void => {
     if (trial.isOver) tell(reason(error))
     else trial.problem = reason(error)
   }
@@ -120,14 +120,14 @@ export async function connection ({ url, tls, onLost }: ConnectionSettings): Pro
     new Error(`the store ${shown(target)} can not be used: ${cause.message}`, { cause })
   const again = (times: number): number | null => (trial.isOver ? backoffMs(times) : null)
   const single = new Redis({ ...steady(target), enableOfflineQueue: false, retryStrategy: again })
-  let client: Redis | Cluster = single.on('error', lose)
+  let client: Redis | Cluster = single.on('error', reportLost)
 
   try {
     await client.connect()
     let reports = [await client.info()]
     if (valueOf(reports[0]!, 'cluster_enabled') === '1') {
       client.disconnect()
-      client = clusterFrom(target, again).on('error', lose).on('node error', lose)
+      client = clusterFrom(target, again).on('error', reportLost).on('node error', reportLost)
       await client.connect()
       // Each node's connection is made by its first command, and those that come beside that one would be refused.
       reports = await Promise.all(client.nodes('master').map(node => node.info()))
@@ -146,9 +146,9 @@ export async function connection ({ url, tls, onLost }: ConnectionSettings): Pro
     another: () =>
       new Redis({ ...steady(target), ...placeIn(client), enableOfflineQueue: false, retryStrategy: () => null }).on(
         'error',
-        lose
+        reportLost
       ),
-    lose,
+    reportLost,
     unusable: error => unusable(reason((error as Error).cause ?? error)),
     close: () => end(client)
   }
@@ -254,7 +254,7 @@ export function backoffMs (times: number): number {
 /** The server is in order, but must not be used like this. */
 class Refusal extends Error {}
 
-/** Who makes room by forgetting keys forgets charges and owners. */
+/** A server that makes room by forgetting keys forgets charges and owners. */
 function checkMemory (report: string): void {
   const policy = valueOf(report, 'maxmemory_policy')
   if (policy === 'noeviction') return
@@ -328,7 +328,7 @@ export function commands ({ connection: { client, failure }, mark, keys, terms, 
   const ofKeys = defineScripts(client, keyScripts)
 
   const run = async (script: Script, key: string, argument: string, body: Buffer | undefined): Promise<Reply> => {
-    mark.hold()
+    mark.assertSame()
     try {
       return await (body === undefined ? script(key, argument) : script(key, argument, body))
     } catch (error) {
@@ -340,7 +340,7 @@ export function commands ({ connection: { client, failure }, mark, keys, terms, 
       run(ofSubjects.get(script)!, keys.account(subject), packed({ now: now(), request }), body),
     on: (key, script, request, body) => run(ofKeys.get(script)!, key, packed(request), body),
     async ask (give) {
-      mark.hold()
+      mark.assertSame()
       try {
         return await give(client)
       } catch (error) {
@@ -361,7 +361,7 @@ export interface MemoryMark {
   /**
    * Throws `GW_STORE_DOWN` while the server is not known to be the one it was. Sees to it that it is asked each second.
    */
-  hold (): void
+  assertSame (): void
   /** Asks the server, once however many ask at a time. Throws `GW_STORE_DOWN`, also when it can not say. */
   check (): Promise<void>
 }
@@ -400,7 +400,7 @@ export async function memoryMark ({ client, failure, keys, onGone }: MemoryMarkO
     return running
   }
   const askBehind = (): void => { ask().catch(() => { /* whoever sends a command is told, and asks again */ }) }
-  const hold = (): void => {
+  const assertSame = (): void => {
     if (state !== 'same' || performance.now() - checkedAt >= checkEveryMs) askBehind()
     if (state !== 'same') throw failure(new Error(problems[state]))
   }
@@ -412,10 +412,10 @@ export async function memoryMark ({ client, failure, keys, onGone }: MemoryMarkO
     askBehind()
   })
   return {
-    hold,
+    assertSame,
     async check () {
       await ask().catch(error => { throw failure(error) })
-      hold()
+      assertSame()
     }
   }
 }

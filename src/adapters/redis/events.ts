@@ -4,6 +4,7 @@ import type { PollLeases } from '../../domain/status-poller.ts'
 import { type LastStatus, lastStatus, type TaskEvent, type TaskEvents } from '../../domain/task-status.ts'
 import { backoffMs, type Commands, type Connection } from './client.ts'
 import type { KeyNames } from './keys.ts'
+import { headOf } from './scripts.ts'
 
 /** What replicas tell each other: an event; or, without one, that they are there. */
 export interface Message {
@@ -12,7 +13,7 @@ export interface Message {
   /** Something that it has sent before did not go out. */
   readonly hasLost: boolean
   readonly event: TaskEvent | null
-  /** It wants to know who is there. */
+  /** It wants to know which others are there. */
   readonly asks?: boolean
 }
 
@@ -55,11 +56,11 @@ function fieldsIn (text: string): Readonly<Record<string, unknown>> {
 }
 
 export interface SubscriptionOptions {
-  readonly connection: Pick<Connection, 'another' | 'lose'>
+  readonly connection: Pick<Connection, 'another' | 'reportLost'>
   readonly channel: string
-  readonly hear: (message: Buffer) => void
+  readonly onMessage: (message: Buffer) => void
   /** It listens again: what was said in the meantime is lost. */
-  readonly resumed: () => void
+  readonly onResumed: () => void
 }
 
 /** Hears what is said on a channel. */
@@ -75,7 +76,7 @@ export interface Subscription {
  * The client's own way to come back does not say when it has, and in a cluster not that it has failed to.
  */
 export async function subscription (
-  { connection, channel, hear, resumed }: SubscriptionOptions
+  { connection, channel, onMessage, onResumed }: SubscriptionOptions
 ): Promise<Subscription> {
   let current: Redis
   let isClosed = false
@@ -83,20 +84,20 @@ export async function subscription (
 
   const listen = async (): Promise<void> => {
     const client = current = connection.another()
-    client.on('messageBuffer', (_channel: Buffer, message: Buffer) => hear(message))
+    client.on('messageBuffer', (_channel: Buffer, message: Buffer) => onMessage(message))
     await client.connect()
     try {
       await client.subscribe(channel)
     } catch (error) {
       client.disconnect()
-      connection.lose(error as Error)
+      connection.reportLost(error as Error)
       throw error
     }
     client.once('end', () => again(1))
   }
   const again = (times: number): void => {
     if (isClosed) return
-    timer = setTimeout(() => { listen().then(resumed, () => again(times + 1)) }, backoffMs(times)).unref()
+    timer = setTimeout(() => { listen().then(onResumed, () => again(times + 1)) }, backoffMs(times)).unref()
   }
 
   await listen()
@@ -141,26 +142,26 @@ export async function redisEvents ({
   beatMs = 5000
 }: RedisEventsOptions): Promise<RedisEvents> {
   const from = randomUUID()
-  const { join, tell, miss } = audience()
-  const listeners: Array<() => void> = []
+  const { subscribe, emit, emitGap } = listeners()
+  const whenAsked: Array<() => void> = []
   const send = async (event: TaskEvent | null, hasLost: boolean, asks = false): Promise<void> => {
     // A script is run where its key is at home: so messages stay in order in a cluster, too.
     await commands.on(channel, 'publishMessage', {}, textOf({ from, hasLost, event, asks }))
   }
   const heart = heartbeat(hasLost => send(null, hasLost))
 
-  const hear = (bytes: Buffer): void => {
+  const onMessage = (bytes: Buffer): void => {
     const message = messageIn(bytes)
     if (message?.from === from) heart.heard()
-    else if (message?.event) tell(message.event)
-    else if (message?.asks === true) for (const listener of listeners) listener()
-    else if (message?.hasLost) miss()
+    else if (message?.event) emit(message.event)
+    else if (message?.asks === true) for (const listener of whenAsked) listener()
+    else if (message?.hasLost) emitGap()
   }
-  const resumed = (): void => {
+  const onResumed = (): void => {
     heart.heard() // what was said before can not be any more
-    miss()
+    emitGap()
   }
-  const line = await subscription({ connection, channel, hear, resumed })
+  const line = await subscription({ connection, channel, onMessage, onResumed })
   const timer = setInterval(() => {
     heart.beat(line.renew).catch(() => {
       /* whoever opened the store is told */
@@ -178,11 +179,11 @@ export async function redisEvents ({
   return {
     publish (event) {
       send(event, false).catch(heart.lost)
-      tell(event)
+      emit(event)
     },
-    subscribe: join,
+    subscribe,
     ask () { send(null, false, true).catch(() => { /* they say so by themselves, within a second */ }) },
-    onAsked (listener) { listeners.push(listener) },
+    onAsked (listener) { whenAsked.push(listener) },
     close
   }
 }
@@ -209,28 +210,28 @@ function heartbeat (send: (hasLost: boolean) => Promise<void>) {
   }
 }
 
-/** Who listens on this replica. */
-function audience () {
-  const listeners = new Set<{ readonly hear: (event: TaskEvent) => void, readonly onGap: () => void }>()
+/** Those that listen on this replica. */
+function listeners () {
+  const all = new Set<{ readonly onEvent: (event: TaskEvent) => void, readonly onGap: () => void }>()
   return {
-    join (hear: (event: TaskEvent) => void, onGap: () => void): () => void {
-      const listener = { hear, onGap } // the same function may listen twice
-      listeners.add(listener)
-      return () => { listeners.delete(listener) }
+    subscribe (onEvent: (event: TaskEvent) => void, onGap: () => void): () => void {
+      const listener = { onEvent, onGap } // the same function may listen twice
+      all.add(listener)
+      return () => { all.delete(listener) }
     },
-    tell (event: TaskEvent): void {
+    emit (event: TaskEvent): void {
       // A copy: a listener may well end its own subscription, or another's, while it is told.
-      for (const listener of [...listeners]) if (listeners.has(listener)) listener.hear(event)
+      for (const listener of [...all]) if (all.has(listener)) listener.onEvent(event)
     },
-    miss (): void {
-      for (const { onGap } of [...listeners]) onGap()
+    emitGap (): void {
+      for (const { onGap } of [...all]) onGap()
     }
   }
 }
 
-export interface RedisTurnsOptions {
+export interface PollLeasesOptions {
   readonly now: () => number
-  /** A turn that nobody has ended by then is free again, ms: longer than a status call may last. */
+  /** A lease that was not released by then is free again, ms: longer than a status call may last. */
   readonly leaseMs: number
 }
 
@@ -240,25 +241,22 @@ export interface RedisTurnsOptions {
  */
 const slackMs = 60_000
 
-/** The turns of all replicas: a key for each task, in a slot of its own, which goes by itself. */
-export function redisTurns ({ on }: Commands, keys: KeyNames, { now, leaseMs }: RedisTurnsOptions): PollLeases {
-  /** Who asks, by the task; a name for each turn. */
+/** The leases of all replicas: a key for each task, in a slot of its own, which goes by itself. */
+export function redisPollLeases ({ on }: Commands, keys: KeyNames, { now, leaseMs }: PollLeasesOptions): PollLeases {
+  /** A name for each lease that this replica has, by the task. */
   const askers = new Map<string, string>()
 
   const end = async (taskId: string, asker: string, last: LastStatus | null, intervalMs: number): Promise<void> => {
-    const times = { freeAt: now() + intervalMs, keptMs: intervalMs + slackMs }
-    if (last === null) await on(keys.turn(taskId), 'releaseLease', { asker, ...times })
-    else {
-      const { status, contentType, body } = last
-      await on(keys.turn(taskId), 'releaseLease', { asker, ...times, answer: { status, contentType } }, body)
-    }
+    const answer = last ?? undefined
+    const request = { asker, freeAt: now() + intervalMs, keptMs: intervalMs + slackMs, answer: headOf(answer) }
+    await on(keys.pollLease(taskId), 'releaseLease', request, answer?.body)
   }
   return {
     async acquire (taskId, intervalMs, hasNews = false) {
       const asker = randomUUID()
       const [at, keptMs] = [now(), leaseMs + slackMs]
       const request = { now: at, intervalMs, hasNews, asker, endsAt: at + leaseMs, keptMs }
-      const reply = await on(keys.turn(taskId), 'acquireLease', request).catch((error: unknown) => {
+      const reply = await on(keys.pollLease(taskId), 'acquireLease', request).catch((error: unknown) => {
         // It may have been given all the same, and then nobody would ask for as long as it lasts.
         end(taskId, asker, null, intervalMs).catch(() => {})
         throw error

@@ -11,7 +11,7 @@ export interface KeyNames {
   reservation (place: Place): string
   /** The reservation that a task id belongs to. */
   owner (taskId: string): string
-  turn (taskId: string): string
+  pollLease (taskId: string): string
   /** A part of the subjects that have something unfinished. */
   activeSubjects (shard: number): string
   revocation (sessionId: string): string
@@ -53,7 +53,7 @@ export function keyNames (prefix: string): KeyNames {
     reservation: ({ subject, number }) => `${prefix}:{/${encoded(subject)}}:r:${number}`,
     account: subject => `${prefix}:{/${encoded(subject)}}:account`,
     owner: taskId => `${prefix}:task:${encoded(taskId)}`,
-    turn: taskId => `${prefix}:turn:${encoded(taskId)}`,
+    pollLease: taskId => `${prefix}:turn:${encoded(taskId)}`,
     activeSubjects: shard => `${prefix}:{busy-${shard}}:names`,
     revocation: sessionId => `${prefix}:revoked:${encoded(sessionId)}`,
     revocationOf: subject => `${prefix}:revoked-all:${encoded(subject)}`,

@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import {
-  type CreditAccounts, type ReserveRequest, type Earlier, type IdempotencyStore, type StoredResponse, type LedgerTerms,
+  type CreditAccounts, type ReserveRequest, type Earlier, type IdempotencyStore, type LedgerTerms,
   type ReservationId, type Reserved, type Stage, type Transition, type Task, type TaskLedger, tooMuchGranted,
   type UnfinishedTasks
 } from '../../domain/ledger.ts'
@@ -11,7 +11,7 @@ import type { Commands, Reply } from './client.ts'
 import { decoded, encoded, keepMs, keptFor, type KeyNames, type Place, placeOf, reservationName } from './keys.ts'
 import type { RedisCallbackSecrets, RedisDeliveries } from './records.ts'
 import type { Pulse, RedisRepeats } from './repeats.ts'
-import type { AnswerHead, RepeatRequest, SubjectRequests } from './scripts.ts'
+import { headOf, type RepeatRequest, type SubjectRequests } from './scripts.ts'
 
 /**
  * Idempotency keys in Redis. They are written by the scripts of the ledger; what is no answer is read off the
@@ -185,11 +185,6 @@ function steps ({
   }
 }
 
-/** What a script is told of an answer, whose body it gets beside that. */
-export function headOf (answer: StoredResponse | undefined): AnswerHead | undefined {
-  return answer && { status: answer.status, contentType: answer.contentType }
-}
-
 /** All that is due, by scripts of bounded length, so that nobody else has to wait for long. */
 async function sweep ({ commands: { ofSubject }, active, now }: LedgerOptions) {
   let [released, unknown] = [0, 0]
@@ -273,8 +268,8 @@ export function redisTasks (
       const found = id === null ? null : await at(placeOf(id)!)
       if (found === null) return null
       if (found.task === null) {
-        // Who owns the id and has not claimed it yet is its owner all the same: it has the answer with the id in its
-        // hands.
+        // A reservation that owns the id and has not claimed it yet is its owner all the same: it was sent, and an
+        // answer with this id came back.
         return found.stage === 'reserved' ? null : taskFrom(taskId, found)
       }
       if (found.task.taskId !== taskId) return null

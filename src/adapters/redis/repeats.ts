@@ -4,8 +4,8 @@ import { recent } from '../../domain/recent.ts'
 import type { Commands, Reply } from './client.ts'
 import type { RedisEvents } from './events.ts'
 import { deadMs, type KeyNames, type Place, placeOf } from './keys.ts'
-import { earlierFrom, headOf } from './ledger.ts'
-import type { RepeatRequest } from './scripts.ts'
+import { earlierFrom } from './ledger.ts'
+import { headOf, type RepeatRequest } from './scripts.ts'
 
 /** Submits without an idempotency key in Redis; they are written by the scripts of the ledger. */
 export interface RedisRepeats extends Repeats {

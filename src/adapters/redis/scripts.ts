@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { basename, join, relative } from 'node:path'
-import type { AuditPart } from '../../domain/audit.ts'
 import type { FinalState } from '../../domain/answers.ts'
+import type { AuditPart } from '../../domain/audit.ts'
 import type { StoredResponse } from '../../domain/ledger.ts'
 
 /**
@@ -222,6 +222,11 @@ export const subjectScripts = readScripts(join(lua, 'subject'), includes)
 
 /** The others; each is one atomic step in the slot of its key. */
 export const keyScripts = readScripts(join(lua, 'key'), includes)
+
+/** What a script is told of an answer, whose body it gets beside that. */
+export function headOf (answer: AnswerHead | undefined): AnswerHead | undefined {
+  return answer && { status: answer.status, contentType: answer.contentType }
+}
 
 /** The one argument of a script. Surrogates without their other half, which Lua's JSON does not know, are replaced. */
 export function packed (value: object): string {

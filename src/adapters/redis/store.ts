@@ -7,7 +7,7 @@ import {
   type Commands, commands as commandsOver, type Connection, connection, type ConnectionSettings, type MemoryMark,
   memoryMark
 } from './client.ts'
-import { redisEvents, type RedisEvents, redisTurns } from './events.ts'
+import { redisEvents, type RedisEvents, redisPollLeases } from './events.ts'
 import { type KeyNames, keyNames } from './keys.ts'
 import { redisAccounts, redisIdempotency, redisLedger, redisTasks, redisUnfinishedTasks, taskOwners } from './ledger.ts'
 import { redisAudit, redisCallbackSecrets, redisDeliveries, redisRecords, redisUsage } from './records.ts'
@@ -124,7 +124,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
     spentProofs: redisSpentProofs(commands, keys, now),
     events,
     // A status call has ended when a submit would have.
-    turns: redisTurns(commands, keys, { now, leaseMs: terms.sentMs }),
+    turns: redisPollLeases(commands, keys, { now, leaseMs: terms.sentMs }),
     heldKeys: {
       async hold (keyIds) {
         await commands.ask(client => Promise.all(keyIds.map(keyId => client.set(keys.heldKey(keyId), 1, 'PX', heldMs))))
