@@ -25,11 +25,24 @@ async function start (t: Test) {
   return { ...server, server, time, replica }
 }
 
-/** Nobody has a heartbeat: whoever is asked after before the next one is dead. */
-async function stopHearts ({ admin }: Pick<RedisServer, 'admin'>): Promise<void> {
-  const keys = await admin.keys('gw:alive:*')
-  if (keys.length === 0) throw new Error('no heart beats')
-  await admin.del(...keys)
+/** A replica that can be kept from Redis, or from its subjects alone; what is on its way is let through. */
+async function hindered (t: Test, { admin, port }: RedisServer, now: () => number) {
+  const allow = (...rights: string[]) => admin.acl('SETUSER', 'here', ...rights)
+  await allow('on', '>secret', '~*', '&*', '+@all')
+  const url = new Secret(`redis://here:secret@localhost:${port}`)
+  const store = await redisStore({ url, terms, now, onLost: () => {} })
+  t.teardown(() => store.close())
+  return {
+    ...store,
+    /** Nothing of it arrives, and its heartbeat has ended. */
+    async freeze () {
+      await allow('resetkeys')
+      await admin.del(await admin.keys('gw:alive:*'))
+    },
+    /** It can write its heartbeat, and nothing of its subjects. */
+    hinder: () => allow('resetkeys', '~gw:store', '~gw:alive:*', '~gw:events:*', '~gw:leader'),
+    help: () => allow('~*')
+  }
 }
 
 /** What a repeat is told when it is decided; `null`: it is none. */
@@ -95,16 +108,17 @@ t.test(
 )
 
 t.test('a replica that was only frozen sends nothing that was given back, and what it had sent is found', async t => {
-  const { replica, server } = await start(t)
-  const [here, there] = [await replica(), await replica()]
+  const { replica, server, time } = await start(t)
+  const [here, there] = [await hindered(t, server, time.now), await replica()]
   const reserved = await submitted(here, [], { repeat: repeatOf('reserved') })
   const id = await submitted(here, [sent])
   const repeat = repeatOf()
   await there.repeats.take(subject, repeat)
   await there.repeats.take(subject, repeatOf('reserved'))
-  await stopHearts(server)
+  await here.freeze()
   t.same(await decided(there, repeat), { kind: 'unknown' })
   t.equal(await decided(there, repeatOf('reserved')), null)
+  await here.help()
   t.equal(await here.ledger.advance(reserved, sent), false)
   t.equal(await here.ledger.advance(id, claim('task')), true)
   t.same(await there.repeats.take(subject, repeat), { kind: 'task', taskId: 'task' })
@@ -183,20 +197,6 @@ t.test('what was lost while the store was away is known to the first that asks w
     t.same(told, { kind: 'task', taskId: print })
   }
 })
-
-/** A replica that may be kept from its subjects; whatever else it has to say goes on. */
-async function hindered (t: Test, { admin, port }: RedisServer, now: () => number) {
-  const rights = (...rights: string[]) => admin.acl('SETUSER', 'here', ...rights)
-  await rights('on', '>secret', '~*', '&*', '+@all')
-  const url = new Secret(`redis://here:secret@localhost:${port}`)
-  const store = await redisStore({ url, terms, now, onLost: () => {} })
-  t.teardown(() => store.close())
-  return {
-    ...store,
-    hinder: () => rights('resetkeys', '~gw:store', '~gw:alive:*', '~gw:events:*', '~gw:leader'),
-    help: () => rights('~*')
-  }
-}
 
 t.test('a replica that could not write that a caller has gone does not say that it is there', async t => {
   const { server, replica, time } = await start(t)
