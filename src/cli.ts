@@ -2,46 +2,83 @@ import '#require-node' // a Node that strips types and yet is too old reads this
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { type Command, exitCodeOf, UsageError } from './cli/output.ts'
+import { type Command, exitCodeOf, UsageError } from './cli/command.ts'
 
-const general = `Usage: apixo-gateway <command>
+interface Entry {
+  /** Beside its name in the general help. */
+  readonly about: string
+  readonly load: () => Promise<Command>
+}
 
-  start    the gateway (the same as npm start)
-  demo     the gateway over a stand-in of APIXO: no key, no costs
-  check    prints the effective settings and where each came from
-  health   asks a running gateway whether it is ready; exit code 0 or 1
-  token    tokens for people who share one key, and invitations to have one
-  session  ends all sessions of a subject, or one
-  credits  gives a subject credits beyond its plan
-  usage    what was spent, by subject, model or day
-  unknown  submits and tasks without a known end; lets one of them go
-  audit    who did what: sessions, credits, settings, refusals
+/**
+ * Every command, in the order of the help. Each is loaded when it is asked for: `health` runs every few seconds in a
+ * container, and needs no database.
+ */
+const commands: Readonly<Record<string, Entry>> = {
+  start: {
+    about: 'the gateway (the same as npm start)',
+    load: async () => (await import('./cli/server.ts')).start
+  },
+  demo: {
+    about: 'the gateway over a stand-in of APIXO: no key, no costs',
+    load: async () => (await import('./cli/server.ts')).demo
+  },
+  check: {
+    about: 'prints the effective settings and where each came from',
+    load: async () => (await import('./cli/server.ts')).check
+  },
+  health: {
+    about: 'asks a running gateway whether it is ready; exit code 0 or 1',
+    load: async () => (await import('./cli/server.ts')).health
+  },
+  token: {
+    about: 'tokens for people who share one key, and invitations to have one',
+    load: async () => (await import('./cli/access.ts')).token
+  },
+  session: {
+    about: 'ends all sessions of a subject, or one',
+    load: async () => (await import('./cli/access.ts')).session
+  },
+  credits: {
+    about: 'gives a subject credits beyond its plan',
+    load: async () => (await import('./cli/operator.ts')).credits
+  },
+  usage: {
+    about: 'what was spent, by subject, model or day',
+    load: async () => (await import('./cli/operator.ts')).usage
+  },
+  unknown: {
+    about: 'submits and tasks without a known end; lets one of them go',
+    load: async () => (await import('./cli/operator.ts')).unknown
+  },
+  audit: {
+    about: 'who did what: sessions, credits, settings, refusals',
+    load: async () => (await import('./cli/operator.ts')).audit
+  },
+  'webhook-secret': {
+    about: 'what a server checks the messages of the gateway with',
+    load: async () => (await import('./cli/access.ts')).webhookSecret
+  }
+}
 
-  webhook-secret   what a server checks the messages of the gateway with
+/** Where the words beside a name begin; a longer name stands apart, below the others. */
+const [column, longColumn] = [9, 17]
 
+function general (): string {
+  const rows = Object.entries(commands).map(([name, { about }]) =>
+    name.length < column ? `  ${name.padEnd(column)}${about}\n` : `\n  ${name.padEnd(longColumn)}${about}\n`)
+  return `Usage: apixo-gateway <command>
+
+${rows.join('')}
 apixo-gateway <command> --help tells more; apixo-gateway --version, which one.
 Exit codes: 0, 64 (wrong words), 78 (wrong settings), 1 (anything else).
 `
-
-/** Each is loaded when it is asked for: `health` runs every few seconds in a container, and needs no database. */
-const commands: Readonly<Record<string, () => Promise<Command>>> = {
-  start: async () => (await import('./cli/server.ts')).start,
-  demo: async () => (await import('./cli/server.ts')).demo,
-  check: async () => (await import('./cli/server.ts')).check,
-  health: async () => (await import('./cli/server.ts')).health,
-  token: async () => (await import('./cli/access.ts')).token,
-  session: async () => (await import('./cli/access.ts')).session,
-  credits: async () => (await import('./cli/operator.ts')).credits,
-  usage: async () => (await import('./cli/operator.ts')).usage,
-  unknown: async () => (await import('./cli/operator.ts')).unknown,
-  audit: async () => (await import('./cli/operator.ts')).audit,
-  'webhook-secret': async () => (await import('./cli/access.ts')).webhookSecret
 }
 
 const wantsHelp = (args: readonly string[]): boolean => args.includes('--help') || args.includes('-h')
 
 async function run (name: string, args: readonly string[]): Promise<number | undefined> {
-  const command = await commands[name]!()
+  const command = await commands[name]!.load()
   const usage = `Usage: apixo-gateway ${command.usage}`
   if (wantsHelp(args)) {
     process.stdout.write(usage)
@@ -78,10 +115,10 @@ const [name, ...args] = process.argv.slice(2)
 if (name !== undefined && Object.hasOwn(commands, name)) {
   process.exitCode = await run(name, args)
 } else if (wantsHelp(process.argv)) {
-  process.stdout.write(general)
+  process.stdout.write(general())
 } else if (name === '--version' && args.length === 0) {
   process.stdout.write(`${version()}\n`)
 } else {
-  process.stderr.write(general)
+  process.stderr.write(general())
   process.exitCode = 64
 }

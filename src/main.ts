@@ -1,6 +1,6 @@
 import '#require-node' // a Node that strips types and yet is too old reads this first
 import { createGateway } from './gateway.ts'
-import { loadSettings, readDotEnv, SettingsError } from './settings.ts'
+import { processSettings, SettingsError } from './settings.ts'
 
 /** EX_CONFIG of sysexits.h: something is wrong with the settings, and starting again won't help. */
 const exitConfig = 78
@@ -8,8 +8,7 @@ const exitConfig = 78
 const farewellMs = 3000
 
 try {
-  const cwd = process.cwd()
-  const settings = loadSettings({ env: { ...readDotEnv(cwd), ...process.env }, cwd })
+  const settings = processSettings()
   const gateway = await createGateway(settings)
   for (const warning of settings.warnings) gateway.log.warn(warning)
 

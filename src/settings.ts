@@ -3,6 +3,7 @@ import type { Secret } from './domain/secret.ts'
 import {
   type Environment, type EnvironmentReading, environmentRuleProblems, readEnvironment, upstreamWarnings
 } from './settings/environment.ts'
+import { readDotEnv } from './settings/dot-env.ts'
 import { fileRuleProblems, fileWarnings } from './settings/file-rules.ts'
 import type { GatewayFile } from './settings/file-schema.ts'
 import {
@@ -72,6 +73,12 @@ export function loadSettings ({ env, cwd, readFile = readText }: SettingsSources
   ]
   if (problems.length > 0) throw new SettingsError(problems)
   return settingsOf(environment, config, fileSecrets.secrets, models)
+}
+
+/** The settings of this process: its environment, and the files in its folder. Throws a `SettingsError`. */
+export function processSettings (): Settings {
+  const cwd = process.cwd()
+  return loadSettings({ env: { ...readDotEnv(cwd), ...process.env }, cwd })
 }
 
 function settingsOf (

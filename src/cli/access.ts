@@ -9,10 +9,9 @@ import {
   type TokenRequest
 } from '../domain/token-admin.ts'
 import { isTokenId } from '../domain/tokens.ts'
-import { first, withOperator, withStore } from './operator.ts'
-import {
-  choiceOf, type Column, type Command, countOf, type Given, secondsOf, shortInstant, table, UsageError
-} from './output.ts'
+import { choiceOf, type Command, type Given, secondsOf, UsageError } from './command.ts'
+import { first, printList, withOperator, withStore } from './operator.ts'
+import { type Column, shortInstant, table } from './output.ts'
 
 export const token: Command = {
   usage: `token create --subject NAME [--plan PLAN] [--ttl TIME]
@@ -53,28 +52,28 @@ export const token: Command = {
   operands: [1, 2],
   async run (given) {
     const [verb, id] = given.operands
-    const deed = deeds[choiceOf('The word after token', verb!, verbs)]
-    if (deed.takesId && id === undefined) throw new UsageError(`${verb} needs the ID of a token.`)
-    if (!deed.takesId && id !== undefined) throw new UsageError(`${verb} takes no ID.`)
-    const odd = Object.keys(given.options).find(name => !deed.options.includes(name))
+    const action = actions[choiceOf('The word after token', verb!, verbs)]
+    if (action.takesId && id === undefined) throw new UsageError(`${verb} needs the ID of a token.`)
+    if (!action.takesId && id !== undefined) throw new UsageError(`${verb} takes no ID.`)
+    const odd = Object.keys(given.options).find(name => !action.options.includes(name))
     if (odd !== undefined) throw new UsageError(`${verb} has no option --${odd}.`)
-    await deed.run(given)
+    await action.run(given)
     return 0
   }
 }
 
 type Options = Given['options']
-interface Deed {
+interface Action {
   readonly takesId: boolean
   readonly options: readonly string[]
   run (given: Given): Promise<void>
 }
 
 const verbs = ['create', 'invite', 'list', 'rotate', 'revoke'] as const
-const wishOptions = ['subject', 'plan', 'ttl', 'models', 'scopes']
-const deeds: Readonly<Record<typeof verbs[number], Deed>> = {
-  create: { takesId: false, options: wishOptions, run: create },
-  invite: { takesId: false, options: [...wishOptions, 'valid'], run: invite },
+const requestOptions = ['subject', 'plan', 'ttl', 'models', 'scopes']
+const actions: Readonly<Record<typeof verbs[number], Action>> = {
+  create: { takesId: false, options: requestOptions, run: create },
+  invite: { takesId: false, options: [...requestOptions, 'valid'], run: invite },
   list: { takesId: false, options: ['limit', 'format'], run: list },
   rotate: { takesId: true, options: ['grace'], run: rotate },
   revoke: { takesId: true, options: [], run: revoke }
@@ -82,7 +81,7 @@ const deeds: Readonly<Record<typeof verbs[number], Deed>> = {
 
 const { now } = systemClock
 
-function withDesk<Result> (work: (desk: PersonalTokens) => Promise<Result>): Promise<Result> {
+function withTokens<Result> (work: (tokens: PersonalTokens) => Promise<Result>): Promise<Result> {
   return withStore(({ publicUrl, file: { plans, sessions } }, store) =>
     work(
       personalTokens({
@@ -99,15 +98,15 @@ function withDesk<Result> (work: (desk: PersonalTokens) => Promise<Result>): Pro
   )
 }
 
-function wishFrom ({ subject, plan, ttl, models, scopes }: Options): TokenRequest {
+function requestFrom ({ subject, plan, ttl, models, scopes }: Options): TokenRequest {
   if (subject === undefined) throw new UsageError('Say whose it is to be: --subject NAME.')
   const ttlSeconds = ttl === undefined ? undefined : secondsOf('--ttl', ttl)
   return { subject, plan, ttlSeconds, models: models?.split(','), scopes: scopes?.split(',') }
 }
 
 async function create ({ options }: Given): Promise<void> {
-  const wish = wishFrom(options)
-  printOnce(await withDesk(desk => desk.create(wish)))
+  const request = requestFrom(options)
+  printOnce(await withTokens(tokens => tokens.create(request)))
 }
 
 /** What is secret goes alone to standard output, for a variable or a password manager; words for people do not. */
@@ -120,9 +119,9 @@ function printOnce ({ id, token, subject, plan, expiresAt, previousUntil }: Prin
 }
 
 async function invite ({ options: { valid, ...options } }: Given): Promise<void> {
-  const wish = wishFrom(options)
+  const request = requestFrom(options)
   const validSeconds = valid === undefined ? undefined : secondsOf('--valid', valid)
-  const { id, link, subject, expiresAt } = await withDesk(desk => desk.invite(wish, validSeconds))
+  const { id, link, subject, expiresAt } = await withTokens(tokens => tokens.invite(request, validSeconds))
   process.stdout.write(`${link}\n`)
   const until = `Until ${shortInstant(expiresAt)} UTC.`
   process.stderr.write(`Invitation ${id} of ${subject}: whoever opens it first gets the token. ${until}\n`)
@@ -138,24 +137,22 @@ const columns: ReadonlyArray<Column<ShownToken>> = [
   { title: 'spent', of: ({ spent }) => spent }
 ]
 
-async function list ({ options: { limit = '100', format = 'table' } }: Given): Promise<void> {
-  const [most, form] = [countOf('--limit', limit), choiceOf('--format', format, ['table', 'json'])]
-  const { items, hasMore } = await withDesk(desk => first(most, desk.list))
-  if (form === 'json') process.stdout.write(`${JSON.stringify(items, null, 2)}\n`)
-  else if (items.length === 0) process.stdout.write('There are no tokens.\n')
-  else process.stdout.write(`${table(columns, items)}\nSpent: credits of the subject, this month.\n`)
-  if (hasMore) process.stderr.write('There are more: see --limit.\n')
+async function list ({ options: { limit = '100', format } }: Given): Promise<void> {
+  await printList({ limit, format }, most => withTokens(tokens => first(most, tokens.list)), items =>
+    items.length === 0
+      ? 'There are no tokens.\n'
+      : `${table(columns, items)}\nSpent: credits of the subject, this month.\n`)
 }
 
 async function rotate ({ operands: [, id], options: { grace } }: Given): Promise<void> {
   const graceSeconds = grace === undefined ? undefined : secondsOf('--grace', grace)
-  const rotated = await withDesk(desk => desk.rotate(id!, graceSeconds))
+  const rotated = await withTokens(tokens => tokens.rotate(id!, graceSeconds))
   if (rotated === null) throw new Error(`${id} is no token, or has ended.`)
   printOnce(rotated)
 }
 
 async function revoke ({ operands: [, id] }: Given): Promise<void> {
-  if (!await withDesk(desk => desk.revoke(id!))) throw new Error(`${id} is no token.`)
+  if (!await withTokens(tokens => tokens.revoke(id!))) throw new Error(`${id} is no token.`)
   process.stdout.write('Revoked: it is of no use within a second.\n')
 }
 
@@ -225,12 +222,10 @@ export const webhookSecret: Command = {
     if (host.includes('*') || URL.parse(`https://${host}`)?.hostname !== host) {
       throw new UsageError('HOST is one host in lower case, without scheme, port or path.')
     }
-    const [{ loadSettings, readDotEnv }, { webhookSecret }] = await Promise.all([
+    const [{ processSettings }, { webhookSecret }] = await Promise.all([
       import('../settings.ts'), import('../domain/webhooks.ts')
     ])
-    const cwd = process.cwd()
-    const { sessionSecrets } = loadSettings({ env: { ...readDotEnv(cwd), ...process.env }, cwd })
-    process.stdout.write(`${webhookSecret(sessionSecrets[0]!, host).reveal()}\n`)
+    process.stdout.write(`${webhookSecret(processSettings().sessionSecrets[0]!, host).reveal()}\n`)
     return 0
   }
 }

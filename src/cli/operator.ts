@@ -10,7 +10,8 @@ import { issueTimes } from '../domain/session.ts'
 import type { Store } from '../domain/store.ts'
 import { systemClock } from '../domain/time.ts'
 import type { Settings } from '../settings.ts'
-import { choiceOf, type Column, type Command, countOf, paragraph, shortInstant, table, UsageError } from './output.ts'
+import { choiceOf, type Command, countOf, type Given, UsageError } from './command.ts'
+import { type Column, paragraph, shortInstant, table } from './output.ts'
 
 const { now } = systemClock
 
@@ -39,13 +40,9 @@ export async function withStore<Result> (work: (settings: Settings, store: Store
 
 /** Loaded here and not above: who mistypes a word need not wait for a database driver. */
 async function openOperatorStore () {
-  const [{ openStore }, { loadSettings, readDotEnv }] = await Promise.all([
-    import('../stores.ts'),
-    import('../settings.ts')
-  ])
+  const [{ openStore }, { processSettings }] = await Promise.all([import('../stores.ts'), import('../settings.ts')])
   try {
-    const cwd = process.cwd()
-    const settings = loadSettings({ env: { ...readDotEnv(cwd), ...process.env }, cwd })
+    const settings = processSettings()
     return { settings, store: await openStore(settings, systemClock, 'operator') }
   } catch (cause) {
     const { message, code } = cause as Error & { code?: unknown }
@@ -69,6 +66,23 @@ export async function first<Item> (
   return { items, hasMore: true }
 }
 
+interface ListOptions {
+  readonly limit: string
+  readonly format: string | undefined
+}
+
+/** Prints the first so many of a list: as `show` has it for people, or as JSON. Throws `UsageError`. */
+export async function printList<Item> (
+  { limit, format = 'table' }: ListOptions,
+  read: (limit: number) => Promise<{ readonly items: readonly Item[], readonly hasMore: boolean }>,
+  show: (items: readonly Item[]) => string
+): Promise<void> {
+  const [most, form] = [countOf('--limit', limit), choiceOf('--format', format, ['table', 'json'])]
+  const { items, hasMore } = await read(most)
+  process.stdout.write(form === 'json' ? `${JSON.stringify(items, null, 2)}\n` : show(items))
+  if (hasMore) process.stderr.write('There are more: see --limit.\n')
+}
+
 export const audit: Command = {
   usage: `audit [--limit N] [--format FORMAT]
 
@@ -80,12 +94,8 @@ export const audit: Command = {
   --format  table (for people) or json; table when absent
 `,
   options: { limit: { type: 'string' }, format: { type: 'string' } },
-  async run ({ options: { limit = '50', format = 'table' } }) {
-    const [most, form] = [countOf('--limit', limit), choiceOf('--format', format, ['table', 'json'])]
-    const { items, hasMore } = await withOperator(operator => first(most, operator.audit))
-    if (form === 'json') process.stdout.write(`${JSON.stringify(items, null, 2)}\n`)
-    else process.stdout.write(listing(items))
-    if (hasMore) process.stderr.write('There are more: see --limit.\n')
+  async run ({ options: { limit = '50', format } }) {
+    await printList({ limit, format }, most => withOperator(operator => first(most, operator.audit)), listing)
     return 0
   }
 }
@@ -182,15 +192,9 @@ const unknownColumns: ReadonlyArray<Column<UnknownTask>> = [
   { title: 'task id', of: ({ taskId }) => taskId ?? '-', shrinks: true }
 ]
 
-async function list ({
-  limit = '100',
-  format = 'table'
-}: Readonly<Record<string, string | undefined>>): Promise<number> {
-  const [most, form] = [countOf('--limit', limit), choiceOf('--format', format, ['table', 'json'])]
-  const { items, hasMore } = await withOperator(operator => first(most, operator.unknowns))
-  if (form === 'json') process.stdout.write(`${JSON.stringify(items, null, 2)}\n`)
-  else process.stdout.write(items.length === 0 ? 'All is known.\n' : table(unknownColumns, items))
-  if (hasMore) process.stderr.write('There are more: see --limit.\n')
+async function list ({ limit = '100', format }: Given['options']): Promise<number> {
+  await printList({ limit, format }, most => withOperator(operator => first(most, operator.unknowns)), items =>
+    items.length === 0 ? 'All is known.\n' : table(unknownColumns, items))
   return 0
 }
 

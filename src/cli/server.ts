@@ -1,5 +1,5 @@
 import { readDotEnv } from '../settings/dot-env.ts'
-import type { Command } from './output.ts'
+import type { Command } from './command.ts'
 
 export const start: Command = {
   usage: `start
@@ -40,9 +40,8 @@ export const check: Command = {
   when the gateway would not start with them.
 `,
   async run () {
-    const { describeSettings, loadSettings, readDotEnv } = await import('../settings.ts')
-    const cwd = process.cwd()
-    const settings = loadSettings({ env: { ...readDotEnv(cwd), ...process.env }, cwd })
+    const { describeSettings, processSettings } = await import('../settings.ts')
+    const settings = processSettings()
     process.stdout.write(`${describeSettings(settings)}\n`)
     for (const warning of settings.warnings) process.stderr.write(`warning: ${warning}\n`)
     return 0
