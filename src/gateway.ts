@@ -12,14 +12,14 @@ import type { Store } from './domain/store.ts'
 import { type Clock, systemClock, systemTimers, type Timers } from './domain/time.ts'
 import type { WebhookDispatcher } from './domain/webhooks.ts'
 import { ownOrigins } from './http/authenticate.ts'
-import { bodyBudget as createBodyBudget } from './http/body-budget.ts'
+import { type BodyBudget, bodyBudget as createBodyBudget } from './http/body-budget.ts'
 import type { OnRequestEnd } from './http/context.ts'
 import { accessLine, logger, type Metrics, metrics as openMetrics } from './http/observe.ts'
 import { type Drain, type Listener, listener } from './http/server.ts'
 import type { Services } from './http/services.ts'
 import { announcement } from './http/sse.ts'
 import { registerAdminRoutes, registerRoutes } from './routes.ts'
-import { createServices, upstreamKey, type WebhookTest } from './services.ts'
+import { createServices, type Elsewhere, upstreamKey } from './services.ts'
 import { type LiveSecrets, liveSecrets, type SecretNews, type Settings, shownSettings } from './settings.ts'
 import { openStore, patienceMs, tidyMs } from './stores.ts'
 
@@ -68,7 +68,7 @@ function signsSessions (setting: string): boolean {
 }
 
 /** What a test puts in the place of the real thing. */
-export interface GatewayOptions {
+export interface GatewayOptions extends Elsewhere {
   readonly now?: Clock['now'] | undefined
   readonly elapsed?: Clock['elapsed'] | undefined
   readonly timers?: Timers | undefined
@@ -77,10 +77,6 @@ export interface GatewayOptions {
   /** How often the housekeeping runs, ms. */
   readonly tidyEveryMs?: number | undefined
   readonly logTo?: DestinationStream | undefined
-  /** Servers of callers that are on this machine. */
-  readonly webhooks?: WebhookTest | undefined
-  /** Where Turnstile's tokens are verified. */
-  readonly siteverifyUrl?: string | undefined
 }
 
 /** A gateway that is ready to listen. */
@@ -111,7 +107,6 @@ const maxRefusals = 200
  */
 export async function createGateway (settings: Settings, test: GatewayOptions = {}): Promise<Gateway> {
   const { now = systemClock.now, elapsed = systemClock.elapsed, timers = systemTimers, tidyEveryMs = tidyMs } = test
-  const { host, port, adminPort, file: { limits, upstream: { drainMs } } } = settings
   const clock: Clock = { now, elapsed }
   const log = logger({ level: settings.logLevel, buffered: !process.stdout.isTTY, destination: test.logTo })
   const metrics = openMetrics(longestOf(settings))
@@ -121,15 +116,13 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
   const store = closing.adopt(test.store ?? await openWatchedStore(settings, clock, log), it => it.close())
   tellLost(store, metrics, log)
   // The last round of the housekeeping: when all that could give it work has closed, and before the store does.
-  let finish = async (): Promise<void> => {}
-  closing.defer(() => finish())
+  let lastRound = async (): Promise<void> => {}
+  closing.defer(() => lastRound())
 
   const audit = openAudit(settings, store.audit, clock)
   const events = store.events ?? localEvents()
-  const bodyBudget = createBodyBudget({
-    bodyBytes: limits.bodyBytes, bodyBytesInFlight: limits.bodyBytesInFlight, timers
-  })
-  const { main, admin } = await openPorts(settings, log, elapsed, [
+  const bodyBudget = openBodyBudget(settings, timers)
+  const ports = await openPorts(settings, log, elapsed, [
     accessLine(log),
     metrics.ended,
     rejections(audit.refused),
@@ -138,40 +131,64 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
   ])
   const secrets = liveSecrets(settings)
   const services = await createServices(settings, {
-    app: main.app,
-    store,
-    secrets,
-    clock,
-    timers,
-    log,
-    metrics,
-    events,
-    bodyBudget,
-    closing,
-    webhookTest: test.webhooks,
-    siteverifyUrl: test.siteverifyUrl
+    app: ports.main.app, store, secrets, clock, timers, log, metrics, events, bodyBudget, closing, test
   })
-  const { keys, ledger, probeStore, streams, upstream } = services
-  metrics.watch({ keys, ping: probeStore, eventStreams: () => streams.count })
-  await registerRoutes(main.app, settings, services)
-  if (admin !== null) await registerAdminRoutes(admin.app, services)
+  const { keys, ledger, streams } = services
+  metrics.watch({ keys, ping: services.probeStore, eventStreams: () => streams.count })
+  await registerRoutes(ports.main.app, settings, services)
+  if (ports.admin !== null) await registerAdminRoutes(ports.admin.app, services)
 
-  const failed = (when: string) => (error: unknown) => log.error({ err: error, owed: ledger.pending }, when)
+  const failed: Failed = when => err => log.error({ err, owed: ledger.pending }, when)
   const holdKeys = keyHolding(store, keys)
   const { runOnce: tidy } = housekeeping(store, services, [
     audit.keep,
     services.issueTimes.note,
-    probeStore,
+    services.probeStore,
     services.tidyResults,
     holdKeys,
     deliveries(store, services.webhooks),
     crowding(store, log)
   ])
-  finish = async () => {
+  lastRound = async () => {
     await tidy().catch(failed('the last housekeeping failed'))
     await audit.refused.flush(true).catch(failed('the last refusals are not in the audit trail'))
   }
+  const hurry = drainAtLast(closing, settings, ports, services, failed)
+  const round = (): void => { tidy().catch(failed('housekeeping failed; it is tried again')) }
+  closing.adopt(setInterval(round, tidyEveryMs).unref(), clearInterval)
+  closing.adopt(followSecrets(settings, { secrets, keys, timers }, log, {
+    onSessionsEnded: streams.renew, writeRotation: audit.writeRotation
+  }), it => it.close())
 
+  await audit.keep().catch(failed('the audit trail does not have the settings yet; it is tried again'))
+  await holdKeys().catch(failed('the other replicas do not know our keys yet; it is tried again'))
+  warnOfGoneKeys(store, keys, clock, log).catch(failed('tasks whose key is gone could not be counted'))
+
+  const close = once(closing.move())
+  const { main, admin } = ports
+  return { app: main.app, adminApp: admin?.app, log, tidy, listen: () => listen(settings, ports, close), close, hurry }
+}
+
+/** Says in the log what went wrong. */
+type Failed = (when: string) => (error: unknown) => void
+
+/** What is for the operator is on one of the two only. */
+interface Ports {
+  readonly main: Listener
+  readonly admin: Listener | null
+}
+
+/**
+ * First of all that is closed, the ports: no new requests, and those that run are answered. Returns what cuts short the
+ * time that they have for that.
+ */
+function drainAtLast (
+  closing: AsyncDisposableStack,
+  { file: { upstream: { drainMs } } }: Settings,
+  { main, admin }: Ports,
+  { ledger, upstream, streams }: Services,
+  failed: Failed
+): () => void {
   const hurry = Promise.withResolvers<void>()
   const cutOff = (): void => {
     ledger.hurry()
@@ -183,39 +200,30 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
     await Promise.all([main.drain(drain), admin?.drain(drain)])
     await upstream.close() // nobody waits for a caller any more, and callbacks are not to wait for the upstream
   })
-  const tidyFailed = failed('housekeeping failed; it is tried again')
-  closing.adopt(setInterval(() => { tidy().catch(tidyFailed) }, tidyEveryMs).unref(), clearInterval)
-  closing.adopt(followSecrets(settings, { secrets, keys, timers }, log, {
-    onSessionsEnded: streams.renew,
-    writeRotation: audit.writeRotation
-  }), it => it.close())
+  return hurry.resolve
+}
 
-  await audit.keep().catch(failed('the audit trail does not have the settings yet; it is tried again'))
-  await holdKeys().catch(failed('the other replicas do not know our keys yet; it is tried again'))
-  warnOfGoneKeys(store, keys, clock, log).catch(failed('tasks whose key is gone could not be counted'))
+/** Resolves to the main port's origin. When one of the two can not be had, all is closed before that is told. */
+async function listen (
+  { host, port, adminPort }: Settings,
+  { main, admin }: Ports,
+  close: () => Promise<void>
+): Promise<string> {
+  try {
+    await admin?.app.listen({ host, port: adminPort!, listenTextResolver: at => `admin and metrics on ${at}` })
+    return await main.app.listen({ host, port, listenTextResolver: at => `listening on ${at}` })
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
 
-  const open = closing.move()
+/** Closes all, once: who asks again waits for the first. */
+function once (open: AsyncDisposableStack): () => Promise<void> {
   let closed: Promise<void> | null = null
-  const close = (): Promise<void> => {
+  return () => {
     closed ??= open.disposeAsync()
     return closed
-  }
-  return {
-    app: main.app,
-    adminApp: admin?.app,
-    log,
-    tidy,
-    async listen () {
-      try {
-        await admin?.app.listen({ host, port: adminPort!, listenTextResolver: at => `admin and metrics on ${at}` })
-        return await main.app.listen({ host, port, listenTextResolver: at => `listening on ${at}` })
-      } catch (error) {
-        await close()
-        throw error
-      }
-    },
-    close,
-    hurry: hurry.resolve
   }
 }
 
@@ -294,13 +302,20 @@ function rejections (refused: RejectionCounter): OnRequestEnd {
   }
 }
 
-/** The main port, and the admin port when there is one: what is for the operator is on one of the two only. */
+function openBodyBudget (
+  { file: { limits: { bodyBytes, bodyBytesInFlight } } }: Settings,
+  timers: Timers
+): BodyBudget {
+  return createBodyBudget({ bodyBytes, bodyBytesInFlight, timers })
+}
+
+/** The main port, and the admin port when there is one. */
 async function openPorts (
   { adminPort, trustProxy, allowedOrigins, publicUrl, file: { limits, upstream } }: Settings,
   log: Logger,
   elapsed: Clock['elapsed'],
   onRequestEnd: readonly OnRequestEnd[]
-): Promise<{ readonly main: Listener, readonly admin: Listener | null }> {
+): Promise<Ports> {
   const common = {
     bodyBytes: limits.bodyBytes,
     socketsPerAddress: limits.socketsPerAddress,

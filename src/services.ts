@@ -51,8 +51,13 @@ const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../packag
 /** A verifier that has not answered by then vouches for nobody, ms. */
 const verifierMs = 5000
 
-/** How the servers of callers are reached, where a test has them. */
-export type WebhookTest = Pick<UndiciWebhooksOptions, 'ca' | 'resolve' | 'isAllowed' | 'timeoutMs'>
+/** What is elsewhere than in the world, for tests. */
+export interface Elsewhere {
+  /** Servers of callers that are on this machine. */
+  readonly webhooks?: Pick<UndiciWebhooksOptions, 'ca' | 'resolve' | 'isAllowed' | 'timeoutMs'> | undefined
+  /** In place of Cloudflare's, where Turnstile's tokens are verified. */
+  readonly siteverifyUrl?: string | undefined
+}
 
 /** What the services stand on. */
 export interface Ground {
@@ -68,9 +73,7 @@ export interface Ground {
   readonly bodyBudget: BodyBudget
   /** What is opened here is closed with it, in the opposite order. */
   readonly closing: AsyncDisposableStack
-  readonly webhookTest: WebhookTest | undefined
-  /** In place of Cloudflare's, for tests. */
-  readonly siteverifyUrl: string | undefined
+  readonly test: Elsewhere
 }
 
 /** Makes all that routes work with, from the settings and the store, which no route sees. */
@@ -265,11 +268,11 @@ function openPoller (
 function openWebhooks (
   hosts: CallbackHosts,
   { userAgent, connectMs }: Client,
-  { store, secrets, clock: { now }, log, closing, webhookTest }: Ground
+  { store, secrets, clock: { now }, log, closing, test }: Ground
 ): WebhookDispatcher {
   return closing.adopt(webhookDispatcher({
     deliveries: store.deliveries,
-    courier: undiciWebhooks({ userAgent, connectMs, ...webhookTest }),
+    courier: undiciWebhooks({ userAgent, connectMs, ...test.webhooks }),
     hosts,
     secrets: secrets.sessionSecrets,
     now,
@@ -368,7 +371,7 @@ function submitRules (
 /** Sessions for anybody, when the operator has opened them. */
 function openGuests (
   { file: { guests: { enabled, plan, proof, sessionsPerAddressPerDay } }, allowedOrigins, publicUrl }: Settings,
-  { store, secrets, clock: { now }, siteverifyUrl }: Ground
+  { store, secrets, clock: { now }, test: { siteverifyUrl } }: Ground
 ): GuestSessions | null {
   if (!enabled) return null
   const altcha = proof === 'work' ? altchaProofs({ secrets: secrets.sessionSecrets, now }) : null

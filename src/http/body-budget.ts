@@ -69,7 +69,6 @@ export function bodyBudget ({ bodyBytes, bodyBytesInFlight, timers }: UploadsOpt
   const room = meteredRoom(bodyBytesInFlight)
   const bodies = new Map<RequestState, Body>()
   const queue: Waiting[] = []
-  let isLooking = false
 
   const take = (body: Body, isMetered: boolean): void => {
     bodies.set(body.call, body)
@@ -94,18 +93,10 @@ export function bodyBudget ({ bodyBytes, bodyBytesInFlight, timers }: UploadsOpt
       waiting.turn.resolve()
     }
   }
-  /** While somebody waits. */
-  const look = (): void => {
-    if (isLooking) return
-    isLooking = true
-    timers.after(patienceMs, () => {
-      isLooking = false
-      if (queue.length === 0) return
-      for (const body of bodies.values()) room.meter(body)
-      next(true)
-      if (queue.length > 0) look()
-    })
-  }
+  const look = whileNeeded(timers, () => queue.length > 0, () => {
+    for (const body of bodies.values()) room.meter(body)
+    next(true)
+  })
 
   return {
     async admit (request) {
@@ -135,6 +126,22 @@ export function bodyBudget ({ bodyBytes, bodyBytesInFlight, timers }: UploadsOpt
     },
     get inFlight () { return room.taken }
   }
+}
+
+/** Runs it in a moment, and again each moment while it is needed. */
+function whileNeeded (timers: Timers, isNeeded: () => boolean, run: () => void): () => void {
+  let isWaiting = false
+  const again = (): void => {
+    if (isWaiting) return
+    isWaiting = true
+    timers.after(patienceMs, () => {
+      isWaiting = false
+      if (!isNeeded()) return
+      run()
+      if (isNeeded()) again()
+    })
+  }
+  return again
 }
 
 function bodyOf (request: FastifyRequest, bytes: number): Body {

@@ -99,37 +99,12 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
   }
   const sayTo = atLast(sayError)
   const open = (socket: Socket): void => {
-    const connection: Connection = {
-      socket,
-      current: null,
-      ahead: [],
-      isOver: false,
-      isTimed: false,
-      readBytes: 0,
-      idleLooks: 0
-    }
-    connections.set(socket, connection)
+    connections.set(socket, newConnection(socket))
     socket.once('close', () => connections.delete(socket))
     const surplus = countOf(socket) - socketsPerAddress
     /* c8 ignore next: a crowd that a test does not open */
     if (surplus > maxTold) socket.destroy()
     else if (surplus > 0) sayTo(gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }), socket)
-  }
-  /**
-   * Node ends a socket from which no byte has gone within its time. Where none waits there is no time: a submit may
-   * take a minute.
-   */
-  const look = (server: Server): void => {
-    for (const connection of connections.values()) {
-      const { socket, current } = connection
-      if (current === null) continue
-      if (isLate(connection, current)) server.emit('clientError', lateBody(), socket)
-      const isWaiting = socket.writableLength > 0
-      if (isWaiting === connection.isTimed) continue
-      connection.isTimed = isWaiting
-      /* c8 ignore next: a reader that is slow and then is not, between two looks */
-      socket.setTimeout(isWaiting ? stallMs : 0)
-    }
   }
 
   return {
@@ -150,10 +125,32 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
         socket.on('error', () => { /* Node no longer cares for it; 'close' follows */ })
         sayTo(gatewayError('GW_METHOD_NOT_ALLOWED'), socket)
       })
-      const timer = setInterval(() => look(server), Math.min(lookMs, stallMs)).unref()
-      return server.once('close', () => clearInterval(timer))
+      return server.once('listening', () => {
+        const look = (): void => { for (const connection of connections.values()) lookAt(connection, server, stallMs) }
+        const timer = setInterval(look, Math.min(lookMs, stallMs)).unref()
+        server.once('close', () => clearInterval(timer))
+      })
     }
   }
+}
+
+function newConnection (socket: Socket): Connection {
+  return { socket, current: null, ahead: [], isOver: false, isTimed: false, readBytes: 0, idleLooks: 0 }
+}
+
+/**
+ * Node ends a socket from which no byte has gone within its time. Where none waits there is no time: a submit may take
+ * a minute.
+ */
+function lookAt (connection: Connection, server: Server, stallMs: number): void {
+  const { socket, current } = connection
+  if (current === null) return
+  if (isLate(connection, current)) server.emit('clientError', lateBody(), socket)
+  const isWaiting = socket.writableLength > 0
+  if (isWaiting === connection.isTimed) return
+  connection.isTimed = isWaiting
+  /* c8 ignore next: a reader that is slow and then is not, between two looks */
+  socket.setTimeout(isWaiting ? stallMs : 0)
 }
 
 /**

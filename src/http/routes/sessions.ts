@@ -94,17 +94,23 @@ export function readSessionRequest (body: SessionRequestBody, defaultTtlSeconds:
   }
 }
 
+type MintServices = Pick<
+  Services, 'issuer' | 'verifiers' | 'issuerToken' | 'plans' | 'lifetimes' | 'rates' | 'audit' | 'clock'
+>
+type ShowServices = ReadServices & Pick<Services, 'accounts' | 'clock'>
+type EndServices = Pick<
+  Services, 'authenticate' | 'revocations' | 'issueTimes' | 'cookie' | 'lifetimes' | 'audit' | 'clock'
+>
+
 /** Sessions are minted by the app's backend, and shown to and ended by their holders. */
-export function sessionRoutes (
-  app: FastifyInstance,
-  services: ReadServices & Pick<
-    Services,
-    'issuer' | 'verifiers' | 'issuerToken' | 'issueTimes' | 'revocations' | 'cookie' | 'plans' | 'lifetimes' |
-    'accounts' | 'audit' | 'clock'
-  >
-): void {
-  const { authenticate, issuer, plans, revocations, issueTimes, accounts, cookie, rates } = services
-  const { lifetimes: { defaultTtlSeconds, maxTtlSeconds }, clock: { now, elapsed } } = services
+export function sessionRoutes (app: FastifyInstance, services: MintServices & ShowServices & EndServices): void {
+  mintRoute(app, services)
+  showRoute(app, services)
+  endRoute(app, services)
+}
+
+function mintRoute (app: FastifyInstance, services: MintServices): void {
+  const { issuer, plans, rates, lifetimes: { defaultTtlSeconds, maxTtlSeconds }, clock: { elapsed } } = services
   const body = sessionRequestSchema(maxTtlSeconds)
   const note = sessionNotes(services)
 
@@ -126,6 +132,10 @@ export function sessionRoutes (
       return { token, ...named(session) }
     }
   )
+}
+
+function showRoute (app: FastifyInstance, services: ShowServices): void {
+  const { accounts, clock: { now } } = services
 
   readRoute(
     app,
@@ -152,6 +162,11 @@ export function sessionRoutes (
       }
     }
   )
+}
+
+function endRoute (app: FastifyInstance, services: EndServices): void {
+  const { authenticate, revocations, issueTimes, cookie, lifetimes: { maxTtlSeconds }, clock: { now } } = services
+  const note = sessionNotes(services)
 
   app.delete(
     '/gateway/session',
