@@ -6,7 +6,7 @@ import type { Logger } from 'pino'
 import { altchaProofs, turnstileProofs } from './adapters/guest-proofs.ts'
 import { type KeptResults, resultCache } from './adapters/kept-results.ts'
 import { jwtSessions } from './adapters/jwt-sessions/jwt-sessions.ts'
-import { localTurns } from './adapters/local.ts'
+import { localPollLeases } from './adapters/local.ts'
 import { signedSessions } from './adapters/signed-sessions.ts'
 import { undiciResults } from './adapters/undici/results.ts'
 import { undiciUpstream } from './adapters/undici/upstream.ts'
@@ -248,7 +248,7 @@ function openPoller (
   const gone = goneKeys({
     upstream,
     keys,
-    held: store.heldKeys ?? null,
+    held: store.heldKeys,
     ledger,
     intervalOf,
     elapsed,
@@ -258,7 +258,7 @@ function openPoller (
         'the key of this task is gone, and no other knows the task: it is given up, and stays charged'
       )
   })
-  const leases = store.turns ?? localTurns({ elapsed, leaseMs: answerMs + bodyIdleMs })
+  const leases = store.leases ?? localPollLeases({ elapsed, leaseMs: answerMs + bodyIdleMs })
   return statusPoller({
     upstream, keys, goneKeys: gone, ledger, leases, events, intervalOf, answerMs, timers, now, elapsed
   })

@@ -19,10 +19,10 @@ export function localEvents (): TaskEvents {
   }
 }
 
-export interface LocalTurnsOptions {
+export interface LocalPollLeasesOptions {
   /** Monotonic ms. */
   readonly elapsed: () => number
-  /** A turn that nobody has ended by then is free again, ms: longer than a status call may last. */
+  /** A lease that has not been released by then is free again, ms: longer than a status call may last. */
   readonly leaseMs: number
 }
 
@@ -31,17 +31,17 @@ interface Entry {
   readonly isAsking: boolean
   /** Monotonic ms. */
   readonly freeAt: number
-  /** When a turn was taken last because there was news, monotonic ms. */
+  /** When the lease was last acquired because there was news, monotonic ms. */
   readonly newsAt: number
 }
 
-/** Memory for last answers; the task asked about longest ago is forgotten first, which costs one early call. */
+/** Memory for last answers; the task polled longest ago is forgotten first, which costs one early call. */
 const maxBytes = 64 * 1024 * 1024
 /** About what an entry takes beside its body. */
 const entryBytes = 500
 
-/** The turns of one process. */
-export function localTurns ({ elapsed, leaseMs }: LocalTurnsOptions): PollLeases {
+/** The poll leases of one process. */
+export function localPollLeases ({ elapsed, leaseMs }: LocalPollLeasesOptions): PollLeases {
   const entries = new LRUCache<string, Entry>({
     maxSize: maxBytes,
     sizeCalculation: ({ last }) => entryBytes + (last === null ? 0 : last.body.length)

@@ -28,12 +28,12 @@ export interface Store {
   readonly tokens: TokenStore
   readonly guestCounts: GuestCounts
   readonly spentProofs: SpentProofs
-  /** The events of all replicas; absent where there is only one. */
-  readonly events?: TaskEvents
-  /** The status turns of all replicas; absent where there is only one. */
-  readonly turns?: PollLeases
-  /** The upstream keys that all replicas hold; absent where there is only one. */
-  readonly heldKeys?: HeldKeys
+  /** The events of all replicas; `null` where there is only one. */
+  readonly events: TaskEvents | null
+  /** The poll leases of all replicas; `null` where there is only one. */
+  readonly leases: PollLeases | null
+  /** The upstream keys that all replicas hold; `null` where there is only one. */
+  readonly heldKeys: HeldKeys | null
   /** What the request limits of subjects are counted with, by all replicas together. */
   readonly rates: RateCounter
   /** Whether this replica does the work that one of all replicas has to do. Throws `GW_STORE_DOWN`. */

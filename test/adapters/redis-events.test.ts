@@ -2,7 +2,7 @@ import { Redis } from 'ioredis'
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
-import { localEvents, localTurns } from '../../src/adapters/local.ts'
+import { localEvents, localPollLeases } from '../../src/adapters/local.ts'
 import { commands as commandsOver, connection, memoryMark } from '../../src/adapters/redis/client.ts'
 import { redisEvents, textOf } from '../../src/adapters/redis/events.ts'
 import { keyNames } from '../../src/adapters/redis/keys.ts'
@@ -10,7 +10,7 @@ import { redisStore } from '../../src/adapters/redis/store.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import type { TaskEvent, TaskEvents } from '../../src/domain/task-status.ts'
 import { systemTimers } from '../../src/domain/time.ts'
-import { statusTurnsContract, type TurnsUnderTest } from '../contracts/status-turns.ts'
+import { pollLeasesContract, type LeasesUnderTest } from '../contracts/poll-leases.ts'
 import { taskEvent, taskEventsContract } from '../contracts/task-events.ts'
 import { clock } from '../helpers/clock.ts'
 import { redisCluster, type RedisServer, redisServer } from '../helpers/redis-server.ts'
@@ -294,7 +294,7 @@ async function open (t: Test, url: string) {
     [1, 2].map(async () => {
       const store = await redisStore({ url: new Secret(url), terms, now, onLost: () => {}, prefix })
       t.teardown(() => store.close())
-      return store.turns!
+      return store.leases!
     })
   )
   return {
@@ -305,17 +305,17 @@ async function open (t: Test, url: string) {
     async pass (ms: number) {
       advance(ms)
     }
-  } satisfies TurnsUnderTest & { prefix: string }
+  } satisfies LeasesUnderTest & { prefix: string }
 }
 
 t.test('the turns of two replicas on one Redis keep the promises of status turns', async t => {
   const { url } = await redisServer(t)
-  statusTurnsContract(t, t => open(t, url))
+  pollLeasesContract(t, t => open(t, url))
 })
 
 t.test('the turns of two replicas on a cluster keep the promises of status turns', async t => {
   const { url } = await redisCluster(t)
-  statusTurnsContract(t, t => open(t, url))
+  pollLeasesContract(t, t => open(t, url))
 })
 
 t.test('an answer that comes when the turn is another replica\'s changes nothing', async t => {
@@ -379,21 +379,21 @@ t.test('the events of one process keep the promises of task events', async t =>
   }))
 
 t.test('the turns of one process keep the promises of status turns', async t =>
-  statusTurnsContract(t, async () => {
+  pollLeasesContract(t, async () => {
     const { elapsed, advance } = clock()
     const leaseMs = 60_000
-    const turns = localTurns({ elapsed, leaseMs })
+    const turns = localPollLeases({ elapsed, leaseMs })
     return { here: turns, there: turns, leaseMs, async pass (ms) { advance(ms) } }
   }))
 
 t.test('the answer of a turn that was forgotten meanwhile is everybody\'s all the same', async t => {
-  const turns = localTurns({ elapsed: clock().elapsed, leaseMs: 60_000 })
+  const turns = localPollLeases({ elapsed: clock().elapsed, leaseMs: 60_000 })
   await turns.release('a', { status: 200, contentType: 'application/json', body: Buffer.from('{}'), state: null }, 1000)
   t.match(await turns.acquire('a', 1000), { acquired: false, nextInMs: 1000 })
 })
 
 t.test('turns take a bounded amount of memory: the task asked about longest ago is forgotten', async t => {
-  const turns = localTurns({ elapsed: clock().elapsed, leaseMs: 60_000 })
+  const turns = localPollLeases({ elapsed: clock().elapsed, leaseMs: 60_000 })
   const last = { status: 200, contentType: 'application/json', body: Buffer.alloc(1024 * 1024), state: null }
   for (let task = 0; task < 100; task++) {
     await turns.acquire(String(task), 1000)

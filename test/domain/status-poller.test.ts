@@ -1,5 +1,5 @@
 import t from 'tap'
-import { localEvents, localTurns } from '../../src/adapters/local.ts'
+import { localEvents, localPollLeases } from '../../src/adapters/local.ts'
 import type { KeyChoice } from '../../src/domain/key-ring.ts'
 import type { Completion, Stage, Task } from '../../src/domain/ledger.ts'
 import type { TaskRecord } from '../../src/domain/records.ts'
@@ -91,7 +91,7 @@ function pollers ({ replicas = 1, leases: given = undefined as PollLeases | unde
   const events = localEvents()
   const heard: TaskEvent[] = []
   events.subscribe(event => heard.push(event), () => {})
-  const leases = given ?? localTurns({ elapsed: time.elapsed, leaseMs: 120_000 })
+  const leases = given ?? localPollLeases({ elapsed: time.elapsed, leaseMs: 120_000 })
   const goneKeys = { ask: (_task: Task, failure: StatusFailure) => Promise.resolve<StatusOutcome>(failure) }
   const options = {
     upstream,

@@ -124,7 +124,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
     spentProofs: redisSpentProofs(commands, keys, now),
     events,
     // A status call has ended when a submit would have.
-    turns: redisPollLeases(commands, keys, { now, leaseMs: terms.sentMs }),
+    leases: redisPollLeases(commands, keys, { now, leaseMs: terms.sentMs }),
     heldKeys: {
       async hold (keyIds) {
         await commands.ask(client => Promise.all(keyIds.map(keyId => client.set(keys.heldKey(keyId), 1, 'PX', heldMs))))

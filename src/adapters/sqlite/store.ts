@@ -212,6 +212,9 @@ function storeOver (
     tokens: sqliteTokens(db, group),
     guestCounts: sqliteGuestCounts(db, group, now),
     spentProofs: sqliteSpentProofs(db, group, now),
+    events: null,
+    leases: null,
+    heldKeys: null,
     rates: localRates({ elapsed, maxKeys: maxRateKeys }),
     leads: async () => role === 'server',
     async tidy () {

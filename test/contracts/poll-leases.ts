@@ -2,43 +2,44 @@ import type { Test } from 'tap'
 import type { PollLeases } from '../../src/domain/status-poller.ts'
 import type { LastStatus } from '../../src/domain/task-status.ts'
 
-export interface TurnsUnderTest {
+export interface LeasesUnderTest {
   /** Of two replicas; the same one twice when there can be no other. */
   readonly here: PollLeases
   readonly there: PollLeases
-  /** A turn that nobody has ended is free after this, ms. */
+  /** A lease that was not released is free after this, ms. */
   readonly leaseMs: number
   /** Lets time pass, for both. */
   pass(ms: number): Promise<void>
 }
 
-const last = (text: string): LastStatus => ({ status: 200, contentType: 'application/json', body: Buffer.from(text), state: null })
+const last = (text: string, state: string | null = null): LastStatus =>
+  ({ status: 200, contentType: 'application/json', body: Buffer.from(text), state })
 
 /** Every PollLeases must pass this, whatever is behind it. `open` starts empty and ends with its test. */
-export function statusTurnsContract (t: Test, open: (t: Test) => Promise<TurnsUnderTest>): void {
-  t.test('the first who asks gets the turn, and of many at a time one', async t => {
+export function pollLeasesContract (t: Test, open: (t: Test) => Promise<LeasesUnderTest>): void {
+  t.test('the first call acquires the lease, and of many at a time one does', async t => {
     const { here, there } = await open(t)
-    const turns = await Promise.all(
+    const leases = await Promise.all(
       Array.from({ length: 100 }, (_, index) => (index % 2 ? here : there).acquire('a', 1000))
     )
-    t.equal(turns.filter(({ acquired }) => acquired).length, 1)
+    t.equal(leases.filter(({ acquired }) => acquired).length, 1)
     t.match(
-      turns.filter(({ acquired }) => !acquired),
+      leases.filter(({ acquired }) => !acquired),
       Array.from({ length: 99 }, () => ({ last: null, nextInMs: 0 }))
     )
-    t.same(await here.acquire('b', 1000), { acquired: true }, 'another task is another turn')
+    t.same(await here.acquire('b', 1000), { acquired: true }, 'another task is another lease')
   })
 
   t.test(
-    "an answer is everybody's for the interval, and then one asks again while others keep the last answer",
+    'an answer is shared for the interval, and then one asks again while the others keep the last answer',
     async t => {
       const { here, there, pass } = await open(t)
       await here.acquire('a', 1000)
       await here.release('a', last('one\0ä'), 1000)
-      for (const turns of [here, there]) {
-        const turn = await turns.acquire('a', 1000)
-        t.match(turn, { acquired: false, last: last('one\0ä') })
-        t.ok(!turn.acquired && turn.nextInMs > 0 && turn.nextInMs <= 1000)
+      for (const leases of [here, there]) {
+        const lease = await leases.acquire('a', 1000)
+        t.match(lease, { acquired: false, last: last('one\0ä') })
+        t.ok(!lease.acquired && lease.nextInMs > 0 && lease.nextInMs <= 1000)
       }
       await pass(1000)
       t.same(await there.acquire('a', 1000), { acquired: true })
@@ -48,30 +49,38 @@ export function statusTurnsContract (t: Test, open: (t: Test) => Promise<TurnsUn
     }
   )
 
-  t.test('a turn without an answer is free again at once', async t => {
+  t.test('an answer comes with the state that it gives of the task', async t => {
+    const { here, there } = await open(t)
+    const answer = last('{"code":200,"data":{"taskId":"a","state":"pending"}}', 'pending')
+    await here.acquire('a', 1000)
+    await here.release('a', answer, 1000)
+    for (const leases of [here, there]) t.match(await leases.acquire('a', 1000), { acquired: false, last: answer })
+  })
+
+  t.test('a lease without an answer is free again at once', async t => {
     const { here, there } = await open(t)
     await here.acquire('a', 1000)
     await here.release('a', null, 1000)
     t.same(await there.acquire('a', 1000), { acquired: true })
   })
 
-  t.test('a turn that nobody ends is free again after a while', async t => {
+  t.test('a lease that is not released is free again after a while', async t => {
     const { here, there, leaseMs, pass } = await open(t)
     await here.acquire('a', 1000)
     await pass(leaseMs)
     t.same(await there.acquire('a', 1000), { acquired: true })
   })
 
-  t.test('who has news gets a turn before its time, once per interval, and not while somebody asks', async t => {
+  t.test('news acquires the lease before its time, once per interval, and not while the upstream is asked', async t => {
     const { here, there, pass } = await open(t)
     await here.acquire('a', 1000)
-    t.match(await there.acquire('a', 1000, true), { acquired: false }, 'somebody asks')
+    t.match(await there.acquire('a', 1000, true), { acquired: false }, 'the upstream is asked')
     await here.release('a', last('one'), 1000)
-    const turns = await Promise.all(
+    const leases = await Promise.all(
       Array.from({ length: 20 }, (_, index) => (index % 2 ? here : there).acquire('a', 1000, true))
     )
-    t.equal(turns.filter(({ acquired }) => acquired).length, 1)
-    await (turns.findIndex(({ acquired }) => acquired) % 2 ? here : there).release('a', last('two'), 1000)
+    t.equal(leases.filter(({ acquired }) => acquired).length, 1)
+    await (leases.findIndex(({ acquired }) => acquired) % 2 ? here : there).release('a', last('two'), 1000)
     t.match(await there.acquire('a', 1000, true), { acquired: false, last: last('two') })
     await pass(999)
     t.match(await there.acquire('a', 1000, true), { acquired: false })
