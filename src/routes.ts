@@ -1,14 +1,15 @@
 import type { FastifyInstance } from 'fastify'
+import { batchRoutes } from './http/batches.ts'
 import { healthRoutes, metricsRoutes } from './http/observe.ts'
+import { proxyRoutes } from './http/pipeline.ts'
 import { adminKeyRoutes, adminRoutes, tokenRoutes } from './http/routes/admin.ts'
 import { callbackRoutes, deliveryRoutes } from './http/routes/callbacks.ts'
 import { eventRoutes } from './http/routes/events.ts'
 import { guestRoutes } from './http/routes/guests.ts'
 import { pageRoutes, staticFileRoutes } from './http/routes/pages.ts'
-import { batchRoutes, mirrorRoutes } from './http/routes/proxy.ts'
 import { resultRoutes } from './http/routes/results.ts'
 import { cookieSessionRoutes, invitationRoutes, sessionRoutes } from './http/routes/sessions.ts'
-import { modelRoutes, taskRoutes } from './http/routes/tasks.ts'
+import { balanceRoute, modelRoutes, taskRoutes } from './http/routes/tasks.ts'
 import { readBodies, withMethods } from './http/server.ts'
 import type { Services } from './http/services.ts'
 import type { Settings } from './settings.ts'
@@ -23,7 +24,8 @@ export async function registerRoutes (app: FastifyInstance, settings: Settings, 
     // The upstream's own addresses. Their bodies are bytes.
     await app.register(async scope => {
       readBodies(scope, 'bytes')
-      mirrorRoutes(scope, services)
+      proxyRoutes(scope, services)
+      balanceRoute(scope, services)
       if (batches.enabled) batchRoutes(scope, services)
     })
     if (callbacks !== null) await app.register(async scope => callbackRoutes(scope, callbacks))

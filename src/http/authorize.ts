@@ -2,7 +2,6 @@ import type { FastifyRequest } from 'fastify'
 import { maxTaskIdLength } from '../domain/answers.ts'
 import type { CallbackAddress } from '../domain/callbacks.ts'
 import { quoted } from '../domain/json.ts'
-import type { LedgerClient } from '../domain/ledger-client.ts'
 import type { Task } from '../domain/ledger.ts'
 import type { Price } from '../domain/policy.ts'
 import type { Scope, Session } from '../domain/session.ts'
@@ -11,8 +10,8 @@ import { modelPattern, type Operation } from '../domain/upstream.ts'
 import type { CallbackHosts } from '../domain/webhooks.ts'
 import { badRequest, gatewayError } from '../errors.ts'
 import type { RequestContext } from './context.ts'
-import type { Rate } from './rates.ts'
 import { idempotencyKeyOf, type Repeatable, repeatOf } from './repeats.ts'
+import type { Services } from './services.ts'
 
 /** A submit that may be made. */
 export interface AuthorizedSubmit extends Repeatable {
@@ -26,9 +25,6 @@ export interface AuthorizedSubmit extends Repeatable {
   /** What its callback from the upstream is known by. */
   readonly callbackHash?: string | undefined
 }
-
-/** A status call that may be made. */
-export interface AuthorizedStatus { readonly task: Task }
 
 /** The operator's rules for what a submit may say. */
 export interface SubmitRules {
@@ -46,49 +42,56 @@ export interface SubmitRules {
   readonly enforceCaps: (model: string, input: Readonly<Record<string, unknown>>) => void
 }
 
+/** What it takes to say whose a task is. */
+export type OwnershipServices = Pick<Services, 'ledger' | 'rates'>
+
 /**
  * *authorize* for submits: model, idempotency key, body, caps, and that every earlier task it names is the caller's
  * own.
  */
-export function authorizeSubmit (operation: Operation, { keyOfReferences }: Ownership, rules: SubmitRules) {
-  const { extraFields, mayBeOfficial, callbackHosts: hosts, newCallbackAddress, priceOf, enforceCaps } = rules
-  return async (context: RequestContext): Promise<AuthorizedSubmit> => {
-    const model = checkOperation(operation, context)
-    const bytes = context.request.body
-    if (!Buffer.isBuffer(bytes)) throw badRequest('Send a JSON body with an input object.')
-    const idempotency = idempotencyKeyOf(context, operation, bytes)
-    const repeat = idempotency === undefined ? repeatOf(context, operation, bytes) : undefined
-    const callback = newCallbackAddress?.()
-    const upstreamTo = callback?.url ?? null
-    const body = readSubmitBody(bytes, { extraFields, mayBeOfficial: mayBeOfficial(model), hosts, upstreamTo })
-    enforceCaps(model, body.input)
-    const price = priceOf(model, body.input)
-    const keyId = await keyOfReferences(body, context)
-    return {
-      model,
-      price,
-      body: body.bytes,
-      keyId,
-      idempotency,
-      repeat,
-      deliverTo: body.deliverTo,
-      callbackHash: callback?.secretHash
-    }
+export async function authorizeSubmit (
+  context: RequestContext, operation: Operation, services: OwnershipServices & Pick<Services, 'submitRules'>
+): Promise<AuthorizedSubmit> {
+  const { extraFields, mayBeOfficial, callbackHosts, newCallbackAddress, priceOf, enforceCaps } = services.submitRules
+  const model = checkOperation(operation, context)
+  const bytes = context.request.body
+  if (!Buffer.isBuffer(bytes)) throw badRequest('Send a JSON body with an input object.')
+  const idempotency = idempotencyKeyOf(context, operation, bytes)
+  const repeat = idempotency === undefined ? repeatOf(context, operation, bytes) : undefined
+  const callback = newCallbackAddress?.()
+  const body = readSubmitBody(bytes, {
+    extraFields,
+    mayBeOfficial: mayBeOfficial(model),
+    hosts: callbackHosts,
+    upstreamTo: callback?.url ?? null
+  })
+  enforceCaps(model, body.input)
+  const price = priceOf(model, body.input)
+  const keyId = await keyOfReferences(services, context, body)
+  return {
+    model,
+    price,
+    body: body.bytes,
+    keyId,
+    idempotency,
+    repeat,
+    deliverTo: body.deliverTo,
+    callbackHash: callback?.secretHash
   }
 }
 
 /**
  * *authorize* for status calls: the task exists, is the caller's and was made with that model; else it does not exist.
  */
-export function authorizeStatus (operation: Operation, { own }: Ownership) {
-  return async (context: RequestContext): Promise<AuthorizedStatus> => {
-    const model = checkOperation(operation, context)
-    const { taskId } = context.request.query as { taskId?: string }
-    if (taskId === undefined || taskId === '') throw badRequest('Name the task: ?taskId=…')
-    const task = await own(taskId, context, model)
-    context.call.taskId = taskId
-    return { task }
-  }
+export async function authorizeStatus (
+  context: RequestContext, operation: Operation, services: OwnershipServices
+): Promise<Task> {
+  const model = checkOperation(operation, context)
+  const { taskId } = context.request.query as { taskId?: string }
+  if (taskId === undefined || taskId === '') throw badRequest('Name the task: ?taskId=…')
+  const task = await findOwnTask(services, context, taskId, { model, operation: 'generateTask' })
+  context.call.taskId = taskId
+  return task
 }
 
 /** Scope, query and model of a call; returns the model. Throws what is wrong with them. */
@@ -122,52 +125,43 @@ export function checkQuery (names: readonly string[], { query }: FastifyRequest)
   }
 }
 
-/** Whose a task is. */
-export interface Ownership {
-  /**
-   * The caller's task. Whether somebody else's exists is not the caller's business: that is the same
-   * `GW_TASK_NOT_FOUND` as for an id that nobody has, and it counts as a poll, so that guessing has a price.
-   *
-   * With a model, what was made with another one, or by another operation, is not it: a batch is no task to ask about,
-   * though `input` may name either.
-   */
-  own (taskId: string, context: RequestContext, model?: string, operation?: string): Promise<Task>
-  /** The key of the earlier tasks that a submit refers to; `undefined` when it refers to none. */
-  keyOfReferences (input: TaskReferences, context: RequestContext): Promise<string | undefined>
+/**
+ * The caller's task. Whether somebody else's exists is not the caller's business: that is the same `GW_TASK_NOT_FOUND`
+ * as for an id that nobody has, and it counts as a poll, so that guessing has a price.
+ *
+ * What was made with another model than `made` says, or by another operation, is not it: a batch is no task to ask
+ * about, though `input` may name either. `null`: however it was made.
+ */
+export async function findOwnTask (
+  services: OwnershipServices,
+  context: RequestContext,
+  taskId: string,
+  made: Pick<Task, 'model' | 'operation'> | null
+): Promise<Task> {
+  const task = taskId.length > maxTaskIdLength ? null : await services.ledger.taskOf(taskId)
+  const isOwn = task !== null && task.subject === context.call.session.subject &&
+    (made === null || (task.model === made.model && task.operation === made.operation))
+  if (!isOwn) throw await notFound(services, context)
+  return task
 }
 
-export function ownership (ledger: Pick<LedgerClient, 'taskOf'>, misses: Rate): Ownership {
-  const notFound = async (context: RequestContext) => {
-    await misses(context)
-    return gatewayError('GW_TASK_NOT_FOUND')
+/** The key of the earlier tasks that a submit refers to; `undefined` when it refers to none. */
+export async function keyOfReferences (
+  services: OwnershipServices, context: RequestContext, { references, mentions }: TaskReferences
+): Promise<string | undefined> {
+  const keyIds = new Set<string>()
+  for (const taskId of references) keyIds.add((await findOwnTask(services, context, taskId, null)).keyId)
+  for (const word of mentions) {
+    const task = await services.ledger.taskOf(word)
+    if (task === null) continue // a word like any other
+    if (task.subject !== context.call.session.subject) throw await notFound(services, context)
+    keyIds.add(task.keyId)
   }
+  if (keyIds.size > 1) throw badRequest('The input refers to tasks of different upstream accounts.')
+  return [...keyIds][0]
+}
 
-  const own = async (
-    taskId: string,
-    context: RequestContext,
-    model?: string,
-    operation = 'generateTask'
-  ): Promise<Task> => {
-    const task = taskId.length > maxTaskIdLength ? null : await ledger.taskOf(taskId)
-    const isOwn = task !== null && task.subject === context.call.session.subject &&
-      (model === undefined || (task.model === model && task.operation === operation))
-    if (!isOwn) throw await notFound(context)
-    return task
-  }
-
-  return {
-    own,
-    async keyOfReferences ({ references, mentions }, context) {
-      const keyIds = new Set<string>()
-      for (const taskId of references) keyIds.add((await own(taskId, context)).keyId)
-      for (const word of mentions) {
-        const task = await ledger.taskOf(word)
-        if (task === null) continue // a word like any other
-        if (task.subject !== context.call.session.subject) throw await notFound(context)
-        keyIds.add(task.keyId)
-      }
-      if (keyIds.size > 1) throw badRequest('The input refers to tasks of different upstream accounts.')
-      return [...keyIds][0]
-    }
-  }
+async function notFound ({ rates }: OwnershipServices, context: RequestContext): Promise<Error> {
+  await rates.misses(context)
+  return gatewayError('GW_TASK_NOT_FOUND')
 }

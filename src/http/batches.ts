@@ -1,161 +1,160 @@
 import { randomUUID } from 'node:crypto'
+import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
 import { readSubmitFailure } from '../domain/answers.ts'
 import {
   type BatchAccepted, type BatchOutcome, endedTaskIds, maxBatchItems, readBatchAnswer, readBatchBody
 } from '../domain/batch.ts'
 import { isGuest } from '../domain/guests.ts'
-import { type LedgerClient, throwFirst } from '../domain/ledger-client.ts'
-import { type ReserveRequest, fingerprintOf, type StoredResponse, type ReservationId } from '../domain/ledger.ts'
+import { type LedgerClient, type ReservedAll, throwFirst } from '../domain/ledger-client.ts'
+import { fingerprintOf, type ReservationId, type ReserveRequest, type StoredResponse, type Task } from '../domain/ledger.ts'
 import { periodAt, type Plan, type Price } from '../domain/policy.ts'
 import { recent } from '../domain/recent.ts'
 import { budgetOf } from '../domain/session.ts'
-import { endBatch, type RefreshTask } from '../domain/status-poller.ts'
+import { endBatch, type RefreshTask, refreshTask } from '../domain/status-poller.ts'
 import { askUpstream, type StatusOutcome } from '../domain/task-status.ts'
-import { batchRow, type Operation, upstreamPath } from '../domain/upstream.ts'
+import { batchOperations, batchRow, type Operation, type Upstream, type UpstreamKey, upstreamPath } from '../domain/upstream.ts'
 import { badRequest, gatewayError, isGatewayError } from '../errors.ts'
-import { type AdmitOptions, type ReservedSubmit, answerAgain, keyFor, lacking, withSlots } from './admit.ts'
+import { keyFor, lacking, lacksSlot, replayEarlier } from './admit.ts'
 import {
-  checkOperation,
-  type Ownership,
-  type AuthorizedStatus,
-  type AuthorizedSubmit,
-  type SubmitRules
+  type AuthorizedSubmit, checkOperation, findOwnTask, keyOfReferences, type OwnershipServices
 } from './authorize.ts'
-import { type Answer, answerFrom, type RequestContext, type Replay } from './context.ts'
-import { type ForwardOptions, type OurKey, timed, withKeys } from './forward.ts'
-import { idempotencyKeyOf, keptFrom, repeatOf, watchDelivery } from './repeats.ts'
-import { settleStatus, settleSubmit } from './settle.ts'
+import type { Answer, RequestContext, RequestState, SessionRequestState } from './context.ts'
+import { type OurKey, requireSent, timed, withKeyFailover } from './forward.ts'
+import { type ProxyServices, proxyRoute } from './pipeline.ts'
+import { largeBodies } from './rates.ts'
+import { idempotencyKeyOf, repeatOf, watchDelivery } from './repeats.ts'
+import type { Services } from './services.ts'
+import {
+  acceptedAnswer, answerToKeep, type Held, settleWithoutTask, statusAnswer, unknownOutcome
+} from './settle.ts'
 
-/** A batch whose every task is paid for. `reservation` is the batch's own. */
-export interface AdmittedBatch extends ReservedSubmit, BatchOrder {
-  /** One for each item, in their order. */
-  readonly itemReservations: readonly ReservationId[]
-}
-
-export interface BatchAdmitOptions extends Omit<AdmitOptions, 'ledger' | 'prove'> {
-  readonly ledger: Pick<LedgerClient, 'reserveAll'>
-}
-
-/**
- * *admit* for batches: a batch of ten is ten requests, ten slots and ten prices, all of them or nothing. Its own
- * reservation says whose the batch is; it carries the idempotency key, costs nothing, and is over when its tasks begin.
- */
-export function admitBatch (
-  { submits, replays, ledger, repeats, earliest, keys, slots, now }: BatchAdmitOptions
-) {
-  return async (order: BatchOrder, context: RequestContext): Promise<AdmittedBatch | Replay> => {
-    const { call } = context
-    const { session: { subject }, plan } = call
-    const earlier = await earliest(order, context)
-    if (earlier !== null) return await answerAgain({ repeats, replays }, order, earlier, context, 'batchId')
-    refuseEndlessWait(order.items.length, plan)
-    for (let count = 0; count < order.items.length; count++) await submits(context)
-    const key = keyFor(order, keys)
-    call.keyId = key.id
-    const common = { subject, model: order.model, keyId: key.id, periodStart: periodAt(plan.period, now()).start }
-    const session = budgetOf(call.session)
-    const limits = { creditLimit: plan.credits, taskLimit: plan.concurrentTasks, session }
-    const demands: ReserveRequest[] = order.items.map(({ price }) => ({
-      ...common,
-      ...limits,
-      ...price,
-      operation: 'generateTask'
-    }))
-    const { idempotency, repeat } = order
-    const own: ReserveRequest = {
-      ...common,
-      ...order.price,
-      ...noLimits,
-      operation: batchRow,
-      idempotency,
-      repeat
-    }
-    for (;;) {
-      const reserved = await withSlots(slots, call, () => ledger.reserveAll([...demands, own]))
-        .catch(async (error: unknown) => {
-          // One of the items has failed, and its own may have taken a first all the same.
-          if (repeat !== undefined) await repeats.end(subject, repeat, false).catch(() => { /* it is owed */ })
-          throw error
-        })
-      if (reserved.granted) {
-        const reservation = reserved.ids.at(-1)!
-        const delivery = repeat === undefined ? null : watchDelivery(repeats, reservation, context)
-        return { ...order, key, itemReservations: reserved.ids.slice(0, -1), reservation, delivery }
-      }
-      if (reserved.reason !== 'duplicate') throw lacking(reserved.reason, slots.nextInMs(subject))
-      const made = await earliest(order, context) // it was new a moment ago
-      if (made !== null) return await answerAgain({ repeats, replays }, order, made, context, 'batchId')
-    }
+/** Up to fifty tasks in one call. These routes exist only when the operator opens them. */
+export function batchRoutes (app: FastifyInstance, services: ProxyServices): void {
+  for (const operation of batchOperations) {
+    app.route(operation.kind === 'submit' ? batchRoute(operation, services) : batchStatusRoute(operation, services))
   }
 }
 
-const noLimits = { creditLimit: null, taskLimit: Number.MAX_SAFE_INTEGER } as const
+/**
+ * A batch takes the steps of a submit: ten tasks are ten requests, ten slots and ten prices, all of them or nothing,
+ * and one call. The batch's own reservation says whose it is; it carries the idempotency key, costs nothing, and is
+ * over when its tasks begin.
+ */
+function batchRoute (operation: Operation, services: ProxyServices): RouteOptions {
+  const { rates, ledger, repeats, earliest, upstream, keys, slots, clock } = services
 
-/** A batch larger than the plan never fits: it uses nothing up, and its caller need not wait. */
-function refuseEndlessWait (count: number, { requestsPerMinute, concurrentTasks }: Plan): void {
-  if (count > requestsPerMinute) throw gatewayError('GW_RATE_LIMITED', { shouldRetry: false })
-  if (count > concurrentTasks) throw gatewayError('GW_TOO_MANY_TASKS', { shouldRetry: false })
+  return proxyRoute(operation, services, largeBodies(services), async (context): Promise<Answer> => {
+    const { call } = context
+    call.stage = 'authorize'
+    const batch = await authorizeBatch(context, operation, services)
+
+    call.stage = 'admit'
+    const earlier = await earliest(batch, context)
+    if (earlier !== null) return await replayEarlier(services, batch, earlier, context, 'batchId')
+    refuseEndlessWait(batch.items.length, call.plan)
+    for (let count = 0; count < batch.items.length; count++) await rates.submits(context)
+    const key = keyFor(batch, keys)
+    call.keyId = key.id
+    const requests = reserveRequests(batch, call, key, clock.now())
+    let reserved = await reserveBatch(services, batch, requests, call)
+    while (!reserved.granted) {
+      if (reserved.reason !== 'duplicate') throw lacking(reserved.reason, slots.nextInMs(call.session.subject))
+      const made = await earliest(batch, context) // it was new a moment ago
+      if (made !== null) return await replayEarlier(services, batch, made, context, 'batchId')
+      reserved = await reserveBatch(services, batch, requests, call)
+    }
+    const { ids } = reserved
+    const [items, id] = [ids.slice(0, -1), ids.at(-1)!]
+    const delivery = batch.repeat === undefined ? null : watchDelivery(repeats, id, context)
+    const held: Held = { id, idempotency: batch.idempotency, delivery }
+    call.granted = true
+
+    call.stage = 'forward'
+    const outcome = await withKeyFailover(keys, batch, key, async key => {
+      call.keyId = key.id
+      await requireSent(ledger.markAllSent(ids, key.id), delivery)
+      return await sendBatch(upstream, operation, batch, key, call)
+    })
+
+    call.stage = 'settle'
+    if (outcome.kind !== 'accepted') return await settleWithoutTasks(ledger, held, items, outcome, context)
+    const { batchId, taskIds, answer } = outcome
+    tellUnknownItems(outcome, context)
+    call.madeTaskIds = taskIds.filter(taskId => taskId !== null)
+    await claimItems(ledger, held, items, outcome, call.session.subject)
+    await claimBatch(ledger, held, outcome, context)
+    call.taskId = batchId
+    return acceptedAnswer(held, answer)
+  })
+}
+
+/** The status of a batch: asked each time, and cancelled with its caller. */
+function batchStatusRoute (operation: Operation, services: ProxyServices): RouteOptions {
+  const { rates, upstream, keys, ledger, poller } = services
+  const ended = endedTasks(ledger, refreshTask({ ledger, poller }))
+
+  return proxyRoute(operation, services, null, async (context): Promise<Answer> => {
+    const { call, request } = context
+    call.stage = 'authorize'
+    const row = await authorizeBatchStatus(context, operation, services)
+
+    call.stage = 'admit'
+    await rates.polls(context)
+    call.granted = true
+
+    call.stage = 'forward'
+    call.keyId = row.keyId
+    const outcome = await askForBatch({ upstream, keys }, operation, row, context)
+
+    call.stage = 'settle'
+    const answer = statusAnswer(outcome)
+    if (outcome.source === 'upstream') {
+      ended.refresh(endedTaskIds(outcome.answer, maxBatchItems), call.session.subject, request)
+    }
+    return answer
+  })
 }
 
 /** A batch that may be made: a submit that costs nothing itself, and the tasks in it. */
-export interface BatchOrder extends AuthorizedSubmit {
+export interface AuthorizedBatch extends AuthorizedSubmit {
   readonly items: ReadonlyArray<{ readonly clientItemId: string, readonly price: Price }>
   /** The `Idempotency-Key` that the upstream wants. */
   readonly batchKey: string
 }
 
-type Rules = Pick<SubmitRules, 'priceOf' | 'enforceCaps'>
-
 /** *authorize* for batches: what holds for a submit holds for each item, and all earlier tasks are of one account. */
-export function authorizeBatch (operation: Operation, { keyOfReferences }: Ownership, { priceOf, enforceCaps }: Rules) {
-  return async (context: RequestContext): Promise<BatchOrder> => {
-    const model = checkOperation(operation, context)
-    const {
-      request: { body: bytes },
-      call: {
-        session: { subject }
-      }
-    } = context
-    if (isGuest(subject)) {
-      throw gatewayError('GW_SCOPE_DENIED', { about: 'Guests submit one task at a time, with a proof for each.' })
-    }
-    if (!Buffer.isBuffer(bytes)) throw badRequest('Send a JSON body with a list of items.')
-    const idempotency = idempotencyKeyOf(context, operation, bytes)
-    const body = readBatchBody(bytes, key => fingerprintOf('batch-item', subject, key))
-    const items = body.items.map(({ clientItemId, input }, index) => naming(`items.${index}`, () => {
-      enforceCaps(model, input)
-      return { clientItemId, price: priceOf(model, input) }
-    }))
-    return {
-      model,
-      items,
-      price: { microcredits: 0, refundable: false },
-      body: body.bytes,
-      keyId: await keyOfReferences(body, context),
-      idempotency,
-      repeat: idempotency === undefined ? repeatOf(context, operation, bytes) : undefined,
-      batchKey:
-        idempotency === undefined
-          ? randomUUID()
-          : fingerprintOf('batch', subject, idempotency.key, idempotency.fingerprint)
-    }
+async function authorizeBatch (
+  context: RequestContext, operation: Operation, services: OwnershipServices & Pick<Services, 'submitRules'>
+): Promise<AuthorizedBatch> {
+  const { priceOf, enforceCaps } = services.submitRules
+  const model = checkOperation(operation, context)
+  const { request: { body: bytes }, call: { session: { subject } } } = context
+  if (isGuest(subject)) {
+    throw gatewayError('GW_SCOPE_DENIED', { about: 'Guests submit one task at a time, with a proof for each.' })
   }
-}
-
-/** *authorize* for the status of a batch: it is the caller's and was made with that model; else it does not exist. */
-export function authorizeBatchStatus (operation: Operation, { own }: Ownership) {
-  return async (context: RequestContext): Promise<AuthorizedStatus> => {
-    const model = checkOperation(operation, context)
-    const { batchId } = context.request.params as { batchId: string }
-    const task = await own(batchId, context, model, batchRow)
-    context.call.taskId = batchId
-    // Its row ends when its tasks begin: what it ended with is nothing to answer with.
-    return { task: { ...task, finalAnswer: null } }
+  if (!Buffer.isBuffer(bytes)) throw badRequest('Send a JSON body with a list of items.')
+  const idempotency = idempotencyKeyOf(context, operation, bytes)
+  const body = readBatchBody(bytes, key => fingerprintOf('batch-item', subject, key))
+  const items = body.items.map(({ clientItemId, input }, index) => naming(`items.${index}`, () => {
+    enforceCaps(model, input)
+    return { clientItemId, price: priceOf(model, input) }
+  }))
+  return {
+    model,
+    items,
+    price: { microcredits: 0, refundable: false },
+    body: body.bytes,
+    keyId: await keyOfReferences(services, context, body),
+    idempotency,
+    repeat: idempotency === undefined ? repeatOf(context, operation, bytes) : undefined,
+    batchKey: idempotency === undefined
+      ? randomUUID()
+      : fingerprintOf('batch', subject, idempotency.key, idempotency.fingerprint)
   }
 }
 
 /** Runs a rule, and says in which item it was broken. */
-function naming<Result> (item: string, rule: () => Result): Result {
+export function naming<Result> (item: string, rule: () => Result): Result {
   try {
     return rule()
   } catch (error) {
@@ -164,191 +163,200 @@ function naming<Result> (item: string, rule: () => Result): Result {
   }
 }
 
-export interface Claim {
-  /** Of a task, or of the batch itself. */
-  readonly id: string
-  readonly operation: string
-  readonly subject: string
-  /** What the idempotency key gives again. */
-  readonly answer?: StoredResponse | undefined
+/** *authorize* for the status of a batch: it is the caller's and was made with that model; else it does not exist. */
+async function authorizeBatchStatus (
+  context: RequestContext, operation: Operation, services: OwnershipServices
+): Promise<Task> {
+  const model = checkOperation(operation, context)
+  const { batchId } = context.request.params as { batchId: string }
+  const row = await findOwnTask(services, context, batchId, { model, operation: batchRow })
+  context.call.taskId = batchId
+  return row
+}
+
+/** A batch larger than the plan never fits: it uses nothing up, and its caller need not wait. */
+function refuseEndlessWait (count: number, { requestsPerMinute, concurrentTasks }: Plan): void {
+  if (count > requestsPerMinute) throw gatewayError('GW_RATE_LIMITED', { shouldRetry: false })
+  if (count > concurrentTasks) throw gatewayError('GW_TOO_MANY_TASKS', { shouldRetry: false })
+}
+
+/** One for each item, in their order, and the batch's own as the last. */
+function reserveRequests (
+  { items, model, price, idempotency, repeat }: AuthorizedBatch,
+  { session, plan }: SessionRequestState,
+  key: UpstreamKey,
+  now: number
+): readonly ReserveRequest[] {
+  const common = { subject: session.subject, model, keyId: key.id, periodStart: periodAt(plan.period, now).start }
+  const limits = { creditLimit: plan.credits, taskLimit: plan.concurrentTasks, session: budgetOf(session) }
+  const ofItems = items.map(({ price }) => ({ ...common, ...limits, ...price, operation: 'generateTask' }))
+  const own = { ...common, ...price, ...noLimits, operation: batchRow, idempotency, repeat }
+  return [...ofItems, own]
+}
+
+const noLimits = { creditLimit: null, taskLimit: Number.MAX_SAFE_INTEGER } as const
+
+/** Reserves for all items and the batch itself, or for none. */
+async function reserveBatch (
+  { ledger, slots, repeats }: Pick<Services, 'ledger' | 'slots' | 'repeats'>,
+  { repeat }: AuthorizedBatch,
+  requests: readonly ReserveRequest[],
+  { session: { subject }, plan }: SessionRequestState
+): Promise<ReservedAll> {
+  try {
+    const reserved = await ledger.reserveAll(requests)
+    if (!lacksSlot(reserved)) return reserved
+    await slots.search(subject, plan.concurrentTasks)
+    return await ledger.reserveAll(requests)
+  } catch (error) {
+    // One of the items has failed, and its own may have taken a first all the same.
+    if (repeat !== undefined) await repeats.end(subject, repeat, false).catch(() => { /* it is tried again */ })
+    throw error
+  }
+}
+
+/** *forward* for batches: one call for all tasks, by the rules of a submit. */
+async function sendBatch (
+  upstream: Upstream,
+  operation: Operation,
+  { model, body, batchKey, items }: AuthorizedBatch,
+  key: UpstreamKey,
+  call: RequestState
+): Promise<BatchOutcome> {
+  const { answer } = upstream.send({
+    method: 'POST', path: upstreamPath(operation, model), body, idempotencyKey: batchKey, key
+  })
+  const names = items.map(item => item.clientItemId)
+  return await timed(call, answer).then(said => readBatchAnswer(said, names), readSubmitFailure)
+}
+
+async function askForBatch (
+  services: Pick<Services, 'upstream' | 'keys'>, operation: Operation, row: Task, { call, reply }: RequestContext
+): Promise<StatusOutcome> {
+  const caller = new AbortController()
+  const leave = (): void => caller.abort()
+  reply.raw.once('close', leave)
+  try {
+    return await timed(call, askUpstream(services, operation, row, caller.signal))
+  } finally {
+    reply.raw.off('close', leave)
+  }
 }
 
 /**
- * Gives an accepted task its owner. `false`: it is somebody else's, and not to be told.
+ * *settle* for a batch of which no task is known: it is one submit with many reservations.
+ */
+async function settleWithoutTasks (
+  ledger: LedgerClient,
+  held: Held,
+  items: readonly ReservationId[],
+  outcome: Exclude<BatchOutcome, BatchAccepted> | OurKey,
+  context: RequestContext
+): Promise<Answer> {
+  const end = outcome.kind === 'unknown' ? ledger.markUnknown : ledger.release
+  const ends = items.map(id => end(id))
+  const [whole] = await Promise.allSettled([settleWithoutTask(ledger, held, outcome, context), ...ends])
+  if (whole.status === 'rejected') throw whole.reason
+  return whole.value
+}
+
+function tellUnknownItems ({ batchId, taskIds }: BatchAccepted, { request }: RequestContext): void {
+  const count = taskIds.filter(taskId => taskId === null).length
+  if (count === 0) return
+  request.log.error({ alarm: 'unknown-outcome', batchId, count }, 'items of a batch may have been accepted')
+}
+
+/** Each item of an accepted batch has its own fate. Throws `GW_OUTCOME_UNKNOWN` when one of them has no owner. */
+async function claimItems (
+  ledger: LedgerClient,
+  { id: own }: Held,
+  items: readonly ReservationId[],
+  { taskIds }: BatchAccepted,
+  subject: string
+): Promise<void> {
+  const settled = await Promise.allSettled(items.map((item, index) => {
+    const taskId = taskIds[index] ?? null
+    if (taskId === null) return ledger.markUnknown(item)
+    return claim(ledger, item, { taskId, subject, operation: 'generateTask', answer: undefined })
+  }))
+  if (settled.every(item => item.status === 'fulfilled' && item.value)) return
+  // An answer with a task that has no owner yet, or another one, is not told, now or when it is asked for again.
+  await ledger.markUnknownLater(own)
+  throwFirst(settled)
+  throw unknownOutcome()
+}
+
+/** Comes after the items: with this row the idempotency key gives the answer again. */
+async function claimBatch (
+  ledger: LedgerClient, held: Held, { batchId, answer }: BatchAccepted, { request, call }: RequestContext
+): Promise<void> {
+  const { id, delivery } = held
+  const kept = answerToKeep(held, answer)
+  if (batchId === null) {
+    // Without an id no row stays that a repeat could be answered from; so, if there may be one, it is told what is
+    // true.
+    /* c8 ignore next: an answer in a form that no document has, whose caller has gone meanwhile */
+    await (delivery?.isLost === true ? ledger.markUnknown(id) : ledger.release(id, kept))
+    return
+  }
+  const { subject } = call.session
+  if (!await claim(ledger, id, { taskId: batchId, subject, operation: batchRow, answer: kept })) {
+    delivery?.discard()
+    throw unknownOutcome()
+  }
+  await endBatch(ledger, batchId).catch(error =>
+    request.log.warn({ err: error, batchId }, 'the row of a batch has not ended; it takes a slot until it has')
+  )
+}
+
+/** What was accepted, for whom. */
+interface Claim extends Pick<Task, 'taskId' | 'subject' | 'operation'> {
+  /** What the idempotency key gives again. */
+  readonly answer: StoredResponse | undefined
+}
+
+/**
+ * Gives an accepted task, or the batch, its owner. `false`: it is somebody else's, and not to be told.
  *
  * Keys of items and batches are remembered upstream: a key that was used before gets the task that was made before. It
  * is paid for, and was not made again, so that its reservation is given back.
  */
-export type ClaimTask = (reservation: ReservationId, claim: Claim) => Promise<boolean>
-
-export function claims (ledger: LedgerClient): ClaimTask {
-  return async (reservation, { id, operation, subject, answer }) => {
-    if (await ledger.claim(reservation, id, answer)) return true
-    const holder = await ledger.taskOf(id).catch(() => null)
-    const isOwn = holder?.subject === subject && holder.operation === operation
-    await (isOwn ? ledger.release(reservation, answer) : ledger.markUnknown(reservation))
-    return isOwn
-  }
-}
-
-export type ForwardedBatch = BatchOutcome | OurKey
-
-/** *forward* for batches: one call for all tasks, by the rules of a submit. */
-export function forwardBatch (
-  { operation, upstream, keys }: ForwardOptions, ledger: Pick<LedgerClient, 'markAllSent'>
-) {
-  const note = async ({ itemReservations, reservation, delivery }: AdmittedBatch, keyId: string): Promise<boolean> => {
-    let isNoted = false
-    try {
-      isNoted = await ledger.markAllSent([...itemReservations, reservation], keyId)
-    } finally {
-      if (!isNoted) delivery?.released()
-    }
-    return isNoted
-  }
-
-  return withKeys(keys, async (order: AdmittedBatch, key, call): Promise<BatchOutcome> => {
-    if (!await note(order, key.id)) throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }) // one lapsed while it waited
-    const exchange = upstream.send({
-      method: 'POST', path: upstreamPath(operation, order.model), body: order.body, idempotencyKey: order.batchKey, key
-    })
-    const names = order.items.map(item => item.clientItemId)
-    return await timed(call, exchange.answer).then(answer => readBatchAnswer(answer, names), readSubmitFailure)
-  })
-}
-
-/** *forward* for the status of a batch: asked each time, and cancelled with its caller. */
-export function forwardBatchStatus ({ operation, ...options }: ForwardOptions) {
-  return async ({ task }: AuthorizedStatus, { call, reply }: RequestContext): Promise<StatusOutcome> => {
-    call.keyId = task.keyId
-    const caller = new AbortController()
-    const leave = (): void => caller.abort()
-    reply.raw.once('close', leave)
-    try {
-      return await timed(call, askUpstream(options, operation, task, caller.signal))
-    } finally {
-      reply.raw.off('close', leave)
-    }
-  }
-}
-
-/**
- * *settle* for batches. When none was accepted, or none is known to be, the batch is one submit with many reservations;
- * else each item has its own fate.
- */
-export function settleBatch (ledger: LedgerClient) {
-  const settleWhole = settleSubmit(ledger)
-  const accept = acceptBatch(ledger)
-  return async (outcome: ForwardedBatch, order: AdmittedBatch, context: RequestContext): Promise<Answer> => {
-    if (outcome.kind === 'accepted') return await accept(outcome, order, context)
-    const end = outcome.kind === 'unknown' ? ledger.markUnknown : ledger.release
-    const items = order.itemReservations.map(id => end(id))
-    const [whole] = await Promise.allSettled([settleWhole(outcome, order, context), ...items])
-    if (whole.status === 'rejected') throw whole.reason
-    return whole.value
-  }
-}
-
-function acceptBatch (ledger: LedgerClient) {
-  const claim = claims(ledger)
-
-  const settleItems = async (
-    { taskIds }: BatchAccepted,
-    { itemReservations, reservation }: AdmittedBatch,
-    subject: string
-  ): Promise<void> => {
-    const settled = await Promise.allSettled(
-      itemReservations.map((item, index) => {
-        const id = taskIds[index] ?? null
-        return id === null ? ledger.markUnknown(item) : claim(item, { id, operation: 'generateTask', subject })
-      })
-    )
-    if (settled.every(item => item.status === 'fulfilled' && item.value)) return
-    // An answer with a task that has no owner yet, or another one, is not told, now or when it is asked for again.
-    await ledger.markUnknownLater(reservation)
-    throwFirst(settled)
-    throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
-  }
-
-  /** Comes after the items: with this row the idempotency key gives the answer again. */
-  const settleOwn = async (
-    { batchId, answer }: BatchAccepted,
-    order: AdmittedBatch,
-    { request, call }: RequestContext
-  ): Promise<void> => {
-    const { reservation, idempotency, delivery } = order
-    const kept = idempotency === undefined ? delivery?.keep(answer) : keptFrom(answer)
-    if (batchId === null) {
-      // Without an id no row stays that a repeat could be answered from; so, if there may be one, it is told what is
-      // true.
-      /* c8 ignore next: an answer in a form that no document has, whose caller has gone meanwhile */
-      await (delivery?.isLost === true ? ledger.markUnknown(reservation) : ledger.release(reservation, kept))
-      return
-    }
-    if (!await claim(reservation, { id: batchId, operation: batchRow, subject: call.session.subject, answer: kept })) {
-      delivery?.discard()
-      throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
-    }
-    await endBatch(ledger, batchId).catch(error =>
-      request.log.warn({ err: error, batchId }, 'the row of a batch has not ended; it takes a slot until it has')
-    )
-  }
-
-  return async (outcome: BatchAccepted, order: AdmittedBatch, context: RequestContext): Promise<Answer> => {
-    const { batchId, taskIds, answer } = outcome
-    const lost = taskIds.filter(taskId => taskId === null).length
-    if (lost > 0) {
-      context.request.log.error(
-        { alarm: 'unknown-outcome', batchId, count: lost },
-        'items of a batch may have been accepted'
-      )
-    }
-    context.call.madeTaskIds = taskIds.filter(taskId => taskId !== null)
-    await settleItems(outcome, order, context.call.session.subject)
-    await settleOwn(outcome, order, context)
-    context.call.taskId = batchId
-    // As for a submit: the tasks run, and their owner finds them in the list of its tasks.
-    if (answer.leaksKey) throw gatewayError('GW_UPSTREAM_INVALID', { shouldRetry: false })
-    order.delivery?.told()
-    return answerFrom(answer)
-  }
+async function claim (
+  ledger: LedgerClient, id: ReservationId, { taskId, subject, operation, answer }: Claim
+): Promise<boolean> {
+  if (await ledger.claim(id, taskId, answer)) return true
+  const holder = await ledger.taskOf(taskId).catch(() => null)
+  const isOwn = holder?.subject === subject && holder.operation === operation
+  await (isOwn ? ledger.release(id, answer) : ledger.markUnknown(id))
+  return isOwn
 }
 
 /** Tasks that are remembered as asked about. */
 const maxAsked = 10_000
 
 /**
- * *settle* for the status of a batch. That a task has ended is a hint here: the ledger keeps a task's own last answer,
- * byte for byte, and a batch's is not that, nor is its shape known. So each of the caller's tasks that it says have
- * ended
- * is asked about, once, one after the other and behind the caller's back: its slot is soon free. One that gave no end
- * then is left to its caller's status calls and to the reconciler.
+ * Tasks that the status of a batch says have ended. That is a hint: the ledger keeps a task's own last answer, byte for
+ * byte, and a batch's is not that, nor is its shape known. So each of the caller's tasks is asked about, once, one
+ * after the other and behind the caller's back: its slot is soon free. One that gave no end then is left to its
+ * caller's status calls and to the reconciler.
  */
-export function settleBatchStatus (ledger: Pick<LedgerClient, 'taskOf'>, end: RefreshTask) {
+function endedTasks (ledger: Pick<LedgerClient, 'taskOf'>, refresh: RefreshTask) {
   const asked = recent<true>(maxAsked)
 
-  const endTasks = async (taskIds: readonly string[], subject: string): Promise<void> => {
+  const refreshAll = async (taskIds: readonly string[], subject: string): Promise<void> => {
     for (const taskId of taskIds) {
       const task = await ledger.taskOf(taskId)
       if (task === null || task.subject !== subject || task.stage !== 'claimed' || asked.has(taskId)) continue
       asked.set(taskId, true)
-      await end(task)
+      await refresh(task)
     }
   }
 
-  return async (outcome: StatusOutcome, _order: AuthorizedStatus, context: RequestContext): Promise<Answer> => {
-    const answer = await settleStatus(outcome)
-    if (outcome.source === 'upstream') {
-      const {
-        request,
-        call: {
-          session: { subject }
-        }
-      } = context
-      endTasks(endedTaskIds(outcome.answer, maxBatchItems), subject).catch(error =>
-        request.log.warn({ err: error }, 'tasks of a batch that have ended are left to their own status calls')
+  return {
+    refresh (taskIds: readonly string[], subject: string, { log }: FastifyRequest): void {
+      refreshAll(taskIds, subject).catch(error =>
+        log.warn({ err: error }, 'tasks of a batch that have ended are left to their own status calls')
       )
     }
-    return answer
   }
 }

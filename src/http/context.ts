@@ -178,15 +178,6 @@ export function storedAnswer (body: Buffer): Answer {
   return { status: 200, contentType: json, retryAfter: undefined, body }
 }
 
-/** What *admit* returns in place of an order that was answered before: it goes no further down the line. */
-export interface Replay {
-  readonly replayed: Answer
-}
-
-export function isReplay (value: object): value is Replay {
-  return 'replayed' in value
-}
-
 export function replyWith (
   reply: FastifyReply,
   { status, contentType, retryAfter, retryAfterMs, body }: Answer

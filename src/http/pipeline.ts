@@ -1,92 +1,148 @@
-import type { FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
-import type { Operation } from '../domain/upstream.ts'
-import { type Answer, type RequestContext, contextOf, isReplay, type Replay, replyWith } from './context.ts'
+import type { FastifyInstance, FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
+import { isGuest } from '../domain/guests.ts'
+import { type Operation, operations } from '../domain/upstream.ts'
+import { keyFor, lacking, proveGuest, replayEarlier, reserve, reserveRequest } from './admit.ts'
+import { authorizeStatus, authorizeSubmit } from './authorize.ts'
+import { type Answer, type RequestContext, contextOf, replyWith, storedAnswer } from './context.ts'
+import { pollStatus, requireSent, sendSubmit, withKeyFailover } from './forward.ts'
+import { largeBodies } from './rates.ts'
+import { watchDelivery } from './repeats.ts'
 import type { Services } from './services.ts'
+import {
+  acceptedAnswer, answerToKeep, type Held, settleWithoutTask, statusAnswer, unknownOutcome
+} from './settle.ts'
 
-/** When a body has taken longer than this, ms, its caller is looked at again. */
-const slowBodyMs = 500
-
-type Look = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
-
-/**
- * Route hooks: a caller is looked at before a byte of body is read, and again after a body that has taken its time,
- * which may
- * be as long as its sender likes. Else submits are parked until their session has ended, and made then; and whoever has
- * a
- * leaked secret keeps a body coming until that secret is gone, and is given a session under the next one.
- */
-export function reauthenticateAfterSlowBody (
-  look: Look,
-  elapsed: () => number
-): { readonly onRequest: Look, readonly preHandler: Look } {
-  return {
-    async onRequest (request, reply) {
-      await look(request, reply)
-      request.call.authenticatedAt = elapsed()
-    },
-    async preHandler (request, reply) {
-      if (elapsed() - request.call.authenticatedAt > slowBodyMs) await look(request, reply)
-    }
-  }
-}
+/** What submits and status calls work with. */
+export type ProxyServices = Pick<
+  Services,
+  'authenticate' | 'bodyBudget' | 'submitRules' | 'rates' | 'guests' | 'ledger' | 'repeats' | 'earliest' |
+  'accounts' | 'upstream' | 'keys' | 'poller' | 'slots' | 'clock'
+>
 
 /**
- * READ THIS FIRST. Every mirrored request goes down one line:
+ * READ THIS FIRST. Every request to the upstream's own routes goes through the same stages:
  *
  *     receive → authenticate → authorize → admit → forward → settle → reply
  *
  * receive       request id, CORS, throttle per address                 receive.ts
  * authenticate  credential → session, before a byte of body is read    authenticate.ts
- * authorize     body, operation, model, ownership                      rates.ts, authorize.ts
- * admit         idempotency, rates, slots, credits: before the call    repeats.ts, admit.ts
+ * authorize     body, operation, model, ownership                      authorize.ts
+ * admit         idempotency, rates, slots, credits: before the call    repeats.ts, rates.ts, admit.ts
  * forward       the upstream call, with the server's key               forward.ts
  * settle        the task recorded, credits kept or given back          settle.ts
  * reply         the upstream's own answer, or one rendered error       context.ts, error-handler.ts
  *
- * A stage returns the next one's input or throws a row of errors.ts. `forward` alone does not throw for what went wrong
- * upstream: it returns an outcome, so that nothing it has begun gets past `settle`. The line has one short cut, from
- * `admit` to `reply`: what was answered before, under the same idempotency key, is answered with that.
+ * The first two are route hooks (`proxyRoute`); this is what comes after them, for a submit. Each step throws a row of
+ * errors.ts, but for the call itself: what went wrong upstream is an outcome, so that nothing that was begun gets past
+ * *settle*. There is one short cut: what was answered before, under the same idempotency key or to a caller that had
+ * gone, is answered with that.
  */
-export interface Stages<Order extends object, Admitted extends Order, Outcome> {
-  /** Route hook: what of *admit* is looked at before the body is read. */
-  readonly beforeBody: preParsingHookHandler | null
-  authorize (context: RequestContext): Promise<Order>
-  admit (order: Order, context: RequestContext): Promise<Admitted | Replay>
-  forward (admitted: Admitted, context: RequestContext): Promise<Outcome>
-  settle (outcome: Outcome, admitted: Admitted, context: RequestContext): Promise<Answer>
-}
+function submitRoute (operation: Operation, services: ProxyServices): RouteOptions {
+  const { rates, guests, ledger, repeats, earliest, upstream, keys, slots, clock } = services
 
-export function proxyRoute<Order extends object, Admitted extends Order, Outcome> (
-  operation: Operation,
-  { authenticate, bodyBudget, clock: { elapsed } }: Pick<Services, 'authenticate' | 'bodyBudget' | 'clock'>,
-  line: Stages<Order, Admitted, Outcome>
-): RouteOptions {
-  const run = async (context: RequestContext): Promise<Answer> => {
+  return proxyRoute(operation, services, largeBodies(services), async (context): Promise<Answer> => {
     const { call } = context
     call.stage = 'authorize'
-    const order = await line.authorize(context)
-    call.stage = 'admit'
-    const admitted = await line.admit(order, context)
-    call.granted = true
-    if (isReplay(admitted)) return admitted.replayed
-    call.stage = 'forward'
-    const outcome = await line.forward(admitted, context)
-    call.stage = 'settle'
-    return await line.settle(outcome, admitted, context)
-  }
+    const submit = await authorizeSubmit(context, operation, services)
 
+    call.stage = 'admit'
+    // Before the rate: a caller that asks again for a lost answer is told that, and not that it asks too often.
+    const earlier = await earliest(submit, context)
+    if (earlier !== null) return await replayEarlier(services, submit, earlier, context)
+    if (isGuest(call.session.subject)) await proveGuest(guests, context)
+    await rates.submits(context)
+    const key = keyFor(submit, keys)
+    call.keyId = key.id
+    const request = reserveRequest(submit, call, key, clock.now())
+    let reserved = await reserve(ledger, slots, request)
+    while (!reserved.granted) {
+      if (reserved.reason !== 'duplicate') throw lacking(reserved.reason, slots.nextInMs(request.subject))
+      const made = await earliest(submit, context) // it was new a moment ago
+      if (made !== null) return await replayEarlier(services, submit, made, context)
+      reserved = await reserve(ledger, slots, request)
+    }
+    const { id } = reserved
+    const delivery = submit.repeat === undefined ? null : watchDelivery(repeats, id, context)
+    const held: Held = { id, idempotency: submit.idempotency, delivery }
+    call.granted = true
+
+    call.stage = 'forward' // from here to its end, whether or not its caller waits
+    const outcome = await withKeyFailover(keys, submit, key, async key => {
+      call.keyId = key.id
+      await requireSent(ledger.markSent(id, key.id, submit.callbackHash), delivery)
+      return await sendSubmit(upstream, operation, submit, key, call)
+    })
+
+    call.stage = 'settle'
+    if (outcome.kind !== 'accepted') return await settleWithoutTask(ledger, held, outcome, context)
+    const { taskId, answer } = outcome
+    call.taskId = taskId
+    call.madeTaskIds = [taskId]
+    if (!await ledger.claim(id, taskId, answerToKeep(held, answer))) {
+      // It belongs to whoever has it: the caller gets no task, and the charge stays until somebody looks.
+      delivery?.discard()
+      await ledger.markUnknown(id)
+      throw unknownOutcome()
+    }
+    return acceptedAnswer(held, answer)
+  })
+}
+
+/** A status call: the caller's task, one poll counted, and the upstream's word or the last one. */
+function statusRoute (operation: Operation, services: ProxyServices): RouteOptions {
+  const { rates, poller } = services
+
+  return proxyRoute(operation, services, null, async (context): Promise<Answer> => {
+    const { call } = context
+    call.stage = 'authorize'
+    const task = await authorizeStatus(context, operation, services)
+
+    call.stage = 'admit'
+    await rates.polls(context)
+    call.granted = true
+    if (task.finalAnswer !== null) return storedAnswer(task.finalAnswer)
+
+    call.stage = 'forward'
+    call.keyId = task.keyId
+    const report = await pollStatus(poller, task, context)
+
+    call.stage = 'settle' // a final state has ended the task by now
+    return statusAnswer(report)
+  })
+}
+
+/** One route for each of the upstream's operations, and no wildcard. */
+export function proxyRoutes (app: FastifyInstance, services: ProxyServices): void {
+  for (const operation of operations) {
+    app.route(operation.kind === 'submit' ? submitRoute(operation, services) : statusRoute(operation, services))
+  }
+}
+
+/**
+ * A route of the upstream's. `beforeBody`: what of *admit* is looked at before the body is read. `run`: the stages from
+ * *authorize* to *settle*.
+ */
+export function proxyRoute (
+  operation: Operation,
+  { authenticate, bodyBudget, clock: { elapsed } }: Pick<Services, 'authenticate' | 'bodyBudget' | 'clock'>,
+  beforeBody: preParsingHookHandler | null,
+  run: (context: RequestContext) => Promise<Answer>
+): RouteOptions {
+  const { onRequest, preHandler } = reauthenticateAfterSlowBody(authenticate, elapsed)
   return {
     method: operation.method,
     url: operation.url,
     config: { operation: operation.name },
-    ...reauthenticateAfterSlowBody(authenticate, elapsed),
-    preParsing: line.beforeBody === null ? bodyBudget.admit : [line.beforeBody, bodyBudget.admit],
+    onRequest,
+    preParsing: beforeBody === null ? bodyBudget.admit : [beforeBody, bodyBudget.admit],
+    preHandler,
     handler: async (request: FastifyRequest, reply: FastifyReply) => {
       const context = contextOf(request, reply)
       const { call } = context
       call.running = true
       try {
         const answer = await run(context)
+        call.granted = true
         call.stage = 'reply'
         /* c8 ignore next: a stop has answered in our place, since the store outlasted it: no test can time that */
         if (reply.sent) return reply
@@ -95,6 +151,31 @@ export function proxyRoute<Order extends object, Admitted extends Order, Outcome
         call.running = false
         call.finish()
       }
+    }
+  }
+}
+
+/** When a body has taken longer than this, ms, its caller is authenticated again. */
+const slowBodyMs = 500
+
+type Authentication = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+
+/**
+ * Route hooks: a caller is authenticated before a byte of body is read, and again after a body that has taken its time,
+ * which may be as long as its sender likes. Else submits are parked until their session has ended, and made then; and
+ * whoever has a leaked secret keeps a body coming until that secret is gone, and is given a session under the next one.
+ */
+export function reauthenticateAfterSlowBody (
+  authenticate: Authentication,
+  elapsed: () => number
+): { readonly onRequest: Authentication, readonly preHandler: Authentication } {
+  return {
+    async onRequest (request, reply) {
+      await authenticate(request, reply)
+      request.call.authenticatedAt = elapsed()
+    },
+    async preHandler (request, reply) {
+      if (elapsed() - request.call.authenticatedAt > slowBodyMs) await authenticate(request, reply)
     }
   }
 }

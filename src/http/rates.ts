@@ -1,12 +1,13 @@
 import type { FastifyRateLimitStore, FastifyRateLimitStoreCtor } from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
 import { type Readable, Transform } from 'node:stream'
-import { type CreditAccounts, creditsLeft, leastLeft, nothingSpent } from '../domain/ledger.ts'
+import { creditsLeft, leastLeft, nothingSpent } from '../domain/ledger.ts'
 import { periodAt } from '../domain/policy.ts'
 import { type LocalRatesOptions, localRates, type RateCounter, type RateWindow } from '../domain/rate-counter.ts'
 import { budgetOf } from '../domain/session.ts'
 import { type GatewayError, gatewayError } from '../errors.ts'
 import { type RequestContext, contextOf } from './context.ts'
+import type { Services } from './services.ts'
 
 /** Counts one call of the subject; throws `GW_RATE_LIMITED` above its plan's limit. */
 export type Rate = (context: RequestContext) => Promise<void>
@@ -169,15 +170,8 @@ function writeBudget (reply: FastifyReply, budget: Budget): void {
  */
 export const replayBodyBytes = 65_536
 
-export interface LargeBodiesOptions {
-  /** Throws what a submit would be refused with by its rate, and counts nothing. */
-  readonly lookAtRate: Rate
-  readonly accounts: CreditAccounts
-  /** Whether submits of that model cost nothing, whatever is in them. */
-  readonly isFree: (model: string) => boolean
-  /** Unix ms. */
-  readonly now: () => number
-}
+/** What is looked at before a large body is read. */
+type LookAheadServices = Pick<Services, 'rates' | 'accounts' | 'submitRules' | 'clock'>
 
 /**
  * Route hook for submits, before the body is read: a body above `replayBodyBytes` is taken only from a subject that has
@@ -187,11 +181,11 @@ export interface LargeBodiesOptions {
  *
  * Small bodies cost no look: the store would be asked twice for each of them, and they are read in a millisecond.
  */
-export function largeBodies (options: LargeBodiesOptions): preParsingHookHandler {
+export function largeBodies (services: LookAheadServices): preParsingHookHandler {
   return (request, reply, payload, done) => {
     const length = announcedLength(request)
     if (length !== null && length <= replayBodyBytes) return done(null)
-    lookAhead(options, contextOf(request, reply)).then(() => done(null), (refusal: Error) => {
+    lookAhead(services, contextOf(request, reply)).then(() => done(null), (refusal: Error) => {
       request.call.stage = 'admit'
       if (length !== null) done(refusal)
       else done(null, bounded(payload as Readable, refusal))
@@ -207,16 +201,16 @@ function announcedLength ({ headers }: FastifyRequest): number | null {
 
 /** Throws what a submit would be refused with now. */
 async function lookAhead (
-  { lookAtRate, accounts, isFree: isFreeModel, now }: LargeBodiesOptions,
+  { rates, accounts, submitRules, clock }: LookAheadServices,
   context: RequestContext
 ): Promise<void> {
-  await lookAtRate(context)
+  await rates.lookAtSubmits(context)
   const { call: { session, plan }, request } = context
   const budget = budgetOf(session)
-  const isFree = isFreeModel((request.params as { readonly model: string }).model)
+  const isFree = submitRules.isFree((request.params as { readonly model: string }).model)
   if (budget === undefined && (isFree || plan.credits === null)) return
   const [balance, spent] = await Promise.all([
-    accounts.balanceOf(session.subject, periodAt(plan.period, now()).start),
+    accounts.balanceOf(session.subject, periodAt(plan.period, clock.now()).start),
     budget === undefined ? nothingSpent : accounts.spentIn(session.subject, budget.id)
   ])
   if (session.uses !== null && spent.uses >= session.uses) {

@@ -3,7 +3,7 @@ import type { Task } from '../domain/ledger.ts'
 import type { Scope } from '../domain/session.ts'
 import { batchRow } from '../domain/upstream.ts'
 import { gatewayError, isGatewayError } from '../errors.ts'
-import { checkQuery, checkScope, ownership } from './authorize.ts'
+import { checkQuery, checkScope, findOwnTask } from './authorize.ts'
 import { type RequestContext, contextOf } from './context.ts'
 import type { Services } from './services.ts'
 
@@ -43,19 +43,19 @@ export type ReadHandler<Named extends 'own' | null> = (read: Read<Named>) => unk
  */
 export function readRoute<Named extends 'own' | null> (
   app: FastifyInstance,
-  { authenticate, ledger, rates: { polls, misses } }: ReadServices,
+  services: ReadServices,
   { url, operation, scope, query: names, task: named }: ReadRules<Named>,
   handler: ReadHandler<Named>
 ): void {
-  const { own } = ownership(ledger, misses)
+  const { authenticate, rates } = services
 
   const ownTask = async (context: RequestContext): Promise<Task> => {
     const { call, call: { session, plan }, request } = context
     const { taskId } = request.params as { taskId: string }
-    const task = await own(taskId, context)
+    const task = await findOwnTask(services, context, taskId, null)
     const { model, operation } = task
     // A batch is no task to ask about.
-    if (operation === batchRow) return await own(taskId, context, model)
+    if (operation === batchRow) return await findOwnTask(services, context, taskId, { model, operation: 'generateTask' })
     if (!session.permits(model) || !plan.permits(model)) throw gatewayError('GW_MODEL_DENIED', { about: model })
     call.taskId = taskId
     call.model = model
@@ -70,7 +70,7 @@ export function readRoute<Named extends 'own' | null> (
     if (names !== null) checkQuery(names, request)
     const task = named === 'own' ? await ownTask(context) : null
     call.stage = 'admit'
-    await polls(context)
+    await rates.polls(context)
     call.granted = true
     try {
       const query = request.query as Record<string, string>

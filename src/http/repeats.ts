@@ -6,7 +6,7 @@ import { budgetOf } from '../domain/session.ts'
 import type { Timers } from '../domain/time.ts'
 import type { Operation, UpstreamAnswer } from '../domain/upstream.ts'
 import { gatewayError } from '../errors.ts'
-import { answerFrom, type RequestContext, storedAnswer, type Replay } from './context.ts'
+import { type Answer, answerFrom, type RequestContext, storedAnswer } from './context.ts'
 
 const header = 'idempotency-key'
 
@@ -45,17 +45,17 @@ export function replay (
   earlier: Outcome,
   { reply, call }: RequestContext,
   idName: 'taskId' | 'batchId' = 'taskId'
-): Replay {
+): Answer {
   if (earlier.kind === 'mismatch') throw gatewayError('GW_IDEMPOTENCY_MISMATCH')
   reply.header('idempotency-replayed', 'true')
   if (earlier.kind === 'unknown') throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
   if (earlier.kind === 'task') {
     call.taskId = earlier.taskId
     const envelope = { code: 200, message: 'success', data: { [idName]: earlier.taskId } }
-    return { replayed: storedAnswer(Buffer.from(JSON.stringify(envelope))) }
+    return storedAnswer(Buffer.from(JSON.stringify(envelope)))
   }
   if (!tellsTask(earlier)) throw gatewayError('GW_UPSTREAM_INVALID', { shouldRetry: false })
-  return { replayed: { ...earlier.answer, retryAfter: undefined } }
+  return { ...earlier.answer, retryAfter: undefined }
 }
 
 /** Whoever gets it knows its task. */

@@ -1,93 +1,90 @@
+import type { NotAccepted } from '../domain/answers.ts'
 import type { LedgerClient } from '../domain/ledger-client.ts'
-import type { StoredResponse } from '../domain/ledger.ts'
+import type { ReservationId, StoredResponse } from '../domain/ledger.ts'
 import type { StatusReport } from '../domain/task-status.ts'
 import { retryAfterSeconds } from '../domain/time.ts'
 import type { UpstreamAnswer } from '../domain/upstream.ts'
 import { type ErrorCode, gatewayError } from '../errors.ts'
-import { type ReservedSubmit, noKey } from './admit.ts'
+import { noKey } from './admit.ts'
 import { type Answer, answerFrom, type RequestContext, storedAnswer } from './context.ts'
-import type { ForwardedSubmit, StoredEnd } from './forward.ts'
-import { keptFrom } from './repeats.ts'
+import type { OurKey } from './forward.ts'
+import { type Delivery, keptFrom, type Repeatable } from './repeats.ts'
 
-/** How a submit may end in the ledger. */
-type SubmitEnds = Pick<LedgerClient, 'claim' | 'release' | 'markUnknown'>
-
-/**
- * *settle* for submits: what the upstream may have accepted stays charged, what it refused leaves no trace but the
- * answer
- * that its idempotency key gives again. A refusal that may pass with time frees the key.
- */
-export function settleSubmit (ledger: SubmitEnds) {
-  return async (
-    outcome: ForwardedSubmit,
-    order: ReservedSubmit,
-    { call, request }: RequestContext
-  ): Promise<Answer> => {
-    const { reservation } = order
-    const release = async (answer?: StoredResponse): Promise<void> => {
-      await ledger.release(reservation, answer)
-      order.delivery?.released()
-    }
-    switch (outcome.kind) {
-      case 'accepted':
-        call.taskId = outcome.taskId
-        call.madeTaskIds = [outcome.taskId]
-        await claim(ledger, order, outcome)
-        // The task runs, and its owner finds it in the list of its tasks: asked for again, it would be made again.
-        if (outcome.answer.leaksKey) throw gatewayError('GW_UPSTREAM_INVALID', { shouldRetry: false })
-        return answerFrom(outcome.answer)
-      case 'refused':
-        await release(order.idempotency !== undefined && isLasting(outcome) ? keptFrom(outcome.answer) : undefined)
-        return passable(outcome.answer)
-      case 'invalid':
-        await release()
-        throw gatewayError('GW_UPSTREAM_INVALID')
-      case 'nothing-sent':
-        await release()
-        throw gatewayError('GW_UPSTREAM_UNREACHABLE', { cause: outcome.cause })
-      case 'our-key':
-        await release()
-        throw ourTrouble(outcome.code)
-      case 'unknown':
-        request.log.error(
-          { alarm: 'unknown-outcome', reservation, reason: outcome.reason },
-          'a submit may have been accepted'
-        )
-        await ledger.markUnknown(reservation)
-        throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
-    }
-  }
+/** What has been reserved for a submit, and who may still ask for it. */
+export interface Held {
+  readonly id: ReservationId
+  readonly idempotency: Repeatable['idempotency']
+  /** Of a submit without an idempotency key; `null`: a caller that has one asks again with it. */
+  readonly delivery: Delivery | null
 }
 
 /**
- * An id that is taken belongs to whoever has it: the caller gets no task, and the charge stays until somebody looks.
+ * *settle* for a submit of which no task is known: what the upstream may have accepted stays charged, what it refused
+ * leaves no trace but the answer that its idempotency key gives again. A refusal that may pass with time frees the key.
  */
-async function claim (ledger: SubmitEnds, order: ReservedSubmit, { taskId, answer }: Accepted): Promise<void> {
-  const { reservation, idempotency, delivery } = order
-  const kept = idempotency === undefined ? delivery?.keep(answer) : keptFrom(answer)
-  if (await ledger.claim(reservation, taskId, kept)) {
-    if (!answer.leaksKey) delivery?.told()
-    return
+export async function settleWithoutTask (
+  ledger: Pick<LedgerClient, 'release' | 'markUnknown'>,
+  { id, idempotency, delivery }: Held,
+  outcome: NotAccepted | OurKey,
+  { request }: RequestContext
+): Promise<Answer> {
+  const release = async (answer?: StoredResponse): Promise<void> => {
+    await ledger.release(id, answer)
+    delivery?.released()
   }
-  delivery?.discard()
-  await ledger.markUnknown(reservation)
-  throw gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
+  switch (outcome.kind) {
+    case 'refused':
+      await release(idempotency !== undefined && isLasting(outcome) ? keptFrom(outcome.answer) : undefined)
+      return passable(outcome.answer)
+    case 'invalid':
+      await release()
+      throw gatewayError('GW_UPSTREAM_INVALID')
+    case 'nothing-sent':
+      await release()
+      throw gatewayError('GW_UPSTREAM_UNREACHABLE', { cause: outcome.cause })
+    case 'our-key':
+      await release()
+      throw ourTrouble(outcome.code)
+    case 'unknown':
+      request.log.error(
+        { alarm: 'unknown-outcome', reservation: id, reason: outcome.reason },
+        'a submit may have been accepted'
+      )
+      await ledger.markUnknown(id)
+      throw unknownOutcome()
+  }
 }
 
-type Accepted = Extract<ForwardedSubmit, { kind: 'accepted' }>
-type Refused = Extract<ForwardedSubmit, { kind: 'refused' }>
-
-/** The same request would be refused again. What the caller is not shown is not kept for it either. */
-function isLasting ({ status, answer }: Refused): boolean {
+/** Only answers the caller sees are stored for replay, and only if a retry would get the same. */
+function isLasting ({ status, answer }: Extract<NotAccepted, { kind: 'refused' }>): boolean {
   return status < 500 && status !== 429 && !answer.leaksKey
+}
+
+/** What an accepted submit's idempotency key gives again; or its repeat, when its caller has gone already. */
+export function answerToKeep ({ idempotency, delivery }: Held, answer: UpstreamAnswer): StoredResponse | undefined {
+  return idempotency === undefined ? delivery?.keep(answer) : keptFrom(answer)
+}
+
+/**
+ * The answer to a submit whose task has its owner. One that repeats our key is not shown: the task runs, and its owner
+ * finds it in the list of its tasks; asked for again, it would be made again.
+ */
+export function acceptedAnswer ({ delivery }: Held, answer: UpstreamAnswer): Answer {
+  if (answer.leaksKey) throw gatewayError('GW_UPSTREAM_INVALID', { shouldRetry: false })
+  delivery?.told()
+  return answerFrom(answer)
+}
+
+/** The upstream may have made a task that has no owner: a caller that repeats its submit may pay twice. */
+export function unknownOutcome () {
+  return gatewayError('GW_OUTCOME_UNKNOWN', { shouldRetry: false })
 }
 
 /**
  * *settle* for status calls: a final state has ended the task in the ledger before this caller, or anybody, hears of
- * it.
- * Who asks too early gets the last answer, and when to come again.
+ * it. A caller that asks too early gets the last answer, and when to come again.
  */
-export async function settleStatus (report: StatusReport | StoredEnd): Promise<Answer> {
+export function statusAnswer (report: StatusReport): Answer {
   switch (report.source) {
     case 'ledger':
       return storedAnswer(report.answer.body)

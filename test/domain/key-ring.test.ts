@@ -8,9 +8,8 @@ import { Secret } from '../../src/domain/secret.ts'
 import { retryAfterMs } from '../../src/domain/time.ts'
 import type { UpstreamKey } from '../../src/domain/upstream.ts'
 import { isGatewayError } from '../../src/errors.ts'
-import { keyFor, type ReservedSubmit } from '../../src/http/admit.ts'
-import type { RequestContext } from '../../src/http/context.ts'
-import { withKeys } from '../../src/http/forward.ts'
+import { keyFor } from '../../src/http/admit.ts'
+import { withKeyFailover } from '../../src/http/forward.ts'
 import { clock } from '../helpers/clock.ts'
 import { random } from '../helpers/random.ts'
 
@@ -397,7 +396,7 @@ async function played (count: number, { revoked, empty, forbidden }: World, even
   const said: Array<'accepted' | 'refused' | 'turned away'> = []
   for (const { afterMs, model, status, retryAfter } of events) {
     time.advance(afterMs)
-    const forward = withKeys(ring, async (_order: ReservedSubmit, { id }): Promise<SubmitOutcome> => {
+    const attempt = async ({ id }: UpstreamKey): Promise<SubmitOutcome> => {
       if (revoked.has(Number(id)) || forbidden.has(`${id} ${model}`)) return refusal(401)
       if (empty.has(Number(id))) return refusal(402)
       if (status !== null) return refusal(status, retryAfter)
@@ -406,10 +405,10 @@ async function played (count: number, { revoked, empty, forbidden }: World, even
         taskId: 'x',
         answer: { status: 200, contentType: '', retryAfter: undefined, body: Buffer.alloc(0), leaksKey: false }
       }
-    })
+    }
     try {
-      const key = keyFor({ keyId: undefined, model }, ring)
-      const { kind } = await forward({ model, key } as ReservedSubmit, { call: {} } as RequestContext)
+      const submit = { model, keyId: undefined }
+      const { kind } = await withKeyFailover(ring, submit, keyFor(submit, ring), attempt)
       said.push(kind === 'accepted' ? 'accepted' : 'refused')
     } catch (error) {
       if (!isGatewayError(error) || error.code !== 'GW_NO_KEY') throw error

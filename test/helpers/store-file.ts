@@ -4,6 +4,10 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Test } from 'tap'
+import type { Store } from '../../src/domain/store.ts'
+import { systemClock } from '../../src/domain/time.ts'
+import { createGateway } from '../../src/gateway.ts'
+import { openStore } from '../../src/stores.ts'
 import type { TestGateway } from './gateway.ts'
 import { until } from './until.ts'
 
@@ -41,4 +45,13 @@ export async function missedClaim (
   await wait(100) // it is tried, and tried again
   time.advance(11_000)
   return letGo
+}
+
+/** `createGateway` with a part of its store replaced. */
+export function overStore (replace: (store: Store) => Partial<Store>): typeof createGateway {
+  return async (settings, options = {}) => {
+    const { now = systemClock.now, elapsed = systemClock.elapsed } = options
+    const store = await openStore(settings, { now, elapsed })
+    return await createGateway(settings, { ...options, store: { ...store, ...replace(store) } })
+  }
 }

@@ -1,93 +1,37 @@
-import { EventEmitter } from 'node:events'
 import { DatabaseSync } from 'node:sqlite'
 import t from 'tap'
-import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
-import type { KeyRing } from '../../src/domain/key-ring.ts'
-import type { IdempotencyStore } from '../../src/domain/ledger.ts'
-import { microcredits, plans } from '../../src/domain/policy.ts'
-import { unscoped } from '../../src/domain/session.ts'
-import { admitSubmit, type ReservedSubmit } from '../../src/http/admit.ts'
-import type { AuthorizedSubmit } from '../../src/http/authorize.ts'
-import { newRequestState, type RequestContext } from '../../src/http/context.ts'
-import { earliest } from '../../src/http/repeats.ts'
+import { microcredits } from '../../src/domain/policy.ts'
 import { openStore } from '../../src/stores.ts'
 import { anyItems, submitBatch } from '../helpers/batches.ts'
-import { clock } from '../helpers/clock.ts'
 import { crankedGateway } from '../helpers/cranked-gateway.ts'
 import { startGateway, taskMs, type TestGateway } from '../helpers/gateway.ts'
 import { redisServer } from '../helpers/redis-server.ts'
-import { storeFile } from '../helpers/store-file.ts'
-import { crankedTimers } from '../helpers/timers.ts'
+import { overStore, storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'
 
-const plan = plans({
-  default: { models: ['*'], requestsPerMinute: 9, pollsPerMinute: 9, concurrentTasks: 9, credits: 9, period: 'day' }
-}).get('default')!
-const session = unscoped({
-  id: 'id',
-  subject: 'app:alice',
-  plan: 'default',
-  models: ['*'],
-  permits: () => true,
-  scopes: ['tasks:write'],
-  issuedAt: 0,
-  expiresAt: 9e15
-})
-
 t.test('of two requests that both found their idempotency key new, the ledger lets one through', async t => {
-  const time = clock()
-  const { now } = time
-  const terms = { reservedMs: 1000, sentMs: 1000, giveUpMs: 1000, refundsPerPeriod: 0, retentionMs: 1000 }
-  const store = sqliteStore({ path: ':memory:', synchronous: 'normal', now, terms })
-  t.teardown(() => store.close())
   let looks = 0
-  // Both look before either has reserved, as on two replicas.
-  const idempotency: IdempotencyStore = {
-    earlier: async (...asked) => (++looks <= 2 ? null : await store.idempotency.earlier(...asked))
-  }
-  const { repeats } = store
-  const timers = crankedTimers(time)
-  const keys = { choose: () => ({ id: 'a' }) } as unknown as KeyRing
-  const slots = { search: async () => {}, nextInMs: () => 0 }
-  const admit = admitSubmit({
-    prove: async () => {},
-    submits: async () => {},
-    replays: async () => {},
-    ledger: store.ledger,
-    repeats,
-    earliest: earliest({ idempotency, repeats, timers }),
-    keys,
-    slots,
-    now
+  const { mint, submit, sandbox } = await startGateway(t, {
+    // Both look before either has reserved, as on two replicas.
+    createGateway: overStore(({ idempotency }) => ({
+      idempotency: { earlier: async (...asked) => ++looks <= 2 ? null : await idempotency.earlier(...asked) }
+    }))
   })
-  const headers = new Map<string, string>()
-  const context = {
-    call: { ...newRequestState(() => {}), session, plan },
-    reply: { header: (name: string, value: string) => headers.set(name, value), raw: new EventEmitter() }
-  } as unknown as RequestContext
-  const order: AuthorizedSubmit = {
-    model: 'suno',
-    price: { microcredits: 1, refundable: true },
-    body: Buffer.from('{}'),
-    keyId: undefined,
-    idempotency: { key: 'k', fingerprint: 'f' },
-    repeat: undefined
-  }
-
-  const { reservation } = await admit(order, context) as ReservedSubmit
-  const waiting = admit(order, context)
-  await until('it waits', () => timers.waiting === 1)
-  await t.rejects(admit({ ...order, idempotency: { key: 'k', fingerprint: 'g' } }, context), {
-    code: 'GW_IDEMPOTENCY_MISMATCH'
-  })
-  t.same([...headers], [])
-  await store.ledger.advance(reservation, { to: 'sent', keyId: 'a' })
-  const answer = { status: 200, contentType: 'application/json', body: Buffer.from('{"code":200}') }
-  await store.ledger.advance(reservation, { to: 'claimed', taskId: 'task-1', answer })
-  time.advance(10)
-  timers.run()
-  t.same(await waiting, { replayed: { ...answer, retryAfter: undefined } })
-  t.same([...headers], [['idempotency-replayed', 'true']])
+  const token = await mint('alice')
+  const send = (prompt: string) => submit(token, prompt, undefined, { headers: { 'idempotency-key': 'k' } })
+  const first = send('sandbox:slow-headers')
+  await until('it is sent', () => sandbox.waiting === 1)
+  const second = send('sandbox:slow-headers')
+  await until('it has looked again, and waits', () => looks === 3)
+  const other = await send('another prompt')
+  t.match(other, { error: 'GW_IDEMPOTENCY_MISMATCH' })
+  t.equal(other.headers.get('idempotency-replayed'), null)
+  sandbox.release()
+  const [made, replayed] = await Promise.all([first, second])
+  t.match(made, { status: 200 })
+  t.match(replayed, { status: 200, text: made.text })
+  t.equal(replayed.headers.get('idempotency-replayed'), 'true')
+  t.equal(sandbox.submits.length, 1)
 })
 
 const config = `

@@ -1,81 +1,67 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { setTimeout as wait } from 'node:timers/promises'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
-import type { KeyRing } from '../../src/domain/key-ring.ts'
-import { operationOf, type Upstream, type UpstreamKey } from '../../src/domain/upstream.ts'
 import { gatewayError } from '../../src/errors.ts'
-import type { ReservedSubmit } from '../../src/http/admit.ts'
-import { newRequestState, type RequestContext } from '../../src/http/context.ts'
-import { forwardSubmit } from '../../src/http/forward.ts'
 import { startGateway, taskMs, type TestGateway } from '../helpers/gateway.ts'
-import { scriptedLedger } from '../helpers/ledger.ts'
-import { holdStore, missedClaim, storeFile } from '../helpers/store-file.ts'
+import { holdStore, missedClaim, overStore, storeFile } from '../helpers/store-file.ts'
 import { until } from '../helpers/until.ts'
 
 const keys = ['apixo-key-number-one', 'apixo-key-number-two']
 
 t.test('a reservation that lapsed while it waited sends nothing', async t => {
-  let sent = 0
-  const upstream = { send: () => { sent++ } } as unknown as Upstream
-  const { ledger } = scriptedLedger({ advance: async () => false })
-  const forward = forwardSubmit({ operation: operationOf('generateTask'), upstream, keys: {} as KeyRing }, ledger)
-  const order = { reservation: '1', key: { id: 'a' } } as ReservedSubmit
-  await t.rejects(forward(order, { call: newRequestState(() => {}) } as unknown as RequestContext), {
-    code: 'GW_OVERLOADED'
+  const { submit, mint, sandbox } = await startGateway(t, {
+    createGateway: overStore(({ ledger }) => ({
+      ledger: { ...ledger, advance: async (id, step) => step.to !== 'sent' && await ledger.advance(id, step) }
+    }))
   })
-  t.equal(sent, 0)
+  t.match(await submit(await mint('alice')), { status: 503, error: 'GW_OVERLOADED' })
+  t.equal(sandbox.calls.length, 0)
 })
 
-/** A submit over a ledger that fails at its `failing`th note that something is being sent. */
-function failingAt (failing: number) {
-  const sent: string[] = []
+/** A submit with keys that the upstream refuses, over a store that fails at its `failing`th note that one is sent. */
+async function failingAt (t: Test, failing: number) {
+  const steps: string[] = []
   let notes = 0
-  const { ledger } = scriptedLedger({
-    advance: async () => {
-      if (++notes === failing) throw gatewayError('GW_STORE_DOWN')
-      return true
-    }
+  const { submit, mint, sandbox, gateway } = await startGateway(t, {
+    keys,
+    createGateway: overStore(({ ledger }) => ({
+      ledger: {
+        ...ledger,
+        async advance (id, step) {
+          steps.push(step.to)
+          if (step.to === 'sent' && ++notes === failing) throw gatewayError('GW_STORE_DOWN')
+          return await ledger.advance(id, step)
+        }
+      }
+    }))
   })
-  const refusal = {
-    status: 401,
-    contentType: 'application/json',
-    retryAfter: undefined,
-    body: Buffer.from('{"code":401,"message":"no"}'),
-    leaksKey: false
-  }
-  const upstream = {
-    send: ({ key }) => {
-      sent.push(key.id)
-      return { answer: Promise.resolve(refusal), cancel () {} }
-    }
-  } as Upstream
-  const [first, second] = [{ id: 'first' }, { id: 'second' }] as unknown as [UpstreamKey, UpstreamKey]
-  const ring = { choose: () => second, verify: async () => 'refused' } as unknown as KeyRing
-  const forward = forwardSubmit({ operation: operationOf('generateTask'), upstream, keys: ring }, ledger)
-  const order = { reservation: '7', model: 'suno', key: first, body: Buffer.from('{}') } as unknown as ReservedSubmit
-  return { run: () => forward(order, { call: newRequestState(() => {}) } as unknown as RequestContext), ledger, sent }
+  const token = await mint('alice')
+  for (const key of keys) sandbox.revoke(key)
+  const reply = await submit(token)
+  const sent = sandbox.calls.filter(({ url }) => url.includes('/generateTask/')).length
+  const answered = steps.length
+  await gateway.tidy()
+  return { error: reply.error, sent, steps: steps.slice(0, answered), later: steps.slice(answered) }
 }
 
 t.test(
   'a store that fails when a submit is to go out is told later that nothing came of it, also if it had noted it',
   async t => {
-    const before = failingAt(1)
-    await t.rejects(before.run(), { code: 'GW_STORE_DOWN' })
-    t.same(before.sent, [])
-    t.equal(before.ledger.pending, 1)
-
-    const between = failingAt(2)
-    await t.rejects(between.run(), { code: 'GW_STORE_DOWN' })
-    t.same(between.sent, ['first'], 'its answer was complete: nothing was accepted')
-    t.equal(between.ledger.pending, 1)
-
-    const never = failingAt(0)
-    t.match(await never.run(), { kind: 'our-key' })
-    t.same(never.sent, ['first', 'second'])
-    t.equal(never.ledger.pending, 0, 'what has been sent is settled, not given back')
-  })
+    t.match(await failingAt(t, 1), { error: 'GW_STORE_DOWN', sent: 0, steps: ['sent'], later: ['released'] })
+    t.match(
+      await failingAt(t, 2),
+      { error: 'GW_STORE_DOWN', sent: 1, steps: ['sent', 'sent'], later: ['released'] },
+      'its answer was complete: nothing was accepted'
+    )
+    t.match(
+      await failingAt(t, 0),
+      { error: /GW_(?:NO_KEY|UPSTREAM_REFUSED_KEY)/, sent: 2, steps: ['sent', 'sent', 'released'], later: [] },
+      'what has been sent is settled, not given back'
+    )
+  }
+)
 
 t.test('a submit that names an earlier task goes out with the key that made it, and with no other', async t => {
   const { submit, call, mint, sandbox, lines } = await startGateway(t, { keys })

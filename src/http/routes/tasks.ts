@@ -1,7 +1,9 @@
 import type { FastifyInstance } from 'fastify'
-import { creditsFrom, type Task } from '../../domain/ledger.ts'
+import { creditsFrom, creditsLeft, leastLeft, nothingSpent, type Task } from '../../domain/ledger.ts'
+import { periodAt } from '../../domain/policy.ts'
 import { openCursor, sealCursor, type TaskRecord } from '../../domain/records.ts'
 import { instant } from '../../domain/time.ts'
+import { balancePath } from '../../domain/upstream.ts'
 import { badRequest } from '../../errors.ts'
 import type { SessionRequestState } from '../context.ts'
 import { readRoute, type ReadServices } from '../read-route.ts'
@@ -93,6 +95,27 @@ export function modelRoutes (
         ({ scope, shown: { id } }) => session.scopes.includes(scope) && session.permits(id) && plan.permits(id)
       )
       return { models: mayUse.map(({ shown }) => shown) }
+    }
+  )
+}
+
+/**
+ * Clients ask here for the balance of their key. A session stands in its place: the answer is what it may still spend.
+ */
+export function balanceRoute (app: FastifyInstance, services: ReadServices & Pick<Services, 'accounts' | 'clock'>): void {
+  const { accounts, clock: { now } } = services
+  readRoute(
+    app,
+    services,
+    { url: balancePath, operation: 'currentBalance', scope: null, query: [], task: null },
+    async ({ context }) => {
+      const { session, plan } = context.call
+      const [balance, spent] = await Promise.all([
+        accounts.balanceOf(session.subject, periodAt(plan.period, now()).start),
+        session.credits === null ? nothingSpent : accounts.spentIn(session.subject, session.rootId)
+      ])
+      const left = leastLeft(creditsLeft(plan, balance), session.credits, spent.microcredits)
+      return { code: 200, message: 'success', data: left === null ? null : creditsFrom(left) }
     }
   )
 }
