@@ -1,9 +1,6 @@
 import t from 'tap'
-import type { KeyStatus } from '../../src/domain/key-ring.ts'
-import type { Task } from '../../src/domain/ledger.ts'
 import { reconciler, tasksOfGoneKeys } from '../../src/domain/maintenance.ts'
-import type { TaskRecord } from '../../src/domain/records.ts'
-import type { UpstreamKey } from '../../src/domain/upstream.ts'
+import { wholeKey, wholeKeyStatus, wholeRecord, wholeTask } from '../helpers/whole.ts'
 
 /** Unknown rows of three keys in turn; some have no task, and some tasks are no more. A page of old ones is empty. */
 function rounds (rows: number) {
@@ -13,11 +10,11 @@ function rounds (rows: number) {
   let isDown = false
   const items = Array.from(
     { length: rows },
-    (_, index) => ({ taskId: index % 7 === 6 ? null : `task-${index}` }) as TaskRecord
+    (_, index) => wholeRecord({ taskId: index % 7 === 6 ? null : `task-${index}` })
   )
   const keys = {
-    states: () => [...ring].map(keyId => ({ keyId }) as KeyStatus),
-    byId: (keyId: string) => ring.has(keyId) ? { id: keyId } as UpstreamKey : undefined
+    states: () => [...ring].map(keyId => wholeKeyStatus({ keyId })),
+    byId: (keyId: string) => ring.has(keyId) ? wholeKey(keyId) : undefined
   }
   const { runOnce: round } = reconciler({
     unfinished: { page: async () => ({ items: [], next: null }) },
@@ -31,7 +28,7 @@ function rounds (rows: number) {
     },
     ledger: {
       taskOf: async taskId =>
-        taskId === 'task-3' ? null : ({ taskId, keyId: `key-${Number(taskId.slice(5)) % 3}` } as Task)
+        taskId === 'task-3' ? null : wholeTask({ taskId, keyId: `key-${Number(taskId.slice(5)) % 3}` })
     },
     keys,
     async refreshTask ({ taskId }) {
@@ -77,7 +74,7 @@ t.test('when a key comes they are looked through again, and not when one goes', 
 
 t.test('unfinished tasks are counted by those of their keys that are not here', async t => {
   const { keys } = rounds(0)
-  const tasks = Array.from({ length: 250 }, (_, index) => ({ keyId: `key-${index % 3}` }) as Task)
+  const tasks = Array.from({ length: 250 }, (_, index) => wholeTask({ keyId: `key-${index % 3}` }))
   const page = async (cursor: string | null, before: number, limit: number) => {
     t.equal(before, 7)
     const start = Number(cursor)

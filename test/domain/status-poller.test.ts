@@ -1,32 +1,21 @@
 import t from 'tap'
 import { localEvents, localPollLeases } from '../../src/adapters/local.ts'
-import type { KeyChoice } from '../../src/domain/key-ring.ts'
 import type { Completion, Stage, Task } from '../../src/domain/ledger.ts'
-import type { TaskRecord } from '../../src/domain/records.ts'
 import { slotSearch } from '../../src/domain/slot-search.ts'
 import {
   type PollLeases, type RefreshTask, refreshTask, statusPoller, type StatusPoller
 } from '../../src/domain/status-poller.ts'
 import type { StatusFailure, StatusOutcome, StatusReport, TaskEvent } from '../../src/domain/task-status.ts'
-import { type Upstream, type UpstreamAnswer, UpstreamFailure } from '../../src/domain/upstream.ts'
+import { type UpstreamAnswer, UpstreamFailure } from '../../src/domain/upstream.ts'
 import { gatewayError } from '../../src/errors.ts'
 import { clock } from '../helpers/clock.ts'
 import { crankedTimers } from '../helpers/timers.ts'
 import { until } from '../helpers/until.ts'
+import { wholeAnswer, wholeKeys, wholeRecord, wholeTask, wholeUpstream } from '../helpers/whole.ts'
 
 const intervalMs = 3000
 const answerMs = 60_000
-const task: Task = {
-  taskId: 'a',
-  subject: 'app:alice',
-  operation: 'generateTask',
-  model: 'nano-banana',
-  keyId: 'one',
-  stage: 'claimed',
-  microcredits: 0,
-  createdAt: 0,
-  finalAnswer: null
-}
+const task = wholeTask()
 const said = (state: string, more = '') => `{"code":200,"data":{"taskId":"a","state":"${state}"}}${more}`
 
 /** A ledger of one task: the first end wins. */
@@ -57,36 +46,23 @@ function pollers ({ replicas = 1, leases: given = undefined as PollLeases | unde
     fail: (failure: UpstreamFailure) => void
     isCancelled: boolean
   }> = []
-  const upstream = {
-    send () {
-      const { promise, resolve, reject } = Promise.withResolvers<UpstreamAnswer>()
-      const call = {
-        isCancelled: false,
-        fail: reject,
-        answer: (text: string, more: Partial<UpstreamAnswer> = {}) =>
-          resolve({
-            status: 200,
-            contentType: 'application/json',
-            retryAfter: undefined,
-            body: Buffer.from(text),
-            leaksKey: false,
-            ...more
-          })
-      }
-      calls.push(call)
-      return {
-        answer: promise,
-        cancel () {
-          call.isCancelled = true
-          reject(new UpstreamFailure('cancelled'))
-        }
+  const upstream = wholeUpstream(() => {
+    const { promise, resolve, reject } = Promise.withResolvers<UpstreamAnswer>()
+    const call = {
+      isCancelled: false,
+      fail: reject,
+      answer: (text: string, more: Partial<UpstreamAnswer> = {}) => resolve(wholeAnswer(text, more))
+    }
+    calls.push(call)
+    return {
+      answer: promise,
+      cancel () {
+        call.isCancelled = true
+        reject(new UpstreamFailure('cancelled'))
       }
     }
-  } as unknown as Upstream
-  const keys = {
-    byId: (id: string) => (id === 'one' ? { id } : undefined),
-    verify: async () => 'fine'
-  } as unknown as KeyChoice
+  })
+  const keys = wholeKeys(['one'])
   const ledger = oneTask()
   const events = localEvents()
   const heard: TaskEvent[] = []
@@ -322,7 +298,7 @@ function searching (rows: readonly Stage[], refreshTask: RefreshTask) {
   const time = clock()
   const timers = crankedTimers(time)
   const seen: number[] = []
-  const items = rows.map((stage, index) => ({ stage, taskId: `task-${index}` }) as TaskRecord)
+  const items = rows.map((stage, index) => wholeRecord({ stage, taskId: `task-${index}` }))
   const slots = slotSearch({
     records: {
       async tasksOf (_subject, { cursor, limit }) {
@@ -343,7 +319,7 @@ function searching (rows: readonly Stage[], refreshTask: RefreshTask) {
   return { slots, seen, time, timers }
 }
 
-const knownTask = { taskId: 'task-1', operation: 'generateTask' } as Task
+const knownTask = wholeTask({ taskId: 'task-1' })
 
 t.test('a task is asked about where everybody asks, and an upstream that can not say leaves it as it is', async t => {
   const { asked, noted, end } = ending()

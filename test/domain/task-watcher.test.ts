@@ -1,7 +1,7 @@
 import t from 'tap'
 import { localEvents } from '../../src/adapters/local.ts'
 import type { Task } from '../../src/domain/ledger.ts'
-import type { TaskEnd, TaskRecord } from '../../src/domain/records.ts'
+import type { TaskEnd } from '../../src/domain/records.ts'
 import {
   endsPerPage, type EventCursor, firstDepth, replayMs, slackMs, subjectEvents
 } from '../../src/domain/subject-events.ts'
@@ -12,9 +12,10 @@ import { taskEvent } from '../contracts/task-events.ts'
 import { clock } from '../helpers/clock.ts'
 import { crankedTimers } from '../helpers/timers.ts'
 import { until } from '../helpers/until.ts'
+import { wholeRecord, wholeTask } from '../helpers/whole.ts'
 
 const intervalMs = 3000
-const task = { taskId: 'a', subject: 'app:alice', model: 'sora-2', finalAnswer: null } as Task
+const task = wholeTask({ model: 'sora-2' })
 const body = (state: string) => Buffer.from(`{"code":200,"data":{"taskId":"a","state":"${state}"}}`)
 const cached = (state: string, nextInMs: number): StatusReport =>
   ({ source: 'cached', state, answer: { status: 200, contentType: 'application/json', body: body(state), state }, nextInMs })
@@ -191,14 +192,8 @@ function fed (since: EventCursor | null = null, isOldStore = false) {
     const row = tasks.get(taskId)
     if (row === undefined) return null
     const finalAnswer = row.ended ? Buffer.from('{"code":200,"data":{"state":"success"}}') : null
-    return {
-      taskId,
-      subject: 'app:alice',
-      operation: 'generateTask',
-      model: 'sora-2',
-      ...row,
-      finalAnswer
-    } as unknown as Task
+    const { operation = 'generateTask', model = 'sora-2', subject = 'app:alice' } = row
+    return wholeTask({ taskId, operation, model, subject, finalAnswer })
   }
   const tasksOf = async (_subject: string, { cursor, limit }: { cursor: string | null, limit: number }) => {
     if (store.isDown) throw gatewayError('GW_STORE_DOWN')
@@ -206,13 +201,13 @@ function fed (since: EventCursor | null = null, isOldStore = false) {
     const start = Number(cursor)
     const rows = [...tasks].reverse().map(
       ([taskId, { ended, operation = 'generateTask', model = 'sora-2', stage, endedAt = time.now() }]) =>
-        ({
+        wholeRecord({
           taskId,
           operation,
           model,
           stage: stage ?? (ended ? 'settled' : 'claimed'),
           endedAt: ended ? endedAt : null
-        }) as TaskRecord
+        })
     )
     return { items: rows.slice(start, start + limit), next: rows.length > start + limit ? String(start + limit) : null }
   }
