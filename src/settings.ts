@@ -17,7 +17,7 @@ import { type EnvironmentSettings, secretVariables, shownVariables } from './set
 
 export { readDotEnv } from './settings/dot-env.ts'
 export type { Environment } from './settings/environment.ts'
-export type { CapSettings, GatewayFile, IssuerSettings, PlanSettings, PriceSettings } from './settings/file-schema.ts'
+export type { GatewayFile } from './settings/file-schema.ts'
 export { gatewayFileSchema, gatewayFileSchemaText } from './settings/file.ts'
 export { type LiveSecrets, liveSecrets, type SecretNews } from './settings/secrets.ts'
 export type { StoreSettings } from './settings/parsers.ts'

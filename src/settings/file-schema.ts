@@ -1,110 +1,8 @@
-import { type Static, type TProperties, type TSchema, Type } from 'typebox'
-
-// The words that the schema of the config file is written in. A `title` says what is expected, in the words of a
-// message and of an editor's tooltip; a `description` says what the value does.
-
-// `setTimeout` takes a longer wait for one millisecond.
-const maxMilliseconds = 2 ** 31 - 1
-
-function wholeNumber (unit: string, maximum: number, value: number, description: string) {
-  const title = `a whole number${unit}, 1 ${maximum === Number.MAX_SAFE_INTEGER ? 'or more' : `to ${maximum}`}`
-  return Type.Integer({ title, description, minimum: 1, maximum, default: value })
-}
-
-export function count (value: number, description: string) {
-  return wholeNumber('', Number.MAX_SAFE_INTEGER, value, description)
-}
-
-/** A count that may be none at all. */
-export function countOrNone (value: number, description: string) {
-  return Type.Integer({ ...count(value, description), title: 'a whole number, 0 or more', minimum: 0 })
-}
-
-export function bytes (value: number, description: string) {
-  return wholeNumber(' of bytes', Number.MAX_SAFE_INTEGER, value, description)
-}
-
-export function milliseconds (value: number, description: string) {
-  return wholeNumber(' of milliseconds', maxMilliseconds, value, description)
-}
-
-export function seconds (value: number, description: string) {
-  return wholeNumber(' of seconds', maxMilliseconds, value, description)
-}
-
-export function days (value: number, description: string) {
-  return wholeNumber(' of days', 36500, value, description)
-}
-
-/** Credits, and what multiplies them. */
-export function amount (description: string) {
-  return Type.Number({ title: 'a number, 0 to 1000000000', description, minimum: 0, maximum: 1e9 })
-}
-
-export function flag (value: boolean, description: string) {
-  return Type.Boolean({ title: 'true or false', description, default: value })
-}
-
-/** One of several words. */
-export function oneOf<const Words extends string[]> (
-  words: readonly [...Words], value: Words[number], description: string
-) {
-  return Type.Enum(words, { title: wordTitle(words), description, default: value })
-}
-
-/** One of several words, none of which is the default. */
-export function word<const Words extends string[]> (words: readonly [...Words], description: string) {
-  return Type.Enum(words, { title: wordTitle(words), description })
-}
-
-function wordTitle (words: readonly string[]): string {
-  return `one of: ${words.join(', ')}`
-}
-
-export function text (pattern: string, title: string, description: string) {
-  return Type.String({ pattern, title, description })
-}
-
-export function name (title: string, value: string, description: string) {
-  return Type.String({ minLength: 1, title, description, default: value })
-}
-
-export const exact = { additionalProperties: false } as const
-
-/** A mapping with known keys and no others. */
-export function group<Keys extends TProperties> (keys: Keys) {
-  return Type.Object(keys, { ...exact, title: 'a mapping of known keys' })
-}
-
-/** A group that may be missing as a whole. */
-export function section<Keys extends TProperties> (description: string, keys: Keys) {
-  return Type.Object(keys, { ...exact, title: 'a mapping of known keys', description, default: {} })
-}
-
-/** A `*` is the only wildcard. Digits alone are refused: JavaScript would move such a key before those above it. */
-export const glob = {
-  pattern: '^(?=.*[^0-9])[A-Za-z0-9._*-]{1,128}$',
-  title: 'a model id or a glob: letters, digits, ".", "_", "-", and "*" for any run of characters'
-} as const
-
-/** A mapping from globs. */
-export function modelMap<Value extends TSchema> (what: string, value: Value, description: string) {
-  const title = `${what}, each under ${glob.title}`
-  return Type.Record(Type.String({ pattern: glob.pattern }), value, { ...exact, title, description, default: {} })
-}
-
-const hostName = '[a-z0-9-]+(?:\\.[a-z0-9-]+)*'
-
-/** Hosts; `*.` in front takes any name below a domain of two parts or more, never the bare domain. */
-export function hosts (value: readonly string[], description: string) {
-  return Type.Array(Type.String({
-    pattern: `^(?:\\*\\.[a-z0-9-]+\\.)?${hostName}$|^\\[[0-9a-f:.]+\\]$`,
-    title: 'a host in lower case without scheme, port or path; "*." in front takes any name below it: *.apixo.ai'
-  }), { title: 'a list of hosts', description, default: [...value] })
-}
-
-/** A field of a request's body. Names of JavaScript's own (`__proto__`) are none. */
-export const fieldPath = '^[A-Za-z0-9][A-Za-z0-9_-]*(?:\\.[A-Za-z0-9][A-Za-z0-9_-]*)*$'
+import { type Static, Type } from 'typebox'
+import {
+  amount, bytes, count, countOrNone, days, exact, fieldPath, flag, glob, group, hosts, milliseconds, modelMap, name,
+  oneOf, seconds, section, text, word
+} from './schema-words.ts'
 
 /** Of plans, and of what stands before subjects. */
 const shortName = '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'
@@ -132,7 +30,7 @@ const claims = Type.Record(
 )
 
 /** Somebody else who issues sessions. */
-export const issuer = group({
+const issuer = group({
   issuer: text('.', 'a text', 'The `iss` of its tokens, letter for letter.'),
   jwksUrl: Type.Optional(
     text(
@@ -182,7 +80,7 @@ export const issuer = group({
 })
 
 /** What a session may do. Keys that are missing take their defaults in any plan, not in `default` alone. */
-export const plan = group({
+const plan = group({
   models: Type.Array(Type.String(glob), {
     title: 'a list of globs',
     description: 'Models that may be used. Empty means none.',
@@ -217,7 +115,7 @@ const tokenPrice = group({
   outputPerMillion: amount('Credits per million output tokens.')
 })
 
-export const price = Type.Union([amount('Credits per submit.'), submitPrice, tokenPrice], {
+const price = Type.Union([amount('Credits per submit.'), submitPrice, tokenPrice], {
   title: 'a number, or {credits, per, default, onFailed}, or {inputPerMillion, outputPerMillion}'
 })
 
@@ -236,7 +134,7 @@ const cap = Type.Object({
   }))
 }, { ...exact, minProperties: 1, title: 'a mapping with min, max or oneOf' })
 
-export const caps = Type.Record(Type.String({ pattern: fieldPath }), cap, {
+const caps = Type.Record(Type.String({ pattern: fieldPath }), cap, {
   ...exact,
   title: 'caps, each under a field of the body such as input.duration'
 })
@@ -308,6 +206,19 @@ const callbacks = section('Callbacks.', {
   allowedHosts: hosts([], 'Hosts that callers may name for callbacks of their own.')
 })
 
+const batches = section('Batches of tasks.', {
+  enabled: flag(false, 'Opens the batch routes.')
+})
+
+const llm = section('LLM calls.', {
+  defaultMaxOutputTokens: count(4096, 'Output tokens that credits are set aside for when a request names no limit.')
+})
+
+const ledger = section('The store of tasks and credits.', {
+  synchronous: oneOf(['normal', 'full'], 'normal',
+    'SQLite: `normal` survives a killed process, `full` also a power cut.')
+})
+
 /** The config file, with every key, its default, its unit and its bounds. The single source of all of these. */
 export const gatewayFile = group({
   plans: Type.Record(Type.String({ pattern: shortName }), plan, {
@@ -325,10 +236,8 @@ export const gatewayFile = group({
   tasks,
   results,
   submit,
-  batches: section('Batches of tasks.', { enabled: flag(false, 'Opens the batch routes.') }),
-  llm: section('LLM calls.', {
-    defaultMaxOutputTokens: count(4096, 'Output tokens that credits are set aside for when a request names no limit.')
-  }),
+  batches,
+  llm,
   issuers: Type.Array(issuer, {
     title: 'a list of issuers',
     description: 'Sessions issued elsewhere: by any OIDC provider, or under a shared secret.',
@@ -336,17 +245,11 @@ export const gatewayFile = group({
   }),
   guests,
   callbacks,
-  ledger: section('The store of tasks and credits.', {
-    synchronous: oneOf(['normal', 'full'], 'normal',
-      'SQLite: `normal` survives a killed process, `full` also a power cut.')
-  })
+  ledger
 })
 
 type DeepReadonly<Value> = Value extends object ? { readonly [Key in keyof Value]: DeepReadonly<Value[Key]> } : Value
 
 /** The config file with all defaults filled in. Deeply frozen; its mappings under free names have no prototype. */
 export type GatewayFile = DeepReadonly<Static<typeof gatewayFile>>
-export type PlanSettings = GatewayFile['plans'][string]
-export type PriceSettings = GatewayFile['prices'][string]
-export type CapSettings = GatewayFile['caps'][string][string]
 export type IssuerSettings = GatewayFile['issuers'][number]
