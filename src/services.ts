@@ -8,6 +8,7 @@ import { type KeptResults, resultCache } from './adapters/kept-results.ts'
 import { jwtSessions } from './adapters/jwt-sessions/jwt-sessions.ts'
 import { localPollLeases } from './adapters/local.ts'
 import { signedSessions } from './adapters/signed-sessions.ts'
+import type { ClientOptions } from './adapters/undici/client.ts'
 import { undiciResults } from './adapters/undici/results.ts'
 import { undiciUpstream } from './adapters/undici/upstream.ts'
 import { undiciWebhooks, type UndiciWebhooksOptions } from './adapters/undici/webhooks.ts'
@@ -148,17 +149,7 @@ export async function createServices (settings: Settings, ground: Ground): Promi
   }
 }
 
-/** How calls go out, to whomever. */
-interface Client {
-  readonly baseUrl: string
-  readonly connectMs: number
-  readonly headersMs: number
-  readonly bodyIdleMs: number
-  readonly keepAliveMs: number
-  readonly userAgent: string
-}
-
-function upstreamClient ({ tasksBaseUrl, file: { upstream } }: Settings): Client {
+function upstreamClient ({ tasksBaseUrl, file: { upstream } }: Settings): ClientOptions {
   const { connectMs, headersMs, bodyIdleMs, keepAliveMs } = upstream
   const userAgent = `apixo-gateway/${version}`
   return { baseUrl: tasksBaseUrl, connectMs, headersMs, bodyIdleMs, keepAliveMs, userAgent }
@@ -167,7 +158,7 @@ function upstreamClient ({ tasksBaseUrl, file: { upstream } }: Settings): Client
 /** Results come from their hosts, or from copies that are made as soon as a task has ended. */
 function openResults (
   { store: place, file: { results: { keep, hosts, maxBytes }, tasks } }: Settings,
-  client: Client,
+  client: ClientOptions,
   { store, clock: { now, elapsed }, log, closing }: Ground
 ): { readonly results: ResultSource, readonly cache: KeptResults | null } {
   const source = closing.adopt(undiciResults({ ...client, hosts, maxBytes }), it => it.close())
@@ -267,7 +258,7 @@ function openPoller (
 /** Tells the servers of callers how their tasks have ended. */
 function openWebhooks (
   hosts: CallbackHosts,
-  { userAgent, connectMs }: Client,
+  { userAgent, connectMs }: ClientOptions,
   { store, secrets, clock: { now }, log, closing, test }: Ground
 ): WebhookDispatcher {
   return closing.adopt(webhookDispatcher({

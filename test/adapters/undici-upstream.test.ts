@@ -7,7 +7,8 @@ import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import t, { type Test } from 'tap'
-import { maxAnswerBytes, undiciUpstream, type UndiciUpstreamOptions } from '../../src/adapters/undici/upstream.ts'
+import type { ClientOptions } from '../../src/adapters/undici/client.ts'
+import { maxAnswerBytes, undiciUpstream } from '../../src/adapters/undici/upstream.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import {
   type Exchange,
@@ -28,7 +29,7 @@ const submit = { method: 'POST', path: '/api/v1/generateTask/suno', body, key } 
 const status = { method: 'GET', path: '/api/v1/statusTask/suno?taskId=a%2Fb', key } as const
 const both = { submit, status }
 
-function upstream (t: Test, baseUrl: string, more: Partial<UndiciUpstreamOptions> = {}): Upstream {
+function upstream (t: Test, baseUrl: string, more: Partial<ClientOptions> = {}): Upstream {
   const it = undiciUpstream({
     baseUrl,
     connectMs: 2000,
@@ -52,7 +53,7 @@ async function failure (exchange: Exchange): Promise<FailureReason | UpstreamAns
 }
 
 /** What an upstream makes of a server that answers in this one way, for a submit and for a status call. */
-async function outcomes (t: Test, server: RawServer, more: Partial<UndiciUpstreamOptions> = {}) {
+async function outcomes (t: Test, server: RawServer, more: Partial<ClientOptions> = {}) {
   const it = upstream(t, server.origin, more)
   return await Promise.all([failure(it.send(submit)), failure(it.send(status))])
 }

@@ -3,30 +3,17 @@ import { pipeline, type Readable, Transform, type TransformCallback } from 'node
 import { Agent, type Dispatcher } from 'undici'
 import { guardedLookup, isWithin, type Reach, type Resolve, resultHosts } from '../../domain/egress.ts'
 import type { ResultAnswer, ResultAsk, ResultSource } from '../../domain/results.ts'
-import { keepAliveMarginMs } from '../../domain/upstream.ts'
 import { type ErrorCode, gatewayError, isGatewayError } from '../../errors.ts'
-import { type CallFailure, failureOf } from './failures.ts'
+import { type CallFailure, type ClientOptions, connectionOptions, failureOf } from './client.ts'
 
-export interface UndiciResultsOptions {
+export interface UndiciResultsOptions extends ClientOptions {
   /** As in `results.hosts`. */
   readonly hosts: readonly string[]
-  /** The upstream's own origin, with the path prefix if there is one. */
-  readonly baseUrl: string
   readonly maxBytes: number
-  readonly connectMs: number
-  readonly headersMs: number
-  readonly bodyIdleMs: number
-  readonly keepAliveMs: number
-  readonly userAgent: string
-  /** For a certificate authority of the operator's own, in PEM. */
-  readonly ca?: string | undefined
   readonly resolve?: Resolve | undefined
   /** Whether a connection may lead to this address. */
   readonly isAllowed?: ((reach: Reach, address: string) => boolean) | undefined
 }
-
-/** Sockets to one host of results. */
-const maxConnections = 512
 
 /**
  * Results over undici. It has no key to lose: what it sends is a list of its own, and none of it is secret. It follows
@@ -70,21 +57,7 @@ export function undiciResults (options: UndiciResultsOptions): ResultSource {
 function agent (
   reach: Reach, { resolve = resolveName, isAllowed = isWithin, ...options }: UndiciResultsOptions
 ): Agent {
-  return new Agent({
-    connections: maxConnections,
-    pipelining: 1,
-    connect: {
-      timeout: options.connectMs,
-      lookup: guardedLookup(resolve, address => isAllowed(reach, address)),
-      ca: options.ca
-    },
-    headersTimeout: options.headersMs,
-    bodyTimeout: options.bodyIdleMs,
-    keepAliveTimeout: options.keepAliveMs,
-    keepAliveMaxTimeout: options.keepAliveMs,
-    keepAliveTimeoutThreshold: keepAliveMarginMs,
-    allowH2: false
-  })
+  return new Agent(connectionOptions(options, guardedLookup(resolve, address => isAllowed(reach, address))))
 }
 
 /** Built from a list of our own: no cookie, no referrer and no credential can be in it. */

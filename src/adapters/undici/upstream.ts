@@ -4,51 +4,24 @@ import { Pool, type Dispatcher } from 'undici'
 import {
   type Exchange,
   type FailureReason,
-  keepAliveMarginMs,
   type Upstream,
   type UpstreamAnswer,
   UpstreamFailure,
   type UpstreamKey,
   type UpstreamRequest
 } from '../../domain/upstream.ts'
-import { failureOf } from './failures.ts'
-
-export interface UndiciUpstreamOptions {
-  /** `https://api.apixo.ai`, with a path prefix if there is one, without `/api/v1`. */
-  readonly baseUrl: string
-  readonly connectMs: number
-  readonly headersMs: number
-  readonly bodyIdleMs: number
-  readonly keepAliveMs: number
-  readonly userAgent: string
-  /** For a certificate authority of the operator's own, in PEM. */
-  readonly ca?: string | undefined
-}
+import { type ClientOptions, connectionOptions, failureOf } from './client.ts'
 
 /** Task answers are collected up to this length, and decoded up to it: a status is some hundred bytes. */
 export const maxAnswerBytes = 1024 * 1024
-/** Sockets to the upstream. A submit holds one until its answer. */
-const maxConnections = 512
 /** Texts inside of texts that are looked at for the key: an error's own JSON may be a text in another's. */
 const maxNesting = 4
 
 /** The upstream over undici's `dispatch`, which costs half of `request()` and a fifth of `fetch`. */
-export function undiciUpstream (options: UndiciUpstreamOptions): Upstream {
+export function undiciUpstream (options: ClientOptions): Upstream {
   const { origin, pathname } = new URL(options.baseUrl)
   const prefix = pathname.replace(/\/+$/, '')
-  const pool = new Pool(origin, {
-    connections: maxConnections,
-    pipelining: 1,
-    connect: { timeout: options.connectMs, ca: options.ca },
-    headersTimeout: options.headersMs,
-    bodyTimeout: options.bodyIdleMs,
-    // Shorter than a server's own, so that a submit rarely meets a socket that is being closed on it.
-    keepAliveTimeout: options.keepAliveMs,
-    keepAliveMaxTimeout: options.keepAliveMs,
-    keepAliveTimeoutThreshold: keepAliveMarginMs,
-    // One connection for all, and its loss were the loss of all.
-    allowH2: false
-  })
+  const pool = new Pool(origin, connectionOptions(options))
   const credentials = credentialsOf()
   const dispatcher = pool.compose(addKey(credentials))
   // Built from a list of our own: no header of the caller's can reach the upstream.
