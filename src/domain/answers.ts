@@ -1,4 +1,4 @@
-import { isObject } from './json.ts'
+import { isObject, jsonValue } from './json.ts'
 import { type UpstreamAnswer, UpstreamFailure } from './upstream.ts'
 
 /** What the gateway needs to know of an APIXO answer. It is read for bookkeeping and never written anew. */
@@ -15,7 +15,7 @@ export interface Envelope {
 
 /** Reads a body; `null` when it is no JSON object. */
 export function readEnvelope (body: Buffer): Envelope | null {
-  const value = parse(body)
+  const value = jsonValue(body.toString())
   if (!isObject(value)) return null
   const data = isObject(value.data) ? value.data : {}
   return {
@@ -38,14 +38,6 @@ export const maxTaskIdLength = 256
 
 function taskIdOf (value: unknown): string | undefined {
   return typeof value === 'string' && value !== '' && value.length <= maxTaskIdLength ? value : undefined
-}
-
-function parse (body: Buffer): unknown {
-  try {
-    return JSON.parse(body.toString('utf8'))
-  } catch {
-    return undefined
-  }
 }
 
 /**

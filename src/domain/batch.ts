@@ -2,7 +2,7 @@ import { badBody } from '../errors.ts'
 import {
   effectiveStatus, type FinalState, isFinal, maxTaskIdLength, type NotAccepted, readEnvelope, readSubmitAnswer
 } from './answers.ts'
-import { elementTexts, isObject, isPrintable, readJson } from './json.ts'
+import { elementTexts, isObject, isPrintable, jsonValue, readJson } from './json.ts'
 import { nameCheck, taskReferences, type TaskReferences } from './submit.ts'
 import type { UpstreamAnswer } from './upstream.ts'
 
@@ -141,7 +141,8 @@ interface AnsweredItem {
 
 /** A guess: the names of the request and of the single task's answer, in `data` or beside it, in either spelling. */
 function batchIn (body: Buffer): { readonly batchId: string | null, readonly items: readonly AnsweredItem[] } {
-  const envelope = parse(body)
+  const value = jsonValue(body.toString())
+  const envelope = isObject(value) ? value : {}
   const batch = isObject(envelope.data) ? envelope.data : envelope
   const items: readonly unknown[] = Array.isArray(batch.items) ? batch.items : []
   return {
@@ -157,15 +158,6 @@ function batchIn (body: Buffer): { readonly batchId: string | null, readonly ite
 /** Dots alone would be another place in a path, whatever they are encoded as. */
 function idOf (value: unknown): string | null {
   return typeof value === 'string' && value.length <= maxTaskIdLength && !/^\.*$/.test(value) ? value : null
-}
-
-function parse (body: Buffer): Readonly<Record<string, unknown>> {
-  try {
-    const value: unknown = JSON.parse(body.toString())
-    return isObject(value) ? value : {}
-  } catch {
-    return {}
-  }
 }
 
 function unknown (reason: string): BatchOutcome {

@@ -78,6 +78,15 @@ export function isPrintable (text: string): boolean {
   return printablePattern.test(text)
 }
 
+/** The value of a text that somebody else has written; `undefined`: it is no JSON. */
+export function jsonValue (text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
 /** Whether a value that JSON gave is an object, and no array. */
 export function isObject (value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -120,11 +129,9 @@ export function elementTexts (array: string): string[] {
 }
 
 function parse (text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    throw badRequest('The body is not valid JSON.')
-  }
+  const value = jsonValue(text)
+  if (value === undefined) throw badRequest('The body is not valid JSON.')
+  return value
 }
 
 /**

@@ -2,6 +2,7 @@ import { createHmac, hkdfSync, timingSafeEqual } from 'node:crypto'
 import type { Readable } from 'node:stream'
 import { gatewayError } from '../errors.ts'
 import { isFinal, readEnvelope } from './answers.ts'
+import { jsonValue } from './json.ts'
 import type { Task, TaskLedger } from './ledger.ts'
 import { memoized, type SecretRef, type Secret } from './secret.ts'
 
@@ -73,7 +74,7 @@ export function resultUrls ({ finalAnswer }: Pick<Task, 'finalAnswer'>): readonl
   if (envelope === null || !isFinal(envelope.state) || envelope.state === 'failed') return []
   const { resultJson } = envelope.data as { readonly resultJson?: unknown }
   // Documented as a string that holds JSON, and seen as an object.
-  const made = typeof resultJson === 'string' ? parsed(resultJson) : resultJson
+  const made = typeof resultJson === 'string' ? jsonValue(resultJson) : resultJson
   if (typeof made !== 'object' || made === null) return []
   const { resultUrls: listed, ...rest } = made as { readonly resultUrls?: unknown }
   const [first, others] = [textsIn(listed), textsIn(rest).filter(isUrl)]
@@ -96,14 +97,6 @@ function textsIn (value: unknown, depth = 0): string[] {
 
 function isUrl (text: string): boolean {
   return /^https?:\/\//i.test(text)
-}
-
-function parsed (text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }
 
 /** Bytes of a file, both ends included. */

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http'
-import { isObject } from '../domain/json.ts'
+import { isObject, jsonValue } from '../domain/json.ts'
 import type { BatchStore } from './batches.ts'
 import type { CallbackSender } from './callbacks.ts'
 import { casesIn } from './cases.ts'
@@ -50,14 +50,6 @@ export function objectIn (value: unknown): Readonly<Record<string, unknown>> | n
   return isObject(value) ? value : null
 }
 
-export function jsonIn (body: Buffer): unknown {
-  try {
-    return JSON.parse(body.toString())
-  } catch {
-    return null
-  }
-}
-
 /** What is wrong with the `input` of an object, or the parts of it that make a task. */
 export function readInput (
   model: string,
@@ -74,7 +66,7 @@ export function readInput (
 
 /** What is wrong with a submit's body, or the parts of it that make a task. */
 function readSubmit (model: string, bytes: Buffer): string | Omit<TaskRequest, 'key' | 'model' | 'plan'> {
-  const body = objectIn(jsonIn(bytes))
+  const body = objectIn(jsonValue(bytes.toString()))
   if (!body) return 'The body is not a JSON object'
   const read = readInput(model, body)
   if (typeof read === 'string') return read

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { accept, type ApiCall, jsonIn, objectIn, readInput, refusalOf, submitRefusalOf, type World } from './api.ts'
+import { jsonValue } from '../domain/json.ts'
+import { accept, type ApiCall, objectIn, readInput, refusalOf, submitRefusalOf, type World } from './api.ts'
 import { casesIn, type SandboxCase } from './cases.ts'
 import { envelope, invalid, plainly, refusal, send, success } from './responses.ts'
 import { priceUsd, type SandboxTask, statusData, type TaskRequest, taskState } from './tasks.ts'
@@ -36,7 +37,7 @@ function readItem (model: string, value: unknown, at: string): string | ItemRequ
 
 /** What is wrong with a batch's body, or its items. */
 function readItems (model: string, body: Buffer): string | readonly ItemRequest[] {
-  const values: unknown = objectIn(jsonIn(body))?.items
+  const values: unknown = objectIn(jsonValue(body.toString()))?.items
   if (!Array.isArray(values) || values.length === 0 || values.length > maxItems) {
     return `items must be a list of 1 to ${maxItems}`
   }

@@ -4,7 +4,7 @@ import { Check } from 'typebox/schema'
 import {
   type Document, isAlias, isMap, isSeq, LineCounter, type Node, parseDocument, visit, type YAMLError
 } from 'yaml'
-import { isObject } from '../domain/json.ts'
+import { isObject, jsonValue } from '../domain/json.ts'
 import { categories, type Model } from '../domain/policy.ts'
 import { modelPattern } from '../domain/upstream.ts'
 import { gatewayFile, type GatewayFile } from './file-schema.ts'
@@ -386,7 +386,7 @@ function readIfThere (path: string, readFile: ReadFile): ModelsReading | null {
     return problem(`can not be read (${reason})`, 'a file that can be read, or none')
   }
   const expected = 'JSON with each key once'
-  if (!isJson(text)) return problem('is no JSON', expected)
+  if (jsonValue(text) === undefined) return problem('is no JSON', expected)
   // JSON is YAML too, and its reader knows the lines and keys that stand there twice.
   const { value, faults: [fault], lineOf } = parseYaml(text)
   if (fault !== undefined) return problem(fault.problem, fault.expected!, `${path}:${fault.line}`)
@@ -416,13 +416,4 @@ function repeated (models: readonly Model[]): FileProblem[] {
       ? [{ path: ['models', index, 'id'], problem: `${shown(id)} stands there twice`, expected: 'each model once' }]
       : []
   })
-}
-
-function isJson (text: string): boolean {
-  try {
-    JSON.parse(text)
-    return true
-  } catch {
-    return false
-  }
 }
