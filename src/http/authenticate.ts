@@ -103,7 +103,7 @@ export function authenticator (options: AuthenticateOptions): Authenticate {
 
   return async (request, reply) => {
     const { call } = request
-    call.stage = 'authenticate'
+    call.enter('authenticate')
     if (hasQueryToken(request.query)) throw badRequest('A key or token never goes into the query: send it as a header.')
     // A cookie comes along by itself; what a caller has written into a header is what it means.
     const inHeader = credentialOf(request.raw.rawHeaders)
@@ -115,8 +115,7 @@ export function authenticator (options: AuthenticateOptions): Authenticate {
       if (isCookie && isGatewayError(error) && error.code === 'GW_BAD_SESSION') cookie.clear(reply)
       throw error
     })
-    call.session = session
-    call.plan = plan
+    call.identify(session, plan)
     assertOrigin(session, request, ownOrigin)
     if (isCookie) await cookie.slide(session, reply)
   }
@@ -248,10 +247,10 @@ export type AuthenticateOperator = (request: FastifyRequest) => Promise<void>
  */
 export function operatorAuthenticator (adminToken: SecretRef<Secret>): AuthenticateOperator {
   return async request => {
-    request.call.stage = 'authenticate'
+    request.call.enter('authenticate')
     const credential = serverTokenOf(request.raw.rawHeaders, 'admin')
     if (request.headers.authorization === undefined) throw noToken('admin')
     if (!isSame(credential, adminToken.current)) throw wrongToken('admin')
-    request.call.stage = 'authorize'
+    request.call.enter('authorize')
   }
 }

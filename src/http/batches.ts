@@ -45,10 +45,10 @@ function batchRoute (operation: Operation, services: ProxyServices): RouteOption
 
   return proxyRoute(operation, services, largeBodies(services), async (context): Promise<Answer> => {
     const { call } = context
-    call.stage = 'authorize'
+    call.enter('authorize')
     const batch = await authorizeBatch(context, operation, services)
 
-    call.stage = 'admit'
+    call.enter('admit')
     const earlier = await earliest(batch, context)
     if (earlier !== null) return await replayEarlier(services, batch, earlier, context, 'batchId')
     refuseEndlessWait(batch.items.length, call.plan)
@@ -67,16 +67,15 @@ function batchRoute (operation: Operation, services: ProxyServices): RouteOption
     const [items, id] = [ids.slice(0, -1), ids.at(-1)!]
     const delivery = batch.repeat === undefined ? null : watchDelivery(repeats, id, context)
     const held: Held = { id, idempotency: batch.idempotency, delivery }
-    call.granted = true
 
-    call.stage = 'forward'
+    call.enter('forward')
     const outcome = await withKeyFailover(keys, batch, key, async key => {
       call.keyId = key.id
       await requireSent(ledger.markAllSent(ids, key.id), delivery)
       return await sendBatch(upstream, operation, batch, key, call)
     })
 
-    call.stage = 'settle'
+    call.enter('settle')
     if (outcome.kind !== 'accepted') return await settleWithoutTasks(ledger, held, items, outcome, context)
     const { batchId, taskIds, answer } = outcome
     tellUnknownItems(outcome, context)
@@ -95,18 +94,17 @@ function batchStatusRoute (operation: Operation, services: ProxyServices): Route
 
   return proxyRoute(operation, services, null, async (context): Promise<Answer> => {
     const { call, request } = context
-    call.stage = 'authorize'
+    call.enter('authorize')
     const row = await authorizeBatchStatus(context, operation, services)
 
-    call.stage = 'admit'
+    call.enter('admit')
     await rates.polls(context)
-    call.granted = true
 
-    call.stage = 'forward'
+    call.enter('forward')
     call.keyId = row.keyId
     const outcome = await askForBatch({ upstream, keys }, operation, row, context)
 
-    call.stage = 'settle'
+    call.enter('settle')
     const answer = statusAnswer(outcome)
     if (outcome.source === 'upstream') {
       ended.refresh(endedTaskIds(outcome.answer, maxBatchItems), call.session.subject, request)

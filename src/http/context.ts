@@ -10,44 +10,95 @@ import type { ErrorCode } from '../errors.ts'
 /** The line. Each request stands at one of these words; where it ended is in its access line and metric. */
 export type Stage = 'receive' | 'authenticate' | 'authorize' | 'admit' | 'forward' | 'settle' | 'reply'
 
+/** Whoever got there has passed *authenticate*, *authorize* and *admit*. */
+const grantedStages: ReadonlySet<Stage> = new Set(['forward', 'settle', 'reply'])
+
 /** What the gateway knows of one request while it runs. Nothing in it is a secret, a prompt or a URL of a result. */
-export interface RequestState {
+export class RequestState {
   /** `performance.now()` at arrival. */
-  readonly startedAt: number
+  readonly startedAt = performance.now()
   /** Who is throttled: the address, or the /64 it is in. */
-  address: string | undefined
+  address: string | undefined = undefined
   /** Seconds until that address may fail again; `null`: it has not failed too often. */
-  shutOutSeconds: number | null
-  stage: Stage
-  /** When its caller was found good, before the body was read, Unix ms. */
-  authenticatedAt: number
-  /** Passed authenticate, authorize and admit. */
-  granted: boolean
-  code: ErrorCode | 'OK'
-  session: Session | null
-  plan: Plan | null
-  model: string | null
-  taskId: string | null
+  shutOutSeconds: number | null = null
+  /** When its caller was authenticated, before the body was read, monotonic ms. */
+  authenticatedAt = 0
+  code: ErrorCode | 'OK' = 'OK'
+  model: string | null = null
+  taskId: string | null = null
   /** Of tasks that the upstream has made for this call. Whether they were claimed is the ledger's to say. */
-  madeTaskIds: readonly string[]
-  keyId: string | null
+  madeTaskIds: readonly string[] = []
+  keyId: string | null = null
   /** Time spent waiting for the upstream, ms. */
-  upstreamMs: number
+  upstreamMs = 0
   /** Bytes of request body this call may hold in memory. */
-  heldBytes: number
-  /** The line is at work. It may be so after the caller has gone: a submit runs to its end. */
-  running: boolean
+  heldBytes = 0
+
+  #stage: Stage = 'receive'
+  #isGranted = false
+  #session: Session | null = null
+  #plan: Plan | null = null
+  #isHandled = false
+  #isClosed = false
+  #onEnd: (() => void) | null
+
+  /** `onEnd`: called once, when the response is out, or the caller gone, and the handler is done. */
+  constructor (onEnd: () => void) {
+    this.#onEnd = onEnd
+  }
+
+  get stage (): Stage { return this.#stage }
+
+  enter (stage: Stage): void {
+    this.#stage = stage
+    if (grantedStages.has(stage)) this.#isGranted = true
+  }
+
+  /** Passed *authenticate*, *authorize* and *admit*: what fails from then on is no refusal. */
+  get granted (): boolean { return this.#isGranted }
+
+  /** Passed *admit*, on a route that has no later stage. */
+  grant (): void { this.#isGranted = true }
+
+  /** Refused in *admit* after all. */
+  refuse (): void { this.#isGranted = false }
+
+  get session (): Session | null { return this.#session }
+  get plan (): Plan | null { return this.#plan }
+
+  /** Passed *authenticate*. */
+  identify (session: Session, plan: Plan): void {
+    this.#session = session
+    this.#plan = plan
+  }
+
   /** The response has been sent, or the caller has gone. */
-  closed: boolean
-  /** Called when either of the two changes; the call ends with the later one. */
-  readonly finish: () => void
+  get closed (): boolean { return this.#isClosed }
+
+  connectionClosed (): void {
+    this.#isClosed = true
+    this.#endWhenOver()
+  }
+
+  /** The stages are at work. They may be so after the caller has gone: a submit runs to its end. */
+  handlerStarted (): void { this.#isHandled = true }
+
+  handlerDone (): void {
+    this.#isHandled = false
+    this.#endWhenOver()
+  }
+
+  #endWhenOver (): void {
+    if (!this.#isClosed || this.#isHandled) return
+    // Once: a handler may still be on its way to a caller who has gone.
+    const end = this.#onEnd
+    this.#onEnd = null
+    end?.()
+  }
 }
 
 /** The call of a request whose session has been verified. */
-export interface SessionRequestState extends RequestState {
-  session: Session
-  plan: Plan
-}
+export type SessionRequestState = RequestState & { readonly session: Session, readonly plan: Plan }
 
 /** What a stage gets besides its value. */
 export interface RequestContext {
@@ -79,29 +130,6 @@ declare module 'fastify' {
      * still looked at; all others are refused before they are compared, so that nobody goes on guessing.
      */
     opensWith?: OtherSecret
-  }
-}
-
-export function newRequestState (finish: () => void): RequestState {
-  return {
-    startedAt: performance.now(),
-    address: undefined,
-    shutOutSeconds: null,
-    stage: 'receive',
-    authenticatedAt: 0,
-    granted: false,
-    code: 'OK',
-    session: null,
-    plan: null,
-    model: null,
-    taskId: null,
-    madeTaskIds: [],
-    keyId: null,
-    upstreamMs: 0,
-    heldBytes: 0,
-    running: false,
-    closed: false,
-    finish
   }
 }
 
@@ -214,21 +242,14 @@ export interface RequestStarterOptions {
 
 export function requestStarter ({ begun, onRequestEnd: endings }: RequestStarterOptions): StartRequest {
   return (request, reply) => {
-    let ended = false
-    const call = newRequestState(() => {
-      // Once: a handler may still be on its way to a caller who has gone.
-      if (ended || !call.closed || call.running) return
-      ended = true
+    const call = new RequestState(() => {
       for (const end of endings) end(request, reply)
     })
     request.call = call
     noteBody(request)
     begun(request, reply)
     // 'close' comes after a complete response and after a broken one alike; 'onResponse' does not.
-    reply.raw.once('close', () => {
-      call.closed = true
-      call.finish()
-    })
+    reply.raw.once('close', () => call.connectionClosed())
     reply.headers(secureHeaders).header('x-request-id', request.id)
   }
 }

@@ -42,10 +42,10 @@ function submitRoute (operation: Operation, services: ProxyServices): RouteOptio
 
   return proxyRoute(operation, services, largeBodies(services), async (context): Promise<Answer> => {
     const { call } = context
-    call.stage = 'authorize'
+    call.enter('authorize')
     const submit = await authorizeSubmit(context, operation, services)
 
-    call.stage = 'admit'
+    call.enter('admit')
     // Before the rate: a caller that asks again for a lost answer is told that, and not that it asks too often.
     const earlier = await earliest(submit, context)
     if (earlier !== null) return await replayEarlier(services, submit, earlier, context)
@@ -64,16 +64,15 @@ function submitRoute (operation: Operation, services: ProxyServices): RouteOptio
     const { id } = reserved
     const delivery = submit.repeat === undefined ? null : watchDelivery(repeats, id, context)
     const held: Held = { id, idempotency: submit.idempotency, delivery }
-    call.granted = true
 
-    call.stage = 'forward' // from here to its end, whether or not its caller waits
+    call.enter('forward') // from here to its end, whether or not its caller waits
     const outcome = await withKeyFailover(keys, submit, key, async key => {
       call.keyId = key.id
       await requireSent(ledger.markSent(id, key.id, submit.callbackHash), delivery)
       return await sendSubmit(upstream, operation, submit, key, call)
     })
 
-    call.stage = 'settle'
+    call.enter('settle')
     if (outcome.kind !== 'accepted') return await settleWithoutTask(ledger, held, outcome, context)
     const { taskId, answer } = outcome
     call.taskId = taskId
@@ -94,19 +93,18 @@ function statusRoute (operation: Operation, services: ProxyServices): RouteOptio
 
   return proxyRoute(operation, services, null, async (context): Promise<Answer> => {
     const { call } = context
-    call.stage = 'authorize'
+    call.enter('authorize')
     const task = await authorizeStatus(context, operation, services)
 
-    call.stage = 'admit'
+    call.enter('admit')
     await rates.polls(context)
-    call.granted = true
     if (task.finalAnswer !== null) return storedAnswer(task.finalAnswer)
 
-    call.stage = 'forward'
+    call.enter('forward')
     call.keyId = task.keyId
     const report = await pollStatus(poller, task, context)
 
-    call.stage = 'settle' // a final state has ended the task by now
+    call.enter('settle') // a final state has ended the task by now
     return statusAnswer(report)
   })
 }
@@ -139,17 +137,15 @@ export function proxyRoute (
     handler: async (request: FastifyRequest, reply: FastifyReply) => {
       const context = contextOf(request, reply)
       const { call } = context
-      call.running = true
+      call.handlerStarted()
       try {
         const answer = await run(context)
-        call.granted = true
-        call.stage = 'reply'
+        call.enter('reply')
         /* c8 ignore next: a stop has answered in our place, since the store outlasted it: no test can time that */
         if (reply.sent) return reply
         return replyWith(reply, answer)
       } finally {
-        call.running = false
-        call.finish()
+        call.handlerDone()
       }
     }
   }

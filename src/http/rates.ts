@@ -186,7 +186,7 @@ export function largeBodies (services: LookAheadServices): preParsingHookHandler
     const length = announcedLength(request)
     if (length !== null && length <= replayBodyBytes) return done(null)
     lookAhead(services, contextOf(request, reply)).then(() => done(null), (refusal: Error) => {
-      request.call.stage = 'admit'
+      request.call.enter('admit')
       if (length !== null) done(refusal)
       else done(null, bounded(payload as Readable, refusal))
     })

@@ -65,18 +65,18 @@ export function readRoute<Named extends 'own' | null> (
   app.get(url, { config: { operation }, onRequest: authenticate }, async (request, reply) => {
     const context = contextOf(request, reply)
     const { call } = context
-    call.stage = 'authorize'
+    call.enter('authorize')
     if (scope !== null) checkScope(scope, call.session)
     if (names !== null) checkQuery(names, request)
     const task = named === 'own' ? await ownTask(context) : null
-    call.stage = 'admit'
+    call.enter('admit')
     await rates.polls(context)
-    call.granted = true
+    call.grant()
     try {
       const query = request.query as Record<string, string>
       return await handler({ context, request, reply, query, task: task as never })
     } catch (error) {
-      if (call.stage === 'admit' && isGatewayError(error) && error.statusCode < 500) call.granted = false
+      if (call.stage === 'admit' && isGatewayError(error) && error.statusCode < 500) call.refuse()
       throw error
     }
   })

@@ -1,13 +1,24 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { PassThrough } from 'node:stream'
 import t from 'tap'
+import { plans } from '../../src/domain/policy.ts'
+import { type Session, unscoped } from '../../src/domain/session.ts'
 import { bodyBudget } from '../../src/http/body-budget.ts'
-import { newRequestState, type RequestState } from '../../src/http/context.ts'
+import { RequestState } from '../../src/http/context.ts'
 import { crankedTimers } from '../helpers/timers.ts'
 
 const reply = {} as FastifyReply
 const clock = { ms: 0, elapsed: () => clock.ms }
 const timers = crankedTimers(clock)
+
+const plan = plans({
+  default: { models: ['*'], requestsPerMinute: 9, pollsPerMinute: 9, concurrentTasks: 9, credits: 9, period: 'day' }
+}).get('default')!
+
+function sessionOf (subject: string): Session {
+  const { name, models, permits } = plan
+  return unscoped({ id: '1', subject, plan: name, models, permits, scopes: [], issuedAt: 0, expiresAt: 1 })
+}
 
 let callers = 0
 
@@ -17,11 +28,10 @@ function upload (
   subject = `caller-${++callers}`,
   address = `address-${++callers}`
 ): FastifyRequest & { call: RequestState } {
-  return {
-    headers,
-    call: { ...newRequestState(() => {}), address, session: { subject } },
-    raw: rawBody()
-  } as unknown as FastifyRequest & { call: RequestState }
+  const call = new RequestState(() => {})
+  call.address = address
+  call.identify(sessionOf(subject), plan)
+  return { headers, call, raw: rawBody() } as unknown as FastifyRequest & { call: RequestState }
 }
 
 /** A body's stream, and what has been read from its socket. */
@@ -86,7 +96,7 @@ t.test('who hangs up while waiting is passed over', async t => {
   ]
   await it.admit(first, reply)
   const [goneTurn, thirdTurn] = [it.admit(gone, reply), it.admit(third, reply)]
-  gone.call.closed = true
+  gone.call.connectionClosed()
   it.release(first.call)
   t.ok(await hasTurn(thirdTurn))
   t.notOk(await hasTurn(goneTurn))

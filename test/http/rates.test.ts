@@ -6,7 +6,7 @@ import { plans } from '../../src/domain/policy.ts'
 import { localRates, type RateCounter } from '../../src/domain/rate-counter.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import { unscoped } from '../../src/domain/session.ts'
-import { newRequestState } from '../../src/http/context.ts'
+import { contextOf, RequestState } from '../../src/http/context.ts'
 import { rateStore, subjectRates, type SubjectRatesOptions } from '../../src/http/rates.ts'
 import { terms } from '../contracts/open-books.ts'
 import { clock } from '../helpers/clock.ts'
@@ -157,7 +157,9 @@ async function limitedRoutes (t: Test, options: SubjectRatesOptions): Promise<Fa
         issuedAt: 0,
         expiresAt: 1
       })
-      await rates[name]({ request, reply, call: { ...newRequestState(() => {}), plan: smallPlan, session } })
+      request.call = new RequestState(() => {})
+      request.call.identify(session, smallPlan)
+      await rates[name](contextOf(request, reply))
       return 'passed'
     })
   }

@@ -4,7 +4,7 @@ import { plans } from '../../src/domain/policy.ts'
 import { type Revocations, type Session, type SessionVerifier, unscoped } from '../../src/domain/session.ts'
 import { gatewayError } from '../../src/errors.ts'
 import { authenticator } from '../../src/http/authenticate.ts'
-import { newRequestState } from '../../src/http/context.ts'
+import { RequestState } from '../../src/http/context.ts'
 import type { SessionCookie } from '../../src/http/session-cookie.ts'
 
 const session: Session = unscoped({
@@ -33,7 +33,7 @@ const cookie = { read: () => null } as unknown as SessionCookie
 /** What comes of a request with some token when the verifiers behave so. */
 async function outcome (verify: Array<(credential: string) => unknown>, revocations = noRevocations): Promise<string> {
   const verifiers = verify.map(each => ({ verify: each }) as SessionVerifier)
-  const call = newRequestState(() => {})
+  const call = new RequestState(() => {})
   const request = {
     call,
     query: {},

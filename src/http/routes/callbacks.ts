@@ -44,7 +44,7 @@ export function callbackRoutes (app: FastifyInstance, { find, handle }: InboundC
     {
       config: { operation: 'callback', uncounted: true, opensWith: 'callback' },
       async onRequest (request) {
-        request.call.stage = 'authorize'
+        request.call.enter('authorize')
         const calledBack = await find((request.params as { secret: string }).secret)
         if (calledBack === null) throw gatewayError('GW_NOT_FOUND')
         request.raw.headers['content-type'] = 'application/octet-stream' // whatever it says, or the framework would answer 415
@@ -54,7 +54,10 @@ export function callbackRoutes (app: FastifyInstance, { find, handle }: InboundC
     async (request, reply) => {
       const calledBack = found.get(request)!
       handle(calledBack, (request.body as Buffer | null) ?? null)
-      Object.assign(request.call, { granted: true, model: calledBack.model, taskId: calledBack.task?.taskId ?? null })
+      const { call } = request
+      call.grant()
+      call.model = calledBack.model
+      call.taskId = calledBack.task?.taskId ?? null
       return reply.type('application/json; charset=utf-8').send('{}')
     }
   )

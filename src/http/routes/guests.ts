@@ -28,11 +28,11 @@ export function guestRoutes (
     '/gateway/sessions/guest',
     { config: { operation: 'mintGuestSession', opensWith: 'proof' }, onRequest: checkPage(services) },
     async (request, reply) => {
-      request.call.stage = 'authorize'
+      request.call.enter('authorize')
       if (Object.keys(request.body ?? {}).length > 0) {
         throw badRequest('Guests do not choose what they get: send no body.')
       }
-      request.call.stage = 'admit'
+      request.call.enter('admit')
       await guests.admit(proofOf(request), { ip: ipOf(request), address: addressOf(request) })
       const { token, session } = await issuer.mint({
         issuer: 'guest',
@@ -73,9 +73,9 @@ function challengeRoutes (
       const {
         session: { subject }
       } = context.call
-      context.call.stage = 'authorize'
+      context.call.enter('authorize')
       if (!isGuest(subject)) throw badRequest('Only guests need a proof to submit.')
-      context.call.stage = 'admit'
+      context.call.enter('admit')
       await rates.polls(context)
       return await challenge(guestName(subject))
     }
@@ -89,7 +89,7 @@ function challengeRoutes (
  */
 function checkPage ({ allowedOrigins, ownOrigin }: Pick<Services, 'allowedOrigins' | 'ownOrigin'>) {
   return async (request: FastifyRequest): Promise<void> => {
-    request.call.stage = 'authenticate'
+    request.call.enter('authenticate')
     const { origin } = request.headers
     if (origin !== undefined && (allowedOrigins.includes(origin) || origin === ownOrigin(request))) return
     throw gatewayError('GW_ORIGIN_DENIED', {

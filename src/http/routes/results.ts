@@ -39,14 +39,13 @@ export function resultSender ({ results, clock: { now } }: Pick<Services, 'resul
     if (url === undefined) throw gatewayError('GW_TASK_NOT_FOUND')
     const [ask, isDownload] = [askOf(request), wantsDownload(request)]
     const caller = takeTurn(request, reply, task.subject)
-    call.granted = true
-    call.stage = 'forward'
+    call.enter('forward')
     const start = performance.now()
     const answer = await results.fetch({ url, task, index }, ask, caller).finally(() => {
       call.upstreamMs += performance.now() - start
     })
     if (answer === null) throw gatewayError(isPastLife(task, now()) ? 'GW_RESULT_EXPIRED' : 'GW_UPSTREAM_INVALID')
-    call.stage = 'reply'
+    call.enter('reply')
     reply.header('cross-origin-resource-policy', shownBy)
     writeHeaders(reply, answer, { url, task, index }, isDownload)
     return reply
@@ -168,7 +167,7 @@ export function resultRoutes (
     '/gateway/results/:ticket',
     { config: { operation: 'ticketResult', opensWith: 'ticket' } },
     async (request: FastifyRequest, reply: FastifyReply) => {
-      request.call.stage = 'authorize'
+      request.call.enter('authorize')
       const opened = await tickets.open((request.params as { ticket: string }).ticket)
       // A ticket that opens nothing is an address that does not exist.
       if (opened === null) throw gatewayError('GW_NOT_FOUND')

@@ -125,7 +125,7 @@ function mintRoute (app: FastifyInstance, services: MintServices): void {
       const asked = readSessionRequest(request.body, defaultTtlSeconds)
       if (!plans.has(asked.plan)) throw badRequest(`There is no plan ${JSON.stringify(asked.plan)}.`)
       const { token, session } = await issuer.mint(asked)
-      request.call.stage = 'admit'
+      request.call.enter('admit')
       await rates.sessions(request, session.subject)
       await note('mint', 'issuer', session, { plan: asked.plan, ttlSeconds: asked.ttlSeconds, ...limitsOf(session) })
       reply.code(201)
@@ -246,7 +246,7 @@ function authenticateIssuer ({ issuerToken, verifiers }: Pick<Services, 'issuerT
   return async (request: FastifyRequest): Promise<void> => {
     const token = issuerToken.current
     if (token === undefined) throw gatewayError('GW_NOT_FOUND')
-    request.call.stage = 'authenticate'
+    request.call.enter('authenticate')
     if (request.headers.origin !== undefined || request.headers['sec-fetch-site'] !== undefined) {
       throw gatewayError('GW_ORIGIN_DENIED', { about: 'Sessions are minted by a backend, never from a page.' })
     }
@@ -286,7 +286,7 @@ export function cookieSessionRoutes (
         call: { session }
       } = contextOf(request, reply)
       assertSwap(session, request, ownOrigin(request))
-      call.stage = 'admit'
+      call.enter('admit')
       await rates.sessions(request, session.subject)
       const printed = await cookie.print(session)
       await note('mint', session.subject, printed.session, { insteadOf: session.id })
@@ -346,7 +346,7 @@ export function invitationRoutes (
       schema: { body }
     },
     async (request, reply) => {
-      request.call.stage = 'authenticate'
+      request.call.enter('authenticate')
       const accepted = await accept(request.body.invitation)
       if (accepted === null) throw gatewayError('GW_NOT_FOUND')
       const {
