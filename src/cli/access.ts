@@ -82,20 +82,13 @@ const actions: Readonly<Record<typeof verbs[number], Action>> = {
 const { now } = systemClock
 
 function withTokens<Result> (work: (tokens: PersonalTokens) => Promise<Result>): Promise<Result> {
-  return withStore(({ publicUrl, file: { plans, sessions } }, store) =>
-    work(
-      personalTokens({
-        ...store,
-        ...sessions,
-        trail: store.audit,
-        actor: 'cli',
-        publicUrl,
-        plans,
-        now,
-        times: issueTimes({ revocations: store.revocations, now })
-      })
-    )
-  )
+  return withStore(({ publicUrl, file: { plans, sessions: { maxTtlSeconds } } }, store) => {
+    const { tokens, records, revocations, audit: trail } = store
+    const times = issueTimes({ revocations, now })
+    return work(personalTokens({
+      tokens, records, revocations, times, trail, actor: 'cli', plans, maxTtlSeconds, publicUrl, now
+    }))
+  })
 }
 
 function requestFrom ({ subject, plan, ttl, models, scopes }: Options): TokenRequest {

@@ -23,8 +23,9 @@ export async function withOperator<Result> (
   work: (operator: Operator, store: Store) => Promise<Result>
 ): Promise<Result> {
   return await withStore((_settings, store) => {
-    const times = issueTimes({ revocations: store.revocations, now })
-    return work(operator({ ...store, trail: store.audit, actor: 'cli', now, times }), store)
+    const { accounts, records, revocations, tokens, audit: trail } = store
+    const times = issueTimes({ revocations, now })
+    return work(operator({ accounts, records, revocations, tokens, times, trail, actor: 'cli', now }), store)
   })
 }
 
