@@ -218,7 +218,7 @@ async function listen (
   }
 }
 
-/** Closes all, once: who asks again waits for the first. */
+/** Closes all, once: a second call waits for the first. */
 function once (open: AsyncDisposableStack): () => Promise<void> {
   let closed: Promise<void> | null = null
   return () => {
@@ -268,7 +268,7 @@ function deliveries (store: Store, webhooks: WebhookDispatcher): () => Promise<v
   return async () => { if (await store.leads()) await webhooks.runOnce() }
 }
 
-/** Whoever repeats more lost submits than are remembered may pay for some of them again. */
+/** A subject that repeats more lost submits than are remembered may pay for some of them again. */
 function crowding ({ repeats }: Store, log: Logger): () => Promise<void> {
   return async () => {
     for (const subject of repeats.crowded()) {

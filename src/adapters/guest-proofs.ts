@@ -133,7 +133,7 @@ export function turnstileProofs ({
   let questions = 0
 
   const ask = async (response: string, remoteip: string): Promise<Verdict> => {
-    // A caller who has hung up has no address any more.
+    // A caller that has hung up has no address any more.
     const body = new URLSearchParams({ secret: secret.current.reveal(), response, ...(remoteip && { remoteip }) })
     return await read(
       await fetch(url, { method: 'POST', body, redirect: 'error', signal: AbortSignal.timeout(timeoutMs) })

@@ -156,8 +156,8 @@ function isSignedWith (key: KeyObject, token: string): boolean {
 }
 
 /**
- * A claim that this version does not know may be a limit that a later one has set: whoever does not hold to it must not
- * accept the token.
+ * A claim that this version does not know may be a limit that a later one has set: a version that does not enforce it
+ * must not accept the token.
  */
 function checkClaims (payload: Readonly<Record<string, unknown>>): void {
   for (const [name, value] of Object.entries(payload)) {

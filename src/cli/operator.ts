@@ -39,7 +39,7 @@ export async function withStore<Result> (work: (settings: Settings, store: Store
   }
 }
 
-/** Loaded here and not above: who mistypes a word need not wait for a database driver. */
+/** Loaded here and not above: a mistyped word need not wait for a database driver. */
 async function openOperatorStore () {
   const [{ openStore }, { processSettings }] = await Promise.all([import('../stores.ts'), import('../settings.ts')])
   try {

@@ -265,9 +265,7 @@ export interface IdempotencyStore {
 
 /** RFC 9651 section 3.3.3: printable ASCII in quotes, in which a quote and a backslash are escaped. */
 const quotedForm = /^"((?:[\x20\x21\x23-\x5B\x5D-\x7E]|\\["\\])*)"$/
-/**
- * What clients send that have not read the draft. No comma: whoever joins two headers of one name puts it between them.
- */
+/** What clients send that do not follow the draft. No comma: it stands between two headers of one name when joined. */
 const bareForm = /^[\x21\x23-\x2B\x2D-\x7E](?:[\x20-\x2B\x2D-\x7E]*[\x21-\x2B\x2D-\x7E])?$/
 const maxKeyLength = 255
 

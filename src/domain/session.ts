@@ -45,7 +45,7 @@ export interface Session {
   readonly issuedAt: number
   /** Unix ms. */
   readonly expiresAt: number
-  /** The web origins whose pages may use it; `null`: whoever holds it may. */
+  /** The web origins whose pages may use it; `null`: any holder may. */
   readonly origins: readonly string[] | null
   /** The network that it may be used from, in CIDR notation; `null`: from anywhere. */
   readonly addressRange: string | null

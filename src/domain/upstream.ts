@@ -131,8 +131,7 @@ export const batchOperations: readonly Operation[] = [
 ]
 
 /**
- * In the ledger: the operation of a batch's own row, which says whose the batch is. Its tasks have rows like any
- * other's.
+ * In the ledger: the operation of a batch's own row, which says whose the batch is. Its tasks have rows as any other.
  */
 export const batchRow = 'batch'
 

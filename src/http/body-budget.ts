@@ -35,7 +35,7 @@ interface Body {
 
 interface Waiting extends Body { readonly turn: PromiseWithResolvers<void> }
 
-/** Those whose shares a body counts in. */
+/** The two whose shares a body counts in. */
 type Holders = readonly [subject: string, address: string]
 
 /** Uploads that may wait for room, of all and of one subject; the next one is sent away. */
@@ -77,7 +77,7 @@ export function bodyBudget ({ bodyBytes, bodyBytesInFlight, timers }: UploadsOpt
     else room.reserve(body)
   }
   /**
-   * Lets in who may, in order; one whose own share is in the way is passed by, one for whom there is no room is not.
+   * Lets bodies in, in order. One whose own share is used up is passed over; one that finds no room stops the queue.
    */
   const next = (isMetered: boolean): void => {
     for (let index = 0; index < queue.length;) {

@@ -58,7 +58,7 @@ export function replay (
   return { ...earlier.answer, retryAfter: undefined }
 }
 
-/** Whoever gets it knows its task. */
+/** Whether the caller that gets it knows its task. */
 export function tellsTask (earlier: Outcome): boolean {
   return earlier.kind === 'task' || (earlier.kind === 'answered' && earlier.answer.body.length > 0)
 }

@@ -31,8 +31,8 @@ import type { EventStreams } from './sse.ts'
  * All that routes and stages work with, each part under its name. A function takes the `Pick` of it that it needs, so
  * that its signature says what it can reach, and a part that is renamed or forgotten does not compile.
  *
- * Neither the settings are in it nor the store: who has a part of them is to see in one place, where this is made. A
- * feature that the operator has not opened is `null`.
+ * It holds neither the settings nor the store: which part gets which of them is to be seen in one place, where this is
+ * made. A feature that the operator has not opened is `null`.
  */
 export interface Services {
   readonly clock: Clock
@@ -62,7 +62,7 @@ export interface Services {
   readonly streams: EventStreams
 
   readonly authenticate: Authenticate
-  /** All who vouch for sessions. */
+  /** All that verify sessions, in the order in which they are asked. */
   readonly verifiers: readonly SessionVerifier[]
   readonly issuer: SessionIssuer
   readonly issueTimes: IssueTimes

@@ -10,7 +10,7 @@ import { type Answer, answerFrom, type RequestContext, storedAnswer } from './co
 import type { OurKey } from './forward.ts'
 import { type Delivery, keptFrom, type Repeatable } from './repeats.ts'
 
-/** What has been reserved for a submit, and who may still ask for it. */
+/** What has been reserved for a submit, and by what its answer may be asked for again. */
 export interface Held {
   readonly id: ReservationId
   readonly idempotency: Repeatable['idempotency']

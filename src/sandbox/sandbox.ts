@@ -129,7 +129,7 @@ function newWorld (options: SandboxOptions, shared: Pick<World, 'now' | 'resultU
     models: new Set([...sandboxModels, ...options.models ?? []]),
     tasks: taskStore(options.recordTasks ?? Infinity),
     batches: batchStore(options.recordTasks ?? Infinity),
-    // An empty key would let in whoever sends none.
+    // An empty key would let in callers that send none.
     keys: new Set(options.keys.filter((key) => key !== '')),
     forbidden: new Map(),
     taskMs: options.taskMs ?? 6000,

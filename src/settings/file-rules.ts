@@ -148,7 +148,7 @@ function issuerPlanProblems ({ plans, issuers }: GatewayFile): FileProblem[] {
   return issuers.flatMap(({ plan }, index) => missingPlan(plans, plan, ['issuers', index, 'plan']))
 }
 
-/** Who gives sessions to anybody has to say how much they may cost. */
+/** An operator that gives sessions to anybody has to say how much they may cost. */
 function guestProblems ({ plans, guests }: GatewayFile): FileProblem[] {
   if (!guests.enabled) return []
   const problems = missingPlan(plans, guests.plan, ['guests', 'plan'])

@@ -116,7 +116,7 @@ function redisStore (text: string): StoreSettings {
   return { kind: 'redis', url: new Secret(text), address: `${url.protocol}//${url.host}${url.pathname}` }
 }
 
-/** Who can be behind a host name: this machine, our own network, or the internet. */
+/** What can be behind a host name: this machine, our own network, or the internet. */
 export type Reach = 'loopback' | 'private' | 'public'
 
 /** Where a host lies, judged by its text alone: nothing is resolved. `hostname` is that of a `URL`. */

@@ -53,7 +53,7 @@ export function maskedUrl (text: string): string {
 
 /**
  * The known name that is nearest to a misspelt one, by the part of its letters that it shares. The prefix does not
- * count, as who writes GATEWAY_API_KEY means APIXO_API_KEY.
+ * count, as GATEWAY_API_KEY is meant to be APIXO_API_KEY.
  */
 export function nearestName (name: string, known: readonly string[]): string {
   return known.reduce((nearest, other) => difference(name, other) < difference(name, nearest) ? other : nearest)

@@ -55,8 +55,8 @@ const coolDownMs = 30_000
 const emptyCoolDownMs = 5000
 
 /**
- * The keys that an issuer publishes. One request at a time, whoever asks; while the issuer is down or answers rubbish,
- * the keys known before stay in use.
+ * The keys that an issuer publishes. One request at a time, for all callers; while the issuer is down or answers
+ * rubbish, the keys known before stay in use.
  *
  * jose's own `createRemoteJWKSet` (6.2) does not keep these promises. Keys that have grown old it does not use while
  * the issuer is away, and a failed request begins no cool-down, so that each token asks again. It goes by the wall

@@ -154,7 +154,7 @@ export async function connection ({ url, tls, onLost }: ConnectionSettings): Pro
   }
 }
 
-/** Where some node of a cluster is. It may be dead: whoever tries again gets another. */
+/** Where some node of a cluster is. It may be dead: a second try gets another. */
 function placeIn (client: Redis | Cluster): Pick<RedisOptions, 'host' | 'port'> {
   const places =
     client instanceof Cluster ? client.nodes().map(({ options: { host, port } }) => ({ host: host!, port: port! })) : []
@@ -399,7 +399,7 @@ export async function memoryMark ({ client, failure, keys, onGone }: MemoryMarkO
     running ??= look().finally(() => { running = null })
     return running
   }
-  const askBehind = (): void => { ask().catch(() => { /* whoever sends a command is told, and asks again */ }) }
+  const askBehind = (): void => { ask().catch(() => { /* the sender of the next command is told, and asks again */ }) }
   const assertSame = (): void => {
     if (state !== 'same' || performance.now() - checkedAt >= checkEveryMs) askBehind()
     if (state !== 'same') throw failure(new Error(problems[state]))

@@ -164,7 +164,7 @@ export async function redisEvents ({
   const line = await subscription({ connection, channel, onMessage, onResumed })
   const timer = setInterval(() => {
     heart.beat(line.renew).catch(() => {
-      /* whoever opened the store is told */
+      /* the opener of the store is told */
     })
   }, beatMs).unref()
   const close = (): void => {

@@ -385,7 +385,7 @@ function claimedFrom (
 
 /**
  * Which reservation a task id belongs to. It stands in the slot of the task id, so it is written before the claim: a
- * replica that dies in between leaves a task that has an owner, and that whoever comes next claims.
+ * replica that dies in between leaves a task that has an owner, and that the next replica claims.
  */
 export interface TaskOwners {
   /** `false`: it is another reservation's. */

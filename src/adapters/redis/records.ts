@@ -232,7 +232,7 @@ const perStep = 50
 
 /**
  * Each subject has a list of its deliveries, in its slot, by when they are due; and there is one list of the subjects
- * that have any, by when they were touched. Whoever looks for what is due asks all of them, a few at a time.
+ * that have any, by when they were touched. A replica that looks for what is due asks all of them, a few at a time.
  */
 export function redisDeliveries (
   { on, ask, ofSubject }: Commands,

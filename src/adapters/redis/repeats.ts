@@ -155,7 +155,7 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
 
 /** How often a replica says that it is there, ms. */
 const beatMs = 1000
-/** Whoever is asked after beats at once, but not more often than this, ms. */
+/** A replica that is asked for beats at once, but not more often than this, ms. */
 const askedMs = 5
 const knownStarts = 100
 
@@ -237,7 +237,7 @@ export function pulse ({ commands: { ask }, keys, events, beforeBeat }: PulseOpt
     await beforeBeat()
     await ask(client => client.set(keys.alive(start), ++beats, 'PX', deadMs))
   }
-  const beatQuietly = (): void => { beat().catch(() => { /* whoever opened the store is told */ }) }
+  const beatQuietly = (): void => { beat().catch(() => { /* the opener of the store is told */ }) }
   const begin = async (): Promise<void> => {
     await beat()
     hasBegun = true

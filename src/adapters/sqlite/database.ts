@@ -170,9 +170,9 @@ export interface GroupCommit {
   run<T> (work: () => T): T
   /** Resolves when everything run so far is on disk; rejects with `GW_STORE_DOWN` when it is undone. */
   committed (): Promise<void>
-  /** Whoever has something to write that nobody waits for does so at the beginning of each transaction. */
+  /** Called at the beginning of each transaction: for what is to be written though nobody waits for it. */
   onBegin (listener: () => void): void
-  /** Who keeps in memory what `run` changes is told when it was undone. */
+  /** Called when a transaction was undone: for what is kept in memory of what `run` changes. */
   onUndo (listener: () => void): void
   /** Throws `GW_STORE_DOWN` when nothing may be written. */
   look (): void
@@ -215,7 +215,7 @@ export function groupCommit (db: DatabaseSync, busyMs: number, look: () => void)
     }
     bePatient(true)
     turn = Promise.withResolvers()
-    // Those who do not wait for the commit (a refused reservation) must not turn its failure into a crash.
+    // A caller that does not wait for the commit (a refused reservation) must not turn its failure into a crash.
     turn.promise.catch(() => {})
     setImmediate(finish)
     for (const write of beginning) write()

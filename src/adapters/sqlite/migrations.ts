@@ -98,7 +98,7 @@ const migrations: readonly string[] = [
      WHEN old.at > (SELECT at FROM audit ORDER BY id DESC LIMIT 1) - 400 * 86400000
      BEGIN SELECT raise(ABORT, 'the audit trail is kept for 400 days'); END;`,
 
-  // Both only for who uses them. attempts: a list, as JSON. next_at: when it is due, NULL while its task runs and at
+  // Both only where they are used. attempts: a list, as JSON. next_at: when it is due, NULL while its task runs and at
   // the end.
   `ALTER TABLE tasks ADD COLUMN callback_hash TEXT;
    CREATE UNIQUE INDEX callback_hashes ON tasks (callback_hash) WHERE callback_hash IS NOT NULL;

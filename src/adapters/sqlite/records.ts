@@ -110,13 +110,12 @@ function taskStatements (db: DatabaseSync) {
 
 /** Rows that are read in one go: some two milliseconds when each is of another subject. */
 const chunkRows = 500
-/** More can't be read as a number, and whoever asks for it gets an error: sums stop there. */
+/** More can't be read as a number, and asking for it gives an error: sums stop there. */
 const maxSum = Number.MAX_SAFE_INTEGER
 
 /**
  * Sums of rows of `tasks`, in the order of the columns of `usage`. What is only sent is no task yet, and may never be
- * one.
- * No index: the rows are read where they lie.
+ * one. No index: the rows are read where they lie.
  */
 const sumsOf = (condition: string): string => `SELECT created_at / ${dayMs}, subject, model, count(*),
     count(*) FILTER (WHERE state = 'success'), count(*) FILTER (WHERE state = 'failed'),
@@ -137,10 +136,8 @@ export function usageArchive (db: DatabaseSync, condition: string): (...values: 
 
 /**
  * Usage by day, subject and model: of the rows that are there, and of those that retention has ended. It is summed up
- * and
- * sorted by SQLite, a part in each turn of the event loop, on a connection that sees the file as it was at the
- * beginning:
- * rows that retention moves meanwhile are neither missed nor counted twice.
+ * and sorted by SQLite, a part in each turn of the event loop, on a connection that sees the file as it was at the
+ * beginning: rows that retention moves meanwhile are neither missed nor counted twice.
  */
 export function sqliteUsage ({ openReader }: Pick<Connection, 'openReader'>): TaskRecords['usage'] {
   return async span => {

@@ -226,7 +226,7 @@ function storeOver (
       try {
         repeats.tidy()
       } catch { /* what is not written is remembered longer than it need be */ }
-      await group.committed().catch(() => {}) // those who wait for it are told
+      await group.committed().catch(() => {}) // the callers that wait for it are told
       close()
     }
   }
@@ -254,7 +254,7 @@ function seenEachSecond (
   }
 }
 
-/** Reading goes on where writing fails, on a full disk for one, so who has failed has to write something. */
+/** Reading goes on where writing fails, on a full disk for one, so a store that has failed has to write something. */
 function pinger (db: DatabaseSync, group: GroupCommit): () => Promise<void> {
   const look = db.prepare('SELECT 1')
   const touch = db.prepare(`PRAGMA user_version = ${latestVersion}`)
