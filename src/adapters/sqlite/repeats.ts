@@ -33,8 +33,7 @@ interface Row extends OutcomeRow { readonly fingerprint: string }
 /**
  * Idempotency keys in SQLite: a row per key, with the id of its reservation. It has no state of its own but the answer:
  * the rest is read from the task's row, so that a sweep, a crash and a late claim need not know of it. `steady`: as
- * `steadyClock`
- * makes it.
+ * `steadyClock` makes it.
  */
 export function sqliteIdempotency (
   db: DatabaseSync,
@@ -139,8 +138,7 @@ interface RepeatsOptions {
  * One server owns the file, so it keeps in memory which callers are still there, and whose submit serves whom. The file
  * has what a later one needs: the fingerprint, which is written with the step `sent` and taken away together with
  * whatever is written after its answer was delivered. After a crash whatever still has one counts as undelivered: in
- * doubt
- * a submit that was answered in the last moment is not made again.
+ * doubt a submit that was answered in the last moment is not made again.
  */
 export function sqliteRepeats (
   db: DatabaseSync,
@@ -380,8 +378,7 @@ export interface RememberedRow {
 
 /**
  * What an earlier server has not delivered, before its rows are changed. All its callers are gone, and nobody could
- * repeat
- * anything while there was no server: the two minutes begin now, once.
+ * repeat anything while there was no server: the two minutes begin now, once.
  */
 export function rememberedRows (
   db: DatabaseSync,

@@ -234,8 +234,7 @@ function storeOver (
 
 /**
  * Looks each second, before something is written, whether the file is still there under its name: what is written into
- * one
- * that was deleted or replaced is gone with the process, ownership and charges with it.
+ * one that was deleted or replaced is gone with the process, ownership and charges with it.
  */
 function seenEachSecond (
   { isThere }: Connection,
