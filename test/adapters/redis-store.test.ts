@@ -589,6 +589,21 @@ t.test('credits are counted to the last digit', async t => {
   t.equal(await store.accounts.grant({ subject: 'app:bob', microcredits: most }), most)
 })
 
+t.test('round numbers, which Lua would write as 1e+15, are counted like others', async t => {
+  const { store } = await open(t)
+  const round = 1e15
+  t.equal(await store.accounts.grant({ subject: 'app:alice', microcredits: round }), round)
+  const session = { ...budget, creditLimit: null }
+  const id = await reserve(store, { microcredits: round, creditLimit: round / 2, session })
+  t.match(await store.accounts.balanceOf('app:alice', periodStart), { used: round / 2, granted: round / 2 })
+  t.match(await spentIn(store), { microcredits: round })
+  await store.ledger.advance(id, { to: 'released' })
+  t.match(await store.accounts.balanceOf('app:alice', periodStart), { used: 0, granted: round })
+  t.match(await spentIn(store), { uses: 0, microcredits: 0 })
+  await claimed(store, 'one', { microcredits: round })
+  t.match(await store.records.usage({ from: '2026-01-01', to: '2026-12-31' }), [{ microcredits: round }])
+})
+
 t.test('any text can be part of a name, and no two become one', t => {
   const texts = [
     '',
