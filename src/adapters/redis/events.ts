@@ -22,19 +22,17 @@ const newline = 10
 /** A line of JSON, which has no line break in it, and then the envelope as it is. */
 export function textOf ({ from, hasLost, event, asks }: Message): Buffer {
   const { body, ...about } = event ?? { body: Buffer.alloc(0) }
-  return Buffer.concat([
-    Buffer.from(`${JSON.stringify({ from, hasLost, ...(asks === true && { asks }), ...about })}\n`),
-    body
-  ])
+  const head = JSON.stringify({ from, hasLost, asks: asks || undefined, ...about })
+  return Buffer.concat([Buffer.from(`${head}\n`), body])
 }
 
 /** `null`: no replica of ours has sent this. Names that it does not know are a later version's. */
-export function messageIn (bytes: Buffer): Message | null {
+function messageIn (bytes: Buffer): Message | null {
   const end = bytes.indexOf(newline)
   const head = fieldsIn(bytes.subarray(0, Math.max(end, 0)).toString())
   if (typeof head.from !== 'string' || typeof head.hasLost !== 'boolean') return null
   const { from, hasLost, subject, taskId, model, state, isFinal, at } = head
-  if (taskId === undefined) return { from, hasLost, event: null, ...(head.asks === true && { asks: true }) }
+  if (taskId === undefined) return { from, hasLost, event: null, asks: head.asks === true }
   const isText = (value: unknown): value is string => typeof value === 'string'
   if (
     !isText(subject) ||
