@@ -1,13 +1,10 @@
 import { gatewayError, isGatewayError } from '../errors.ts'
 import type {
-  Completion, Reserved, ReservationId, ReserveRequest, StoredResponse, TaskLedger, Transition
+  Completion, ReservationId, ReserveRequest, StoredResponse, TaskLedger, Transition
 } from './ledger.ts'
 import type { Microcredits } from './policy.ts'
 
-/** The reservations of one batch: all of them, or the reason why there is none. */
-export type ReservedAll =
-  | { readonly granted: true, readonly ids: readonly ReservationId[] }
-  | Extract<Reserved, { readonly granted: false }>
+type LedgerCalls = Pick<TaskLedger, 'reserve' | 'reserveAll' | 'settle' | 'taskOf' | 'giveUp' | 'sweep'>
 
 /**
  * The ledger as the rest of the gateway uses it. It counts what becomes of credits, and it writes what has already
@@ -17,12 +14,7 @@ export type ReservedAll =
  * `claim`, `release` and `markUnknown` throw `GW_OUTCOME_UNKNOWN` when the store has not come back in time; the step is
  * kept. All else throws `GW_STORE_DOWN`, as `TaskLedger` does.
  */
-export interface LedgerClient extends Pick<TaskLedger, 'reserve' | 'settle' | 'taskOf' | 'giveUp' | 'sweep'> {
-  /**
-   * Asked for in one go, so that of two batches with room for one the ledger sees first the whole of the one. Of
-   * several reasons a duplicate is told before any other. What was granted beside a refusal or a failure is given back.
-   */
-  reserveAll (requests: readonly ReserveRequest[]): Promise<ReservedAll>
+export interface LedgerClient extends LedgerCalls {
   /**
    * Just before the call, with the key it is made with: nothing may be sent until this has resolved. `false`: the
    * reservation has lapsed. A store that fails here may have noted it all the same: it is told, when it is back, that
@@ -69,26 +61,20 @@ export function ledgerClient (ledger: TaskLedger, options: LedgerClientOptions):
     return isTaken
   }
   const { insist, tryOnce, enqueue, hurry, retry, pending } = retrying(advance, options)
-  const reserve = async (request: ReserveRequest): Promise<Reserved> => {
-    const reserved = await ledger.reserve(request)
-    if (reserved.granted) open.add(reserved.id, request)
-    return reserved
-  }
   const giveBack = async (ids: readonly ReservationId[]): Promise<void> => {
     await Promise.all(ids.map(id => tryOnce(id, { to: 'released' })))
   }
 
   return {
-    reserve,
+    async reserve (request) {
+      const reserved = await ledger.reserve(request)
+      if (reserved.granted) open.add(reserved.id, request)
+      return reserved
+    },
     async reserveAll (requests) {
-      const asked = await Promise.allSettled(requests.map(reserve))
-      const answers = asked.filter(one => one.status === 'fulfilled').map(({ value }) => value)
-      const ids = answers.filter(answer => answer.granted).map(({ id }) => id)
-      if (ids.length === requests.length) return { granted: true, ids }
-      await giveBack(ids)
-      throwFirst(asked)
-      const refused = answers.filter(answer => !answer.granted)
-      return refused.find(({ reason }) => reason === 'duplicate') ?? refused[0]!
+      const reserved = await ledger.reserveAll(requests)
+      if (reserved.granted) reserved.ids.forEach((id, index) => open.add(id, requests[index]!))
+      return reserved
     },
     async markSent (id, keyId, callbackHash) {
       try {

@@ -62,6 +62,11 @@ export type Reserved =
   /** Its idempotency key was used before; or it is a repeat, which has taken its first as `Repeats.take` does. */
   | { readonly granted: false, readonly reason: 'duplicate', readonly earlier: Earlier }
 
+/** Several reservations: all of them, or the reason why there is none. */
+export type ReservedAll =
+  | { readonly granted: true, readonly ids: readonly ReservationId[] }
+  | Extract<Reserved, { readonly granted: false }>
+
 /** The next step of a reservation's life. */
 export type Transition =
   /**
@@ -114,6 +119,11 @@ export interface TaskLedger {
    * room. A grant is on disk no later than its next step is.
    */
   reserve (demand: ReserveRequest): Promise<Reserved>
+  /**
+   * The same for several of one subject, at least one: all are granted, in their order, or none is, and then nothing is
+   * set aside. If one of them is a duplicate, that is the reason; else it is that of the first that lacks something.
+   */
+  reserveAll (demands: readonly ReserveRequest[]): Promise<ReservedAll>
   /**
    * Takes a reservation one step on; resolves when that is on disk. `false`: that step was not open to it, or the task
    * id belongs to another reservation. Repeating a step is harmless.

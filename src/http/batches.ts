@@ -5,8 +5,10 @@ import {
   type BatchAccepted, type BatchOutcome, endedTaskIds, maxBatchItems, readBatchAnswer, readBatchBody
 } from '../domain/batch.ts'
 import { isGuest } from '../domain/guests.ts'
-import { type LedgerClient, type ReservedAll, throwFirst } from '../domain/ledger-client.ts'
-import { fingerprintOf, type ReservationId, type ReserveRequest, type StoredResponse, type Task } from '../domain/ledger.ts'
+import { type LedgerClient, throwFirst } from '../domain/ledger-client.ts'
+import {
+  fingerprintOf, type ReservationId, type ReservedAll, type ReserveRequest, type StoredResponse, type Task
+} from '../domain/ledger.ts'
 import { periodAt, type Plan, type Price } from '../domain/policy.ts'
 import { recent } from '../domain/recent.ts'
 import { budgetOf } from '../domain/session.ts'
@@ -56,12 +58,12 @@ function batchRoute (operation: Operation, services: ProxyServices): RouteOption
     const key = keyFor(batch, keys)
     call.keyId = key.id
     const requests = reserveRequests(batch, call, key, clock.now())
-    let reserved = await reserveBatch(services, batch, requests, call)
+    let reserved = await reserveBatch(services, requests, call)
     while (!reserved.granted) {
       if (reserved.reason !== 'duplicate') throw lacking(reserved.reason, slots.nextInMs(call.session.subject))
       const made = await earliest(batch, context) // it was new a moment ago
       if (made !== null) return await replayEarlier(services, batch, made, context, 'batchId')
-      reserved = await reserveBatch(services, batch, requests, call)
+      reserved = await reserveBatch(services, requests, call)
     }
     const { ids } = reserved
     const [items, id] = [ids.slice(0, -1), ids.at(-1)!]
@@ -196,21 +198,14 @@ const noLimits = { creditLimit: null, taskLimit: Number.MAX_SAFE_INTEGER } as co
 
 /** Reserves for all items and the batch itself, or for none. */
 async function reserveBatch (
-  { ledger, slots, repeats }: Pick<Services, 'ledger' | 'slots' | 'repeats'>,
-  { repeat }: AuthorizedBatch,
+  { ledger, slots }: Pick<Services, 'ledger' | 'slots'>,
   requests: readonly ReserveRequest[],
   { session: { subject }, plan }: SessionRequestState
 ): Promise<ReservedAll> {
-  try {
-    const reserved = await ledger.reserveAll(requests)
-    if (!lacksSlot(reserved)) return reserved
-    await slots.search(subject, plan.concurrentTasks)
-    return await ledger.reserveAll(requests)
-  } catch (error) {
-    // One of the items has failed, and its own may have taken a first all the same.
-    if (repeat !== undefined) await repeats.end(subject, repeat, false).catch(() => { /* it is tried again */ })
-    throw error
-  }
+  const reserved = await ledger.reserveAll(requests)
+  if (!lacksSlot(reserved)) return reserved
+  await slots.search(subject, plan.concurrentTasks)
+  return await ledger.reserveAll(requests)
 }
 
 /** *forward* for batches: one call for all tasks, by the rules of a submit. */

@@ -9,6 +9,7 @@ import { oneChargeContract } from './one-charge.ts'
 import type { OpenStore } from './open-books.ts'
 import { rateCounterContract } from './rate-counter.ts'
 import { repeatsContract } from './repeats.ts'
+import { reserveAllContract } from './reserve-all.ts'
 import { revocationsContract } from './revocations.ts'
 import { spentProofsContract } from './spent-proofs.ts'
 import { taskLedgerContract } from './task-ledger.ts'
@@ -18,6 +19,7 @@ import { unfinishedTasksContract } from './unfinished-tasks.ts'
 
 const contracts = {
   'the promises of a task ledger': taskLedgerContract,
+  'the promises of several reservations at a time': reserveAllContract,
   'the promises of unfinished tasks': unfinishedTasksContract,
   'the promises of idempotency keys': idempotencyStoreContract,
   'the promises of repeats': repeatsContract,

@@ -1,5 +1,4 @@
 import t from 'tap'
-import type { Reserved, ReserveRequest } from '../../src/domain/ledger.ts'
 import { gatewayError } from '../../src/errors.ts'
 import { request, scriptedLedger } from '../helpers/ledger.ts'
 
@@ -184,36 +183,21 @@ t.test('somebody in a hurry ends all waits after one more try, and lets no other
 })
 
 const batch = [1, 2, 3].map(microcredits => ({ ...request, microcredits }))
-const granted = ({ microcredits }: ReserveRequest): Reserved => ({ granted: true, id: String(microcredits) })
 
-t.test('a batch has all of its reservations', async t => {
-  const { ledger, steps } = scriptedLedger({ reserve: async one => granted(one) })
+t.test('a batch has all of its reservations, and each is counted', async t => {
+  const { ledger, steps, counted } = scriptedLedger({})
   t.same(await ledger.reserveAll(batch), { granted: true, ids: ['1', '2', '3'] })
   t.equal(await ledger.markAllSent(['1', '2', '3'], 'k'), true)
   t.same(steps, ['1 sent', '2 sent', '3 sent'])
+  t.same(counted, [1, 2, 3].map(microcredits => `generateTask reserved ${microcredits}`))
 })
 
-t.test('a store that fails at one of the reservations gets the others back', async t => {
-  const { ledger, steps } = scriptedLedger({
-    reserve: async one => one.microcredits === 2 ? fail() : granted(one),
-    advance: async id => id === '3' ? fail() : true
-  })
-  await t.rejects(ledger.reserveAll(batch), { code: 'GW_STORE_DOWN' })
-  t.same(steps, ['1 released', '3 released'])
-  t.equal(ledger.pending, 1, 'what it does not take now it takes later')
-})
-
-t.test('of a batch, a used idempotency key is told before a lack of room', async t => {
-  const duplicate = { granted: false, reason: 'duplicate', earlier: { kind: 'pending' } } as const
-  const { ledger, steps } = scriptedLedger({
-    reserve: async one => one.microcredits === 1
-      ? { granted: false, reason: 'slot' }
-      : one.microcredits === 2 ? granted(one) : duplicate
-  })
-  t.same(await ledger.reserveAll(batch), duplicate)
-  t.same(steps, ['2 released'])
-  const full = scriptedLedger({ reserve: async () => ({ granted: false, reason: 'slot' }) })
-  t.same(await full.ledger.reserveAll(batch), { granted: false, reason: 'slot' })
+t.test('of a batch that is refused, or that the store fails at, nothing is counted or given back', async t => {
+  const refused = scriptedLedger({ reserveAll: async () => ({ granted: false, reason: 'slot' }) })
+  t.same(await refused.ledger.reserveAll(batch), { granted: false, reason: 'slot' })
+  const failing = scriptedLedger({ reserveAll: async () => fail() })
+  await t.rejects(failing.ledger.reserveAll(batch), { code: 'GW_STORE_DOWN' })
+  for (const { ledger, steps, counted } of [refused, failing]) t.same([steps, counted, ledger.pending], [[], [], 0])
 })
 
 t.test('when one reservation of a batch has lapsed, or can not be noted, all are given back', async t => {

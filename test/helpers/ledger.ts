@@ -38,6 +38,7 @@ export function scriptedLedger (
   const delayed: Array<readonly [ReservationId, Transition]> = []
   const answers: TaskLedger = {
     reserve: async () => ({ granted: true, id: '1' }),
+    reserveAll: async requests => ({ granted: true, ids: requests.map((_, index) => String(index + 1)) }),
     advance: async () => true,
     settle: async () => true,
     taskOf: async () => null,

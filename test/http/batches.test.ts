@@ -1,6 +1,4 @@
 import t, { type Test } from 'tap'
-import { batchRow } from '../../src/domain/upstream.ts'
-import { gatewayError } from '../../src/errors.ts'
 import { naming } from '../../src/http/batches.ts'
 import { anyItems, batchesConfig as config, batchStatus, items, submitBatch } from '../helpers/batches.ts'
 import { startGateway, taskMs } from '../helpers/gateway.ts'
@@ -499,7 +497,7 @@ t.test(
       createGateway: overStore(({ ledger }) => ({
         ledger: {
           ...ledger,
-          reserve: async () => ({ granted: false, reason: 'duplicate', earlier: { kind: 'pending' } })
+          reserveAll: async () => ({ granted: false, reason: 'duplicate', earlier: { kind: 'pending' } })
         },
         idempotency: { earlier: async () => ++looks === 1 ? null : { kind: 'mismatch' } }
       }))
@@ -509,35 +507,6 @@ t.test(
     t.equal(sandbox.calls.length, 0)
   }
 )
-
-t.test('a batch that fails at one of its items leaves the first that its own has taken to the next', async t => {
-  for (const isEnded of [true, false]) {
-    const ends: unknown[] = []
-    const { it, alice } = await open(t, {
-      createGateway: overStore(({ ledger, repeats }) => ({
-        ledger: {
-          ...ledger,
-          async reserve ({ operation }) {
-            if (operation !== batchRow) throw gatewayError('GW_STORE_DOWN')
-            return { granted: false, reason: 'duplicate', earlier: { kind: 'unknown' } }
-          }
-        },
-        repeats: {
-          ...repeats,
-          async end (...given) {
-            ends.push(given)
-            if (!isEnded) throw gatewayError('GW_STORE_DOWN')
-          }
-        }
-      }))
-    })
-    t.match(await submitBatch(it, alice, anyItems(1), { key: 'a' }), { error: 'GW_STORE_DOWN' })
-    t.same(ends, [], 'one with a key has taken none')
-    t.match(await submitBatch(it, alice, anyItems(1)), { error: 'GW_STORE_DOWN' })
-    t.match(ends, [['app:alice', { fingerprint: /./, call: /./ }, false]])
-    t.equal(ends.length, 1)
-  }
-})
 
 t.test("a mistake of our own in a rule is not told as the caller's", t => {
   t.throws(() => naming('items.0', () => { throw new TypeError('a bug') }), new TypeError('a bug'))

@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import {
   type CreditAccounts, type ReserveRequest, type Earlier, type IdempotencyStore, type LedgerTerms,
-  type ReservationId, type Reserved, type Stage, type Transition, type Task, type TaskLedger, tooMuchGranted,
+  type ReservationId, type ReservedAll, type Stage, type Transition, type Task, type TaskLedger, tooMuchGranted,
   type UnfinishedTasks
 } from '../../domain/ledger.ts'
 import { recent } from '../../domain/recent.ts'
@@ -11,7 +11,7 @@ import type { Commands, Reply } from './client.ts'
 import { decoded, encoded, keepMs, keptFor, type KeyNames, type Place, placeOf, reservationName } from './keys.ts'
 import type { RedisCallbackSecrets, RedisDeliveries } from './records.ts'
 import type { Pulse, RedisRepeats } from './repeats.ts'
-import { headOf, type RepeatRequest, type SubjectRequests } from './scripts.ts'
+import { headOf, type RepeatRequest, type ReserveFields } from './scripts.ts'
 
 /**
  * Idempotency keys in Redis. They are written by the scripts of the ledger; what is no answer is read off the
@@ -57,26 +57,16 @@ const sweptAtOnce = 100
  * slot whose the task id is, which is written once and for all.
  */
 export function redisLedger (options: LedgerOptions): TaskLedger {
-  const { commands: { ofSubject }, active, owners, deliveries, repeats, pulse, tasks, terms, now } = options
+  const { commands: { ofSubject }, owners, tasks } = options
   const take = steps(options)
+  const reserveAll = reserving(options)
 
   return {
     async reserve (demand) {
-      await active.touch(demand.subject)
-      if (demand.deliverTo !== undefined) await deliveries.touch(demand.subject)
-      const begun = demand.repeat === undefined ? null : pulse.begin()
-      if (begun !== null) await begun
-      const flushed = demand.repeat === undefined ? null : repeats.flushSubject(demand.subject)
-      if (flushed !== null) await flushed
-      const at = { at: now(), since: options.countsSince(), terms }
-      const request = reserveFields(demand, repeats.requestOf(demand.repeat), at)
-      const reply = await ofSubject(demand.subject, 'reserve', request).catch((error: unknown) => {
-        repeats.giveBack(demand)
-        throw error
-      }) as Reply[]
-      if (String(reply[0]) === 'novelty') await repeats.lookAfter(reply.slice(1))
-      return reservedFrom(demand, reply)
+      const reserved = await reserveAll([demand])
+      return reserved.granted ? { granted: true, id: reserved.ids[0]! } : reserved
     },
+    reserveAll,
     advance: async (id, step) => await take(id, step),
     async settle ({ taskId, state, answer }) {
       const id = await owners.of(taskId)
@@ -95,11 +85,34 @@ export function redisLedger (options: LedgerOptions): TaskLedger {
   }
 }
 
+function reserving (options: LedgerOptions): TaskLedger['reserveAll'] {
+  const { commands: { ofSubject }, active, deliveries, repeats, pulse, terms, now, countsSince } = options
+
+  return async demands => {
+    const { subject } = demands[0]!
+    const repeated = demands.filter(({ repeat }) => repeat !== undefined)
+    await active.touch(subject)
+    if (demands.some(({ deliverTo }) => deliverTo !== undefined)) await deliveries.touch(subject)
+    const begun = repeated.length === 0 ? null : pulse.begin()
+    if (begun !== null) await begun
+    const flushed = repeated.length === 0 ? null : repeats.flushSubject(subject)
+    if (flushed !== null) await flushed
+    const at = { at: now(), since: countsSince(), terms }
+    const submits = demands.map(demand => reserveFields(demand, repeats.requestOf(demand.repeat), at))
+    const reply = await ofSubject(subject, 'reserve', { submits }).catch((error: unknown) => {
+      for (const demand of repeated) repeats.giveBack(demand)
+      throw error
+    }) as Reply[]
+    if (String(reply[0]) === 'novelty') await repeats.lookAfter(reply.slice(1))
+    return reservedFrom(subject, reply)
+  }
+}
+
 interface ReservedAt { readonly at: number, readonly since: number, readonly terms: LedgerTerms }
 
 function reserveFields (
   demand: ReserveRequest, submit: RepeatRequest | undefined, { at, since, terms }: ReservedAt
-): SubjectRequests['reserve'] {
+): ReserveFields {
   const { idempotency, session } = demand
   return {
     operation: demand.operation,
@@ -124,9 +137,11 @@ function reserveFields (
   }
 }
 
-function reservedFrom ({ subject }: ReserveRequest, [result, ...rest]: readonly Reply[]): Reserved {
+function reservedFrom (subject: string, [result, ...rest]: readonly Reply[]): ReservedAll {
   const word = String(result)
-  if (word === 'granted') return { granted: true, id: reservationName({ subject, number: String(rest[0]) }) }
+  if (word === 'granted') {
+    return { granted: true, ids: rest.map(number => reservationName({ subject, number: String(number) })) }
+  }
   if (word === 'novelty') return { granted: false, reason: 'duplicate', earlier: earlierFrom(rest)! }
   return { granted: false, reason: word as 'credits' | 'slot' | 'uses' }
 }

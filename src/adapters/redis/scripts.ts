@@ -61,7 +61,7 @@ interface OfTask extends OfReservation { readonly task: string }
 interface Answered extends OfReservation { readonly answer?: AnswerHead | undefined }
 
 /** Credits are microcredits, instants Unix ms. */
-interface ReserveFields {
+export interface ReserveFields {
   readonly operation: string
   readonly model: string
   readonly keyId: string
@@ -87,7 +87,7 @@ interface ReserveFields {
 
 /** What the scripts in `lua/subject` are asked, by their names. */
 export interface SubjectRequests {
-  readonly reserve: ReserveFields
+  readonly reserve: { readonly submits: readonly ReserveFields[] }
   readonly markSent: OfReservation & {
     readonly keyId: string
     readonly overstaysAt: number

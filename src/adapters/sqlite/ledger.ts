@@ -1,7 +1,8 @@
 import { LRUCache } from 'lru-cache'
 import type { DatabaseSync } from 'node:sqlite'
 import type {
-  Completion, Earlier, LedgerTerms, ReserveRequest, Stage, StoredResponse, Task, TaskLedger, Transition, UnfinishedTasks
+  Completion, Earlier, LedgerTerms, Reserved, ReserveRequest, Stage, StoredResponse, Task, TaskLedger, Transition,
+  UnfinishedTasks
 } from '../../domain/ledger.ts'
 import { chargeColumns, type ChargeRow, type SubjectAccounts } from './accounts.ts'
 import { type GroupCommit, pageOf, read, rowAt } from './database.ts'
@@ -186,9 +187,11 @@ export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: Ledge
     if (reservation?.request.repeat !== undefined) repeats.drop(id)
     return reservation !== undefined
   }
+  const { reserve, reserveAll } = reserving(db, group, parts, drop)
 
   return {
-    reserve: reserver(db, group, parts),
+    reserve,
+    reserveAll,
     async advance (name, step) {
       const id = rowAt(name)
       if (step.to === 'released' && step.answer === undefined && drop(id)) return true
@@ -219,32 +222,59 @@ export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: Ledge
   }
 }
 
-function reserver (
+/** `drop`: gives back what is only reserved. */
+function reserving (
   db: DatabaseSync,
   group: GroupCommit,
-  { accounts, idempotency, repeats }: LedgerParts
-): TaskLedger['reserve'] {
+  { accounts, idempotency, repeats }: LedgerParts,
+  drop: (id: number) => void
+): Pick<TaskLedger, 'reserve' | 'reserveAll'> {
   let lastId = lastIdIn(db)
 
   const earlierOf = ({ subject, idempotency: key, repeat }: ReserveRequest): Earlier | null => {
     if (key !== undefined) return idempotency.find(subject, key)
     return repeat === undefined ? null : repeats.find(subject, repeat)
   }
+  const duplicate = async ({ subject, repeat }: ReserveRequest, earlier: Earlier): Promise<Refused> => {
+    await (repeat === undefined ? group.committed() : repeats.found(subject, repeat))
+    return { granted: false, reason: 'duplicate', earlier }
+  }
+  /** Its number, or what it lacks. */
+  const setAside = (request: ReserveRequest): number | 'slot' | 'uses' | 'credits' => {
+    const lack = accounts.reserve(lastId + 1, request)
+    if (lack !== null) return lack
+    repeats.begin(++lastId, request)
+    return lastId
+  }
 
-  return async request => {
-    const { subject, repeat } = request
-    const earlier = earlierOf(request)
-    if (earlier !== null) {
-      await (repeat === undefined ? group.committed() : repeats.found(subject, repeat))
-      return { granted: false, reason: 'duplicate', earlier }
+  return {
+    async reserve (request) {
+      const earlier = earlierOf(request)
+      if (earlier !== null) return await duplicate(request, earlier)
+      const set = setAside(request)
+      return typeof set === 'number' ? { granted: true, id: String(set) } : { granted: false, reason: set }
+    },
+    async reserveAll (requests) {
+      for (const request of requests) {
+        const earlier = earlierOf(request)
+        if (earlier !== null) return await duplicate(request, earlier)
+      }
+      const ids: number[] = []
+      try {
+        for (const request of requests) {
+          const set = setAside(request)
+          if (typeof set !== 'number') return { granted: false, reason: set }
+          ids.push(set)
+        }
+        return { granted: true, ids: ids.map(String) }
+      } finally {
+        if (ids.length < requests.length) ids.forEach(drop)
+      }
     }
-    const reason = accounts.reserve(lastId + 1, request)
-    if (reason !== null) return { granted: false, reason }
-    const id = ++lastId
-    repeats.begin(id, request)
-    return { granted: true, id: String(id) }
   }
 }
+
+type Refused = Extract<Reserved, { readonly granted: false }>
 
 /** The highest number that stands in the file: of a task, or of a refused submit whose idempotency key is kept. */
 function lastIdIn (db: DatabaseSync): number {

@@ -22,6 +22,7 @@ const ledger: Store['ledger'] = {
     reserved.set(id, { subject, model, keyId })
     return { granted: true, id }
   },
+  async reserveAll () { throw new Error('no batches here') },
   async advance (id, step) {
     if (step.to === 'sent') return true
     const demand = reserved.get(id)!

@@ -4,8 +4,9 @@
 -- include takeRepeat.lua
 -- include lists.lua
 
--- Sets a place among the unfinished tasks, a use and credits aside. { 'granted', number }; { 'novelty', and what
--- `findEarlier` or `takeRepeat` has found }; or what it lacks: { 'slot' }, { 'uses' } or { 'credits' }.
+-- Sets a place among the unfinished tasks, a use and credits aside for all of `request.submits`, or for none of them.
+-- { 'granted', and their numbers }; { 'novelty', and what `findEarlier` or `takeRepeat` has found }; or what the first
+-- lacks that lacks something: { 'slot' }, { 'uses' } or { 'credits' }.
 
 -- Overstayed reservations that a new one clears away, before it is said that there is no room.
 local sweptByReserve = 20
@@ -85,16 +86,17 @@ local function writeDelivery (row, number, url)
   expire(deliveries, terms.keepMs)
 end
 
+-- Its number; or nil, and what it lacks.
 local function reserve (wanted)
-  if redis.call('ZCARD', open) >= wanted.taskLimit then return { 'slot' } end
+  if redis.call('ZCARD', open) >= wanted.taskLimit then return nil, 'slot' end
   local lack = lackOfSession(wanted.session, wanted.cost)
-  if lack then return { lack } end
+  if lack then return nil, lack end
   local periodStart = digits(wanted.periodStart)
   local period = base .. 'period:' .. periodStart
   local fromPeriod = shareOfPeriod(wanted, period)
   local fromGrants = wanted.cost - fromPeriod
   local granted, last, latest = unpack(redis.call('HMGET', account, 'granted', 'seq', 'period'))
-  if fromGrants > tonumber(granted or '0') then return { 'credits' } end
+  if fromGrants > tonumber(granted or '0') then return nil, 'credits' end
 
   -- Not below the time, so that an account that was forgotten gives no number twice.
   local number = digits(math.max(tonumber(last or '0') + 1, now))
@@ -110,10 +112,31 @@ local function reserve (wanted)
   if wanted.submit then writeSubmit(row, number, wanted.submit) end
   if wanted.session then writeSession(row, wanted.session, wanted.cost) end
   if wanted.idempotency then writeIdempotency(row, number, wanted.idempotency) end
-  return { 'granted', number }
+  return number
+end
+
+local function cancel (number)
+  local it = read(number)
+  freeIdempotencyKey(it)
+  free(it)
+end
+
+local function reserveAll (submits)
+  local numbers = {}
+  for _, wanted in ipairs(submits) do
+    local number, lack = reserve(wanted)
+    if not number then
+      for _, granted in ipairs(numbers) do cancel(granted) end
+      return { lack }
+    end
+    table.insert(numbers, number)
+  end
+  return { 'granted', unpack(numbers) }
 end
 
 clearAway()
-local first = findFirst(request)
-if first then return { 'novelty', unpack(first) } end
-return reserve(request)
+for _, wanted in ipairs(request.submits) do
+  local first = findFirst(wanted)
+  if first then return { 'novelty', unpack(first) } end
+end
+return reserveAll(request.submits)
