@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { Test } from 'tap'
 import type { StoredResponse, Repeat, ReservationId, Transition } from '../../src/domain/ledger.ts'
 import { random } from '../helpers/random.ts'
@@ -47,6 +48,12 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
     const model = ledgerModel(terms, time.now)
     const ids: ReservationId[] = []
     const calls: Array<{ readonly subject: string, readonly repeat: Repeat }> = []
+    let held = 0
+    /** As `t.same`. What holds is counted: as a line of TAP each, thousands of them cost more than the walk. */
+    const hold = (found: unknown, expected: unknown, what = 'as the model has it'): void => {
+      if (isDeepStrictEqual(found, expected)) held++
+      else t.same(found, expected, what)
+    }
     /** Callers that have been told of their task, or have gone: each once. */
     const over = new Set<ReservationId>()
     /** Mostly the young ones: the old have settled. */
@@ -90,16 +97,16 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
         const expected = model.reserve(demand)
         const reserved = await ledger.reserve(demand)
         const { id, ...told } = { id: undefined, ...reserved }
-        t.same(told, expected)
+        hold(told, expected)
         if (id === undefined) return
-        t.notOk(ids.includes(id), 'no name twice')
+        hold(ids.includes(id), false, 'no name twice')
         ids.push(id)
         model.add(id, demand)
       },
       async advance () {
         const [id, step] = [anyId(), anyStep()]
         for (let times = dice.pick([1, 1, 1, 2, 3]); times > 0; times--) {
-          t.equal(await ledger.advance(id, step), model.advance(id, step), `${id} ${JSON.stringify(step)}`)
+          hold(await ledger.advance(id, step), model.advance(id, step), `${id} ${JSON.stringify(step)}`)
         }
       },
       async settle () {
@@ -108,19 +115,19 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
           state: dice.pick(['success', 'failed'] as const),
           answer: Buffer.from('{}')
         }
-        t.equal(await ledger.settle(ending), model.settle(ending))
+        hold(await ledger.settle(ending), model.settle(ending))
       },
       async sweep () {
         time.advance(dice.pick(pauses))
-        t.same(await ledger.sweep(), model.sweep())
+        hold(await ledger.sweep(), model.sweep())
       },
       async release () {
         const id = anyId()
-        t.equal(await records.release(id), model.letGo(id), `${id} let go`)
+        hold(await records.release(id), model.letGo(id), `${id} let go`)
       },
       async take () {
         const { subject, repeat } = anyCall()
-        t.same(await repeats.take(subject, repeat), model.take(subject, repeat), `${repeat.call} ${repeat.fingerprint}`)
+        hold(await repeats.take(subject, repeat), model.take(subject, repeat), `${repeat.call} ${repeat.fingerprint}`)
       },
       async end () {
         const call = dice.pick(calls.slice(-12))
@@ -146,7 +153,7 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
       },
       async grant () {
         const [{ subject }, microcredits] = [dice.pick(owners), dice.int(5) + 1]
-        t.equal(await accounts.grant({ subject, microcredits }), model.grant(subject, microcredits))
+        hold(await accounts.grant({ subject, microcredits }), model.grant(subject, microcredits))
       }
     }
 
@@ -156,15 +163,16 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
       await tidyAll()
       for (const owner of owners) {
         const { subject, periodStart } = owner
-        t.same(await accounts.balanceOf(subject, periodStart), {
+        hold(await accounts.balanceOf(subject, periodStart), {
           used: model.creditsUsed(owner), granted: model.creditsGranted(subject), unfinished: model.slotsUsed(owner)
         })
-        for (const { id } of budgets) t.same(await accounts.spentIn(subject, id), model.spentIn(subject, id), id)
+        for (const { id } of budgets) hold(await accounts.spentIn(subject, id), model.spentIn(subject, id), id)
         for (let key = 0; key < 40; key++) {
           const used = { key: `key ${key}`, fingerprint: 'print 0' }
-          t.same(await idempotency.earlier(subject, used), model.earlier(subject, used))
+          hold(await idempotency.earlier(subject, used), model.earlier(subject, used))
         }
       }
     }
+    t.ok(held > rounds, `${held} answers were the model's`)
   })
 }
