@@ -189,6 +189,7 @@ export interface GroupCommit {
  * Waiting for another process's lock holds up the event loop, so that is done once, for `busyMs`: as long as the file
  * stays locked, further attempts look at the lock and fail at once; the first that finds it free has patience again.
  */
+// eslint-disable-next-line max-lines-per-function -- closures over what one connection has prepared
 export function groupCommit (db: DatabaseSync, busyMs: number, look: () => void): GroupCommit {
   const begin = db.prepare('BEGIN IMMEDIATE')
   const commit = db.prepare('COMMIT')
