@@ -263,7 +263,7 @@ function openWebhooks (
 ): WebhookDispatcher {
   return closing.adopt(webhookDispatcher({
     deliveries: store.deliveries,
-    courier: undiciWebhooks({ userAgent, connectMs, ...test.webhooks }),
+    sender: undiciWebhooks({ userAgent, connectMs, ...test.webhooks }),
     hosts,
     secrets: secrets.sessionSecrets,
     now,

@@ -124,8 +124,8 @@ export interface SessionIssuer {
 export type RevocableSession = Pick<Session, 'id' | 'subject' | 'issuedAt'> & Partial<Pick<Session, 'rootId'>>
 
 /**
- * The id under which the cookie of a session is revoked, when both are to end. The swap for the cookie revokes the
- * session's own id alone. No session has such an id: ids are printable.
+ * The id that revokes the cookie made from a session; exchanging the session for a cookie revokes only the session id.
+ * No session has such an id: ids are printable.
  */
 export function cookieRevocationId (sessionId: string): string {
   return `${sessionId}\n`

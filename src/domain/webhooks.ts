@@ -17,7 +17,7 @@ export interface WebhookRequest {
  */
 export interface WebhookSender {
   /** Never rejects. The answer's body is not read. */
-  send (letter: WebhookRequest): Promise<Pick<DeliveryAttempt, 'status' | 'error'>>
+  send (request: WebhookRequest): Promise<Pick<DeliveryAttempt, 'status' | 'error'>>
   /** Ends what still runs. */
   close (): Promise<void>
 }
@@ -131,9 +131,9 @@ export interface WebhookDispatcher {
   close (): Promise<void>
 }
 
-export interface DelivererOptions {
+export interface WebhookDispatcherOptions {
   readonly deliveries: Deliveries
-  readonly courier: WebhookSender
+  readonly sender: WebhookSender
   readonly hosts: CallbackHosts
   /** The session secrets, newest first: a message has a signature for each. */
   readonly secrets: SecretRef<readonly Secret[]>
@@ -147,8 +147,8 @@ export interface DelivererOptions {
 /** Messages under way at a time: a server that lets each wait for its time-out holds up others no longer than that. */
 const maxUnderWay = 20
 
-export function webhookDispatcher (options: DelivererOptions): WebhookDispatcher {
-  const { deliveries, courier, hosts, secrets, now, onGivenUp, onTrouble } = options
+export function webhookDispatcher (options: WebhookDispatcherOptions): WebhookDispatcher {
+  const { deliveries, sender, hosts, secrets, now, onGivenUp, onTrouble } = options
   const underWay = new Map<string, Promise<void>>()
   let current: Promise<void> | null = null
   let isClosed = false
@@ -162,7 +162,7 @@ export function webhookDispatcher (options: DelivererOptions): WebhookDispatcher
       'content-type': 'application/json',
       ...webhookHeaders(keys, { id: messageId(taskId), sentAt: at, body })
     }
-    return { at, ...(await courier.send({ url, headers, body })) }
+    return { at, ...(await sender.send({ url, headers, body })) }
   }
 
   const attempt = async (delivery: DueDelivery): Promise<void> => {
@@ -199,7 +199,7 @@ export function webhookDispatcher (options: DelivererOptions): WebhookDispatcher
     runOnce: async () => { if (!isClosed) await round() },
     async close () {
       isClosed = true
-      await courier.close()
+      await sender.close()
       await Promise.all(underWay.values())
     }
   }

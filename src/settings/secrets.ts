@@ -23,7 +23,7 @@ interface SecretSetting {
   readonly locate: (problem: string, expected: string) => SettingsProblem
 }
 
-/** One secret with two uses opens two doors when it leaks, and makes an issuer of an admin. */
+/** Using one secret for two settings lets the holder of one role take the other. */
 export function equalSecretProblems (
   environment: EnvironmentReading, config: GatewayFileReading, fileSecrets: readonly FileSecret[]
 ): readonly SettingsProblem[] {

@@ -106,7 +106,7 @@ t.test(
   }
 )
 
-/** A deliverer over a list in memory, whose store and courier do what the test says. */
+/** A deliverer over a list in memory, whose store and sender do what the test says. */
 function fixture (
   count: number,
   { bring, attempted }: { bring?: WebhookSender['send'], attempted?: () => Promise<void> } = {}
@@ -130,10 +130,10 @@ function fixture (
       },
       of: async (): Promise<Delivery | null> => null
     },
-    courier: {
-      async send (letter) {
-        brought.push(letter.headers['webhook-id']!)
-        return await bring?.(letter) ?? { status: 200, error: null }
+    sender: {
+      async send (request) {
+        brought.push(request.headers['webhook-id']!)
+        return await bring?.(request) ?? { status: 200, error: null }
       },
       async close () { closings++ }
     },
@@ -194,7 +194,7 @@ t.test('a failed round after an attempt is told, and not lost', async t => {
       async attempted () {},
       of: async () => null
     },
-    courier: { send: async () => ({ status: 200, error: null }), async close () {} },
+    sender: { send: async () => ({ status: 200, error: null }), async close () {} },
     hosts: callbackHosts(['app.example']),
     secrets: { current: [] },
     now: Date.now,

@@ -33,7 +33,7 @@ export function undiciWebhooks (options: UndiciWebhooksOptions): WebhookSender {
   } = options
   const agent = new Agent({
     connections: maxConnections,
-    pipelining: 0, // a connection for each message: none outlives the judgement of its address
+    pipelining: 0, // connections are not reused, so that the address is checked for each message
     connect: {
       timeout: options.connectMs,
       lookup: guardedLookup(resolve, isAllowed),

@@ -45,19 +45,19 @@ export function callbackRoutes (app: FastifyInstance, { find, handle }: InboundC
       config: { operation: 'callback', uncounted: true, opensWith: 'callback' },
       async onRequest (request) {
         request.call.enter('authorize')
-        const calledBack = await find((request.params as { secret: string }).secret)
-        if (calledBack === null) throw gatewayError('GW_NOT_FOUND')
+        const target = await find((request.params as { secret: string }).secret)
+        if (target === null) throw gatewayError('GW_NOT_FOUND')
         request.raw.headers['content-type'] = 'application/octet-stream' // whatever it says, or the framework would answer 415
-        found.set(request, calledBack)
+        found.set(request, target)
       }
     },
     async (request, reply) => {
-      const calledBack = found.get(request)!
-      handle(calledBack, (request.body as Buffer | null) ?? null)
+      const target = found.get(request)!
+      handle(target, (request.body as Buffer | null) ?? null)
       const { call } = request
       call.grant()
-      call.model = calledBack.model
-      call.taskId = calledBack.task?.taskId ?? null
+      call.model = target.model
+      call.taskId = target.task?.taskId ?? null
       return reply.type('application/json; charset=utf-8').send('{}')
     }
   )

@@ -11,9 +11,9 @@ import type { Services } from '../services.ts'
 import type { EventStream, ServerEvent } from '../sse.ts'
 import { resultLinks, type ResultsOf } from './results.ts'
 
-/** What tells of the states of tasks. */
-interface Telling extends Pick<Services, 'watcher' | 'streams'> {
-  readonly feed: (request: SubjectEventsRequest) => SubjectEvents
+/** Where events come from, and where they go. */
+interface EventWiring extends Pick<Services, 'watcher' | 'streams'> {
+  readonly openEvents: (request: SubjectEventsRequest) => SubjectEvents
   readonly resultsOf: ResultsOf
 }
 
@@ -28,8 +28,8 @@ export function eventRoutes (
   services: ReadServices & Pick<Services, 'watcher' | 'records' | 'streams' | 'tickets' | 'publicUrl' | 'clock'>
 ): void {
   const { watcher, records, ledger, streams, clock: { now } } = services
-  const feed = subjectEvents({ watchers: watcher, records, ledger, now })
-  const telling: Telling = { watcher, streams, feed, resultsOf: resultLinks(services) }
+  const openEvents = subjectEvents({ watchers: watcher, records, ledger, now })
+  const wiring: EventWiring = { watcher, streams, openEvents, resultsOf: resultLinks(services) }
   const scope = 'tasks:read'
 
   readRoute(app, services, {
@@ -39,56 +39,56 @@ export function eventRoutes (
     const end = endOf(task, now())
     // After its last event a stream ends, and EventSource would come back for ever.
     if (end !== null && seen === stateId(end)) return reply.code(204).send()
-    if (end === null) streamTask(task, seen, telling, context)
-    else sendEnd(end, streams.open(context), telling)
+    if (end === null) streamTask(task, seen, wiring, context)
+    else sendEnd(end, streams.open(context), wiring)
     return reply
   })
 
   readRoute(app, services, {
     url: '/gateway/events', operation: 'events', scope, query: [], task: null
   }, ({ context, reply }) => {
-    streamSubject(telling, context)
+    streamSubject(wiring, context)
     return reply
   })
 }
 
-function streamTask (task: Task, seen: string | null, telling: Telling, context: RequestContext): void {
-  const stream = telling.streams.open(context, { closed: () => stop() })
+function streamTask (task: Task, seen: string | null, wiring: EventWiring, context: RequestContext): void {
+  const stream = wiring.streams.open(context, { closed: () => stop() })
   let isFirst = true
-  const stop = telling.watcher.watchTask(task, event => {
+  const stop = wiring.watcher.watchTask(task, event => {
     const id = stateId(event)
     const isKnown = isFirst && id === seen
     isFirst = false
-    if (event.isFinal) sendEnd(event, stream, telling)
-    else if (!isKnown) stream.send(...eventsOf(event, id, telling.resultsOf))
+    if (event.isFinal) sendEnd(event, stream, wiring)
+    else if (!isKnown) stream.send(...eventsOf(event, id, wiring.resultsOf))
   })
 }
 
-function sendEnd (event: TaskEvent, stream: EventStream, { resultsOf }: Telling): void {
+function sendEnd (event: TaskEvent, stream: EventStream, { resultsOf }: EventWiring): void {
   stream.send(...eventsOf(event, stateId(event), resultsOf))
   stream.end()
 }
 
 /**
- * Ids are cursors. With its end come the results of a task: the first of the two events has the id of what was told
- * before, so that a reader that is cut between them hears of the end again.
+ * Ids are cursors. With its end come the results of a task: the first of the two events has the cursor before it, so
+ * that a reader whose connection ends between them gets the end again.
  */
-function streamSubject ({ streams, feed, resultsOf }: Telling, context: RequestContext): void {
+function streamSubject ({ streams, openEvents, resultsOf }: EventWiring, context: RequestContext): void {
   const { call: { session, plan } } = context
-  const stream = streams.open(context, { closed: () => tasks.stop(), beat: () => tasks.refresh() })
-  const tasks = feed({
+  const stream = streams.open(context, { closed: () => events.stop(), beat: () => events.refresh() })
+  const events = openEvents({
     subject: session.subject,
     permits: model => session.permits(model) && plan.permits(model),
     since: cursorIn(lastEventId(context)),
-    emit: (event, mark) => {
-      const [first, ...results] = eventsOf(event, cursorId(mark, event.taskId), resultsOf)
-      stream.send(results.length === 0 ? first : { ...first, id: cursorId(mark - 1, event.taskId) }, ...results)
+    emit: (event, at) => {
+      const [first, ...results] = eventsOf(event, cursorId(at, event.taskId), resultsOf)
+      stream.send(results.length === 0 ? first : { ...first, id: cursorId(at - 1, event.taskId) }, ...results)
       return stream.room()
     },
-    resync: (from, mark) =>
-      stream.send({ type: 'resync', id: cursorId(mark, ''), data: JSON.stringify({ since: instant(from) }) })
+    resync: (from, at) =>
+      stream.send({ type: 'resync', id: cursorId(at, ''), data: JSON.stringify({ since: instant(from) }) })
   })
-  tasks.refresh()
+  events.refresh()
 }
 
 /** One event, or two: with its end come the results of a task. */
@@ -109,16 +109,16 @@ function lastEventId ({ request }: RequestContext): string | null {
   return typeof id === 'string' ? id : null
 }
 
-function cursorId (mark: number, taskId: string): string {
-  return `${mark}-${encodeURIComponent(taskId)}`
+function cursorId (at: number, taskId: string): string {
+  return `${at}-${encodeURIComponent(taskId)}`
 }
 
 /** An id that we have not made is none. */
 function cursorIn (id: string | null): EventCursor | null {
-  const [, mark, taskId] = /^(\d{1,15})-([\w.!~*'()%-]{0,2400})$/.exec(id ?? '') ?? []
-  if (mark === undefined) return null
+  const [, at, taskId] = /^(\d{1,15})-([\w.!~*'()%-]{0,2400})$/.exec(id ?? '') ?? []
+  if (at === undefined) return null
   try {
-    return { at: Number(mark), taskId: decodeURIComponent(taskId!) }
+    return { at: Number(at), taskId: decodeURIComponent(taskId!) }
   } catch {
     return null
   }
