@@ -89,7 +89,7 @@ export interface SessionEndsOptions {
   readonly times: Pick<IssueTimes, 'end'>
   readonly tokens: Pick<TokenStore, 'find' | 'revoke'>
   readonly trail: AuditTrail
-  /** How the audit trail names who did it. */
+  /** How the audit trail names whoever did it. */
   readonly actor: 'admin' | 'cli'
   readonly now: () => number
 }

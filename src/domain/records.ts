@@ -96,7 +96,7 @@ const groupings = ['subject', 'model', 'day'] as const
 export type Grouping = typeof groupings[number]
 
 /** As somebody outside asks for it. */
-export interface UsageWish {
+export interface UsageRequest {
   readonly from?: string
   readonly to?: string
   readonly by?: string
@@ -127,7 +127,7 @@ const maxDays = 366
  * Reads what was asked for, and fills in the rest: to today (UTC), from the first of that month, by subject. Throws
  * `GW_BAD_REQUEST`, which names the field.
  */
-export function readUsageQuery (asked: UsageWish, now: number): UsageQuery {
+export function readUsageQuery (asked: UsageRequest, now: number): UsageQuery {
   const to = asked.to ?? new Date(now).toISOString().slice(0, 10)
   const toMs = dayOf('to', to)
   const from = asked.from ?? `${to.slice(0, 8)}01`

@@ -95,7 +95,7 @@ export interface TokenRules {
 }
 
 /** Reads what was asked for, and fills in the rest. Throws `GW_BAD_REQUEST`, which names the field. */
-export function readTokenWish (
+export function readTokenRequest (
   { subject, plan = 'default', ttlSeconds, models = ['*'], scopes = allScopes }: TokenRequest,
   { plans, maxTtlSeconds }: TokenRules
 ): Pick<Token, 'subject' | 'plan' | 'models' | 'scopes' | 'ttlMs'> {
@@ -166,9 +166,9 @@ export interface PrintedInvitation extends Pick<PrintedToken, 'id' | 'subject' |
  */
 export interface PersonalTokens {
   /** Throws `GW_BAD_REQUEST`. */
-  create (wish: TokenRequest): Promise<PrintedToken>
+  create (request: TokenRequest): Promise<PrintedToken>
   /** A token that is printed for the first person to open its link within `validSeconds`. Throws `GW_BAD_REQUEST`. */
-  invite (wish: TokenRequest, validSeconds?: number): Promise<PrintedInvitation>
+  invite (request: TokenRequest, validSeconds?: number): Promise<PrintedInvitation>
   /** The newest first. Throws `GW_BAD_REQUEST` for a made-up cursor. */
   list (page: PageQuery): Promise<Page<ShownToken>>
   /** Ends a token or an invitation. `false`: there is none. */
@@ -177,7 +177,7 @@ export interface PersonalTokens {
   rotate (id: string, graceSeconds?: number): Promise<PrintedToken | null>
 }
 
-export interface TokenDeskOptions extends TokenRules, ShownTokensOptions {
+export interface PersonalTokensOptions extends TokenRules, ShownTokensOptions {
   readonly tokens: TokenStore
   readonly times: Pick<IssueTimes, 'next'>
   readonly trail: AuditTrail
@@ -194,17 +194,17 @@ const maxGraceSeconds = 30 * daySeconds
 const defaultValidSeconds = 7 * daySeconds
 const maxValidSeconds = 30 * daySeconds
 
-export function personalTokens (options: TokenDeskOptions): PersonalTokens {
+export function personalTokens (options: PersonalTokensOptions): PersonalTokens {
   const { tokens, publicUrl, now } = options
   return {
-    async create (wish) {
-      const { token, text } = await open(options, 'apx', wish)
+    async create (request) {
+      const { token, text } = await open(options, 'apx', request)
       return printed(token, text)
     },
-    async invite (wish, validSeconds = defaultValidSeconds) {
+    async invite (request, validSeconds = defaultValidSeconds) {
       if (publicUrl === undefined) throw badRequest(needsPublicUrl)
       holdSeconds('valid', validSeconds, 60, maxValidSeconds)
-      const { token, text } = await open(options, 'apxi', wish, validSeconds * 1000)
+      const { token, text } = await open(options, 'apxi', request, validSeconds * 1000)
       const { token: secret, ...shown } = printed(token, text)
       return { ...shown, link: `${publicUrl}/gateway/invitation#${secret}` }
     },
@@ -224,7 +224,7 @@ export function personalTokens (options: TokenDeskOptions): PersonalTokens {
 }
 
 async function note (
-  { trail, actor, now }: TokenDeskOptions,
+  { trail, actor, now }: PersonalTokensOptions,
   kind: AuditKind,
   { id, subject }: Token,
   more = {}
@@ -234,9 +234,9 @@ async function note (
 
 /** `lastsMs`: how long an invitation does. */
 async function open (
-  options: TokenDeskOptions, kind: TokenKind, wish: TokenRequest, lastsMs?: number
+  options: PersonalTokensOptions, kind: TokenKind, request: TokenRequest, lastsMs?: number
 ): Promise<{ token: Token, text: string }> {
-  const read = readTokenWish(wish, options)
+  const read = readTokenRequest(request, options)
   const { token, text } = newToken(kind, { ...read, lastsMs }, options.now(), await options.times.next(read.subject))
   const { plan, ttlMs, models, scopes } = token
   const facts = { plan, ttlSeconds: ttlMs / 1000, models: models.length, scopes: scopes.join(' ') }
@@ -245,7 +245,9 @@ async function open (
   return { token, text }
 }
 
-async function rotate (options: TokenDeskOptions, token: Token, graceSeconds: number): Promise<PrintedToken | null> {
+async function rotate (
+  options: PersonalTokensOptions, token: Token, graceSeconds: number
+): Promise<PrintedToken | null> {
   const { tokens, times, now } = options
   await note(options, 'rotate', token, { graceSeconds })
   const text = printSecret('apx', token.id)
@@ -256,11 +258,11 @@ async function rotate (options: TokenDeskOptions, token: Token, graceSeconds: nu
   return rotated && { ...printed(rotated, text), previousUntil: instant(Math.min(until, rotated.expiresAt)) }
 }
 
-type NewToken = ReturnType<typeof readTokenWish> & { readonly lastsMs: number | undefined }
+type NewToken = ReturnType<typeof readTokenRequest> & { readonly lastsMs: number | undefined }
 
 function newToken (
   kind: TokenKind,
-  { lastsMs, ...wish }: NewToken,
+  { lastsMs, ...request }: NewToken,
   now: number,
   issuedAt: number
 ): { token: Token, text: string } {
@@ -269,10 +271,10 @@ function newToken (
   return {
     text,
     token: {
-      ...wish,
+      ...request,
       id,
       createdAt: now,
-      expiresAt: now + (lastsMs ?? wish.ttlMs),
+      expiresAt: now + (lastsMs ?? request.ttlMs),
       isInvitation: kind === 'apxi',
       secret: { hash: hashOf(text), issuedAt },
       previous: null,

@@ -1,7 +1,7 @@
 import t from 'tap'
 import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import { issueTimes } from '../../src/domain/session.ts'
-import { personalTokens, readTokenWish } from '../../src/domain/token-admin.ts'
+import { personalTokens, readTokenRequest } from '../../src/domain/token-admin.ts'
 import { invitations } from '../../src/domain/tokens.ts'
 import { terms } from '../contracts/open-books.ts'
 import { clock } from '../helpers/clock.ts'
@@ -9,7 +9,7 @@ import { clock } from '../helpers/clock.ts'
 const rules = { plans: { default: {}, team: {} }, maxTtlSeconds: 90 * 86_400 }
 
 t.test('what is not said is the most that is permitted', async t => {
-  t.strictSame(readTokenWish({ subject: 'alice' }, rules), {
+  t.strictSame(readTokenRequest({ subject: 'alice' }, rules), {
     subject: 'token:alice',
     plan: 'default',
     ttlMs: 90 * 86_400_000,
@@ -17,7 +17,7 @@ t.test('what is not said is the most that is permitted', async t => {
     scopes: ['tasks:write', 'tasks:read', 'llm']
   })
   t.strictSame(
-    readTokenWish({ subject: 'bob', plan: 'team', ttlSeconds: 60, models: ['sora-2*'], scopes: ['llm', 'llm'] }, rules),
+    readTokenRequest({ subject: 'bob', plan: 'team', ttlSeconds: 60, models: ['sora-2*'], scopes: ['llm', 'llm'] }, rules),
     {
       subject: 'token:bob',
       plan: 'team',
@@ -50,17 +50,17 @@ t.test('a wish that makes no sense is refused, and the message names what to cha
     [{ subject: 'a', scopes: ['admin'] }, /^scopes must be some of tasks:write, tasks:read, llm/]
   ] as const) {
     t.throws(
-      () => readTokenWish(wish, rules),
+      () => readTokenRequest(wish, rules),
       { code: 'GW_BAD_REQUEST', message: why },
       JSON.stringify(wish).slice(0, 60)
     )
   }
-  t.throws(() => readTokenWish({ subject: 'a', ttlSeconds: 0 }, { ...rules, maxTtlSeconds: 100 }), {
+  t.throws(() => readTokenRequest({ subject: 'a', ttlSeconds: 0 }, { ...rules, maxTtlSeconds: 100 }), {
     message: /to 100 seconds/
   })
 })
 
-function openDesk (publicUrl: string | undefined = 'https://ai.example') {
+function openTokens (publicUrl: string | undefined = 'https://ai.example') {
   const time = clock()
   const store = sqliteStore({ path: ':memory:', terms, now: time.now, synchronous: 'normal' })
   t.teardown(() => store.close())
@@ -79,7 +79,7 @@ function openDesk (publicUrl: string | undefined = 'https://ai.example') {
 }
 
 t.test('a grace and the life of a link have their bounds', async t => {
-  const { desk } = openDesk()
+  const { desk } = openTokens()
   const { id } = await desk.create({ subject: 'alice' })
   for (const seconds of [-1, 0.5, 30 * 86_400 + 1, NaN]) {
     await t.rejects(desk.rotate(id, seconds), {
@@ -95,9 +95,9 @@ t.test('a grace and the life of a link have their bounds', async t => {
   }
   await t.rejects(
     personalTokens({
-      ...openDesk().store,
+      ...openTokens().store,
       ...rules,
-      trail: openDesk().store.audit,
+      trail: openTokens().store.audit,
       actor: 'cli',
       publicUrl: undefined,
       now: Date.now,
@@ -108,7 +108,7 @@ t.test('a grace and the life of a link have their bounds', async t => {
 })
 
 t.test('what a token is in the list follows its life', async t => {
-  const { desk, accept, time, store } = openDesk()
+  const { desk, accept, time, store } = openTokens()
   const states = async () =>
     Object.fromEntries((await desk.list({ limit: 10 })).items.map(({ subject, state }) => [subject.slice(6), state]))
   t.strictSame(await desk.list({ limit: 10 }), { items: [], next: null })
@@ -127,7 +127,7 @@ t.test('what a token is in the list follows its life', async t => {
 })
 
 t.test('two rotations in one instant leave two secrets that are told apart', async t => {
-  const { desk, store } = openDesk()
+  const { desk, store } = openTokens()
   const { id } = await desk.create({ subject: 'alice' })
   await desk.rotate(id)
   await desk.rotate(id)
@@ -136,7 +136,7 @@ t.test('two rotations in one instant leave two secrets that are told apart', asy
 })
 
 t.test('a deed is in the audit trail before it is done, and holds nothing secret', async t => {
-  const { desk, accept, store } = openDesk()
+  const { desk, accept, store } = openTokens()
   const { id, token } = await desk.create({
     subject: 'alice',
     plan: 'team',

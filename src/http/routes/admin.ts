@@ -109,15 +109,15 @@ function pageOf ({ cursor, limit = String(defaultLimit) }: PageRequest): PageQue
 }
 
 /** Their values are held to the rules of the domain, which the command line shares. */
-const wishFields = {
+const tokenFields = {
   subject: Type.String(),
   plan: Type.Optional(Type.String()),
   ttlSeconds: Type.Optional(Type.Number()),
   models: Type.Optional(Type.Array(Type.String())),
   scopes: Type.Optional(Type.Array(Type.String()))
 }
-const wishSchema = Type.Object(wishFields, strict)
-const invitationSchema = Type.Object({ ...wishFields, validSeconds: Type.Optional(Type.Number()) }, strict)
+const tokenSchema = Type.Object(tokenFields, strict)
+const invitationSchema = Type.Object({ ...tokenFields, validSeconds: Type.Optional(Type.Number()) }, strict)
 /** No body at all is shown to a schema as `null`. */
 const rotationSchema = Type.Object({ graceSeconds: Type.Optional(Type.Number()) }, { ...strict, nullable: true })
 
@@ -134,7 +134,7 @@ export function tokenRoutes (
 ): void {
   const { tokens, records, revocations, issueTimes, audit, lifetimes: { maxTtlSeconds } } = services
   const { clock: { now, elapsed } } = services
-  const desk = personalTokens({
+  const personal = personalTokens({
     tokens,
     records,
     revocations,
@@ -152,37 +152,35 @@ export function tokenRoutes (
     schema: { querystring: noQuery, ...schema }
   })
 
-  const create = guarded('createToken', { body: wishSchema })
-  app.post<{ Body: Static<typeof wishSchema> }>('/gateway/admin/tokens', create, async ({ body }, reply) => {
+  const create = guarded('createToken', { body: tokenSchema })
+  app.post<{ Body: Static<typeof tokenSchema> }>('/gateway/admin/tokens', create, async ({ body }, reply) => {
     reply.code(201)
-    return await desk.create(body)
+    return await personal.create(body)
   })
 
   const list = guarded('listTokens', { querystring: pageSchema })
-  app.get<{ Querystring: Static<typeof pageSchema> }>('/gateway/admin/tokens', list, async ({ query }) => {
-    const { cursor, limit = String(defaultLimit) } = query
-    if (Number(limit) > maxLimit) throw badRequest(`limit must be at most ${maxLimit}.`)
-    return await desk.list({ cursor, limit: Number(limit) })
-  })
+  app.get<{ Querystring: Static<typeof pageSchema> }>('/gateway/admin/tokens', list, async ({ query }) =>
+    personal.list(pageOf(query))
+  )
 
   const revoke = guarded('revokeToken', { body: noBody })
   app.delete<{ Params: { id: string } }>('/gateway/admin/tokens/:id', revoke, async ({ params: { id } }, reply) => {
-    if (!await desk.revoke(id)) throw gatewayError('GW_NOT_FOUND')
+    if (!await personal.revoke(id)) throw gatewayError('GW_NOT_FOUND')
     return reply.code(204).send()
   })
 
   const rotate = guarded('rotateToken', { body: rotationSchema })
   app.post<Rotation>('/gateway/admin/tokens/:id/rotate', rotate, async ({ params: { id }, body }) => {
-    const rotated = await desk.rotate(id, body?.graceSeconds)
+    const rotated = await personal.rotate(id, body?.graceSeconds)
     if (rotated === null) throw gatewayError('GW_NOT_FOUND')
     return rotated
   })
 
   const invite = guarded('inviteToToken', { body: invitationSchema })
   app.post<{ Body: Static<typeof invitationSchema> }>('/gateway/admin/invitations', invite, async ({ body }, reply) => {
-    const { validSeconds, ...wish } = body
+    const { validSeconds, ...token } = body
     reply.code(201)
-    return await desk.invite(wish, validSeconds)
+    return await personal.invite(token, validSeconds)
   })
 }
 
