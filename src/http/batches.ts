@@ -27,7 +27,7 @@ import { largeBodies } from './rates.ts'
 import { idempotencyKeyOf, repeatOf, watchDelivery } from './repeats.ts'
 import type { Services } from './services.ts'
 import {
-  acceptedAnswer, answerToKeep, type Held, settleWithoutTask, statusAnswer, unknownOutcome
+  acceptedAnswer, answerToKeep, type OpenReservation, settleWithoutTask, statusAnswer, unknownOutcome
 } from './settle.ts'
 
 /** Up to fifty tasks in one call. These routes exist only when the operator opens them. */
@@ -68,7 +68,7 @@ function batchRoute (operation: Operation, services: ProxyServices): RouteOption
     const { ids } = reserved
     const [items, id] = [ids.slice(0, -1), ids.at(-1)!]
     const delivery = batch.repeat === undefined ? null : watchDelivery(repeats, id, context)
-    const held: Held = { id, idempotency: batch.idempotency, delivery }
+    const reservation: OpenReservation = { id, idempotency: batch.idempotency, delivery }
 
     call.enter('forward')
     const outcome = await withKeyFailover(keys, batch, key, async key => {
@@ -78,14 +78,14 @@ function batchRoute (operation: Operation, services: ProxyServices): RouteOption
     })
 
     call.enter('settle')
-    if (outcome.kind !== 'accepted') return await settleWithoutTasks(ledger, held, items, outcome, context)
+    if (outcome.kind !== 'accepted') return await settleWithoutTasks(ledger, reservation, items, outcome, context)
     const { batchId, taskIds, answer } = outcome
     tellUnknownItems(outcome, context)
     call.madeTaskIds = taskIds.filter(taskId => taskId !== null)
-    await claimItems(ledger, held, items, outcome, call.session.subject)
-    await claimBatch(ledger, held, outcome, context)
+    await claimItems(ledger, reservation, items, outcome, call.session.subject)
+    await claimBatch(ledger, reservation, outcome, context)
     call.taskId = batchId
-    return acceptedAnswer(held, answer)
+    return acceptedAnswer(reservation, answer)
   })
 }
 
@@ -241,14 +241,14 @@ async function askForBatch (
  */
 async function settleWithoutTasks (
   ledger: LedgerClient,
-  held: Held,
+  reservation: OpenReservation,
   items: readonly ReservationId[],
   outcome: Exclude<BatchOutcome, BatchAccepted> | OurKey,
   context: RequestContext
 ): Promise<Answer> {
   const end = outcome.kind === 'unknown' ? ledger.markUnknown : ledger.release
   const ends = items.map(id => end(id))
-  const [whole] = await Promise.allSettled([settleWithoutTask(ledger, held, outcome, context), ...ends])
+  const [whole] = await Promise.allSettled([settleWithoutTask(ledger, reservation, outcome, context), ...ends])
   if (whole.status === 'rejected') throw whole.reason
   return whole.value
 }
@@ -262,7 +262,7 @@ function tellUnknownItems ({ batchId, taskIds }: BatchAccepted, { request }: Req
 /** Each item of an accepted batch has its own fate. Throws `GW_OUTCOME_UNKNOWN` when one of them has no owner. */
 async function claimItems (
   ledger: LedgerClient,
-  { id: own }: Held,
+  { id: own }: OpenReservation,
   items: readonly ReservationId[],
   { taskIds }: BatchAccepted,
   subject: string
@@ -281,10 +281,13 @@ async function claimItems (
 
 /** Comes after the items: with this row the idempotency key gives the answer again. */
 async function claimBatch (
-  ledger: LedgerClient, held: Held, { batchId, answer }: BatchAccepted, { request, call }: RequestContext
+  ledger: LedgerClient,
+  reservation: OpenReservation,
+  { batchId, answer }: BatchAccepted,
+  { request, call }: RequestContext
 ): Promise<void> {
-  const { id, delivery } = held
-  const kept = answerToKeep(held, answer)
+  const { id, delivery } = reservation
+  const kept = answerToKeep(reservation, answer)
   if (batchId === null) {
     // Without an id no row stays that a repeat could be answered from; so, if there may be one, it is told what is
     // true.

@@ -9,7 +9,7 @@ import { largeBodies } from './rates.ts'
 import { watchDelivery } from './repeats.ts'
 import type { Services } from './services.ts'
 import {
-  acceptedAnswer, answerToKeep, type Held, settleWithoutTask, statusAnswer, unknownOutcome
+  acceptedAnswer, answerToKeep, type OpenReservation, settleWithoutTask, statusAnswer, unknownOutcome
 } from './settle.ts'
 
 /** What submits and status calls work with. */
@@ -63,7 +63,7 @@ function submitRoute (operation: Operation, services: ProxyServices): RouteOptio
     }
     const { id } = reserved
     const delivery = submit.repeat === undefined ? null : watchDelivery(repeats, id, context)
-    const held: Held = { id, idempotency: submit.idempotency, delivery }
+    const reservation: OpenReservation = { id, idempotency: submit.idempotency, delivery }
 
     call.enter('forward') // from here to its end, whether or not its caller waits
     const outcome = await withKeyFailover(keys, submit, key, async key => {
@@ -73,17 +73,17 @@ function submitRoute (operation: Operation, services: ProxyServices): RouteOptio
     })
 
     call.enter('settle')
-    if (outcome.kind !== 'accepted') return await settleWithoutTask(ledger, held, outcome, context)
+    if (outcome.kind !== 'accepted') return await settleWithoutTask(ledger, reservation, outcome, context)
     const { taskId, answer } = outcome
     call.taskId = taskId
     call.madeTaskIds = [taskId]
-    if (!await ledger.claim(id, taskId, answerToKeep(held, answer))) {
+    if (!await ledger.claim(id, taskId, answerToKeep(reservation, answer))) {
       // It belongs to whoever has it: the caller gets no task, and the charge stays until somebody looks.
       delivery?.discard()
       await ledger.markUnknown(id)
       throw unknownOutcome()
     }
-    return acceptedAnswer(held, answer)
+    return acceptedAnswer(reservation, answer)
   })
 }
 

@@ -11,7 +11,7 @@ import type { OurKey } from './forward.ts'
 import { type Delivery, keptFrom, type Repeatable } from './repeats.ts'
 
 /** What has been reserved for a submit, and by what its answer may be asked for again. */
-export interface Held {
+export interface OpenReservation {
   readonly id: ReservationId
   readonly idempotency: Repeatable['idempotency']
   /** Of a submit without an idempotency key; `null`: a caller that has one asks again with it. */
@@ -24,7 +24,7 @@ export interface Held {
  */
 export async function settleWithoutTask (
   ledger: Pick<LedgerClient, 'release' | 'markUnknown'>,
-  { id, idempotency, delivery }: Held,
+  { id, idempotency, delivery }: OpenReservation,
   outcome: NotAccepted | OurKey,
   { request }: RequestContext
 ): Promise<Answer> {
@@ -61,7 +61,9 @@ function isLasting ({ status, answer }: Extract<NotAccepted, { kind: 'refused' }
 }
 
 /** What an accepted submit's idempotency key gives again; or its repeat, when its caller has gone already. */
-export function answerToKeep ({ idempotency, delivery }: Held, answer: UpstreamAnswer): StoredResponse | undefined {
+export function answerToKeep (
+  { idempotency, delivery }: OpenReservation, answer: UpstreamAnswer
+): StoredResponse | undefined {
   return idempotency === undefined ? delivery?.keep(answer) : keptFrom(answer)
 }
 
@@ -69,7 +71,7 @@ export function answerToKeep ({ idempotency, delivery }: Held, answer: UpstreamA
  * The answer to a submit whose task has its owner. One that repeats our key is not shown: the task runs, and its owner
  * finds it in the list of its tasks; asked for again, it would be made again.
  */
-export function acceptedAnswer ({ delivery }: Held, answer: UpstreamAnswer): Answer {
+export function acceptedAnswer ({ delivery }: OpenReservation, answer: UpstreamAnswer): Answer {
   if (answer.leaksKey) throw gatewayError('GW_UPSTREAM_INVALID', { shouldRetry: false })
   delivery?.told()
   return answerFrom(answer)

@@ -34,6 +34,26 @@ t.test('of two requests that both found their idempotency key new, the ledger le
   t.equal(sandbox.submits.length, 1)
 })
 
+t.test('a submit whose first has come to nothing by the time it looks again is made itself', async t => {
+  let isFirst = true
+  const { mint, submit, sandbox } = await startGateway(t, {
+    createGateway: overStore(({ ledger }) => ({
+      ledger: {
+        ...ledger,
+        async reserve (request) {
+          if (!isFirst) return await ledger.reserve(request)
+          isFirst = false
+          return { granted: false, reason: 'duplicate', earlier: { kind: 'pending' } }
+        }
+      }
+    }))
+  })
+  const reply = await submit(await mint('alice'), 'x', undefined, { headers: { 'idempotency-key': 'k' } })
+  t.equal(reply.status, 200)
+  t.equal(reply.headers.get('idempotency-replayed'), null)
+  t.equal(sandbox.submits.length, 1)
+})
+
 const config = `
 plans: { default: { concurrentTasks: 5, requestsPerMinute: 100000, credits: unlimited } }
 batches: { enabled: true }`

@@ -508,6 +508,24 @@ t.test(
   }
 )
 
+t.test('a batch whose first has come to nothing by the time it looks again is made itself', async t => {
+  let isFirst = true
+  const { it, alice, sandbox } = await open(t, {
+    createGateway: overStore(({ ledger }) => ({
+      ledger: {
+        ...ledger,
+        async reserveAll (requests) {
+          if (!isFirst) return await ledger.reserveAll(requests)
+          isFirst = false
+          return { granted: false, reason: 'duplicate', earlier: { kind: 'pending' } }
+        }
+      }
+    }))
+  })
+  t.equal((await submitBatch(it, alice, anyItems(2), { key: 'used' })).status, 200)
+  t.equal(sandbox.calls.length, 1)
+})
+
 t.test("a mistake of our own in a rule is not told as the caller's", t => {
   t.throws(() => naming('items.0', () => { throw new TypeError('a bug') }), new TypeError('a bug'))
   t.end()
