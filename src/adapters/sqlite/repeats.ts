@@ -147,34 +147,21 @@ export function sqliteRepeats (
   { accounts, remembered, now, elapsed }: RepeatsOptions
 ): SqliteRepeats {
   const sql = statements(db)
-  const { all, add, remove, alike } = submits(
-    remembered.map(row => ({ ...row, until: elapsed() + Math.min(repeatMs, row.until - now()) }))
-  )
-  /** Those that are remembered, by subject, the oldest first. */
-  const kept = new Map<string, Set<Submit>>()
-  const crowded = new Set<string>()
-  /** Rows whose fingerprint is to be taken away. */
-  let over: Submit[] = []
-  let written: Submit[] = []
+  const memory = new SubmitMemory(elapsed)
+  for (const row of remembered) memory.addRemembered(row, elapsed() + Math.min(repeatMs, row.until - now()))
+  let written: readonly Submit[] = []
+  group.onBegin(() => {
+    written = memory.takeOver()
+    for (const { id, until } of written) {
+      sql.clear.run(id)
+      if (until !== null) sql.forget.run(id)
+    }
+  })
+  group.onUndo(() => {
+    memory.over.push(...written)
+    written = []
+  })
 
-  const forget = (submit: Submit): void => {
-    remove(submit)
-    const its = kept.get(submit.subject)
-    its?.delete(submit)
-    if (its?.size === 0) kept.delete(submit.subject)
-  }
-  const end = (submit: Submit): void => {
-    forget(submit)
-    over.push(submit)
-  }
-  const remember = (submit: Submit): void => {
-    const its = kept.get(submit.subject) ?? new Set()
-    kept.set(submit.subject, its.add(submit))
-    if (its.size <= maxRepeats) return
-    const [oldest] = its
-    end(oldest!)
-    crowded.add(submit.subject)
-  }
   /** `null`: nothing was accepted. */
   const outcomeNow = ({ id, answer }: Submit): Earlier | null => {
     if (accounts.reservation(id) !== undefined) return { kind: 'pending' }
@@ -185,46 +172,70 @@ export function sqliteRepeats (
   const keepRow = ({ id, until, answer }: Submit): void => {
     sql.keep.run(id, now() + until! - elapsed(), ...columnsOf(answer))
   }
-  const isOver = ({ until }: Submit): boolean => until !== null && until <= elapsed()
+  const { find, found, take, end } = serving(memory, group, outcomeNow)
+
+  return {
+    find,
+    found,
+    take,
+    end,
+    delivered (name) { memory.endAt(rowAt(name)) },
+    async undelivered (name, answer) {
+      const submit = memory.at(rowAt(name))
+      if (submit === undefined) return
+      submit.isUndelivered = true
+      submit.answer ??= answer
+      memory.remember(submit)
+      const outcome = outcomeNow(submit)
+      if (outcome?.kind !== 'task' && outcome?.kind !== 'answered') return // it is written when there is a task
+      submit.until ??= elapsed() + repeatMs
+      group.run(() => keepRow(submit))
+      await group.committed()
+    },
+    crowded: () => memory.takeCrowded(),
+    begin (id, { subject, repeat }) { if (repeat !== undefined) memory.add(id, subject, repeat) },
+    claimed (id, answer) {
+      const submit = memory.at(id)
+      if (submit === undefined) return
+      submit.answer ??= answer
+      if (!submit.isUndelivered && submit.until === null) return
+      submit.until ??= elapsed() + repeatMs
+      keepRow(submit)
+    },
+    lost (id) { memory.rememberAt(id) },
+    drop (id) { memory.forgetAt(id) },
+    tidy () {
+      memory.endOver()
+      if (memory.over.length > 0) group.run(() => {})
+    }
+  }
+}
+
+/** Gives a call the submit that it repeats. */
+function serving (
+  memory: SubmitMemory, group: GroupCommit, outcomeNow: (submit: Submit) => Earlier | null
+): Pick<SqliteRepeats, 'find' | 'found' | 'take' | 'end'> {
   const mayServe = ({ isUndelivered, until, takenBy }: Submit): boolean =>
     (isUndelivered || until !== null) && takenBy === null
-
-  group.onBegin(() => {
-    written = over
-    over = []
-    for (const { id, until } of written) {
-      sql.clear.run(id)
-      if (until !== null) sql.forget.run(id)
-    }
-  })
-  group.onUndo(() => {
-    over.push(...written)
-    written = []
-  })
-  for (const submit of [...all.values()]) remember(submit)
-
+  const giveBack = (subject: string, repeat: Repeat): void => {
+    const submit = memory.takenBy(subject, repeat)
+    if (submit !== undefined) submit.takenBy = null
+  }
   const find = (subject: string, repeat: Repeat): Earlier | null => {
-    const equal = alike(nameOf(subject, repeat))
+    const equal = memory.alike(subject, repeat)
     const own = equal.find(({ takenBy }) => takenBy === repeat.call)
     for (const submit of own === undefined ? equal : [own, ...equal]) {
-      if (isOver(submit)) end(submit)
+      if (memory.isOver(submit)) memory.end(submit)
       else if (submit === own || mayServe(submit)) {
         const earlier = outcomeNow(submit)
         if (earlier !== null) {
           submit.takenBy = repeat.call
           return earlier
         }
-        forget(submit)
+        memory.forget(submit)
       }
     }
     return null
-  }
-
-  const takenBy = (subject: string, repeat: Repeat): Submit | undefined =>
-    alike(nameOf(subject, repeat)).find(({ takenBy }) => takenBy === repeat.call)
-  const giveBack = (subject: string, repeat: Repeat): void => {
-    const submit = takenBy(subject, repeat)
-    if (submit !== undefined) submit.takenBy = null
   }
   const found = async (subject: string, repeat: Repeat): Promise<void> => {
     try {
@@ -234,7 +245,6 @@ export function sqliteRepeats (
       throw error
     }
   }
-
   return {
     find,
     found,
@@ -245,100 +255,117 @@ export function sqliteRepeats (
     },
     async end (subject, repeat, isDelivered) {
       if (!isDelivered) return giveBack(subject, repeat)
-      const submit = takenBy(subject, repeat)
-      if (submit !== undefined) end(submit)
-    },
-    delivered (name) {
-      const submit = all.get(rowAt(name)!)
-      if (submit !== undefined) end(submit)
-    },
-    async undelivered (name, answer) {
-      const submit = all.get(rowAt(name)!)
-      if (submit === undefined) return
-      submit.isUndelivered = true
-      submit.answer ??= answer
-      remember(submit)
-      const outcome = outcomeNow(submit)
-      if (outcome?.kind !== 'task' && outcome?.kind !== 'answered') return // it is written when there is a task
-      submit.until ??= elapsed() + repeatMs
-      group.run(() => keepRow(submit))
-      await group.committed()
-    },
-    crowded () {
-      const subjects = [...crowded]
-      crowded.clear()
-      return subjects
-    },
-    begin (id, { subject, repeat }) {
-      if (repeat !== undefined) {
-        add({
-          id,
-          subject,
-          name: nameOf(subject, repeat),
-          answer: undefined,
-          isUndelivered: false,
-          until: null,
-          takenBy: null
-        })
-      }
-    },
-    claimed (id, answer) {
-      const submit = all.get(id)
-      if (submit === undefined) return
-      submit.answer ??= answer
-      if (!submit.isUndelivered && submit.until === null) return
-      submit.until ??= elapsed() + repeatMs
-      keepRow(submit)
-    },
-    lost (id) {
-      const submit = all.get(id)
-      if (submit === undefined) return
-      submit.until ??= elapsed() + repeatMs
-      remember(submit)
-    },
-    drop (id) {
-      const submit = all.get(id)
-      if (submit !== undefined) forget(submit)
-    },
-    tidy () {
-      for (const its of kept.values()) for (const submit of its) if (isOver(submit)) end(submit)
-      if (over.length > 0) group.run(() => {})
+      const submit = memory.takenBy(subject, repeat)
+      if (submit !== undefined) memory.end(submit)
     }
   }
 }
 
-/** All submits whose answers were not delivered, by their rows and by their names. */
-function submits (remembered: readonly RememberedRow[]) {
-  const all = new Map<number, Submit>()
-  const byName = new Map<string, Set<Submit>>()
-  const add = (submit: Submit): void => {
-    all.set(submit.id, submit)
-    byName.set(submit.name, (byName.get(submit.name) ?? new Set()).add(submit))
+/** All submits whose answers were not delivered, by their rows and by their names; and those that are remembered. */
+class SubmitMemory {
+  /** Rows whose fingerprint is to be taken away. */
+  over: Submit[] = []
+  readonly #elapsed: () => number
+  readonly #all = new Map<number, Submit>()
+  readonly #byName = new Map<string, Set<Submit>>()
+  /** Those that are remembered, by subject, the oldest first. */
+  readonly #kept = new Map<string, Set<Submit>>()
+  readonly #crowded = new Set<string>()
+
+  constructor (elapsed: () => number) {
+    this.#elapsed = elapsed
   }
-  for (const { id, subject, repeat, until } of remembered) {
-    add({
-      id,
-      subject,
-      name: nameOf(subject, { fingerprint: repeat }),
-      answer: undefined,
-      isUndelivered: true,
-      until,
-      takenBy: null
-    })
+
+  at (id: number): Submit | undefined {
+    return this.#all.get(id)
   }
-  return {
-    all: all as ReadonlyMap<number, Submit>,
-    add,
-    remove ({ id }: Submit): void {
-      const submit = all.get(id)
-      if (submit === undefined) return
-      const { name } = submit
-      const equal = byName.get(name)!
-      all.delete(id)
+
+  alike (subject: string, repeat: Pick<Repeat, 'fingerprint'>): readonly Submit[] {
+    return [...this.#byName.get(nameOf(subject, repeat)) ?? []]
+  }
+
+  takenBy (subject: string, repeat: Repeat): Submit | undefined {
+    return this.alike(subject, repeat).find(({ takenBy }) => takenBy === repeat.call)
+  }
+
+  add (id: number, subject: string, repeat: Pick<Repeat, 'fingerprint'>): Submit {
+    const name = nameOf(subject, repeat)
+    const submit: Submit = { id, subject, name, answer: undefined, isUndelivered: false, until: null, takenBy: null }
+    this.#all.set(id, submit)
+    this.#byName.set(name, (this.#byName.get(name) ?? new Set()).add(submit))
+    return submit
+  }
+
+  /** Of an earlier server. `until`: by the time that has passed. */
+  addRemembered ({ id, subject, repeat }: RememberedRow, until: number): void {
+    const submit = this.add(id, subject, { fingerprint: repeat })
+    submit.isUndelivered = true
+    submit.until = until
+    this.remember(submit)
+  }
+
+  remember (submit: Submit): void {
+    const its = this.#kept.get(submit.subject) ?? new Set()
+    this.#kept.set(submit.subject, its.add(submit))
+    if (its.size <= maxRepeats) return
+    const [oldest] = its
+    this.end(oldest!)
+    this.#crowded.add(submit.subject)
+  }
+
+  /** Its outcome is unknown. */
+  rememberAt (id: number): void {
+    const submit = this.#all.get(id)
+    if (submit === undefined) return
+    submit.until ??= this.#elapsed() + repeatMs
+    this.remember(submit)
+  }
+
+  forget (submit: Submit): void {
+    if (this.#all.delete(submit.id)) {
+      const equal = this.#byName.get(submit.name)!
       equal.delete(submit)
-      if (equal.size === 0) byName.delete(name)
-    },
-    alike: (name: string): readonly Submit[] => [...byName.get(name) ?? []]
+      if (equal.size === 0) this.#byName.delete(submit.name)
+    }
+    const its = this.#kept.get(submit.subject)
+    its?.delete(submit)
+    if (its?.size === 0) this.#kept.delete(submit.subject)
+  }
+
+  forgetAt (id: number): void {
+    const submit = this.#all.get(id)
+    if (submit !== undefined) this.forget(submit)
+  }
+
+  /** It serves nobody any more, and its row is to say so. */
+  end (submit: Submit): void {
+    this.forget(submit)
+    this.over.push(submit)
+  }
+
+  endAt (id: number): void {
+    const submit = this.#all.get(id)
+    if (submit !== undefined) this.end(submit)
+  }
+
+  isOver ({ until }: Submit): boolean {
+    return until !== null && until <= this.#elapsed()
+  }
+
+  endOver (): void {
+    for (const its of this.#kept.values()) for (const submit of its) if (this.isOver(submit)) this.end(submit)
+  }
+
+  takeOver (): readonly Submit[] {
+    const over = this.over
+    this.over = []
+    return over
+  }
+
+  takeCrowded (): readonly string[] {
+    const subjects = [...this.#crowded]
+    this.#crowded.clear()
+    return subjects
   }
 }
 
