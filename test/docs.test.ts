@@ -130,7 +130,7 @@ t.test('the first line of the README names the Node that it needs, and what brin
 })
 
 t.test('settings that the README says have no effect are settings', async t => {
-  const [, text] = /No effect yet have(.*?)\n\n/s.exec(readme)!
+  const [, text] = /These settings have no effect\s+yet:(.*?)\n\n/s.exec(readme)!
   const names = Array.from(text!.matchAll(/`([\w.]+)`/g), ([, name]) => name!)
   const known = new Set<string>(environmentVariables.flatMap(({ name }) => [name, `${name}_FILE`]))
   const { file } = loadSettings({ cwd: root, env: { APIXO_API_KEY: apiKey, GATEWAY_SESSION_SECRET: issuerToken } })
