@@ -105,7 +105,11 @@ t.test(
     const { origin, mint, sandbox, submit } = await startGateway(t, { config })
     const token = await mint('alice')
     const prompt = 'sandbox:slow-headers'
-    await t.rejects(submit(token, prompt, 'nano-banana', { signal: AbortSignal.timeout(300) }))
+    const caller = new AbortController()
+    const lost = submit(token, prompt, 'nano-banana', { signal: caller.signal })
+    await until('the upstream has it', () => sandbox.waiting === 1)
+    caller.abort()
+    await t.rejects(lost)
     await wait(400)
     const again = submit(token, prompt)
     await wait(100)

@@ -3,6 +3,7 @@ import { connect, type Socket } from 'node:net'
 import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { batchesConfig, items, submitBatch } from '../helpers/batches.ts'
+import { crankedGateway } from '../helpers/cranked-gateway.ts'
 import { type Reply, startGateway, type TestGateway, type TestGatewayOptions } from '../helpers/gateway.ts'
 import { rawSocket } from '../helpers/raw-http.ts'
 import { until } from '../helpers/until.ts'
@@ -211,21 +212,30 @@ for (const hangUpBy of ['destroy', 'resetAndDestroy', 'end'] as const) {
 t.test(
   'a hanging-up that is heard after the repeat makes one, and a repeat that is gone by then makes none',
   async t => {
-    const { submit, token, sandbox, lines } = await start(t)
+    // Its pauses are over when the test says so: how long a machine needs to hear of an end is not what is tested.
+    const { submit, mint, sandbox, lines, timers, pass } = await crankedGateway(t, { config: tight })
+    const token = await mint('alice')
     const [first, gone] = [new AbortController(), new AbortController()]
     const send = (signal?: AbortSignal) => submit(token, 'sandbox:slow-headers', 'nano-banana', signal && { signal })
     const lost = send(first.signal).catch(() => null)
     await until('the upstream has it', () => sandbox.waiting === 1)
+    const { waiting } = timers
     const nobody = send(gone.signal).catch(() => null)
-    await wait(15)
+    await until('a repeat waits', () => timers.waiting > waiting)
     gone.abort()
     await until('its line is written', () => submitLines({ lines }).length === 1)
     const again = send()
-    await wait(15)
+    await until('the next one waits', () => timers.waiting > waiting)
     first.abort()
     t.same(await Promise.all([lost, nobody]), [null, null])
     await wait(100)
     sandbox.release()
+    let isAnswered = false
+    again.then(() => { isAnswered = true }, () => {})
+    await until('it is answered', () => {
+      pass(50)
+      return isAnswered
+    })
     t.ok(isReplay(await again))
     t.equal(sandbox.submits.length, 1)
   }
