@@ -140,7 +140,6 @@ interface RepeatsOptions {
  * whatever is written after its answer was delivered. After a crash whatever still has one counts as undelivered: in
  * doubt a submit that was answered in the last moment is not made again.
  */
-// eslint-disable-next-line max-lines-per-function -- closures over what one connection has prepared
 export function sqliteRepeats (
   db: DatabaseSync,
   group: GroupCommit,
