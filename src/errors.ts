@@ -42,7 +42,7 @@ const rows = {
 export type ErrorCode = keyof typeof rows
 
 /** What an error may say beyond its row. */
-export interface ErrorDetail {
+interface ErrorDetail {
   /**
    * Fills the `%s` of the row's sentence, or stands in its place. Never a secret, a prompt, a URL of a result or a path
    * of this machine.

@@ -102,8 +102,9 @@ export interface Gateway {
 const maxRefusals = 200
 
 /**
- * The composition root: settings → seams → Fastify. Each part is named once, and where it is opened it is said how it
- * is closed. When a later one fails to start, and when the gateway stops, those before it are closed, the latest first.
+ * The composition root: store → listeners → services → routes. Each part is named once, and where it is opened it is
+ * said how it is closed. When a later one fails to start, and when the gateway stops, those before it are closed, the
+ * latest first.
  */
 export async function createGateway (settings: Settings, test: GatewayOptions = {}): Promise<Gateway> {
   const { now = systemClock.now, elapsed = systemClock.elapsed, timers = systemTimers, tidyEveryMs = tidyMs } = test
@@ -114,7 +115,7 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
   await using closing = new AsyncDisposableStack()
   closing.defer(() => log.flush())
   const store = closing.adopt(test.store ?? await openWatchedStore(settings, clock, log), it => it.close())
-  tellLost(store, metrics, log)
+  reportCutOffSubmits(store, metrics, log)
   // The last round of the housekeeping: when all that could give it work has closed, and before the store does.
   let lastRound = async (): Promise<void> => {}
   closing.defer(() => lastRound())
@@ -153,7 +154,7 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
     await tidy().catch(failed('the last housekeeping failed'))
     await audit.refused.flush(true).catch(failed('the last refusals are not in the audit trail'))
   }
-  const hurry = drainAtLast(closing, settings, ports, services, failed)
+  const hurry = deferDrain(closing, settings, ports, services, failed)
   const round = (): void => { tidy().catch(failed('housekeeping failed; it is tried again')) }
   closing.adopt(setInterval(round, tidyEveryMs).unref(), clearInterval)
   closing.adopt(followSecrets(settings, { secrets, keys, timers }, log, {
@@ -179,10 +180,10 @@ interface Ports {
 }
 
 /**
- * First of all that is closed, the ports: no new requests, and those that run are answered. Returns what cuts short the
- * time that they have for that.
+ * The ports are registered last, so that they close first: no new requests, and those that run are answered. Returns
+ * what cuts short the time that they have for that.
  */
-function drainAtLast (
+function deferDrain (
   closing: AsyncDisposableStack,
   { file: { upstream: { drainMs } } }: Settings,
   { main, admin }: Ports,
@@ -236,7 +237,7 @@ async function openWatchedStore (settings: Settings, clock: Clock, log: Logger):
   })
 }
 
-function tellLost ({ lost }: Store, metrics: Metrics, log: Logger): void {
+function reportCutOffSubmits ({ lost }: Store, metrics: Metrics, log: Logger): void {
   metrics.unknown(lost)
   if (lost > 0) {
     log.error({ alarm: 'unknown-outcome', count: lost }, 'submits that a crash cut off may have been accepted')
@@ -271,7 +272,7 @@ function deliveries (store: Store, webhooks: WebhookDispatcher): () => Promise<v
 /** A subject that repeats more lost submits than are remembered may pay for some of them again. */
 function crowding ({ repeats }: Store, log: Logger): () => Promise<void> {
   return async () => {
-    for (const subject of repeats.crowded()) {
+    for (const subject of repeats.takeCrowded()) {
       log.error({ alarm: 'repeats', subject }, 'more lost submits than are remembered: the oldest may be made again')
     }
   }

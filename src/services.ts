@@ -61,7 +61,7 @@ export interface Elsewhere {
 }
 
 /** What the services stand on. */
-export interface Ground {
+interface Ground {
   /** The main port. */
   readonly app: FastifyInstance
   readonly store: Store

@@ -16,14 +16,11 @@ import { equalSecretProblems, type FileSecret, fileSecretSettings, readFileSecre
 import { type EnvironmentSettings, secretVariables, shownVariables } from './settings/variables.ts'
 
 export { readDotEnv } from './settings/dot-env.ts'
-export type { Environment } from './settings/environment.ts'
 export type { GatewayFile } from './settings/file-schema.ts'
 export { gatewayFileSchema, gatewayFileSchemaText } from './settings/file.ts'
 export { type LiveSecrets, liveSecrets, type SecretNews } from './settings/secrets.ts'
-export type { StoreSettings } from './settings/parsers.ts'
 export { SettingsError, type SettingsProblem } from './settings/problems.ts'
-export type { ReadFile } from './settings/problems.ts'
-export { environmentVariables, type EnvironmentVariable, type VariableName } from './settings/variables.ts'
+export { environmentVariables } from './settings/variables.ts'
 
 /**
  * Everything that an operator can decide: what each row of `variables` gives, under its `key`, and what the files say.

@@ -8,7 +8,7 @@ import type { GuestProofs, Proof, ProofChallenges } from '../domain/guests.ts'
 import { memoized, type SecretRef, type Secret } from '../domain/secret.ts'
 import { gatewayError } from '../errors.ts'
 
-export interface AltchaProofsOptions {
+interface AltchaProofsOptions {
   /** The session secrets, newest first: the first signs, all verify. */
   readonly secrets: SecretRef<readonly Secret[]>
   readonly now: () => number
@@ -84,7 +84,7 @@ function goodFor ({ parameters: { data }, signature }: Challenge, purpose: strin
   return data!.purpose === purpose && expiresAt > now ? { id: signature!, expiresAt } : null
 }
 
-export interface TurnstileProofsOptions {
+interface TurnstileProofsOptions {
   readonly secret: SecretRef<Secret>
   /** Hosts whose pages may show the widget; none: those that Cloudflare was told of. */
   readonly hostnames: ReadonlySet<string>

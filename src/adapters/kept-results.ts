@@ -9,7 +9,7 @@ import {
 } from '../domain/results.ts'
 import { type Clock, dayMs, hourMs } from '../domain/time.ts'
 
-export interface KeptResultsOptions extends Clock {
+interface KeptResultsOptions extends Clock {
   /** Made when the first result is kept. Nobody else writes into it. */
   readonly directory: string
   /** Where results come from, and are fetched from while there is no copy. */

@@ -19,7 +19,7 @@ export function localEvents (): TaskEvents {
   }
 }
 
-export interface LocalPollLeasesOptions {
+interface LocalPollLeasesOptions {
   /** Monotonic ms. */
   readonly elapsed: () => number
   /** A lease that has not been released by then is free again, ms: longer than a status call may last. */

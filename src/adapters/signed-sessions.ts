@@ -12,7 +12,7 @@ const verifiedTokens = 10_000
 /** Longer than any token we sign with a list of models, shorter than what a header may hold. */
 const maxTokenLength = 12_288
 
-export interface SignedSessionsOptions {
+interface SignedSessionsOptions {
   /**
    * Newest first: the first signs, all verify, so that they can rotate. With one that is taken off, its sessions end.
    * At least 32 bytes each (RFC 7518 section 3.2).

@@ -65,7 +65,7 @@ async function hasEntry (audit: Traces['audit'], isIt: (entry: AuditEntry) => bo
  * It is never forgotten: our own sessions end by `sessions.maxTtlSeconds` as it was when they were minted, but nothing
  * bounds the `exp` of another issuer, and a session that was ended must not come back.
  */
-export interface SessionEnds {
+interface SessionEnds {
   /**
    * Ends all sessions of a subject in its stored form, `app:alice`, that were issued until now; resolves to that
    * instant, in ISO 8601. Sessions issued later stay valid, except two kinds of another issuer's tokens: those that do
@@ -84,7 +84,7 @@ export interface SessionEnds {
   endSession (id: string): Promise<void>
 }
 
-export interface SessionEndsOptions {
+interface SessionEndsOptions {
   readonly revocations: Pick<Revocations, 'revoke' | 'revokeSubject'>
   readonly times: Pick<IssueTimes, 'end'>
   readonly tokens: Pick<TokenStore, 'find' | 'revoke'>
@@ -178,7 +178,7 @@ export interface Operator extends SessionEnds {
   audit (page: PageQuery): Promise<Page<ShownAuditEntry>>
 }
 
-export interface OperatorOptions extends SessionEndsOptions {
+interface OperatorOptions extends SessionEndsOptions {
   readonly accounts: Pick<CreditAccounts, 'grant'>
   readonly records: Pick<TaskRecords, 'unknowns' | 'release' | 'usage'>
 }

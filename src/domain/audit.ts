@@ -69,7 +69,7 @@ export interface RejectionCounter {
   flush (all?: boolean): Promise<void>
 }
 
-export interface RejectionCounterOptions {
+interface RejectionCounterOptions {
   readonly trail: AuditTrail
   readonly now: () => number
   /** Monotonic ms. */
@@ -138,7 +138,7 @@ export interface SecretRotation {
 }
 
 /** Keeps in the audit trail which secrets have come and gone while the gateway ran. */
-export interface Rotations {
+interface Rotations {
   /** Resolves when it is in the trail. Throws `GW_STORE_DOWN`, and keeps it for the next `flush` then. */
   write (rotation: SecretRotation): Promise<void>
   /** Writes what is kept. Throws `GW_STORE_DOWN`. */
@@ -181,10 +181,10 @@ function fingerprintList (fingerprints: readonly string[]): string {
 }
 
 /** Name → value as it is shown, secrets as fingerprints. */
-export type ShownSettings = ReadonlyMap<string, string>
+type ShownSettings = ReadonlyMap<string, string>
 
 /** Keeps in the audit trail which settings the gateway runs with. */
-export interface SettingsRecord {
+interface SettingsRecord {
   /**
    * Writes an entry when the settings are not those of the latest one; later on it does nothing. Throws
    * `GW_STORE_DOWN`.

@@ -7,14 +7,14 @@ import { nameCheck, taskReferences, type TaskReferences } from './submit.ts'
 import type { UpstreamAnswer } from './upstream.ts'
 
 /** One task of a batch, as its caller wants it. */
-export interface BatchItem {
+interface BatchItem {
   /** The caller's own name for it: by this one its task is found in the upstream's answer. */
   readonly clientItemId: string
   readonly input: Readonly<Record<string, unknown>>
 }
 
 /** A batch as the gateway understood it, and the bytes that say the same and nothing more. */
-export interface BatchBody extends TaskReferences {
+interface BatchBody extends TaskReferences {
   readonly items: readonly BatchItem[]
   readonly bytes: Buffer
 }

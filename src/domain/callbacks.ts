@@ -51,12 +51,12 @@ export function callbackAddresses (publicUrl: string): () => CallbackAddress {
  * What a secret is looked up by. How long a look-up takes depends on the hash, of which a guess says nothing: there is
  * nothing to compare in constant time.
  */
-export function secretHashOf (secret: string): string {
+function secretHashOf (secret: string): string {
   return hash('sha256', secret, 'base64url')
 }
 
 /** Whether it could be a secret of ours. */
-export function isSecretForm (text: string): boolean {
+function isSecretForm (text: string): boolean {
   return /^[\w-]{43}$/.test(text)
 }
 
@@ -75,9 +75,9 @@ export interface Callbacks {
 }
 
 /** What a callback said that can not be so. */
-export type Anomaly = 'not its task' | 'a task that has not ended' | 'a task that the upstream does not know'
+type Anomaly = 'not its task' | 'a task that has not ended' | 'a task that the upstream does not know'
 
-export interface CallbacksOptions extends Clock {
+interface CallbacksOptions extends Clock {
   readonly secrets: CallbackSecrets
   readonly ledger: Pick<LedgerClient, 'claim' | 'settle' | 'taskOf'>
   readonly upstream: Upstream

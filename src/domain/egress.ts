@@ -4,14 +4,14 @@ import ipaddr from 'ipaddr.js'
 export type Reach = 'public' | 'loopback' | 'any'
 
 /** A URL that may be fetched, in the parts it is fetched by. */
-export interface ResultTarget {
+interface ResultTarget {
   readonly origin: string
   /** Path and query. */
   readonly path: string
   readonly reach: Reach
 }
 
-export interface ResultHostsOptions {
+interface ResultHostsOptions {
   /** As in `results.hosts`: exact names, and `*.` for any name below a domain. */
   readonly hosts: readonly string[]
   /** The upstream's own origin: a host that we send the key to may also be asked for a file. */

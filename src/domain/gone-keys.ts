@@ -31,7 +31,7 @@ export interface GoneKeys {
   ask (task: Task, failure: StatusFailure, signal: AbortSignal): Promise<StatusOutcome>
 }
 
-export interface GoneKeysOptions extends Pick<Clock, 'elapsed'> {
+interface GoneKeysOptions extends Pick<Clock, 'elapsed'> {
   readonly upstream: Upstream
   readonly keys: Pick<KeyRing, 'states' | 'byId'>
   /** `null` where there is only one replica. */

@@ -50,7 +50,7 @@ export interface GuestCounts {
 }
 
 /** Where a guest comes from. */
-export interface Visitor {
+interface Visitor {
   readonly ip: string
   /** What sessions are counted by: the address, or the /64 that it is in. */
   readonly address: string
@@ -64,7 +64,7 @@ export interface Guests {
   prove (proof: string | undefined, subject: string, ip: string): Promise<void>
 }
 
-export interface GuestsOptions {
+interface GuestsOptions {
   /** `null`: guests prove nothing. */
   readonly proofs: GuestProofs | null
   readonly spent: SpentProofs

@@ -5,7 +5,7 @@ import { badRequest } from '../errors.ts'
  * A JSON object as it was sent: its parsed form to decide by, and the untouched text of each top-level value to send
  * on.
  */
-export interface JsonDocument {
+interface JsonDocument {
   readonly value: Readonly<Record<string, unknown>>
   /** Top-level name → its value's own text, so that a 64-bit integer leaves as it came. */
   readonly texts: ReadonlyMap<string, string>

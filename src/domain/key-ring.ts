@@ -5,7 +5,7 @@ import { type Clock, retryAfterMs } from './time.ts'
 import type { UpstreamAnswer, UpstreamKey } from './upstream.ts'
 
 /** Whether the upstream serves a key, as far as we know: it refuses it, it has no money, or nothing is wrong. */
-export type KeyHealth = 'ready' | 'refused' | 'empty'
+type KeyHealth = 'ready' | 'refused' | 'empty'
 
 /**
  * ready: in use · resting: the upstream rate-limits it for some model, others are used first · refused and empty:
@@ -27,7 +27,7 @@ export interface KeyStatus {
 }
 
 /** What the ring remembers of a key. All instants are of the monotonic clock, ms. */
-export interface KeyEntry {
+interface KeyEntry {
   readonly key: UpstreamKey
   health: KeyHealth
   /** Since when it has this health, or is back in the ring. */
@@ -57,7 +57,7 @@ interface KeyModel {
  */
 const maxModels = 1000
 
-export function keyEntry (key: UpstreamKey, at: number): KeyEntry {
+function keyEntry (key: UpstreamKey, at: number): KeyEntry {
   return {
     key,
     health: 'ready',
@@ -74,7 +74,7 @@ export function keyEntry (key: UpstreamKey, at: number): KeyEntry {
 
 const untried: KeyModel = { restsUntil: -Infinity, servedAt: 0 }
 
-export function modelOf ({ models }: KeyEntry, model: string): KeyModel {
+function modelOf ({ models }: KeyEntry, model: string): KeyModel {
   return models.get(model) ?? untried
 }
 
@@ -82,7 +82,7 @@ export function modelOf ({ models }: KeyEntry, model: string): KeyModel {
  * The status at this instant. `atWall` turns an instant of the monotonic clock into Unix ms. `isLast`: all keys rest,
  * and this one serves all the same.
  */
-export function statusOf (
+function statusOf (
   entry: KeyEntry,
   elapsed: number,
   atWall: (instant: number) => number,
@@ -159,7 +159,7 @@ export const restMs = 60_000
 /** How long a rate-limited key rests when the upstream does not say, ms. APIXO documents no `retry-after`. */
 export const limitedMs = 5000
 
-export interface KeyRingOptions extends Clock {
+interface KeyRingOptions extends Clock {
   readonly keys: readonly UpstreamKey[]
   /** Never rejects. */
   readonly probe: (key: UpstreamKey) => Promise<Probe>

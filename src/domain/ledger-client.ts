@@ -45,7 +45,7 @@ export interface LedgerClient extends LedgerCalls {
   readonly pending: number
 }
 
-export interface LedgerClientOptions extends RetryOptions {
+interface LedgerClientOptions extends RetryOptions {
   readonly metrics: CreditMetrics
   /** Told once of each task that has ended well, by the replica that ended it. Nothing waits for it. */
   readonly onSucceeded: (taskId: string) => void
@@ -129,7 +129,7 @@ export function throwFirst (results: ReadonlyArray<PromiseSettledResult<unknown>
  * released (nothing was accepted), unknown (kept: the upstream may have accepted it) · failed: of a charged task that
  * failed; given back as `onFailed` and `refundsPerPeriod` say.
  */
-export type CreditOutcome = 'reserved' | 'charged' | 'released' | 'unknown' | 'failed'
+type CreditOutcome = 'reserved' | 'charged' | 'released' | 'unknown' | 'failed'
 
 /** Told what happens to money. */
 export interface CreditMetrics {

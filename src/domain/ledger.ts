@@ -22,7 +22,7 @@ export interface SessionBudget {
   readonly uses: number | null
   /** Most credits; `null`: any number. */
   readonly creditLimit: Microcredits | null
-  /** Unix ms. No demand comes after it: what was counted may be forgotten. */
+  /** Unix ms. No request comes after it: what was counted may be forgotten. */
   readonly expiresAt: number
 }
 
@@ -88,7 +88,7 @@ export type Transition =
 export interface Task {
   readonly taskId: string
   readonly subject: string
-  /** As in the demand. */
+  /** As in the request. */
   readonly operation: string
   readonly model: string
   readonly keyId: string
@@ -118,12 +118,12 @@ export interface TaskLedger {
    * N parallel calls with room for one, exactly one is granted; under N with one key, exactly one is, whatever the
    * room. A grant is on disk no later than its next step is.
    */
-  reserve (demand: ReserveRequest): Promise<Reserved>
+  reserve (request: ReserveRequest): Promise<Reserved>
   /**
    * The same for several of one subject, at least one: all are granted, in their order, or none is, and then nothing is
    * set aside. If one of them is a duplicate, that is the reason; else it is that of the first that lacks something.
    */
-  reserveAll (demands: readonly ReserveRequest[]): Promise<ReservedAll>
+  reserveAll (requests: readonly ReserveRequest[]): Promise<ReservedAll>
   /**
    * Takes a reservation one step on; resolves when that is on disk. `false`: that step was not open to it, or the task
    * id belongs to another reservation. Repeating a step is harmless.
@@ -193,7 +193,7 @@ export const nothingSpent: SessionSpent = { uses: 0, microcredits: 0 }
  */
 export interface CreditAccounts {
   balanceOf (subject: string, periodStart: number): Promise<CreditBalance>
-  /** Of demands with this `SessionBudget.id`; none: nothing. */
+  /** Of requests with this `SessionBudget.id`; none: nothing. */
   spentIn (subject: string, budgetId: string): Promise<SessionSpent>
   /**
    * Adds a row to the ledger; resolves, when it is on disk, to what is left of all grants of the subject. Throws
@@ -355,5 +355,5 @@ export interface Repeats {
    */
   undelivered (id: ReservationId, answer?: StoredResponse): Promise<void>
   /** Subjects that have had more than `maxRepeats`, since this was last asked. */
-  crowded (): readonly string[]
+  takeCrowded (): readonly string[]
 }

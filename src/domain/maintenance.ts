@@ -15,7 +15,7 @@ export interface Maintenance {
   runOnce (): Promise<void>
 }
 
-export interface MaintenanceOptions {
+interface MaintenanceOptions {
   readonly ledger: Pick<LedgerClient, 'retry' | 'sweep'>
   readonly reconciler: Reconciler
   readonly store: Pick<Store, 'leads' | 'tidy'>
@@ -54,7 +54,7 @@ export function maintenance ({ ledger, reconciler, store, onUnknown, jobs }: Mai
  * Finds out how tasks have ended that are no longer polled: a closed tab must not keep its subject's slot, or a failed
  * task its credits, for a whole day.
  */
-export interface Reconciler {
+interface Reconciler {
   /**
    * Polls the next few old tasks, and starts over after the last one. After a start, and when a key has come into the
    * ring, it also polls once the tasks without a known end that this key has made.
@@ -62,7 +62,7 @@ export interface Reconciler {
   runOnce (): Promise<void>
 }
 
-export interface ReconcilerOptions {
+interface ReconcilerOptions {
   readonly unfinished: UnfinishedTasks
   readonly records: Pick<TaskRecords, 'unknowns'>
   readonly ledger: Pick<TaskLedger, 'taskOf'>

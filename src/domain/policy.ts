@@ -31,14 +31,14 @@ function matches (name: string, pieces: readonly string[]): boolean {
 }
 
 /** Bounds of one field of a request, as the operator wrote them (`caps` in config/gateway.yaml). */
-export interface CapRule {
+interface CapRule {
   readonly min?: number
   readonly max?: number
   readonly oneOf?: ReadonlyArray<string | number | boolean>
 }
 
 /** Glob of models → path of a field → its bounds. */
-export type CapRules = Readonly<Record<string, Readonly<Record<string, CapRule>>>>
+type CapRules = Readonly<Record<string, Readonly<Record<string, CapRule>>>>
 
 type Caps = (model: string, input: Readonly<Record<string, unknown>>) => void
 
@@ -59,7 +59,7 @@ export function caps (rules: CapRules): Caps {
 }
 
 /** The least count at a path that a model's caps let through, where they say so; else 1. Always above 0. */
-export function leastCount (rules: CapRules, path: string): (model: string) => number {
+function leastCount (rules: CapRules, path: string): (model: string) => number {
   const rows = Object.entries(rules).flatMap(([models, fields]) => {
     const min = fields[path]?.min ?? 0
     return min > 0 ? [{ matches: globs([models], { ignoreCase: true }), min }] : []
@@ -82,7 +82,7 @@ function hold (body: object, path: string, { min, max, oneOf }: CapRule): void {
   }
 }
 
-export type Category = 'image' | 'video' | 'audio' | 'text'
+type Category = 'image' | 'video' | 'audio' | 'text'
 export const categories: readonly Category[] = ['image', 'video', 'audio', 'text']
 
 /** A model as the operator wrote it down (`config/models.json`). */
@@ -108,7 +108,7 @@ export function officialModels (models: readonly Model[]): (model: string) => bo
 }
 
 /** Least time between two upstream status calls of one task, ms, by category; `*` is for all others. */
-export type PollingIntervals = Readonly<Record<'image' | 'video' | 'audio' | '*', number>>
+type PollingIntervals = Readonly<Record<'image' | 'video' | 'audio' | '*', number>>
 
 export function intervalBy (polling: PollingIntervals, models: readonly Model[]): (model: string) => number {
   const category = categoryOf(models)
@@ -161,7 +161,7 @@ export interface Price {
 }
 
 /** A price as the operator wrote it (`prices` in config/gateway.yaml). Prices per token are not for submits. */
-export type PriceRule =
+type PriceRule =
   | number
   | {
     readonly credits: number
@@ -228,10 +228,10 @@ function compile ({ credits, per, default: units, onFailed }: CountedRule, capRu
   }
 }
 
-export type Period = 'minute' | 'hour' | 'day' | 'month'
+type Period = 'minute' | 'hour' | 'day' | 'month'
 
 /** A plan as the operator wrote it (`plans` in config/gateway.yaml). */
-export interface PlanRules {
+interface PlanRules {
   readonly models: readonly string[]
   readonly requestsPerMinute: number
   readonly pollsPerMinute: number

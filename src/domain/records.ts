@@ -93,10 +93,10 @@ export interface TaskRecords {
 
 /** What usage is summed by. */
 const groupings = ['subject', 'model', 'day'] as const
-export type Grouping = typeof groupings[number]
+type Grouping = typeof groupings[number]
 
 /** As somebody outside asks for it. */
-export interface UsageRequest {
+interface UsageRequest {
   readonly from?: string
   readonly to?: string
   readonly by?: string

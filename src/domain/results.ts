@@ -114,7 +114,7 @@ export function byteRange (text: string, size: number): ByteRange | null {
 }
 
 /** How a result is handed to a browser. */
-export interface Medium {
+interface Medium {
   readonly contentType: string
   /** Without a dot. */
   readonly extension: string
@@ -180,7 +180,7 @@ export interface ResultTickets {
   open (ticket: string): Promise<{ readonly task: Task, readonly index: number } | null>
 }
 
-export interface ResultTicketsOptions {
+interface ResultTicketsOptions {
   /** The session secrets, newest first: the first signs, all verify. */
   readonly secrets: SecretRef<readonly Secret[]>
   /** How long a ticket opens its result. */

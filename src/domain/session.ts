@@ -18,7 +18,7 @@ export function isModelGlob (text: string): boolean {
 
 /** What the subjects of sessions that the gateway itself gives begin with; no other issuer may have these names. */
 export const ownPrefixes = { app: 'app:', guest: 'guest:', token: 'token:' } as const
-export type OwnIssuer = keyof typeof ownPrefixes
+type OwnIssuer = keyof typeof ownPrefixes
 
 /** The `iss` of tokens that the gateway itself signs. */
 export const ownIss = 'apixo-gateway'
@@ -49,7 +49,7 @@ export interface Session {
   readonly origins: readonly string[] | null
   /** The network that it may be used from, in CIDR notation; `null`: from anywhere. */
   readonly addressRange: string | null
-  /** Submits and LLM calls in its whole life; `null`: as many as the plan permits. */
+  /** Submits in its whole life; `null`: as many as the plan permits. */
   readonly uses: number | null
   /** Credits for its whole life, beside those of its subject; `null`: those of its subject alone. */
   readonly credits: Microcredits | null
@@ -69,7 +69,7 @@ export function unscoped (session: Omit<Session, Scoping>): Session {
   return { ...session, ...scoping, rootId: session.id, endsAt: session.expiresAt }
 }
 
-/** What a submit or an LLM call takes from the session itself; `undefined`: nothing, only from its subject. */
+/** What a submit takes from the session itself; `undefined`: nothing, only from its subject. */
 export function budgetOf ({ uses, credits, rootId, endsAt }: Session): SessionBudget | undefined {
   return uses === null && credits === null ? undefined : { id: rootId, uses, creditLimit: credits, expiresAt: endsAt }
 }
@@ -270,7 +270,7 @@ export function mintedInTime<Sessions extends SessionIssuer> (
   }
 }
 
-export interface IssueTimesOptions {
+interface IssueTimesOptions {
   readonly revocations: Pick<Revocations, 'revokeSubject' | 'endedBefore'>
   readonly now: () => number
 }

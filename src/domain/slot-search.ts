@@ -16,7 +16,7 @@ export interface SlotSearch {
   nextInMs (subject: string): number
 }
 
-export interface SlotSearchOptions extends Pick<Clock, 'elapsed'> {
+interface SlotSearchOptions extends Pick<Clock, 'elapsed'> {
   readonly records: Pick<TaskRecords, 'tasksOf'>
   readonly ledger: Pick<TaskLedger, 'taskOf'>
   readonly refreshTask: RefreshTask

@@ -20,20 +20,20 @@ export interface StatusPoller {
   poll (task: Task, options?: PollOptions): Poll
 }
 
-export interface PollOptions {
+interface PollOptions {
   /** The upstream says by itself that the task has ended: worth a call before its time, once per interval. */
   readonly hasNews?: boolean
 }
 
 /** A poll under way, perhaps shared with others. */
-export interface Poll {
+interface Poll {
   /** Rejects with `GW_STORE_DOWN` and nothing else. */
   readonly report: Promise<StatusReport>
   /** The caller waits no longer. The upstream call is cancelled when nobody waits. Harmless afterwards. */
   cancel (): void
 }
 
-export interface StatusPollerOptions extends Clock {
+interface StatusPollerOptions extends Clock {
   readonly upstream: Upstream
   readonly keys: KeyChoice
   readonly goneKeys: GoneKeys
@@ -64,7 +64,7 @@ export interface PollLeases {
   release (taskId: string, last: LastStatus | null, intervalMs: number): Promise<void>
 }
 
-export type PollLease =
+type PollLease =
   /** Ask the upstream now, and release the lease with what it said. */
   | { readonly acquired: true }
   /**
@@ -231,7 +231,7 @@ function cachedStatus (last: LastStatus, nextInMs: number): StatusReport {
  */
 export type RefreshTask = (task: Task) => Promise<StatusReport>
 
-export interface RefreshTaskOptions {
+interface RefreshTaskOptions {
   readonly ledger: Pick<TaskLedger, 'settle'>
   readonly poller: StatusPoller
 }

@@ -35,7 +35,7 @@ export interface SubjectEvents {
   stop (): void
 }
 
-export interface SubjectEventsOptions {
+interface SubjectEventsOptions {
   readonly watchers: TaskWatchers
   readonly ledger: Pick<TaskLedger, 'taskOf'>
   readonly records: Pick<TaskRecords, 'tasksOf' | 'endsOf'>

@@ -9,7 +9,7 @@ const callbackNames: ReadonlySet<string> = new Set(['callback_url', 'webhook_url
  * Whether an optional field says that it is not asked for: many clients write out what they leave open, as `null`, and
  * an empty callback too.
  */
-export function isLeftOpen (name: string, value: unknown): boolean {
+function isLeftOpen (name: string, value: unknown): boolean {
   return value === null || (value === '' && callbackNames.has(name))
 }
 
@@ -18,7 +18,7 @@ export function isLeftOpen (name: string, value: unknown): boolean {
  * known, or only folds to one that is. `at` is where the level stands: empty, or `items.3.`. `extra` are names that the
  * operator lets pass; no name of a callback ever does, unless its `value` says that none is asked for.
  */
-export type NameCheck = (name: string, at: string, value: unknown, extra?: ReadonlySet<string>) => void
+type NameCheck = (name: string, at: string, value: unknown, extra?: ReadonlySet<string>) => void
 
 export function nameCheck (names: readonly string[]): NameCheck {
   const known = new Map([...names, ...callbackNames].map(name => [fold(name), name]))
@@ -89,7 +89,7 @@ function collect (ids: Set<string>, id: string, limit: number): void {
 }
 
 /** A submit as the gateway understood it, and the bytes that say the same and nothing more. */
-export interface SubmitBody extends TaskReferences {
+interface SubmitBody extends TaskReferences {
   readonly input: Readonly<Record<string, unknown>>
   readonly bytes: Buffer
   /** Where the gateway itself is to tell the end of the task. The upstream never hears of it. */
@@ -97,7 +97,7 @@ export interface SubmitBody extends TaskReferences {
 }
 
 /** What the body of one submit may say, and what is said to the upstream in its place. */
-export interface SubmitBodyRules {
+interface SubmitBodyRules {
   /** Top-level names that the operator lets pass. */
   readonly extraFields: ReadonlySet<string>
   /** Whether `provider: official` passes for this model. */

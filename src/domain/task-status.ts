@@ -16,7 +16,7 @@ export interface UpstreamStatus {
 }
 
 /** The upstream was asked less than an interval ago, perhaps by another replica. */
-export interface CachedStatus {
+interface CachedStatus {
   readonly source: 'cached'
   readonly state: string | null
   readonly answer: LastStatus
@@ -25,7 +25,7 @@ export interface CachedStatus {
 }
 
 /** The task has ended. */
-export interface LedgerStatus {
+interface LedgerStatus {
   readonly source: 'ledger'
   readonly state: string | null
   /** The body alone is stored: the final answer, byte for byte. */
@@ -83,7 +83,7 @@ export function failed (reason: FailureReason, cause?: unknown): StatusFailure {
   return { source: 'none', code: failureCodes[reason], cause }
 }
 
-export interface StatusCallOptions {
+interface StatusCallOptions {
   readonly upstream: Upstream
   readonly keys: KeyChoice
 }

@@ -25,7 +25,7 @@ export interface TaskWatchers {
   close (): void
 }
 
-export interface TaskWatchersOptions {
+interface TaskWatchersOptions {
   readonly poller: StatusPoller
   readonly events: TaskEvents
   readonly ledger: Pick<TaskLedger, 'taskOf'>

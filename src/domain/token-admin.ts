@@ -20,7 +20,7 @@ export interface ShownToken extends Pick<Token, 'id' | 'subject' | 'plan' | 'mod
   readonly spent: number
 }
 
-export interface ShownTokensOptions {
+interface ShownTokensOptions {
   readonly tokens: Pick<TokenStore, 'list'>
   readonly records: Pick<TaskRecords, 'usage'>
   readonly revocations: Pick<Revocations, 'isRevoked'>
@@ -31,7 +31,7 @@ export interface ShownTokensOptions {
  * A page of tokens. What their subjects have spent is summed once for the whole page, as `usage` sums it: numbers that
  * people compare come from one place.
  */
-export async function shownTokens (
+async function shownTokens (
   { tokens, records, revocations, now }: ShownTokensOptions, { cursor, limit }: PageQuery
 ): Promise<Page<ShownToken>> {
   const page = await tokens.list({ cursor: cursor === undefined ? null : openCursor('tokens', cursor), limit })
@@ -68,7 +68,7 @@ function shown (token: Token, state: ShownToken['state'], spent: number): ShownT
 }
 
 /** Of the token alone: that all sessions of its subject were ended is not in it. */
-export function stateOf ({ revokedAt, expiresAt, isInvitation }: Token, now: number): ShownToken['state'] {
+function stateOf ({ revokedAt, expiresAt, isInvitation }: Token, now: number): ShownToken['state'] {
   if (revokedAt !== null) return 'revoked'
   if (expiresAt <= now) return 'expired'
   return isInvitation ? 'invited' : 'active'
@@ -89,7 +89,7 @@ export interface TokenRequest {
 }
 
 /** What the operator has set. */
-export interface TokenRules {
+interface TokenRules {
   readonly plans: Readonly<Record<string, unknown>>
   readonly maxTtlSeconds: number
 }
@@ -155,7 +155,7 @@ export interface PrintedToken {
   readonly previousUntil?: string
 }
 
-export interface PrintedInvitation extends Pick<PrintedToken, 'id' | 'subject' | 'plan' | 'expiresAt'> {
+interface PrintedInvitation extends Pick<PrintedToken, 'id' | 'subject' | 'plan' | 'expiresAt'> {
   /** Opens once. What is secret of it is in the fragment, which no server, no log and no `Referer` header ever sees. */
   readonly link: string
 }
@@ -177,7 +177,7 @@ export interface PersonalTokens {
   rotate (id: string, graceSeconds?: number): Promise<PrintedToken | null>
 }
 
-export interface PersonalTokensOptions extends TokenRules, ShownTokensOptions {
+interface PersonalTokensOptions extends TokenRules, ShownTokensOptions {
   readonly tokens: TokenStore
   readonly times: Pick<IssueTimes, 'next'>
   readonly trail: AuditTrail

@@ -54,7 +54,7 @@ export const usedEveryMs = 60_000
 export const tokenRetentionMs = auditRetentionMs
 
 /** What is asked of tokens with every request. All throw `GW_STORE_DOWN`. */
-export interface TokenLookup {
+interface TokenLookup {
   /** From what all replicas, and a command line beside a server, have written: not from memory. */
   find (id: string): Promise<Token | null>
   /** Somebody has used it, at this instant (Unix ms). On disk when it resolves, if there was anything to write. */
@@ -152,7 +152,7 @@ const freshMs = 1000
 const rememberedTokens = 10_000
 
 /** Finds tokens as they were at most a second ago, so that the store is asked once a second for a token in use. */
-export type RecentTokens = (id: string) => Promise<Token | null>
+type RecentTokens = (id: string) => Promise<Token | null>
 
 /**
  * Only what was found is remembered after its look-up: made-up ids must not push real ones out.
@@ -266,7 +266,7 @@ export function teamTokens ({ tokens, revocations }: Pick<Store, 'tokens' | 'rev
   return { tokenSessions: tokenSessions(options), revocations: tokenRevocations(revocations, options) }
 }
 
-export interface AcceptedInvitation {
+interface AcceptedInvitation {
   /** Shown this once. */
   readonly text: string
   readonly token: Token
@@ -276,9 +276,9 @@ export interface AcceptedInvitation {
  * Takes what was in the link of an invitation, and prints the token, once: of parallel calls one gets it. `null`: it is
  * no invitation, or was accepted, revoked, or has expired; which of these is not said. Throws `GW_STORE_DOWN`.
  */
-export type AcceptInvitation = (link: string) => Promise<AcceptedInvitation | null>
+type AcceptInvitation = (link: string) => Promise<AcceptedInvitation | null>
 
-export interface InvitationsOptions {
+interface InvitationsOptions {
   readonly tokens: TokenStore
   readonly trail: AuditTrail
   readonly times: Pick<IssueTimes, 'next'>

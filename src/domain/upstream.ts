@@ -70,7 +70,7 @@ export interface Upstream {
 }
 
 /** A submit spends money and runs to its end; a read does neither and is cancelled with its caller. */
-export type OperationKind = 'submit' | 'status'
+type OperationKind = 'submit' | 'status'
 
 /** One upstream operation that the gateway mirrors. What has no row here can't be reached. */
 export interface Operation {

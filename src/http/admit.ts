@@ -86,7 +86,10 @@ export function reserveRequest (
   }
 }
 
-/** Reserves for a submit, in one atomic step. */
+/**
+ * Reserves for a submit; once more when no slot is free, after the subject's unfinished tasks were asked about: what
+ * has ended, and nobody has noticed, must not keep its caller waiting. Each try is one atomic step.
+ */
 export async function reserve (
   ledger: Pick<LedgerClient, 'reserve'>, slots: SlotSearch, request: ReserveRequest
 ): Promise<Reserved> {
@@ -96,10 +99,7 @@ export async function reserve (
   return await ledger.reserve(request)
 }
 
-/**
- * A slot is lacking: the subject's unfinished tasks are asked about then, and it is tried once more. What has ended,
- * and nobody has noticed, must not keep its caller waiting.
- */
+/** Whether it was refused for want of a slot, which a look at the subject's tasks may free. */
 export function lacksSlot (reserved: Reserved | ReservedAll): boolean {
   return !reserved.granted && reserved.reason === 'slot'
 }

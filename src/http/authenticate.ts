@@ -25,7 +25,7 @@ export function ownOrigins (publicUrl: string | undefined): OwnOrigin {
  * No script can set or drop `Origin` and `Sec-Fetch-Site` (https://fetch.spec.whatwg.org/#forbidden-request-header).
  * Other programs can: against a thief of a token, `origins` are no help, and `addressRange` is.
  */
-export function assertOrigin (
+function assertOrigin (
   { isCookie, origins, addressRange }: Session,
   request: FastifyRequest,
   ownOrigin: OwnOrigin
@@ -82,7 +82,7 @@ function reads (method: string): boolean {
 /** Route hook: gives the call its session, or throws. It runs before the body is read. */
 export type Authenticate = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
 
-export interface AuthenticateOptions {
+interface AuthenticateOptions {
   readonly verifiers: readonly SessionVerifier[]
   readonly revocations: Revocations
   readonly plans: ReadonlyMap<string, Plan>
@@ -168,7 +168,7 @@ function before<T> (timeoutMs: number, work: Promise<T>): Promise<T> {
   })
 }
 
-export interface SessionGateOptions extends Pick<AuthenticateOptions, 'verifiers' | 'cookie' | 'timeoutMs'> {
+interface SessionGateOptions extends Pick<AuthenticateOptions, 'verifiers' | 'cookie' | 'timeoutMs'> {
   /**
    * The one of the verifiers that knows what we have signed ourselves: cheap, and it asks nobody. A signature of
    * another issuer costs much more, and a person's token is looked up.
@@ -176,7 +176,7 @@ export interface SessionGateOptions extends Pick<AuthenticateOptions, 'verifiers
   readonly own: SessionVerifier
 }
 
-export interface SessionGate extends Required<Pick<AuthenticateOptions, 'onVouched'>> {
+interface SessionGate extends Required<Pick<AuthenticateOptions, 'onVouched'>> {
   readonly passes: PassGate
 }
 

@@ -21,7 +21,7 @@ import {
   type AuthorizedSubmit, checkOperation, findOwnTask, keyOfReferences, type OwnershipServices
 } from './authorize.ts'
 import type { Answer, RequestContext, RequestState, SessionRequestState } from './context.ts'
-import { type OurKey, requireSent, timed, withKeyFailover } from './forward.ts'
+import { type KeyRefused, sentOrThrow, timed, withKeyFailover } from './forward.ts'
 import { type ProxyServices, proxyRoute } from './pipeline.ts'
 import { largeBodies } from './rates.ts'
 import { idempotencyKeyOf, repeatOf, watchDelivery } from './repeats.ts'
@@ -73,7 +73,7 @@ function batchRoute (operation: Operation, services: ProxyServices): RouteOption
     call.enter('forward')
     const outcome = await withKeyFailover(keys, batch, key, async key => {
       call.keyId = key.id
-      await requireSent(ledger.markAllSent(ids, key.id), delivery)
+      await sentOrThrow(ledger.markAllSent(ids, key.id), delivery)
       return await sendBatch(upstream, operation, batch, key, call)
     })
 
@@ -116,7 +116,7 @@ function batchStatusRoute (operation: Operation, services: ProxyServices): Route
 }
 
 /** A batch that may be made: a submit that costs nothing itself, and the tasks in it. */
-export interface AuthorizedBatch extends AuthorizedSubmit {
+interface AuthorizedBatch extends AuthorizedSubmit {
   readonly items: ReadonlyArray<{ readonly clientItemId: string, readonly price: Price }>
   /** The `Idempotency-Key` that the upstream wants. */
   readonly batchKey: string
@@ -243,7 +243,7 @@ async function settleWithoutTasks (
   ledger: LedgerClient,
   reservation: OpenReservation,
   items: readonly ReservationId[],
-  outcome: Exclude<BatchOutcome, BatchAccepted> | OurKey,
+  outcome: Exclude<BatchOutcome, BatchAccepted> | KeyRefused,
   context: RequestContext
 ): Promise<Answer> {
   const end = outcome.kind === 'unknown' ? ledger.markUnknown : ledger.release

@@ -17,7 +17,7 @@ export interface BodyBudget {
   readonly inFlight: number
 }
 
-export interface UploadsOptions {
+interface UploadsOptions {
   readonly bodyBytes: number
   readonly bodyBytesInFlight: number
   readonly timers: Timers

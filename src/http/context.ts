@@ -144,7 +144,7 @@ export const secureHeaders = {
 } as const
 
 /** What is left of a subject's budget: draft-ietf-httpapi-ratelimit-headers-03. */
-export const budgetHeaders = ['ratelimit-limit', 'ratelimit-remaining', 'ratelimit-reset'] as const
+const budgetHeaders = ['ratelimit-limit', 'ratelimit-remaining', 'ratelimit-reset'] as const
 
 /** Read by pages of other origins; to a script a header that is not among them is not there. */
 export const exposedHeaders = [
@@ -234,7 +234,7 @@ export type StartRequest = (request: FastifyRequest, reply: FastifyReply) => voi
 /** Runs once for each call, when its response is out, or its caller gone, and its work is done. */
 export type OnRequestEnd = (request: FastifyRequest, reply: FastifyReply) => void
 
-export interface RequestStarterOptions {
+interface RequestStarterOptions {
   /** Run once for each call, as it arrives. */
   readonly begun: (request: FastifyRequest, reply: FastifyReply) => void
   readonly onRequestEnd: readonly OnRequestEnd[]

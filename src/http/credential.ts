@@ -45,7 +45,7 @@ function bad (about: string) {
 }
 
 /** The parties that hold a token of the server's own, and no session. */
-export type TokenHolder = 'issuer' | 'admin'
+type TokenHolder = 'issuer' | 'admin'
 
 /** As `credentialOf`, for a route that takes one of the server's own tokens: no error there speaks of sessions. */
 export function serverTokenOf (rawHeaders: readonly string[], holder: TokenHolder): string {

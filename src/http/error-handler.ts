@@ -139,7 +139,7 @@ export function answerBrokenHttp ({ app, newId, allowedOrigins }: BrokenHttpOpti
   }
 }
 
-export interface BrokenHttpOptions {
+interface BrokenHttpOptions {
   readonly app: () => FastifyInstance
   readonly newId: () => string
   readonly allowedOrigins: readonly string[]

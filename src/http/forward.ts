@@ -11,7 +11,7 @@ import type { RequestContext, RequestState } from './context.ts'
 import type { Delivery } from './repeats.ts'
 
 /** The upstream did not want our key; nothing was accepted. */
-export interface OurKey {
+export interface KeyRefused {
   readonly kind: 'our-key'
   readonly code: ErrorCode
 }
@@ -25,7 +25,7 @@ export async function withKeyFailover<Outcome extends SubmitOutcome | BatchOutco
   { model, keyId }: Pick<AuthorizedSubmit, 'model' | 'keyId'>,
   first: UpstreamKey,
   attempt: (key: UpstreamKey) => Promise<Outcome>
-): Promise<Outcome | OurKey> {
+): Promise<Outcome | KeyRefused> {
   const outcome = await attempt(first)
   const trouble = await troubleOf(outcome, first, keys, model)
   if (trouble === null) return outcome
@@ -48,7 +48,7 @@ async function troubleOf (
  * Nothing may be sent until this has resolved. Throws `GW_OVERLOADED` when the reservation has lapsed while it waited,
  * or what the store failed with; either way nothing will have been made that a repeat could ask for.
  */
-export async function requireSent (marking: Promise<boolean>, delivery: Delivery | null): Promise<void> {
+export async function sentOrThrow (marking: Promise<boolean>, delivery: Delivery | null): Promise<void> {
   let isSent = false
   try {
     isSent = await marking
@@ -69,16 +69,19 @@ export async function sendSubmit (
   return await timed(call, answer).then(readSubmitAnswer, readSubmitFailure)
 }
 
-/** Asks how a task is, in turn with all who ask about it; a call that nobody waits for is cancelled. */
+/**
+ * Asks how a task is, and shares the answer with all callers that ask meanwhile. A call that nobody waits for is
+ * cancelled.
+ */
 export async function pollStatus (
   poller: StatusPoller, task: Task, { call, reply }: RequestContext
 ): Promise<StatusReport> {
-  const { report, cancel: leave } = poller.poll(task)
-  reply.raw.once('close', leave)
+  const { report, cancel } = poller.poll(task)
+  reply.raw.once('close', cancel)
   try {
     return await timed(call, report)
   } finally {
-    reply.raw.off('close', leave)
+    reply.raw.off('close', cancel)
   }
 }
 

@@ -7,7 +7,7 @@ import { creditsFrom } from '../domain/ledger.ts'
 import type { AuthenticateOperator } from './authenticate.ts'
 import type { Services } from './services.ts'
 
-export interface LoggerOptions {
+interface LoggerOptions {
   readonly level: string
   /** A file descriptor, standard output by default; or what a test listens with. */
   readonly destination?: number | DestinationStream | undefined
@@ -74,7 +74,7 @@ export function accessLine (log: Logger) {
 }
 
 /** What the gauges read, at each scrape. */
-export interface Gauges {
+interface Gauges {
   readonly keys: Pick<KeyRing, 'states'>
   /** Throws while the store can't serve. */
   readonly ping: () => Promise<void>
@@ -96,7 +96,7 @@ export interface Metrics extends CreditMetrics {
 }
 
 /** https://prometheus.io/docs/instrumenting/exposition_formats/#basic-info */
-export const metricsType = Registry.PROMETHEUS_CONTENT_TYPE
+const metricsType = Registry.PROMETHEUS_CONTENT_TYPE
 /** From a status call that the ledger answers to a submit that waits for its upstream, seconds. */
 const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300]
 /** From a page that was left at once to one that is open all day, seconds. */

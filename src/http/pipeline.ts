@@ -1,10 +1,29 @@
+/**
+ * READ THIS FIRST. Every request to the upstream's own routes goes through the same stages:
+ *
+ *     receive → authenticate → authorize → admit → forward → settle → reply
+ *
+ * receive       request id, CORS, throttle per address                 receive.ts
+ * authenticate  credential → session, before a byte of body is read    authenticate.ts
+ * authorize     body, operation, model, ownership                      authorize.ts
+ * admit         idempotency, rates, slots, credits: before the call    repeats.ts, rates.ts, admit.ts
+ * forward       the upstream call, with the server's key               forward.ts, adapters/undici/upstream.ts
+ * settle        the task gets its owner, credits are kept or given     here, settle.ts
+ *               back (in the ledger: `claimed`, `released`, `unknown`)
+ * reply         the upstream's own answer, or one rendered error       context.ts, error-handler.ts
+ * at the end    access line, metrics, audit                            observe.ts, as gateway.ts lists them
+ *
+ * *receive* is a hook of the whole server, *authenticate* one of each route; and before a long body is read, it is
+ * looked at whether *admit* would refuse it. A step that fails throws an error of errors.ts.
+ */
+
 import type { FastifyInstance, FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
 import { isGuest } from '../domain/guests.ts'
 import { type Operation, operations } from '../domain/upstream.ts'
 import { keyFor, lacking, proveGuest, replayEarlier, reserve, reserveRequest } from './admit.ts'
 import { authorizeStatus, authorizeSubmit } from './authorize.ts'
 import { type Answer, type RequestContext, contextOf, replyWith, storedAnswer } from './context.ts'
-import { pollStatus, requireSent, sendSubmit, withKeyFailover } from './forward.ts'
+import { pollStatus, sentOrThrow, sendSubmit, withKeyFailover } from './forward.ts'
 import { largeBodies } from './rates.ts'
 import { watchDelivery } from './repeats.ts'
 import type { Services } from './services.ts'
@@ -20,22 +39,9 @@ export type ProxyServices = Pick<
 >
 
 /**
- * READ THIS FIRST. Every request to the upstream's own routes goes through the same stages:
- *
- *     receive → authenticate → authorize → admit → forward → settle → reply
- *
- * receive       request id, CORS, throttle per address                 receive.ts
- * authenticate  credential → session, before a byte of body is read    authenticate.ts
- * authorize     body, operation, model, ownership                      authorize.ts
- * admit         idempotency, rates, slots, credits: before the call    repeats.ts, rates.ts, admit.ts
- * forward       the upstream call, with the server's key               forward.ts
- * settle        the task recorded, credits kept or given back          settle.ts
- * reply         the upstream's own answer, or one rendered error       context.ts, error-handler.ts
- *
- * The first two are route hooks (`proxyRoute`); this is what comes after them, for a submit. Each step throws a row of
- * errors.ts, but for the call itself: what went wrong upstream is an outcome, so that nothing that was begun gets past
- * *settle*. There is one short cut: what was answered before, under the same idempotency key or to a caller that had
- * gone, is answered with that.
+ * A submit. What goes wrong upstream is an outcome and not an error, so that nothing that was begun gets past *settle*.
+ * There is one short cut: what was answered before, under the same idempotency key or to a caller that had gone, is
+ * answered with that.
  */
 function submitRoute (operation: Operation, services: ProxyServices): RouteOptions {
   const { rates, guests, ledger, repeats, earliest, upstream, keys, slots, clock } = services
@@ -51,9 +57,9 @@ function submitRoute (operation: Operation, services: ProxyServices): RouteOptio
     if (earlier !== null) return await replayEarlier(services, submit, earlier, context)
     if (isGuest(call.session.subject)) await proveGuest(guests, context)
     await rates.submits(context)
-    const key = keyFor(submit, keys)
-    call.keyId = key.id
-    const request = reserveRequest(submit, call, key, clock.now())
+    const firstKey = keyFor(submit, keys)
+    call.keyId = firstKey.id
+    const request = reserveRequest(submit, call, firstKey, clock.now())
     let reserved = await reserve(ledger, slots, request)
     while (!reserved.granted) {
       if (reserved.reason !== 'duplicate') throw lacking(reserved.reason, slots.nextInMs(request.subject))
@@ -66,9 +72,9 @@ function submitRoute (operation: Operation, services: ProxyServices): RouteOptio
     const reservation: OpenReservation = { id, idempotency: submit.idempotency, delivery }
 
     call.enter('forward') // from here to its end, whether or not its caller waits
-    const outcome = await withKeyFailover(keys, submit, key, async key => {
+    const outcome = await withKeyFailover(keys, submit, firstKey, async key => {
       call.keyId = key.id
-      await requireSent(ledger.markSent(id, key.id, submit.callbackHash), delivery)
+      await sentOrThrow(ledger.markSent(id, key.id, submit.callbackHash), delivery)
       return await sendSubmit(upstream, operation, submit, key, call)
     })
 
@@ -87,7 +93,7 @@ function submitRoute (operation: Operation, services: ProxyServices): RouteOptio
   })
 }
 
-/** A status call: the caller's task, one poll counted, and the upstream's word or the last one. */
+/** A status call: the caller's task, one poll counted, and the upstream's answer, or the last one if that is fresh. */
 function statusRoute (operation: Operation, services: ProxyServices): RouteOptions {
   const { rates, poller } = services
 

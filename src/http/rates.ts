@@ -10,11 +10,11 @@ import { type RequestContext, contextOf } from './context.ts'
 import type { Services } from './services.ts'
 
 /** Counts one call of the subject; throws `GW_RATE_LIMITED` above its plan's limit. */
-export type Rate = (context: RequestContext) => Promise<void>
+type Rate = (context: RequestContext) => Promise<void>
 
 /** The budgets of a subject, each shared by all routes that count in it. */
 export interface Rates {
-  /** Submits and LLM calls. */
+  /** Submits. */
   readonly submits: Rate
   /** Throws what the next submit would be refused with, and counts nothing. */
   readonly lookAtSubmits: Rate
@@ -168,7 +168,7 @@ function writeBudget (reply: FastifyReply, budget: Budget): void {
  * answer
  * it has paid for, and what it asks is only known from the body.
  */
-export const replayBodyBytes = 65_536
+const replayBodyBytes = 65_536
 
 /** What is looked at before a large body is read. */
 type LookAheadServices = Pick<Services, 'rates' | 'accounts' | 'submitRules' | 'clock'>

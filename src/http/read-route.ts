@@ -11,7 +11,7 @@ import type { Services } from './services.ts'
 export type ReadServices = Pick<Services, 'authenticate' | 'ledger' | 'rates'>
 
 /** What a route wants of its caller before it answers. */
-export interface ReadRules<Named extends 'own' | null> {
+interface ReadRules<Named extends 'own' | null> {
   readonly url: string
   /** As in logs and metrics. */
   readonly operation: string
@@ -24,7 +24,7 @@ export interface ReadRules<Named extends 'own' | null> {
 }
 
 /** A call that may be answered. */
-export interface Read<Named extends 'own' | null> {
+interface Read<Named extends 'own' | null> {
   readonly context: RequestContext
   readonly request: FastifyRequest
   readonly reply: FastifyReply
@@ -32,7 +32,7 @@ export interface Read<Named extends 'own' | null> {
   readonly task: Named extends 'own' ? Task : null
 }
 
-export type ReadHandler<Named extends 'own' | null> = (read: Read<Named>) => unknown
+type ReadHandler<Named extends 'own' | null> = (read: Read<Named>) => unknown
 
 /**
  * Adds a GET route for callers with a session. Whatever reads goes through the same stages in one order: scope, query,

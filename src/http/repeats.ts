@@ -103,7 +103,7 @@ export type Earliest = (order: Repeatable, context: RequestContext) => Promise<O
 /** What a first has come to. */
 export type Outcome = Exclude<Earlier, { readonly kind: 'pending' }>
 
-export interface EarliestOptions {
+interface EarliestOptions {
   readonly idempotency: IdempotencyStore
   readonly repeats: Repeats
   readonly timers: Timers

@@ -14,13 +14,13 @@ import { type SocketLimits, sockets } from './sockets.ts'
  * Ids that no two requests share, across replicas and restarts: a random part drawn once, and a counter. The caller's
  * own `x-request-id` is not taken over: it would let a caller write into the operator's log.
  */
-export function requestIds (): () => string {
+function requestIds (): () => string {
   const prefix = randomBytes(6).toString('base64url')
   let count = 0
   return () => `${prefix}-${(++count).toString(36)}`
 }
 
-export interface ServerOptions extends Omit<SocketLimits, 'unwantedBytes'> {
+interface ServerOptions extends Omit<SocketLimits, 'unwantedBytes'> {
   readonly log: Logger
   /** Addresses whose `x-forwarded-*` counts. */
   readonly trustProxy: readonly string[]
@@ -42,7 +42,7 @@ const keepAliveMs = 72_000
 const excessBytes = 1024 * 1024
 
 /** A Fastify without routes, in which nothing that matters is left to a default. */
-export function server ({
+function server ({
   log,
   trustProxy,
   bodyBytes,
@@ -118,7 +118,7 @@ export interface Drain {
 }
 
 /** Knows the calls at work, so that a stop can wait for them: also for submits whose caller has gone. */
-export interface Lifecycle {
+interface Lifecycle {
   readonly begun: (request: FastifyRequest, reply: FastifyReply) => void
   readonly ended: (request: FastifyRequest) => void
   readonly isStopping: () => boolean
@@ -134,7 +134,7 @@ const settleMs = 1000
 /** From an answer that is written to the end of its connection, ms: a caller that is still sending reads it first. */
 const farewellMs = 250
 
-export function lifecycle (): Lifecycle {
+function lifecycle (): Lifecycle {
   const idle = Promise.withResolvers<void>()
   const running = new Map<FastifyRequest, FastifyReply>()
   let stopping = false
@@ -204,7 +204,7 @@ async function within (ms: number, ends: ReadonlyArray<Promise<void>>): Promise<
   timer.abort()
 }
 
-export interface ListenerOptions extends Omit<ServerOptions, 'begin'>, Omit<ReceiveOptions, 'begin' | 'isStopping'> {
+interface ListenerOptions extends Omit<ServerOptions, 'begin'>, Omit<ReceiveOptions, 'begin' | 'isStopping'> {
   readonly onRequestEnd: readonly OnRequestEnd[]
 }
 

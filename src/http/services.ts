@@ -101,7 +101,7 @@ export interface Services {
 }
 
 /** `sessions` of the config file, as routes need it. */
-export interface SessionLifetimes {
+interface SessionLifetimes {
   readonly defaultTtlSeconds: number
   readonly maxTtlSeconds: number
 }

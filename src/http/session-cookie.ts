@@ -18,7 +18,7 @@ export interface SessionCookie {
   clear (reply: FastifyReply): void
 }
 
-export interface SessionCookieOptions {
+interface SessionCookieOptions {
   readonly issuer: SessionIssuer
   /** How long a cookie lasts that nobody uses. */
   readonly cookieMaxAgeSeconds: number

@@ -7,7 +7,7 @@ import type { UpstreamAnswer } from '../domain/upstream.ts'
 import { type ErrorCode, gatewayError } from '../errors.ts'
 import { noKey } from './admit.ts'
 import { type Answer, answerFrom, type RequestContext, storedAnswer } from './context.ts'
-import type { OurKey } from './forward.ts'
+import type { KeyRefused } from './forward.ts'
 import { type Delivery, keptFrom, type Repeatable } from './repeats.ts'
 
 /** What has been reserved for a submit, and by what its answer may be asked for again. */
@@ -25,7 +25,7 @@ export interface OpenReservation {
 export async function settleWithoutTask (
   ledger: Pick<LedgerClient, 'release' | 'markUnknown'>,
   { id, idempotency, delivery }: OpenReservation,
-  outcome: NotAccepted | OurKey,
+  outcome: NotAccepted | KeyRefused,
   { request }: RequestContext
 ): Promise<Answer> {
   const release = async (answer?: StoredResponse): Promise<void> => {
@@ -69,7 +69,7 @@ export function answerToKeep (
 
 /**
  * The answer to a submit whose task has its owner. One that repeats our key is not shown: the task runs, and its owner
- * finds it in the list of its tasks; asked for again, it would be made again.
+ * finds it in the list of its tasks; a retry gets this refusal again.
  */
 export function acceptedAnswer ({ delivery }: OpenReservation, answer: UpstreamAnswer): Answer {
   if (answer.leaksKey) throw gatewayError('GW_UPSTREAM_INVALID', { shouldRetry: false })

@@ -23,7 +23,7 @@ export interface EventStream {
   end (): void
 }
 
-export interface StreamEnds {
+interface StreamEnds {
   /** Called once, when the caller has gone or the stream was ended. */
   readonly closed?: () => void
   /** Called with every heartbeat. */
@@ -45,7 +45,7 @@ export interface EventStreams {
   close (): void
 }
 
-export interface EventStreamsOptions {
+interface EventStreamsOptions {
   readonly streamsPerSubject: number
   readonly revocations: Revocations
   readonly timers: Timers

@@ -146,14 +146,14 @@ export function batchStatus (world: World, call: ApiCall): void {
 }
 
 /** One item of a batch, with what it came to. */
-export interface SandboxItem {
+interface SandboxItem {
   readonly clientItemId: string
   /** `null` when it was refused. */
   readonly task: SandboxTask | null
 }
 
 /** A batch as the sandbox remembers it. */
-export interface SandboxBatch {
+interface SandboxBatch {
   readonly batchId: string
   /** The bearer key that made it: the batch belongs to this key's account. */
   readonly key: string

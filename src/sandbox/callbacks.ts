@@ -29,7 +29,7 @@ export interface CallbackSender {
   close (): void
 }
 
-export interface CallbackSenderOptions {
+interface CallbackSenderOptions {
   readonly timers: Timers
   /** Unix milliseconds. */
   readonly now: () => number
@@ -45,7 +45,7 @@ const retriesMs: readonly number[] = [30_000, 120_000, 600_000]
 const lateMs = 60_000
 
 /** @see https://apixo.ai/docs/concepts/webhooks */
-export function callbackSender (
+function callbackSender (
   { timers, now, callbacksTo, resultUrl, record }: CallbackSenderOptions
 ): CallbackSender {
   const closing = new AbortController()
@@ -96,7 +96,7 @@ function addressOf (callbackUrl: string, origin: string | undefined): string {
 }
 
 /** The callbacks that were sent, and who sends them. */
-export interface CallbackRecorder {
+interface CallbackRecorder {
   readonly sender: CallbackSender
   /** Every callback, in the order in which they were answered, or given no answer. */
   readonly sent: readonly RecordedCallback[]
@@ -104,7 +104,7 @@ export interface CallbackRecorder {
   callbacksTo: string | undefined
 }
 
-export interface PostOfficeOptions extends Pick<CallbackSenderOptions, 'now' | 'resultUrl'> {
+interface PostOfficeOptions extends Pick<CallbackSenderOptions, 'now' | 'resultUrl'> {
   /** Default: Node's. */
   readonly timers?: Timers | undefined
   /** How many callbacks are kept; the oldest are dropped first. */

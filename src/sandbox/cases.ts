@@ -25,7 +25,7 @@ export interface SandboxCase {
  * refused: no task is made, and the answer says so · missing: its task is made, and it is not in the answer · nameless:
  * its task is made, and is in the answer without `client_item_id`.
  */
-export type ItemFate = 'refused' | 'missing' | 'nameless'
+type ItemFate = 'refused' | 'missing' | 'nameless'
 
 type Row = readonly [name: string, makes: SandboxCase['makes'], deliver: Delivery, meaning: string]
 

@@ -3,8 +3,8 @@ import font from 'oled-font-5x7'
 import { PNG } from 'pngjs'
 
 /** Dots from one letter to the next, and from one line to the next, at scale 1. */
-export const letterWidth = font.width + 1
-export const lineHeight = font.height + 3
+const letterWidth = font.width + 1
+const lineHeight = font.height + 3
 
 const columnsOf = new Map(font.lookup.map((letter, index) =>
   [letter, font.fontData.slice(index * font.width, (index + 1) * font.width)]))
@@ -39,7 +39,7 @@ export function wrap (text: string, columns: number): string[] {
 }
 
 /** Calls `dot` with the place of every dot of a drawable line at scale 1, from its top left corner. */
-export function eachDot (line: string, dot: (x: number, y: number) => void): void {
+function eachDot (line: string, dot: (x: number, y: number) => void): void {
   Array.from(line, (letter, place) => columnsOf.get(letter)!.forEach((column, x) => {
     for (let y = 0; y < font.height; y++) {
       if ((column >> y) & 1) dot(place * letterWidth + x, y)

@@ -222,7 +222,7 @@ export function bigNumber ({ response }: Exchange, good: Answer): void {
 }
 
 /** Where slow answers wait. */
-export interface SlowGate {
+interface SlowGate {
   /** How many wait. */
   readonly waiting: number
   hold (goOn: () => void): void

@@ -5,7 +5,7 @@ import { reachOf } from './parsers.ts'
 import { shown } from './problems.ts'
 
 /** What must hold for issuers beyond the shape of their keys. */
-export function issuerProblems ({ issuers }: GatewayFile): readonly FileProblem[] {
+function issuerProblems ({ issuers }: GatewayFile): readonly FileProblem[] {
   return issuers.flatMap((issuer, index) => {
     const path = ['issuers', index]
     return [

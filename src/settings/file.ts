@@ -40,7 +40,7 @@ export function gatewayFileSchemaText (): string {
 }
 
 /** The schema of a key: a known one, or, where names are free, any whose pattern matches. */
-export function schemaOfKey (schema: JsonSchema, key: string): JsonSchema | undefined {
+function schemaOfKey (schema: JsonSchema, key: string): JsonSchema | undefined {
   const { properties = {}, patternProperties = {} } = schema
   if (Object.hasOwn(properties, key)) return properties[key]
   return Object.entries(patternProperties).find(([pattern]) => new RegExp(pattern).test(key))?.[1]
@@ -50,7 +50,7 @@ export function schemaOfKey (schema: JsonSchema, key: string): JsonSchema | unde
  * Fills in the defaults of a schema, in the schema's order of keys. Nothing of `value` is changed. (`Value.Default` of
  * `typebox/value` would do the same, and cost every start 40 ms of import.)
  */
-export function withDefaults (schema: JsonSchema, value: unknown): unknown {
+function withDefaults (schema: JsonSchema, value: unknown): unknown {
   const given = value === undefined ? schema.default : value
   if (Array.isArray(given)) return Object.freeze(given.map(item => withDefaults(schema.items!, item)))
   return isObject(given) && schema.anyOf === undefined ? mappingWithDefaults(schema, given) : Object.freeze(given)
@@ -83,7 +83,7 @@ export function pathText (path: KeyPath): string {
 }
 
 /** One value of the file, as small as people name them: a list of plain values and an empty mapping are values too. */
-export interface Leaf {
+interface Leaf {
   readonly path: KeyPath
   readonly value: unknown
 }
@@ -109,7 +109,7 @@ export interface FileProblem {
  * Every place where `value` breaks the schema. The library decides what is valid; the walk down to the smallest part
  * that is not makes a sentence of each, and has no limit to their number.
  */
-export function fileProblems (schema: JsonSchema, value: unknown, path: KeyPath = []): FileProblem[] {
+function fileProblems (schema: JsonSchema, value: unknown, path: KeyPath = []): FileProblem[] {
   if (Check(schema, value)) return []
   if (schema.anyOf !== undefined) return problemsOfChoice(schema, value, path)
   const inner = problemsInside(schema, value, path)
@@ -169,7 +169,7 @@ function given (value: unknown, path: KeyPath): string {
   return `is ${typeof value === 'string' ? shown(value) : String(value)}`
 }
 
-export interface YamlFile {
+interface YamlFile {
   /** Plain data; an empty file is an empty mapping. */
   readonly value: unknown
   /** What keeps the text from being read at all; then `value` is empty. */
@@ -178,7 +178,7 @@ export interface YamlFile {
   readonly lineOf: (path: KeyPath) => number | undefined
 }
 
-export interface YamlFault {
+interface YamlFault {
   readonly problem: string
   readonly line: number | undefined
   /** Ends the sentence that begins with "expected"; `undefined`: the reader of the file knows better. */
@@ -189,7 +189,7 @@ export interface YamlFault {
  * Parses YAML 1.2, strictly. No fault quotes the text, since it may turn out to be the wrong file; but for a key that
  * stands there twice, which nobody finds without its name.
  */
-export function parseYaml (text: string): YamlFile {
+function parseYaml (text: string): YamlFile {
   const lines = new LineCounter()
   const document = parseDocument(text, { version: '1.2', prettyErrors: false, stringKeys: true, lineCounter: lines })
   const faults = [...document.errors, ...document.warnings]

@@ -117,7 +117,7 @@ function redisStore (text: string): StoreSettings {
 }
 
 /** What can be behind a host name: this machine, our own network, or the internet. */
-export type Reach = 'loopback' | 'private' | 'public'
+type Reach = 'loopback' | 'private' | 'public'
 
 /** Where a host lies, judged by its text alone: nothing is resolved. `hostname` is that of a `URL`. */
 export function reachOf (hostname: string): Reach {

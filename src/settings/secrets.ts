@@ -51,7 +51,7 @@ function secretsOfFile ({ locate }: GatewayFileReading, secrets: readonly FileSe
 }
 
 /** A setting of the config file that names a file with a secret. */
-export interface FileSecretSetting {
+interface FileSecretSetting {
   readonly path: KeyPath
   /** The issuer that it belongs to; `undefined` for the one of Turnstile. */
   readonly issuer: string | undefined

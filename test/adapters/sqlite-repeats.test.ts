@@ -217,7 +217,7 @@ t.test('a store that can not write keeps in memory what it was told, and notes i
   await t.rejects(store.repeats.undelivered(lost, keptAnswer), { code: 'GW_STORE_DOWN' })
   store.repeats.delivered(told)
   await t.rejects(store.tidy(), { code: 'GW_STORE_DOWN' })
-  t.same(store.repeats.crowded(), [])
+  t.same(store.repeats.takeCrowded(), [])
   await letGo()
   await store.tidy()
   const repeat = repeatOf()

@@ -238,11 +238,11 @@ function bounding (t: Test, open: OpenStore): void {
       await submitted(books, [sent, unknown], { repeat: repeatOf(`${index}`) })
     }
     await submitted(books, [sent, unknown], { subject: 'app:bob' })
-    t.same(repeats.crowded(), [])
+    t.same(repeats.takeCrowded(), [])
     time.advance(1)
     await repeats.undelivered(await submitted(books, [sent, claim('task')]))
-    t.same(repeats.crowded(), [subject])
-    t.same(repeats.crowded(), [], 'once')
+    t.same(repeats.takeCrowded(), [subject])
+    t.same(repeats.takeCrowded(), [], 'once')
     const gone: number[] = []
     for (let index = 0; index < maxRepeats; index++) {
       if ((await repeats.take(subject, repeatOf(`${index}`))) === null) gone.push(index)
@@ -253,6 +253,6 @@ function bounding (t: Test, open: OpenStore): void {
     for (let index = 0; index < maxRepeats; index++) {
       await submitted(books, [sent, unknown], { repeat: repeatOf(`${index}`) })
     }
-    t.same(repeats.crowded(), [], 'those whose time is over take no room')
+    t.same(repeats.takeCrowded(), [], 'those whose time is over take no room')
   })
 }

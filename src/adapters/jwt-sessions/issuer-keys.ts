@@ -30,13 +30,13 @@ function anyOf (keys: readonly KeyObject[]): KeySet {
 }
 
 /** As an issuer's documents were read. */
-export interface Publication {
+interface Publication {
   /** Each key. Two publications of the same ones are one, in whatever order: an issuer may have several servers. */
   readonly texts: ReadonlySet<string>
   readonly keys: KeySet
 }
 
-export interface PublishedKeysOptions {
+interface PublishedKeysOptions {
   readonly load: () => Promise<Publication>
   /** Monotonic ms: an issuer's new key must not have to wait for a wall clock that was put back. */
   readonly elapsed: () => number
@@ -109,7 +109,7 @@ export function publishedKeys ({ load, elapsed, onFailed, onChanged }: Published
   }
 }
 
-export interface KeyDocumentsOptions {
+interface KeyDocumentsOptions {
   readonly issuer: string
   /** Without it the issuer's own configuration says where. */
   readonly jwksUrl?: string

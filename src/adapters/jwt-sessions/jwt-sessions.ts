@@ -17,7 +17,7 @@ import { type IssuerKeys, keyDocuments, type KeySet, publishedKeys, sharedKeys }
  * How the claims of an issuer become a session. A claim is named as it stands in the token, or by its path:
  * `app_metadata.plan`. One that users can write themselves must not be named here.
  */
-export interface ClaimRules {
+interface ClaimRules {
   /** The `iss` of its tokens, letter for letter. */
   readonly issuer: string
   /** Stands before its subjects and session ids in place of the issuer. */
@@ -45,7 +45,7 @@ const aheadMs = 60_000
  * The session that a verified token stands for. Throws when a claim is missing or is not what it has to be; the message
  * names the claim and never its value.
  */
-export function sessionFrom (
+function sessionFrom (
   payload: JWTPayload,
   token: string,
   { now, ...rules }: ClaimRules & { readonly now: () => number }
@@ -140,7 +140,7 @@ function lifetimeFrom ({ exp, iat, nbf }: JWTPayload, now: number): Pick<Session
   return { issuedAt, expiresAt }
 }
 
-export interface SignatureRules {
+interface SignatureRules {
   readonly issuer: string
   readonly audience?: string
   readonly algorithms: readonly string[]
@@ -164,7 +164,7 @@ const types = new Set(['jwt', 'at+jwt'])
  * Holds a token against the keys of its issuer, and its standard claims against the rules. `jwk`, `jku`, `x5u` and
  * `x5c` in its header are never looked at: a token does not say whom to trust. Throws when anything is wrong.
  */
-export async function verifiedToken (
+async function verifiedToken (
   token: string,
   rules: SignatureRules
 ): Promise<{ readonly payload: JWTPayload, readonly keys: KeySet }> {

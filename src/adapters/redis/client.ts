@@ -23,7 +23,7 @@ const outage =
 /**
  * Makes errors of what the client threw. Only its sentence is kept: the client hangs commands on it, with all they say.
  */
-export interface Failures {
+interface Failures {
   /** What went wrong, for a log. */
   reason (error: unknown): Error
   /** What is thrown instead: `GW_STORE_DOWN`, or the reason itself when the server was asked for nonsense. */
@@ -350,7 +350,7 @@ export function commands ({ connection: { client, failure }, mark, keys, terms, 
   }
 }
 
-export interface MemoryMarkOptions extends Pick<Connection, 'client' | 'failure'> {
+interface MemoryMarkOptions extends Pick<Connection, 'client' | 'failure'> {
   readonly keys: Pick<KeyNames, 'mark'>
   /** Told once each time that the server is found without what it was told. */
   readonly onGone: (problem: string) => void

@@ -7,7 +7,7 @@ import type { KeyNames } from './keys.ts'
 import { headOf } from './scripts.ts'
 
 /** What replicas tell each other: an event; or, without one, that they are there. */
-export interface Message {
+interface Message {
   /** The replica that sent it. */
   readonly from: string
   /** Something that it has sent before did not go out. */
@@ -53,7 +53,7 @@ function fieldsIn (text: string): Readonly<Record<string, unknown>> {
   }
 }
 
-export interface SubscriptionOptions {
+interface SubscriptionOptions {
   readonly connection: Pick<Connection, 'another' | 'reportLost'>
   readonly channel: string
   readonly onMessage: (message: Buffer) => void
@@ -62,7 +62,7 @@ export interface SubscriptionOptions {
 }
 
 /** Hears what is said on a channel. */
-export interface Subscription {
+interface Subscription {
   /** Listens over another connection, in a cluster perhaps to another node. */
   renew (): void
   close (): void
@@ -73,7 +73,7 @@ export interface Subscription {
  *
  * The client's own way to come back does not say when it has, and in a cluster not that it has failed to.
  */
-export async function subscription (
+async function subscription (
   { connection, channel, onMessage, onResumed }: SubscriptionOptions
 ): Promise<Subscription> {
   let current: Redis
@@ -109,7 +109,7 @@ export async function subscription (
   }
 }
 
-export interface RedisEventsOptions {
+interface RedisEventsOptions {
   readonly connection: Connection
   readonly commands: Pick<Commands, 'on'>
   readonly channel: string
@@ -227,7 +227,7 @@ function listeners () {
   }
 }
 
-export interface PollLeasesOptions {
+interface PollLeasesOptions {
   readonly now: () => number
   /** A lease that was not released by then is free again, ms: longer than a status call may last. */
   readonly leaseMs: number

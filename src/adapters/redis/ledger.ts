@@ -34,7 +34,7 @@ export function earlierFrom ([kind, status, contentType, body]: readonly Reply[]
   return { kind: word, answer: { status: Number(status), contentType: String(contentType), body: body as Buffer } }
 }
 
-export interface LedgerOptions {
+interface LedgerOptions {
   readonly commands: Commands
   readonly active: ActiveSubjects
   readonly owners: TaskOwners

@@ -145,7 +145,7 @@ export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse:
       const place = placeOf(id)
       if (place !== null) await surely(place.subject, () => markUndelivered(place, answer))
     },
-    crowded () {
+    takeCrowded () {
       const subjects = [...crowded]
       crowded.clear()
       return subjects
@@ -178,7 +178,7 @@ export interface Pulse {
   close (): Promise<void>
 }
 
-export interface PulseOptions {
+interface PulseOptions {
   readonly commands: Pick<Commands, 'ask'>
   readonly keys: Pick<KeyNames, 'alive'>
   readonly events: Pick<RedisEvents, 'ask' | 'onAsked'>

@@ -37,7 +37,7 @@ export interface SubjectTerms {
 }
 
 /** An answer, whose body comes beside the request. */
-export type AnswerHead = Pick<StoredResponse, 'status' | 'contentType'>
+type AnswerHead = Pick<StoredResponse, 'status' | 'contentType'>
 
 /** A submit without an idempotency key, and which replicas its own knows to be alive and dead, in a line each. */
 export interface RepeatRequest {

@@ -19,7 +19,7 @@ export function read<T> (query: () => T): T {
 }
 
 /** https://sqlite.org/rescode.html#busy; the upper bytes of an extended code say why. */
-export function isBusy (error: unknown): boolean {
+function isBusy (error: unknown): boolean {
   return (((error as { errcode?: number }).errcode ?? 0) & 0xff) === 5
 }
 
@@ -41,7 +41,7 @@ export interface ConnectionOptions {
 }
 
 /** A connection to read with. */
-export interface Reader {
+interface Reader {
   readonly db: DatabaseSync
   /** It sees the file as it was when it was opened, whatever is written meanwhile. */
   readonly isApart: boolean

@@ -20,7 +20,7 @@ export interface SqliteIdempotency extends IdempotencyStore {
 }
 
 /** The columns that tell what became of a request. */
-export interface OutcomeRow {
+interface OutcomeRow {
   readonly status: number | null
   readonly content_type: string
   readonly body: Uint8Array
@@ -67,7 +67,7 @@ export function sqliteIdempotency (
 }
 
 /** What became of a request: its answer if that was kept, else how its task is. */
-export function outcomeOf ({ status, content_type: contentType, body, stage, task_id: taskId }: OutcomeRow): Earlier {
+function outcomeOf ({ status, content_type: contentType, body, stage, task_id: taskId }: OutcomeRow): Earlier {
   if (status !== null) {
     return {
       kind: 'answered',
@@ -191,7 +191,7 @@ export function sqliteRepeats (
       group.run(() => keepRow(submit))
       await group.committed()
     },
-    crowded: () => memory.takeCrowded(),
+    takeCrowded: () => memory.takeCrowded(),
     begin (id, { subject, repeat }) { if (repeat !== undefined) memory.add(id, subject, repeat) },
     claimed (id, answer) {
       const submit = memory.at(id)
@@ -396,7 +396,7 @@ function statements (db: DatabaseSync) {
 }
 
 /** A submit that an earlier server has not delivered, and until when it is remembered (Unix ms). */
-export interface RememberedRow {
+interface RememberedRow {
   readonly id: number
   readonly subject: string
   readonly repeat: string

@@ -7,7 +7,7 @@ import { dirname, join, posix, sep } from 'node:path'
 import { type ErrorCode, gatewayError } from '../../errors.ts'
 
 /** What a browser is shown. */
-export interface ServedPage {
+interface ServedPage {
   readonly html: string
   /** Allows the page's own scripts and styles, by their SHA-256, and no others; it talks to our own origin alone. */
   readonly contentSecurityPolicy: string

@@ -11,7 +11,7 @@ import { readRoute, type ReadServices } from '../read-route.ts'
 import type { Services } from '../services.ts'
 
 /** One result of a task that has been found to be the caller's, or what a ticket opens. */
-export interface OpenedResult {
+interface OpenedResult {
   readonly task: Task
   /** From 0. */
   readonly index: number
@@ -19,7 +19,7 @@ export interface OpenedResult {
   readonly shownBy: 'same-origin' | 'cross-origin'
 }
 
-export type SendResult = (request: FastifyRequest, reply: FastifyReply, opened: OpenedResult) => Promise<FastifyReply>
+type SendResult = (request: FastifyRequest, reply: FastifyReply, opened: OpenedResult) => Promise<FastifyReply>
 
 /** Results of one subject on their way at a time: a page of pictures, and not all the sockets there are. */
 const maxOpenPerSubject = 50
@@ -28,7 +28,7 @@ const maxOpenPerSubject = 50
  * *forward* and *reply* for results. The bytes go through as they come, no faster than the caller takes them, and the
  * call to their host ends with the caller's.
  */
-export function resultSender ({ results, clock: { now } }: Pick<Services, 'results' | 'clock'>): SendResult {
+function resultSender ({ results, clock: { now } }: Pick<Services, 'results' | 'clock'>): SendResult {
   const takeTurn = turns()
 
   return async (request, reply, { task, index, shownBy }) => {

@@ -42,7 +42,7 @@ const maxOrigins = 20
 /**
  * The body of a minting. Lists of models and scopes may be empty, which means none; one of origins is not left empty.
  */
-export function sessionRequestSchema (maxTtlSeconds: number) {
+function sessionRequestSchema (maxTtlSeconds: number) {
   return Type.Object(
     {
       subject: Type.String({ minLength: 1, maxLength: maxNameLength, pattern: printable }),
@@ -60,10 +60,10 @@ export function sessionRequestSchema (maxTtlSeconds: number) {
   )
 }
 
-export type SessionRequestBody = Static<ReturnType<typeof sessionRequestSchema>>
+type SessionRequestBody = Static<ReturnType<typeof sessionRequestSchema>>
 
 /** What is minted for a body that its schema has let through. Throws `GW_BAD_REQUEST`. */
-export function readSessionRequest (body: SessionRequestBody, defaultTtlSeconds: number): SessionRequest {
+function readSessionRequest (body: SessionRequestBody, defaultTtlSeconds: number): SessionRequest {
   const {
     subject,
     plan = 'default',
