@@ -1,4 +1,5 @@
 import t, { type Test } from 'tap'
+import { gatewayError } from '../../src/errors.ts'
 import { naming } from '../../src/http/batches.ts'
 import { anyItems, batchesConfig as config, batchStatus, items, submitBatch } from '../helpers/batches.ts'
 import { startGateway, taskMs } from '../helpers/gateway.ts'
@@ -524,6 +525,18 @@ t.test('a batch whose first has come to nothing by the time it looks again is ma
   })
   t.equal((await submitBatch(it, alice, anyItems(2), { key: 'used' })).status, 200)
   t.equal(sandbox.calls.length, 1)
+})
+
+t.test('a batch whose own row can not be ended is answered all the same, and the operator is told', async t => {
+  const { it, alice, log } = await open(t, {
+    createGateway: overStore(({ ledger }) => ({
+      ledger: { ...ledger, settle: async () => { throw gatewayError('GW_STORE_DOWN') } }
+    }))
+  })
+  const made = await submitBatch(it, alice, anyItems(2))
+  t.equal(made.status, 200)
+  t.equal(taskIdsOf(made).length, 2)
+  t.match(log.find(({ batchId }) => batchId === made.json.data.batchId), { err: { code: 'GW_STORE_DOWN' } })
 })
 
 t.test("a mistake of our own in a rule is not told as the caller's", t => {
