@@ -4,6 +4,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import ipaddr from 'ipaddr.js'
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Socket } from 'node:net'
+import { recent } from '../domain/recent.ts'
 import { quoted } from '../domain/json.ts'
 import { withoutPort } from '../domain/session.ts'
 import type { Clock } from '../domain/time.ts'
@@ -224,9 +225,12 @@ export function ipOf ({ ip }: FastifyRequest): string {
   return withoutPort(ip ?? '')
 }
 
+/** As budgets count them, by how they came: reading one costs a regex of IPv6. */
+const addresses = recent<string>(maxAddresses, { memoMethod: ip => rateLimit.normalizeIP(withoutPort(ip)) })
+
 /** One budget per address, and per /64 in IPv6, where a household has that many addresses to itself. */
 export function addressOf (request: FastifyRequest): string {
-  request.call.address ??= rateLimit.normalizeIP(ipOf(request))
+  request.call.address ??= addresses.memo(request.ip ?? '')
   return request.call.address
 }
 
