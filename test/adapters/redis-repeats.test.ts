@@ -1,3 +1,4 @@
+import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { redisStore } from '../../src/adapters/redis/store.ts'
 import { type Earlier, type Repeat, repeatMs, type Transition } from '../../src/domain/ledger.ts'
@@ -6,7 +7,7 @@ import type { Store } from '../../src/domain/store.ts'
 import { balance, demandOf } from '../contracts/ledger-balance.ts'
 import { sent, terms } from '../contracts/open-books.ts'
 import { repeatOf, submitted } from '../contracts/repeats.ts'
-import { clock } from '../helpers/clock.ts'
+import { type Clock, clock } from '../helpers/clock.ts'
 import { redisServer, type RedisServer } from '../helpers/redis-server.ts'
 import { until } from '../helpers/until.ts'
 
@@ -26,11 +27,11 @@ async function start (t: Test) {
 }
 
 /** A replica that can be kept from Redis, or from its subjects alone; what is on its way is let through. */
-async function hindered (t: Test, { admin, port }: RedisServer, now: () => number) {
+async function hindered (t: Test, { admin, port }: RedisServer, { now, elapsed }: Pick<Clock, 'now' | 'elapsed'>) {
   const allow = (...rights: string[]) => admin.acl('SETUSER', 'here', ...rights)
   await allow('on', '>secret', '~*', '&*', '+@all')
   const url = new Secret(`redis://here:secret@localhost:${port}`)
-  const store = await redisStore({ url, terms, now, onLost: () => {} })
+  const store = await redisStore({ url, terms, now, elapsed, onLost: () => {} })
   t.teardown(() => store.close())
   return {
     ...store,
@@ -109,7 +110,7 @@ t.test(
 
 t.test('a replica that was only frozen sends nothing that was given back, and what it had sent is found', async t => {
   const { replica, server, time } = await start(t)
-  const [here, there] = [await hindered(t, server, time.now), await replica()]
+  const [here, there] = [await hindered(t, server, time), await replica()]
   const reserved = await submitted(here, [], { repeat: repeatOf('reserved') })
   const id = await submitted(here, [sent])
   const repeat = repeatOf()
@@ -200,7 +201,7 @@ t.test('what was lost while the store was away is known to the first that asks w
 
 t.test('a replica that could not write that a caller has gone does not say that it is there', async t => {
   const { server, replica, time } = await start(t)
-  const [there, here] = [await replica(), await hindered(t, server, time.now)]
+  const [there, here] = [await replica(), await hindered(t, server, time)]
   const id = await submitted(here, [sent, claim('task')])
   const [heart] = await server.admin.keys('gw:alive:*')
   await here.hinder()
@@ -212,7 +213,7 @@ t.test('a replica that could not write that a caller has gone does not say that 
 
 t.test('a replica that closes with something still to write is dead at once', async t => {
   const { server, replica, time } = await start(t)
-  const [there, here] = [await replica(), await hindered(t, server, time.now)]
+  const [there, here] = [await replica(), await hindered(t, server, time)]
   const id = await submitted(here, [sent, claim('task')])
   const [heart] = await server.admin.keys('gw:alive:*')
   await here.hinder()
@@ -220,4 +221,53 @@ t.test('a replica that closes with something still to write is dead at once', as
   await here.close()
   t.equal(await server.admin.exists(heart!), 0)
   t.same(await decided(there), { kind: 'task', taskId: 'task' })
+})
+
+t.test('a replica that has not been heard yet begins, whatever it has still to write', async t => {
+  const { server, time } = await start(t)
+  const here = await hindered(t, server, time)
+  const other = demandOf({ subject: 'app:bob', repeat: repeatOf('other') })
+  await here.hinder()
+  await t.rejects(here.repeats.take(subject, repeatOf()), { code: 'GW_STORE_DOWN' })
+  await server.admin.acl('SETUSER', 'here', '~gw:{/app:bob}:*', '~gw:{busy*', '~gw:{deliveries*')
+  t.match(await here.ledger.reserve(other), { granted: true })
+})
+
+t.test('what is owed is given up when what it guards is forgotten, and the heart goes on', async t => {
+  const { server, time } = await start(t)
+  const here = await hindered(t, server, time)
+  const id = await submitted(here, [sent, claim('task')])
+  const [heart] = await server.admin.keys('gw:alive:*')
+  await here.hinder()
+  await t.rejects(here.repeats.undelivered(id), { code: 'GW_STORE_DOWN' })
+  await server.admin.del(heart!)
+  time.advance(repeatMs + 3000)
+  await until('it is there', async () => await server.admin.exists(heart!) === 1)
+})
+
+t.test('what Redis refuses as nonsense is not tried for ever, and the heart goes on', async t => {
+  const { server, replica } = await start(t)
+  const store = await replica()
+  const id = await submitted(store, [sent, claim('task')])
+  const [heart] = await server.admin.keys('gw:alive:*')
+  const row = `gw:{/app:alice}:r:${id.split('#')[1]}`
+  await server.admin.del(row)
+  await server.admin.set(row, 'somebody has written here')
+  await t.rejects(store.repeats.undelivered(id), /WRONGTYPE/)
+  await server.admin.del(heart!)
+  await until('it is there', async () => await server.admin.exists(heart!) === 1)
+})
+
+t.test('a replica that closes while it beats is dead at once', async t => {
+  const { server, replica } = await start(t)
+  const [here, there] = [await replica(), await replica()]
+  const [id, other] = [await submitted(here, [sent, claim('task')]), await submitted(here, [sent, claim('other')])]
+  const [heart] = await server.admin.keys('gw:alive:*')
+  await there.repeats.take(subject, repeatOf()) // so that it is asked whether it is there
+  await server.admin.call('CLIENT', 'PAUSE', '200', 'WRITE')
+  here.repeats.delivered(id)
+  here.repeats.delivered(other)
+  await wait(50)
+  await here.close()
+  t.equal(await server.admin.exists(heart!), 0)
 })

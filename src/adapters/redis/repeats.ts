@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
-import type { ReserveRequest, StoredResponse, Repeat, Repeats } from '../../domain/ledger.ts'
+import { type ReserveRequest, type StoredResponse, type Repeat, repeatMs, type Repeats } from '../../domain/ledger.ts'
 import { recent } from '../../domain/recent.ts'
+import { isGatewayError } from '../../errors.ts'
 import type { Commands, Reply } from './client.ts'
 import type { RedisEvents } from './events.ts'
 import { deadMs, type KeyNames, type Place, placeOf } from './keys.ts'
@@ -30,16 +31,18 @@ type Write = () => Promise<void>
 
 /** A long outage shall not fill the memory. */
 const maxPending = 10_000
+/** From this age on, ms, a write guards nothing: what it was to remember is forgotten, wherever this replica stands. */
+const guardedMs = repeatMs + deadMs
 
-/** Writes that the store has not taken, by subject. Each may be done twice. */
-function pendingWrites () {
-  const pending = new Map<string, Set<Write>>()
+/** Writes that the store has not taken, by subject. Each may be done twice. `elapsed`: monotonic ms. */
+function pendingWrites (elapsed: () => number) {
+  const pending = new Map<string, Map<Write, number>>()
   let count = 0
   const flush = async (subject: string): Promise<void> => {
     const its = pending.get(subject)
     /* c8 ignore next: another call has written it meanwhile */
-    for (const write of its ?? []) {
-      await write()
+    for (const [write, since] of its ?? []) {
+      if (elapsed() - since < guardedMs) await write().catch(unlessRefused)
       if (its!.delete(write)) count--
       if (its!.size === 0 && pending.get(subject) === its) pending.delete(subject)
     }
@@ -49,7 +52,7 @@ function pendingWrites () {
     enqueue (subject: string, write: Write): void {
       /* c8 ignore next: an outage longer than a test */
       if (count >= maxPending) return
-      pending.set(subject, (pending.get(subject) ?? new Set()).add(write))
+      pending.set(subject, (pending.get(subject) ?? new Map()).set(write, elapsed()))
       count++
     },
     /** `null`: there are none. */
@@ -61,6 +64,11 @@ function pendingWrites () {
       if (failure !== null) throw failure
     }
   }
+}
+
+/** What the store may take later is tried again. What it refuses, as under a key that somebody else wrote, is not. */
+function unlessRefused (error: unknown): void {
+  if (isGatewayError(error) && error.code === 'GW_STORE_DOWN') throw error
 }
 
 /** Numbers of submits whose callers have their answers. Nobody waits for them: they are written together. */
@@ -84,10 +92,13 @@ function deliveredNumbers ({ ofSubject }: Pick<Commands, 'ofSubject'>) {
   }
 }
 
-export function redisRepeats ({ ofSubject }: Pick<Commands, 'ofSubject'>, pulse: Pulse): RedisRepeats {
+/** `elapsed`: monotonic ms. */
+export function redisRepeats (
+  { ofSubject }: Pick<Commands, 'ofSubject'>, pulse: Pulse, elapsed: () => number
+): RedisRepeats {
   const crowded = new Set<string>()
   const delivered = deliveredNumbers({ ofSubject })
-  const pending = pendingWrites()
+  const pending = pendingWrites(elapsed)
 
   const note = (subject: string, reply: Reply): void => {
     if (reply === 2) crowded.add(subject)
@@ -182,7 +193,7 @@ interface PulseOptions {
   readonly commands: Pick<Commands, 'ask'>
   readonly keys: Pick<KeyNames, 'alive'>
   readonly events: Pick<RedisEvents, 'ask' | 'onAsked'>
-  /** Run before each beat. There is none if it fails: a beat says that what came before it is written. */
+  /** Run before each beat but the first. None follows if it fails: a beat says that what came before it is written. */
   readonly beforeBeat: () => Promise<void>
 }
 
@@ -227,19 +238,27 @@ function sightings () {
 export function pulse ({ commands: { ask }, keys, events, beforeBeat }: PulseOptions): Pulse {
   const start = randomUUID()
   const others = sightings()
+  /** Beats that have not ended: one that came after the key was taken away would bring it back. */
+  const running = new Set<Promise<void>>()
   let beats = 0
   let first: Promise<void> | null = null
   let hasBegun = false
   let timer: NodeJS.Timeout | undefined
   let sooner: NodeJS.Timeout | undefined
 
-  const beat = async (): Promise<void> => {
-    await beforeBeat()
+  const speakUp = async (): Promise<void> => {
     await ask(client => client.set(keys.alive(start), ++beats, 'PX', deadMs))
   }
-  const beatQuietly = (): void => { beat().catch(() => { /* the opener of the store is told */ }) }
+  const beat = async (): Promise<void> => {
+    await beforeBeat()
+    await speakUp()
+  }
+  const beatQuietly = (): void => {
+    const one = beat().catch(() => { /* the opener of the store is told */ }).finally(() => running.delete(one))
+    running.add(one)
+  }
   const begin = async (): Promise<void> => {
-    await beat()
+    await speakUp() // no reservation has its name on it yet, and it takes nothing back
     hasBegun = true
     timer = setInterval(beatQuietly, beatMs).unref()
   }
@@ -275,6 +294,7 @@ export function pulse ({ commands: { ask }, keys, events, beforeBeat }: PulseOpt
       clearInterval(timer)
       clearTimeout(sooner)
       if (!hasBegun) return
+      await Promise.all(running)
       await beforeBeat().catch(() => { /* what is still to write is known to be lost when this replica is dead */ })
       await ask(client => client.del(keys.alive(start))).catch(() => { /* it goes by itself */ })
     }

@@ -69,7 +69,7 @@ export async function redisStore ({
     const mark = await memoryMark({ ...link, keys, onGone })
     const commands = commandsOver({ connection: link, mark, keys, terms, now })
     const events = await redisEvents({ connection: link, commands, channel: keys.events(link.database) })
-    return storeOver(link, commands, keys, { terms, now, steady: steadyClock({ now, elapsed }), events, mark })
+    return storeOver(link, commands, keys, { terms, now, elapsed, steady: steadyClock({ now, elapsed }), events, mark })
   } catch (error) {
     await link.close()
     throw link.unusable(error)
@@ -77,6 +77,8 @@ export async function redisStore ({
 }
 
 interface Setting extends Pick<RedisStoreOptions, 'terms' | 'now'> {
+  /** Monotonic ms. */
+  readonly elapsed: () => number
   readonly events: RedisEvents
   readonly mark: MemoryMark
   /** As `steadyClock` makes it. */
@@ -84,7 +86,7 @@ interface Setting extends Pick<RedisStoreOptions, 'terms' | 'now'> {
 }
 
 function storeOver (link: Connection, commands: Commands, keys: KeyNames, setting: Setting): Store {
-  const { terms, now, steady, events, mark } = setting
+  const { terms, now, elapsed, steady, events, mark } = setting
   const countsSince = () => steady() - idempotencyMs
   const active = activeSubjects(commands, keys, setting)
   const owners = taskOwners(commands, keys, terms)
@@ -93,7 +95,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
   const deliveries = redisDeliveries(commands, owners, keys, setting)
   const leadership = redisLeadership(commands, keys)
   const pulse = pulseOf({ commands, keys, events, beforeBeat: () => repeats.flush() })
-  const repeats = redisRepeats(commands, pulse)
+  const repeats = redisRepeats(commands, pulse, elapsed)
 
   return {
     lost: 0,
