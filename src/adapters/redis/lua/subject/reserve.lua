@@ -8,13 +8,13 @@
 -- { 'granted', and their numbers }; { 'novelty', and what `findEarlier` or `takeRepeat` has found }; or what the first
 -- lacks that lacks something: { 'slot' }, { 'uses' } or { 'credits' }.
 
--- Overstayed reservations that a new one clears away, before it is said that there is no room.
+-- Overstayed reservations that each new one clears away, before it is said that there is no room.
 local sweptByReserve = 20
 local trimmedByReserve = 5
 
 local function clearAway ()
   -- Those that sweep.lua would have told are told by its next run.
-  local releasedCount, unknownCount = sweep(sweptByReserve)
+  local releasedCount, unknownCount = sweep(sweptByReserve * #request.submits)
   add(account, 'missedReleased', releasedCount)
   add(account, 'missedUnknown', unknownCount)
   trim(list, trimmedByReserve)
