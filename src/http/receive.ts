@@ -226,11 +226,11 @@ export function ipOf ({ ip }: FastifyRequest): string {
 }
 
 /** As budgets count them, by how they came: reading one costs a regex of IPv6. */
-const addresses = recent<string>(maxAddresses, { memoMethod: ip => rateLimit.normalizeIP(withoutPort(ip)) })
+const addresses = recent<string>(maxAddresses, { memoMethod: ip => rateLimit.normalizeIP(ip) })
 
 /** One budget per address, and per /64 in IPv6, where a household has that many addresses to itself. */
 export function addressOf (request: FastifyRequest): string {
-  request.call.address ??= addresses.memo(request.ip ?? '')
+  request.call.address ??= addresses.memo(ipOf(request))
   return request.call.address
 }
 

@@ -527,6 +527,25 @@ t.test('a batch whose first has come to nothing by the time it looks again is ma
   t.equal(sandbox.calls.length, 1)
 })
 
+t.test('a caller who hangs up while a batch is asked about ends the call for it', async t => {
+  const { it, alice, sandbox } = await open(t)
+  const { json: { data: { batchId } } } = await submitBatch(it, alice, anyItems(2))
+  const ended = Promise.withResolvers<void>()
+  const asked = new Promise<void>(resolve => {
+    sandbox.next(request => {
+      request.socket.once('close', ended.resolve)
+      resolve()
+    })
+  })
+  const gone = new AbortController()
+  const path = `/api/v1/generateTask/nano-banana/batches/${batchId}`
+  const status = it.call(path, { token: alice, signal: gone.signal })
+  await asked
+  gone.abort()
+  await t.rejects(status)
+  await ended.promise
+})
+
 t.test('a batch whose own row can not be ended is answered all the same, and the operator is told', async t => {
   const { it, alice, log } = await open(t, {
     createGateway: overStore(({ ledger }) => ({
