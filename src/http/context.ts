@@ -126,8 +126,7 @@ declare module 'fastify' {
     uncounted?: boolean
     /**
      * The secret that opens it, where that is no session. Of an address that has failed too often the issuer token
-     * alone is
-     * still looked at; all others are refused before they are compared, so that nobody goes on guessing.
+     * alone is still looked at; all others are refused before they are compared, so that nobody goes on guessing.
      */
     opensWith?: OtherSecret
   }
@@ -179,8 +178,7 @@ const json = 'application/json; charset=utf-8'
 /**
  * Lets an answer through. A content type that is no JSON is replaced (the body was checked to be JSON, and a browser
  * shall not take it for a page); a `retry-after` passes when it has a form of RFC 9110 section 10.2.3, and unchanged,
- * so
- * that nobody waits longer or shorter than the upstream has asked.
+ * so that nobody waits longer or shorter than the upstream has asked.
  */
 export function answerFrom ({
   status,
@@ -221,8 +219,7 @@ export function replyWith (
 
 /**
  * Takes the subject's budget off an answer that says no for another reason. Some clients wait for its reset when there
- * is
- * no `retry-after`: up to a minute, where a failure of the upstream may be over in a moment.
+ * is no `retry-after`: up to a minute, where a failure of the upstream may be over in a moment.
  */
 export function withoutBudget (reply: FastifyReply): void {
   for (const name of budgetHeaders) reply.removeHeader(name)

@@ -165,8 +165,7 @@ function writeBudget (reply: FastifyReply, budget: Budget): void {
 
 /**
  * Bodies up to this length are read from everybody, bytes: a subject that has nothing left may still ask again for an
- * answer
- * it has paid for, and what it asks is only known from the body.
+ * answer it has paid for, and what it asks is only known from the body.
  */
 const replayBodyBytes = 65_536
 
@@ -176,8 +175,8 @@ type LookAheadServices = Pick<Services, 'rates' | 'accounts' | 'submitRules' | '
 /**
  * Route hook for submits, before the body is read: a body above `replayBodyBytes` is taken only from a subject that has
  * something left of its rate, credits and uses; else it is refused with what the submit would have been refused with.
- * They
- * are looked at and not counted, since the body may be wrong. A body that announces no length is read up to that bound.
+ * They are looked at and not counted, since the body may be wrong. A body that announces no length is read up to that
+ * bound.
  *
  * Small bodies cost no look: the store would be asked twice for each of them, and they are read in a millisecond.
  */

@@ -16,10 +16,9 @@ import { startRedis } from './stores.ts'
 /**
  * `node test/bench/siege.ts [--seconds N] [--only A1,A3] [--redis] [--tree DIR]`: what strangers do to a gateway, one
  * attack after the other, each against a fresh one, while a health probe and one honest caller go on. It prints how
- * long
- * the worst `/livez` took, what became of the honest caller's submits, and the memory. `--tree`: another checkout's
- * gateway. It fails when one stopped the gateway. The honest caller comes from 127.0.0.1, and so does the attacker of
- * A8 alone.
+ * long the worst `/livez` took, what became of the honest caller's submits, and the memory. `--tree`: another
+ * checkout's gateway. It fails when one stopped the gateway. The honest caller comes from 127.0.0.1, and so does the
+ * attacker of A8 alone.
  */
 const { values } = parseArgs({
   options: {

@@ -38,8 +38,7 @@ const contracts = {
 
 /**
  * Holds a store against every contract of a store. `name` is what titles call it. `openBeside` opens once more what
- * `open`
- * has opened last, as the operator does; absent where nobody else can.
+ * `open` has opened last, as the operator does; absent where nobody else can.
  */
 export function everyContract (t: Test, name: string, open: OpenStore, openBeside?: OpenStore): void {
   for (const [promise, contract] of Object.entries(contracts)) {

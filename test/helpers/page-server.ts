@@ -4,8 +4,7 @@ import { httpPort } from './http-server.ts'
 
 /**
  * A server that is not the gateway: another origin to a browser. `page` is HTML, or answers each request itself; with
- * the
- * `host` `localhost` it is another site, too. It ends with its test. Resolves with its origin.
+ * the `host` `localhost` it is another site, too. It ends with its test. Resolves with its origin.
  */
 export async function pageServer (
   t: Test,

@@ -4,8 +4,7 @@ import { until } from './until.ts'
 
 /**
  * Sends a POST up to its body, which the gateway has asked for then: its caller was let in. What this resolves to sends
- * the
- * body, and resolves to the answer.
+ * the body, and resolves to the answer.
  */
 export async function slowBody (
   t: Test,

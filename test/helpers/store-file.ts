@@ -31,8 +31,7 @@ export function holdStore (t: Test, path: string): () => void {
 
 /**
  * A submit that waits upstream gets its answer while nobody can write to the store, until its claim is given up. What
- * this
- * resolves with lets the store go.
+ * this resolves with lets the store go.
  */
 export async function missedClaim (
   t: Test,
