@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import t from 'tap'
+import { groupCommit } from '../../src/adapters/sqlite/database.ts'
 import { signedSessions } from '../../src/adapters/signed-sessions.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import { forgetSlackMs } from '../../src/domain/session.ts'
@@ -474,4 +475,17 @@ t.test('a file that could not be brought up to date is as it was', async t => {
   t.throws(() => old.prepare('SELECT granted FROM tasks'))
   old.exec('DROP TABLE grants')
   await open(t, path).ping()
+})
+
+t.test('what waits for a transaction is told that it is undone, whatever else goes wrong then', async t => {
+  const db = new DatabaseSync(':memory:')
+  t.teardown(() => db.close())
+  db.exec('CREATE TABLE it (id INTEGER)')
+  const group = groupCommit(db, 0, () => {})
+  group.onUndo(() => { throw new Error('the file can not be read') })
+  group.run(() => db.exec('INSERT INTO it VALUES (1)'))
+  const waiting = group.committed()
+  t.throws(() => group.run(() => db.exec('INSERT INTO nowhere VALUES (1)')))
+  await t.rejects(waiting, { code: 'GW_STORE_DOWN' })
+  t.same(db.prepare('SELECT * FROM it').all(), [])
 })

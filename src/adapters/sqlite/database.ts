@@ -241,8 +241,8 @@ export function groupCommit (db: DatabaseSync, busyMs: number, look: () => void)
     try {
       rollback.run()
     } catch { /* SQLite has rolled back by itself, as it does when the disk is full */ }
+    ending.reject(storeDown(cause)) // first: a listener reads the file, and what is wrong with that may stop it
     for (const listener of listeners) listener()
-    ending.reject(storeDown(cause))
   }
 
   return {
