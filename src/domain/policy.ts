@@ -119,14 +119,7 @@ export function intervalBy (polling: PollingIntervals, models: readonly Model[])
 }
 
 /** What the use of a model costs, as its callers may read it; in credits. */
-export type ListedPrice =
-  | {
-    readonly credits: number
-    readonly per?: string
-    readonly default?: number
-    readonly onFailed?: 'refund' | 'charge'
-  }
-  | { readonly inputPerMillion: number, readonly outputPerMillion: number }
+export type ListedPrice = Exclude<PriceRule, number>
 
 /**
  * The rule by which a model is priced: the first whose glob matches, of those per token for text models and of the

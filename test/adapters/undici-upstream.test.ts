@@ -1,9 +1,6 @@
-import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
 import { createServer as createHttpServer } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
 import { createServer, type Server } from 'node:net'
-import { join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import t, { type Test } from 'tap'
@@ -17,6 +14,7 @@ import {
   type UpstreamAnswer,
   UpstreamFailure
 } from '../../src/domain/upstream.ts'
+import { certificate } from '../helpers/certificate.ts'
 import { closedPort, listen, ok, rawServer, type RawServer } from '../helpers/raw-server.ts'
 import { until } from '../helpers/until.ts'
 
@@ -375,7 +373,7 @@ t.test('a server that takes the connection and does not speak TLS got nothing', 
 t.test(
   'a certificate that nobody vouches for is refused before anything is sent, and taken when the operator vouches',
   async t => {
-    const { cert, key: certKey } = certificate(t)
+    const { cert, key: certKey } = certificate(t, 'localhost')
     const bodies: string[] = []
     const server = createHttpsServer({ cert, key: certKey }, (request, response) => {
       request.on('data', chunk => bodies.push(String(chunk)))
@@ -394,35 +392,6 @@ t.test(
     t.equal(await failure(upstream(t, other, { ca: cert }).send(submit)), 'unreachable', 'but not under another name')
   }
 )
-
-function certificate (t: Test): { cert: string, key: string } {
-  const folder = t.testdir({})
-  const [keyFile, certFile] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
-  execFileSync(
-    'openssl',
-    [
-      'req',
-      '-x509',
-      '-newkey',
-      'ec',
-      '-pkeyopt',
-      'ec_paramgen_curve:prime256v1',
-      '-nodes',
-      '-days',
-      '2',
-      '-subj',
-      '/CN=localhost',
-      '-addext',
-      'subjectAltName=DNS:localhost',
-      '-keyout',
-      keyFile,
-      '-out',
-      certFile
-    ],
-    { stdio: 'ignore' }
-  )
-  return { cert: readFileSync(certFile, 'utf8'), key: readFileSync(keyFile, 'utf8') }
-}
 
 /** One way each in which an answer does not come. */
 const broken: ReadonlyArray<readonly [title: string, reason: FailureReason, answer: Parameters<typeof rawServer>[1]]> =
