@@ -1,7 +1,8 @@
-import t from 'tap'
+import type { Page } from 'playwright-core'
+import t, { type Test } from 'tap'
 import { pictureOf } from '../helpers/chromium.ts'
 import { cookieNameAt } from '../helpers/cookies.ts'
-import { adminToken, taskMs } from '../helpers/gateway.ts'
+import { adminToken, taskMs, type TestGateway } from '../helpers/gateway.ts'
 import {
   button,
   generate,
@@ -15,6 +16,18 @@ import {
 import { until } from '../helpers/until.ts'
 
 const { front, open, start } = await playgrounds(t)
+
+/** The page says that the token stays in its tab, and has not swapped it. */
+async function holdsTokenInTab (t: Test, page: Page, lines: TestGateway['lines']): Promise<void> {
+  t.match(
+    await page.locator('#why').innerText(),
+    /^This browser keeps no cookies for this page: the token stays in this tab/
+  )
+  t.same(
+    lines().filter(({ operation }) => operation === 'swapSession'),
+    []
+  )
+}
 
 t.test('a gateway that does not know that it is behind https sets no cookie, and the page goes on without', async t => {
   const gateway = await start(t, { env: {} })
@@ -126,14 +139,7 @@ t.test('a browser that drops secure cookies on a page that counts as secure cost
   t.equal(await page.evaluate(() => isSecureContext), true)
   const token = await mint('alice')
   await signIn(page, token)
-  t.match(
-    await page.locator('#why').innerText(),
-    /^This browser keeps no cookies for this page: the token stays in this tab/
-  )
-  t.same(
-    lines().filter(({ operation }) => operation === 'swapSession'),
-    []
-  )
+  await holdsTokenInTab(t, page, lines)
 })
 
 t.test(
@@ -156,14 +162,7 @@ t.test('a browser that keeps no cookies costs nobody a token', async t => {
   await page.addInitScript(() => { Object.defineProperty(navigator, 'cookieEnabled', { value: false }) })
   await page.reload()
   await signIn(page, await mint('alice'))
-  t.match(
-    await page.locator('#why').innerText(),
-    /^This browser keeps no cookies for this page: the token stays in this tab/
-  )
-  t.same(
-    lines().filter(({ operation }) => operation === 'swapSession'),
-    []
-  )
+  await holdsTokenInTab(t, page, lines)
 })
 
 t.test(
