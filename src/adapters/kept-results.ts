@@ -2,10 +2,12 @@ import { createHash, randomUUID } from 'node:crypto'
 import { createWriteStream } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import { freedPieces } from '../domain/freed-pieces.ts'
 import type { TaskLedger } from '../domain/ledger.ts'
 import {
-  byteRange, type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource, resultUrls
+  type ByteRange, byteRange, type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource, resultUrls
 } from '../domain/results.ts'
 import { type Clock, dayMs, hourMs } from '../domain/time.ts'
 
@@ -34,6 +36,8 @@ export interface KeptResults extends ResultSource {
 /** Copies made at a time, and results that wait for their turn; one more is copied when somebody asks for it. */
 const maxCopies = 2
 const maxWaiting = 10_000
+/** Read from the disk at a time, and written to it at a time, of one result: each time is a turn of the thread pool. */
+const pieceBytes = 262_144
 
 /**
  * Copies lie in one folder a day, by the day their task was made, so that forgetting is the removal of folders; they
@@ -132,7 +136,7 @@ async function copy (results: ResultSource, result: ResultRef, path: string, sig
   const half = `${path}.${randomUUID()}`
   try {
     await mkdir(join(path, '..'), { recursive: true, mode: 0o700 })
-    const file = createWriteStream(half, { flags: 'wx', mode: 0o600 })
+    const file = createWriteStream(half, { flags: 'wx', mode: 0o600, highWaterMark: pieceBytes })
     await pipeline(answer.body, file, { signal })
     const { contentType, etag, lastModified } = answer
     await writeFile(
@@ -172,7 +176,7 @@ async function answerFrom (
   }
   const isSame =
     ifRange === undefined || ifRange === facts.lastModified || (ifRange === facts.etag && !ifRange.startsWith('W/'))
-  if (range === undefined || !isSame) return { ...answer, status: 200, length: bytes, body: file.createReadStream() }
+  if (range === undefined || !isSame) return { ...answer, status: 200, length: bytes, body: read(file) }
   const part = byteRange(range, bytes)
   if (part === null) {
     await file.close()
@@ -184,8 +188,12 @@ async function answerFrom (
     status: 206,
     length: end - start + 1,
     contentRange: `bytes ${start}-${end}/${bytes}`,
-    body: file.createReadStream(part)
+    body: read(file, part)
   }
+}
+
+function read (file: FileHandle, part?: ByteRange): Readable {
+  return freedPieces(file.createReadStream({ ...part, highWaterMark: pieceBytes }))
 }
 
 function isOneOf (etag: string, list: string): boolean {

@@ -2,6 +2,7 @@ import { lookup as resolveName } from 'node:dns'
 import { pipeline, type Readable, Transform, type TransformCallback } from 'node:stream'
 import { Agent, type Dispatcher } from 'undici'
 import { guardedLookup, isWithin, type Reach, type Resolve, resultHosts } from '../../domain/egress.ts'
+import { freedPieces } from '../../domain/freed-pieces.ts'
 import type { ResultAnswer, ResultAsk, ResultSource } from '../../domain/results.ts'
 import { type ErrorCode, gatewayError, isGatewayError } from '../../errors.ts'
 import { type CallFailure, type ClientOptions, connectionOptions, failureOf } from './client.ts'
@@ -113,7 +114,7 @@ function readAnswer (response: Dispatcher.ResponseData, ask: ResultAsk, maxBytes
     lastModified:
       /^[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$/.exec(header('last-modified'))?.[0] ?? null,
     // A length that was announced is kept by HTTP itself; one that was not is counted.
-    body: status === 304 || status === 416 ? null : length === null ? cutAt(maxBytes, response) : body
+    body: status === 304 || status === 416 ? null : freedPieces(length === null ? cutAt(maxBytes, response) : body)
   }
 }
 
