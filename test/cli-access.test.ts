@@ -1,7 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { Secret } from '../src/domain/secret.ts'
-import { webhookSecret } from '../src/domain/webhooks.ts'
+import { webhookSecret } from '../src/features/callbacks/outbound.ts'
 import { startSandbox } from '../src/sandbox/sandbox.ts'
 import { openEvents } from './helpers/event-source.ts'
 import { gatewayEnvironment, runScript, startProcess } from './helpers/gateway-process.ts'

@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { isKnownSubject, type Traces } from '../src/domain/admin.ts'
+import { isKnownSubject, type Traces } from '../src/features/admin/admin.ts'
 import { startSandbox } from '../src/sandbox/sandbox.ts'
 import { gatewayEnvironment, type GatewayProcess, runScript, startProcess } from './helpers/gateway-process.ts'
 import { apiKey, issuerToken } from './helpers/gateway.ts'

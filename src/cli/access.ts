@@ -1,14 +1,10 @@
-import { checkSessionId, checkSubject, isKnownSession, isKnownSubject } from '../domain/admin.ts'
 import { issueTimes } from '../domain/session.ts'
 import { systemClock } from '../domain/time.ts'
+import { checkSessionId, checkSubject, isKnownSession, isKnownSubject } from '../features/admin/admin.ts'
 import {
-  type PrintedToken,
-  type ShownToken,
-  type PersonalTokens,
-  personalTokens,
-  type TokenRequest
-} from '../domain/token-admin.ts'
-import { isTokenId } from '../domain/tokens.ts'
+  type PersonalTokens, personalTokens, type PrintedToken, type ShownToken, type TokenRequest
+} from '../features/tokens/token-admin.ts'
+import { isTokenId } from '../features/tokens/tokens.ts'
 import { choiceOf, type Command, type Given, secondsOf, UsageError } from './command.ts'
 import { first, printList, withOperator, withStore } from './operator.ts'
 import { type Column, shortInstant, table } from './output.ts'
@@ -216,7 +212,7 @@ export const webhookSecret: Command = {
       throw new UsageError('HOST is one host in lower case, without scheme, port or path.')
     }
     const [{ processSettings }, { webhookSecret }] = await Promise.all([
-      import('../settings.ts'), import('../domain/webhooks.ts')
+      import('../settings.ts'), import('../features/callbacks/outbound.ts')
     ])
     process.stdout.write(`${webhookSecret(processSettings().sessionSecrets[0]!, host).reveal()}\n`)
     return 0

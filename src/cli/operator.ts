@@ -1,6 +1,3 @@
-import {
-  checkGrant, isKnownSubject, type Operator, operator, type PageQuery, type ShownAuditEntry, type UnknownTask
-} from '../domain/admin.ts'
 import { creditsFrom } from '../domain/ledger.ts'
 import { microcredits } from '../domain/policy.ts'
 import {
@@ -9,6 +6,9 @@ import {
 import { issueTimes } from '../domain/session.ts'
 import type { Store } from '../domain/store.ts'
 import { systemClock } from '../domain/time.ts'
+import {
+  checkGrant, isKnownSubject, type Operator, operator, type PageQuery, type ShownAuditEntry, type UnknownTask
+} from '../features/admin/admin.ts'
 import type { Settings } from '../settings.ts'
 import { choiceOf, type Command, countOf, type Given, UsageError } from './command.ts'
 import { type Column, paragraph, shortInstant, table } from './output.ts'

@@ -1,10 +1,7 @@
-import { createHmac, hkdfSync, timingSafeEqual } from 'node:crypto'
 import type { Readable } from 'node:stream'
-import { gatewayError } from '../errors.ts'
 import { isFinal, readEnvelope } from './answers.ts'
 import { jsonValue } from './json.ts'
-import type { Task, TaskLedger } from './ledger.ts'
-import { memoized, type SecretRef, type Secret } from './secret.ts'
+import type { Task } from './ledger.ts'
 
 /** How long APIXO keeps a result after its task has ended, ms: https://apixo.ai/docs/api-reference/response-format */
 export const resultLifeMs = 24 * 60 * 60 * 1000
@@ -81,14 +78,6 @@ export function resultUrls ({ finalAnswer }: Pick<Task, 'finalAnswer'>): readonl
   return [...first, ...new Set(others.filter(url => !first.includes(url)))].slice(0, maxResults)
 }
 
-/** Whether the upstream may have deleted the results: they are a day old, by its own clock when it told the time. */
-export function isPastLife ({ finalAnswer, createdAt }: Pick<Task, 'finalAnswer' | 'createdAt'>, now: number): boolean {
-  const data =
-    finalAnswer === null ? null : (readEnvelope(finalAnswer)?.data as { readonly completeTime?: unknown } | undefined)
-  const endedAt = typeof data?.completeTime === 'number' ? data.completeTime : createdAt
-  return now - endedAt >= resultLifeMs
-}
-
 function textsIn (value: unknown, depth = 0): string[] {
   if (typeof value === 'string') return [value]
   if (typeof value !== 'object' || value === null || depth > maxDepth) return []
@@ -111,120 +100,4 @@ export function byteRange (text: string, size: number): ByteRange | null {
   const start = first ? Number(first) : Math.max(0, size - Number(last))
   const end = first && last ? Math.min(Number(last), size - 1) : size - 1
   return start <= end ? { start, end } : null
-}
-
-/** How a result is handed to a browser. */
-interface Medium {
-  readonly contentType: string
-  /** Without a dot. */
-  readonly extension: string
-  /** A browser may show it in place; else it is saved to a file. */
-  readonly isInline: boolean
-}
-
-/**
- * What a browser may show: it decodes these and runs nothing in them. SVG, HTML, XML and PDF can hold scripts and are
- * not here, nor is anything that nobody has thought of yet.
- */
-const media: ReadonlyArray<readonly [contentType: string, extension: string, ...otherNames: string[]]> = [
-  ['image/png', 'png'],
-  ['image/jpeg', 'jpg', 'image/jpg', 'jpeg'],
-  ['image/webp', 'webp'],
-  ['image/gif', 'gif'],
-  ['image/avif', 'avif'],
-  ['video/mp4', 'mp4'],
-  ['video/webm', 'webm'],
-  ['video/quicktime', 'mov'],
-  ['audio/mpeg', 'mp3', 'audio/mp3'],
-  ['audio/wav', 'wav', 'audio/x-wav', 'audio/wave', 'audio/vnd.wave'],
-  ['audio/ogg', 'ogg'],
-  ['audio/aac', 'aac'],
-  ['audio/flac', 'flac', 'audio/x-flac'],
-  ['audio/mp4', 'm4a', 'audio/x-m4a']
-]
-
-const byName = new Map(media.flatMap(([contentType, extension, ...others]) =>
-  [contentType, extension, ...others].map(name => [name, { contentType, extension, isInline: true }] as const)))
-
-const unknown: Medium = { contentType: 'application/octet-stream', extension: 'bin', isInline: false }
-
-/** Names for "some bytes", under which object stores keep what nobody gave a type. */
-const nondescript = new Set(['', 'application/octet-stream', 'binary/octet-stream'])
-
-/** The medium of a result, by the type its host gave; by the end of its URL only when that says nothing. */
-export function mediumOf (contentType: string, url: string): Medium {
-  const type = contentType.split(';', 1)[0]!.trim().toLowerCase()
-  if (!nondescript.has(type)) return type.includes('/') ? byName.get(type) ?? unknown : unknown
-  const extension = /\.([a-z0-9]{3,4})$/i.exec(URL.parse(url)?.pathname ?? '')?.[1]
-  return byName.get(extension?.toLowerCase() ?? '') ?? unknown
-}
-
-/** `nano-banana-dff8afd3-0.png`: of checked characters only, for any file system and any header. */
-export function fileNameOf (
-  { model, taskId }: Pick<Task, 'model' | 'taskId'>,
-  index: number,
-  { extension }: Medium
-): string {
-  const plain = (text: string) => text.replaceAll(/[^A-Za-z0-9._-]/g, '')
-  return `${plain(model)}-${plain(taskId).replace(/^task_/, '').slice(0, 8)}-${index}.${extension}`
-}
-
-/** A ticket opens one result of one task for a short time, for any holder. */
-export interface ResultTickets {
-  /** A ticket, fit for a URL's path. Whether there is such a result is not looked at. */
-  ticketFor (task: Pick<Task, 'taskId' | 'subject'>, index: number): string
-  /**
-   * What a ticket opens; `null` when it is none of ours, or its task is forgotten. Throws `GW_RESULT_EXPIRED` for one
-   * that was ours, and `GW_STORE_DOWN`.
-   */
-  open (ticket: string): Promise<{ readonly task: Task, readonly index: number } | null>
-}
-
-interface ResultTicketsOptions {
-  /** The session secrets, newest first: the first signs, all verify. */
-  readonly secrets: SecretRef<readonly Secret[]>
-  /** How long a ticket opens its result. */
-  readonly ticketSeconds: number
-  readonly taskOf: TaskLedger['taskOf']
-  readonly now: () => number
-}
-
-/** One way to write each: a second one would be a second ticket. */
-const form = /^((.{1,256})\.(0|[1-9]\d{0,3})\.([1-9a-z][0-9a-z]{0,9}))\.([\w-]{43})$/s
-
-/**
- * Tickets of the form `<task id>.<index>.<expiry>.<mac>`, the expiry in seconds to the base 36. The owner is not
- * written into it, for URLs are copied and stay in histories, but is part of what is signed: a task id that came to
- * belong to somebody else opens nothing. The keys are derived for this use alone (RFC 5869 section 3.2), so that no
- * ticket can pass for a session, nor the other way round.
- *
- * A ticket is good until it expires, also when the session that asked for it has been revoked: it opens one file, and
- * is short.
- */
-export function resultTickets ({ secrets, ticketSeconds, taskOf, now }: ResultTicketsOptions): ResultTickets {
-  const keys = memoized(secrets, list =>
-    list.map(secret => Buffer.from(hkdfSync('sha256', secret.reveal(), '', 'apixo-gateway result ticket', 32))))
-  const sign = (key: Buffer, subject: string, claims: string) =>
-    createHmac('sha256', key).update(JSON.stringify([subject, claims])).digest('base64url')
-
-  return {
-    ticketFor ({ taskId, subject }, index) {
-      const expiry = (Math.floor(now() / 1000) + ticketSeconds).toString(36)
-      const claims = `.${index}.${expiry}`
-      return encodeURIComponent(taskId) + `${claims}.${sign(keys.current[0]!, subject, taskId + claims)}`
-    },
-    async open (ticket) {
-      const [, claims, taskId, index, expiry, mac] = form.exec(ticket) ?? []
-      if (claims === undefined) return null
-      const task = await taskOf(taskId!)
-      // Signed for nobody when there is no such task: whether there is takes the same time to say.
-      const isSigned = keys.current.some(key =>
-        timingSafeEqual(Buffer.from(sign(key, task?.subject ?? '', claims)), Buffer.from(mac!))
-      )
-      if (!isSigned || task === null) return null
-      // Not a miss: a page that stood open for long asks for many, and must not be shut out as one that guesses.
-      if (parseInt(expiry!, 36) * 1000 <= now()) throw gatewayError('GW_RESULT_EXPIRED')
-      return { task, index: Number(index) }
-    }
-  }
 }

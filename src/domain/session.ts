@@ -314,3 +314,7 @@ export function issueTimes ({ revocations, now }: IssueTimesOptions): IssueTimes
     }
   }
 }
+
+export function isGuest (subject: string): boolean {
+  return subject.startsWith(ownPrefixes.guest)
+}

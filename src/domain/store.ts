@@ -1,8 +1,8 @@
 import type { AuditTrail } from './audit.ts'
-import type { CallbackSecrets } from './callbacks.ts'
 import type { HeldKeys } from './gone-keys.ts'
-import type { GuestCounts, SpentProofs } from './guests.ts'
-import type { CreditAccounts, IdempotencyStore, Repeats, TaskLedger, UnfinishedTasks } from './ledger.ts'
+import type {
+  CreditAccounts, IdempotencyStore, Repeats, ReservationId, Task, TaskLedger, UnfinishedTasks
+} from './ledger.ts'
 import type { RateCounter } from './rate-counter.ts'
 import type { TaskRecords } from './records.ts'
 import type { Revocations } from './session.ts'
@@ -63,4 +63,45 @@ export function sharedProbe (ping: Store['ping'], elapsed: () => number): Store[
     answer = ping().finally(() => { isRunning = false })
     return answer
   }
+}
+
+/** The reservation that a callback's secret was made for. */
+export interface CallbackTarget {
+  readonly reservation: ReservationId
+  readonly subject: string
+  readonly model: string
+  /** The key that it was sent with: only its account knows the task. */
+  readonly keyId: string
+  /** `null` while its id is not known: the submit is on its way, or its answer was lost. */
+  readonly task: Task | null
+}
+
+/**
+ * Finds reservations by the secrets that their callbacks come with. A store knows the hashes alone (`Transition`:
+ * sent), so that reading the store is not enough to call back.
+ */
+export interface CallbackSecrets {
+  /** `null`: no reservation has this secret, or none any more. Throws `GW_STORE_DOWN`. */
+  reservationOf (secretHash: string): Promise<CallbackTarget | null>
+}
+
+/** Remembers which proofs have been used, over all replicas and restarts. */
+export interface SpentProofs {
+  /**
+   * Uses up a proof, in one atomic step that is on disk when it resolves: of N calls at a time exactly one is told
+   * `true`. `expiresAt` (Unix ms): it may be forgotten then, and nothing is spent from then on. Throws `GW_STORE_DOWN`.
+   */
+  spend (id: string, expiresAt: number): Promise<boolean>
+}
+
+/** Counts guests, over all replicas and restarts. */
+export interface GuestCounts {
+  /**
+   * Counts one more of that name if there is room for it, in one atomic step that is on disk when it resolves. 0: it is
+   * counted; else how long there is no room, ms. Windows are fixed and begin with a first one: at most twice the limit
+   * in any. Throws `GW_STORE_DOWN`.
+   */
+  take (name: string, limit: number, windowMs: number): Promise<number>
+  /** Undoes one `take` that has counted. Throws `GW_STORE_DOWN`. */
+  putBack (name: string): Promise<void>
 }

@@ -1,6 +1,6 @@
 import { badBody, badRequest, gatewayError } from '../errors.ts'
+import type { CallbackHosts } from '../features/callbacks/outbound.ts'
 import { fold, quoted, readJson } from './json.ts'
-import type { CallbackHosts } from './webhooks.ts'
 
 /** A callback makes the upstream post results anywhere, unsigned: a leak, and a way round ownership. */
 const callbackNames: ReadonlySet<string> = new Set(['callback_url', 'webhook_url', 'webhook'])
@@ -165,4 +165,11 @@ function bytesFor (
   return Buffer.from(
     `{${[...ownWords, ...callers].map(([name, text]) => `${JSON.stringify(name)}:${text}`).join(',')}}`
   )
+}
+
+/** Where the upstream is to call. */
+export interface CallbackAddress {
+  /** It lets its holder make us ask for a status: never logged, never stored. */
+  readonly url: string
+  readonly secretHash: string
 }

@@ -1,5 +1,4 @@
 import type { FastifyRequest } from 'fastify'
-import { proofHeader } from '../domain/guests.ts'
 import { type KeyChoice, probeIntervalMs } from '../domain/key-ring.ts'
 import type { LedgerClient } from '../domain/ledger-client.ts'
 import type { Reserved, ReservedAll, ReserveRequest } from '../domain/ledger.ts'
@@ -10,8 +9,9 @@ import type { UpstreamKey } from '../domain/upstream.ts'
 import { gatewayError } from '../errors.ts'
 import type { AuthorizedSubmit } from './authorize.ts'
 import type { Answer, RequestContext, SessionRequestState } from './context.ts'
+import { proofHeader } from './credential.ts'
 import { ipOf } from './receive.ts'
-import { type Outcome, replay, type Repeatable, tellsTask, watchRepeat } from './repeats.ts'
+import { type Outcome, type Repeatable, replay, tellsTask, watchRepeat } from './repeats.ts'
 import type { GuestSessions, Services } from './services.ts'
 
 /**

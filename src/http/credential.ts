@@ -1,8 +1,9 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { proofHeader } from '../domain/guests.ts'
 import { badRequest, gatewayError, type GatewayError, isGatewayError } from '../errors.ts'
 import type { OtherSecret } from './context.ts'
 import { sessionCookieName } from './session-cookie.ts'
+
+export const proofHeader = 'x-apixo-proof'
 
 /**
  * Finds the caller's token where stock SDKs put their key: `Authorization: Bearer` (RFC 6750 section 2.1), `x-api-key`,

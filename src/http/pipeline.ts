@@ -1,3 +1,17 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
+import { isGuest } from '../domain/session.ts'
+import { type Operation, operations } from '../domain/upstream.ts'
+import { keyFor, lacking, proveGuest, replayEarlier, reserve, reserveRequest } from './admit.ts'
+import { authorizeStatus, authorizeSubmit } from './authorize.ts'
+import { type Answer, contextOf, replyWith, type RequestContext, storedAnswer } from './context.ts'
+import { pollStatus, sendSubmit, sentOrThrow, withKeyFailover } from './forward.ts'
+import { largeBodies } from './rates.ts'
+import { watchDelivery } from './repeats.ts'
+import type { Services } from './services.ts'
+import {
+  acceptedAnswer, answerToKeep, type OpenReservation, settleWithoutTask, statusAnswer, unknownOutcome
+} from './settle.ts'
+
 /**
  * READ THIS FIRST. Every request to the upstream's own routes goes through the same stages:
  *
@@ -16,20 +30,6 @@
  * *receive* is a hook of the whole server, *authenticate* one of each route; and before a long body is read, it is
  * looked at whether *admit* would refuse it. A step that fails throws an error of errors.ts.
  */
-
-import type { FastifyInstance, FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
-import { isGuest } from '../domain/guests.ts'
-import { type Operation, operations } from '../domain/upstream.ts'
-import { keyFor, lacking, proveGuest, replayEarlier, reserve, reserveRequest } from './admit.ts'
-import { authorizeStatus, authorizeSubmit } from './authorize.ts'
-import { type Answer, type RequestContext, contextOf, replyWith, storedAnswer } from './context.ts'
-import { pollStatus, sentOrThrow, sendSubmit, withKeyFailover } from './forward.ts'
-import { largeBodies } from './rates.ts'
-import { watchDelivery } from './repeats.ts'
-import type { Services } from './services.ts'
-import {
-  acceptedAnswer, answerToKeep, type OpenReservation, settleWithoutTask, statusAnswer, unknownOutcome
-} from './settle.ts'
 
 /** What submits and status calls work with. */
 export type ProxyServices = Pick<

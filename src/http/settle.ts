@@ -1,3 +1,4 @@
+import type { FastifyRequest } from 'fastify'
 import type { NotAccepted } from '../domain/answers.ts'
 import type { LedgerClient } from '../domain/ledger-client.ts'
 import type { ReservationId, StoredResponse } from '../domain/ledger.ts'
@@ -9,6 +10,7 @@ import { noKey } from './admit.ts'
 import { type Answer, answerFrom, type RequestContext, storedAnswer } from './context.ts'
 import type { KeyRefused } from './forward.ts'
 import { type Delivery, keptFrom, type Repeatable } from './repeats.ts'
+import type { Services } from './services.ts'
 
 /** What has been reserved for a submit, and by what its answer may be asked for again. */
 export interface OpenReservation {
@@ -111,4 +113,25 @@ function ourTrouble (code: ErrorCode, cause?: unknown) {
 function passable (answer: UpstreamAnswer): Answer {
   if (answer.leaksKey) throw gatewayError('GW_UPSTREAM_INVALID')
   return answerFrom(answer)
+}
+
+/**
+ * Tells, when a submit or a batch is over, that its subject has new tasks: streams that are open follow them from then
+ * on, also when the caller has gone.
+ */
+export function announcement ({ events, clock: { now } }: Pick<Services, 'events' | 'clock'>) {
+  return ({ call: { session, madeTaskIds, model } }: FastifyRequest): void => {
+    for (const taskId of madeTaskIds) {
+      // Where tasks were made there are a session and a model.
+      events.publish({
+        subject: session!.subject,
+        taskId,
+        model: model!,
+        state: '',
+        isFinal: false,
+        at: now(),
+        body: Buffer.alloc(0)
+      })
+    }
+  }
 }

@@ -3,10 +3,10 @@ import { mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFile
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import t, { type Test } from 'tap'
-import { resultCache } from '../../src/adapters/kept-results.ts'
 import type { Task } from '../../src/domain/ledger.ts'
 import type { ResultAnswer, ResultAsk } from '../../src/domain/results.ts'
 import { systemClock } from '../../src/domain/time.ts'
+import { resultCache } from '../../src/features/results/copies.ts'
 import { clock } from '../helpers/clock.ts'
 import { until } from '../helpers/until.ts'
 

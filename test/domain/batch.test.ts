@@ -1,5 +1,5 @@
 import t from 'tap'
-import { endedTaskIds, maxBatchItems, readBatchAnswer, readBatchBody } from '../../src/domain/batch.ts'
+import { endedTaskIds, maxBatchItems, readBatchAnswer, readBatchBody } from '../../src/features/batches/body.ts'
 
 const item = (n: number, more: object = {}) => ({
   client_item_id: `c${n}`,

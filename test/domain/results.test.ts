@@ -2,10 +2,10 @@ import { createHmac } from 'node:crypto'
 import t from 'tap'
 import { signedSessions } from '../../src/adapters/signed-sessions.ts'
 import type { Task } from '../../src/domain/ledger.ts'
-import {
-  byteRange, fileNameOf, isPastLife, mediumOf, resultLifeMs, resultTickets, resultUrls
-} from '../../src/domain/results.ts'
+import { byteRange, resultLifeMs, resultUrls } from '../../src/domain/results.ts'
 import { Secret } from '../../src/domain/secret.ts'
+import { fileNameOf, isPastLife, mediumOf } from '../../src/features/results/routes.ts'
+import { resultTickets } from '../../src/features/results/tickets.ts'
 import { clock } from '../helpers/clock.ts'
 
 function urlsOf (data: unknown) {

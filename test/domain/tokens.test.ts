@@ -1,11 +1,11 @@
 import t, { type Test } from 'tap'
 import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import { cookieRevocationId, type Revocations } from '../../src/domain/session.ts'
-import {
-  hashOf, idIn, isHashOf, isTokenId, isTokenLike, newTokenId, printSecret, recentTokens, teamTokens, type Token,
-  tokenSessions, type TokenStore
-} from '../../src/domain/tokens.ts'
+import type { Token, TokenStore } from '../../src/domain/tokens.ts'
 import { gatewayError } from '../../src/errors.ts'
+import {
+  hashOf, idIn, isHashOf, isTokenId, isTokenLike, newTokenId, printSecret, recentTokens, teamTokens, tokenSessions
+} from '../../src/features/tokens/tokens.ts'
 import { terms } from '../contracts/open-books.ts'
 import { sessionVerifierContract } from '../contracts/session-verifier.ts'
 import { tokenOf } from '../contracts/token-book.ts'

@@ -1,10 +1,10 @@
 import { createHmac, hkdfSync } from 'node:crypto'
 import t from 'tap'
 import { Secret } from '../../src/domain/secret.ts'
+import type { Delivery, DeliveryAttempt, DueDelivery, WebhookSender } from '../../src/domain/webhooks.ts'
 import {
-  callbackHosts, type Delivery, type DeliveryAttempt, type DueDelivery, messageId, retryMs, webhookDispatcher,
-  webhookHeaders, webhookSecret, type WebhookSender
-} from '../../src/domain/webhooks.ts'
+  callbackHosts, messageId, retryMs, webhookDispatcher, webhookHeaders, webhookSecret
+} from '../../src/features/callbacks/outbound.ts'
 import { clock } from '../helpers/clock.ts'
 import { until } from '../helpers/until.ts'
 

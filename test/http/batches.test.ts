@@ -1,6 +1,6 @@
 import t, { type Test } from 'tap'
 import { gatewayError } from '../../src/errors.ts'
-import { naming } from '../../src/http/batches.ts'
+import { naming } from '../../src/features/batches/batches.ts'
 import { anyItems, batchesConfig as config, batchStatus, items, submitBatch } from '../helpers/batches.ts'
 import { startGateway, taskMs } from '../helpers/gateway.ts'
 import { holdStore, missedClaim, overStore, storeFile } from '../helpers/store-file.ts'

@@ -1,6 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import t from 'tap'
-import { heartbeatMs, sessionCheckMs } from '../../src/http/sse.ts'
+import { heartbeatMs, sessionCheckMs } from '../../src/features/events/sse.ts'
 import { anyItems, batchesConfig, submitBatch } from '../helpers/batches.ts'
 import { crankedGateway, statesOf } from '../helpers/cranked-gateway.ts'
 import { taskMs } from '../helpers/gateway.ts'

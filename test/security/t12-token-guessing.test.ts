@@ -1,5 +1,5 @@
 import t from 'tap'
-import { newTokenId, printSecret } from '../../src/domain/tokens.ts'
+import { newTokenId, printSecret } from '../../src/features/tokens/tokens.ts'
 import { adminToken, startGateway } from '../helpers/gateway.ts'
 
 const env = { GATEWAY_ADMIN_TOKEN: adminToken, GATEWAY_PUBLIC_URL: 'https://ai.example' }

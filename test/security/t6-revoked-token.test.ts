@@ -1,5 +1,5 @@
 import t from 'tap'
-import { sessionCheckMs } from '../../src/http/sse.ts'
+import { sessionCheckMs } from '../../src/features/events/sse.ts'
 import { crankedGateway } from '../helpers/cranked-gateway.ts'
 import { adminToken } from '../helpers/gateway.ts'
 

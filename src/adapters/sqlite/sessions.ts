@@ -1,9 +1,9 @@
 import type { DatabaseSync, SQLInputValue } from 'node:sqlite'
-import type { GuestCounts, SpentProofs } from '../../domain/guests.ts'
 import { recent } from '../../domain/recent.ts'
 import { forgetSlackMs, type Revocations } from '../../domain/session.ts'
+import type { GuestCounts, SpentProofs } from '../../domain/store.ts'
 import type { Clock } from '../../domain/time.ts'
-import { type Token, type TokenStore, tokenRetentionMs, usedEveryMs } from '../../domain/tokens.ts'
+import { type Token, tokenRetentionMs, type TokenStore, usedEveryMs } from '../../domain/tokens.ts'
 import { type GroupCommit, pageOf, read, rowAt } from './database.ts'
 
 /** Between two looks at whether somebody else has written, ms: half of the second within which a revocation holds. */

@@ -1,7 +1,7 @@
 import { lookup as resolveName } from 'node:dns'
 import { Agent } from 'undici'
 import { guardedLookup, isWithin, refusedAddress, type Resolve } from '../../domain/egress.ts'
-import type { WebhookSender, DeliveryError } from '../../domain/webhooks.ts'
+import type { DeliveryError, WebhookSender } from '../../domain/webhooks.ts'
 import { failureOf } from './client.ts'
 
 export interface UndiciWebhooksOptions {

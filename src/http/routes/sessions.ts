@@ -1,31 +1,15 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import Type, { type Static } from 'typebox'
-import {
-  type CreditBalance,
-  creditsFrom,
-  creditsLeft,
-  nothingSpent,
-  type SessionSpent
-} from '../../domain/ledger.ts'
 import { printable } from '../../domain/json.ts'
+import { type CreditBalance, creditsFrom, creditsLeft, nothingSpent, type SessionSpent } from '../../domain/ledger.ts'
 import { microcredits, type Microcredits, periodAt, type Plan } from '../../domain/policy.ts'
 import {
-  budgetOf,
-  endedEverywhereMs,
-  isAppOrigin,
-  isTrustworthy,
-  isWebOrigin,
-  maxModels,
-  maxNameLength,
-  modelGlob,
-  readAddressRange,
-  scopes,
-  type Session,
-  type SessionRequest
+  budgetOf, endedEverywhereMs, isAppOrigin, isTrustworthy, isWebOrigin, maxModels, maxNameLength, modelGlob,
+  readAddressRange, scopes, type Session, type SessionRequest
 } from '../../domain/session.ts'
 import { instant } from '../../domain/time.ts'
-import { invitations, isTokenId } from '../../domain/tokens.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
+import { isTokenId } from '../../features/tokens/tokens.ts'
 import { isForeignPage, isSame } from '../authenticate.ts'
 import { checkQuery } from '../authorize.ts'
 import { contextOf } from '../context.ts'
@@ -35,7 +19,6 @@ import { readRoute, type ReadServices } from '../read-route.ts'
 import { holdAddress } from '../receive.ts'
 import type { Services } from '../services.ts'
 import { sessionNotes } from '../session-cookie.ts'
-import { readPage, sendPage } from './pages.ts'
 
 const maxOrigins = 20
 
@@ -317,44 +300,4 @@ function assertSwap ({ isCookie }: Session, request: FastifyRequest, own: string
         'GATEWAY_PUBLIC_URL. Else keep the token and send it as Authorization: Bearer.'
     )
   }
-}
-
-/** Longer than any, and shorter than what is worth hashing. */
-const body = Type.Object({ invitation: Type.String({ maxLength: 256 }) }, { additionalProperties: false })
-
-/**
- * The two doors of an invitation. The page is the same for everybody and takes nothing: programs that preview links,
- * and scanners of mail, fetch it as they like. What it opens is in the link's fragment, which only the browser knows,
- * and is sent when somebody presses the button.
- */
-export function invitationRoutes (
-  app: FastifyInstance,
-  { tokens, audit, issueTimes, clock: { now } }: Pick<Services, 'tokens' | 'audit' | 'issueTimes' | 'clock'>
-): void {
-  const page = readPage('invitation.html')
-  const accept = invitations({ tokens, trail: audit, times: issueTimes, now })
-
-  app.get('/gateway/invitation', { config: { operation: 'showInvitation' } }, (_request, reply) =>
-    sendPage(reply, page)
-  )
-
-  // One 404 for what was never printed, is used up, or has expired; it counts against the address, as each 404 does.
-  app.post<{ Body: Static<typeof body> }>(
-    '/gateway/invitations/accept',
-    {
-      config: { operation: 'acceptInvitation', opensWith: 'invitation' },
-      schema: { body }
-    },
-    async (request, reply) => {
-      request.call.enter('authenticate')
-      const accepted = await accept(request.body.invitation)
-      if (accepted === null) throw gatewayError('GW_NOT_FOUND')
-      const {
-        text,
-        token: { id, subject, plan, expiresAt }
-      } = accepted
-      reply.code(201)
-      return { id, token: text, subject, plan, expiresAt: instant(expiresAt) }
-    }
-  )
 }

@@ -5,10 +5,10 @@ import { openCursor, sealCursor, type TaskRecord } from '../../domain/records.ts
 import { instant } from '../../domain/time.ts'
 import { balancePath } from '../../domain/upstream.ts'
 import { badRequest } from '../../errors.ts'
+import { resultLinks, type ResultsOf } from '../../features/results/routes.ts'
 import type { SessionRequestState } from '../context.ts'
 import { readRoute, type ReadServices } from '../read-route.ts'
 import type { Services } from '../services.ts'
-import { resultLinks, type ResultsOf } from './results.ts'
 
 const defaultLimit = 20
 const maxLimit = 100

@@ -1,8 +1,8 @@
-import type { Task, TaskLedger } from './ledger.ts'
-import type { TaskEnd, TaskRecord, TaskRecords } from './records.ts'
-import { endOf, type TaskEvent } from './task-status.ts'
+import type { Task, TaskLedger } from '../../domain/ledger.ts'
+import type { TaskEnd, TaskRecord, TaskRecords } from '../../domain/records.ts'
+import { endOf, type TaskEvent } from '../../domain/task-status.ts'
+import { batchRow } from '../../domain/upstream.ts'
 import type { TaskWatchers } from './task-watcher.ts'
-import { batchRow } from './upstream.ts'
 
 /**
  * Where a reader of a subject's events is: it has had every completion up to `slackMs` before `at` (Unix ms), and that

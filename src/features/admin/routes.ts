@@ -1,19 +1,18 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import Type, { type Static } from 'typebox'
-import { type Operator, operator as operatorOf, type PageQuery } from '../../domain/admin.ts'
 import type { KeyStatus } from '../../domain/key-ring.ts'
 import { readUsageQuery, usageCsv } from '../../domain/records.ts'
 import { instant } from '../../domain/time.ts'
-import { personalTokens } from '../../domain/token-admin.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
-import type { AuthenticateOperator } from '../authenticate.ts'
-import { reauthenticateAfterSlowBody } from '../pipeline.ts'
-import type { Services } from '../services.ts'
+import type { AuthenticateOperator } from '../../http/authenticate.ts'
+import { reauthenticateAfterSlowBody } from '../../http/pipeline.ts'
+import type { Services } from '../../http/services.ts'
+import { type Operator, operator as operatorOf, type PageQuery } from './admin.ts'
 
-const strict = { additionalProperties: false } as const
+export const strict = { additionalProperties: false } as const
 /** A query is text: numbers and days are read from it here and in the domain. */
 const text = Type.Optional(Type.String({ maxLength: 1024 }))
-const pageSchema = Type.Object(
+export const pageSchema = Type.Object(
   { cursor: text, limit: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,2}$' })) },
   strict
 )
@@ -23,9 +22,9 @@ const usageSchema = Type.Object(
 )
 const grantSchema = Type.Object({ subject: Type.String(), credits: Type.Number() }, strict)
 const endSchema = Type.Object({ subject: Type.Optional(Type.String()), session: Type.Optional(Type.String()) }, strict)
-const noQuery = Type.Object({}, strict)
+export const noQuery = Type.Object({}, strict)
 /** `null` is how the framework shows a schema that there is no body. */
-const noBody = { type: 'object', nullable: true, additionalProperties: false } as const
+export const noBody = { type: 'object', nullable: true, additionalProperties: false } as const
 
 type PageRequest = Static<typeof pageSchema>
 type UsageRequest = Static<typeof usageSchema>
@@ -103,85 +102,9 @@ function formatOf ({ query, headers: { accept = '' } }: FastifyRequest<{ Queryst
   return query.format ?? (prefersCsv ? 'csv' : 'json')
 }
 
-function pageOf ({ cursor, limit = String(defaultLimit) }: PageRequest): PageQuery {
+export function pageOf ({ cursor, limit = String(defaultLimit) }: PageRequest): PageQuery {
   if (Number(limit) > maxLimit) throw badRequest(`limit must be at most ${maxLimit}.`)
   return { cursor, limit: Number(limit) }
-}
-
-/** Their values are held to the rules of the domain, which the command line shares. */
-const tokenFields = {
-  subject: Type.String(),
-  plan: Type.Optional(Type.String()),
-  ttlSeconds: Type.Optional(Type.Number()),
-  models: Type.Optional(Type.Array(Type.String())),
-  scopes: Type.Optional(Type.Array(Type.String()))
-}
-const tokenSchema = Type.Object(tokenFields, strict)
-const invitationSchema = Type.Object({ ...tokenFields, validSeconds: Type.Optional(Type.Number()) }, strict)
-/** No body at all is shown to a schema as `null`. */
-const rotationSchema = Type.Object({ graceSeconds: Type.Optional(Type.Number()) }, { ...strict, nullable: true })
-
-interface Rotation { Params: { readonly id: string }, Body: Static<typeof rotationSchema> | undefined }
-
-/** Tokens of a team, and invitations to have one. A request that reaches a handler has the admin token. */
-export function tokenRoutes (
-  app: FastifyInstance,
-  services: Pick<
-    Services,
-    'tokens' | 'records' | 'revocations' | 'issueTimes' | 'audit' | 'plans' | 'lifetimes' | 'publicUrl' | 'clock'
-  >,
-  authenticate: AuthenticateOperator
-): void {
-  const { tokens, records, revocations, issueTimes, audit, lifetimes: { maxTtlSeconds } } = services
-  const { clock: { now, elapsed } } = services
-  const personal = personalTokens({
-    tokens,
-    records,
-    revocations,
-    times: issueTimes,
-    trail: audit,
-    actor: 'admin',
-    plans: Object.fromEntries(services.plans),
-    maxTtlSeconds,
-    publicUrl: services.publicUrl ?? undefined,
-    now
-  })
-  const guarded = (name: string, schema: object) => ({
-    config: { operation: name, opensWith: 'admin token' as const },
-    ...reauthenticateAfterSlowBody(authenticate, elapsed),
-    schema: { querystring: noQuery, ...schema }
-  })
-
-  const create = guarded('createToken', { body: tokenSchema })
-  app.post<{ Body: Static<typeof tokenSchema> }>('/gateway/admin/tokens', create, async ({ body }, reply) => {
-    reply.code(201)
-    return await personal.create(body)
-  })
-
-  const list = guarded('listTokens', { querystring: pageSchema })
-  app.get<{ Querystring: Static<typeof pageSchema> }>('/gateway/admin/tokens', list, async ({ query }) =>
-    personal.list(pageOf(query))
-  )
-
-  const revoke = guarded('revokeToken', { body: noBody })
-  app.delete<{ Params: { id: string } }>('/gateway/admin/tokens/:id', revoke, async ({ params: { id } }, reply) => {
-    if (!await personal.revoke(id)) throw gatewayError('GW_NOT_FOUND')
-    return reply.code(204).send()
-  })
-
-  const rotate = guarded('rotateToken', { body: rotationSchema })
-  app.post<Rotation>('/gateway/admin/tokens/:id/rotate', rotate, async ({ params: { id }, body }) => {
-    const rotated = await personal.rotate(id, body?.graceSeconds)
-    if (rotated === null) throw gatewayError('GW_NOT_FOUND')
-    return rotated
-  })
-
-  const invite = guarded('inviteToToken', { body: invitationSchema })
-  app.post<{ Body: Static<typeof invitationSchema> }>('/gateway/admin/invitations', invite, async ({ body }, reply) => {
-    const { validSeconds, ...token } = body
-    reply.code(201)
-    return await personal.invite(token, validSeconds)
-  })
 }
 
 const querystring = Type.Object(

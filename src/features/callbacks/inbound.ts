@@ -1,40 +1,19 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { hash, randomBytes } from 'node:crypto'
-import { isFinal, readEnvelope } from './answers.ts'
-import type { KeyChoice } from './key-ring.ts'
-import type { LedgerClient } from './ledger-client.ts'
-import type { ReservationId, Task } from './ledger.ts'
-import { recent } from './recent.ts'
-import type { StatusPoller } from './status-poller.ts'
-import { askUpstream, eventFrom, type TaskEvents, type UpstreamStatus } from './task-status.ts'
-import type { Clock, Timers } from './time.ts'
-import { operationOf, type Upstream } from './upstream.ts'
-
-/** The reservation that a callback's secret was made for. */
-export interface CallbackTarget {
-  readonly reservation: ReservationId
-  readonly subject: string
-  readonly model: string
-  /** The key that it was sent with: only its account knows the task. */
-  readonly keyId: string
-  /** `null` while its id is not known: the submit is on its way, or its answer was lost. */
-  readonly task: Task | null
-}
-
-/**
- * Finds reservations by the secrets that their callbacks come with. A store knows the hashes alone (`Transition`:
- * sent), so that reading the store is not enough to call back.
- */
-export interface CallbackSecrets {
-  /** `null`: no reservation has this secret, or none any more. Throws `GW_STORE_DOWN`. */
-  reservationOf (secretHash: string): Promise<CallbackTarget | null>
-}
-
-/** Where the upstream is to call. */
-export interface CallbackAddress {
-  /** It lets its holder make us ask for a status: never logged, never stored. */
-  readonly url: string
-  readonly secretHash: string
-}
+import type { IncomingMessage } from 'node:http'
+import { isFinal, readEnvelope } from '../../domain/answers.ts'
+import type { KeyChoice } from '../../domain/key-ring.ts'
+import type { LedgerClient } from '../../domain/ledger-client.ts'
+import type { Task } from '../../domain/ledger.ts'
+import { recent } from '../../domain/recent.ts'
+import type { StatusPoller } from '../../domain/status-poller.ts'
+import type { CallbackSecrets, CallbackTarget } from '../../domain/store.ts'
+import type { CallbackAddress } from '../../domain/submit.ts'
+import { askUpstream, eventFrom, type TaskEvents, type UpstreamStatus } from '../../domain/task-status.ts'
+import type { Clock, Timers } from '../../domain/time.ts'
+import { operationOf, type Upstream } from '../../domain/upstream.ts'
+import { gatewayError } from '../../errors.ts'
+import type { InboundCallbacks } from '../../http/services.ts'
 
 /** The route on which callbacks come in. */
 export const callbackPath = '/gateway/callbacks/'
@@ -203,4 +182,60 @@ class LostSubmits {
     const event = task && eventFrom(outcome, task, now())
     if (event !== null) events.publish(event)
   }
+}
+
+/** Far more than an envelope has. What is longer is not read as one. */
+const maxBodyBytes = 1024 * 1024
+
+/**
+ * The upstream announces the end of a task. Its callbacks are not signed (APIXO docs, "Webhooks"), so nothing of one is
+ * believed: the secret in the path says which task to ask about. An unknown one is an address that does not exist, said
+ * before the body is read; a known one gets its 200 whatever the body says, or it would be sent again and again.
+ */
+export function callbackRoutes (app: FastifyInstance, { find, handle }: InboundCallbacks): void {
+  const found = new WeakMap<FastifyRequest, CallbackTarget>()
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser(
+    '*',
+    (request: FastifyRequest, payload: IncomingMessage, done: (error: Error | null, body?: Buffer | null) => void) => {
+      // Compressed it is not read either: a bomb needs a decoder.
+      const isPlain = (request.headers['content-encoding'] ?? 'identity') === 'identity'
+      const chunks: Buffer[] = []
+      let length = 0
+      const read = (chunk: Buffer): void => {
+        length += chunk.length
+        if (length > maxBodyBytes) finish() // what else comes makes no difference
+        else if (isPlain) chunks.push(chunk)
+      }
+      const finish = (): void => {
+        payload.off('data', read).off('end', finish).off('error', done)
+        done(null, isPlain && length <= maxBodyBytes ? Buffer.concat(chunks) : null)
+      }
+      payload.on('data', read).once('end', finish).once('error', done)
+    }
+  )
+
+  // An address that many callbacks come from is not one that guesses: its 404s are not counted against it.
+  app.post<{ Params: { secret: string } }>(
+    `${callbackPath}:secret`,
+    {
+      config: { operation: 'callback', uncounted: true, opensWith: 'callback' },
+      async onRequest (request) {
+        request.call.enter('authorize')
+        const target = await find((request.params as { secret: string }).secret)
+        if (target === null) throw gatewayError('GW_NOT_FOUND')
+        request.raw.headers['content-type'] = 'application/octet-stream' // whatever it says, or the framework would answer 415
+        found.set(request, target)
+      }
+    },
+    async (request, reply) => {
+      const target = found.get(request)!
+      handle(target, (request.body as Buffer | null) ?? null)
+      const { call } = request
+      call.grant()
+      call.model = target.model
+      call.taskId = target.task?.taskId ?? null
+      return reply.type('application/json; charset=utf-8').send('{}')
+    }
+  )
 }

@@ -3,10 +3,10 @@ import {
 } from 'altcha-lib'
 import { deriveKey } from 'altcha-lib/algorithms/pbkdf2'
 import { createHash, hkdfSync } from 'node:crypto'
-import { boundedText } from '../domain/egress.ts'
-import type { GuestProofs, Proof, ProofChallenges } from '../domain/guests.ts'
-import { memoized, type SecretRef, type Secret } from '../domain/secret.ts'
-import { gatewayError } from '../errors.ts'
+import { boundedText } from '../../domain/egress.ts'
+import { memoized, type Secret, type SecretRef } from '../../domain/secret.ts'
+import { gatewayError } from '../../errors.ts'
+import type { GuestProofs, Proof, ProofChallenges } from './guests.ts'
 
 interface AltchaProofsOptions {
   /** The session secrets, newest first: the first signs, all verify. */

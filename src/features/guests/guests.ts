@@ -1,6 +1,14 @@
-import { gatewayError } from '../errors.ts'
-import { ownPrefixes } from './session.ts'
-import { dayMs, hourMs } from './time.ts'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import { randomUUID } from 'node:crypto'
+import { isGuest, ownPrefixes, type Scope } from '../../domain/session.ts'
+import type { GuestCounts, SpentProofs } from '../../domain/store.ts'
+import { dayMs, hourMs, instant } from '../../domain/time.ts'
+import { badRequest, gatewayError } from '../../errors.ts'
+import { proofOf } from '../../http/admit.ts'
+import { contextOf } from '../../http/context.ts'
+import { proofHeader } from '../../http/credential.ts'
+import { addressOf, ipOf } from '../../http/receive.ts'
+import type { GuestSessions, Services } from '../../http/services.ts'
 
 /** A proof that is good, and is not known to have been used. */
 export interface Proof {
@@ -28,27 +36,6 @@ export interface ProofChallenges {
   challenge (purpose: string): Promise<object>
 }
 
-/** Remembers which proofs have been used, over all replicas and restarts. */
-export interface SpentProofs {
-  /**
-   * Uses up a proof, in one atomic step that is on disk when it resolves: of N calls at a time exactly one is told
-   * `true`. `expiresAt` (Unix ms): it may be forgotten then, and nothing is spent from then on. Throws `GW_STORE_DOWN`.
-   */
-  spend (id: string, expiresAt: number): Promise<boolean>
-}
-
-/** Counts guests, over all replicas and restarts. */
-export interface GuestCounts {
-  /**
-   * Counts one more of that name if there is room for it, in one atomic step that is on disk when it resolves. 0: it is
-   * counted; else how long there is no room, ms. Windows are fixed and begin with a first one: at most twice the limit
-   * in any. Throws `GW_STORE_DOWN`.
-   */
-  take (name: string, limit: number, windowMs: number): Promise<number>
-  /** Undoes one `take` that has counted. Throws `GW_STORE_DOWN`. */
-  putBack (name: string): Promise<void>
-}
-
 /** Where a guest comes from. */
 interface Visitor {
   readonly ip: string
@@ -72,8 +59,6 @@ interface GuestsOptions {
   readonly sessionsPerAddressPerDay: number
 }
 
-export const proofHeader = 'x-apixo-proof'
-
 /**
  * Addresses are cheap: this also bounds somebody who rents many. In any hour at most as many sessions begin as this
  * many addresses may begin in a day; what guests cost is then at most that many times the credits of their plan.
@@ -81,10 +66,6 @@ export const proofHeader = 'x-apixo-proof'
 const addressesPerHour = 100
 
 const prefix = ownPrefixes.guest
-
-export function isGuest (subject: string): boolean {
-  return subject.startsWith(prefix)
-}
 
 /**
  * What a guest's proofs are for. A session in a cookie has the subject of the one it was exchanged for, so theirs are
@@ -129,4 +110,93 @@ export function guests ({ proofs, spent, counts, sessionsPerAddressPerDay }: Gue
 
 function denied (reason: string) {
   return gatewayError('GW_SCOPE_DENIED', { about: `The proof in ${proofHeader} ${reason}.` })
+}
+
+/** LLM calls are not among them: no proof is asked for those. */
+const guestScopes: readonly Scope[] = ['tasks:write', 'tasks:read']
+
+/** Sessions for anybody. These routes exist only when the operator opens them. */
+export function guestRoutes (
+  app: FastifyInstance,
+  services: Pick<
+    Services,
+    'authenticate' | 'issuer' | 'audit' | 'rates' | 'lifetimes' | 'allowedOrigins' | 'ownOrigin' | 'clock'
+  >,
+  guests: GuestSessions
+): void {
+  const { issuer, audit, lifetimes: { defaultTtlSeconds: ttlSeconds }, clock: { now } } = services
+  const { challenges, plan } = guests
+
+  app.post(
+    '/gateway/sessions/guest',
+    { config: { operation: 'mintGuestSession', opensWith: 'proof' }, onRequest: checkPage(services) },
+    async (request, reply) => {
+      request.call.enter('authorize')
+      if (Object.keys(request.body ?? {}).length > 0) {
+        throw badRequest('Guests do not choose what they get: send no body.')
+      }
+      request.call.enter('admit')
+      await guests.admit(proofOf(request), { ip: ipOf(request), address: addressOf(request) })
+      const { token, session } = await issuer.mint({
+        issuer: 'guest',
+        subject: randomUUID(),
+        plan,
+        models: ['*'],
+        scopes: guestScopes,
+        ttlSeconds
+      })
+      const { id, subject, expiresAt } = session
+      await audit.append([
+        { at: now(), kind: 'mint', actor: subject, subject, detail: { session: id, plan, ttlSeconds } }
+      ])
+      reply.code(201)
+      return { token, subject, expiresAt: instant(expiresAt) }
+    }
+  )
+
+  if (challenges !== null) challengeRoutes(app, services, challenges)
+}
+
+/**
+ * One for a session that is to begin, one for the next submit of a session. Nothing is remembered of either: many that
+ * are asked for and not solved are worth nothing.
+ */
+function challengeRoutes (
+  app: FastifyInstance,
+  { authenticate, rates }: Pick<Services, 'authenticate' | 'rates'>,
+  { challenge }: ProofChallenges
+): void {
+  app.get('/gateway/sessions/guest/challenge', { config: { operation: 'guestChallenge' } }, () => challenge(newSession))
+
+  app.get(
+    '/gateway/session/challenge',
+    { config: { operation: 'submitChallenge' }, onRequest: authenticate },
+    async (request, reply) => {
+      const context = contextOf(request, reply)
+      const {
+        session: { subject }
+      } = context.call
+      context.call.enter('authorize')
+      if (!isGuest(subject)) throw badRequest('Only guests need a proof to submit.')
+      context.call.enter('admit')
+      await rates.polls(context)
+      return await challenge(guestName(subject))
+    }
+  )
+}
+
+/**
+ * Guests come from a page, of ours or of a listed origin. A program can write any `Origin`, and has to prove itself
+ * like everybody; a page can not, or the visitors of any busy site would be made to begin sessions and to do the work
+ * for it.
+ */
+function checkPage ({ allowedOrigins, ownOrigin }: Pick<Services, 'allowedOrigins' | 'ownOrigin'>) {
+  return async (request: FastifyRequest): Promise<void> => {
+    request.call.enter('authenticate')
+    const { origin } = request.headers
+    if (origin !== undefined && (allowedOrigins.includes(origin) || origin === ownOrigin(request))) return
+    throw gatewayError('GW_ORIGIN_DENIED', {
+      about: 'Guests come from a page of this gateway, or of an origin in GATEWAY_ALLOWED_ORIGINS.'
+    })
+  }
 }

@@ -1,15 +1,13 @@
 import type { FastifyInstance } from 'fastify'
 import type { Task } from '../../domain/ledger.ts'
-import {
-  type EventCursor, type SubjectEvents, subjectEvents, type SubjectEventsRequest
-} from '../../domain/subject-events.ts'
 import { endOf, type TaskEvent } from '../../domain/task-status.ts'
 import { instant } from '../../domain/time.ts'
-import type { RequestContext } from '../context.ts'
-import { readRoute, type ReadServices } from '../read-route.ts'
-import type { Services } from '../services.ts'
-import type { EventStream, ServerEvent } from '../sse.ts'
-import { resultLinks, type ResultsOf } from './results.ts'
+import type { RequestContext } from '../../http/context.ts'
+import { readRoute, type ReadServices } from '../../http/read-route.ts'
+import type { Services } from '../../http/services.ts'
+import { resultLinks, type ResultsOf } from '../results/routes.ts'
+import type { EventStream, ServerEvent } from './sse.ts'
+import { type EventCursor, type SubjectEvents, subjectEvents, type SubjectEventsRequest } from './subject-events.ts'
 
 /** Where events come from, and where they go. */
 interface EventWiring extends Pick<Services, 'watcher' | 'streams'> {

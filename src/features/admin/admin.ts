@@ -1,15 +1,18 @@
-import { badRequest } from '../errors.ts'
-import type { AuditEntry, AuditKind, AuditTrail } from './audit.ts'
-import { type CreditAccounts, creditsFrom } from './ledger.ts'
-import { isPrintable } from './json.ts'
-import { microcredits } from './policy.ts'
+import type { AuditEntry, AuditKind, AuditTrail } from '../../domain/audit.ts'
+import { isPrintable } from '../../domain/json.ts'
+import { type CreditAccounts, creditsFrom } from '../../domain/ledger.ts'
+import { microcredits } from '../../domain/policy.ts'
 import {
   openCursor, type Page, type PageRequest, sealCursor, type TaskRecord, type TaskRecords, type UsageQuery,
   type UsageReport, usageReport
-} from './records.ts'
-import { type IssueTimes, type Revocations, cookieRevocationId, hasOwnPrefix, ownPrefixes } from './session.ts'
-import { endOfTime, instant } from './time.ts'
-import { isTokenId, type TokenStore } from './tokens.ts'
+} from '../../domain/records.ts'
+import {
+  cookieRevocationId, hasOwnPrefix, type IssueTimes, ownPrefixes, type Revocations
+} from '../../domain/session.ts'
+import { endOfTime, instant } from '../../domain/time.ts'
+import type { TokenStore } from '../../domain/tokens.ts'
+import { badRequest } from '../../errors.ts'
+import { isTokenId } from '../tokens/tokens.ts'
 
 /** An issuer's name and the subject's own, without what no store and no terminal should have to show. */
 const storedSubject = /^(?=.{3,160}$)[^:\p{Cc}\p{Cs}]+:[^\p{Cc}\p{Cs}]+$/u

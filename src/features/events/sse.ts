@@ -1,10 +1,9 @@
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyReply } from 'fastify'
 import { randomInt } from 'node:crypto'
-import type { Revocations, Session } from '../domain/session.ts'
-import type { Timers } from '../domain/time.ts'
-import { gatewayError } from '../errors.ts'
-import type { RequestContext } from './context.ts'
-import type { Services } from './services.ts'
+import type { Revocations, Session } from '../../domain/session.ts'
+import type { Timers } from '../../domain/time.ts'
+import { gatewayError } from '../../errors.ts'
+import type { RequestContext } from '../../http/context.ts'
 
 /** https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream */
 export interface ServerEvent {
@@ -227,25 +226,4 @@ async function endOverdue (streams: readonly Open[], { revocations, now }: Event
     const isOver = session.expiresAt <= now() || await revocations.isRevoked(session).catch(() => false)
     if (isOver) for (const stream of its) stream.end()
   }))
-}
-
-/**
- * Tells, when a submit or a batch is over, that its subject has new tasks: streams that are open follow them from then
- * on, also when the caller has gone.
- */
-export function announcement ({ events, clock: { now } }: Pick<Services, 'events' | 'clock'>) {
-  return ({ call: { session, madeTaskIds, model } }: FastifyRequest): void => {
-    for (const taskId of madeTaskIds) {
-      // Where tasks were made there are a session and a model.
-      events.publish({
-        subject: session!.subject,
-        taskId,
-        model: model!,
-        state: '',
-        isFinal: false,
-        at: now(),
-        body: Buffer.alloc(0)
-      })
-    }
-  }
 }

@@ -1,7 +1,7 @@
-import type { Task, TaskLedger } from './ledger.ts'
-import type { StatusPoller } from './status-poller.ts'
-import { endOf, eventFrom, type TaskEvent, type TaskEvents } from './task-status.ts'
-import type { Timers } from './time.ts'
+import type { Task, TaskLedger } from '../../domain/ledger.ts'
+import type { StatusPoller } from '../../domain/status-poller.ts'
+import { endOf, eventFrom, type TaskEvent, type TaskEvents } from '../../domain/task-status.ts'
+import type { Timers } from '../../domain/time.ts'
 
 export type TaskListener = (event: TaskEvent) => void
 

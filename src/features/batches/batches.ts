@@ -1,34 +1,35 @@
-import { randomUUID } from 'node:crypto'
 import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
-import { readSubmitFailure } from '../domain/answers.ts'
-import {
-  type BatchAccepted, type BatchOutcome, endedTaskIds, maxBatchItems, readBatchAnswer, readBatchBody
-} from '../domain/batch.ts'
-import { isGuest } from '../domain/guests.ts'
-import { type LedgerClient, throwFirst } from '../domain/ledger-client.ts'
+import { randomUUID } from 'node:crypto'
+import { readSubmitFailure } from '../../domain/answers.ts'
+import { type LedgerClient, throwFirst } from '../../domain/ledger-client.ts'
 import {
   fingerprintOf, type ReservationId, type ReservedAll, type ReserveRequest, type StoredResponse, type Task
-} from '../domain/ledger.ts'
-import { periodAt, type Plan, type Price } from '../domain/policy.ts'
-import { recent } from '../domain/recent.ts'
-import { budgetOf } from '../domain/session.ts'
-import { endBatch, type RefreshTask, refreshTask } from '../domain/status-poller.ts'
-import { askUpstream, type StatusOutcome } from '../domain/task-status.ts'
-import { batchOperations, batchRow, type Operation, type Upstream, type UpstreamKey, upstreamPath } from '../domain/upstream.ts'
-import { badRequest, gatewayError, isGatewayError } from '../errors.ts'
-import { keyFor, lacking, lacksSlot, replayEarlier } from './admit.ts'
+} from '../../domain/ledger.ts'
+import { periodAt, type Plan, type Price } from '../../domain/policy.ts'
+import { recent } from '../../domain/recent.ts'
+import { budgetOf, isGuest } from '../../domain/session.ts'
+import { endBatch, type RefreshTask, refreshTask } from '../../domain/status-poller.ts'
+import { askUpstream, type StatusOutcome } from '../../domain/task-status.ts'
+import {
+  batchOperations, batchRow, type Operation, type Upstream, type UpstreamKey, upstreamPath
+} from '../../domain/upstream.ts'
+import { badRequest, gatewayError, isGatewayError } from '../../errors.ts'
+import { keyFor, lacking, lacksSlot, replayEarlier } from '../../http/admit.ts'
 import {
   type AuthorizedSubmit, checkOperation, findOwnTask, keyOfReferences, type OwnershipServices
-} from './authorize.ts'
-import type { Answer, RequestContext, RequestState, SessionRequestState } from './context.ts'
-import { type KeyRefused, sentOrThrow, timed, withKeyFailover } from './forward.ts'
-import { type ProxyServices, proxyRoute } from './pipeline.ts'
-import { largeBodies } from './rates.ts'
-import { idempotencyKeyOf, repeatOf, watchDelivery } from './repeats.ts'
-import type { Services } from './services.ts'
+} from '../../http/authorize.ts'
+import type { Answer, RequestContext, RequestState, SessionRequestState } from '../../http/context.ts'
+import { type KeyRefused, sentOrThrow, timed, withKeyFailover } from '../../http/forward.ts'
+import { proxyRoute, type ProxyServices } from '../../http/pipeline.ts'
+import { largeBodies } from '../../http/rates.ts'
+import { idempotencyKeyOf, repeatOf, watchDelivery } from '../../http/repeats.ts'
+import type { Services } from '../../http/services.ts'
 import {
   acceptedAnswer, answerToKeep, type OpenReservation, settleWithoutTask, statusAnswer, unknownOutcome
-} from './settle.ts'
+} from '../../http/settle.ts'
+import {
+  type BatchAccepted, type BatchOutcome, endedTaskIds, maxBatchItems, readBatchAnswer, readBatchBody
+} from './body.ts'
 
 /** Up to fifty tasks in one call. These routes exist only when the operator opens them. */
 export function batchRoutes (app: FastifyInstance, services: ProxyServices): void {

@@ -1,13 +1,16 @@
-import { badRequest } from '../errors.ts'
-import type { PageQuery } from './admin.ts'
-import type { AuditKind, AuditTrail } from './audit.ts'
-import { isPrintable, quoted } from './json.ts'
-import { openCursor, type Page, readUsageQuery, sealCursor, type TaskRecords, usageReport } from './records.ts'
+import type { AuditKind, AuditTrail } from '../../domain/audit.ts'
+import { isPrintable, quoted } from '../../domain/json.ts'
+import {
+  openCursor, type Page, readUsageQuery, sealCursor, type TaskRecords, usageReport
+} from '../../domain/records.ts'
 import {
   isModelGlob, type IssueTimes, maxModels, maxNameLength, ownPrefixes, type Revocations, type Scope, scopes as allScopes
-} from './session.ts'
-import { instant } from './time.ts'
-import { hashOf, newTokenId, printSecret, type Token, type TokenStore, type TokenKind } from './tokens.ts'
+} from '../../domain/session.ts'
+import { instant } from '../../domain/time.ts'
+import type { Token, TokenStore } from '../../domain/tokens.ts'
+import { badRequest } from '../../errors.ts'
+import type { PageQuery } from '../admin/admin.ts'
+import { hashOf, newTokenId, printSecret, type TokenKind } from './tokens.ts'
 
 /** A token as the operator is shown it, without anything secret. */
 export interface ShownToken extends Pick<Token, 'id' | 'subject' | 'plan' | 'models' | 'scopes'> {

@@ -1,0 +1,127 @@
+import type { FastifyInstance } from 'fastify'
+import Type, { type Static } from 'typebox'
+import { instant } from '../../domain/time.ts'
+import { gatewayError } from '../../errors.ts'
+import type { AuthenticateOperator } from '../../http/authenticate.ts'
+import { reauthenticateAfterSlowBody } from '../../http/pipeline.ts'
+import type { Services } from '../../http/services.ts'
+import { noBody, noQuery, pageOf, pageSchema, strict } from '../admin/routes.ts'
+import { readPage, sendPage } from '../pages/pages.ts'
+import { personalTokens } from './token-admin.ts'
+import { invitations } from './tokens.ts'
+
+/** Longer than any, and shorter than what is worth hashing. */
+const body = Type.Object({ invitation: Type.String({ maxLength: 256 }) }, { additionalProperties: false })
+
+/**
+ * The two doors of an invitation. The page is the same for everybody and takes nothing: programs that preview links,
+ * and scanners of mail, fetch it as they like. What it opens is in the link's fragment, which only the browser knows,
+ * and is sent when somebody presses the button.
+ */
+export function invitationRoutes (
+  app: FastifyInstance,
+  { tokens, audit, issueTimes, clock: { now } }: Pick<Services, 'tokens' | 'audit' | 'issueTimes' | 'clock'>
+): void {
+  const page = readPage('invitation.html')
+  const accept = invitations({ tokens, trail: audit, times: issueTimes, now })
+
+  app.get('/gateway/invitation', { config: { operation: 'showInvitation' } }, (_request, reply) =>
+    sendPage(reply, page)
+  )
+
+  // One 404 for what was never printed, is used up, or has expired; it counts against the address, as each 404 does.
+  app.post<{ Body: Static<typeof body> }>(
+    '/gateway/invitations/accept',
+    {
+      config: { operation: 'acceptInvitation', opensWith: 'invitation' },
+      schema: { body }
+    },
+    async (request, reply) => {
+      request.call.enter('authenticate')
+      const accepted = await accept(request.body.invitation)
+      if (accepted === null) throw gatewayError('GW_NOT_FOUND')
+      const {
+        text,
+        token: { id, subject, plan, expiresAt }
+      } = accepted
+      reply.code(201)
+      return { id, token: text, subject, plan, expiresAt: instant(expiresAt) }
+    }
+  )
+}
+
+/** Their values are held to the rules of the domain, which the command line shares. */
+const tokenFields = {
+  subject: Type.String(),
+  plan: Type.Optional(Type.String()),
+  ttlSeconds: Type.Optional(Type.Number()),
+  models: Type.Optional(Type.Array(Type.String())),
+  scopes: Type.Optional(Type.Array(Type.String()))
+}
+const tokenSchema = Type.Object(tokenFields, strict)
+const invitationSchema = Type.Object({ ...tokenFields, validSeconds: Type.Optional(Type.Number()) }, strict)
+/** No body at all is shown to a schema as `null`. */
+const rotationSchema = Type.Object({ graceSeconds: Type.Optional(Type.Number()) }, { ...strict, nullable: true })
+
+interface Rotation { Params: { readonly id: string }, Body: Static<typeof rotationSchema> | undefined }
+
+/** Tokens of a team, and invitations to have one. A request that reaches a handler has the admin token. */
+export function tokenRoutes (
+  app: FastifyInstance,
+  services: Pick<
+    Services,
+    'tokens' | 'records' | 'revocations' | 'issueTimes' | 'audit' | 'plans' | 'lifetimes' | 'publicUrl' | 'clock'
+  >,
+  authenticate: AuthenticateOperator
+): void {
+  const { tokens, records, revocations, issueTimes, audit, lifetimes: { maxTtlSeconds } } = services
+  const { clock: { now, elapsed } } = services
+  const personal = personalTokens({
+    tokens,
+    records,
+    revocations,
+    times: issueTimes,
+    trail: audit,
+    actor: 'admin',
+    plans: Object.fromEntries(services.plans),
+    maxTtlSeconds,
+    publicUrl: services.publicUrl ?? undefined,
+    now
+  })
+  const guarded = (name: string, schema: object) => ({
+    config: { operation: name, opensWith: 'admin token' as const },
+    ...reauthenticateAfterSlowBody(authenticate, elapsed),
+    schema: { querystring: noQuery, ...schema }
+  })
+
+  const create = guarded('createToken', { body: tokenSchema })
+  app.post<{ Body: Static<typeof tokenSchema> }>('/gateway/admin/tokens', create, async ({ body }, reply) => {
+    reply.code(201)
+    return await personal.create(body)
+  })
+
+  const list = guarded('listTokens', { querystring: pageSchema })
+  app.get<{ Querystring: Static<typeof pageSchema> }>('/gateway/admin/tokens', list, async ({ query }) =>
+    personal.list(pageOf(query))
+  )
+
+  const revoke = guarded('revokeToken', { body: noBody })
+  app.delete<{ Params: { id: string } }>('/gateway/admin/tokens/:id', revoke, async ({ params: { id } }, reply) => {
+    if (!await personal.revoke(id)) throw gatewayError('GW_NOT_FOUND')
+    return reply.code(204).send()
+  })
+
+  const rotate = guarded('rotateToken', { body: rotationSchema })
+  app.post<Rotation>('/gateway/admin/tokens/:id/rotate', rotate, async ({ params: { id }, body }) => {
+    const rotated = await personal.rotate(id, body?.graceSeconds)
+    if (rotated === null) throw gatewayError('GW_NOT_FOUND')
+    return rotated
+  })
+
+  const invite = guarded('inviteToToken', { body: invitationSchema })
+  app.post<{ Body: Static<typeof invitationSchema> }>('/gateway/admin/invitations', invite, async ({ body }, reply) => {
+    const { validSeconds, ...token } = body
+    reply.code(201)
+    return await personal.invite(token, validSeconds)
+  })
+}
