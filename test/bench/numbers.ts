@@ -26,6 +26,17 @@ export function processorTicks (stat: string): number {
   return Number(fields[11]) + Number(fields[12])
 }
 
+/** What a thread has run, user and system: the first field of /proc/<pid>/task/<tid>/schedstat, in nanoseconds. */
+export function scheduledNanos (schedstat: string): number {
+  return Number(schedstat.split(' ', 1)[0])
+}
+
+/** The least and the most of them. Throws on none. */
+export function range (values: readonly number[]): readonly [least: number, most: number] {
+  if (values.length === 0) throw new RangeError('no values')
+  return [Math.min(...values), Math.max(...values)]
+}
+
 /** Lines of text in columns: the first to the left, numbers to the right. */
 export function table (head: readonly string[], rows: ReadonlyArray<readonly string[]>): string {
   const widths = head.map((_, column) => Math.max(...[head, ...rows].map(row => (row[column] ?? '').length)))

@@ -95,9 +95,8 @@ async function besiege (attack: Attack, seconds: number): Promise<Result> {
   const started = <Program extends Running>(program: Program): Program => { running.push(program); return program }
   try {
     const upstream = started(await startUpstream(folder))
-    const stage = { folder, upstreamPort: upstream.port, started }
     const store = values.redis
-      ? `redis://127.0.0.1:${started(await startRedis(stage)).port}`
+      ? `redis://127.0.0.1:${started(await startRedis({ folder })).port}`
       : `sqlite:${join(folder, 'gateway.db')}`
     const [issuerToken, adminToken] = [randomBytes(32).toString('hex'), randomBytes(32).toString('hex')]
     writeFileSync(join(folder, 'gateway.yaml'), JSON.stringify(config)) // JSON is YAML

@@ -90,7 +90,7 @@ function watch (ports: () => readonly number[], token: string, index: number): W
 
 async function main (folder: string, running: Running[]): Promise<void> {
   const started = <Program extends Running>(program: Program): Program => { running.push(program); return program }
-  const redis = started(await startRedis({ folder, upstreamPort: 0, started }))
+  const redis = started(await startRedis({ folder }))
   const sandboxPort = await freePort()
   started(
     await start({

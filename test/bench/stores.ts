@@ -3,34 +3,35 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import { cpus, freePort, type Running, start } from './process.ts'
-import { gateway, type Stage, type Target } from './targets.ts'
+import { gateway } from './gateways.ts'
+import type { Stage, Target } from './targets.ts'
 
 const dayMs = 86_400_000
 
 /** `npm run bench -- --stores`: the same gateway with other ledgers, and with none. */
-export async function startStores (stage: Stage, tasks: number): Promise<Target[]> {
+export async function startStores (stage: Stage, tasks: number, callers: number): Promise<Target[]> {
   const redis = stage.started(await startRedis(stage))
   const full = join(stage.folder, `${tasks}-tasks.db`)
   const targets = [
     await gateway(stage, {
       name: 'no ledger',
-      script: join(import.meta.dirname, 'peers/no-ledger.ts'),
+      command: [join(import.meta.dirname, 'programs/no-ledger.ts')],
       store: 'sqlite::memory:'
-    }),
-    await gateway(stage, { name: 'SQLite' }),
+    }, callers),
+    await gateway(stage, { name: 'SQLite' }, callers),
     await gateway(stage, {
       name: `SQLite, ${tasks} tasks`,
       store: `sqlite:${full}`,
       prepare: async () => fill(full, tasks)
-    }),
-    await gateway(stage, { name: 'Redis', store: `redis://127.0.0.1:${redis.port}` })
+    }, callers),
+    await gateway(stage, { name: 'Redis', store: `redis://127.0.0.1:${redis.port}` }, callers)
   ]
   console.log(`${tasks} tasks are a file of ${Math.round(statSync(full).size / 1e6)} MB`)
   return targets
 }
 
 /** As the compose file runs it, but on this machine's disk. It shares a processor with load and upstream. */
-export async function startRedis ({ folder }: Stage): Promise<Running> {
+export async function startRedis ({ folder }: Pick<Stage, 'folder'>): Promise<Running> {
   const port = await freePort()
   const home = join(folder, 'redis')
   mkdirSync(home)

@@ -3,7 +3,7 @@ import { Pool, type Dispatcher } from 'undici'
 
 /**
  * The floor that Node sets: `node:http` and undici's `dispatch`, bodies collected into one Buffer each way, the key
- * added, and nothing else: no check, no limit, no log, no ledger.
+ * added, and nothing else: no check, no limit, no log, no ledger. Files are piped, with back-pressure.
  */
 const pool = new Pool(process.env.UPSTREAM!, { connections: 64 })
 const authorization = `Bearer ${process.env.APIXO_API_KEY}`
@@ -15,10 +15,8 @@ const server = createServer((request, response) => {
     const body = chunks.length > 0 ? Buffer.concat(chunks) : null
     const headers: Record<string, string> = { authorization }
     if (body !== null) headers['content-type'] = request.headers['content-type'] ?? 'application/json'
-    pool.dispatch(
-      { path: request.url!, method: request.method as Dispatcher.HttpMethod, headers, body },
-      answerTo(response)
-    )
+    const handler = request.url!.endsWith('/file.png') ? pipeTo(response) : answerTo(response)
+    pool.dispatch({ path: request.url!, method: request.method as Dispatcher.HttpMethod, headers, body }, handler)
   })
 })
 
@@ -46,6 +44,24 @@ function answerTo (response: ServerResponse): Dispatcher.DispatchHandler {
   }
 }
 
+function pipeTo (response: ServerResponse): Dispatcher.DispatchHandler {
+  return {
+    onRequestStart (controller) { response.on('drain', () => controller.resume()) },
+    onResponseStart (_controller, statusCode, headers) {
+      response.writeHead(statusCode, {
+        'content-type': String(headers['content-type']),
+        'content-length': String(headers['content-length'])
+      })
+    },
+    onResponseData (controller, chunk) { if (!response.write(chunk)) controller.pause() },
+    onResponseEnd () { response.end() },
+    onResponseError (_controller, error) {
+      console.error(error)
+      response.destroy()
+    }
+  }
+}
+
 server.keepAliveTimeout = 60_000
-server.listen(Number(process.env.PORT), '127.0.0.1')
+server.listen({ port: Number(process.env.PORT), host: '127.0.0.1', backlog: 4096 })
 process.once('SIGTERM', () => process.exit())

@@ -8,7 +8,7 @@ import Fastify, { LogController } from 'fastify'
  * access line by pino. It keeps the key off the browser too; it knows nothing of tasks, owners or credits.
  */
 const app = Fastify({
-  logger: { file: process.env.LOG_FILE! },
+  logger: { file: process.env.LOG_FILE },
   logController: new LogController({ disableRequestLogging: true }) // its two lines a request cost more than one
 })
 const authorization = `Bearer ${process.env.APIXO_API_KEY}`
@@ -21,15 +21,18 @@ app.addHook('onResponse', async (request, reply) => {
 })
 app.get('/livez', async () => ({ status: 'ok' }))
 
-await app.register(jwt, { secret: process.env.JWT_SECRET! })
-await app.register(rateLimit, { max: 1_000_000_000, timeWindow: '1 minute' })
+await app.register(jwt, { secret: process.env.JWT_SECRET })
+await app.register(rateLimit, {
+  max: request => request.ip === process.env.LIMITED_ADDRESS ? 1 : 1_000_000_000,
+  timeWindow: '1 minute'
+})
 await app.register(proxy, {
-  upstream: process.env.UPSTREAM!,
+  upstream: process.env.UPSTREAM,
   prefix: '/api',
   rewritePrefix: '/api',
   preHandler: async request => { await request.jwtVerify() },
   replyOptions: { rewriteRequestHeaders: (_request, headers) => ({ ...headers, authorization }) }
 })
 
-await app.listen({ port: Number(process.env.PORT), host: '127.0.0.1' })
+await app.listen({ port: Number(process.env.PORT), host: '127.0.0.1', backlog: 4096 })
 process.once('SIGTERM', () => process.exit())

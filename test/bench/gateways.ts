@@ -1,0 +1,123 @@
+import { randomBytes } from 'node:crypto'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { request } from './load.ts'
+import { start } from './process.ts'
+import {
+  bearer, finishedTask, json, madeTask, models, refusedShots, type Shots, statusShot, submitShot, submitShots
+} from './shots.ts'
+import { callers, key, program, type Stage, startMeasured, type Target } from './targets.ts'
+
+/** What differs from the gateway as it is run in earnest. */
+export interface Variant {
+  readonly name: string
+  /** What is run in place of this checkout's `src/main.ts`, options of Node included. */
+  readonly command?: readonly string[]
+  readonly store?: string
+  /** Before its first start. */
+  readonly prepare?: () => Promise<void>
+  /** Its environment, on top. */
+  readonly env?: Readonly<Record<string, string>>
+}
+
+/** One that says what is run. */
+export type Scripted = Variant & Required<Pick<Variant, 'command'>>
+
+/** A gateway that has been started, and what mints sessions there. */
+export interface Gateway extends Target {
+  mint (subject: string, plan?: string): Promise<string>
+}
+
+export const root = join(import.meta.dirname, '../..')
+
+/** Limits so wide that none is ever met: what is measured is the work of checking them. */
+const wide = {
+  models: ['*'],
+  requestsPerMinute: 1_000_000_000,
+  pollsPerMinute: 1_000_000_000,
+  concurrentTasks: 1_000_000_000,
+  credits: 'unlimited'
+}
+const config = {
+  plans: { default: wide, limited: { ...wide, requestsPerMinute: 1 } },
+  limits: {
+    addressRequestsPerMinute: 1_000_000_000,
+    addressFailuresPerMinute: 1_000_000_000,
+    streamsPerSubject: 5000
+  },
+  polling: { '*': 1000 },
+  results: { hosts: ['127.0.0.1'] }
+}
+
+/** Ours, as it is run in earnest: a process of its own, SQLite in a file, access log to a file. No session yet. */
+export async function startGateway (stage: Stage, variant: Variant): Promise<Gateway> {
+  const {
+    name,
+    command = [join(root, 'src/main.ts')],
+    store = `sqlite:${join(stage.folder, `${name}.db`)}`,
+    prepare,
+    env
+  } = variant
+  await prepare?.()
+  const configFile = join(stage.folder, 'gateway.yaml')
+  writeFileSync(configFile, JSON.stringify(config)) // JSON is YAML
+  const issuerToken = randomBytes(32).toString('hex')
+  const wanted = await program(name, stage.folder, {
+    command: [process.execPath, ...command],
+    env: {
+      APIXO_API_KEY: key,
+      APIXO_BASE_URL: `http://127.0.0.1:${stage.upstreamPort}`,
+      GATEWAY_SESSION_SECRET: randomBytes(32).toString('hex'),
+      GATEWAY_ISSUER_TOKEN: issuerToken,
+      GATEWAY_STORE: store,
+      GATEWAY_CONFIG: configFile,
+      NODE_COMPILE_CACHE: join(stage.folder, 'compile-cache'),
+      HOST: '127.0.0.1',
+      LOG_LEVEL: 'info',
+      ...env
+    }
+  })
+  // Started twice, since the image comes with its code compiled: the first start fills the cache when it ends.
+  await stage.started(await start(wanted)).stop()
+  const running = await startMeasured(stage, wanted)
+  const mint = async (subject: string, plan = 'default'): Promise<string> => {
+    const { status, json: session } = await request(running.port, {
+      method: 'POST',
+      path: '/gateway/sessions',
+      headers: { ...json, ...bearer(issuerToken) },
+      body: JSON.stringify({ subject, plan, ttlSeconds: 3600 })
+    })
+    if (status !== 201) throw new Error(`no session: ${status} ${JSON.stringify(session)}`)
+    return session.token
+  }
+  return { ...running, shots: {}, mint }
+}
+
+/** The same with its sessions minted, and a task of each kind. `callersUsed`: fewer are faster to set up. */
+export async function gateway (
+  stage: Stage,
+  variant: Variant = { name: 'gateway' },
+  callersUsed: number = callers.length
+): Promise<Target> {
+  const running = await startGateway(stage, variant)
+  const tokens: string[] = []
+  for (const caller of callers.slice(0, callersUsed)) tokens.push(await running.mint(caller))
+  return { ...running, shots: await shotsOf(running, tokens) }
+}
+
+/** Everyone submits and asks for a task that runs; the first one asks for its finished task. */
+async function shotsOf ({ port, mint }: Gateway, tokens: readonly string[]): Promise<Shots> {
+  const credentials = tokens.map(bearer)
+  const running = []
+  for (const credential of credentials.slice(0, 100)) {
+    running.push(statusShot(credential, await madeTask(port, credential, models.running), models.running))
+  }
+  const taskId = await finishedTask(port, credentials[0]!)
+  return {
+    ...submitShots(credentials),
+    ...refusedShots(tokens[0]!),
+    running,
+    finished: [statusShot(credentials[0]!, taskId)],
+    limited: [submitShot(bearer(await mint('bench-limited', 'limited')))]
+  }
+}

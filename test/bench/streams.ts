@@ -1,0 +1,197 @@
+import { connect, type Socket } from 'node:net'
+import { setTimeout as wait } from 'node:timers/promises'
+import { median } from './numbers.ts'
+import type { Figures } from './figures.ts'
+import type { Gateway } from './gateways.ts'
+import type { Plan } from './plan.ts'
+import type { Probe } from './probed.ts'
+import type { Running } from './process.ts'
+import { bearer, finishedTask, type Headers, madeTask, models } from './shots.ts'
+
+/** A program that passes the upstream's file on, and where. */
+export interface FileServer extends Running {
+  readonly filePath: string
+  readonly headers: Headers
+}
+
+/** A gateway whose events are watched, with a look inside. */
+export interface EventServer {
+  readonly gateway: Gateway
+  readonly probe: Probe
+}
+
+export interface StreamTargets {
+  readonly files: readonly FileServer[]
+  readonly events: readonly EventServer[]
+}
+
+/** What one round of files gave. */
+export interface FilesMeasured {
+  readonly cpuMicrosPerMegabyte: number
+  readonly megabytesPerSecond: number
+  /** The most memory that it ever took, on top of what it took when it was ready. */
+  readonly addedBytes: number
+}
+
+/** What the watchers of one task cost. */
+export interface EventsMeasured {
+  readonly watchers: number
+  readonly cpuMicrosPerEvent: number
+  readonly bytesPerWatcher: number
+  /** How long one change held the loop, ms: the median over the changes. */
+  readonly holdMs: number
+  /** How often the upstream was asked in each interval of a second. */
+  readonly askedPerInterval: number
+}
+
+const filesAtOnce = 8
+
+/** The first file of a task of its own. */
+export async function fileServer (gateway: Gateway): Promise<FileServer> {
+  const headers = bearer(await gateway.mint('files'))
+  const taskId = await finishedTask(gateway.port, headers)
+  return { ...gateway, headers, filePath: `/gateway/tasks/${taskId}/results/0` }
+}
+
+/** Files in rounds, the first of them for warming where there is time; then events, one gateway after the other. */
+export async function measureStreams (
+  targets: StreamTargets,
+  { rounds, watchers, warmUpSeconds, restSeconds }: Pick<Plan, 'rounds' | 'watchers' | 'warmUpSeconds' | 'restSeconds'>
+): Promise<Pick<Figures, 'files' | 'events'>> {
+  const files = new Map<string, FilesMeasured[]>()
+  for (let round = warmUpSeconds > 0 ? 0 : 1; round <= Math.min(rounds, 3); round++) {
+    for (const server of targets.files) {
+      const measured = await measureFiles(server)
+      if (round > 0) files.set(server.name, [...files.get(server.name) ?? [], measured])
+    }
+  }
+  const events = new Map<string, EventsMeasured>()
+  for (const { gateway, probe } of targets.events) {
+    events.set(gateway.name, await measureEvents(gateway, probe, {
+      watchers,
+      warmUpSeconds: Math.max(warmUpSeconds, 1.5),
+      seconds: Math.max(restSeconds / 2, 1.5)
+    }))
+  }
+  return { files, events }
+}
+
+/** Eight files at once, read as fast as they come. */
+export async function measureFiles (server: FileServer): Promise<FilesMeasured> {
+  const before = server.cpuMicros()
+  const began = performance.now()
+  const bytes = await Promise.all(Array.from({ length: filesAtOnce }, () => readFile(server)))
+  const megabytes = bytes.reduce((sum, count) => sum + count, 0) / 1e6
+  return {
+    cpuMicrosPerMegabyte: (server.cpuMicros() - before) / megabytes,
+    megabytesPerSecond: megabytes / ((performance.now() - began) / 1000),
+    addedBytes: server.peakBytes() - server.idleBytes
+  }
+}
+
+/** Resolves with the length of the body once it is whole; throws at anything else. */
+function readFile ({ port, filePath, headers }: FileServer): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const socket = get(port, filePath, { ...headers, connection: 'close' })
+    let wanted: number | null = null
+    let got = 0
+    socket.on('data', chunk => {
+      if (wanted === null) {
+        const head = chunk.toString('latin1')
+        const [, length] = /\r\ncontent-length: *(\d+)/i.exec(head) ?? []
+        if (!head.startsWith('HTTP/1.1 200') || length === undefined) {
+          socket.destroy(new Error(`no file: ${head.slice(0, 400)}`))
+          return
+        }
+        wanted = Number(length) + head.indexOf('\r\n\r\n') + 4
+      }
+      got += chunk.length
+    })
+    socket.on('error', reject)
+    socket.on('close', () => {
+      if (got === wanted) resolve(got)
+      else reject(new Error(`${got} bytes of a file of ${wanted}`))
+    })
+  })
+}
+
+export interface EventsPlan {
+  readonly watchers: number
+  readonly warmUpSeconds: number
+  readonly seconds: number
+}
+
+/** So many watchers of one task, which has another state each second. */
+export async function measureEvents (
+  gateway: Gateway,
+  probe: Probe,
+  { watchers, warmUpSeconds, seconds }: EventsPlan
+): Promise<EventsMeasured> {
+  const headers = bearer(await gateway.mint('events'))
+  const path = `/gateway/tasks/${await madeTask(gateway.port, headers, models.changing)}/events`
+  const before = gateway.residentBytes()
+  const audience = await openAudience(gateway.port, path, headers, watchers)
+  try {
+    await wait(warmUpSeconds * 1000)
+    const bytesPerWatcher = (gateway.residentBytes() - before) / watchers
+    const [events, cpu, step] = [audience.events(), gateway.cpuMicros(), audience.step()]
+    await wait(seconds * 1000)
+    const told = audience.events() - events
+    if (told < watchers) throw new Error(`${told} events for ${watchers} watchers in ${seconds} s`)
+    return {
+      watchers,
+      cpuMicrosPerEvent: (gateway.cpuMicros() - cpu) / told,
+      bytesPerWatcher,
+      askedPerInterval: (audience.step() - step) / (told / watchers),
+      holdMs: median(await probe.holds(seconds))
+    }
+  } finally {
+    audience.close()
+  }
+}
+
+interface Audience {
+  /** How many have been told, to all of them together. */
+  events (): number
+  /** The newest that was told: the upstream counts how often it was asked. */
+  step (): number
+  close (): void
+}
+
+async function openAudience (port: number, path: string, headers: Headers, watchers: number): Promise<Audience> {
+  const sockets: Socket[] = []
+  let events = 0
+  let step = 0
+  let failure: Error | null = null
+  for (let index = 0; index < watchers; index++) {
+    const socket = get(port, path, headers).setEncoding('latin1')
+    let isFirst = true
+    socket.on('data', chunk => {
+      const text = String(chunk)
+      if (isFirst && !text.startsWith('HTTP/1.1 200')) failure = new Error(`no stream: ${text.slice(0, 300)}`)
+      isFirst = false
+      for (const [, number] of text.matchAll(/^event: state$[^]*?"step (\d+)"/gm)) {
+        events++
+        step = Math.max(step, Number(number))
+      }
+    })
+    socket.on('error', error => { failure = error })
+    sockets.push(socket)
+    if (index % 50 === 49) await wait(30)
+  }
+  return {
+    events () {
+      if (failure !== null) throw failure
+      return events
+    },
+    step: () => step,
+    close: () => { for (const socket of sockets) socket.destroy() }
+  }
+}
+
+function get (port: number, path: string, headers: Headers): Socket {
+  const lines = Object.entries({ host: `127.0.0.1:${port}`, ...headers }).map(([name, value]) => `${name}: ${value}\r\n`)
+  const socket = connect({ port, host: '127.0.0.1' })
+  socket.write(`GET ${path} HTTP/1.1\r\n${lines.join('')}\r\n`)
+  return socket
+}
