@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
 import { goals, judge, verdict } from './bar.ts'
 import { type CaseName, caseNames, cases } from './cases.ts'
+import { countsReport } from './counts.ts'
 import { added, type Figures, type Measured, ratios } from './figures.ts'
 import { fits } from './history.ts'
 import { load, openLoader, type Shot } from './load.ts'
@@ -123,6 +124,8 @@ t.test('the command line says what is compared, and names what it does not know'
   t.same(bar.cases, ['submit', 'finished', 'refusedNew', 'alone'])
   t.same(readPlan(['--stores', '--tasks', '5']).comparison, { kind: 'stores', tasks: 5 })
   t.same(readPlan(['--beside', '/elsewhere', '--cases', 'submit,alone']).cases, ['submit', 'alone'])
+  t.same(readPlan(['--counts', '--beside', '/elsewhere']).comparison, { kind: 'counts', tree: '/elsewhere' })
+  t.same(readPlan(['--counts']).comparison, { kind: 'counts', tree: null })
   t.ok(readPlan(['--quick']).seconds < 1)
   t.throws(() => readPlan(['--cases', 'submit,nonsense']), /nonsense is none of submit, /)
   t.throws(() => readPlan(['--rounds', '0']), /--rounds wants a number above 0/)
@@ -170,6 +173,15 @@ t.test('a goal is met, met with its stretch, missed, or not measured', async t =
   })
   t.match(verdicts(2), { 'submit: cpu × raw': 'met', 'submit: req/s × http-proxy': 'MISSED', 'memory idle, MB': 'MISSED' })
   t.equal(judge(figuresOf(1)).goals.length, goals.length)
+})
+
+t.test('what a request makes is told beside what it made before', async t => {
+  const counted = { bytes: 83_526.4, promises: 96.42, timers: 3, callbacks: 10.94 }
+  const counts = new Map([['submit 0.3.0', counted], ['submit gateway', { ...counted, promises: 29 }]] as const)
+  t.match(
+    countsReport(counts, ['submit'], ['0.3.0', 'gateway']),
+    /connections, a request\n.*\n.*\n0\.3\.0 +83526 +96\.4 +3\.00 +10\.9\ngateway +83526 +29\.0 /
+  )
 })
 
 t.test('a report has a line for everybody who took part, and what one connection adds', async t => {

@@ -14,7 +14,7 @@ import { absence, direct, peer, type PeerName, peerNames, raw, type Stage, type 
 
 /** The bar asks for one peer; everybody else is told in the long run. */
 const peersOf: Readonly<Record<Plan['comparison']['kind'], readonly PeerName[]>> = {
-  peers: peerNames, bar: ['http-proxy'], stores: [], beside: []
+  peers: peerNames, bar: ['http-proxy'], stores: [], beside: [], counts: []
 }
 
 /** Brings the packages of the peers, by their own lockfile. Throws when they can not be had. */
@@ -25,10 +25,23 @@ export function installPeers (): void {
 }
 
 /** A variant for ours as it was, or a sentence why there is none. */
-function formerVariant ({ comparison: { kind }, install }: Plan, { folder }: Stage): Scripted | string | null {
-  if (kind !== 'peers' && kind !== 'bar') return null
+function formerVariant ({ comparison, install }: Plan, { folder }: Stage): Scripted | string | null {
+  const { kind } = comparison
+  if (kind === 'stores' || kind === 'beside' || (kind === 'counts' && comparison.tree !== null)) return null
   const found = checkOut(earlier, folder, install)
   return typeof found === 'string' ? found : { name: former, command: [join(found.folder, 'src/main.ts')] }
+}
+
+const oursVariant: Scripted = { name: ours, command: [join(root, 'src/main.ts')] }
+const besideVariant = (tree: string): Scripted => ({ name: 'beside', command: [join(tree, 'src/main.ts')] })
+
+/** Whose requests are counted: ours come last. */
+export function countedVariants (plan: Plan, stage: Stage): Scripted[] {
+  const { comparison } = plan
+  const before = comparison.kind === 'counts' && comparison.tree !== null
+    ? besideVariant(comparison.tree)
+    : formerVariant(plan, stage)
+  return [...before === null || typeof before === 'string' ? [] : [before], oursVariant]
 }
 
 /** Who can not take part here, each with the reason. */
@@ -49,9 +62,9 @@ export async function lineUp (plan: Plan, stage: Stage, upstream: Running): Prom
   const before = formerVariant(plan, stage)
   if (before !== null && typeof before !== 'string') targets.push(await gateway(stage, before, callers))
   if (comparison.kind === 'beside') {
-    targets.push(await gateway(stage, { name: 'beside', command: [join(comparison.tree, 'src/main.ts')] }, callers))
+    targets.push(await gateway(stage, besideVariant(comparison.tree), callers))
   }
-  targets.push(await gateway(stage, { name: ours }, callers))
+  targets.push(await gateway(stage, oursVariant, callers))
   if (comparison.kind === 'peers') {
     const redis = stage.started(await startRedis(stage))
     targets.push(await gateway(stage, { name: 'on Redis', store: `redis://127.0.0.1:${redis.port}` }, callers))
@@ -75,7 +88,7 @@ export async function lineUpStreams (plan: Plan, stage: Stage): Promise<StreamTa
   const events: EventServer[] = []
   const variants = [
     ...before === null || typeof before === 'string' ? [] : [before],
-    { name: ours, command: [join(root, 'src/main.ts')] }
+    oursVariant
   ]
   for (const variant of variants) {
     const { variant: looked, probe } = probed(variant, fresh.folder)

@@ -1,7 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import { type CaseName, cases } from './cases.ts'
 import type { Arc, Figures, Measured } from './figures.ts'
-import { openLoader } from './load.ts'
+import { type LoadResult, openLoader } from './load.ts'
 import type { Plan } from './plan.ts'
 import { limitedAddress } from './shots.ts'
 import type { Target } from './targets.ts'
@@ -38,24 +38,24 @@ function takesPart (name: CaseName, target: Target): boolean {
 }
 
 async function measure (name: CaseName, target: Target, seconds: number): Promise<Measured> {
+  const { requests, seconds: took, p50Ms, p99Ms, cpuMicros } = await runCase(name, target, seconds)
+  return { perSecond: requests / took, p50Ms, p99Ms, cpuMicros: cpuMicros / requests }
+}
+
+/** Gives a target its requests of a case for so many seconds. Throws, with both names, at an answer that is none. */
+export async function runCase (
+  name: CaseName,
+  target: Target,
+  seconds: number
+): Promise<LoadResult & { readonly cpuMicros: number }> {
   const { shots, connections, expect, perSecond } = cases[name]
   const isLimited = shots === 'limited'
   const loader = await openLoader(target.port, connections, isLimited ? limitedAddress : undefined)
   try {
     const before = target.cpuMicros()
-    const result = await loader.run({
-      shots: target.shots[shots]!,
-      seconds,
-      expect,
-      others: isLimited ? letThrough : 0,
-      perSecond
-    })
-    return {
-      perSecond: result.requests / result.seconds,
-      p50Ms: result.p50Ms,
-      p99Ms: result.p99Ms,
-      cpuMicros: (target.cpuMicros() - before) / result.requests
-    }
+    const others = isLimited ? letThrough : 0
+    const result = await loader.run({ shots: target.shots[shots]!, seconds, expect, others, perSecond })
+    return { ...result, cpuMicros: target.cpuMicros() - before }
   } catch (error) {
     throw new Error(`${target.name}, ${name}: ${error instanceof Error ? error.message : error}`, { cause: error })
   } finally {

@@ -10,6 +10,8 @@ export type Comparison =
   | { readonly kind: 'stores', readonly tasks: number }
   /** Ours beside the one of another checkout. */
   | { readonly kind: 'beside', readonly tree: string }
+  /** What a request of ours makes, and one of the other checkout's; `null`: of 0.3.0's. */
+  | { readonly kind: 'counts', readonly tree: string | null }
 
 export interface Plan {
   readonly comparison: Comparison
@@ -34,6 +36,8 @@ export interface Plan {
 const barCases: readonly CaseName[] = ['submit', 'finished', 'refusedNew', 'alone']
 const changeCases: readonly CaseName[] = ['submit', 'running', 'finished', 'refused', 'refusedNew', 'alone']
 
+const countCases: readonly CaseName[] = ['submit', 'running', 'finished', 'refused', 'refusedNew']
+
 /** Reads the command line. Throws a sentence at what it does not know. */
 export function readPlan (args: readonly string[]): Plan {
   const { values } = parseArgs({
@@ -42,6 +46,7 @@ export function readPlan (args: readonly string[]): Plan {
       quick: { type: 'boolean', default: false },
       bar: { type: 'boolean', default: false },
       stores: { type: 'boolean', default: false },
+      counts: { type: 'boolean', default: false },
       beside: { type: 'string' },
       cases: { type: 'string' },
       rounds: { type: 'string' },
@@ -61,23 +66,26 @@ export function readPlan (args: readonly string[]): Plan {
   const comparison = ((): Comparison => {
     if (values.bar) return { kind: 'bar' }
     if (values.stores) return { kind: 'stores', tasks: positive('tasks', quick ? 1000 : 1_000_000) }
-    if (values.beside !== undefined) return { kind: 'beside', tree: resolve(values.beside) }
+    const tree = values.beside === undefined ? null : resolve(values.beside)
+    if (values.counts) return { kind: 'counts', tree }
+    if (tree !== null) return { kind: 'beside', tree }
     return { kind: 'peers' }
   })()
-  const usual = { peers: caseNames, bar: barCases, stores: changeCases, beside: changeCases }[comparison.kind]
+  const usual = { peers: caseNames, bar: barCases, stores: changeCases, beside: changeCases, counts: countCases }
   const paces = {
     peers: { rounds: 3, seconds: 2 },
     bar: { rounds: 4, seconds: 2.5 },
     stores: { rounds: 5, seconds: 4 },
-    beside: { rounds: 5, seconds: 3 }
+    beside: { rounds: 5, seconds: 3 },
+    counts: { rounds: 1, seconds: 2 }
   }
   const pace = quick ? { rounds: 1, seconds: 0.1 } : paces[comparison.kind]
   return {
     comparison,
-    cases: values.cases === undefined ? usual : values.cases.split(',').map(caseOf),
+    cases: values.cases === undefined ? usual[comparison.kind] : values.cases.split(',').map(caseOf),
     rounds: Math.ceil(positive('rounds', pace.rounds)),
     seconds: positive('seconds', pace.seconds),
-    warmUpSeconds: positive('warm-up', quick ? 0 : 8),
+    warmUpSeconds: positive('warm-up', quick ? 0 : comparison.kind === 'counts' ? 3 : 8),
     callers: quick ? 20 : 1000,
     fileBytes: quick ? 1_000_000 : 50_000_000,
     watchers: quick ? 50 : 1000,

@@ -8,10 +8,10 @@ import type { Scripted } from './gateways.ts'
 export interface Probe {
   /** The longest that the loop was held in each of these seconds, ms. */
   holds (seconds: number): Promise<number[]>
-  /** Bytes allocated on V8's heap meanwhile. */
-  allocated (work: () => Promise<unknown>): Promise<number>
-  /** What was made meanwhile, by the names of `node:async_hooks`: `PROMISE`, `Timeout`, `TickObject`, … */
-  created (work: () => Promise<unknown>): Promise<Record<string, number>>
+  /** Bytes allocated on V8's heap while the work is done, by the requests that it says it has made. */
+  allocated (work: () => Promise<number>): Promise<number>
+  /** What is made meanwhile, as `node:async_hooks` names it (`PROMISE`, `Timeout`, …), by the requests. */
+  created (work: () => Promise<number>): Promise<Record<string, number>>
 }
 
 /** The variant with a probe in it, and how to ask that. `folder`: where its socket goes. */
@@ -41,13 +41,14 @@ export function probed (variant: Scripted, folder: string): { readonly variant: 
       },
       async allocated (work) {
         await ask('/heap/start')
-        await work()
-        return await ask('/heap/stop')
+        const requests = await work()
+        return await ask('/heap/stop') / requests
       },
       async created (work) {
         await ask('/resources/start')
-        await work()
-        return await ask('/resources/stop')
+        const requests = await work()
+        const made: Record<string, number> = await ask('/resources/stop')
+        return Object.fromEntries(Object.entries(made).map(([kind, count]) => [kind, count / requests]))
       }
     }
   }

@@ -2,8 +2,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { barReport } from './bar.ts'
-import type { Figures } from './figures.ts'
-import { absences, installPeers, lineUp, lineUpStreams } from './lineup.ts'
+import { countsReport, measureCounts } from './counts.ts'
+import { absences, countedVariants, installPeers, lineUp, lineUpStreams } from './lineup.ts'
 import { measureArcs, measureCases } from './measure.ts'
 import { type Plan, readPlan } from './plan.ts'
 import { pinned, pinSelf, type Running } from './process.ts'
@@ -13,11 +13,15 @@ import { type Stage, startUpstream } from './targets.ts'
 
 /**
  * `npm run bench`: the gateway beside its peers, and beside itself as it was in 0.3.0, interleaved, in one run.
- * `--bar` measures what the bar asks for and no more; `--stores [--tasks N]` holds it against itself without a ledger,
- * and with each of those it can have; `--beside DIR` against another checkout's, whose packages are installed: what a
- * change costs. `--cases a,b`, `--rounds N`, `--seconds N`, `--warm-up N` change how; `--install` brings the peers'
- * packages; `--quick` says that all of it works, and nothing else. Only the ratios last: absolute numbers are this
- * machine's, at this moment.
+ *
+ * - `--bar` measures what the bar asks for, and no more.
+ * - `--beside DIR` holds it against another checkout's, whose packages are installed: what a change costs.
+ * - `--stores [--tasks N]` holds it against itself without a ledger, and with each of those it can have.
+ * - `--counts [--beside DIR]` counts the promises, timers and bytes that a request makes.
+ * - `--cases a,b`, `--rounds N`, `--seconds N`, `--warm-up N` change what is measured, and for how long.
+ * - `--install` brings the peers' packages; `--quick` says that all of it works, and nothing else.
+ *
+ * Only the ratios last: absolute numbers are this machine's, at this moment.
  */
 async function main (): Promise<void> {
   const plan = readPlan(process.argv.slice(2))
@@ -41,32 +45,35 @@ async function main (): Promise<void> {
       settleSeconds: plan.settleSeconds,
       started: program => { running.push(program); return program }
     }
-    const figures = await measureAll(plan, stage, upstream)
-    console.log(plan.comparison.kind === 'bar' ? barReport(figures) : report(figures, plan.cases, basesOf(plan)))
+    for (const absence of absences(plan, stage)) console.log(`without ${absence}`)
+    console.log(plan.comparison.kind === 'counts' ? await count(plan, stage) : await measureAll(plan, stage, upstream))
   } finally {
     await cleanUp()
   }
 }
 
-async function measureAll (plan: Plan, stage: Stage, upstream: Running): Promise<Figures> {
+async function count (plan: Plan, stage: Stage): Promise<string> {
+  const variants = countedVariants(plan, stage)
+  return countsReport(await measureCounts(stage, variants, plan), plan.cases, variants.map(({ name }) => name))
+}
+
+async function measureAll (plan: Plan, stage: Stage, upstream: Running): Promise<string> {
   const busy = loadavg()[0]!
   if (busy > 0.5) console.log(`other programs are running (load average ${busy.toFixed(1)}): trust cpu µs, not req/s`)
-  for (const absence of absences(plan, stage)) console.log(`without ${absence}`)
   const targets = await lineUp(plan, stage, upstream)
   console.log(`${plan.rounds} round(s) of ${plan.seconds} s; ` + (pinned()
     ? 'gateway and peers on one processor, load and upstream on another'
     : 'NOT pinned to processors (no taskset, or one processor)'))
   const cells = await measureCases(targets, plan)
   const arcs = await measureArcs(targets.filter(({ name }) => name !== 'direct'), plan.restSeconds)
-  return { cells, arcs, ...await measureStreams(await lineUpStreams(plan, stage), plan) }
+  const figures = { cells, arcs, ...await measureStreams(await lineUpStreams(plan, stage), plan) }
+  return plan.comparison.kind === 'bar' ? barReport(figures) : report(figures, plan.cases, basesOf(plan))
 }
 
 /** What the others are divided by. */
 function basesOf ({ comparison: { kind } }: Plan): [string, ...string[]] {
-  const bases: Record<typeof kind, [string, ...string[]]> = {
-    peers: ['raw', 'http-proxy'], bar: ['raw'], stores: ['no ledger'], beside: ['beside', 'raw']
-  }
-  return bases[kind]
+  if (kind === 'stores') return ['no ledger']
+  return kind === 'beside' ? ['beside', 'raw'] : ['raw', 'http-proxy']
 }
 
 try {
