@@ -354,7 +354,7 @@ function submitRules (
   return {
     extraFields: new Set(submit.fields),
     mayBeOfficial: officialModels(models),
-    callbackHosts: hosts,
+    checkCallbackUrl: hosts.isEmpty ? null : hosts.check,
     newCallbackAddress: inbound === null ? null : inbound.newAddress,
     isFree: freeModels(prices),
     priceOf: pricing(prices, capRules),

@@ -28,10 +28,7 @@ const layers = [
 ] as const
 
 /** What the core still knows of optional products. */
-const knownFeatures = new Set([
-  'domain/submit.ts', 'http/authorize.ts', 'http/forward.ts', 'http/services.ts', 'http/routes/sessions.ts',
-  'http/routes/tasks.ts'
-])
+const knownFeatures = new Set(['http/services.ts', 'http/routes/tasks.ts'])
 
 /** Packages that have one place each: the rest of the program does not know them. */
 const homes = [

@@ -1,10 +1,10 @@
 import { issueTimes } from '../domain/session.ts'
 import { systemClock } from '../domain/time.ts'
+import { isTokenId } from '../domain/tokens.ts'
 import { checkSessionId, checkSubject, isKnownSession, isKnownSubject } from '../features/admin/admin.ts'
 import {
   type PersonalTokens, personalTokens, type PrintedToken, type ShownToken, type TokenRequest
 } from '../features/tokens/token-admin.ts'
-import { isTokenId } from '../features/tokens/tokens.ts'
 import { choiceOf, type Command, type Given, secondsOf, UsageError } from './command.ts'
 import { first, printList, withOperator, withStore } from './operator.ts'
 import { type Column, shortInstant, table } from './output.ts'

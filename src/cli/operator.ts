@@ -1,13 +1,13 @@
 import { creditsFrom } from '../domain/ledger.ts'
 import { microcredits } from '../domain/policy.ts'
 import {
-  type Page, readUsageQuery, usageColumns, usageCsv, type UsageReport, type UsageSum
+  type Page, type PageQuery, readUsageQuery, usageColumns, usageCsv, type UsageReport, type UsageSum
 } from '../domain/records.ts'
 import { issueTimes } from '../domain/session.ts'
 import type { Store } from '../domain/store.ts'
 import { systemClock } from '../domain/time.ts'
 import {
-  checkGrant, isKnownSubject, type Operator, operator, type PageQuery, type ShownAuditEntry, type UnknownTask
+  checkGrant, isKnownSubject, type Operator, operator, type ShownAuditEntry, type UnknownTask
 } from '../features/admin/admin.ts'
 import type { Settings } from '../settings.ts'
 import { choiceOf, type Command, countOf, type Given, UsageError } from './command.ts'

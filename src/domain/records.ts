@@ -219,3 +219,10 @@ export function openCursor (list: string, sealed: string): string {
   if (sealed === sealCursor(list, cursor)) return cursor
   throw badRequest('cursor must be the next of an earlier page.')
 }
+
+/** A page as somebody outside asks for it. */
+export interface PageQuery {
+  /** `next` of the page before; absent for the first. */
+  readonly cursor?: string | undefined
+  readonly limit: number
+}

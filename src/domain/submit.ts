@@ -1,5 +1,4 @@
 import { badBody, badRequest, gatewayError } from '../errors.ts'
-import type { CallbackHosts } from '../features/callbacks/outbound.ts'
 import { fold, quoted, readJson } from './json.ts'
 
 /** A callback makes the upstream post results anywhere, unsigned: a leak, and a way round ownership. */
@@ -102,8 +101,8 @@ interface SubmitBodyRules {
   readonly extraFields: ReadonlySet<string>
   /** Whether `provider: official` passes for this model. */
   readonly mayBeOfficial: boolean
-  /** Where callers may be told the end of a task; `null`: nowhere. */
-  readonly hosts: CallbackHosts | null
+  /** The URL at which a caller may be told the end of a task, or throws; `null`: nobody is told anything. */
+  readonly checkCallbackUrl: ((url: unknown) => string) | null
   /** Where the upstream is to tell us; `null`: it is not asked to. */
   readonly upstreamTo: string | null
 }
@@ -119,15 +118,15 @@ const checkName = nameCheck(['request_type', 'input', 'provider', 'source'])
  */
 export function readSubmitBody (
   original: Buffer,
-  { extraFields, mayBeOfficial, hosts, upstreamTo }: SubmitBodyRules
+  { extraFields, mayBeOfficial, checkCallbackUrl, upstreamTo }: SubmitBodyRules
 ): SubmitBody {
   const { value, texts } = readJson(original)
-  const maySayWhere = hosts !== null && !hosts.isEmpty
+  const maySayWhere = checkCallbackUrl !== null
   for (const name of texts.keys()) {
     if (name !== 'callback_url' || !maySayWhere) checkName(name, '', value[name], extraFields)
   }
   const asks = (name: string) => texts.has(name) && !isLeftOpen(name, value[name])
-  const deliverTo = maySayWhere && asks('callback_url') ? hosts.check(value.callback_url) : undefined
+  const deliverTo = maySayWhere && asks('callback_url') ? checkCallbackUrl(value.callback_url) : undefined
   if (asks('request_type')) checkRequestType(value.request_type, maySayWhere, deliverTo)
   const isOfficial = mayBeOfficial && value.provider === 'official'
   if (asks('provider') && value.provider !== 'auto' && !isOfficial && !extraFields.has('provider')) {

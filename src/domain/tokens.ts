@@ -70,3 +70,12 @@ export interface TokenStore extends TokenLookup {
   /** Ends it at this instant (Unix ms); twice is once. `false`: it is not there. */
   revoke (id: string, at: number): Promise<boolean>
 }
+
+/** Digits to the base 62 of a token's id: of 64 random bits. */
+export const tokenIdDigits = 11
+const idForm = new RegExp(`^[0-9A-Za-z]{${tokenIdDigits}}$`)
+
+/** Ids of other sessions have other forms. */
+export function isTokenId (id: string): boolean {
+  return idForm.test(id)
+}

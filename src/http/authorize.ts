@@ -7,7 +7,6 @@ import type { Scope, Session } from '../domain/session.ts'
 import { type CallbackAddress, readSubmitBody, type TaskReferences } from '../domain/submit.ts'
 import { modelPattern, type Operation } from '../domain/upstream.ts'
 import { badRequest, gatewayError } from '../errors.ts'
-import type { CallbackHosts } from '../features/callbacks/outbound.ts'
 import type { RequestContext } from './context.ts'
 import { idempotencyKeyOf, type Repeatable, repeatOf } from './repeats.ts'
 import type { Services } from './services.ts'
@@ -31,8 +30,8 @@ export interface SubmitRules {
   readonly extraFields: ReadonlySet<string>
   /** Whether `provider: official` passes for a model. */
   readonly mayBeOfficial: (model: string) => boolean
-  /** Where callers may be told of the end of a task. */
-  readonly callbackHosts: CallbackHosts
+  /** The URL at which a caller may be told of the end of a task, or throws; `null`: nobody is told anything. */
+  readonly checkCallbackUrl: ((url: unknown) => string) | null
   /** Makes the address that the upstream is to call; `null`: it is not asked to. */
   readonly newCallbackAddress: (() => CallbackAddress) | null
   /** Whether submits of a model cost nothing, whatever is in them. */
@@ -51,7 +50,9 @@ export type OwnershipServices = Pick<Services, 'ledger' | 'rates'>
 export async function authorizeSubmit (
   context: RequestContext, operation: Operation, services: OwnershipServices & Pick<Services, 'submitRules'>
 ): Promise<AuthorizedSubmit> {
-  const { extraFields, mayBeOfficial, callbackHosts, newCallbackAddress, priceOf, enforceCaps } = services.submitRules
+  const {
+    extraFields, mayBeOfficial, checkCallbackUrl, newCallbackAddress, priceOf, enforceCaps
+  } = services.submitRules
   const model = checkOperation(operation, context)
   const bytes = context.request.body
   if (!Buffer.isBuffer(bytes)) throw badRequest('Send a JSON body with an input object.')
@@ -61,7 +62,7 @@ export async function authorizeSubmit (
   const body = readSubmitBody(bytes, {
     extraFields,
     mayBeOfficial: mayBeOfficial(model),
-    hosts: callbackHosts,
+    checkCallbackUrl,
     upstreamTo: callback?.url ?? null
   })
   enforceCaps(model, body.input)

@@ -1,11 +1,10 @@
-import { readSubmitAnswer, readSubmitFailure, type SubmitOutcome } from '../domain/answers.ts'
+import { type NotAccepted, readSubmitAnswer, readSubmitFailure, type SubmitOutcome } from '../domain/answers.ts'
 import { type KeyChoice, type KeyTrouble, keyTrouble } from '../domain/key-ring.ts'
 import type { Task } from '../domain/ledger.ts'
 import type { StatusPoller } from '../domain/status-poller.ts'
 import type { StatusReport } from '../domain/task-status.ts'
 import { type Operation, type Upstream, type UpstreamKey, upstreamPath } from '../domain/upstream.ts'
 import { type ErrorCode, gatewayError } from '../errors.ts'
-import type { BatchOutcome } from '../features/batches/body.ts'
 import type { AuthorizedSubmit } from './authorize.ts'
 import type { RequestContext, RequestState } from './context.ts'
 import type { Delivery } from './repeats.ts'
@@ -20,12 +19,12 @@ export interface KeyRefused {
  * Makes one attempt. It is never repeated, but for one case: after a complete 401 or 402, where nothing was accepted,
  * there is one more with another key. A submit that goes on with an earlier task has only that task's key.
  */
-export async function withKeyFailover<Outcome extends SubmitOutcome | BatchOutcome> (
+export async function withKeyFailover<Accepted extends { readonly kind: 'accepted' }> (
   keys: KeyChoice,
   { model, keyId }: Pick<AuthorizedSubmit, 'model' | 'keyId'>,
   first: UpstreamKey,
-  attempt: (key: UpstreamKey) => Promise<Outcome>
-): Promise<Outcome | KeyRefused> {
+  attempt: (key: UpstreamKey) => Promise<Accepted | NotAccepted>
+): Promise<Accepted | NotAccepted | KeyRefused> {
   const outcome = await attempt(first)
   const trouble = await troubleOf(outcome, first, keys, model)
   if (trouble === null) return outcome
@@ -38,7 +37,7 @@ export async function withKeyFailover<Outcome extends SubmitOutcome | BatchOutco
 
 /** What an outcome says of our key; the ring learns it. */
 async function troubleOf (
-  outcome: SubmitOutcome | BatchOutcome, key: UpstreamKey, keys: KeyChoice, model: string
+  outcome: { readonly kind: 'accepted' } | NotAccepted, key: UpstreamKey, keys: KeyChoice, model: string
 ): Promise<KeyTrouble | null> {
   if (outcome.kind === 'accepted') keys.learn(key, model, 'accepted')
   return outcome.kind === 'refused' ? await keyTrouble(outcome, key, keys, model) : null

@@ -2,7 +2,7 @@ import t from 'tap'
 import { readSubmitBody } from '../../src/domain/submit.ts'
 
 const bytesOf = (body: unknown) => Buffer.from(typeof body === 'string' ? body : JSON.stringify(body))
-const nowhere = { hosts: null, upstreamTo: null }
+const nowhere = { checkCallbackUrl: null, upstreamTo: null }
 const read = (body: unknown, ...extra: string[]) =>
   readSubmitBody(bytesOf(body), { extraFields: new Set(extra), mayBeOfficial: false, ...nowhere })
 const readOfficial = (body: unknown) =>

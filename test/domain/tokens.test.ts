@@ -1,10 +1,10 @@
 import t, { type Test } from 'tap'
 import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import { cookieRevocationId, type Revocations } from '../../src/domain/session.ts'
-import type { Token, TokenStore } from '../../src/domain/tokens.ts'
+import { isTokenId, type Token, type TokenStore } from '../../src/domain/tokens.ts'
 import { gatewayError } from '../../src/errors.ts'
 import {
-  hashOf, idIn, isHashOf, isTokenId, isTokenLike, newTokenId, printSecret, recentTokens, teamTokens, tokenSessions
+  hashOf, idIn, isHashOf, isTokenLike, newTokenId, printSecret, recentTokens, teamTokens, tokenSessions
 } from '../../src/features/tokens/tokens.ts'
 import { terms } from '../contracts/open-books.ts'
 import { sessionVerifierContract } from '../contracts/session-verifier.ts'

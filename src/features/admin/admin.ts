@@ -3,16 +3,15 @@ import { isPrintable } from '../../domain/json.ts'
 import { type CreditAccounts, creditsFrom } from '../../domain/ledger.ts'
 import { microcredits } from '../../domain/policy.ts'
 import {
-  openCursor, type Page, type PageRequest, sealCursor, type TaskRecord, type TaskRecords, type UsageQuery,
-  type UsageReport, usageReport
+  openCursor, type Page, type PageQuery, type PageRequest, sealCursor, type TaskRecord, type TaskRecords,
+  type UsageQuery, type UsageReport, usageReport
 } from '../../domain/records.ts'
 import {
   cookieRevocationId, hasOwnPrefix, type IssueTimes, ownPrefixes, type Revocations
 } from '../../domain/session.ts'
 import { endOfTime, instant } from '../../domain/time.ts'
-import type { TokenStore } from '../../domain/tokens.ts'
+import { isTokenId, type TokenStore } from '../../domain/tokens.ts'
 import { badRequest } from '../../errors.ts'
-import { isTokenId } from '../tokens/tokens.ts'
 
 /** An issuer's name and the subject's own, without what no store and no terminal should have to show. */
 const storedSubject = /^(?=.{3,160}$)[^:\p{Cc}\p{Cs}]+:[^\p{Cc}\p{Cs}]+$/u
@@ -136,13 +135,6 @@ export function checkSessionId (id: string): void {
   if (id.length > maxIdLength || !isPrintable(id)) {
     throw badRequest(`session must be the id of a session: at most ${maxIdLength} printable characters.`)
   }
-}
-
-/** A page as somebody outside asks for it. */
-export interface PageQuery {
-  /** `next` of the page before; absent for the first. */
-  readonly cursor?: string | undefined
-  readonly limit: number
 }
 
 /** A task without a known end, as the operator is shown it. Instants are in ISO 8601. */

@@ -5,33 +5,18 @@ import { readUsageQuery, usageCsv } from '../../domain/records.ts'
 import { instant } from '../../domain/time.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../../http/authenticate.ts'
-import { reauthenticateAfterSlowBody } from '../../http/pipeline.ts'
+import { noBody, operatorRoute, pageOf, type PageRequest, pageSchema, strict, text } from '../../http/operator-route.ts'
 import type { Services } from '../../http/services.ts'
-import { type Operator, operator as operatorOf, type PageQuery } from './admin.ts'
+import { type Operator, operator as operatorOf } from './admin.ts'
 
-export const strict = { additionalProperties: false } as const
-/** A query is text: numbers and days are read from it here and in the domain. */
-const text = Type.Optional(Type.String({ maxLength: 1024 }))
-export const pageSchema = Type.Object(
-  { cursor: text, limit: Type.Optional(Type.String({ pattern: '^[1-9][0-9]{0,2}$' })) },
-  strict
-)
 const usageSchema = Type.Object(
   { from: text, to: text, by: text, format: Type.Optional(Type.Enum(['json', 'csv'])) },
   strict
 )
 const grantSchema = Type.Object({ subject: Type.String(), credits: Type.Number() }, strict)
 const endSchema = Type.Object({ subject: Type.Optional(Type.String()), session: Type.Optional(Type.String()) }, strict)
-export const noQuery = Type.Object({}, strict)
-/** `null` is how the framework shows a schema that there is no body. */
-export const noBody = { type: 'object', nullable: true, additionalProperties: false } as const
-
-type PageRequest = Static<typeof pageSchema>
 type UsageRequest = Static<typeof usageSchema>
 type EndRequest = Static<typeof endSchema>
-
-const defaultLimit = 100
-const maxLimit = 500
 
 /** What the operator sees and does. A request that reaches a handler has the admin token. */
 export function adminRoutes (
@@ -41,11 +26,7 @@ export function adminRoutes (
 ): void {
   const { accounts, records, revocations, issueTimes: times, tokens, audit: trail, clock: { now, elapsed } } = services
   const operator = operatorOf({ accounts, records, revocations, times, tokens, trail, actor: 'admin', now })
-  const guarded = (name: string, schema: object) => ({
-    config: { operation: name, opensWith: 'admin token' as const },
-    ...reauthenticateAfterSlowBody(authenticate, elapsed),
-    schema
-  })
+  const guarded = operatorRoute(authenticate, elapsed)
 
   const usage = guarded('showUsage', { querystring: usageSchema })
   app.get<{ Querystring: UsageRequest }>('/gateway/admin/usage', usage, async (request, reply) => {
@@ -55,7 +36,7 @@ export function adminRoutes (
     return reply.type('text/csv; charset=utf-8').send(usageCsv(report))
   })
 
-  const grant = guarded('grantCredits', { body: grantSchema, querystring: noQuery })
+  const grant = guarded('grantCredits', { body: grantSchema })
   app.post<{ Body: Static<typeof grantSchema> }>('/gateway/admin/credits', grant, async (request, reply) => {
     const { subject, credits } = request.body
     const granted = await operator.grant(subject, credits)
@@ -68,13 +49,13 @@ export function adminRoutes (
     operator.unknowns(pageOf(query))
   )
 
-  const release = guarded('releaseUnknown', { body: noBody, querystring: noQuery })
+  const release = guarded('releaseUnknown', { body: noBody })
   app.post<{ Params: { id: string } }>('/gateway/admin/unknown/:id/release', release, async (request, reply) => {
     if (!await operator.release(request.params.id)) throw gatewayError('GW_TASK_NOT_FOUND')
     return reply.code(204).send()
   })
 
-  const end = guarded('endSessions', { body: endSchema, querystring: noQuery })
+  const end = guarded('endSessions', { body: endSchema })
   app.post<{ Body: EndRequest }>('/gateway/admin/revocations', end, async ({ body }, reply) => {
     const ended = await endSessions(operator, body)
     reply.code(201)
@@ -100,11 +81,6 @@ async function endSessions (operator: Operator, { subject, session }: EndRequest
 function formatOf ({ query, headers: { accept = '' } }: FastifyRequest<{ Querystring: UsageRequest }>): 'json' | 'csv' {
   const prefersCsv = /\btext\/csv\b/i.test(accept) && !/\bapplication\/json\b/i.test(accept)
   return query.format ?? (prefersCsv ? 'csv' : 'json')
-}
-
-export function pageOf ({ cursor, limit = String(defaultLimit) }: PageRequest): PageQuery {
-  if (Number(limit) > maxLimit) throw badRequest(`limit must be at most ${maxLimit}.`)
-  return { cursor, limit: Number(limit) }
 }
 
 const querystring = Type.Object(

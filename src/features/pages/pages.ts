@@ -17,7 +17,7 @@ const pages = join(import.meta.dirname, '../../pages')
  * names as styles and scripts take the places where it names them. `more`: what its policy allows as well, such as
  * `img-src 'self'`.
  */
-export function readPage (path: string, more: readonly string[] = []): ServedPage {
+function readPage (path: string, more: readonly string[] = []): ServedPage {
   const file = join(pages, path)
   const contentOf = (name: string): string => readFileSync(join(dirname(file), name), 'utf8')
   const html = readFileSync(file, 'utf8')
@@ -43,7 +43,7 @@ function sourcesOf (element: string, html: string): string {
   return texts.map(text => `'sha256-${createHash('sha256').update(text).digest('base64')}'`).join(' ')
 }
 
-export function sendPage (reply: FastifyReply, { html, contentSecurityPolicy }: ServedPage): FastifyReply {
+function sendPage (reply: FastifyReply, { html, contentSecurityPolicy }: ServedPage): FastifyReply {
   reply.headers({
     'content-security-policy': contentSecurityPolicy,
     // Windows of other sites can not reach into this one, and are not told where a link came from.
@@ -54,8 +54,9 @@ export function sendPage (reply: FastifyReply, { html, contentSecurityPolicy }: 
 }
 
 /**
- * The playground, and the ways to it. It is served the same to everybody: its script finds out over the same routes as
- * every other page whether there is a session. `hasFrontEnd`: one is served at `/`.
+ * The playground and the ways to it, and the page that an invitation's link leads to. Both are the same for everybody:
+ * the playground's script finds out over the same routes as every other page whether there is a session. `hasFrontEnd`:
+ * one is served at `/`.
  */
 export function pageRoutes (app: FastifyInstance, { hasFrontEnd }: { readonly hasFrontEnd: boolean }): void {
   const playground = readPage('playground/playground.html', ["img-src 'self' data:", "media-src 'self'"])
@@ -68,5 +69,12 @@ export function pageRoutes (app: FastifyInstance, { hasFrontEnd }: { readonly ha
   }
   app.get('/gateway', { config: { operation: 'findPlayground' } }, (_request, reply) =>
     reply.redirect('/gateway/', 308)
+  )
+
+  // It takes nothing: programs that preview links, and scanners of mail, fetch it as they like. What it opens is in the
+  // link's fragment, which only the browser knows, and is sent when somebody presses the button.
+  const invitation = readPage('invitation.html')
+  app.get('/gateway/invitation', { config: { operation: 'showInvitation' } }, (_request, reply) =>
+    sendPage(reply, invitation)
   )
 }

@@ -3,31 +3,20 @@ import Type, { type Static } from 'typebox'
 import { instant } from '../../domain/time.ts'
 import { gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../../http/authenticate.ts'
-import { reauthenticateAfterSlowBody } from '../../http/pipeline.ts'
+import { noBody, operatorRoute, pageOf, pageSchema, strict } from '../../http/operator-route.ts'
 import type { Services } from '../../http/services.ts'
-import { noBody, noQuery, pageOf, pageSchema, strict } from '../admin/routes.ts'
-import { readPage, sendPage } from '../pages/pages.ts'
 import { personalTokens } from './token-admin.ts'
 import { invitations } from './tokens.ts'
 
 /** Longer than any, and shorter than what is worth hashing. */
 const body = Type.Object({ invitation: Type.String({ maxLength: 256 }) }, { additionalProperties: false })
 
-/**
- * The two doors of an invitation. The page is the same for everybody and takes nothing: programs that preview links,
- * and scanners of mail, fetch it as they like. What it opens is in the link's fragment, which only the browser knows,
- * and is sent when somebody presses the button.
- */
+/** Where the page of an invitation sends what was in the link's fragment, when somebody presses its button. */
 export function invitationRoutes (
   app: FastifyInstance,
   { tokens, audit, issueTimes, clock: { now } }: Pick<Services, 'tokens' | 'audit' | 'issueTimes' | 'clock'>
 ): void {
-  const page = readPage('invitation.html')
   const accept = invitations({ tokens, trail: audit, times: issueTimes, now })
-
-  app.get('/gateway/invitation', { config: { operation: 'showInvitation' } }, (_request, reply) =>
-    sendPage(reply, page)
-  )
 
   // One 404 for what was never printed, is used up, or has expired; it counts against the address, as each 404 does.
   app.post<{ Body: Static<typeof body> }>(
@@ -88,11 +77,7 @@ export function tokenRoutes (
     publicUrl: services.publicUrl ?? undefined,
     now
   })
-  const guarded = (name: string, schema: object) => ({
-    config: { operation: name, opensWith: 'admin token' as const },
-    ...reauthenticateAfterSlowBody(authenticate, elapsed),
-    schema: { querystring: noQuery, ...schema }
-  })
+  const guarded = operatorRoute(authenticate, elapsed)
 
   const create = guarded('createToken', { body: tokenSchema })
   app.post<{ Body: Static<typeof tokenSchema> }>('/gateway/admin/tokens', create, async ({ body }, reply) => {

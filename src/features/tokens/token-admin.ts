@@ -1,7 +1,7 @@
 import type { AuditKind, AuditTrail } from '../../domain/audit.ts'
 import { isPrintable, quoted } from '../../domain/json.ts'
 import {
-  openCursor, type Page, readUsageQuery, sealCursor, type TaskRecords, usageReport
+  openCursor, type Page, type PageQuery, readUsageQuery, sealCursor, type TaskRecords, usageReport
 } from '../../domain/records.ts'
 import {
   isModelGlob, type IssueTimes, maxModels, maxNameLength, ownPrefixes, type Revocations, type Scope, scopes as allScopes
@@ -9,7 +9,6 @@ import {
 import { instant } from '../../domain/time.ts'
 import type { Token, TokenStore } from '../../domain/tokens.ts'
 import { badRequest } from '../../errors.ts'
-import type { PageQuery } from '../admin/admin.ts'
 import { hashOf, newTokenId, printSecret, type TokenKind } from './tokens.ts'
 
 /** A token as the operator is shown it, without anything secret. */

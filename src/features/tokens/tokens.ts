@@ -8,21 +8,22 @@ import {
 } from '../../domain/session.ts'
 import type { Store } from '../../domain/store.ts'
 import type { Clock } from '../../domain/time.ts'
-import { type Token, type TokenSecret, type TokenStore, usedEveryMs } from '../../domain/tokens.ts'
+import {
+  isTokenId, type Token, tokenIdDigits, type TokenSecret, type TokenStore, usedEveryMs
+} from '../../domain/tokens.ts'
 import { gatewayError } from '../../errors.ts'
 
 /** `apx`: a token. `apxi`: the secret of an invitation's link, which is no token. */
 export type TokenKind = 'apx' | 'apxi'
 
 const digits = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
-/** Digits to the base 62 of 64 and of 256 random bits, and of a CRC-32. */
-const [idDigits, secretDigits, checkDigits] = [11, 43, 6]
-const idForm = new RegExp(`^[0-9A-Za-z]{${idDigits}}$`)
-const form = new RegExp(`^(apxi?)_([0-9A-Za-z]{${idDigits}})_[0-9A-Za-z]{${secretDigits + checkDigits}}$`)
+/** Digits to the base 62 of 256 random bits, and of a CRC-32. */
+const [secretDigits, checkDigits] = [43, 6]
+const form = new RegExp(`^(apxi?)_([0-9A-Za-z]{${tokenIdDigits}})_[0-9A-Za-z]{${secretDigits + checkDigits}}$`)
 
 /** Any other text is not to be looked up. */
 export function newTokenId (): string {
-  return inDigits(randomBytes(8), idDigits)
+  return inDigits(randomBytes(8), tokenIdDigits)
 }
 
 /**
@@ -38,11 +39,6 @@ export function printSecret (kind: TokenKind, id: string): string {
 /** Whether a credential claims to be a token. */
 export function isTokenLike (credential: string): boolean {
   return credential.startsWith('apx_')
-}
-
-/** Ids of other sessions have other forms. */
-export function isTokenId (id: string): boolean {
-  return idForm.test(id)
 }
 
 /** The token that this is the secret of; `null`: it was never printed by us, or not in one piece. */

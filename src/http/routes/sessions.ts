@@ -8,8 +8,8 @@ import {
   readAddressRange, scopes, type Session, type SessionRequest
 } from '../../domain/session.ts'
 import { instant } from '../../domain/time.ts'
+import { isTokenId } from '../../domain/tokens.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
-import { isTokenId } from '../../features/tokens/tokens.ts'
 import { isForeignPage, isSame } from '../authenticate.ts'
 import { checkQuery } from '../authorize.ts'
 import { contextOf } from '../context.ts'
