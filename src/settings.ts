@@ -93,7 +93,7 @@ function settingsOf (
       issuer === undefined ? [] : [[issuer, values] as const])),
     turnstileSecret: fileSecrets.find(({ issuer }) => issuer === undefined)?.values[0],
     secretFiles: secretFilesOf(environment, fileSecrets),
-    warnings: [...upstreamWarnings(environment), ...fileWarnings(config.file), ...warnings],
+    warnings: [...upstreamWarnings(environment), ...fileWarnings(config), ...warnings],
     origins: new Map([...environment.origins, ...config.origins])
   })
 }

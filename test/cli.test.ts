@@ -10,7 +10,7 @@ import { root } from './helpers/program.ts'
 import { closedPort, listen } from './helpers/raw-server.ts'
 
 const nowhere = 'http://127.0.0.1:1'
-const config = 'plans: { default: { credits: 100 } }'
+const config = 'plans: { default: { credits: 100 } }\nprices: { "*": 1 }\n'
 const script = 'src/cli.ts'
 
 async function run (t: Test, cwd: string, args: readonly string[], env: Readonly<Record<string, string>> = {}) {

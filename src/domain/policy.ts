@@ -1,5 +1,4 @@
-import { badRequest } from '../errors.ts'
-import { fieldAt, numberAt } from './json.ts'
+import { recent } from './recent.ts'
 import { dayMs, hourMs } from './time.ts'
 
 /**
@@ -30,56 +29,13 @@ function matches (name: string, pieces: readonly string[]): boolean {
   return at <= end
 }
 
-/** Bounds of one field of a request, as the operator wrote them (`caps` in config/gateway.yaml). */
-interface CapRule {
-  readonly min?: number
-  readonly max?: number
-  readonly oneOf?: ReadonlyArray<string | number | boolean>
-}
+/** Models whose rules are remembered: more than there are. A caller may name any others. */
+const maxModels = 1000
 
-/** Glob of models → path of a field → its bounds. */
-type CapRules = Readonly<Record<string, Readonly<Record<string, CapRule>>>>
-
-type Caps = (model: string, input: Readonly<Record<string, unknown>>) => void
-
-/**
- * Holds a submit against every cap whose glob matches its model, whatever its case. A field that is absent is within
- * its bounds: the model's own default holds. Throws `GW_BAD_REQUEST`, which names the field and what it may be.
- */
-export function caps (rules: CapRules): Caps {
-  const rows = Object.entries(rules).map(([models, fields]) => ({
-    matches: globs([models], { ignoreCase: true }),
-    fields: Object.entries(fields)
-  }))
-  return (model, input) => {
-    for (const { matches, fields } of rows) {
-      if (matches(model)) for (const [path, rule] of fields) hold({ input }, path, rule)
-    }
-  }
-}
-
-/** The least count at a path that a model's caps let through, where they say so; else 1. Always above 0. */
-function leastCount (rules: CapRules, path: string): (model: string) => number {
-  const rows = Object.entries(rules).flatMap(([models, fields]) => {
-    const min = fields[path]?.min ?? 0
-    return min > 0 ? [{ matches: globs([models], { ignoreCase: true }), min }] : []
-  })
-  return model => {
-    const mins = rows.filter(({ matches }) => matches(model)).map(({ min }) => min)
-    return mins.length === 0 ? 1 : Math.max(...mins)
-  }
-}
-
-function hold (body: object, path: string, { min, max, oneOf }: CapRule): void {
-  if (min !== undefined || max !== undefined) {
-    const value = numberAt(body, path)
-    if (value !== undefined && min !== undefined && value < min) throw badRequest(`${path} must be at least ${min}.`)
-    if (value !== undefined && max !== undefined && value > max) throw badRequest(`${path} must be at most ${max}.`)
-  }
-  const value = fieldAt(body, path)
-  if (oneOf !== undefined && value !== undefined && !oneOf.some(allowed => allowed === value)) {
-    throw badRequest(`${path} must be one of ${oneOf.join(', ')}.`)
-  }
+/** Remembers what rules make of a model, so that a request only looks it up. */
+export function byModel<Value extends {}> (make: (model: string) => Value): (model: string) => Value {
+  const made = recent<Value>(maxModels, { memoMethod: make })
+  return model => made.memo(model)
 }
 
 type Category = 'image' | 'video' | 'audio' | 'text'
@@ -118,25 +74,6 @@ export function intervalBy (polling: PollingIntervals, models: readonly Model[])
   }
 }
 
-/** What the use of a model costs, as its callers may read it; in credits. */
-export type ListedPrice = Exclude<PriceRule, number>
-
-/**
- * The rule by which a model is priced: the first whose glob matches, of those per token for text models and of the
- * others for tasks, as in `pricing`. `null`: a text model without a price per token.
- */
-export function priceList (rules: Readonly<Record<string, PriceRule>>): (model: Model) => ListedPrice | null {
-  const rows = Object.entries(rules).map(([models, rule]) => ({
-    matches: globs([models], { ignoreCase: true }),
-    price: typeof rule === 'number' ? { credits: rule } : rule
-  }))
-  return ({ id, category }) => {
-    const isText = category === 'text'
-    const row = rows.find(({ matches, price }) => matches(id) && 'inputPerMillion' in price === isText)
-    return row?.price ?? (isText ? null : { credits: 1 })
-  }
-}
-
 /** Credits in millionths, so that sums are exact: a credit is 1,000,000 of them. Always a safe integer. */
 export type Microcredits = number
 
@@ -144,81 +81,6 @@ export type Microcredits = number
 export function microcredits (credits: number): Microcredits {
   const rounded = Math.ceil(Number((credits * 1_000_000).toFixed(3)))
   return credits > 0 ? Math.max(1, rounded) : rounded
-}
-
-/** What a submit costs, fixed when it is reserved. */
-export interface Price {
-  readonly microcredits: Microcredits
-  /** Whether a failed task gives its credits back. */
-  readonly refundable: boolean
-}
-
-/** A price as the operator wrote it (`prices` in config/gateway.yaml). Prices per token are not for submits. */
-type PriceRule =
-  | number
-  | {
-    readonly credits: number
-    readonly per?: string
-    readonly default?: number
-    readonly onFailed?: 'refund' | 'charge'
-  }
-  | { readonly inputPerMillion: number, readonly outputPerMillion: number }
-
-type Pricing = (model: string, input: Readonly<Record<string, unknown>>) => Price
-
-/** Highest number of units a price may be multiplied with: far above any duration or count, far below overflow. */
-const maxUnits = 1_000_000
-
-/**
- * The price of a submit: by the first rule whose glob matches the model, whatever its case, else one credit. A count
- * below the least that the model's caps allow, or below 1 where they say nothing, is priced as that: a tenth of a
- * picture is a picture. Throws `GW_BAD_REQUEST` when the field that sets the price is missing or is no plain positive
- * number.
- */
-export function pricing (rules: Readonly<Record<string, PriceRule>>, capRules: CapRules): Pricing {
-  const rows = submitRows(rules).map(({ matches, rule }) =>
-    ({ matches, priceOf: typeof rule === 'number' ? flat(rule) : compile(rule, capRules) }))
-  const otherwise = flat(1)
-  return (model, input) => (rows.find(row => row.matches(model))?.priceOf ?? otherwise)(input, model)
-}
-
-/** Whether submits of a model cost nothing, whatever is in them; by the same rule as their price. */
-export function freeModels (rules: Readonly<Record<string, PriceRule>>): (model: string) => boolean {
-  const rows = submitRows(rules)
-  return model => {
-    const rule = rows.find(row => row.matches(model))?.rule
-    return (typeof rule === 'object' ? rule.credits : rule) === 0
-  }
-}
-
-/** Prices per token are not for submits. */
-function submitRows (rules: Readonly<Record<string, PriceRule>>) {
-  return Object.entries(rules).flatMap(([models, rule]) =>
-    typeof rule === 'object' && 'inputPerMillion' in rule
-      ? []
-      : [{ matches: globs([models], { ignoreCase: true }), rule }]
-  )
-}
-
-function flat (credits: number, refundable = true) {
-  const price: Price = { microcredits: microcredits(credits), refundable }
-  return () => price
-}
-
-type CountedRule = Extract<PriceRule, { readonly credits: number }>
-
-function compile ({ credits, per, default: units, onFailed }: CountedRule, capRules: CapRules) {
-  const refundable = onFailed !== 'charge'
-  if (per === undefined) return flat(credits, refundable)
-  const leastOf = leastCount(capRules, per)
-  return (input: Readonly<Record<string, unknown>>, model: string): Price => {
-    const count = numberAt({ input }, per) ?? units
-    if (count === undefined) throw badRequest(`Set ${per}: it makes the price.`)
-    if (count <= 0 || count > maxUnits) throw badRequest(`${per} must be above 0 and at most ${maxUnits}.`)
-    const price = microcredits(credits * Math.max(count, leastOf(model)))
-    if (!Number.isSafeInteger(price)) throw badRequest(`${per} makes a price beyond all credits.`)
-    return { microcredits: price, refundable }
-  }
 }
 
 type Period = 'minute' | 'hour' | 'day' | 'month'

@@ -90,6 +90,8 @@ function collect (ids: Set<string>, id: string, limit: number): void {
 /** A submit as the gateway understood it, and the bytes that say the same and nothing more. */
 interface SubmitBody extends TaskReferences {
   readonly input: Readonly<Record<string, unknown>>
+  /** As the caller wrote it, whether it is passed on or not. */
+  readonly provider: unknown
   readonly bytes: Buffer
   /** Where the gateway itself is to tell the end of the task. The upstream never hears of it. */
   readonly deliverTo?: string | undefined
@@ -139,6 +141,7 @@ export function readSubmitBody (
 
   return {
     input: input as Record<string, unknown>,
+    provider: value.provider,
     ...taskReferences(input),
     bytes: bytesFor(original, texts, name => name === 'request_type' ? asks(name) : passes(name), upstreamTo),
     deliverTo

@@ -2,7 +2,7 @@ import type { FastifyRequest } from 'fastify'
 import { maxTaskIdLength } from '../domain/answers.ts'
 import { quoted } from '../domain/json.ts'
 import type { Task } from '../domain/ledger.ts'
-import type { Price } from '../domain/policy.ts'
+import type { Price, PricedBody } from '../domain/prices.ts'
 import type { Scope, Session } from '../domain/session.ts'
 import { type CallbackAddress, readSubmitBody, type TaskReferences } from '../domain/submit.ts'
 import { modelPattern, type Operation } from '../domain/upstream.ts'
@@ -36,8 +36,8 @@ export interface SubmitRules {
   readonly newCallbackAddress: (() => CallbackAddress) | null
   /** Whether submits of a model cost nothing, whatever is in them. */
   readonly isFree: (model: string) => boolean
-  readonly priceOf: (model: string, input: Readonly<Record<string, unknown>>) => Price
-  readonly enforceCaps: (model: string, input: Readonly<Record<string, unknown>>) => void
+  readonly priceOf: (model: string, body: PricedBody) => Price
+  readonly enforceCaps: (model: string, body: PricedBody) => void
 }
 
 /** What it takes to say whose a task is. */
@@ -65,8 +65,8 @@ export async function authorizeSubmit (
     checkCallbackUrl,
     upstreamTo: callback?.url ?? null
   })
-  enforceCaps(model, body.input)
-  const price = priceOf(model, body.input)
+  enforceCaps(model, body)
+  const price = priceOf(model, body)
   const keyId = await keyOfReferences(services, context, body)
   return {
     model,

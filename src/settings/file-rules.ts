@@ -1,7 +1,8 @@
 import { hasOwnPrefix, ownIss } from '../domain/session.ts'
 import type { GatewayFile, IssuerSettings } from './file-schema.ts'
-import { type FileProblem, type KeyPath, leaves } from './file.ts'
+import { type FileProblem, type GatewayFileReading, type KeyPath, leaves } from './file.ts'
 import { reachOf } from './parsers.ts'
+import { priceProblems, priceWarnings } from './price-rules.ts'
 import { shown } from './problems.ts'
 
 /** What must hold for issuers beyond the shape of their keys. */
@@ -164,26 +165,22 @@ function guestProblems ({ plans, guests }: GatewayFile): FileProblem[] {
 }
 
 /** Sentences for the log, at every start. */
-export function fileWarnings ({ guests }: GatewayFile): string[] {
-  if (!guests.enabled || guests.proof !== 'none') return []
-  return ['guests.proof is none: any program makes tasks as a guest, up to the limits of guests and at your cost.']
+export function fileWarnings ({ file, locate }: GatewayFileReading): string[] {
+  const { guests } = file
+  const open = guests.enabled && guests.proof === 'none'
+    ? ['guests.proof is none: any program makes tasks as a guest, up to the limits of guests and at your cost.']
+    : []
+  const doubtful = priceWarnings(file).map(locate).map(({ setting, source, problem }) =>
+    `${setting} (${source}) ${problem}`)
+  return [...open, ...doubtful]
 }
 
 /** Credits are counted in millionths. `multipleOf` could say so in the schema, but editors reckon it in binary. */
 function decimalProblems (section: unknown, name: string): FileProblem[] {
   return leaves(section, [name])
-    .filter(({ value }) => typeof value === 'number' && Number(value.toFixed(6)) !== value)
+    .filter(({ path, value }) =>
+      typeof value === 'number' && Number(value.toFixed(6)) !== value && !path.includes('when'))
     .map(({ path, value }) => ({ path, problem: `is ${value}`, expected: 'a number with at most 6 decimals' }))
-}
-
-function priceProblems ({ prices }: GatewayFile): FileProblem[] {
-  return Object.entries(prices)
-    .filter(([, price]) => typeof price === 'object' && 'default' in price && !('per' in price))
-    .map(([glob]) => ({
-      path: ['prices', glob, 'default'],
-      problem: 'stands without per',
-      expected: 'beside it per, the field that it stands in for'
-    }))
 }
 
 function capProblems ({ caps }: GatewayFile): FileProblem[] {

@@ -1,7 +1,7 @@
 import { type Static, Type } from 'typebox'
 import {
-  amount, bytes, count, countOrNone, days, exact, fieldPath, flag, glob, group, hosts, milliseconds, modelMap, name,
-  oneOf, seconds, section, text, word
+  amount, bytes, conditionPath, count, countOrNone, days, exact, fieldPath, flag, glob, group, hosts, inputPath,
+  milliseconds, modelMap, name, oneOf, seconds, section, text, word
 } from './schema-words.ts'
 
 /** Of plans, and of what stands before subjects. */
@@ -97,30 +97,70 @@ const plan = group({
   period: oneOf(['minute', 'hour', 'day', 'month'], 'day', 'How often the credits begin anew, by UTC.')
 })
 
+const plainValue = Type.Union([Type.String(), Type.Number(), Type.Boolean()], {
+  title: 'a text, a number, or true or false'
+})
+
+const inputField = 'a field of the input such as input.duration'
+
+/** What multiplies a price, and what it takes for a body that does not say. */
+const factors = {
+  per: Type.Optional(Type.Union([
+    Type.String({ pattern: fieldPath }),
+    Type.Array(Type.String({ pattern: inputPath, title: inputField }), { minItems: 1 })
+  ], {
+    title: `${inputField}, or a list of such fields`,
+    description: 'They multiply the credits; one below the min of its cap, or below 1, counts as that.'
+  })),
+  default: Type.Optional(Type.Union([
+    Type.Number({ minimum: 0, maximum: 1e9 }),
+    Type.Record(
+      Type.String({ pattern: inputPath }),
+      Type.Number({ exclusiveMinimum: 0, maximum: 1e6, title: 'a number above 0, at most 1000000' }),
+      { ...exact, minProperties: 1, title: 'numbers, each under a field of `per`' }
+    )
+  ], {
+    title: 'a number, 0 to 1000000000, or numbers, each under a field of `per`',
+    description: 'The number that counts when a field of `per` is absent. It is never sent.'
+  }))
+}
+
 const submitPrice = group({
   credits: amount('Credits per submit, or per unit of `per`.'),
-  per: Type.Optional(
-    text(
-      fieldPath,
-      'a field of the body such as input.duration',
-      'It multiplies the credits; below the min of its cap, or below 1, it counts as that.'
-    )
-  ),
-  default: Type.Optional(amount('The number that counts when the field of `per` is absent.')),
+  ...factors,
+  min: Type.Optional(amount('The least credits of a submit.')),
   onFailed: Type.Optional(word(['refund', 'charge'], 'The credits of a failed task; refund when absent.'))
 })
+
+const when = Type.Record(
+  Type.String({ pattern: conditionPath }),
+  Type.Union([plainValue, Type.Array(plainValue, { minItems: 1, title: 'a list of at least one value' })], {
+    title: 'a text, a number, true or false, or a list of them'
+  }),
+  {
+    ...exact,
+    minProperties: 1,
+    title: 'values, each under provider or a field of the input such as input.mode',
+    description: 'The fields of which each has to have its value, or one of its values, for the rule to count.'
+  }
+)
+
+/** One of several. The last one has no `when`: `priceProblems` says so. */
+const conditionalPrice = group({ when: Type.Optional(when), ...submitPrice.properties })
 
 const tokenPrice = group({
   inputPerMillion: amount('Credits per million input tokens.'),
   outputPerMillion: amount('Credits per million output tokens.')
 })
 
-const price = Type.Union([amount('Credits per submit.'), submitPrice, tokenPrice], {
-  title: 'a number, or {credits, per, default, onFailed}, or {inputPerMillion, outputPerMillion}'
-})
-
-const plainValue = Type.Union([Type.String(), Type.Number(), Type.Boolean()], {
-  title: 'a text, a number, or true or false'
+const price = Type.Union([
+  amount('Credits per submit.'),
+  submitPrice,
+  Type.Array(conditionalPrice, { minItems: 1, title: 'a list of rules' }),
+  tokenPrice
+], {
+  title: 'a number, or {credits, per, default, min, onFailed}, or a list of such rules with when, or ' +
+    '{inputPerMillion, outputPerMillion}'
 })
 
 /** Bounds of one field of a request. */
@@ -227,7 +267,7 @@ export const gatewayFile = group({
     description: 'What a session may do. A session that names no plan gets `default`, which must be there.',
     default: {}
   }),
-  prices: modelMap('prices', price, 'Credits per submit, at most 6 decimals; the first glob that matches, else 1.'),
+  prices: modelMap('prices', price, 'Credits per submit, at most 6 decimals; the first glob that matches, and the first of its rules, else 1.'),
   caps: modelMap('caps', caps, 'Bounds of fields of a request, answered with 400 before anything is spent.'),
   limits,
   sessions,

@@ -52,8 +52,15 @@ function schemaOfKey (schema: JsonSchema, key: string): JsonSchema | undefined {
  */
 function withDefaults (schema: JsonSchema, value: unknown): unknown {
   const given = value === undefined ? schema.default : value
+  if (schema.anyOf !== undefined) return frozen(given)
   if (Array.isArray(given)) return Object.freeze(given.map(item => withDefaults(schema.items!, item)))
-  return isObject(given) && schema.anyOf === undefined ? mappingWithDefaults(schema, given) : Object.freeze(given)
+  return isObject(given) ? mappingWithDefaults(schema, given) : Object.freeze(given)
+}
+
+/** No form of a choice has defaults. */
+function frozen (value: unknown): unknown {
+  if (typeof value === 'object' && value !== null) for (const item of Object.values(value)) frozen(item)
+  return Object.freeze(value)
 }
 
 function mappingWithDefaults (schema: JsonSchema, given: Mapping): unknown {
@@ -126,6 +133,8 @@ function problemsInside (schema: JsonSchema, value: unknown, path: KeyPath): Fil
 
 /** A mapping is judged by the form with which it shares most keys, so that one misspelt key is named as such. */
 function problemsOfChoice (schema: JsonSchema, value: unknown, path: KeyPath): FileProblem[] {
+  const list = schema.anyOf!.find(({ type }) => type === 'array')
+  if (Array.isArray(value) && value.length > 0 && list !== undefined) return fileProblems(list, value, path)
   const forms = schema.anyOf!.filter(({ type }) => type === 'object')
   if (!isObject(value) || forms.length === 0) return [wrongValue(schema, value, path)]
   const keys = Object.keys(value)

@@ -104,4 +104,9 @@ export function hosts (value: readonly string[], description: string) {
 }
 
 /** A field of a request's body. Names of JavaScript's own (`__proto__`) are none. */
-export const fieldPath = '^[A-Za-z0-9][A-Za-z0-9_-]*(?:\\.[A-Za-z0-9][A-Za-z0-9_-]*)*$'
+const fieldName = '[A-Za-z0-9][A-Za-z0-9_-]*'
+export const fieldPath = `^${fieldName}(?:\\.${fieldName})*$`
+/** One below `input`, where a submit has all that is the model's own. */
+export const inputPath = `^input(?:\\.${fieldName})+$`
+/** What a price may depend on. */
+export const conditionPath = `^(?:provider|input(?:\\.${fieldName})+)$`

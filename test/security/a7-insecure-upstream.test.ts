@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import { settingsFor } from '../helpers/gateway.ts'
 
-const config = 'plans: { default: {} }'
+const config = 'plans: { default: {} }\nprices: { "*": 1 }'
 const load = (t: Test, url: string, env: Record<string, string> = {}) => settingsFor(t, url, { config, env })
 
 const refused = [

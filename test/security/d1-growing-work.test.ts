@@ -1,7 +1,8 @@
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { readJson } from '../../src/domain/json.ts'
-import { caps, globs } from '../../src/domain/policy.ts'
+import { caps } from '../../src/domain/caps.ts'
+import { globs } from '../../src/domain/policy.ts'
 import { taskReferences } from '../../src/domain/submit.ts'
 import { adminToken, apiKey, issuerToken, startGateway, type TestGateway } from '../helpers/gateway.ts'
 import { rawHttp } from '../helpers/raw-http.ts'
@@ -279,10 +280,10 @@ t.test('many caps look each name up once', async t => {
     '*': Object.fromEntries(Array.from({ length: count }, (_, index) => [`input.cap${index}`, { max: 12, oneOf: [1] }]))
   })
   const input = Object.fromEntries(Array.from({ length: 49_000 }, (_, index) => [`Name${index}é`, 1]))
-  await isLinear(t, 'caps', 15, count => caps(rules(count))('sora-2', { ...input }))
+  await isLinear(t, 'caps', 15, count => caps(rules(count))('sora-2', { input: { ...input } }))
   const [few, many] = [
-    await shortest(() => caps(rules(1))('sora-2', { ...input }), 0),
-    await shortest(() => caps(rules(60))('sora-2', { ...input }), 0)
+    await shortest(() => caps(rules(1))('sora-2', { input: { ...input } }), 0),
+    await shortest(() => caps(rules(60))('sora-2', { input: { ...input } }), 0)
   ]
   t.ok(many < 4 * Math.max(few, noiseMs), `${few.toFixed(1)} ms for one cap, ${many.toFixed(1)} ms for sixty`)
 })

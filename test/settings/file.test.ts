@@ -11,7 +11,7 @@ import { root } from '../helpers/program.ts'
 import { apiKey, configPath, install, load, problemsOf } from './fixture.ts'
 
 t.test('every key has the documented default', t => {
-  const { file } = load(t)
+  const { file } = load(t, { yaml: 'plans: { default: {} }' })
   t.same(file, {
     plans: {
       default: {
@@ -150,7 +150,7 @@ t.test('a value that breaks the schema is refused with its key, its line and wha
       'prices: { a: { credits: 1, per: "a b" } }',
       'prices.a.per',
       'is "a b"',
-      'a field of the body such as input.duration'
+      'a field of the input such as input.duration, or a list of such fields'
     ],
     ['prices: { a: { inputPerMillion: 1 } }', 'prices.a.outputPerMillion', 'is missing', 'a number, 0 to 1000000000'],
     ['prices: { a: { credits: 1, onFailed: keep } }', 'prices.a.onFailed', 'is "keep"', 'one of: refund, charge'],
@@ -437,7 +437,7 @@ t.test('the models that ship can be read, and each category is there', async t =
 
 t.test('whoever asks nothing of guests is told at every start', t => {
   const warnings = (guests: string) =>
-    load(t, { yaml: `plans: { default: {}, guest: {} }\nguests: { ${guests} }\n` }).warnings
+    load(t, { yaml: `plans: { default: {}, guest: {} }\nprices: { "*": 1 }\nguests: { ${guests} }\n` }).warnings
   t.match(warnings('enabled: true, proof: none'), [/^guests\.proof is none: .+\.$/])
   t.same(warnings('enabled: false, proof: none'), [], 'guests that are off cost nothing')
   t.same(warnings('enabled: true'), [])

@@ -9,7 +9,7 @@ export const required = { APIXO_API_KEY: apiKey, GATEWAY_SESSION_SECRET: session
 interface Installation {
   /** Added to the required variables; `undefined` takes one away. */
   readonly env?: Readonly<Record<string, string | undefined>>
-  /** The text of config/gateway.yaml. */
+  /** The text of config/gateway.yaml; `plain` when absent. */
   readonly yaml?: string
   /** The text of config/models.json: without any model when absent; `null`: there is no such file. */
   readonly models?: string | null
@@ -17,12 +17,15 @@ interface Installation {
   readonly files?: Readonly<Record<string, string>>
 }
 
+/** What starts without a warning. */
+export const plain = 'plans: { default: {} }\nprices: { "*": 1 }\n'
+
 type Folder = Pick<Test, 'testdir' | 'testdirName'>
 
 /** Makes a folder as an operator would, and gives what `loadSettings` takes. */
 export function install (
   t: Folder,
-  { env = {}, yaml = 'plans: { default: {} }\n', models = '{"models":[]}', files = {} }: Installation = {}
+  { env = {}, yaml = plain, models = '{"models":[]}', files = {} }: Installation = {}
 ) {
   const tree: Record<string, string | Record<string, string>> = {
     config: { 'gateway.yaml': yaml, ...(models === null ? {} : { 'models.json': models }) }

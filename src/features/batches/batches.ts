@@ -5,7 +5,8 @@ import { type LedgerClient, throwFirst } from '../../domain/ledger-client.ts'
 import {
   fingerprintOf, type ReservationId, type ReservedAll, type ReserveRequest, type StoredResponse, type Task
 } from '../../domain/ledger.ts'
-import { periodAt, type Plan, type Price } from '../../domain/policy.ts'
+import { periodAt, type Plan } from '../../domain/policy.ts'
+import type { Price } from '../../domain/prices.ts'
 import { recent } from '../../domain/recent.ts'
 import { budgetOf, isGuest } from '../../domain/session.ts'
 import { endBatch, type RefreshTask, refreshTask } from '../../domain/status-poller.ts'
@@ -137,8 +138,8 @@ async function authorizeBatch (
   const idempotency = idempotencyKeyOf(context, operation, bytes)
   const body = readBatchBody(bytes, key => fingerprintOf('batch-item', subject, key))
   const items = body.items.map(({ clientItemId, input }, index) => naming(`items.${index}`, () => {
-    enforceCaps(model, input)
-    return { clientItemId, price: priceOf(model, input) }
+    enforceCaps(model, { input })
+    return { clientItemId, price: priceOf(model, { input }) }
   }))
   return {
     model,

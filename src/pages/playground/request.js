@@ -5,7 +5,12 @@
 
 const categories = { image: 'Pictures', video: 'Videos', audio: 'Music and speech' }
 const usual = { image: '{"mode":"text-to-image"}', video: '{"mode":"text-to-video"}', audio: '{"mode":"V5"}' }
-const priceOf = price => price.per ? `${counted(price.credits, 'credit')} × ${price.per.replace('input.', '')}` : counted(price.credits, 'credit')
+/* Of several rules the last one is shown, before it the least that another asks for. */
+const priceOf = ({ credits, per = [], rules = [] }) => {
+  const least = Math.min(credits, ...rules.map(rule => rule.credits))
+  const range = least < credits ? `${least} to ` : ''
+  return [range + counted(credits, 'credit'), ...[per].flat().map(field => field.replace('input.', ''))].join(' × ')
+}
 
 const listModels = async () => {
   const { ok, json } = await call('/gateway/models')

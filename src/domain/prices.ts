@@ -1,0 +1,252 @@
+import { badRequest } from '../errors.ts'
+import { type CapRules, leastCount } from './caps.ts'
+import { asciiFold, type Field, fieldAt } from './fields.ts'
+import { byModel, globs, type Microcredits, microcredits, type Model } from './policy.ts'
+
+/** What a submit costs, fixed when it is reserved. */
+export interface Price {
+  readonly microcredits: Microcredits
+  /** Whether a failed task gives its credits back. */
+  readonly refundable: boolean
+}
+
+/** What a price may depend on, as the caller wrote it. */
+export interface PricedBody {
+  readonly input: Readonly<Record<string, unknown>>
+  readonly provider?: unknown
+}
+
+type Plain = string | number | boolean
+
+/** Dotted field → the values of which it has to have one. All fields have to match; none at all always does. */
+export type Conditions = Readonly<Record<string, Plain | readonly Plain[]>>
+
+/** What a submit costs, as the operator wrote it: credits for each unit of all fields of `per`. */
+interface SubmitRule {
+  readonly credits: number
+  readonly per?: string | readonly string[]
+  /** What counts for a field of `per` that is absent. It is never sent. */
+  readonly default?: number | Readonly<Record<string, number>>
+  /** The least credits of a submit. */
+  readonly min?: number
+  readonly onFailed?: 'refund' | 'charge'
+}
+
+/** One of several rules, of which the first that matches counts. The last one has no `when`. */
+export interface ConditionalRule extends SubmitRule {
+  readonly when?: Conditions
+}
+
+interface TokenRule {
+  readonly inputPerMillion: number
+  readonly outputPerMillion: number
+}
+
+/** A price as the operator wrote it (`prices` in config/gateway.yaml). Prices per token are not for submits. */
+export type PriceRule = number | SubmitRule | readonly ConditionalRule[] | TokenRule
+
+/** Glob of models → price. */
+export type PriceRules = Readonly<Record<string, PriceRule>>
+
+/** The rules of a submit's price, whichever form they were written in. `null`: a price per token. */
+export function submitRules (price: PriceRule): readonly ConditionalRule[] | null {
+  if (typeof price === 'number') return [{ credits: price }]
+  if (isList(price)) return price
+  return 'inputPerMillion' in price ? null : [price]
+}
+
+function isList (price: PriceRule): price is readonly ConditionalRule[] {
+  return Array.isArray(price)
+}
+
+type Pricing = (model: string, body: PricedBody) => Price
+
+type PriceOf = (body: PricedBody) => Price
+
+const otherwise: readonly ConditionalRule[] = [{ credits: 1 }]
+
+/**
+ * The price of a submit: by the first glob that matches the model, whatever its case, and the first of its rules that
+ * matches the body; else one credit.
+ *
+ * A field that is absent, or has another type, matches no condition. A text that matches by the case of its letters
+ * alone costs the dearer of its rule and the last one: an upstream that minds case may take it for anything.
+ *
+ * A count below the least that the model's caps allow, or below 1 where they say nothing, is priced as that: a tenth of
+ * a picture is a picture. Throws `GW_BAD_REQUEST` when a field that sets the price is missing or is no plain positive
+ * number, and when the price is beyond all credits.
+ */
+export function pricing (rules: PriceRules, capRules: CapRules): Pricing {
+  const rulesOf = rulesFor(rules)
+  const priceOf = byModel(model => compile(rulesOf(model), path => leastCount(capRules, model, path)))
+  return (model, body) => priceOf(model)(body)
+}
+
+/** Whether submits of a model cost nothing, whatever is in them; by the same rules as their price. */
+export function freeModels (rules: PriceRules): (model: string) => boolean {
+  const rulesOf = rulesFor(rules)
+  return byModel(model => rulesOf(model).every(({ credits, min = 0 }) => credits === 0 && min === 0))
+}
+
+function rulesFor (rules: PriceRules): (model: string) => readonly ConditionalRule[] {
+  const rows = Object.entries(rules).flatMap(([models, price]) => {
+    const rules = submitRules(price)
+    return rules === null ? [] : [{ matches: globs([models], { ignoreCase: true }), rules }]
+  })
+  return model => rows.find(({ matches }) => matches(model))?.rules ?? otherwise
+}
+
+function compile (rules: readonly ConditionalRule[], leastOf: (path: string) => number): PriceOf {
+  const compiled = rules.map(({ when = {}, ...rule }) => ({ match: condition(when), priceOf: product(rule, leastOf) }))
+  const last = compiled.at(-1)!.priceOf
+  const conditional = compiled.slice(0, -1)
+  return body => {
+    for (const { match, priceOf } of conditional) {
+      const found = match(body)
+      if (found === 'exact') return priceOf(body)
+      if (found === 'folded') return dearer(priceOf(body), last(body))
+    }
+    return last(body)
+  }
+}
+
+function dearer (one: Price, other: Price): Price {
+  return {
+    microcredits: Math.max(one.microcredits, other.microcredits),
+    refundable: one.refundable && other.refundable
+  }
+}
+
+/** How a body matches: `folded`, when at least one text does so by the case of its letters alone. */
+type Match = 'exact' | 'folded' | null
+
+function condition (when: Conditions): (body: PricedBody) => Match {
+  const fields = Object.entries(when).map(([path, values]) => valueMatch(fieldAt(path), [values].flat()))
+  return body => {
+    let match: Match = 'exact'
+    for (const matchOf of fields) {
+      const found = matchOf(body)
+      if (found === null) return null
+      if (found === 'folded') match = found
+    }
+    return match
+  }
+}
+
+function valueMatch ({ valueIn }: Field, values: readonly Plain[]): (body: PricedBody) => Match {
+  const exact = new Set<unknown>(values)
+  const texts = values.filter(value => typeof value === 'string')
+  const folded = new Set(texts.map(asciiFold))
+  const longest = Math.max(0, ...texts.map(({ length }) => length))
+  return body => {
+    const value = valueIn(body)
+    if (exact.has(value)) return 'exact'
+    // Folding keeps the length: what is longer, a whole book perhaps, need not be folded to be told apart.
+    if (typeof value !== 'string' || value.length > longest) return null
+    return folded.has(asciiFold(value)) ? 'folded' : null
+  }
+}
+
+/** A field that multiplies a price. */
+interface Factor {
+  readonly field: Field
+  readonly whenAbsent: number | undefined
+  readonly least: number
+}
+
+/** The fields of `per`, in either form. */
+export function perFields ({ per = [] }: SubmitRule): readonly string[] {
+  return [per].flat()
+}
+
+/** What counts where a field of `per` is absent, in either form of `default`. */
+export function defaultOf ({ default: value }: SubmitRule, path: string): number | undefined {
+  return typeof value === 'object' ? value[path] : value
+}
+
+function product (rule: SubmitRule, leastOf: (path: string) => number): PriceOf {
+  const [unit, least] = [microcredits(rule.credits), microcredits(rule.min ?? 0)]
+  const refundable = rule.onFailed !== 'charge'
+  const factors = perFields(rule).map((path): Factor =>
+    ({ field: fieldAt(path), whenAbsent: defaultOf(rule, path), least: leastOf(path) }))
+  if (factors.length === 0) {
+    const price: Price = { microcredits: Math.max(unit, least), refundable }
+    return () => price
+  }
+  return body => {
+    const price = Math.max(least, roundedUp(factors.reduce((sum, factor) => sum * countIn(body, factor), unit)))
+    if (!Number.isSafeInteger(price)) throw badRequest(`${perFields(rule).join(' × ')} makes a price beyond all credits.`)
+    return { microcredits: price, refundable }
+  }
+}
+
+/** Counts may have fractions, and floats have noise: no price is rounded up for the noise. */
+function roundedUp (price: number): Microcredits {
+  return Number.isInteger(price) ? price : Math.ceil(Number(price.toFixed(3)))
+}
+
+/** Highest number of units a price may be multiplied with: far above any duration or count, far below overflow. */
+const maxUnits = 1_000_000
+
+function countIn (body: PricedBody, { field: { path, numberIn }, whenAbsent, least }: Factor): number {
+  const count = numberIn(body) ?? whenAbsent
+  if (count === undefined) throw badRequest(`Set ${path}: it makes the price.`)
+  if (count <= 0 || count > maxUnits) throw badRequest(`${path} must be above 0 and at most ${maxUnits}.`)
+  return Math.max(count, least)
+}
+
+/** What the use of a model costs, as its callers may read it; in credits. */
+export type ListedPrice = TokenRule | ListedSubmitPrice
+
+/** As the operator wrote it. Of several rules the last one, which counts when no other matches; then all of them. */
+interface ListedSubmitPrice extends SubmitRule {
+  /** In their order: the first that matches counts. */
+  readonly rules?: readonly ListedRule[]
+}
+
+/** A rule in one form: values, fields and what counts when they are absent, whichever way it was written. */
+export interface ListedRule {
+  readonly when: Readonly<Record<string, readonly Plain[]>>
+  readonly credits: number
+  readonly per: readonly string[]
+  readonly default: Readonly<Record<string, number>>
+  readonly min: number
+  readonly onFailed: 'refund' | 'charge'
+}
+
+/**
+ * The price of a model as in `pricing`: the first whose glob matches, of those per token for text models and of the
+ * others for tasks. `null`: a text model without a price per token.
+ */
+export function priceList (rules: PriceRules): (model: Model) => ListedPrice | null {
+  const rows = Object.entries(rules).map(([models, price]) =>
+    ({ matches: globs([models], { ignoreCase: true }), price: listed(price) }))
+  return ({ id, category }) => {
+    const isText = category === 'text'
+    const row = rows.find(({ matches, price }) => matches(id) && 'inputPerMillion' in price === isText)
+    return row?.price ?? (isText ? null : { credits: 1 })
+  }
+}
+
+function listed (price: PriceRule): ListedPrice {
+  if (typeof price === 'number') return { credits: price }
+  if (!isList(price)) return price
+  const { when, ...last } = price.at(-1)!
+  return { ...last, rules: price.map(listedRule) }
+}
+
+function listedRule (rule: ConditionalRule): ListedRule {
+  const { when = {}, credits, min = 0, onFailed = 'refund' } = rule
+  const per = perFields(rule)
+  return {
+    when: Object.fromEntries(Object.entries(when).map(([path, values]) => [path, [values].flat()])),
+    credits,
+    per,
+    default: Object.fromEntries(per.flatMap(path => {
+      const value = defaultOf(rule, path)
+      return value === undefined ? [] : [[path, value]]
+    })),
+    min,
+    onFailed
+  }
+}
