@@ -111,14 +111,21 @@ function version (): string {
   return version
 }
 
-const [name, ...args] = process.argv.slice(2)
-if (name !== undefined && Object.hasOwn(commands, name)) {
-  process.exitCode = await run(name, args)
-} else if (wantsHelp(process.argv)) {
-  process.stdout.write(general())
-} else if (name === '--version' && args.length === 0) {
-  process.stdout.write(`${version()}\n`)
-} else {
+async function main ([name, ...args]: readonly string[]): Promise<number | undefined> {
+  if (name !== undefined && Object.hasOwn(commands, name)) return await run(name, args)
+  if (wantsHelp(process.argv)) {
+    process.stdout.write(general())
+    return 0
+  }
+  if (name === '--version' && args.length === 0) {
+    process.stdout.write(`${version()}\n`)
+    return 0
+  }
   process.stderr.write(general())
-  process.exitCode = 64
+  return 64
 }
+
+// Not awaited, as the bundle of the image is CommonJS, which can't.
+main(process.argv.slice(2)).then(code => {
+  process.exitCode = code
+}, /* c8 ignore next: a command that can not even be loaded is a fault of ours */ error => { throw error })

@@ -7,7 +7,7 @@ const exitConfig = 78
 /** On top of `drainMs`: to write the last answers, close the store and say goodbye, ms. */
 const farewellMs = 3000
 
-try {
+async function main (): Promise<void> {
   const settings = processSettings()
   const gateway = await createGateway(settings)
   for (const warning of settings.warnings) gateway.log.warn(warning)
@@ -42,7 +42,10 @@ try {
     else exitCode = 1
   })
   await gateway.listen()
-} catch (error) {
+}
+
+// Not awaited here, as the bundle of the image is CommonJS, which can't.
+main().catch(error => {
   process.stderr.write(`apixo-gateway: ${(error as Error).message}\n`)
   process.exit(error instanceof SettingsError ? exitConfig : 1)
-}
+})
