@@ -29,8 +29,14 @@ export interface LocalRatesOptions extends Pick<Clock, 'elapsed'> {
 
 const noWindow: RateWindow = { count: 0, endsInMs: 0 }
 
+/** A counter that answers at once. */
+export interface LocalRates extends RateCounter {
+  hit (key: string, windowMs: number): RateWindow
+  look (key: string, windowMs: number): RateWindow
+}
+
 /** The counter of one process, in its memory. */
-export function localRates ({ elapsed, maxKeys }: LocalRatesOptions): RateCounter {
+export function localRates ({ elapsed, maxKeys }: LocalRatesOptions): LocalRates {
   const windows = recent<{ readonly startedAt: number, count: number }>(maxKeys)
 
   return {

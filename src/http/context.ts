@@ -1,4 +1,4 @@
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyContextConfig, FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify'
 import { isUtf8 } from 'node:buffer'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
@@ -17,6 +17,10 @@ const grantedStages: ReadonlySet<Stage> = new Set(['forward', 'settle', 'reply']
 export class RequestState {
   /** `performance.now()` at arrival. */
   readonly startedAt = performance.now()
+  /** What its route says of itself. Kept, since the framework makes `routeOptions` anew whenever it is read. */
+  config: Readonly<FastifyContextConfig> = {}
+  /** The pattern that its URL fits, never the URL: that may carry a task id, a ticket, or a token. */
+  route = 'none'
   /** Who is throttled: the address, or the /64 it is in. */
   address: string | undefined = undefined
   /** Seconds until that address may fail again; `null`: it has not failed too often. */
@@ -46,6 +50,9 @@ export class RequestState {
   constructor (onEnd: () => void) {
     this.#onEnd = onEnd
   }
+
+  /** As in logs and metrics. */
+  get operation (): string { return this.config.operation ?? 'none' }
 
   get stage (): Stage { return this.#stage }
 
@@ -112,6 +119,18 @@ export function contextOf (request: FastifyRequest, reply: FastifyReply): Reques
   return { request, reply, call: request.call as SessionRequestState }
 }
 
+/** What is to be true of a request before it goes on. Throws why it is not; a promise only where it has to wait. */
+export type Check = (request: FastifyRequest, reply: FastifyReply) => void | Promise<void>
+
+/** As a hook of the framework, which takes each promise for a reason to wait. */
+export function asHook (check: Check): onRequestHookHandler {
+  return (request, reply, next) => {
+    const waiting = check(request, reply) // what it throws is caught by the framework
+    if (waiting === undefined) next()
+    else waiting.then(() => next(), next)
+  }
+}
+
 /** What opens a route in the place of a session. */
 export type OtherSecret = 'issuer token' | 'admin token' | 'proof' | 'invitation' | 'callback' | 'ticket'
 
@@ -129,6 +148,8 @@ declare module 'fastify' {
      * alone is still looked at; all others are refused before they are compared, so that nobody goes on guessing.
      */
     opensWith?: OtherSecret
+    /** `false`: the plugin for CORS passes it by. */
+    cors?: false
   }
 }
 
@@ -136,7 +157,7 @@ declare module 'fastify' {
  * On every answer: none is stored by a cache that others share, none is sniffed into a page, framed or run. A page of
  * the gateway's own replaces what it must.
  */
-export const secureHeaders = {
+const secureHeaders = {
   'cache-control': 'no-store',
   'content-security-policy': "default-src 'none'; sandbox",
   'x-content-type-options': 'nosniff'
@@ -151,14 +172,20 @@ export const exposedHeaders = [
   'content-disposition', 'idempotency-replayed', 'content-range'
 ] as const
 
-/** CORS as @fastify/cors writes it, for what never gets to it. */
-export function corsHeaders (origin: string | undefined, allowed: ReadonlySet<string>): Record<string, string> {
-  if (origin === undefined || !allowed.has(origin)) return { vary: 'Origin' }
-  return {
-    vary: 'Origin',
+type Headers = Readonly<Record<string, string>>
+
+/**
+ * The headers that every answer begins with, by the `Origin` of its request: `secureHeaders`, and CORS as @fastify/cors
+ * writes it. They are made once.
+ */
+export function firstHeaders (allowedOrigins: readonly string[]): (origin: string | undefined) => Headers {
+  const toAnybody: Headers = { ...secureHeaders, vary: 'Origin' }
+  const toListed = new Map(allowedOrigins.map((origin): [string, Headers] => [origin, {
+    ...toAnybody,
     'access-control-allow-origin': origin,
     'access-control-expose-headers': exposedHeaders.join(', ')
-  }
+  }]))
+  return origin => (origin === undefined ? undefined : toListed.get(origin)) ?? toAnybody
 }
 
 /** An upstream answer as the caller gets it: status and body unchanged, and no header but these. */
@@ -232,22 +259,30 @@ export type StartRequest = (request: FastifyRequest, reply: FastifyReply) => voi
 export type OnRequestEnd = (request: FastifyRequest, reply: FastifyReply) => void
 
 interface RequestStarterOptions {
+  readonly allowedOrigins: readonly string[]
   /** Run once for each call, as it arrives. */
   readonly begun: (request: FastifyRequest, reply: FastifyReply) => void
   readonly onRequestEnd: readonly OnRequestEnd[]
 }
 
-export function requestStarter ({ begun, onRequestEnd: endings }: RequestStarterOptions): StartRequest {
+export function requestStarter (
+  { allowedOrigins, begun, onRequestEnd: endings }: RequestStarterOptions
+): StartRequest {
+  const headersFor = firstHeaders(allowedOrigins)
+
   return (request, reply) => {
     const call = new RequestState(() => {
       for (const end of endings) end(request, reply)
     })
+    const { config, url } = request.routeOptions
+    if (config !== undefined) call.config = config
+    if (url !== undefined) call.route = url
     request.call = call
     noteBody(request)
     begun(request, reply)
     // 'close' comes after a complete response and after a broken one alike; 'onResponse' does not.
-    reply.raw.once('close', () => call.connectionClosed())
-    reply.headers(secureHeaders).header('x-request-id', request.id)
+    reply.raw.on('close', () => call.connectionClosed())
+    reply.headers(headersFor(request.headers.origin)).header('x-request-id', request.id)
   }
 }
 

@@ -4,7 +4,7 @@ import type { Socket } from 'node:net'
 import { quoted } from '../domain/json.ts'
 import { longestRetryAfter, retryAfterSeconds } from '../domain/time.ts'
 import { badRequest, gatewayError, type GatewayError, isGatewayError } from '../errors.ts'
-import { type StartRequest, corsHeaders, lateOn, secureHeaders, withoutBudget } from './context.ts'
+import { type StartRequest, firstHeaders, lateOn, withoutBudget } from './context.ts'
 import { shutOut } from './receive.ts'
 
 /** Of a part of a path: a reservation's name may hold its subject, and a subject 160 characters of any script. */
@@ -21,17 +21,17 @@ const frameworkErrors: Readonly<Record<string, (limit: string) => GatewayError>>
 
 /** The one place where an error becomes an answer. */
 export function renderErrors (app: FastifyInstance): void {
-  app.setErrorHandler(async (error: FastifyError, request, reply) => {
+  app.setErrorHandler((error: FastifyError, request, reply) => {
     let ours = asGatewayError(error, request)
     if (ours.statusCode >= 500) {
       request.log[ours.statusCode === 500 ? 'error' : 'warn']({ err: error, requestId: request.id }, 'request failed')
     }
     if (ours.statusCode === 401 || ours.statusCode === 404) {
-      await app.countFailure(request)
+      app.countFailure(request)
       // A session goes on from an address that has failed too often, and guesses no better than anybody there.
       if (request.call.shutOutSeconds !== null) ours = shutOut(request.call.shutOutSeconds)
     }
-    return render(ours, request, reply)
+    render(ours, request, reply)
   })
   app.setNotFoundHandler(() => {
     throw gatewayError('GW_NOT_FOUND')
@@ -45,7 +45,7 @@ export function answerUnrouted (app: () => FastifyInstance, begin: StartRequest)
   return (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void => {
     begin(request, reply)
     const answer = (error: FastifyError) => render(asGatewayError(error, request), request, reply)
-    app().receiveUnrouted(request, reply).then(() => answer(error), answer).catch(request.log.error.bind(request.log))
+    app().receiveUnrouted(request).then(() => answer(error), answer).catch(request.log.error.bind(request.log))
   }
 }
 
@@ -107,7 +107,7 @@ function envelope (error: GatewayError, requestId: string): string {
  * what follows on it can't be trusted to begin where a request begins (RFC 9112 section 11.2).
  */
 export function answerBrokenHttp ({ app, newId, allowedOrigins }: BrokenHttpOptions) {
-  const allowed = new Set(allowedOrigins)
+  const headersFor = firstHeaders(allowedOrigins)
   return (error: ConnectionError, socket: Socket): void => {
     if (error.code === 'ECONNRESET' || !socket.writable) {
       socket.destroy()
@@ -126,8 +126,7 @@ export function answerBrokenHttp ({ app, newId, allowedOrigins }: BrokenHttpOpti
       error: { code: ours.code, requestId }
     })
     const headers = {
-      ...secureHeaders,
-      ...corsHeaders(known.origin, allowed),
+      ...headersFor(known.origin),
       'content-type': 'application/json; charset=utf-8',
       'content-length': Buffer.byteLength(body),
       'x-gateway-error': ours.code,

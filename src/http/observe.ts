@@ -51,14 +51,13 @@ const hungUp = 499
 
 /** The access line: one a request, written when its response is out and its work is done. */
 export function accessLine (log: Logger) {
-  return ({ call, id, method, routeOptions }: FastifyRequest, reply: FastifyReply): void => {
+  return ({ call, id, method }: FastifyRequest, reply: FastifyReply): void => {
     const passed = call.code === 'OK'
     log.info({
       requestId: id,
-      operation: routeOptions.config?.operation ?? 'none',
-      // The pattern, never the URL: that may carry a task id, a ticket, or a token sent to the wrong place.
+      operation: call.operation,
       method,
-      route: routeOptions.url ?? 'none',
+      route: call.route,
       stage: passed ? 'reply' : call.stage,
       granted: passed || call.granted,
       code: call.code,
@@ -156,8 +155,7 @@ function requestCounts (registers: Registry[], longestMs: number): Metrics['ende
     buckets: streamBuckets,
     registers
   })
-  return ({ call, routeOptions }) => {
-    const operation = routeOptions.config?.operation ?? 'none'
+  return ({ call, call: { operation } }) => {
     requests.inc({ operation, stage: call.code === 'OK' ? 'reply' : call.stage, code: call.code })
     const took = streamOperations.has(operation) && call.code === 'OK' ? streamSeconds : seconds
     took.observe({ operation }, (performance.now() - call.startedAt) / 1000)

@@ -1,16 +1,17 @@
 import cors from '@fastify/cors'
 import rateLimit from '@fastify/rate-limit'
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyContextConfig, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import ipaddr from 'ipaddr.js'
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Socket } from 'node:net'
 import { recent } from '../domain/recent.ts'
 import { quoted } from '../domain/json.ts'
+import { localRates } from '../domain/rate-counter.ts'
 import { withoutPort } from '../domain/session.ts'
 import type { Clock } from '../domain/time.ts'
 import { badRequest, type GatewayError, gatewayError } from '../errors.ts'
 import type { OwnOrigin } from './authenticate.ts'
-import { type StartRequest, corsHeaders, exposedHeaders } from './context.ts'
+import { asHook, type StartRequest, exposedHeaders } from './context.ts'
 import { type FailedRequest, isBlameless } from './credential.ts'
 import { rateStore } from './rates.ts'
 
@@ -32,12 +33,9 @@ declare module 'fastify' {
   interface FastifyRequest { readonly corsPreflightEnabled: boolean }
   interface FastifyInstance {
     /** Counts a failure against the request's address, unless a foreign page has made a browser ask for it. */
-    countFailure (request: FastifyRequest): Promise<void>
-    /**
-     * *receive* for what the framework refuses before any hook: CORS headers, and it counts as a request and as a
-     * failure. Throws `GW_THROTTLED`.
-     */
-    receiveUnrouted (request: FastifyRequest, reply: FastifyReply): Promise<void>
+    countFailure (request: FastifyRequest): void
+    /** What the framework refuses before any hook counts as a request and as a failure. Throws `GW_THROTTLED`. */
+    receiveUnrouted (request: FastifyRequest): Promise<void>
     /** The same for bytes that become no request: what could be read of its headers. */
     receiveBroken (socket: Socket, headers: IncomingHttpHeaders): Promise<void>
     /** Sets which requests go on from an address that has failed too often; until then none does. */
@@ -56,20 +54,15 @@ const preflightSeconds = 600
 
 /** *receive*: for every request, routed or not, an id, CORS headers and a throttle per address. */
 export async function receive (app: FastifyInstance, options: ReceiveOptions): Promise<void> {
+  const warnOfProxy = proxyWarning(app)
   app.decorateRequest('call', null as never)
-  app.addHook('onRequest', arrive(options, proxyWarning(app)))
-
-  const allowed = new Set(options.allowedOrigins)
-  await app.register(cors, {
-    origin: (origin: string | undefined, decide: (error: null, allowed: string | false) => void) =>
-      decide(null, origin !== undefined && allowed.has(origin) ? origin : false),
-    methods: ['GET', 'POST', 'DELETE'],
-    exposedHeaders: [...exposedHeaders],
-    maxAge: preflightSeconds,
-    // A preflight is answered below, after the throttle: it costs nobody's budget, and is no way round it either.
-    preflightContinue: true,
-    strictPreflight: false
+  app.addHook('onRequest', (request, reply, next) => {
+    options.begin(request, reply)
+    warnOfProxy(request)
+    next()
   })
+  const allowed = new Set(options.allowedOrigins)
+  await answerPreflights(app, allowed)
 
   await app.register(rateLimit, {
     global: false,
@@ -87,77 +80,126 @@ export async function receive (app: FastifyInstance, options: ReceiveOptions): P
   throttle(app, options, allowed)
 }
 
+/** Of CORS, preflights are the plugin's. What other answers tell a page is the same for all, and in `firstHeaders`. */
+async function answerPreflights (app: FastifyInstance, allowed: ReadonlySet<string>): Promise<void> {
+  await app.register(cors, {
+    origin: (origin: string | undefined, decide: (error: null, allowed: string | false) => void) =>
+      decide(null, origin !== undefined && allowed.has(origin) ? origin : false),
+    methods: ['GET', 'POST', 'DELETE'],
+    exposedHeaders: [...exposedHeaders],
+    maxAge: preflightSeconds,
+    // A preflight is answered below, after the throttle: it costs nobody's budget, and is no way round it either.
+    preflightContinue: true,
+    strictPreflight: false
+  })
+  app.addHook('onRoute', route => {
+    if (![route.method].flat().includes('OPTIONS')) route.config = { ...route.config, cors: false }
+  })
+}
+
+/** A budget of each address. */
+interface AddressBudget {
+  /** Seconds until the address may go on, when its budget is used up; `null`: it is not. Nothing is counted. */
+  shutOutSeconds (request: FastifyRequest): number | null
+  /** Counts one; resolves to the same, of the one that was counted. */
+  count (request: FastifyRequest): Promise<number | null>
+}
+
+/** The plugin counts. What it has counted is looked up here, at once: a flood is to be what is cheapest to answer. */
+function addressBudget (app: FastifyInstance, elapsed: Clock['elapsed'], max: number): AddressBudget {
+  const counter = localRates({ elapsed, maxKeys: maxAddresses })
+  const limit = app.createRateLimit({ counter, max })
+  return {
+    shutOutSeconds (request) {
+      const { count, endsInMs } = counter.look(addressOf(request), minuteMs)
+      return count >= max ? Math.ceil(endsInMs / 1000) : null
+    },
+    async count (request) {
+      const budget = await limit(request)
+      return !budget.isAllowed && budget.isExceeded ? budget.ttlInSeconds : null
+    }
+  }
+}
+
+/** Throws `GW_THROTTLED`; not for `null`. */
+function hold (seconds: number | null): void {
+  if (seconds !== null) throw shutOut(seconds)
+}
+
+const isUncounted = ({ exempt, uncounted }: FastifyContextConfig): boolean => exempt === true || uncounted === true
+
 /**
  * Two budgets for each address: of requests, and of failures. Past the first nobody goes on for the rest of the minute.
  * Past the second only sessions do, and the issuer token, for the others at an address must not pay for what one of
  * them does.
  */
 function throttle (app: FastifyInstance, options: ReceiveOptions, allowed: ReadonlySet<string>): void {
-  const isExempt = ({ routeOptions: { config } }: FastifyRequest) => config?.exempt === true
-  const isUncounted = ({ routeOptions: { config } }: FastifyRequest) =>
-    config?.exempt === true || config?.uncounted === true
-  const requests = app.createRateLimit({ max: options.addressRequestsPerMinute })
-  const failures = app.createRateLimit({ max: options.addressFailuresPerMinute })
-  const unlisted = unlistedOrigins(app, options.originsSetting)
-  let lastFailureAt = -Infinity
+  const requests = addressBudget(app, options.elapsed, options.addressRequestsPerMinute)
+  const failures = addressBudget(app, options.elapsed, options.addressFailuresPerMinute)
   let gate: PassGate = async () => false
 
   const countRequest = async (request: FastifyRequest): Promise<void> => {
-    const budget = await requests(request)
-    if (!budget.isAllowed && budget.isExceeded) throw shutOut(budget.ttlInSeconds)
-    // While nobody has failed for a whole window there is nothing to look up.
-    if (options.elapsed() - lastFailureAt > minuteMs) return
-    const failed = await failures(request, { increment: false })
-    if (!failed.isAllowed && failed.remaining === 0) request.call.shutOutSeconds = failed.ttlInSeconds
+    hold(requests.shutOutSeconds(request))
+    hold(await requests.count(request))
+  }
+  /** Of a request, or of what would have become one. */
+  const countFailure = (request: FastifyRequest, failed: FailedRequest, own: () => string | null): void => {
+    if (isBlameless(failed, origin => allowed.has(origin) || origin === own())) return
+    failures.count(request).catch(app.log.error.bind(app.log))
   }
   app.decorate('letPass', next => { gate = next })
-  /** Of a request, or of what would have become one. */
-  const countFailure = async (
-    request: FastifyRequest,
-    failed: FailedRequest,
-    own: () => string | null
-  ): Promise<void> => {
-    if (isBlameless(failed, origin => allowed.has(origin) || origin === own())) return
-    lastFailureAt = options.elapsed()
-    await failures(request)
-  }
-  app.decorate('countFailure', async request => {
-    const {
-      method,
-      headers,
-      routeOptions: { config }
-    } = request
-    if (!isUncounted(request)) {
-      await countFailure(request, { method, headers, opensWith: config?.opensWith }, () => options.ownOrigin(request))
-    }
+  app.decorate('countFailure', request => {
+    const { method, headers, call: { config } } = request
+    if (isUncounted(config)) return
+    countFailure(request, { method, headers, opensWith: config.opensWith }, () => options.ownOrigin(request))
   })
   app.decorate('receiveBroken', async ({ remoteAddress = '' }, headers) => {
     // As much of a request as the plugin looks at.
     const request = { call: { address: rateLimit.normalizeIP(remoteAddress) }, routeOptions: {} } as FastifyRequest
-    await requests(request)
-    await countFailure(request, { method: undefined, headers, opensWith: undefined }, () => null)
+    await requests.count(request)
+    countFailure(request, { method: undefined, headers, opensWith: undefined }, () => null)
   })
-  app.decorate('receiveUnrouted', async (request, reply) => {
-    reply.headers(corsHeaders(request.headers.origin, allowed))
+  app.decorate('receiveUnrouted', async request => {
     await countRequest(request)
-    await app.countFailure(request)
-    holdAddress(request)
+    const seconds = failures.shutOutSeconds(request)
+    app.countFailure(request)
+    hold(seconds)
   })
-  app.addHook('onRequest', async (request, reply) => {
+
+  app.addHook('onRequest', asHook(request => {
     if (options.isStopping()) throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 })
-    if (!isExempt(request)) await countRequest(request)
+    return request.call.config.exempt === true ? undefined : countRequest(request)
+  }))
+  const holdPreflight = preflights(app, options.originsSetting)
+  app.addHook('onRequest', asHook((request, reply) => {
+    const { call, call: { config, config: { opensWith } } } = request
     holdTarget(request)
-    if (request.corsPreflightEnabled) return reply.code(204).send()
-    if (isPreflight(request)) throw unlisted(request.headers.origin!)
-    const opensWith = request.routeOptions.config?.opensWith
+    if (holdPreflight(request, reply)) return
+    call.shutOutSeconds = config.exempt === true ? null : failures.shutOutSeconds(request)
     // What is served to anybody, and counts no failures, such as a front end, is no door to guess at.
-    const isOpen = opensWith === 'issuer token' || (opensWith === undefined && isUncounted(request))
-    if (request.call.shutOutSeconds !== null && !isOpen && (opensWith !== undefined || !(await gate(request)))) {
-      holdAddress(request)
-    }
-    // Said here and not in the handler, which would read the body first.
-    if (request.is404) throw gatewayError('GW_NOT_FOUND')
-  })
+    const isOpen = opensWith === 'issuer token' || (opensWith === undefined && isUncounted(config))
+    if (call.shutOutSeconds === null || isOpen) return holdUnknown(request)
+    if (opensWith !== undefined) throw shutOut(call.shutOutSeconds)
+    return gate(request).then(passes => {
+      if (!passes) holdAddress(request)
+      holdUnknown(request)
+    })
+  }))
+}
+
+/** Said here and not in the handler, which would read the body first. */
+function holdUnknown ({ is404 }: FastifyRequest): void {
+  if (is404) throw gatewayError('GW_NOT_FOUND')
+}
+
+/** Answers a preflight, and says so, or throws for one of an origin that is not listed. */
+function preflights (app: FastifyInstance, originsSetting: string | null) {
+  const unlisted = unlistedOrigins(app, originsSetting)
+  return (request: FastifyRequest, reply: FastifyReply): boolean => {
+    if (isPreflight(request) && !request.corsPreflightEnabled) throw unlisted(request.headers.origin!)
+    if (request.corsPreflightEnabled) reply.code(204).send()
+    return request.corsPreflightEnabled
+  }
 }
 
 /** `corsPreflightEnabled` is said of any OPTIONS of a listed origin, and of no other. */
@@ -232,14 +274,6 @@ const addresses = recent<string>(maxAddresses, { memoMethod: ip => rateLimit.nor
 export function addressOf (request: FastifyRequest): string {
   request.call.address ??= addresses.memo(ipOf(request))
   return request.call.address
-}
-
-function arrive ({ begin }: ReceiveOptions, warnOfProxy: (request: FastifyRequest) => void) {
-  return (request: FastifyRequest, reply: FastifyReply, next: () => void): void => {
-    begin(request, reply)
-    warnOfProxy(request)
-    next()
-  }
 }
 
 /** Throws for what the router would read as another request than the one that was sent. */

@@ -217,7 +217,11 @@ export interface Listener {
 
 export async function listener ({ onRequestEnd, ...options }: ListenerOptions): Promise<Listener> {
   const life = lifecycle()
-  const begin = requestStarter({ begun: life.begun, onRequestEnd: [...onRequestEnd, life.ended] })
+  const begin = requestStarter({
+    allowedOrigins: options.allowedOrigins,
+    begun: life.begun,
+    onRequestEnd: [...onRequestEnd, life.ended]
+  })
   const app = server({ ...options, begin })
   await receive(app, { ...options, begin, isStopping: life.isStopping })
   return { app, drain: drain => life.drain(app, drain) }

@@ -562,7 +562,7 @@ t.test('a caller who is gone before the work begins costs the host nothing', asy
   const app = Fastify()
   const endings = [() => gone.resolve()]
   app.addHook('onRequest', async (request, reply) =>
-    requestStarter({ begun () {}, onRequestEnd: endings })(request, reply)
+    requestStarter({ allowedOrigins: [], begun () {}, onRequestEnd: endings })(request, reply)
   )
   resultRoutes(
     app as never,
