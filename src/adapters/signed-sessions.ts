@@ -68,10 +68,7 @@ export function signedSessions ({ secrets, now }: SignedSessionsOptions): Sessio
     verified: recent<Session>(verifiedTokens)
   }))
 
-  const verifyFresh = async (token: string, keys: readonly KeyObject[]): Promise<Session | null> => {
-    if (token.length > maxTokenLength || !isOurs(token)) return null
-    const key = keys.find(key => isSignedWith(key, token))
-    if (key === undefined) throw gatewayError('GW_BAD_SESSION')
+  const verifySigned = async (token: string, key: KeyObject): Promise<Session> => {
     try {
       const { payload } = await jwtVerify(token, key, {
         algorithms: ['HS256'],
@@ -95,17 +92,21 @@ export function signedSessions ({ secrets, now }: SignedSessionsOptions): Sessio
   }
 
   return {
-    async verify (token) {
+    verify (token) {
       const { keys, verified } = memory.current
-      const digest = hash('sha256', token, 'base64')
+      const digest = hash('sha256', token)
       const known = verified.get(digest)
       if (known !== undefined) {
         if (known.expiresAt <= now()) throw gatewayError('GW_BAD_SESSION')
         return known
       }
-      const session = await verifyFresh(token, keys)
-      if (session !== null) verified.set(digest, session)
-      return session
+      if (token.length > maxTokenLength || !isOurs(token)) return null
+      const key = keys.find(key => isSignedWith(key, token))
+      if (key === undefined) throw gatewayError('GW_BAD_SESSION')
+      return verifySigned(token, key).then(session => {
+        verified.set(digest, session)
+        return session
+      })
     },
 
     async mint ({ issuer = 'app', subject, addressRange: net, ttlSeconds, issuedAt, ...request }) {

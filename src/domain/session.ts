@@ -1,4 +1,5 @@
 import ipaddr from 'ipaddr.js'
+import type { Awaitable } from './awaitable.ts'
 import type { SessionBudget } from './ledger.ts'
 import type { Microcredits } from './policy.ts'
 import { dayMs, endOfTime } from './time.ts'
@@ -79,8 +80,15 @@ export function budgetOf ({ uses, credits, rootId, endsAt }: Session): SessionBu
  *
  * A session: mine, and good. `null`: not mine, ask the next verifier. Throws `GW_BAD_SESSION`: mine, and bad; nobody
  * else is asked. Anything else a verifier does (no answer, another throw) leaves the caller without a session.
+ *
+ * What it knows, it says, or throws, at once.
  */
 export interface SessionVerifier {
+  verify (credential: string): Awaitable<Session | null>
+}
+
+/** One that has to ask somebody, and may have to wait for what it knows as well. */
+export interface AskingVerifier extends SessionVerifier {
   verify (credential: string): Promise<Session | null>
 }
 
@@ -161,8 +169,8 @@ export interface Revocations {
   revokeSubject (subject: string, before: number, expiresAt: number): Promise<void>
   /** The latest `before` of the subject, Unix ms; `-Infinity`: its sessions were never ended, or that is forgotten. */
   endedBefore (subject: string): Promise<number>
-  /** By its id, or with all of its subject's. */
-  isRevoked (session: RevocableSession): Promise<boolean>
+  /** By its id, or with all of its subject's. It is said, or thrown, at once where it is known. */
+  isRevoked (session: RevocableSession): Awaitable<boolean>
 }
 
 /**

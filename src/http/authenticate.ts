@@ -1,10 +1,12 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify'
 import { createHash, hash, timingSafeEqual } from 'node:crypto'
+import { after, type Awaitable } from '../domain/awaitable.ts'
 import type { Plan } from '../domain/policy.ts'
 import { recent } from '../domain/recent.ts'
 import type { SecretRef, Secret } from '../domain/secret.ts'
 import { isInRange, type Revocations, type Session, type SessionVerifier } from '../domain/session.ts'
 import { badRequest, gatewayError, isGatewayError } from '../errors.ts'
+import { asHook } from './context.ts'
 import { credentialOf, noToken, serverTokenOf, wrongToken } from './credential.ts'
 import { ipOf, type PassGate } from './receive.ts'
 import type { SessionCookie } from './session-cookie.ts'
@@ -80,7 +82,7 @@ function reads (method: string): boolean {
 }
 
 /** Route hook: gives the call its session, or throws. It runs before the body is read. */
-export type Authenticate = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
+export type Authenticate = onRequestHookHandler
 
 interface AuthenticateOptions {
   readonly verifiers: readonly SessionVerifier[]
@@ -101,63 +103,81 @@ interface Authenticated { readonly session: Session, readonly plan: Plan }
 export function authenticator (options: AuthenticateOptions): Authenticate {
   const { cookie, ownOrigin } = options
 
-  return async (request, reply) => {
-    const { call } = request
-    call.enter('authenticate')
+  const enter = ({ session, plan }: Authenticated, request: FastifyRequest): void => {
+    request.call.identify(session, plan)
+    assertOrigin(session, request, ownOrigin)
+  }
+  const enterByCookie = async (credential: string, request: FastifyRequest, reply: FastifyReply): Promise<void> => {
+    try {
+      enter(await verifyCredential(credential, true, options), request)
+    } catch (error) {
+      if (isGatewayError(error) && error.code === 'GW_BAD_SESSION') cookie.clear(reply)
+      throw error
+    }
+    await cookie.slide(request.call.session!, reply)
+  }
+
+  return asHook((request, reply) => {
+    request.call.enter('authenticate')
     if (hasQueryToken(request.query)) throw badRequest('A key or token never goes into the query: send it as a header.')
     // A cookie comes along by itself; what a caller has written into a header is what it means.
     const inHeader = credentialOf(request.raw.rawHeaders)
-    const isCookie = inHeader === null
-    const credential = inHeader ?? cookie.read(request)
-    if (credential === null) throw gatewayError('GW_NO_SESSION')
-
-    const { session, plan } = await verifyCredential(credential, isCookie, options).catch((error: unknown) => {
-      if (isCookie && isGatewayError(error) && error.code === 'GW_BAD_SESSION') cookie.clear(reply)
-      throw error
-    })
-    call.identify(session, plan)
-    assertOrigin(session, request, ownOrigin)
-    if (isCookie) await cookie.slide(session, reply)
-  }
+    if (inHeader !== null) {
+      return after(verifyCredential(inHeader, false, options), authenticated => enter(authenticated, request))
+    }
+    const inCookie = cookie.read(request)
+    if (inCookie === null) throw gatewayError('GW_NO_SESSION')
+    return enterByCookie(inCookie, request, reply)
+  })
 }
 
-async function verifyCredential (
+/** At once for a session that is known: nothing of it waits. */
+function verifyCredential (
   credential: string,
   isCookie: boolean,
   options: AuthenticateOptions
-): Promise<Authenticated> {
+): Awaitable<Authenticated> {
   const { revocations, plans, timeoutMs } = options
-  const session = await before(timeoutMs, firstSession(options, credential))
-  const plan = plans.get(session.plan)
-  // What is meant for the one place is no good in the other (RFC 8725 section 3.12): no token can be planted as a
-  // cookie.
-  if (session.isCookie !== isCookie || plan === undefined || (await revocations.isRevoked(session))) {
-    throw gatewayError('GW_BAD_SESSION')
-  }
-  return { session, plan }
+  return after(inTime(timeoutMs, firstSession(options, credential)), session => {
+    const plan = plans.get(session.plan)
+    // What is meant for the one place is no good in the other (RFC 8725 section 3.12): no token can be planted as a
+    // cookie.
+    if (session.isCookie !== isCookie || plan === undefined) throw gatewayError('GW_BAD_SESSION')
+    return after(revocations.isRevoked(session), isRevoked => {
+      if (isRevoked) throw gatewayError('GW_BAD_SESSION')
+      return { session, plan }
+    })
+  })
 }
 
-/** Whatever a verifier does but return a session, there is none. */
-async function firstSession ({ verifiers, onVouched }: Verifiers, credential: string): Promise<Session> {
-  for (const verifier of verifiers) {
-    const session = await answerOf(verifier, credential)
-    if (session === null) continue
-    if (typeof session?.subject !== 'string' || typeof session.id !== 'string') break
-    onVouched?.(verifier, credential)
+/** Whatever a verifier does but return a session, there is none. `from`: those before it have nothing to say. */
+function firstSession (options: Verifiers, credential: string, from = 0): Awaitable<Session> {
+  const verifier = options.verifiers[from]
+  if (verifier === undefined) throw gatewayError('GW_BAD_SESSION')
+  return after(answerOf(verifier, credential), session => {
+    if (session === null) return firstSession(options, credential, from + 1)
+    if (typeof session?.subject !== 'string' || typeof session.id !== 'string') throw gatewayError('GW_BAD_SESSION')
+    options.onVouched?.(verifier, credential)
     return session
-  }
-  throw gatewayError('GW_BAD_SESSION')
+  })
 }
 
-async function answerOf (verifier: SessionVerifier, credential: string): Promise<Session | null> {
+function answerOf (verifier: SessionVerifier, credential: string): Awaitable<Session | null> {
   try {
-    return await verifier.verify(credential)
+    const answer = verifier.verify(credential)
+    return answer instanceof Promise ? answer.catch(throwRefusal) : answer
   } catch (error) {
-    throw isGatewayError(error) ? error : gatewayError('GW_BAD_SESSION', { cause: error })
+    return throwRefusal(error)
   }
 }
 
-function before<T> (timeoutMs: number, work: Promise<T>): Promise<T> {
+function throwRefusal (error: unknown): never {
+  throw isGatewayError(error) ? error : gatewayError('GW_BAD_SESSION', { cause: error })
+}
+
+/** Throws `GW_BAD_SESSION` when it takes longer, ms. */
+function inTime<T> (timeoutMs: number, work: Awaitable<T>): Awaitable<T> {
+  if (!(work instanceof Promise)) return work
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => reject(gatewayError('GW_BAD_SESSION')), timeoutMs)
     const inTime = <V>(settle: (value: V) => void) => (value: V) => {
@@ -216,7 +236,7 @@ export function sessionGate (
     async passes (request) {
       try {
         const credential = credentialOf(request.raw.rawHeaders) ?? cookie.read(request)
-        return credential !== null && await before(timeoutMs, isGood(credential, request))
+        return credential !== null && await inTime(timeoutMs, isGood(credential, request))
       } catch (error) {
         // What is wrong with it is not said here; that the store is down is.
         if (isGatewayError(error) && error.statusCode >= 500) throw error
@@ -239,18 +259,18 @@ export function isSame (credential: string, secret: Secret): boolean {
 }
 
 /** Route hook: lets only the operator pass, before a byte of body is read. */
-export type AuthenticateOperator = (request: FastifyRequest) => Promise<void>
+export type AuthenticateOperator = onRequestHookHandler
 
 /**
  * Only the admin token, sent as `Authorization: Bearer`, makes a caller the operator: no session, no issuer's token,
  * and no header that a stock SDK fills with whatever key it was given.
  */
 export function operatorAuthenticator (adminToken: SecretRef<Secret>): AuthenticateOperator {
-  return async request => {
+  return asHook(request => {
     request.call.enter('authenticate')
     const credential = serverTokenOf(request.raw.rawHeaders, 'admin')
     if (request.headers.authorization === undefined) throw noToken('admin')
     if (!isSame(credential, adminToken.current)) throw wrongToken('admin')
     request.call.enter('authorize')
-  }
+  })
 }

@@ -2,6 +2,7 @@ import type { FastifyContextConfig, FastifyReply, FastifyRequest, onRequestHookH
 import { isUtf8 } from 'node:buffer'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
+import type { Awaitable } from '../domain/awaitable.ts'
 import type { Plan } from '../domain/policy.ts'
 import type { Session } from '../domain/session.ts'
 import type { UpstreamAnswer } from '../domain/upstream.ts'
@@ -120,7 +121,7 @@ export function contextOf (request: FastifyRequest, reply: FastifyReply): Reques
 }
 
 /** What is to be true of a request before it goes on. Throws why it is not; a promise only where it has to wait. */
-export type Check = (request: FastifyRequest, reply: FastifyReply) => void | Promise<void>
+type Check = (request: FastifyRequest, reply: FastifyReply) => Awaitable<void>
 
 /** As a hook of the framework, which takes each promise for a reason to wait. */
 export function asHook (check: Check): onRequestHookHandler {

@@ -1,4 +1,6 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
+import type {
+  FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, preParsingHookHandler, RouteOptions
+} from 'fastify'
 import { isGuest } from '../domain/session.ts'
 import { type Operation, operations } from '../domain/upstream.ts'
 import { keyFor, lacking, proveGuest, replayEarlier, reserve, reserveRequest } from './admit.ts'
@@ -160,24 +162,23 @@ export function proxyRoute (
 /** When a body has taken longer than this, ms, its caller is authenticated again. */
 const slowBodyMs = 500
 
-type Authentication = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
-
 /**
  * Route hooks: a caller is authenticated before a byte of body is read, and again after a body that has taken its time,
  * which may be as long as its sender likes. Else submits are parked until their session has ended, and made then; and
  * whoever has a leaked secret keeps a body coming until that secret is gone, and is given a session under the next one.
  */
 export function reauthenticateAfterSlowBody (
-  authenticate: Authentication,
+  authenticate: onRequestHookHandler,
   elapsed: () => number
-): { readonly onRequest: Authentication, readonly preHandler: Authentication } {
+): { readonly onRequest: onRequestHookHandler[], readonly preHandler: onRequestHookHandler } {
   return {
-    async onRequest (request, reply) {
-      await authenticate(request, reply)
+    onRequest: [authenticate, (request, _reply, next) => {
       request.call.authenticatedAt = elapsed()
-    },
-    async preHandler (request, reply) {
-      if (elapsed() - request.call.authenticatedAt > slowBodyMs) await authenticate(request, reply)
+      next()
+    }],
+    preHandler (request, reply, next) {
+      if (elapsed() - request.call.authenticatedAt > slowBodyMs) authenticate.call(this, request, reply, next)
+      else next()
     }
   }
 }

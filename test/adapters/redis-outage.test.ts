@@ -80,7 +80,7 @@ function reads (store: Store): Array<() => Promise<unknown>> {
     () => store.records.unknowns({ cursor: null, limit: 10 }),
     () => store.records.usage({ from: '2026-01-01', to: '2026-12-31' }),
     () => store.audit.read({ cursor: null, limit: 10 }),
-    () => store.revocations.isRevoked({ id: 'stranger', subject: 'app:alice', issuedAt: 0 }),
+    async () => store.revocations.isRevoked({ id: 'stranger', subject: 'app:alice', issuedAt: 0 }),
     () => store.accounts.spentIn('app:alice', 'budget'),
     () => store.callbackSecrets.reservationOf('hash')
   ]

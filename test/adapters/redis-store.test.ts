@@ -284,7 +284,7 @@ t.test('who is revoked stays so without asking', async t => {
   t.equal(await server.admin.exists('gw:revoked:ended'), 0, 'what has ended by itself needs no note')
   await server.kill()
   t.equal(await store.revocations.isRevoked(sessionOf('session')), true)
-  await t.rejects(store.revocations.isRevoked(sessionOf('other')), storeDown)
+  await t.rejects(async () => store.revocations.isRevoked(sessionOf('other')), storeDown)
 })
 
 t.test(

@@ -157,8 +157,8 @@ t.test('secrets rotate: the newest signs, all verify, and one that is taken away
   t.ok(await during.verify(old))
   t.ok(await during.verify(fresh))
   t.ok(await after.verify(fresh))
-  await t.rejects(after.verify(old), badSession)
-  await t.rejects(before.verify(fresh), badSession)
+  await t.rejects(async () => after.verify(old), badSession)
+  await t.rejects(async () => before.verify(fresh), badSession)
 })
 
 t.test(
@@ -173,8 +173,8 @@ t.test(
     const fresh = (await it.mint(request)).token
     t.ok(await sessions(time.now, secret).verify(fresh), 'the newest signs')
     live.current = [new Secret(secret)]
-    await t.rejects(it.verify(seen), badSession)
-    await t.rejects(it.verify(unseen), badSession)
+    await t.rejects(async () => it.verify(seen), badSession)
+    await t.rejects(async () => it.verify(unseen), badSession)
     t.ok(await it.verify(fresh))
     live.current = [new Secret(secret), new Secret(olderSecret)]
     t.ok(await it.verify(seen), 'a secret that comes back brings them back')
@@ -188,7 +188,7 @@ t.test('what was being verified when its secret went is remembered by nobody', a
   const during = it.verify(token)
   live.current = [new Secret(secret)]
   t.ok(await during, 'it came in time')
-  await t.rejects(it.verify(token), badSession)
+  await t.rejects(async () => it.verify(token), badSession)
 })
 
 t.test('an expired token is expired under every secret', async t => {
@@ -196,7 +196,7 @@ t.test('an expired token is expired under every secret', async t => {
   const during = sessions(clockOfOld.now, secret, olderSecret)
   const { token } = await sessions(clockOfOld.now, olderSecret).mint(request)
   clockOfOld.advance(60_000)
-  await t.rejects(during.verify(token), badSession)
+  await t.rejects(async () => during.verify(token), badSession)
 })
 
 t.test('a token that was verified is not verified anew, and more of them than fit take no more room', async t => {

@@ -1,4 +1,4 @@
-import Fastify from 'fastify'
+import Fastify, { type FastifyRequest } from 'fastify'
 import { SignJWT } from 'jose'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -12,9 +12,10 @@ import { Secret } from '../../src/domain/secret.ts'
 import { issueTimes } from '../../src/domain/session.ts'
 import { personalTokens } from '../../src/features/tokens/token-admin.ts'
 import { teamTokens } from '../../src/features/tokens/tokens.ts'
-import { type Authenticate, authenticator } from '../../src/http/authenticate.ts'
+import { authenticator } from '../../src/http/authenticate.ts'
 import { sessionCookie } from '../../src/http/session-cookie.ts'
 import { clock } from '../helpers/clock.ts'
+import { throughHook } from '../helpers/hooks.ts'
 import { identityProvider } from '../helpers/identity-provider.ts'
 import { median, medianRatio, table } from './numbers.ts'
 
@@ -68,7 +69,7 @@ async function gatewayParts () {
     ownOrigin: () => null,
     now
   })
-  const authenticate = authenticator({
+  const hook = authenticator({
     verifiers: [tokenSessions, sessions, issued],
     revocations,
     plans: new Map([['default', {} as Plan]]),
@@ -86,6 +87,7 @@ async function gatewayParts () {
     now,
     times: issueTimes({ revocations, now })
   })
+  const authenticate = (request: FastifyRequest) => throughHook(hook, request, undefined as never)
   return { authenticate, sessions, providers, desk }
 }
 
@@ -147,18 +149,20 @@ async function rowsOf ({ sessions, providers, desk }: GatewayParts): Promise<Row
 }
 
 /** Microseconds a call. */
-async function measure (authenticate: Authenticate, { header, credentials }: Row, round: number): Promise<number> {
+async function measure (
+  authenticate: GatewayParts['authenticate'], { header, credentials }: Row, round: number
+): Promise<number> {
   const requests = credentials.length === 1
     ? Array.from({ length: hits }, () => requestWith(header, credentials[0]!))
     : credentials.slice(round * misses, (round + 1) * misses).map(credential => requestWith(header, credential))
-  if (credentials.length === 1) await authenticate(requestWith(header, credentials[0]!), undefined as never)
+  if (credentials.length === 1) await authenticate(requestWith(header, credentials[0]!))
   const began = performance.now()
-  for (const request of requests) await authenticate(request, undefined as never)
+  for (const request of requests) await authenticate(request)
   return (performance.now() - began) * 1000 / requests.length
 }
 
 /** As much of a request as *authenticate* looks at. */
-function requestWith (header: Row['header'], credential: string): Parameters<Authenticate>[0] {
+function requestWith (header: Row['header'], credential: string): FastifyRequest {
   const value = header === 'cookie' ? `__Host-apixo_session=${credential}` : `Bearer ${credential}`
   const request = {
     call: {},
@@ -168,7 +172,7 @@ function requestWith (header: Row['header'], credential: string): Parameters<Aut
     headers: { host: 'gateway.example', 'sec-fetch-site': 'same-origin', [header]: value },
     raw: { rawHeaders: ['Host', 'gateway.example', 'Sec-Fetch-Site', 'same-origin', header, value] }
   }
-  return request as unknown as Parameters<Authenticate>[0]
+  return request as unknown as FastifyRequest
 }
 
 try {

@@ -6,6 +6,7 @@ import { gatewayError } from '../../src/errors.ts'
 import { authenticator } from '../../src/http/authenticate.ts'
 import { RequestState } from '../../src/http/context.ts'
 import type { SessionCookie } from '../../src/http/session-cookie.ts'
+import { throughHook } from '../helpers/hooks.ts'
 
 const session: Session = unscoped({
   id: 'id',
@@ -40,10 +41,9 @@ async function outcome (verify: Array<(credential: string) => unknown>, revocati
     raw: { rawHeaders: ['authorization', 'Bearer token'] }
   } as unknown as FastifyRequest
   try {
-    await authenticator({ verifiers, revocations, plans: allPlans, cookie, ownOrigin: () => null, timeoutMs: 50 })(
-      request,
-      {} as FastifyReply
-    )
+    const authenticate =
+      authenticator({ verifiers, revocations, plans: allPlans, cookie, ownOrigin: () => null, timeoutMs: 50 })
+    await throughHook(authenticate, request, {} as FastifyReply)
     return call.session!.subject
   } catch (error) {
     if (call.session !== null || call.plan !== null) throw new Error('a refused call kept its session')
@@ -66,6 +66,7 @@ const odd: Readonly<Record<string, () => unknown>> = {
   'resolves to a number as subject': async () => ({ ...session, subject: 7 }),
   'returns a session that is no promise of one, and no session': () => 0,
   throws: () => { throw new Error('boom') },
+  'says at once that it is bad': () => { throw gatewayError('GW_BAD_SESSION') },
   rejects: async () => { throw new Error('boom') },
   'rejects with nothing': async () => { throw undefined }, // eslint-disable-line no-throw-literal
   'rejects with a text': () => Promise.reject('boom'), // eslint-disable-line prefer-promise-reject-errors
@@ -76,6 +77,14 @@ const odd: Readonly<Record<string, () => unknown>> = {
 t.test('a verifier that vouches, lets in', async t => {
   t.equal(await outcome([async () => session]), 'app:alice')
   t.equal(await outcome([async () => null, async () => session]), 'app:alice')
+})
+
+t.test('one that knows the session, or that it is not its own, need not be waited for', async t => {
+  const revoked = (answer: boolean): Revocations => ({ ...noRevocations, isRevoked: () => answer })
+  t.equal(await outcome([() => null, () => session], revoked(false)), 'app:alice')
+  t.equal(await outcome([() => null, async () => session], revoked(false)), 'app:alice')
+  t.equal(await outcome([() => session], revoked(true)), 'GW_BAD_SESSION')
+  t.equal(await outcome([() => null, () => null], revoked(false)), 'GW_BAD_SESSION')
 })
 
 t.test('nobody vouches: refused', async t => {

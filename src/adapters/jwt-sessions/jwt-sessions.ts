@@ -7,7 +7,7 @@ import { globs } from '../../domain/policy.ts'
 import { recent } from '../../domain/recent.ts'
 import type { Secret, SecretRef } from '../../domain/secret.ts'
 import {
-  isModelGlob, maxModels, type Scope, scopes, type Session, type SessionVerifier, unscoped
+  type AskingVerifier, isModelGlob, maxModels, type Scope, scopes, type Session, unscoped
 } from '../../domain/session.ts'
 import { type Clock, endOfTime } from '../../domain/time.ts'
 import { gatewayError } from '../../errors.ts'
@@ -271,7 +271,7 @@ export function jwtSessions ({
   onKeysFailed,
   onKeysChanged = () => {},
   timeoutMs = documentsMs
-}: JwtSessionsOptions): SessionVerifier {
+}: JwtSessionsOptions): AskingVerifier {
   const trusted = new Map(issuers.map(rules => [rules.issuer, { rules, source: keysOf(rules) }]))
   const verified = recent<Verified>(verifiedTokens)
 

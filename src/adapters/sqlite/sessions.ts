@@ -46,7 +46,7 @@ export function sqliteRevocations (db: DatabaseSync, group: GroupCommit, { now, 
       forgetStale()
       return revokedBefore.memo(subject)
     },
-    async isRevoked ({ id, subject, issuedAt }) {
+    isRevoked ({ id, subject, issuedAt }) {
       forgetStale()
       return revoked.memo(id) || issuedAt <= revokedBefore.memo(subject)
     }

@@ -219,11 +219,18 @@ function textOf ({ type, id, data }: ServerEvent): string {
  * Ends the streams whose session is over. While the store is down only time ends a session: it can't be revoked then.
  */
 async function endOverdue (streams: readonly Open[], { revocations, now }: EventStreamsOptions): Promise<void> {
+  const isRevoked = async (session: Session): Promise<boolean> => {
+    try {
+      return await revocations.isRevoked(session)
+    } catch {
+      return false // it is asked again in a moment
+    }
+  }
   // Both secrets of a rotated token have its id, and two tokens of an issuer may share one; each has an end of its own.
   const bySession = Map.groupBy(streams, ({ session: { id, issuedAt, expiresAt } }) => `${issuedAt} ${expiresAt} ${id}`)
   await Promise.all([...bySession.values()].map(async its => {
     const { session } = its[0]!
-    const isOver = session.expiresAt <= now() || await revocations.isRevoked(session).catch(() => false)
+    const isOver = session.expiresAt <= now() || await isRevoked(session)
     if (isOver) for (const stream of its) stream.end()
   }))
 }

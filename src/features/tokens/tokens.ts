@@ -4,7 +4,8 @@ import type { AuditTrail } from '../../domain/audit.ts'
 import { globs } from '../../domain/policy.ts'
 import { recent } from '../../domain/recent.ts'
 import {
-  cookieRevocationId, type IssueTimes, ownPrefixes, type Revocations, type Session, type SessionVerifier, unscoped
+  cookieRevocationId, type IssueTimes, ownPrefixes, type RevocableSession, type Revocations, type Session,
+  type SessionVerifier, unscoped
 } from '../../domain/session.ts'
 import type { Store } from '../../domain/store.ts'
 import type { Clock } from '../../domain/time.ts'
@@ -125,17 +126,16 @@ export function tokenSessions ({ tokenOf, tokens, now, elapsed }: TokenSessionsO
     })
   }
 
-  return {
-    async verify (credential) {
-      if (!isTokenLike(credential)) return null
-      const id = idIn('apx', credential)
-      const token = id === null ? null : await tokenOf(id)
-      const session = token === null ? null : sessionOf(token, credential, now())
-      if (session === null) throw gatewayError('GW_BAD_SESSION')
-      note(token!)
-      return session
-    }
+  const verifyToken = async (credential: string): Promise<Session> => {
+    const id = idIn('apx', credential)
+    const token = id === null ? null : await tokenOf(id)
+    const session = token === null ? null : sessionOf(token, credential, now())
+    if (session === null) throw gatewayError('GW_BAD_SESSION')
+    note(token!)
+    return session
   }
+
+  return { verify: credential => isTokenLike(credential) ? verifyToken(credential) : null }
 }
 
 function sessionOf (token: Token, credential: string, now: number): Session | null {
@@ -162,6 +162,20 @@ function openSecrets ({ isInvitation, revokedAt, expiresAt, secret, previous }: 
  * its secret is over; logging out with a token revokes it.
  */
 function tokenRevocations (revocations: Revocations, { tokenOf, tokens, now }: TokenSessionsOptions): Revocations {
+  const isRevokedWithToken = async (session: RevocableSession, rootId: string): Promise<boolean> => {
+    const { id, subject, issuedAt } = session
+    if (subject.startsWith(ownPrefixes.token)) {
+      const token = await tokenOf(rootId)
+      if (token === null || !openSecrets(token, now()).some(secret => secret.issuedAt === issuedAt)) return true
+    }
+    if (rootId === id) return await revocations.isRevoked(session)
+    const answers = [
+      revocations.isRevoked(session),
+      revocations.isRevoked({ ...session, id: cookieRevocationId(rootId) })
+    ]
+    return (await Promise.all(answers)).includes(true)
+  }
+
   return {
     ...revocations,
     async revoke (sessionId, expiresAt) {
@@ -170,18 +184,10 @@ function tokenRevocations (revocations: Revocations, { tokenOf, tokens, now }: T
         (await revocations.revoke(sessionId, expiresAt))
       )
     },
-    async isRevoked (session) {
-      const { id, subject, issuedAt, rootId = id } = session
-      if (subject.startsWith(ownPrefixes.token)) {
-        const token = await tokenOf(rootId)
-        if (token === null || !openSecrets(token, now()).some(secret => secret.issuedAt === issuedAt)) return true
-      }
-      if (rootId === id) return await revocations.isRevoked(session)
-      const answers = [
-        revocations.isRevoked(session),
-        revocations.isRevoked({ ...session, id: cookieRevocationId(rootId) })
-      ]
-      return (await Promise.all(answers)).includes(true)
+    isRevoked (session) {
+      const { id, subject, rootId = id } = session
+      const isAlone = rootId === id && !subject.startsWith(ownPrefixes.token)
+      return isAlone ? revocations.isRevoked(session) : isRevokedWithToken(session, rootId)
     }
   }
 }

@@ -12,7 +12,7 @@ import { isTokenId } from '../../domain/tokens.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import { isForeignPage, isSame } from '../authenticate.ts'
 import { checkQuery } from '../authorize.ts'
-import { contextOf } from '../context.ts'
+import { asHook, contextOf } from '../context.ts'
 import { serverTokenOf, wrongToken } from '../credential.ts'
 import { reauthenticateAfterSlowBody } from '../pipeline.ts'
 import { readRoute, type ReadServices } from '../read-route.ts'
@@ -226,7 +226,7 @@ function whatIsLeft (
  * drop them: https://fetch.spec.whatwg.org/#forbidden-request-header), and a session can't beget another.
  */
 function authenticateIssuer ({ issuerToken, verifiers }: Pick<Services, 'issuerToken' | 'verifiers'>) {
-  return async (request: FastifyRequest): Promise<void> => {
+  return asHook(async request => {
     const token = issuerToken.current
     if (token === undefined) throw gatewayError('GW_NOT_FOUND')
     request.call.enter('authenticate')
@@ -242,7 +242,7 @@ function authenticateIssuer ({ issuerToken, verifiers }: Pick<Services, 'issuerT
       }
     }
     throw wrongToken('issuer')
-  }
+  })
 }
 
 /** `null` is how the framework shows a schema that there is no body. */
