@@ -13,6 +13,7 @@ import { issueTimes } from '../../src/domain/session.ts'
 import { personalTokens } from '../../src/features/tokens/token-admin.ts'
 import { teamTokens } from '../../src/features/tokens/tokens.ts'
 import { authenticator } from '../../src/http/authenticate.ts'
+import { RequestState } from '../../src/http/context.ts'
 import { sessionCookie } from '../../src/http/session-cookie.ts'
 import { clock } from '../helpers/clock.ts'
 import { throughHook } from '../helpers/hooks.ts'
@@ -165,7 +166,7 @@ async function measure (
 function requestWith (header: Row['header'], credential: string): FastifyRequest {
   const value = header === 'cookie' ? `__Host-apixo_session=${credential}` : `Bearer ${credential}`
   const request = {
-    call: {},
+    call: new RequestState(() => {}),
     query: {},
     method: 'GET',
     ip: '192.0.2.1',
