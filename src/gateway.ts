@@ -14,7 +14,7 @@ import type { WebhookDispatcher } from './features/callbacks/outbound.ts'
 import { ownOrigins } from './http/authenticate.ts'
 import { type BodyBudget, bodyBudget as createBodyBudget } from './http/body-budget.ts'
 import type { OnRequestEnd } from './http/context.ts'
-import { accessLine, logger, type Metrics, metrics as openMetrics } from './http/observe.ts'
+import { accessLine, programLog, type Metrics, metrics as openMetrics } from './http/observe.ts'
 import { type Drain, type Listener, listener } from './http/server.ts'
 import type { Services } from './http/services.ts'
 import { announcement } from './http/settle.ts'
@@ -109,7 +109,8 @@ const maxRefusals = 200
 export async function createGateway (settings: Settings, test: GatewayOptions = {}): Promise<Gateway> {
   const { now = systemClock.now, elapsed = systemClock.elapsed, timers = systemTimers, tidyEveryMs = tidyMs } = test
   const clock: Clock = { now, elapsed }
-  const log = logger({ level: settings.logLevel, buffered: !process.stdout.isTTY, destination: test.logTo })
+  const programs = programLog({ level: settings.logLevel, buffered: !process.stdout.isTTY, destination: test.logTo })
+  const { log } = programs
   const metrics = openMetrics(longestOf(settings))
 
   await using closing = new AsyncDisposableStack()
@@ -124,7 +125,7 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
   const events = store.events ?? localEvents()
   const bodyBudget = openBodyBudget(settings, timers)
   const ports = await openPorts(settings, log, elapsed, [
-    accessLine(log),
+    accessLine(programs),
     metrics.ended,
     rejections(audit.refused),
     ({ call }) => bodyBudget.release(call),

@@ -38,6 +38,8 @@ export class RequestState {
   upstreamMs = 0
   /** Bytes of request body this call may hold in memory. */
   heldBytes = 0
+  /** From its arrival to the end of all work, ms; 0 until then. */
+  durationMs = 0
 
   #stage: Stage = 'receive'
   #isGranted = false
@@ -100,8 +102,10 @@ export class RequestState {
     if (!this.#isClosed || this.#isHandled) return
     // Once: a handler may still be on its way to a caller who has gone.
     const end = this.#onEnd
+    if (end === null) return
     this.#onEnd = null
-    end?.()
+    this.durationMs = performance.now() - this.startedAt
+    end()
   }
 }
 

@@ -1,10 +1,11 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { type DestinationStream, type Logger, pino } from 'pino'
-import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client'
+import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
 import { type KeyRing, keyStates } from '../domain/key-ring.ts'
 import type { CreditMetrics } from '../domain/ledger-client.ts'
 import { creditsFrom } from '../domain/ledger.ts'
 import type { AuthenticateOperator } from './authenticate.ts'
+import type { OnRequestEnd } from './context.ts'
 import type { Services } from './services.ts'
 
 interface LoggerOptions {
@@ -17,18 +18,38 @@ interface LoggerOptions {
   readonly buffered: boolean
 }
 
-/** The program's log, as JSON lines. Errors go in with their codes and stacks, never with a request or an answer. */
-export function logger ({ level, destination = 1, buffered }: LoggerOptions): Logger {
-  return pino(
-    { level, base: null, timestamp: pino.stdTimeFunctions.isoTime, serializers: { err: errorFields } },
-    typeof destination === 'number'
-      ? pino.destination({
-        dest: destination,
-        sync: true,
-        ...(buffered ? { minLength: 4096, periodicFlush: 200 } : {})
-      })
-      : destination
-  )
+/** The program's log. */
+export interface ProgramLog {
+  /** As JSON lines. Errors go in with their codes and stacks, never with a request or an answer. */
+  readonly log: Logger
+  /** Where its lines go, for those that are written in other ways. */
+  readonly lines: DestinationStream
+}
+
+export function programLog ({ level, destination = 1, buffered }: LoggerOptions): ProgramLog {
+  const lines = typeof destination === 'number'
+    ? pino.destination({
+      dest: destination,
+      sync: true,
+      ...(buffered ? { minLength: 4096, periodicFlush: 200 } : {})
+    })
+    : destination
+  const options = { level, base: null, timestamp: () => `,"time":"${isoTime()}"`, serializers: { err: errorFields } }
+  return { log: pino(options, lines), lines }
+}
+
+let second = 0
+let isoSecond = ''
+
+/** Now, in ISO 8601 to the millisecond. All but the milliseconds is made once a second. */
+function isoTime (): string {
+  const at = Date.now()
+  const ms = at % 1000
+  if (at - ms !== second) {
+    second = at - ms
+    isoSecond = new Date(second).toISOString().slice(0, -4)
+  }
+  return `${isoSecond}${String(ms).padStart(3, '0')}Z`
 }
 
 /**
@@ -50,26 +71,25 @@ function errorFields (error: Error & { code?: unknown }, depth = 0): object {
 const hungUp = 499
 
 /** The access line: one a request, written when its response is out and its work is done. */
-export function accessLine (log: Logger) {
-  return ({ call, id, method }: FastifyRequest, reply: FastifyReply): void => {
+export function accessLine ({ log, lines }: ProgramLog): OnRequestEnd {
+  return ({ call, id, method }, reply) => {
+    if (!log.isLevelEnabled('info')) return
     const passed = call.code === 'OK'
-    log.info({
-      requestId: id,
-      operation: call.operation,
-      method,
-      route: call.route,
-      stage: passed ? 'reply' : call.stage,
-      granted: passed || call.granted,
-      code: call.code,
-      subject: call.session?.subject ?? null,
-      model: call.model,
-      taskId: call.taskId,
-      keyId: call.keyId,
-      status: reply.raw.writableFinished ? reply.statusCode : hungUp,
-      upstreamMs: Math.round(call.upstreamMs),
-      ms: Math.round(performance.now() - call.startedAt)
-    }, 'request')
+    // As the logger writes it, but by hand: its serialising costs more than all that is in the line. What is not a word
+    // of the program's own is quoted.
+    lines.write(
+      `{"level":30,"time":"${isoTime()}","requestId":"${id}","operation":"${call.operation}","method":"${method}",` +
+      `"route":${quote(call.route)},"stage":"${passed ? 'reply' : call.stage}","granted":${passed || call.granted},` +
+      `"code":"${call.code}","subject":${quote(call.session?.subject)},"model":${quote(call.model)},` +
+      `"taskId":${quote(call.taskId)},"keyId":${quote(call.keyId)},` +
+      `"status":${reply.raw.writableFinished ? reply.statusCode : hungUp},` +
+      `"upstreamMs":${Math.round(call.upstreamMs)},"ms":${Math.round(call.durationMs)},"msg":"request"}\n`
+    )
   }
+}
+
+function quote (text: string | null | undefined): string {
+  return text === null || text === undefined ? 'null' : JSON.stringify(text)
 }
 
 /** What the gauges read, at each scrape. */
@@ -87,7 +107,7 @@ interface Gauges {
  */
 export interface Metrics extends CreditMetrics {
   /** Counts a request that has ended. */
-  readonly ended: (request: FastifyRequest) => void
+  readonly ended: (request: Pick<FastifyRequest, 'call'>) => void
   /** Adds the gauges. */
   watch (gauges: Gauges): void
   /** All there is, in Prometheus' own text format. */
@@ -118,48 +138,102 @@ export function metrics (longestMs: number): Metrics {
     help: 'Submits and tasks without a known end.',
     registers
   })
+  const { ended, timings } = requestCounts(registers, longestMs)
   return {
-    ended: requestCounts(registers, longestMs),
+    ended,
     credits: (operation, outcome, microcredits) => credits.inc({ operation, outcome }, creditsFrom(microcredits)),
     unknown: count => unknowns.inc(count),
     watch: gauges => registerGauges(registers, gauges),
-    scrape: async () => `${await registry.metrics()}\n${await processMetrics()}`
+    async scrape () {
+      const texts = [await registry.metrics(), ...timings.map(({ text }) => text), await processMetrics()]
+      return texts.join('\n')
+    }
   }
 }
 
-/** Called for every request: three counts cost less than a microsecond, with no cache of labels to keep. */
-function requestCounts (registers: Registry[], longestMs: number): Metrics['ended'] {
-  const requests = new Counter({
+/** How many have ended so. */
+interface Ends { readonly operation: string, readonly stage: string, readonly code: string, n: number }
+
+/** What is noted of each request. */
+interface RequestCounts {
+  readonly ended: Metrics['ended']
+  readonly timings: readonly Timings[]
+}
+
+/** Plain numbers, of which the library is told when it is asked. */
+function requestCounts (registers: Registry[], longestMs: number): RequestCounts {
+  const ends = new Map<string, Ends>()
+  const requests: Counter<'operation' | 'stage' | 'code'> = new Counter({
     name: 'gateway_requests_total',
     help: 'Requests, by the stage where they ended and their code.',
     labelNames: ['operation', 'stage', 'code'],
-    registers
+    registers,
+    collect () {
+      requests.reset()
+      for (const { operation, stage, code, n } of ends.values()) requests.inc({ operation, stage, code }, n)
+    }
   })
   // No quantile is ever told that lies above the last bound, so that must lie above every time-out.
   const top = Math.ceil(longestMs / 1000) + 1
-  const timing = { labelNames: ['operation'], buckets: [...buckets.filter(bound => bound < top), top], registers }
-  const seconds = new Histogram({
-    ...timing,
-    name: 'gateway_request_seconds',
-    help: 'From arrival to the end of all work.'
-  })
-  const upstreamSeconds = new Histogram({
-    ...timing,
-    name: 'gateway_upstream_seconds',
-    help: 'Waiting for the upstream.'
-  })
-  const streamSeconds = new Histogram({
-    name: 'gateway_event_stream_seconds',
-    help: 'How long event streams were open.',
-    labelNames: ['operation'],
-    buckets: streamBuckets,
-    registers
-  })
-  return ({ call, call: { operation } }) => {
-    requests.inc({ operation, stage: call.code === 'OK' ? 'reply' : call.stage, code: call.code })
-    const took = streamOperations.has(operation) && call.code === 'OK' ? streamSeconds : seconds
-    took.observe({ operation }, (performance.now() - call.startedAt) / 1000)
-    if (call.upstreamMs > 0) upstreamSeconds.observe({ operation }, call.upstreamMs / 1000)
+  const bounds = [...buckets.filter(bound => bound < top), top]
+  const seconds = new Timings('gateway_request_seconds', 'From arrival to the end of all work.', bounds)
+  const upstreamSeconds = new Timings('gateway_upstream_seconds', 'Waiting for the upstream.', bounds)
+  const streamSeconds = new Timings('gateway_event_stream_seconds', 'How long event streams were open.', streamBuckets)
+
+  const ended: Metrics['ended'] = ({ call: { operation, stage: last, code, durationMs, upstreamMs } }) => {
+    const stage = code === 'OK' ? 'reply' : last
+    const name = `${operation} ${stage} ${code}`
+    const end = ends.get(name)
+    if (end === undefined) ends.set(name, { operation, stage, code, n: 1 })
+    else end.n++
+    const took = streamOperations.has(operation) && code === 'OK' ? streamSeconds : seconds
+    took.note(operation, durationMs / 1000)
+    if (upstreamMs > 0) upstreamSeconds.note(operation, upstreamMs / 1000)
+  }
+  return { ended, timings: [seconds, upstreamSeconds, streamSeconds] }
+}
+
+/**
+ * A histogram of how long each operation took. It is counted, and written in Prometheus' text format, by hand: for each
+ * value the library would make the name of a row anew.
+ */
+class Timings {
+  readonly #name: string
+  readonly #help: string
+  readonly #bounds: readonly number[]
+  readonly #rows = new Map<string, { sum: number, readonly counts: number[] }>()
+
+  /** `bounds`: ascending, seconds. */
+  constructor (name: string, help: string, bounds: readonly number[]) {
+    this.#name = name
+    this.#help = help
+    this.#bounds = bounds
+  }
+
+  note (operation: string, seconds: number): void {
+    let row = this.#rows.get(operation)
+    if (row === undefined) {
+      row = { sum: 0, counts: Array<number>(this.#bounds.length + 1).fill(0) }
+      this.#rows.set(operation, row)
+    }
+    let bucket = 0
+    while (seconds > this.#bounds[bucket]!) bucket++ // it is not above the bound that is not there
+    row.counts[bucket]!++
+    row.sum += seconds
+  }
+
+  get text (): string {
+    const lines = [`# HELP ${this.#name} ${this.#help}`, `# TYPE ${this.#name} histogram`]
+    for (const [operation, { sum, counts }] of this.#rows) {
+      let count = 0
+      for (const [index, inBucket] of counts.entries()) {
+        count += inBucket
+        lines.push(`${this.#name}_bucket{le="${this.#bounds[index] ?? '+Inf'}",operation="${operation}"} ${count}`)
+      }
+      lines.push(`${this.#name}_sum{operation="${operation}"} ${sum}`)
+      lines.push(`${this.#name}_count{operation="${operation}"} ${count}`)
+    }
+    return `${lines.join('\n')}\n`
   }
 }
 

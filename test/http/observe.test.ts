@@ -1,9 +1,11 @@
 import { openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
+import { Histogram, Registry } from 'prom-client'
 import t, { type Test } from 'tap'
 import { createGateway } from '../../src/gateway.ts'
-import { logger } from '../../src/http/observe.ts'
+import { RequestState } from '../../src/http/context.ts'
+import { metrics, programLog } from '../../src/http/observe.ts'
 import {
   adminToken, apiKey, issuerToken, sessionSecret, settingsFor, startGateway, taskMs, type TestGatewayOptions
 } from '../helpers/gateway.ts'
@@ -17,25 +19,26 @@ t.test('an access line has the words that the operator searches for, and no othe
   await call(`/nowhere/${token}?key=${token}`)
   const [minted, submitted, lost] = lines()
   t.match(minted, { operation: 'mintSession', stage: 'reply', granted: true, code: 'OK', status: 201, subject: null })
-  t.same(Object.keys(submitted!).sort(), [
-    'code',
-    'granted',
-    'keyId',
+  t.same(Object.keys(submitted!), [
     'level',
-    'method',
-    'model',
-    'ms',
-    'msg',
-    'operation',
+    'time',
     'requestId',
+    'operation',
+    'method',
     'route',
     'stage',
-    'status',
+    'granted',
+    'code',
     'subject',
+    'model',
     'taskId',
-    'time',
-    'upstreamMs'
+    'keyId',
+    'status',
+    'upstreamMs',
+    'ms',
+    'msg'
   ])
+  t.match(submitted, { level: 30, msg: 'request', time: /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$/ })
   t.match(submitted, {
     operation: 'generateTask',
     route: '/api/v1/generateTask/:model',
@@ -50,6 +53,22 @@ t.test('an access line has the words that the operator searches for, and no othe
     code: 'GW_NOT_FOUND',
     status: 404
   })
+})
+
+t.test('no name breaks out of its field in an access line', async t => {
+  const { mint, status, submit, lines } = await startGateway(t)
+  for (const name of ['"', '\\', '","stage":"admit', 'ü 𝄞']) {
+    const token = await mint(name)
+    const { taskId } = (await submit(token)).json.data
+    await status(token, taskId)
+    t.match(lines().at(-1), { subject: `app:${name}`, stage: 'reply', operation: 'statusTask' }, name)
+  }
+})
+
+t.test('a log that is for warnings has no access lines', async t => {
+  const { call, log } = await startGateway(t, { env: { LOG_LEVEL: 'warn' } })
+  t.equal((await call('/livez')).status, 200)
+  t.same(log, [])
 })
 
 t.test('each request ends at the stage that refused it', async t => {
@@ -109,7 +128,7 @@ t.test('lines go out at once to a terminal, and in blocks to anything else', asy
   const folder = t.testdir()
   for (const buffered of [false, true]) {
     const file = join(folder, `buffered-${buffered}`)
-    const log = logger({ level: 'info', buffered, destination: openSync(file, 'w') })
+    const { log } = programLog({ level: 'info', buffered, destination: openSync(file, 'w') })
     log.info('one line')
     t.equal(readFileSync(file, 'utf8') === '', buffered)
     log.flush()
@@ -160,6 +179,29 @@ t.test('the metrics are in Prometheus\' text format, Node\'s own among them', as
   t.equal(new Set(names).size, names.length)
   t.notOk(/ nan$/im.test(text), 'each value is a number')
   for (const line of text.split('\n')) t.ok(/^(?:#.*|[a-z_0-9]+(?:\{(?:\w+="[^"]*",?)+\})? \S+)?$/.test(line), line)
+})
+
+t.test('a time is told as the library for metrics would tell it', async t => {
+  const { ended, scrape } = metrics(10_000)
+  const registers = [new Registry()]
+  const name = 'gateway_request_seconds'
+  const expected = new Histogram({
+    name,
+    registers,
+    help: 'From arrival to the end of all work.',
+    labelNames: ['operation'],
+    buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 11]
+  })
+  for (const ms of [0, 0.25, 1, 1.5, 42, 10_000, 12_345.75]) {
+    for (const operation of ['generateTask', 'statusTask']) {
+      const call = new RequestState(() => {})
+      Object.assign(call, { config: { operation }, durationMs: ms })
+      ended({ call })
+      expected.observe({ operation }, ms / 1000)
+    }
+  }
+  const text = await scrape()
+  t.ok(text.includes(await registers[0]!.metrics()), text)
 })
 
 t.test('each request is counted by operation, by the stage where it ended, and by code', async t => {
