@@ -319,11 +319,11 @@ t.test(
   async t => {
     const { origin, folder } = await open(t, big)
     const socket = await rawSocket(t, origin)
-    let [length, tail] = [0, '']
+    let [length, heads] = [0, '']
     socket
       .on('data', (chunk: Buffer) => {
         length += chunk.length
-        tail = (tail + chunk.toString('latin1')).slice(-2000)
+        heads += chunk.toString('latin1').replaceAll('x', '') // which is all that the file has
       })
       .pause()
     const closed = new Promise(resolve => socket.once('close', resolve))
@@ -333,7 +333,7 @@ t.test(
     socket.resume()
     await closed
     t.ok(length < 20_000_000)
-    t.notMatch(tail, /HTTP\/1\.1/)
+    t.same(heads.match(/^HTTP\/1\.1 .+/gm), ['HTTP/1.1 200 OK'], 'one answer')
   }
 )
 
