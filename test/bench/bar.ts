@@ -104,8 +104,13 @@ export interface Judged {
   readonly former: Figure | null
 }
 
-/** By the bar's table, and then by the former version. */
-export function judge (figures: Figures): { readonly goals: readonly Judged[], readonly shares: readonly Judged[] } {
+/** By the bar's table, and against the former version. */
+export interface Verdicts {
+  readonly goals: readonly Judged[]
+  readonly shares: readonly Judged[]
+}
+
+export function judge (figures: Figures): Verdicts {
   const judged = (all: readonly Goal[]) => all.map(({ of, inImage, ...goal }): Judged => {
     const figureOf = (target: string) => {
       const values = of(figures, target)
@@ -125,15 +130,19 @@ export function verdict ({ sign, bar, stretch, measured }: Judged): string {
 }
 
 /** The tables of `npm run bench -- --bar`. */
-export function barReport (figures: Figures): string {
-  const { goals, shares } = judge(figures)
+export function barReport ({ goals, shares }: Verdicts): string {
   return [
     '',
     `the bar\n${table(
       ['', 'bar', 'stretch', 'measured', 'spread', former, ''],
       goals.map(goal => [
-        goal.what, limit(goal, goal.bar), limit(goal, goal.stretch), shown(goal, goal.measured), spread(goal),
-        shown(goal, goal.former), verdict(goal)
+        goal.what,
+        limit(goal, goal.bar),
+        limit(goal, goal.stretch),
+        shown(goal, goal.measured),
+        spread(goal),
+        shown(goal, goal.former),
+        verdict(goal)
       ])
     )}`,
     `against ${former}\n${table(

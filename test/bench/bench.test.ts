@@ -1,15 +1,20 @@
+import { readFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { goals, judge, verdict } from './bar.ts'
+import { barReport, goals, judge, verdict } from './bar.ts'
 import { type CaseName, caseNames, cases } from './cases.ts'
+import { barChart } from './chart.ts'
 import { countsReport } from './counts.ts'
 import { added, type Figures, type Measured, ratios } from './figures.ts'
 import { fits } from './history.ts'
+import { imageCommand } from './image.ts'
 import { load, openLoader, type Shot } from './load.ts'
 import { median, medianRatio, percentile, processorTicks, range, scheduledNanos, table } from './numbers.ts'
 import { readPlan } from './plan.ts'
-import { report } from './report.ts'
+import { report, sectionsOf } from './report.ts'
+import { chartOf, readResults, rendered } from './results.ts'
 import { refusedShots, submitShots } from './shots.ts'
 
 t.test('median and percentile', async t => {
@@ -185,8 +190,54 @@ t.test('what a request makes is told beside what it made before', async t => {
 })
 
 t.test('a report has a line for everybody who took part, and what one connection adds', async t => {
-  const text = report(figuresOf(2), ['submit', 'alone', 'upload'], ['raw', 'http-proxy'])
+  const text = report(sectionsOf(figuresOf(2), ['submit', 'alone', 'upload'], ['raw', 'http-proxy']))
   t.match(text, /submit of 300 bytes, 32 connections\n.*\n.*\nraw +10000 +1\.00 +3\.00/)
   t.match(text, /direct .*\nraw .* 1\.000 /)
   t.notMatch(text, '5 MB')
+})
+
+t.test('the bar is told with its spread, and with what the former version would have got', async t => {
+  const text = barReport(judge(figuresOf(2)))
+  t.match(text, /submit: cpu × raw +≤ 2\.2 +≤ 1\.5 +2\.00 +4\.00 +met/)
+  t.match(text, /8 files of 50 MB: cpu a MB × raw +≤ 1\.2 +≤ 1\.05 +- +- +not measured/)
+  t.match(text, /submit: cpu +≤ 0\.55 +0\.50 +met/)
+})
+
+t.test('a bar that is far longer than the others is cut, and ours are drawn in colour', async t => {
+  const bar = (name: string, value: number) => ({ name, value, label: `${value} <µs>`, isOurs: name === 'ours' })
+  const svg = barChart([{ title: 'cost', bars: [bar('raw', 50), bar('ours', 100), bar('slow', 1000)] }])
+  const lengths = Array.from(svg.matchAll(/<rect (class="\w+" )?x="110" y="\d+" width="(\d+)"/g), ([, kind, width]) =>
+    [kind?.trim(), Number(width)])
+  t.same(lengths, [[undefined, 220], ['class="ours"', 440], [undefined, 440]])
+  t.equal(svg.match(/class="gap"/g)?.length, 1)
+  t.match(svg, '1000 &lt;µs&gt;')
+})
+
+t.test('the page of results shows three runs of the bar side by side, with the worst verdict of them', async t => {
+  const here = { date: '2026-11-30', version: '1.2.3', node: '24.0.0', processors: 2 }
+  const [good, bad] = [judge(figuresOf(1)), judge(figuresOf(3))]
+  const sections = sectionsOf(figuresOf(1), ['submit'], ['raw', 'http-proxy'])
+  const { page, chart } = rendered({
+    bars: [good, bad, good].map(run => ({ ...here, ...run })),
+    peers: { ...here, sections, chart: chartOf(figuresOf(1)) }
+  })
+  t.match(page, '| submit: cpu × raw | ≤ 2.2 | ≤ 1.5 | 1.00 | 3.00 | 1.00 | 2.00 / 6.00 / 2.00 | MISSED |')
+  t.match(page, '### submit of 300 bytes, 32 connections\n\n|  | req/s | × raw |')
+  t.match(chart, '>gateway</text>')
+})
+
+t.test('results.md and its chart are those that the bench makes of what it has kept', async t => {
+  const { page, chart } = rendered(readResults())
+  const read = (name: string) => readFileSync(join(import.meta.dirname, name), 'utf8')
+  t.equal(read('results.md'), page)
+  if (chart !== null) t.equal(read('results.svg'), chart)
+})
+
+t.test('the image is started as its Dockerfile says', async t => {
+  t.same(
+    imageCommand('ENV NODE_ENV=production \\\n    NODE_COMPILE_CACHE=/app/x \\\n    PORT=1\nCMD ["node", "--flag=4", "src/main.cjs"]\n'),
+    { args: ['--flag=4', 'src/main.cjs'], env: { NODE_ENV: 'production' } }
+  )
+  t.throws(() => imageCommand('CMD ["sh"]'), /the image starts \["sh"\]/)
+  imageCommand(readFileSync(join(import.meta.dirname, '../../Dockerfile'), 'utf8'))
 })

@@ -25,15 +25,16 @@ export type Counts = ReadonlyMap<`${CaseName} ${string}`, Counted>
 export async function measureCounts (
   stage: Stage,
   variants: readonly Scripted[],
-  { cases: names, callers, warmUpSeconds, seconds }: Pick<Plan, 'cases' | 'callers' | 'warmUpSeconds' | 'seconds'>
+  plan: Pick<Plan, 'cases' | 'callers' | 'warmUpSeconds' | 'seconds' | 'mostConnections'>
 ): Promise<Counts> {
+  const { cases: names, callers, warmUpSeconds, seconds, mostConnections } = plan
   const counts = new Map<`${CaseName} ${string}`, Counted>()
   for (const scripted of variants) {
     const { variant, probe } = probed(scripted, stage.folder)
     const target = await gateway(stage, variant, callers)
     for (const name of names) {
-      const run = async () => (await runCase(name, target, seconds)).requests
-      if (warmUpSeconds > 0) await runCase(name, target, warmUpSeconds)
+      const run = async () => (await runCase(name, target, seconds, mostConnections)).requests
+      if (warmUpSeconds > 0) await runCase(name, target, warmUpSeconds, mostConnections)
       // One after the other: a promise that is counted takes more bytes.
       const bytes = await probe.allocated(run)
       const made = await probe.created(run)

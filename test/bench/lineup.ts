@@ -4,17 +4,58 @@ import { join } from 'node:path'
 import { former, ours } from './bar.ts'
 import { gateway, root, type Scripted, startGateway } from './gateways.ts'
 import { checkOut, earlier } from './history.ts'
+import { imageVariant } from './image.ts'
 import type { Plan } from './plan.ts'
 import { probed } from './probed.ts'
 import type { Running } from './process.ts'
-import { startRedis, startStores } from './stores.ts'
 import type { Headers } from './shots.ts'
+import { startRedis, startStores } from './stores.ts'
 import { type EventServer, fileServer, type FileServer, type StreamTargets } from './streams.ts'
 import { absence, direct, peer, type PeerName, peerNames, raw, type Stage, type Target } from './targets.ts'
+
+/** Who takes part in a run. */
+export interface Cast {
+  readonly peers: readonly PeerName[]
+  /** Ours as it was. */
+  readonly former: Scripted | null
+  /** Ours of another checkout. */
+  readonly beside: Scripted | null
+  /** Ours as the container image runs it. */
+  readonly image: Scripted | null
+  readonly ours: Scripted
+  /** Who should have taken part and can not, each with the reason. */
+  readonly absences: readonly string[]
+}
 
 /** The bar asks for one peer; everybody else is told in the long run. */
 const peersOf: Readonly<Record<Plan['comparison']['kind'], readonly PeerName[]>> = {
   peers: peerNames, bar: ['http-proxy'], stores: [], beside: [], counts: []
+}
+
+/** Looks for all of them. What has to be made for it goes into the folder. */
+export function castOf ({ comparison, install }: Plan, folder: string): Cast {
+  const { kind } = comparison
+  const tree = kind === 'beside' || kind === 'counts' ? comparison.tree : null
+  const absences: string[] = []
+  const unless = <Found>(found: Found | string): Found | null => {
+    if (typeof found !== 'string') return found
+    absences.push(found)
+    return null
+  }
+  const isMeasured = kind === 'peers' || kind === 'bar'
+  return {
+    peers: peersOf[kind].filter(name => unless(absence(name) ?? { name }) !== null),
+    former: isMeasured || (kind === 'counts' && tree === null) ? unless(formerVariant(folder, install)) : null,
+    beside: tree === null ? null : { name: 'beside', command: [join(tree, 'src/main.ts')] },
+    image: isMeasured ? unless(imageVariant(folder)) : null,
+    ours: { name: ours, command: [join(root, 'src/main.ts')] },
+    absences
+  }
+}
+
+function formerVariant (folder: string, install: boolean): Scripted | string {
+  const found = checkOut(earlier, folder, install)
+  return typeof found === 'string' ? found : { name: former, command: [join(found.folder, 'src/main.ts')] }
 }
 
 /** Brings the packages of the peers, by their own lockfile. Throws when they can not be had. */
@@ -24,47 +65,23 @@ export function installPeers (): void {
   if (status !== 0) throw new Error('the packages of the peers can not be installed')
 }
 
-/** A variant for ours as it was, or a sentence why there is none. */
-function formerVariant ({ comparison, install }: Plan, { folder }: Stage): Scripted | string | null {
-  const { kind } = comparison
-  if (kind === 'stores' || kind === 'beside' || (kind === 'counts' && comparison.tree !== null)) return null
-  const found = checkOut(earlier, folder, install)
-  return typeof found === 'string' ? found : { name: former, command: [join(found.folder, 'src/main.ts')] }
-}
-
-const oursVariant: Scripted = { name: ours, command: [join(root, 'src/main.ts')] }
-const besideVariant = (tree: string): Scripted => ({ name: 'beside', command: [join(tree, 'src/main.ts')] })
-
-/** Whose requests are counted: ours come last. */
-export function countedVariants (plan: Plan, stage: Stage): Scripted[] {
-  const { comparison } = plan
-  const before = comparison.kind === 'counts' && comparison.tree !== null
-    ? besideVariant(comparison.tree)
-    : formerVariant(plan, stage)
-  return [...before === null || typeof before === 'string' ? [] : [before], oursVariant]
-}
-
-/** Who can not take part here, each with the reason. */
-export function absences (plan: Plan, stage: Stage): string[] {
-  const before = formerVariant(plan, stage)
-  return [
-    ...peersOf[plan.comparison.kind].flatMap(name => absence(name) ?? []),
-    ...typeof before === 'string' ? [before] : []
-  ]
-}
-
-/** Starts everybody who takes part, in the order in which they are told. */
-export async function lineUp (plan: Plan, stage: Stage, upstream: Running): Promise<Target[]> {
-  const { comparison, callers } = plan
+/** Starts everybody, in the order in which they are told. */
+export async function lineUp (
+  cast: Cast,
+  { comparison, callers }: Plan,
+  stage: Stage,
+  upstream: Running
+): Promise<Target[]> {
   if (comparison.kind === 'stores') return await startStores(stage, comparison.tasks, callers)
   const targets = [direct(upstream), await raw(stage)]
-  for (const name of peersOf[comparison.kind]) if (absence(name) === null) targets.push(await peer(name, stage))
-  const before = formerVariant(plan, stage)
-  if (before !== null && typeof before !== 'string') targets.push(await gateway(stage, before, callers))
-  if (comparison.kind === 'beside') {
-    targets.push(await gateway(stage, besideVariant(comparison.tree), callers))
+  for (const name of cast.peers) targets.push(await peer(name, stage))
+  for (const variant of [cast.former, cast.beside, cast.ours]) {
+    if (variant !== null) targets.push(await gateway(stage, variant, callers))
   }
-  targets.push(await gateway(stage, oursVariant, callers))
+  if (cast.image !== null) {
+    const image = await gateway(stage, cast.image, callers)
+    targets.push({ ...image, shots: { submit: image.shots.submit! } }) // enough to see its memory, and what it costs
+  }
   if (comparison.kind === 'peers') {
     const redis = stage.started(await startRedis(stage))
     targets.push(await gateway(stage, { name: 'on Redis', store: `redis://127.0.0.1:${redis.port}` }, callers))
@@ -73,24 +90,19 @@ export async function lineUp (plan: Plan, stage: Stage, upstream: Running): Prom
 }
 
 /** What passes files and events on, started anew: memory that the load has left behind would hide what these take. */
-export async function lineUpStreams (plan: Plan, stage: Stage): Promise<StreamTargets> {
-  const { kind } = plan.comparison
+export async function lineUpStreams (cast: Cast, { comparison: { kind } }: Plan, stage: Stage): Promise<StreamTargets> {
   if (kind !== 'peers' && kind !== 'bar') return { files: [], events: [] }
   const fresh: Stage = { ...stage, folder: join(stage.folder, 'streams') }
   mkdirSync(fresh.folder)
-  const before = formerVariant(plan, stage)
   const files: FileServer[] = [{ ...await raw(fresh), ...upstreamFile({}) }]
-  for (const name of ['http-proxy', 'nginx'] as const) {
-    if (kind === 'bar' || absence(name) !== null) continue
+  for (const name of cast.peers) {
+    if (kind === 'bar' || (name !== 'http-proxy' && name !== 'nginx')) continue
     const target = await peer(name, fresh)
     files.push({ ...target, ...upstreamFile(target.shots.submit![0]!.headers) })
   }
   const events: EventServer[] = []
-  const variants = [
-    ...before === null || typeof before === 'string' ? [] : [before],
-    oursVariant
-  ]
-  for (const variant of variants) {
+  for (const variant of [cast.former, cast.ours]) {
+    if (variant === null) continue
     const { variant: looked, probe } = probed(variant, fresh.folder)
     const started = await startGateway(fresh, looked)
     files.push(await fileServer(started))

@@ -12,19 +12,22 @@ const letThrough = 2
 /** All cases on all targets that take part, round by round, so that what slows one slows its neighbours too. */
 export async function measureCases (
   targets: readonly Target[],
-  plan: Pick<Plan, 'cases' | 'rounds' | 'seconds' | 'warmUpSeconds'>
+  plan: Pick<Plan, 'cases' | 'rounds' | 'seconds' | 'warmUpSeconds' | 'mostConnections'>
 ): Promise<Figures['cells']> {
   const cells = plan.cases.flatMap(name =>
     targets.filter(target => takesPart(name, target)).map(target => ({ name, target })))
   // What has no way of its own is warm after that, but for its first few requests.
   const seconds = (name: CaseName) => cases[name].warmUp ? plan.warmUpSeconds : Math.min(plan.warmUpSeconds, 0.3)
-  if (plan.warmUpSeconds > 0) for (const { name, target } of cells) await measure(name, target, seconds(name))
+  for (const { name, target } of plan.warmUpSeconds > 0 ? cells : []) {
+    await measure(name, target, seconds(name), plan.mostConnections)
+  }
   const measured = new Map<`${CaseName} ${string}`, Measured[]>()
   for (let round = 1; round <= plan.rounds; round++) {
     // There and back, so that nobody always comes after the same one.
     for (const { name, target } of round % 2 === 1 ? cells : cells.toReversed()) {
       const key = `${name} ${target.name}` as const
-      measured.set(key, [...measured.get(key) ?? [], await measure(name, target, plan.seconds)])
+      const round = await measure(name, target, plan.seconds, plan.mostConnections)
+      measured.set(key, [...measured.get(key) ?? [], round])
     }
     if (plan.rounds > 1) console.log(`round ${round} of ${plan.rounds} done`)
   }
@@ -37,8 +40,8 @@ function takesPart (name: CaseName, target: Target): boolean {
   return target.shots[cases[name].shots] !== undefined
 }
 
-async function measure (name: CaseName, target: Target, seconds: number): Promise<Measured> {
-  const { requests, seconds: took, p50Ms, p99Ms, cpuMicros } = await runCase(name, target, seconds)
+async function measure (name: CaseName, target: Target, seconds: number, most: number): Promise<Measured> {
+  const { requests, seconds: took, p50Ms, p99Ms, cpuMicros } = await runCase(name, target, seconds, most)
   return { perSecond: requests / took, p50Ms, p99Ms, cpuMicros: cpuMicros / requests }
 }
 
@@ -46,11 +49,13 @@ async function measure (name: CaseName, target: Target, seconds: number): Promis
 export async function runCase (
   name: CaseName,
   target: Target,
-  seconds: number
+  seconds: number,
+  mostConnections: number
 ): Promise<LoadResult & { readonly cpuMicros: number }> {
   const { shots, connections, expect, perSecond } = cases[name]
   const isLimited = shots === 'limited'
-  const loader = await openLoader(target.port, connections, isLimited ? limitedAddress : undefined)
+  const address = isLimited ? limitedAddress : undefined
+  const loader = await openLoader(target.port, Math.min(connections, mostConnections), address)
   try {
     const before = target.cpuMicros()
     const others = isLimited ? letThrough : 0

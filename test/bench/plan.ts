@@ -20,6 +20,8 @@ export interface Plan {
   readonly seconds: number
   /** Of each way through each target. By the profile, V8 still compiles for three seconds and more. */
   readonly warmUpSeconds: number
+  /** No case has more. */
+  readonly mostConnections: number
   /** Sessions that take turns. */
   readonly callers: number
   readonly fileBytes: number
@@ -30,6 +32,7 @@ export interface Plan {
   readonly restSeconds: number
   /** Whether packages of peers may be installed. */
   readonly install: boolean
+  /** Whether the results are kept in the repository. */
   readonly write: boolean
 }
 
@@ -71,6 +74,9 @@ export function readPlan (args: readonly string[]): Plan {
     if (tree !== null) return { kind: 'beside', tree }
     return { kind: 'peers' }
   })()
+  if (values.write && comparison.kind !== 'peers' && comparison.kind !== 'bar') {
+    throw new Error('--write keeps a run with all peers, or one with --bar')
+  }
   const usual = { peers: caseNames, bar: barCases, stores: changeCases, beside: changeCases, counts: countCases }
   const paces = {
     peers: { rounds: 3, seconds: 2 },
@@ -86,6 +92,7 @@ export function readPlan (args: readonly string[]): Plan {
     rounds: Math.ceil(positive('rounds', pace.rounds)),
     seconds: positive('seconds', pace.seconds),
     warmUpSeconds: positive('warm-up', quick ? 0 : comparison.kind === 'counts' ? 3 : 8),
+    mostConnections: quick ? 8 : Infinity,
     callers: quick ? 20 : 1000,
     fileBytes: quick ? 1_000_000 : 50_000_000,
     watchers: quick ? 50 : 1000,

@@ -1,13 +1,14 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { barReport } from './bar.ts'
+import { barReport, judge } from './bar.ts'
 import { countsReport, measureCounts } from './counts.ts'
-import { absences, countedVariants, installPeers, lineUp, lineUpStreams } from './lineup.ts'
+import { type Cast, castOf, installPeers, lineUp, lineUpStreams } from './lineup.ts'
 import { measureArcs, measureCases } from './measure.ts'
 import { type Plan, readPlan } from './plan.ts'
 import { pinned, pinSelf, type Running } from './process.ts'
-import { report } from './report.ts'
+import { report, sectionsOf } from './report.ts'
+import { chartOf, keep } from './results.ts'
 import { measureStreams } from './streams.ts'
 import { type Stage, startUpstream } from './targets.ts'
 
@@ -19,6 +20,7 @@ import { type Stage, startUpstream } from './targets.ts'
  * - `--stores [--tasks N]` holds it against itself without a ledger, and with each of those it can have.
  * - `--counts [--beside DIR]` counts the promises, timers and bytes that a request makes.
  * - `--cases a,b`, `--rounds N`, `--seconds N`, `--warm-up N` change what is measured, and for how long.
+ * - `--write` keeps what was found in `results.json` and writes `results.md` with its chart, for `--bar` and for all.
  * - `--install` brings the peers' packages; `--quick` says that all of it works, and nothing else.
  *
  * Only the ratios last: absolute numbers are this machine's, at this moment.
@@ -45,29 +47,38 @@ async function main (): Promise<void> {
       settleSeconds: plan.settleSeconds,
       started: program => { running.push(program); return program }
     }
-    for (const absence of absences(plan, stage)) console.log(`without ${absence}`)
-    console.log(plan.comparison.kind === 'counts' ? await count(plan, stage) : await measureAll(plan, stage, upstream))
+    const cast = castOf(plan, folder)
+    for (const absence of cast.absences) console.log(`without ${absence}`)
+    const { kind } = plan.comparison
+    console.log(kind === 'counts' ? await count(cast, plan, stage) : await measureAll(cast, plan, stage, upstream))
   } finally {
     await cleanUp()
   }
 }
 
-async function count (plan: Plan, stage: Stage): Promise<string> {
-  const variants = countedVariants(plan, stage)
+async function count ({ beside, former, ours }: Cast, plan: Plan, stage: Stage): Promise<string> {
+  const variants = [beside ?? former, ours].filter(variant => variant !== null)
   return countsReport(await measureCounts(stage, variants, plan), plan.cases, variants.map(({ name }) => name))
 }
 
-async function measureAll (plan: Plan, stage: Stage, upstream: Running): Promise<string> {
+async function measureAll (cast: Cast, plan: Plan, stage: Stage, upstream: Running): Promise<string> {
   const busy = loadavg()[0]!
   if (busy > 0.5) console.log(`other programs are running (load average ${busy.toFixed(1)}): trust cpu µs, not req/s`)
-  const targets = await lineUp(plan, stage, upstream)
+  const targets = await lineUp(cast, plan, stage, upstream)
   console.log(`${plan.rounds} round(s) of ${plan.seconds} s; ` + (pinned()
     ? 'gateway and peers on one processor, load and upstream on another'
     : 'NOT pinned to processors (no taskset, or one processor)'))
   const cells = await measureCases(targets, plan)
   const arcs = await measureArcs(targets.filter(({ name }) => name !== 'direct'), plan.restSeconds)
-  const figures = { cells, arcs, ...await measureStreams(await lineUpStreams(plan, stage), plan) }
-  return plan.comparison.kind === 'bar' ? barReport(figures) : report(figures, plan.cases, basesOf(plan))
+  const figures = { cells, arcs, ...await measureStreams(await lineUpStreams(cast, plan, stage), plan) }
+  if (plan.comparison.kind === 'bar') {
+    const bar = judge(figures)
+    if (plan.write) keep({ bar })
+    return barReport(bar)
+  }
+  const sections = sectionsOf(figures, plan.cases, basesOf(plan))
+  if (plan.write) keep({ peers: { sections, chart: chartOf(figures) } })
+  return report(sections)
 }
 
 /** What the others are divided by. */

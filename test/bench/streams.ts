@@ -106,6 +106,7 @@ function readFile ({ port, filePath, headers }: FileServer): Promise<number> {
         wanted = Number(length) + head.indexOf('\r\n\r\n') + 4
       }
       got += chunk.length
+      if (got >= wanted) socket.destroy() // not everybody closes it when asked to
     })
     socket.on('error', reject)
     socket.on('close', () => {
