@@ -10,7 +10,7 @@ import { type Maintenance, maintenance, reconciler, tasksOfGoneKeys } from './do
 import { refreshTask } from './domain/status-poller.ts'
 import type { Store } from './domain/store.ts'
 import { type Clock, systemClock, systemTimers, type Timers } from './domain/time.ts'
-import type { WebhookDispatcher } from './features/callbacks/outbound.ts'
+import type { EventStreams } from './features/events/sse.ts'
 import { ownOrigins } from './http/authenticate.ts'
 import { type BodyBudget, bodyBudget as createBodyBudget } from './http/body-budget.ts'
 import type { OnRequestEnd } from './http/context.ts'
@@ -132,12 +132,13 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
     announcement({ events, clock })
   ])
   const secrets = liveSecrets(settings)
-  const services = await createServices(settings, {
+  const { services, features } = await createServices(settings, {
     app: ports.main.app, store, secrets, clock, timers, log, metrics, events, bodyBudget, closing, test
   })
-  const { keys, ledger, streams } = services
+  const { keys, ledger } = services
+  const { streams } = features.events
   metrics.watch({ keys, ping: services.probeStore, eventStreams: () => streams.count })
-  await registerRoutes(ports.main.app, settings, services)
+  await registerRoutes(ports.main.app, settings, services, features)
   if (ports.admin !== null) await registerAdminRoutes(ports.admin.app, services)
 
   const failed: Failed = when => err => log.error({ err, owed: ledger.pending }, when)
@@ -146,16 +147,15 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
     audit.keep,
     services.issueTimes.note,
     services.probeStore,
-    services.tidyResults,
     holdKeys,
-    deliveries(store, services.webhooks),
+    ...features.jobs,
     crowding(store, log)
   ])
   lastRound = async () => {
     await tidy().catch(failed('the last housekeeping failed'))
     await audit.refused.flush(true).catch(failed('the last refusals are not in the audit trail'))
   }
-  const hurry = deferDrain(closing, settings, ports, services, failed)
+  const hurry = deferDrain(closing, settings, ports, services, streams, failed)
   const round = (): void => { tidy().catch(failed('housekeeping failed; it is tried again')) }
   closing.adopt(setInterval(round, tidyEveryMs).unref(), clearInterval)
   closing.adopt(followSecrets(settings, { secrets, keys, timers }, log, {
@@ -188,7 +188,8 @@ function deferDrain (
   closing: AsyncDisposableStack,
   { file: { upstream: { drainMs } } }: Settings,
   { main, admin }: Ports,
-  { ledger, upstream, streams }: Services,
+  { ledger, upstream }: Services,
+  streams: EventStreams,
   failed: Failed
 ): () => void {
   const hurry = Promise.withResolvers<void>()
@@ -263,11 +264,6 @@ async function warnOfGoneKeys ({ unfinished }: Store, keys: KeyRing, { now }: Cl
 /** How long a request may last, ms: one that waits for its body, the upstream, and a store that has gone away. */
 function longestOf ({ file: { upstream: { connectMs, headersMs, bodyIdleMs } } }: Settings): number {
   return 2 * bodyIdleMs + connectMs + headersMs + patienceMs
-}
-
-/** On one of all replicas. */
-function deliveries (store: Store, webhooks: WebhookDispatcher): () => Promise<void> {
-  return async () => { if (await store.leads()) await webhooks.runOnce() }
 }
 
 /** A subject that repeats more lost submits than are remembered may pay for some of them again. */
@@ -348,13 +344,13 @@ async function openPorts (
 function housekeeping (
   store: Store,
   { ledger, poller, keys, clock: { now }, log }: Services,
-  jobs: ReadonlyArray<(() => Promise<void>) | null>
+  jobs: ReadonlyArray<() => Promise<void>>
 ): Maintenance {
   const { unfinished, records } = store
   return maintenance({
     ledger,
     store,
-    jobs: jobs.filter(job => job !== null),
+    jobs,
     reconciler: reconciler({
       unfinished, records, ledger, keys, refreshTask: refreshTask({ ledger, poller }), now
     }),

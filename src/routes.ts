@@ -1,26 +1,27 @@
 import type { FastifyInstance } from 'fastify'
-import { adminKeyRoutes, adminRoutes } from './features/admin/routes.ts'
-import { batchRoutes } from './features/batches/batches.ts'
-import { callbackRoutes } from './features/callbacks/inbound.ts'
 import { deliveryRoutes } from './features/callbacks/outbound.ts'
 import { eventRoutes } from './features/events/routes.ts'
-import { guestRoutes } from './features/guests/guests.ts'
 import { pageRoutes } from './features/pages/pages.ts'
 import { resultRoutes } from './features/results/routes.ts'
-import { staticFileRoutes } from './features/static-files/static-files.ts'
-import { invitationRoutes, tokenRoutes } from './features/tokens/routes.ts'
+import { invitationRoutes } from './features/tokens/invitations.ts'
 import { healthRoutes, metricsRoutes } from './http/observe.ts'
 import { proxyRoutes } from './http/pipeline.ts'
 import { cookieSessionRoutes, sessionRoutes } from './http/routes/sessions.ts'
 import { balanceRoute, modelRoutes, taskRoutes } from './http/routes/tasks.ts'
 import { readBodies, withMethods } from './http/server.ts'
 import type { Services } from './http/services.ts'
+import type { Features } from './services.ts'
 import type { Settings } from './settings.ts'
 
-/** All that the main port answers: which routes there are, and what is open. Each line is given what it needs. */
-export async function registerRoutes (app: FastifyInstance, settings: Settings, services: Services): Promise<void> {
+/**
+ * All that the main port answers: which routes there are, and what is open. Each line is given what it needs; what the
+ * operator has not opened is not loaded.
+ */
+export async function registerRoutes (
+  app: FastifyInstance, settings: Settings, services: Services, features: Features
+): Promise<void> {
   const { adminPort, staticDir, file: { batches } } = settings
-  const { callbacks, guests } = services
+  const { callbacks, deliveries, events, guests, results } = features
   await withMethods(app, async () => {
     healthRoutes(app, services)
 
@@ -29,23 +30,26 @@ export async function registerRoutes (app: FastifyInstance, settings: Settings, 
       readBodies(scope, 'bytes')
       proxyRoutes(scope, services)
       balanceRoute(scope, services)
-      if (batches.enabled) batchRoutes(scope, services)
+      if (batches.enabled) (await import('./features/batches/batches.ts')).batchRoutes(scope, services)
     })
-    if (callbacks !== null) await app.register(async scope => callbackRoutes(scope, callbacks))
+    if (callbacks !== null) {
+      const { callbackRoutes } = await import('./features/callbacks/inbound.ts')
+      await app.register(async scope => callbackRoutes(scope, callbacks))
+    }
 
     // Our own, below /gateway. Their bodies are JSON.
     await app.register(async scope => {
       readBodies(scope, 'object')
       sessionRoutes(scope, services)
       cookieSessionRoutes(scope, services)
-      if (guests !== null) guestRoutes(scope, services, guests)
-      invitationRoutes(scope, services)
-      pageRoutes(scope, { hasFrontEnd: staticDir !== undefined })
       taskRoutes(scope, services)
-      deliveryRoutes(scope, services)
       modelRoutes(scope, services)
-      eventRoutes(scope, services)
-      resultRoutes(scope, services)
+      pageRoutes(scope, { hasFrontEnd: staticDir !== undefined })
+      invitationRoutes(scope, services)
+      eventRoutes(scope, services, events)
+      resultRoutes(scope, services, results)
+      deliveryRoutes(scope, services, deliveries)
+      if (guests !== null) (await import('./features/guests/guests.ts')).guestRoutes(scope, services, guests)
     })
     if (adminPort === undefined) {
       // Without an admin token `/metrics` is only where the network decides who gets there.
@@ -54,7 +58,10 @@ export async function registerRoutes (app: FastifyInstance, settings: Settings, 
     }
   })
   // Not under `withMethods`: a POST to what is no route of ours stays a 404, and does not become a 405.
-  if (staticDir !== undefined) staticFileRoutes(app, staticDir)
+  if (staticDir !== undefined) {
+    const { staticFileRoutes } = await import('./features/static-files/static-files.ts')
+    staticFileRoutes(app, staticDir)
+  }
 }
 
 /** All that the admin port answers. */
@@ -69,10 +76,11 @@ export async function registerAdminRoutes (app: FastifyInstance, services: Servi
 async function registerAdminApi (app: FastifyInstance, services: Services): Promise<void> {
   const { authenticateOperator } = services
   if (authenticateOperator === null) return
+  const { adminRoutes } = await import('./features/admin/routes.ts')
+  const { tokenRoutes } = await import('./features/tokens/routes.ts')
   await app.register(async scope => {
     readBodies(scope, 'object')
     adminRoutes(scope, services, authenticateOperator)
     tokenRoutes(scope, services, authenticateOperator)
-    adminKeyRoutes(scope, services, authenticateOperator)
   })
 }

@@ -18,24 +18,27 @@ import { intervalBy, officialModels, plans as compilePlans } from './domain/poli
 import { freeModels, priceList, pricing } from './domain/prices.ts'
 import type { ResultSource } from './domain/results.ts'
 import type { Secret, SecretRef } from './domain/secret.ts'
-import { issueTimes, mintedInTime } from './domain/session.ts'
-import { slotSearch } from './domain/slot-search.ts'
+import { issueTimes, mintedInTime, type Revocations } from './domain/session.ts'
+import { type SlotSearch, slotSearch } from './domain/slot-search.ts'
 import { refreshTask, statusPoller, type StatusPoller } from './domain/status-poller.ts'
 import { sharedProbe, type Store } from './domain/store.ts'
 import type { TaskEvents } from './domain/task-status.ts'
 import { type Clock, dayMs, type Timers } from './domain/time.ts'
 import { balancePath, type Upstream, type UpstreamKey } from './domain/upstream.ts'
-import { callbackAddresses, callbacks } from './features/callbacks/inbound.ts'
+import type { Deliveries } from './domain/webhooks.ts'
+import type { Callbacks } from './features/callbacks/inbound.ts'
 import {
   type CallbackHosts, callbackHosts, type WebhookDispatcher, webhookDispatcher
 } from './features/callbacks/outbound.ts'
+import type { EventServices } from './features/events/routes.ts'
 import { eventStreams } from './features/events/sse.ts'
 import { taskWatchers } from './features/events/task-watcher.ts'
-import { guests } from './features/guests/guests.ts'
-import { altchaProofs, turnstileProofs } from './features/guests/proofs.ts'
-import { type KeptResults, resultCache } from './features/results/copies.ts'
-import { resultTickets, type ResultTickets } from './features/results/tickets.ts'
-import { teamTokens } from './features/tokens/tokens.ts'
+import type { Guests } from './features/guests/guests.ts'
+import type { KeptResults } from './features/results/copies.ts'
+import type { ResultServices } from './features/results/routes.ts'
+import { resultLinks, resultTickets, type ResultTickets } from './features/results/tickets.ts'
+import { teamTokens, type TeamTokens } from './features/tokens/tokens.ts'
+import { refuseGuest } from './http/admit.ts'
 import {
   type AuthenticateOperator, authenticator, operatorAuthenticator, ownOrigins, sessionGate
 } from './http/authenticate.ts'
@@ -44,7 +47,7 @@ import type { BodyBudget } from './http/body-budget.ts'
 import type { Metrics } from './http/observe.ts'
 import { subjectRates } from './http/rates.ts'
 import { earliest } from './http/repeats.ts'
-import type { GuestSessions, InboundCallbacks, Services } from './http/services.ts'
+import type { Services } from './http/services.ts'
 import { sessionCookie } from './http/session-cookie.ts'
 import type { LiveSecrets, Settings } from './settings.ts'
 import { patienceMs } from './stores.ts'
@@ -80,76 +83,94 @@ interface Ground {
   readonly test: Elsewhere
 }
 
+/** What the optional products alone work with; `null`: the operator has not opened it, and nothing of it is loaded. */
+export interface Features {
+  readonly callbacks: Callbacks | null
+  readonly deliveries: Deliveries
+  readonly events: EventServices
+  readonly guests: Guests | null
+  readonly results: ResultServices
+  /** What they have to do now and then. */
+  readonly jobs: ReadonlyArray<() => Promise<void>>
+}
+
 /** Makes all that routes work with, from the settings and the store, which no route sees. */
-export async function createServices (settings: Settings, ground: Ground): Promise<Services> {
+export async function createServices (
+  settings: Settings, ground: Ground
+): Promise<{ readonly services: Services, readonly features: Features }> {
   const { store, secrets, clock, timers, log, metrics, events, bodyBudget, closing } = ground
-  const { now, elapsed } = clock
   const { file, models, publicUrl = null, allowedOrigins } = settings
   const client = upstreamClient(settings)
-  const intervalOf = intervalBy(file.polling, models)
 
-  const { results, cache } = openResults(settings, client, ground)
-  const ledger = openLedger(ground, cache)
+  const { source, copies } = await openResults(settings, client, ground)
+  const ledger = openLedger(ground, copies)
   const upstream = closing.adopt(undiciUpstream(client), it => it.close())
   const keys = openKeys(settings, upstream, log, clock)
   const poller = openPoller(settings, { upstream, keys, ledger }, ground)
-  const watcher = closing.adopt(
-    taskWatchers({ poller, events, ledger, intervalOf, timers, now }), it => it.close()
-  )
-  const slots = slotSearch({
-    records: store.records, ledger, refreshTask: refreshTask({ ledger, poller }), intervalOf, timers, elapsed
-  })
+  const tokens = teamTokens(store, clock)
+  const { streams, watcher } = openEvents(settings, tokens.revocations, { poller, ledger }, ground)
   const hosts = callbackHosts(file.callbacks.allowedHosts)
   const webhooks = openWebhooks(hosts, client, ground)
-  const callbacks = openCallbacks(settings, { upstream, keys, ledger, poller }, ground)
-  const sessions = await openSessions(settings, ground)
+  const callbacks = await openCallbacks(settings, { upstream, keys, ledger, poller }, ground)
+  const guests = await openGuests(settings, ground)
+  // A caller that comes back with a token under a key that is gone is refused.
+  const sessions = await openSessions(settings, tokens, streams.renew, ground)
+  const tickets = openTickets(settings, ledger, ground)
 
   return {
-    clock,
-    timers,
-    log,
-    metrics,
-    probeStore: sharedProbe(store.ping, elapsed),
-    upstream,
-    keys,
-    ledger,
-    accounts: store.accounts,
-    records: store.records,
-    repeats: store.repeats,
-    earliest: earliest({ idempotency: store.idempotency, repeats: store.repeats, timers }),
-    audit: store.audit,
-    poller,
-    watcher,
-    events,
-    slots,
-    bodyBudget,
-    rates: subjectRates(ground.app, { counter: store.rates, onStoreError: file.limits.onStoreError }),
-    streams: sessions.streams,
-    authenticate: sessions.authenticate,
-    verifiers: sessions.verifiers,
-    issuer: sessions.issuer,
-    issueTimes: sessions.issueTimes,
-    revocations: sessions.revocations,
-    cookie: sessions.cookie,
-    plans: sessions.plans,
-    lifetimes: file.sessions,
-    issuerToken: secrets.issuerToken,
-    tokens: store.tokens,
-    authenticateOperator: openAdmin(settings, secrets),
-    ownOrigin: sessions.ownOrigin,
-    publicUrl,
-    allowedOrigins,
-    submitRules: submitRules(settings, hosts, callbacks),
-    models,
-    listedPrice: priceList(file.prices),
-    results,
-    tickets: openTickets(settings, ledger, ground),
-    tidyResults: cache === null ? null : cache.tidy,
-    webhooks,
-    deliveries: store.deliveries,
-    callbacks,
-    guests: openGuests(settings, ground)
+    services: {
+      clock,
+      timers,
+      log,
+      metrics,
+      probeStore: sharedProbe(store.ping, clock.elapsed),
+      upstream,
+      keys,
+      ledger,
+      accounts: store.accounts,
+      records: store.records,
+      repeats: store.repeats,
+      earliest: earliest({ idempotency: store.idempotency, repeats: store.repeats, timers }),
+      audit: store.audit,
+      poller,
+      events,
+      slots: openSlots(settings, { ledger, poller }, ground),
+      bodyBudget,
+      rates: subjectRates(ground.app, { counter: store.rates, onStoreError: file.limits.onStoreError }),
+      authenticate: sessions.authenticate,
+      verifiers: sessions.verifiers,
+      issuer: sessions.issuer,
+      issueTimes: sessions.issueTimes,
+      revocations: tokens.revocations,
+      cookie: sessions.cookie,
+      plans: sessions.plans,
+      lifetimes: file.sessions,
+      issuerToken: secrets.issuerToken,
+      tokens: store.tokens,
+      authenticateOperator: openAdmin(settings, secrets),
+      ownOrigin: sessions.ownOrigin,
+      publicUrl,
+      allowedOrigins,
+      submitRules: submitRules(settings, hosts, callbacks),
+      proveGuest: guests?.prove ?? refuseGuest,
+      models,
+      listedPrice: priceList(file.prices),
+      resultsOf: resultLinks(tickets, publicUrl)
+    },
+    features: {
+      callbacks,
+      deliveries: store.deliveries,
+      events: { streams, watcher },
+      guests,
+      results: { source, tickets },
+      jobs: [...(copies === null ? [] : [copies.tidy]), onLeader(store, webhooks.runOnce)]
+    }
   }
+}
+
+/** On one of all replicas. */
+function onLeader (store: Pick<Store, 'leads'>, job: () => Promise<void>): () => Promise<void> {
+  return async () => { if (await store.leads()) await job() }
 }
 
 function upstreamClient ({ tasksBaseUrl, file: { upstream } }: Settings): ClientOptions {
@@ -159,17 +180,18 @@ function upstreamClient ({ tasksBaseUrl, file: { upstream } }: Settings): Client
 }
 
 /** Results come from their hosts, or from copies that are made as soon as a task has ended. */
-function openResults (
+async function openResults (
   { store: place, file: { results: { keep, hosts, maxBytes }, tasks } }: Settings,
   client: ClientOptions,
   { store, clock: { now, elapsed }, log, closing }: Ground
-): { readonly results: ResultSource, readonly cache: KeptResults | null } {
+): Promise<{ readonly source: ResultSource, readonly copies: KeptResults | null }> {
   const source = closing.adopt(undiciResults({ ...client, hosts, maxBytes }), it => it.close())
-  if (keep === 'none') return { results: source, cache: null }
+  if (keep === 'none') return { source, copies: null }
   const directory = place.kind === 'sqlite' && place.path !== ':memory:'
     ? join(dirname(place.path), 'results')
     : resolve('data/results')
-  const cache = closing.adopt(resultCache({
+  const { resultCache } = await import('./features/results/copies.ts')
+  const copies = closing.adopt(resultCache({
     directory,
     results: source,
     taskOf: store.ledger.taskOf,
@@ -179,7 +201,7 @@ function openResults (
     onTrouble: (err, taskId) =>
       log.warn({ err, taskId }, 'a result could not be kept; it is tried again when somebody asks for it')
   }), it => it.close())
-  return { results: cache, cache }
+  return { source: copies, copies }
 }
 
 function openTickets (
@@ -191,11 +213,11 @@ function openTickets (
 }
 
 function openLedger (
-  { store, metrics, log, clock: { elapsed } }: Ground, cache: Pick<KeptResults, 'keep'> | null
+  { store, metrics, log, clock: { elapsed } }: Ground, copies: Pick<KeptResults, 'keep'> | null
 ): LedgerClient {
   return ledgerClient(store.ledger, {
     metrics,
-    onSucceeded: taskId => cache?.keep(taskId),
+    onSucceeded: taskId => copies?.keep(taskId),
     elapsed,
     wait,
     patienceMs,
@@ -258,6 +280,15 @@ function openPoller (
   })
 }
 
+function openSlots (
+  { file: { polling }, models }: Settings,
+  { ledger, poller }: Pick<Services, 'ledger' | 'poller'>,
+  { store: { records }, timers, clock: { elapsed } }: Ground
+): SlotSearch {
+  const intervalOf = intervalBy(polling, models)
+  return slotSearch({ records, ledger, refreshTask: refreshTask({ ledger, poller }), intervalOf, timers, elapsed })
+}
+
 /** Tells the servers of callers how their tasks have ended. */
 function openWebhooks (
   hosts: CallbackHosts,
@@ -276,14 +307,30 @@ function openWebhooks (
   }), it => it.close())
 }
 
+/** Tells pages and programs how their tasks are. */
+function openEvents (
+  { file: { limits: { streamsPerSubject }, polling }, models }: Settings,
+  revocations: Revocations,
+  { poller, ledger }: Pick<Services, 'poller' | 'ledger'>,
+  { events, timers, clock: { now }, closing }: Ground
+): EventServices {
+  const intervalOf = intervalBy(polling, models)
+  return {
+    streams: eventStreams({ streamsPerSubject, revocations, timers, now }),
+    watcher: closing.adopt(taskWatchers({ poller, events, ledger, intervalOf, timers, now }), it => it.close())
+  }
+}
+
 /** Hears from the upstream how tasks have ended, when the operator has opened that. */
-function openCallbacks (
+async function openCallbacks (
   { file, models, publicUrl }: Settings,
   { upstream, keys, ledger, poller }: Pick<Services, 'upstream' | 'keys' | 'ledger' | 'poller'>,
   { store, events, timers, clock: { now, elapsed }, log, closing }: Ground
-): InboundCallbacks | null {
+): Promise<Callbacks | null> {
   if (!file.callbacks.inbound) return null
-  const { find, handle, close } = callbacks({
+  const { callbacks } = await import('./features/callbacks/inbound.ts')
+  return closing.adopt(callbacks({
+    publicUrl: publicUrl!,
     secrets: store.callbackSecrets,
     ledger,
     upstream,
@@ -300,20 +347,17 @@ function openCallbacks (
       log.info({ reservation, taskId }, 'a callback named the task of a submit whose answer had not come'),
     onTrouble: ({ reservation }, err) =>
       log.warn({ reservation, err }, 'a callback could not be looked into; the task is asked about later')
-  })
-  closing.defer(close)
-  return { find, handle, close, newAddress: callbackAddresses(publicUrl!) }
+  }), it => it.close())
 }
 
-/** Who may call, how that is found out, and whose streams end when it is over. */
+/** Who may call, and how that is found out. */
 async function openSessions (
   { file, publicUrl }: Settings,
-  { app, store, secrets, timers, clock, log }: Ground
+  { tokenSessions, revocations }: TeamTokens,
+  onKeysChanged: () => void,
+  { app, secrets, clock: { now, elapsed }, log }: Ground
 ) {
-  const { now, elapsed } = clock
-  const { tokenSessions, revocations } = teamTokens(store, clock)
   const times = issueTimes({ revocations, now })
-  const streams = eventStreams({ streamsPerSubject: file.limits.streamsPerSubject, revocations, timers, now })
   const issuer = mintedInTime(signedSessions({ secrets: secrets.sessionSecrets, now }), times)
   const issued = jwtSessions({
     issuers: file.issuers,
@@ -325,8 +369,7 @@ async function openSessions (
         { alarm: 'issuer-keys', issuer, err },
         'the keys of an issuer can not be read; those known before stay in use'
       ),
-    // A caller that comes back with a token under a key that is gone is refused.
-    onKeysChanged: streams.renew
+    onKeysChanged
   })
   const verifiers = [tokenSessions, issuer, issued]
   const plans = compilePlans(file.plans)
@@ -338,7 +381,7 @@ async function openSessions (
   const authenticate = authenticator({
     verifiers, revocations, plans, cookie, ownOrigin, timeoutMs: verifierMs, onVouched
   })
-  return { authenticate, verifiers, issuer, issueTimes: times, revocations, cookie, plans, ownOrigin, streams }
+  return { authenticate, verifiers, issuer, issueTimes: times, cookie, plans, ownOrigin }
 }
 
 /** Whoever has an admin token at the start has one for good: a file that was emptied changes nothing. */
@@ -349,7 +392,7 @@ function openAdmin ({ adminToken }: Settings, secrets: LiveSecrets): Authenticat
 function submitRules (
   { file: { submit, prices, caps: capRules }, models }: Settings,
   hosts: CallbackHosts,
-  inbound: InboundCallbacks | null
+  inbound: Callbacks | null
 ): SubmitRules {
   return {
     extraFields: new Set(submit.fields),
@@ -363,21 +406,20 @@ function submitRules (
 }
 
 /** Sessions for anybody, when the operator has opened them. */
-function openGuests (
-  { file: { guests: { enabled, plan, proof, sessionsPerAddressPerDay } }, allowedOrigins, publicUrl }: Settings,
-  { store, secrets, clock: { now }, test: { siteverifyUrl } }: Ground
-): GuestSessions | null {
-  if (!enabled) return null
-  const altcha = proof === 'work' ? altchaProofs({ secrets: secrets.sessionSecrets, now }) : null
-  const hostnames = new Set([...allowedOrigins, publicUrl ?? []].flat().map(origin => new URL(origin).hostname))
-  // Settings that ask for Turnstile have its secret, and a file that is emptied later changes nothing.
-  const secret = secrets.turnstileSecret as SecretRef<Secret>
-  const turnstile = proof === 'turnstile' ? turnstileProofs({ secret, hostnames, now, url: siteverifyUrl }) : null
-  const { admit, prove } = guests({
-    proofs: altcha ?? turnstile,
+async function openGuests (
+  { file: { guests: settings }, allowedOrigins, publicUrl }: Settings,
+  { store, secrets: { sessionSecrets, turnstileSecret }, clock: { now }, test: { siteverifyUrl } }: Ground
+): Promise<Guests | null> {
+  if (!settings.enabled) return null
+  const { guests } = await import('./features/guests/guests.ts')
+  return guests({
+    settings,
+    origins: [...allowedOrigins, ...(publicUrl === undefined ? [] : [publicUrl])],
+    sessionSecrets,
+    turnstileSecret,
+    siteverifyUrl,
     spent: store.spentProofs,
     counts: store.guestCounts,
-    sessionsPerAddressPerDay
+    now
   })
-  return { admit, prove, challenges: altcha, plan }
 }

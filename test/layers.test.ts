@@ -13,9 +13,11 @@ const layers = [
   { name: 'domain', files: /^domain\//, imports: ['errors'] },
   { name: 'adapters', files: /^adapters\//, imports: ['errors', 'domain'] },
   { name: 'http', files: /^http\//, imports: ['errors', 'domain'] },
-  { name: 'features', files: /^features\//, imports: ['errors', 'domain', 'http'] },
+  { name: 'words', files: /^settings\/schema-words\.ts$/, imports: [] },
+  { name: 'sections', files: /^features\/[^/]+\/settings\.ts$/, imports: ['words'] },
+  { name: 'features', files: /^features\//, imports: ['errors', 'domain', 'http', 'sections'] },
   { name: 'sandbox', files: /^sandbox\//, imports: ['errors', 'domain'] },
-  { name: 'settings', files: /^settings(?:\/.+)?\.ts$/, imports: ['errors', 'domain'] },
+  { name: 'settings', files: /^settings(?:\/.+)?\.ts$/, imports: ['errors', 'domain', 'words', 'sections'] },
   { name: 'stores', files: /^stores\.ts$/, imports: ['errors', 'domain', 'adapters', 'settings'] },
   {
     name: 'gateway',
@@ -26,9 +28,6 @@ const layers = [
   { name: 'main', files: /^main\.ts$/, imports: ['gateway', 'settings'] },
   { name: 'cli', files: /^cli(?:\/.+)?\.ts$/, imports: ['main', 'demo', 'stores', 'domain', 'features', 'settings'] }
 ] as const
-
-/** What the core still knows of optional products. */
-const knownFeatures = new Set(['http/services.ts', 'http/routes/tasks.ts'])
 
 /** Packages that have one place each: the rest of the program does not know them. */
 const homes = [
@@ -102,7 +101,7 @@ function layerOf (file: string) {
 }
 
 /** `sqlite` of `adapters/sqlite/store.ts`: a folder of adapters is one adapter, and so is a file by itself. */
-function adapterOf (file: string): string {
+function partOf (file: string): string {
   return file.split('/')[1]!
 }
 
@@ -131,21 +130,24 @@ t.test('imports point inward', async t => {
   const outward = imports.filter(({ file, target }) => {
     if (target === null) return false
     const [from, to] = [layerOf(file), layerOf(target)]
-    if (to?.name === 'features' && knownFeatures.has(file)) return false
     return from !== to && !from!.imports.some(name => name === to?.name)
   })
   t.strictSame(wrong(outward), [])
 })
 
-t.test('adapters do not know each other', async t => {
-  const among = imports.filter(
+t.test('adapters do not know each other, and no optional product knows another', async t => {
+  const among = (folder: string) => imports.filter(
     ({ file, target }) =>
-      target !== null &&
-      layerOf(file)!.name === 'adapters' &&
-      layerOf(target)!.name === 'adapters' &&
-      adapterOf(file) !== adapterOf(target)
+      target !== null && file.startsWith(folder) && target.startsWith(folder) && partOf(file) !== partOf(target)
   )
-  t.strictSame(wrong(among), [])
+  t.strictSame(wrong(among('adapters/')), [])
+  t.strictSame(wrong(among('features/')), [])
+})
+
+t.test('an optional product is one to four files', async t => {
+  const perProduct = Map.groupBy(files.filter(file => file.startsWith('features/')), partOf)
+  t.ok(perProduct.size >= 9)
+  t.strictSame([...perProduct].filter(([, its]) => its.length > 4).map(([name]) => name), [])
 })
 
 t.test('the rules of the domain know no framework, no file and no socket', async t => {

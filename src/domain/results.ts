@@ -2,6 +2,7 @@ import type { Readable } from 'node:stream'
 import { isFinal, readEnvelope } from './answers.ts'
 import { jsonValue } from './json.ts'
 import type { Task } from './ledger.ts'
+import type { TaskEvent } from './task-status.ts'
 
 /** How long APIXO keeps a result after its task has ended, ms: https://apixo.ai/docs/api-reference/response-format */
 export const resultLifeMs = 24 * 60 * 60 * 1000
@@ -101,3 +102,9 @@ export function byteRange (text: string, size: number): ByteRange | null {
   const end = first && last ? Math.min(Number(last), size - 1) : size - 1
   return start <= end ? { start, end } : null
 }
+
+/**
+ * Where a caller gets the results of a task whose last answer is `body`, each for a short time and without a header;
+ * none when it has none.
+ */
+export type ResultsOf = (ended: Pick<TaskEvent, 'taskId' | 'subject' | 'body'>) => readonly string[]

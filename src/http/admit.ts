@@ -1,4 +1,3 @@
-import type { FastifyRequest } from 'fastify'
 import { type KeyChoice, probeIntervalMs } from '../domain/key-ring.ts'
 import type { LedgerClient } from '../domain/ledger-client.ts'
 import type { Reserved, ReservedAll, ReserveRequest } from '../domain/ledger.ts'
@@ -9,10 +8,8 @@ import type { UpstreamKey } from '../domain/upstream.ts'
 import { gatewayError } from '../errors.ts'
 import type { AuthorizedSubmit } from './authorize.ts'
 import type { Answer, RequestContext, SessionRequestState } from './context.ts'
-import { proofHeader } from './credential.ts'
-import { ipOf } from './receive.ts'
 import { type Outcome, type Repeatable, replay, tellsTask, watchRepeat } from './repeats.ts'
-import type { GuestSessions, Services } from './services.ts'
+import type { Services } from './services.ts'
 
 /**
  * Answers a repeat with what its first has come to. It counts as a poll; one that is too many leaves the answer to the
@@ -35,19 +32,12 @@ export async function replayEarlier (
   return replay(earlier, context, idName)
 }
 
-/**
- * Each submit of a guest needs a proof of its own, which is used up by asking. `null`: guest sessions are disabled,
- * including ones issued earlier. Throws `GW_SCOPE_DENIED`.
- */
-export async function proveGuest (
-  guests: GuestSessions | null, { request, call: { session: { subject } } }: RequestContext
-): Promise<void> {
-  if (guests === null) throw gatewayError('GW_SCOPE_DENIED', { about: 'Guests make no tasks here any more.' })
-  await guests.prove(proofOf(request), subject, ipOf(request))
-}
+/** What a guest has to show for a submit. Throws `GW_SCOPE_DENIED` and `GW_STORE_DOWN`. */
+export type ProveGuest = (context: RequestContext) => Promise<void>
 
-export function proofOf ({ headers }: FastifyRequest): string | undefined {
-  return headers[proofHeader] as string | undefined
+/** Guest sessions are disabled, including ones issued earlier. */
+export const refuseGuest: ProveGuest = async () => {
+  throw gatewayError('GW_SCOPE_DENIED', { about: 'Guests make no tasks here any more.' })
 }
 
 /** The key that made the task a submit goes on with, else the next in turn. Throws `GW_NO_KEY`. */

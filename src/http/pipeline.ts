@@ -1,19 +1,3 @@
-import type {
-  FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, preParsingHookHandler, RouteOptions
-} from 'fastify'
-import { isGuest } from '../domain/session.ts'
-import { type Operation, operations } from '../domain/upstream.ts'
-import { keyFor, lacking, proveGuest, replayEarlier, reserve, reserveRequest } from './admit.ts'
-import { authorizeStatus, authorizeSubmit } from './authorize.ts'
-import { type Answer, contextOf, replyWith, type RequestContext, storedAnswer } from './context.ts'
-import { pollStatus, sendSubmit, sentOrThrow, withKeyFailover } from './forward.ts'
-import { largeBodies } from './rates.ts'
-import { watchDelivery } from './repeats.ts'
-import type { Services } from './services.ts'
-import {
-  acceptedAnswer, answerToKeep, type OpenReservation, settleWithoutTask, statusAnswer, unknownOutcome
-} from './settle.ts'
-
 /**
  * READ THIS FIRST. Every request to the upstream's own routes goes through the same stages:
  *
@@ -33,10 +17,26 @@ import {
  * looked at whether *admit* would refuse it. A step that fails throws an error of errors.ts.
  */
 
+import type {
+  FastifyInstance, FastifyReply, FastifyRequest, onRequestHookHandler, preParsingHookHandler, RouteOptions
+} from 'fastify'
+import { isGuest } from '../domain/session.ts'
+import { type Operation, operations } from '../domain/upstream.ts'
+import { keyFor, lacking, replayEarlier, reserve, reserveRequest } from './admit.ts'
+import { authorizeStatus, authorizeSubmit } from './authorize.ts'
+import { type Answer, contextOf, replyWith, type RequestContext, storedAnswer } from './context.ts'
+import { pollStatus, sendSubmit, sentOrThrow, withKeyFailover } from './forward.ts'
+import { largeBodies } from './rates.ts'
+import { watchDelivery } from './repeats.ts'
+import type { Services } from './services.ts'
+import {
+  acceptedAnswer, answerToKeep, type OpenReservation, settleWithoutTask, statusAnswer, unknownOutcome
+} from './settle.ts'
+
 /** What submits and status calls work with. */
 export type ProxyServices = Pick<
   Services,
-  'authenticate' | 'bodyBudget' | 'submitRules' | 'rates' | 'guests' | 'ledger' | 'repeats' | 'earliest' |
+  'authenticate' | 'bodyBudget' | 'submitRules' | 'rates' | 'proveGuest' | 'ledger' | 'repeats' | 'earliest' |
   'accounts' | 'upstream' | 'keys' | 'poller' | 'slots' | 'clock'
 >
 
@@ -46,7 +46,7 @@ export type ProxyServices = Pick<
  * answered with that.
  */
 function submitRoute (operation: Operation, services: ProxyServices): RouteOptions {
-  const { rates, guests, ledger, repeats, earliest, upstream, keys, slots, clock } = services
+  const { rates, proveGuest, ledger, repeats, earliest, upstream, keys, slots, clock } = services
 
   return proxyRoute(operation, services, largeBodies(services), async (context): Promise<Answer> => {
     const { call } = context
@@ -57,7 +57,7 @@ function submitRoute (operation: Operation, services: ProxyServices): RouteOptio
     // Before the rate: a caller that asks again for a lost answer is told that, and not that it asks too often.
     const earlier = await earliest(submit, context)
     if (earlier !== null) return await replayEarlier(services, submit, earlier, context)
-    if (isGuest(call.session.subject)) await proveGuest(guests, context)
+    if (isGuest(call.session.subject)) await proveGuest(context)
     await rates.submits(context)
     const firstKey = keyFor(submit, keys)
     call.keyId = firstKey.id

@@ -1,4 +1,5 @@
 import { type Static, Type } from 'typebox'
+import { guestSettings } from '../features/guests/settings.ts'
 import {
   amount, bytes, conditionPath, count, countOrNone, days, exact, fieldPath, flag, glob, group, hosts, inputPath,
   milliseconds, modelMap, name, oneOf, seconds, section, text, word
@@ -232,15 +233,6 @@ const submit = section('Bodies of submits.', {
   })
 })
 
-const guests = section('Sessions for anybody.', {
-  enabled: flag(false, 'Opens sessions for guests.'),
-  plan: name('the name of a plan', 'guest', 'The plan of guests. Its credits can not be unlimited.'),
-  sessionsPerAddressPerDay: count(5, 'Guest sessions a day, per address.'),
-  proof: oneOf(['work', 'turnstile', 'none'], 'work', 'What a guest has to show first.'),
-  turnstileSecretFile: Type.Optional(text('.', 'the path of a file',
-    'A file with the secret key of Turnstile, for `proof: turnstile`. It is read again when it changes.'))
-})
-
 const callbacks = section('Callbacks.', {
   inbound: flag(false, 'Lets APIXO announce the end of a task. Needs GATEWAY_PUBLIC_URL, https: and not private.'),
   allowedHosts: hosts([], 'Hosts that callers may name for callbacks of their own.')
@@ -283,7 +275,7 @@ export const gatewayFile = group({
     description: 'Sessions issued elsewhere: by any OIDC provider, or under a shared secret.',
     default: []
   }),
-  guests,
+  guests: guestSettings,
   callbacks,
   ledger
 })

@@ -570,7 +570,9 @@ t.test('a caller who is gone before the work begins costs the host nothing', asy
       authenticate: async () => t.fail('it comes with a ticket'),
       rates: {},
       allowedOrigins: [],
-      clock: systemClock,
+      clock: systemClock
+    } as never,
+    {
       tickets: {
         async open () {
           asked.resolve()
@@ -581,7 +583,7 @@ t.test('a caller who is gone before the work begins costs the host nothing', asy
           }
         }
       },
-      results: { fetch: async () => t.fail('it is not fetched') }
+      source: { fetch: async () => t.fail('it is not fetched') }
     } as never
   )
   t.teardown(() => app.close())

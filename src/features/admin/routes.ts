@@ -21,7 +21,9 @@ type EndRequest = Static<typeof endSchema>
 /** What the operator sees and does. A request that reaches a handler has the admin token. */
 export function adminRoutes (
   app: FastifyInstance,
-  services: Pick<Services, 'accounts' | 'records' | 'revocations' | 'issueTimes' | 'tokens' | 'audit' | 'clock'>,
+  services: Pick<
+    Services, 'accounts' | 'records' | 'revocations' | 'issueTimes' | 'tokens' | 'audit' | 'keys' | 'clock'
+  >,
   authenticate: AuthenticateOperator
 ): void {
   const { accounts, records, revocations, issueTimes: times, tokens, audit: trail, clock: { now, elapsed } } = services
@@ -66,6 +68,8 @@ export function adminRoutes (
   app.get<{ Querystring: PageRequest }>('/gateway/admin/audit', audit, async ({ query }) =>
     operator.audit(pageOf(query))
   )
+
+  keyRoutes(app, services, authenticate)
 }
 
 async function endSessions (operator: Operator, { subject, session }: EndRequest) {
@@ -89,7 +93,7 @@ const querystring = Type.Object(
 )
 
 /** The upstream keys by fingerprint: which of them serve, and what money they have, when that is asked for. */
-export function adminKeyRoutes (
+function keyRoutes (
   app: FastifyInstance,
   { keys }: Pick<Services, 'keys'>,
   authenticate: AuthenticateOperator

@@ -13,13 +13,12 @@ import { askUpstream, eventFrom, type TaskEvents, type UpstreamStatus } from '..
 import type { Clock, Timers } from '../../domain/time.ts'
 import { operationOf, type Upstream } from '../../domain/upstream.ts'
 import { gatewayError } from '../../errors.ts'
-import type { InboundCallbacks } from '../../http/services.ts'
 
 /** The route on which callbacks come in. */
-export const callbackPath = '/gateway/callbacks/'
+const callbackPath = '/gateway/callbacks/'
 
 /** Makes addresses that nobody can guess, 256 random bits each. `publicUrl`: our own origin as the upstream sees it. */
-export function callbackAddresses (publicUrl: string): () => CallbackAddress {
+function callbackAddresses (publicUrl: string): () => CallbackAddress {
   return () => {
     const secret = randomBytes(32).toString('base64url')
     return { url: `${publicUrl}${callbackPath}${secret}`, secretHash: secretHashOf(secret) }
@@ -49,6 +48,8 @@ export interface Callbacks {
    * read.
    */
   handle (target: CallbackTarget, body: Buffer | null): void
+  /** Makes the address that the upstream is to call for a submit. */
+  readonly newAddress: () => CallbackAddress
   /** Resolves when what is under way is done. */
   close (): Promise<void>
 }
@@ -57,6 +58,7 @@ export interface Callbacks {
 type Anomaly = 'not its task' | 'a task that has not ended' | 'a task that the upstream does not know'
 
 interface CallbacksOptions extends Clock {
+  readonly publicUrl: string
   readonly secrets: CallbackSecrets
   readonly ledger: Pick<LedgerClient, 'claim' | 'settle' | 'taskOf'>
   readonly upstream: Upstream
@@ -100,6 +102,7 @@ export function callbacks (options: CallbacksOptions): Callbacks {
         .finally(() => running.delete(work))
       running.add(work)
     },
+    newAddress: callbackAddresses(options.publicUrl),
     async close () { await Promise.all(running) }
   }
 }
@@ -192,7 +195,7 @@ const maxBodyBytes = 1024 * 1024
  * believed: the secret in the path says which task to ask about. An unknown one is an address that does not exist, said
  * before the body is read; a known one gets its 200 whatever the body says, or it would be sent again and again.
  */
-export function callbackRoutes (app: FastifyInstance, { find, handle }: InboundCallbacks): void {
+export function callbackRoutes (app: FastifyInstance, { find, handle }: Callbacks): void {
   const found = new WeakMap<FastifyRequest, CallbackTarget>()
   app.removeAllContentTypeParsers()
   app.addContentTypeParser(

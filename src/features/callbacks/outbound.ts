@@ -7,7 +7,6 @@ import { instant } from '../../domain/time.ts'
 import type { Deliveries, Delivery, DeliveryAttempt, DueDelivery, WebhookSender } from '../../domain/webhooks.ts'
 import { badBody, gatewayError } from '../../errors.ts'
 import { readRoute, type ReadServices } from '../../http/read-route.ts'
-import type { Services } from '../../http/services.ts'
 
 /** From an attempt that has failed to the next one, ms. After the last it is given up. */
 export const retryMs: readonly number[] = [30_000, 120_000, 600_000, 3_600_000, 21_600_000]
@@ -200,7 +199,7 @@ function bad (expected: string) {
  * How the delivery of a task's end went, for the task's owner. The URL is not repeated: it may hold a secret of the
  * receiver's.
  */
-export function deliveryRoutes (app: FastifyInstance, services: ReadServices & Pick<Services, 'deliveries'>): void {
+export function deliveryRoutes (app: FastifyInstance, services: ReadServices, deliveries: Deliveries): void {
   readRoute(
     app,
     services,
@@ -211,7 +210,7 @@ export function deliveryRoutes (app: FastifyInstance, services: ReadServices & P
       query: [],
       task: 'own'
     },
-    async ({ task: { taskId } }) => shownDelivery(taskId, await services.deliveries.of(taskId))
+    async ({ task: { taskId } }) => shownDelivery(taskId, await deliveries.of(taskId))
   )
 }
 

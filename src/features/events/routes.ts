@@ -1,16 +1,23 @@
 import type { FastifyInstance } from 'fastify'
 import type { Task } from '../../domain/ledger.ts'
+import type { ResultsOf } from '../../domain/results.ts'
 import { endOf, type TaskEvent } from '../../domain/task-status.ts'
 import { instant } from '../../domain/time.ts'
 import type { RequestContext } from '../../http/context.ts'
 import { readRoute, type ReadServices } from '../../http/read-route.ts'
 import type { Services } from '../../http/services.ts'
-import { resultLinks, type ResultsOf } from '../results/routes.ts'
-import type { EventStream, ServerEvent } from './sse.ts'
+import type { EventStream, EventStreams, ServerEvent } from './sse.ts'
 import { type EventCursor, type SubjectEvents, subjectEvents, type SubjectEventsRequest } from './subject-events.ts'
+import type { TaskWatchers } from './task-watcher.ts'
+
+/** What event streams alone work with. */
+export interface EventServices {
+  readonly streams: EventStreams
+  readonly watcher: TaskWatchers
+}
 
 /** Where events come from, and where they go. */
-interface EventWiring extends Pick<Services, 'watcher' | 'streams'> {
+interface EventWiring extends EventServices {
   readonly openEvents: (request: SubjectEventsRequest) => SubjectEvents
   readonly resultsOf: ResultsOf
 }
@@ -23,11 +30,12 @@ interface EventWiring extends Pick<Services, 'watcher' | 'streams'> {
  */
 export function eventRoutes (
   app: FastifyInstance,
-  services: ReadServices & Pick<Services, 'watcher' | 'records' | 'streams' | 'tickets' | 'publicUrl' | 'clock'>
+  services: ReadServices & Pick<Services, 'records' | 'resultsOf' | 'clock'>,
+  { streams, watcher }: EventServices
 ): void {
-  const { watcher, records, ledger, streams, clock: { now } } = services
+  const { records, ledger, resultsOf, clock: { now } } = services
   const openEvents = subjectEvents({ watchers: watcher, records, ledger, now })
-  const wiring: EventWiring = { watcher, streams, openEvents, resultsOf: resultLinks(services) }
+  const wiring: EventWiring = { watcher, streams, openEvents, resultsOf }
   const scope = 'tasks:read'
 
   readRoute(app, services, {

@@ -1,62 +1,41 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { randomUUID } from 'node:crypto'
+import type { Secret, SecretRef } from '../../domain/secret.ts'
 import { isGuest, ownPrefixes, type Scope } from '../../domain/session.ts'
 import type { GuestCounts, SpentProofs } from '../../domain/store.ts'
 import { dayMs, hourMs, instant } from '../../domain/time.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
-import { proofOf } from '../../http/admit.ts'
+import type { ProveGuest } from '../../http/admit.ts'
 import { contextOf } from '../../http/context.ts'
 import { proofHeader } from '../../http/credential.ts'
 import { addressOf, ipOf } from '../../http/receive.ts'
-import type { GuestSessions, Services } from '../../http/services.ts'
+import type { Services } from '../../http/services.ts'
+import { altchaProofs, type GuestProofs, newSession, type ProofChallenges, turnstileProofs } from './proofs.ts'
+import type { GuestSettings } from './settings.ts'
 
-/** A proof that is good, and is not known to have been used. */
-export interface Proof {
-  /** Two proofs have two, and one has the same one however it is written. */
-  readonly id: string
-  /** Unix ms. It is no longer good from then on. */
-  readonly expiresAt: number
-}
-
-/** What a proof is for when it is to begin a session; else it is for a submit of the guest of that name. */
-export const newSession = 'session'
-
-/** Tells whether a guest has done what is asked of guests. */
-export interface GuestProofs {
-  /**
-   * `null`: it is none, is forged, is past its time, or is for something else. `purpose`: `newSession`, or a guest's
-   * name. `ip`: the address that it comes from. Throws `GW_OVERLOADED` while it can not tell.
-   */
-  verify (proof: string, purpose: string, ip: string): Promise<Proof | null>
-}
-
-/** Makes what guests have to solve. */
-export interface ProofChallenges {
-  /** A challenge whose solution proves something for this purpose alone, as JSON. */
-  challenge (purpose: string): Promise<object>
-}
-
-/** Where a guest comes from. */
-interface Visitor {
-  readonly ip: string
-  /** What sessions are counted by: the address, or the /64 that it is in. */
-  readonly address: string
-}
-
-/** Sessions for anybody. All throw `GW_SCOPE_DENIED` for a proof that is not good, and `GW_STORE_DOWN`. */
+/** Sessions for anybody. Both methods throw `GW_SCOPE_DENIED` for a proof that is not good, and `GW_STORE_DOWN`. */
 export interface Guests {
   /** Lets one more guest in, and uses its proof up. Throws `GW_THROTTLED` when there have been too many. */
-  admit (proof: string | undefined, visitor: Visitor): Promise<void>
-  /** Lets a guest submit one task, and uses its proof up. */
-  prove (proof: string | undefined, subject: string, ip: string): Promise<void>
+  admit (request: FastifyRequest): Promise<void>
+  /** Each submit needs a proof of its own, which is used up by asking. */
+  readonly prove: ProveGuest
+  /** `null`: what guests prove, they do not prove to us, or they prove nothing. */
+  readonly challenges: ProofChallenges | null
+  /** The name of their plan. */
+  readonly plan: string
 }
 
 interface GuestsOptions {
-  /** `null`: guests prove nothing. */
-  readonly proofs: GuestProofs | null
+  readonly settings: GuestSettings
+  /** Of pages that guests come from. */
+  readonly origins: readonly string[]
+  readonly sessionSecrets: SecretRef<readonly Secret[]>
+  /** Of Turnstile: what its settings ask for is there. */
+  readonly turnstileSecret: SecretRef<Secret | undefined>
+  readonly siteverifyUrl: string | undefined
   readonly spent: SpentProofs
   readonly counts: GuestCounts
-  readonly sessionsPerAddressPerDay: number
+  readonly now: () => number
 }
 
 /**
@@ -79,7 +58,9 @@ export function guestName (subject: string): string {
  * An address that has had its sessions does not count for the hour: it can't use up what is for all. A visitor that is
  * refused because the hour is full keeps the sessions of the day.
  */
-export function guests ({ proofs, spent, counts, sessionsPerAddressPerDay }: GuestsOptions): Guests {
+export function guests (options: GuestsOptions): Guests {
+  const { settings: { plan, sessionsPerAddressPerDay }, spent, counts } = options
+  const { proofs, challenges } = openProofs(options)
   const use = async (proof: string | undefined, purpose: string, ip: string): Promise<void> => {
     if (proofs === null) return
     if (proof === undefined) {
@@ -95,17 +76,39 @@ export function guests ({ proofs, spent, counts, sessionsPerAddressPerDay }: Gue
     if (waitMs > 0) throw gatewayError('GW_THROTTLED', { retryAfterSeconds: Math.ceil(waitMs / 1000) })
   }
   return {
-    async admit (proof, { ip, address }) {
-      await use(proof, newSession, ip)
-      const own = `address ${address}`
+    async admit (request) {
+      await use(proofOf(request), newSession, ipOf(request))
+      const own = `address ${addressOf(request)}`
       await take(own, sessionsPerAddressPerDay, dayMs)
       await take('everybody', addressesPerHour * sessionsPerAddressPerDay, hourMs).catch(async error => {
         await counts.putBack(own)
         throw error
       })
     },
-    prove: (proof, subject, ip) => use(proof, guestName(subject), ip)
+    prove: ({ request, call: { session: { subject } } }) =>
+      use(proofOf(request), guestName(subject), ipOf(request)),
+    challenges,
+    plan
   }
+}
+
+function proofOf ({ headers }: FastifyRequest): string | undefined {
+  return headers[proofHeader] as string | undefined
+}
+
+/** `null`: guests prove nothing, or nothing to us. */
+function openProofs (
+  { settings: { proof }, origins, sessionSecrets, turnstileSecret, siteverifyUrl, now }: GuestsOptions
+): { readonly proofs: GuestProofs | null, readonly challenges: ProofChallenges | null } {
+  if (proof === 'work') {
+    const altcha = altchaProofs({ secrets: sessionSecrets, now })
+    return { proofs: altcha, challenges: altcha }
+  }
+  if (proof === 'none') return { proofs: null, challenges: null }
+  const hostnames = new Set(origins.map(origin => new URL(origin).hostname))
+  // Settings that ask for Turnstile have its secret, and a file that is emptied later changes nothing.
+  const secret = turnstileSecret as SecretRef<Secret>
+  return { proofs: turnstileProofs({ secret, hostnames, now, url: siteverifyUrl }), challenges: null }
 }
 
 function denied (reason: string) {
@@ -122,7 +125,7 @@ export function guestRoutes (
     Services,
     'authenticate' | 'issuer' | 'audit' | 'rates' | 'lifetimes' | 'allowedOrigins' | 'ownOrigin' | 'clock'
   >,
-  guests: GuestSessions
+  guests: Guests
 ): void {
   const { issuer, audit, lifetimes: { defaultTtlSeconds: ttlSeconds }, clock: { now } } = services
   const { challenges, plan } = guests
@@ -136,7 +139,7 @@ export function guestRoutes (
         throw badRequest('Guests do not choose what they get: send no body.')
       }
       request.call.enter('admit')
-      await guests.admit(proofOf(request), { ip: ipOf(request), address: addressOf(request) })
+      await guests.admit(request)
       const { token, session } = await issuer.mint({
         issuer: 'guest',
         subject: randomUUID(),

@@ -6,7 +6,32 @@ import { createHash, hkdfSync } from 'node:crypto'
 import { boundedText } from '../../domain/egress.ts'
 import { memoized, type Secret, type SecretRef } from '../../domain/secret.ts'
 import { gatewayError } from '../../errors.ts'
-import type { GuestProofs, Proof, ProofChallenges } from './guests.ts'
+
+/** A proof that is good, and is not known to have been used. */
+export interface Proof {
+  /** Two proofs have two, and one has the same one however it is written. */
+  readonly id: string
+  /** Unix ms. It is no longer good from then on. */
+  readonly expiresAt: number
+}
+
+/** What a proof is for when it is to begin a session; else it is for a submit of the guest of that name. */
+export const newSession = 'session'
+
+/** Tells whether a guest has done what is asked of guests. */
+export interface GuestProofs {
+  /**
+   * `null`: it is none, is forged, is past its time, or is for something else. `purpose`: `newSession`, or a guest's
+   * name. `ip`: the address that it comes from. Throws `GW_OVERLOADED` while it can not tell.
+   */
+  verify (proof: string, purpose: string, ip: string): Promise<Proof | null>
+}
+
+/** Makes what guests have to solve. */
+export interface ProofChallenges {
+  /** A challenge whose solution proves something for this purpose alone, as JSON. */
+  challenge (purpose: string): Promise<object>
+}
 
 interface AltchaProofsOptions {
   /** The session secrets, newest first: the first signs, all verify. */

@@ -3,11 +3,19 @@ import { Readable } from 'node:stream'
 import { readEnvelope } from '../../domain/answers.ts'
 import { quoted } from '../../domain/json.ts'
 import type { Task } from '../../domain/ledger.ts'
-import { type ResultAnswer, type ResultAsk, resultLifeMs, type ResultRef, resultUrls } from '../../domain/results.ts'
-import type { TaskEvent } from '../../domain/task-status.ts'
+import {
+  type ResultAnswer, type ResultAsk, resultLifeMs, type ResultRef, type ResultSource, resultUrls
+} from '../../domain/results.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import { readRoute, type ReadServices } from '../../http/read-route.ts'
 import type { Services } from '../../http/services.ts'
+import type { ResultTickets } from './tickets.ts'
+
+/** What the routes of results alone work with. */
+export interface ResultServices {
+  readonly source: ResultSource
+  readonly tickets: ResultTickets
+}
 
 /** One result of a task that has been found to be the caller's, or what a ticket opens. */
 interface OpenedResult {
@@ -27,7 +35,7 @@ const maxOpenPerSubject = 50
  * *forward* and *reply* for results. The bytes go through as they come, no faster than the caller takes them, and the
  * call to their host ends with the caller's.
  */
-function resultSender ({ results, clock: { now } }: Pick<Services, 'results' | 'clock'>): SendResult {
+function resultSender (results: ResultSource, now: () => number): SendResult {
   const takeTurn = turns()
 
   return async (request, reply, { task, index, shownBy }) => {
@@ -144,10 +152,11 @@ function writeHeaders (
  */
 export function resultRoutes (
   app: FastifyInstance,
-  services: ReadServices & Pick<Services, 'results' | 'tickets' | 'allowedOrigins' | 'clock'>
+  services: ReadServices & Pick<Services, 'allowedOrigins' | 'clock'>,
+  { source, tickets }: ResultServices
 ): void {
-  const { tickets, allowedOrigins } = services
-  const send = resultSender(services)
+  const { allowedOrigins, clock: { now } } = services
+  const send = resultSender(source, now)
   // Pages of other origins that may call us may show what a ticket opens.
   const shownBy = allowedOrigins.length > 0 ? 'cross-origin' : 'same-origin'
 
@@ -179,20 +188,6 @@ export function resultRoutes (
 /** One way to write each number. Whatever else stands there is an index that no task has. */
 function indexOf (text: string): number {
   return /^(?:0|[1-9]\d{0,3})$/.test(text) ? Number(text) : Infinity
-}
-
-/**
- * Where a caller gets the results of a task whose last answer is `body`, each for a short time and without a header;
- * none when it has none.
- */
-export type ResultsOf = (ended: Pick<TaskEvent, 'taskId' | 'subject' | 'body'>) => readonly string[]
-
-/** Where we do not know our own origin as callers see it the links are paths. */
-export function resultLinks ({ tickets, publicUrl }: Pick<Services, 'tickets' | 'publicUrl'>): ResultsOf {
-  return ended =>
-    resultUrls({ finalAnswer: ended.body }).map(
-      (_, index) => `${publicUrl ?? ''}/gateway/results/${tickets.ticketFor(ended, index)}`
-    )
 }
 
 /** Whether the upstream may have deleted the results: they are a day old, by its own clock when it told the time. */

@@ -1,5 +1,6 @@
 import { createHmac, hkdfSync, timingSafeEqual } from 'node:crypto'
 import type { Task, TaskLedger } from '../../domain/ledger.ts'
+import { type ResultsOf, resultUrls } from '../../domain/results.ts'
 import { memoized, type Secret, type SecretRef } from '../../domain/secret.ts'
 import { gatewayError } from '../../errors.ts'
 
@@ -61,4 +62,12 @@ export function resultTickets ({ secrets, ticketSeconds, taskOf, now }: ResultTi
       return { task, index: Number(index) }
     }
   }
+}
+
+/** Where we do not know our own origin as callers see it the links are paths. */
+export function resultLinks (tickets: ResultTickets, publicUrl: string | null): ResultsOf {
+  return ended =>
+    resultUrls({ finalAnswer: ended.body }).map(
+      (_, index) => `${publicUrl ?? ''}/gateway/results/${tickets.ticketFor(ended, index)}`
+    )
 }

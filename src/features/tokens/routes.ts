@@ -1,43 +1,10 @@
 import type { FastifyInstance } from 'fastify'
 import Type, { type Static } from 'typebox'
-import { instant } from '../../domain/time.ts'
 import { gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../../http/authenticate.ts'
 import { noBody, operatorRoute, pageOf, pageSchema, strict } from '../../http/operator-route.ts'
 import type { Services } from '../../http/services.ts'
 import { personalTokens } from './token-admin.ts'
-import { invitations } from './tokens.ts'
-
-/** Longer than any, and shorter than what is worth hashing. */
-const body = Type.Object({ invitation: Type.String({ maxLength: 256 }) }, { additionalProperties: false })
-
-/** Where the page of an invitation sends what was in the link's fragment, when somebody presses its button. */
-export function invitationRoutes (
-  app: FastifyInstance,
-  { tokens, audit, issueTimes, clock: { now } }: Pick<Services, 'tokens' | 'audit' | 'issueTimes' | 'clock'>
-): void {
-  const accept = invitations({ tokens, trail: audit, times: issueTimes, now })
-
-  // One 404 for what was never printed, is used up, or has expired; it counts against the address, as each 404 does.
-  app.post<{ Body: Static<typeof body> }>(
-    '/gateway/invitations/accept',
-    {
-      config: { operation: 'acceptInvitation', opensWith: 'invitation' },
-      schema: { body }
-    },
-    async (request, reply) => {
-      request.call.enter('authenticate')
-      const accepted = await accept(request.body.invitation)
-      if (accepted === null) throw gatewayError('GW_NOT_FOUND')
-      const {
-        text,
-        token: { id, subject, plan, expiresAt }
-      } = accepted
-      reply.code(201)
-      return { id, token: text, subject, plan, expiresAt: instant(expiresAt) }
-    }
-  )
-}
 
 /** Their values are held to the rules of the domain, which the command line shares. */
 const tokenFields = {

@@ -1,11 +1,9 @@
 import { hash, randomBytes, timingSafeEqual } from 'node:crypto'
 import { crc32 } from 'node:zlib'
-import type { AuditTrail } from '../../domain/audit.ts'
 import { globs } from '../../domain/policy.ts'
 import { recent } from '../../domain/recent.ts'
 import {
-  cookieRevocationId, type IssueTimes, ownPrefixes, type RevocableSession, type Revocations, type Session,
-  type SessionVerifier, unscoped
+  cookieRevocationId, ownPrefixes, type RevocableSession, type Revocations, type Session, type SessionVerifier, unscoped
 } from '../../domain/session.ts'
 import type { Store } from '../../domain/store.ts'
 import type { Clock } from '../../domain/time.ts'
@@ -192,46 +190,16 @@ function tokenRevocations (revocations: Revocations, { tokenOf, tokens, now }: T
   }
 }
 
-/** What the rest of the gateway has of tokens: their verifier, and how they end. */
-export function teamTokens ({ tokens, revocations }: Pick<Store, 'tokens' | 'revocations'>, { now, elapsed }: Clock) {
+/** What the rest of the gateway has of tokens. */
+export interface TeamTokens {
+  readonly tokenSessions: SessionVerifier
+  /** Of all sessions. */
+  readonly revocations: Revocations
+}
+
+export function teamTokens (
+  { tokens, revocations }: Pick<Store, 'tokens' | 'revocations'>, { now, elapsed }: Clock
+): TeamTokens {
   const options = { tokens, now, elapsed, tokenOf: recentTokens(tokens, elapsed) }
   return { tokenSessions: tokenSessions(options), revocations: tokenRevocations(revocations, options) }
-}
-
-interface AcceptedInvitation {
-  /** Shown this once. */
-  readonly text: string
-  readonly token: Token
-}
-
-/**
- * Takes what was in the link of an invitation, and prints the token, once: of parallel calls one gets it. `null`: it is
- * no invitation, or was accepted, revoked, or has expired; which of these is not said. Throws `GW_STORE_DOWN`.
- */
-type AcceptInvitation = (link: string) => Promise<AcceptedInvitation | null>
-
-interface InvitationsOptions {
-  readonly tokens: TokenStore
-  readonly trail: AuditTrail
-  readonly times: Pick<IssueTimes, 'next'>
-  readonly now: () => number
-}
-
-export function invitations (
-  { tokens, trail, times, now }: InvitationsOptions
-): AcceptInvitation {
-  return async link => {
-    const id = idIn('apxi', link)
-    const invited = id === null ? null : await tokens.find(id)
-    if (invited === null || !invited.isInvitation || !isHashOf(link, invited.secret)) return null
-    if (invited.revokedAt !== null || invited.expiresAt <= now()) return null
-    const { subject } = invited
-    await trail.append([{ at: now(), kind: 'accept', actor: subject, subject, detail: { token: invited.id } }])
-    const text = printSecret('apx', invited.id)
-    const token = await tokens.accept(invited.id, invited.secret.hash, {
-      hash: hashOf(text),
-      issuedAt: await times.next(subject)
-    })
-    return token && { text, token }
-  }
 }

@@ -2,10 +2,10 @@ import type { FastifyInstance } from 'fastify'
 import { creditsFrom, creditsLeft, leastLeft, nothingSpent, type Task } from '../../domain/ledger.ts'
 import { periodAt } from '../../domain/policy.ts'
 import { openCursor, sealCursor, type TaskRecord } from '../../domain/records.ts'
+import type { ResultsOf } from '../../domain/results.ts'
 import { instant } from '../../domain/time.ts'
 import { balancePath } from '../../domain/upstream.ts'
 import { badRequest } from '../../errors.ts'
-import { resultLinks, type ResultsOf } from '../../features/results/routes.ts'
 import type { SessionRequestState } from '../context.ts'
 import { readRoute, type ReadServices } from '../read-route.ts'
 import type { Services } from '../services.ts'
@@ -19,10 +19,9 @@ const maxLimit = 100
  */
 export function taskRoutes (
   app: FastifyInstance,
-  services: ReadServices & Pick<Services, 'records' | 'tickets' | 'publicUrl'>
+  services: ReadServices & Pick<Services, 'records' | 'resultsOf'>
 ): void {
-  const { records, ledger } = services
-  const resultsOf = resultLinks(services)
+  const { records, ledger, resultsOf } = services
   /** Of models that this session may use, as for the results themselves. */
   const linksOf = async (record: TaskRecord, { session, plan }: SessionRequestState): Promise<readonly string[]> => {
     const { taskId, model, state } = record
