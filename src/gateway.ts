@@ -235,7 +235,8 @@ async function openWatchedStore (settings: Settings, clock: Clock, log: Logger):
   return await openStore(settings, clock, 'server', {
     onLost: err => log.warn({ err }, 'the connection to the store was lost; it is made again'),
     onGone: problem =>
-      log.error({ alarm: 'store-gone', problem }, 'the store is not the one it was; nothing is served from it')
+      log.error({ alarm: 'store-gone', problem }, 'the store is not the one it was; nothing is served from it'),
+    onUpgrade: upgrade => log.warn(upgrade, 'the ledger is brought up to date; as it was it stays in the copy')
   })
 }
 

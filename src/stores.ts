@@ -1,3 +1,4 @@
+import type { Upgrade } from './adapters/sqlite/migrations.ts'
 import type { Store } from './domain/store.ts'
 import { type Clock, dayMs } from './domain/time.ts'
 import type { Settings } from './settings.ts'
@@ -12,20 +13,22 @@ const reservedMs = 30_000
 interface StoreWatch {
   readonly onLost: (reason: Error) => void
   readonly onGone: (problem: string) => void
+  readonly onUpgrade: (upgrade: Upgrade) => void
 }
 const ignored = (): void => {}
-const unwatched: StoreWatch = { onLost: ignored, onGone: ignored }
+const unwatched: StoreWatch = { onLost: ignored, onGone: ignored, onUpgrade: ignored }
 
 /**
  * `operator`: for the CLI, beside a running server: nothing is recovered, and a ledger that is not there is not made.
  * `onLost` is told whenever the connection to Redis is lost; `onGone`, once each time, that what was in the store is
- * not there any more, or not under its name: until it is, all throw `GW_STORE_DOWN`. `elapsed`: as in `Clock`.
+ * not there any more, or not under its name: until it is, all throw `GW_STORE_DOWN`; `onUpgrade`, before
+ * a file of an earlier version is brought up to date. `elapsed`: as in `Clock`.
  */
 export async function openStore (
   { store, file }: Settings,
   { now, elapsed }: Clock,
   role: 'server' | 'operator' = 'server',
-  { onLost, onGone }: StoreWatch = unwatched
+  { onLost, onGone, onUpgrade }: StoreWatch = unwatched
 ): Promise<Store> {
   const { upstream, tasks, limits, ledger } = file
   const terms = {
@@ -42,5 +45,6 @@ export async function openStore (
     return await redisStore({ url: store.url, terms, now, elapsed, onLost, onGone })
   }
   const { sqliteStore } = await import('./adapters/sqlite/store.ts')
-  return sqliteStore({ path: store.path, role, synchronous: ledger.synchronous, now, elapsed, terms, onGone })
+  const { synchronous } = ledger
+  return sqliteStore({ path: store.path, role, synchronous, now, elapsed, terms, onGone, onUpgrade })
 }

@@ -108,6 +108,18 @@ function listing (t: Test, open: OpenStore): void {
       'a page that is just full is the last'
     )
   })
+
+  t.test('what runs and what has ended are one list in the order of the submits, on pages of any length', async t => {
+    const { records, at, ledger } = await openBooks(t, open)
+    const stages = 'sccscssccccsc'.split('').map(letter => letter === 's' ? 'settled' as const : 'claimed' as const)
+    for (const [index, stage] of stages.entries()) await at(stage, {}, `task ${index}`)
+    for (const index of [1, 8]) await ledger.settle({ taskId: `task ${index}`, state: 'success', answer })
+    const newestFirst = stages.map((_, index) => `task ${index}`).reverse()
+    for (const limit of [1, 2, 3, 5, 50]) {
+      const listed = await allPages(page => records.tasksOf(subject, page), limit)
+      t.same(listed.map(({ taskId }) => taskId), newestFirst, `${limit} a page`)
+    }
+  })
 }
 
 function ending (t: Test, open: OpenStore): void {

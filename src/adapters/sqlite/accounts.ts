@@ -4,7 +4,7 @@ import {
   type SessionSpent, tooMuchGranted
 } from '../../domain/ledger.ts'
 import type { Microcredits } from '../../domain/policy.ts'
-import { type GroupCommit, read } from './database.ts'
+import { type GroupCommit, read, type Role } from './database.ts'
 
 /** Which accounts a price is taken from, and goes back to. */
 interface Charge {
@@ -25,8 +25,13 @@ export interface Reservation {
   readonly leaseUntil: number
 }
 
+/** More can't be read as a number, and asking for it gives an error: sums stop there. */
+export const maxSum = Number.MAX_SAFE_INTEGER
+
 /** The columns of `tasks` that a charge is made of. */
 export const chargeColumns = 'subject, period_start, microcredits, granted, session_id'
+/** The columns of an `UnfinishedRow`. */
+export const unfinishedColumns = `id, refunded, ${chargeColumns}`
 
 export interface ChargeRow {
   readonly subject: string
@@ -37,7 +42,15 @@ export interface ChargeRow {
   readonly session_id: string | null
 }
 
+/** A row that takes a slot: as long as it does, its credits are counted in memory. */
+export interface UnfinishedRow extends ChargeRow {
+  readonly id: number
+  /** An operator has let it go, and its task was found later: it is not charged any more. */
+  readonly refunded: 0 | 1
+}
+
 interface AccountsOptions {
+  readonly role: Role
   readonly terms: LedgerTerms
   readonly now: () => number
 }
@@ -47,28 +60,36 @@ interface AccountsOptions {
  * their own have taken.
  *
  * What is only reserved stands in memory: one server owns the file, so nobody else needs to know of it, and a crash
- * gives it back by itself, for nothing was sent. All else is in the file, which is asked each time, because the command
- * line may give credits and release charges while a server runs.
+ * gives it back by itself, for nothing was sent.
  *
- * But for the number of unfinished tasks: to count rows at every submit would need an index that costs as much as all
- * the rest of the ledger (measured: 22 of 46 µs). They are counted in memory, from the file at start and whenever a
- * transaction is undone.
+ * What is unfinished stands in its own row, and is summed up in memory: from the file at start and whenever a
+ * transaction is undone. So a submit writes no page of `credits`, whose rows lie far apart: they have what has ended,
+ * and are written together with that end.
  *
- * `spend` and what follows it, up to `taskEnded`, are for use within a transaction of the ledger.
+ * All else is in the file alone, which is asked each time, because the command line may give credits and release
+ * charges while a server runs. Neither changes a row that is unfinished. The command line itself, which owns nothing,
+ * sums up what is unfinished whenever it is asked.
+ *
+ * `take` and what follows it, up to `giveBack`, are for use within a transaction of the ledger.
  */
 export class SubjectAccounts implements CreditAccounts {
   readonly #group: GroupCommit
+  readonly #isOwner: boolean
   readonly #terms: AccountsOptions['terms']
   readonly #now: () => number
   readonly #sql: ReturnType<typeof statements>
   readonly #reserved = new Map<number, Reservation>()
   /** Of what is reserved. */
   readonly #fingerprints = new Map<string, string>()
-  readonly #held = { ofPeriods: new Sums(), ofGrants: new Sums(), ofSessions: new Sums(), uses: new Sums() }
-  readonly #unfinished = new Sums()
+  readonly #held = { ofGrants: new Sums(), ofSessions: new Sums(), uses: new Sums() }
+  /** Credits of periods, by period and subject: of what is reserved, and of what is unfinished. */
+  readonly #open = new Sums()
+  /** Numbers of both, by subject. */
+  readonly #unfinished = new Map<string, Set<number>>()
 
-  constructor (db: DatabaseSync, group: GroupCommit, { terms, now }: AccountsOptions) {
+  constructor (db: DatabaseSync, group: GroupCommit, { role, terms, now }: AccountsOptions) {
     this.#group = group
+    this.#isOwner = role === 'server'
     this.#terms = terms
     this.#now = now
     this.#sql = statements(db)
@@ -79,14 +100,14 @@ export class SubjectAccounts implements CreditAccounts {
   /** Sets a place, a use and credits aside under this number, or says what is lacking. */
   reserve (id: number, request: ReserveRequest): 'slot' | 'uses' | 'credits' | null {
     const { subject, taskLimit, idempotency } = request
-    if (this.#unfinished.of(subject) >= taskLimit) return 'slot'
+    if (this.#countOf(subject) >= taskLimit) return 'slot'
     const charge = read(() => this.#chargeFor(request))
     if (typeof charge === 'string') return charge
     const createdAt = this.#now()
     this.#reserved.set(id, { request, charge, createdAt, leaseUntil: createdAt + this.#terms.reservedMs })
     if (idempotency !== undefined) this.#fingerprints.set(inScope(idempotency.key, subject), idempotency.fingerprint)
     this.#hold(charge, 1)
-    this.#unfinished.add(subject, 1)
+    this.#enter(id, charge)
     return null
   }
 
@@ -109,15 +130,14 @@ export class SubjectAccounts implements CreditAccounts {
   /** Gives all back that is set aside. `undefined`: it was not there. */
   cancel (id: number): Reservation | undefined {
     const reservation = this.#forget(id)
-    if (reservation !== undefined) this.#unfinished.add(reservation.request.subject, -1)
+    if (reservation !== undefined) this.#leave(id, reservation.charge)
     return reservation
   }
 
-  /** Takes from the accounts in the file what a reservation has set aside. */
-  spend ({ request: { session }, charge }: Reservation): void {
-    const { subject, periodStart, fromPeriod, fromGrants } = charge
+  /** Takes from the accounts in the file what a reservation has set aside: the credits of its period, when it ends. */
+  take ({ request: { session }, charge }: Reservation): void {
+    const { subject, fromPeriod, fromGrants } = charge
     if (session !== undefined) this.#sql.use.run(subject, session.id, fromPeriod + fromGrants, session.expiresAt)
-    this.#sql.spend.run(subject, periodStart, fromPeriod)
     if (fromGrants > 0) this.#sql.take.run(fromGrants, subject)
   }
 
@@ -126,14 +146,28 @@ export class SubjectAccounts implements CreditAccounts {
     this.#forget(id)
   }
 
-  /** Nothing came of it: the session has its use again as well. */
-  giveBack (row: ChargeRow): void {
+  /** The row of an unfinished task is gone: nothing came of it, and the session has its use again as well. */
+  dropped (row: UnfinishedRow): void {
     const charge = chargeFrom(row)
-    this.#sql.giveBack.run(charge.fromPeriod, charge.subject, charge.periodStart)
+    this.#leave(row.id, charge)
     this.#returnRest(charge, 1)
   }
 
-  /** Gives back credits alone. `false`: the period had as many refunds already. */
+  /** An unfinished task has ended: its credits are of the account in the file from now on. */
+  ended (row: UnfinishedRow): void {
+    const charge = chargeOf(row)
+    this.#leave(row.id, charge)
+    if (row.refunded === 0) this.#sql.spend.run(charge.subject, charge.periodStart, charge.fromPeriod)
+  }
+
+  /** A task that had ended is unfinished again. */
+  reopened (row: UnfinishedRow): void {
+    const charge = chargeOf(row)
+    this.#enter(row.id, charge)
+    if (row.refunded === 0) this.#sql.giveBack.run(charge.fromPeriod, charge.subject, charge.periodStart)
+  }
+
+  /** Of one that has ended: gives back credits alone. `false`: the period had as many refunds already. */
   refund (row: ChargeRow): boolean {
     const charge = chargeFrom(row)
     const { subject, periodStart, fromPeriod } = charge
@@ -143,22 +177,28 @@ export class SubjectAccounts implements CreditAccounts {
     return true
   }
 
-  /** A task that had ended is unfinished again. */
-  taskReopened (subject: string): void {
-    this.#unfinished.add(subject, 1)
+  /** Of one that has ended, and nothing came of it: the session has its use again as well. */
+  giveBack (row: ChargeRow): void {
+    const charge = chargeFrom(row)
+    this.#sql.giveBack.run(charge.fromPeriod, charge.subject, charge.periodStart)
+    this.#returnRest(charge, 1)
   }
 
-  /** An unfinished task that stands in the file has ended. */
-  taskEnded (subject: string): void {
-    this.#unfinished.add(subject, -1)
+  /** The numbers below that one of what takes a slot of the subject, reservations among them; the newest first. */
+  unfinishedOf (subject: string, before: number): readonly number[] {
+    if (!this.#isOwner) this.#countUnfinished()
+    return [...this.#unfinished.get(subject) ?? []].filter(id => id < before).sort((one, other) => other - one)
   }
 
   async balanceOf (subject: string, periodStart: number): Promise<CreditBalance> {
-    return read(() => ({
-      used: this.#usedOf(subject, periodStart),
-      granted: this.#grantedTo(subject),
-      unfinished: this.#unfinished.of(subject)
-    }))
+    return read(() => {
+      if (!this.#isOwner) this.#countUnfinished()
+      return {
+        used: this.#usedOf(subject, periodStart),
+        granted: this.#grantedTo(subject),
+        unfinished: this.#countOf(subject)
+      }
+    })
   }
 
   async spentIn (subject: string, budgetId: string): Promise<SessionSpent> {
@@ -200,7 +240,7 @@ export class SubjectAccounts implements CreditAccounts {
 
   #usedOf (subject: string, periodStart: number): Microcredits {
     const row = this.#sql.used.get(subject, periodStart) as { used: number } | undefined
-    return (row?.used ?? 0) + this.#held.ofPeriods.of(inScope(periodStart, subject))
+    return (row?.used ?? 0) + this.#open.of(inScope(periodStart, subject))
   }
 
   #grantedTo (subject: string): Microcredits {
@@ -236,26 +276,43 @@ export class SubjectAccounts implements CreditAccounts {
     return reservation
   }
 
-  #hold ({ subject, periodStart, fromPeriod, fromGrants, sessionId }: Charge, sign: 1 | -1): void {
-    const { ofPeriods, ofGrants, ofSessions, uses } = this.#held
-    ofPeriods.add(inScope(periodStart, subject), sign * fromPeriod)
+  /** What the file is told as soon as it is sent. */
+  #hold ({ subject, fromPeriod, fromGrants, sessionId }: Charge, sign: 1 | -1): void {
+    const { ofGrants, ofSessions, uses } = this.#held
     if (fromGrants > 0) ofGrants.add(subject, sign * fromGrants)
     if (sessionId === null) return
     uses.add(inScope(sessionId, subject), sign)
     ofSessions.add(inScope(sessionId, subject), sign * (fromPeriod + fromGrants))
   }
 
+  #countOf (subject: string): number {
+    return this.#unfinished.get(subject)?.size ?? 0
+  }
+
+  #enter (id: number, { subject, periodStart, fromPeriod }: Charge): void {
+    const ids = this.#unfinished.get(subject)
+    if (ids === undefined) this.#unfinished.set(subject, new Set([id]))
+    else ids.add(id)
+    this.#open.add(inScope(periodStart, subject), fromPeriod)
+  }
+
+  #leave (id: number, { subject, periodStart, fromPeriod }: Charge): void {
+    const ids = this.#unfinished.get(subject)
+    ids?.delete(id)
+    if (ids?.size === 0) this.#unfinished.delete(subject)
+    this.#open.add(inScope(periodStart, subject), -fromPeriod)
+  }
+
   /** What the file has, and on top what it does not have yet. */
   #countUnfinished (): void {
     this.#unfinished.clear()
-    for (const row of this.#sql.unfinished.all() as unknown as UnfinishedRow[]) {
-      this.#unfinished.add(row.subject, row.count)
+    this.#open.clear()
+    for (const row of this.#sql.unfinished.iterate() as Iterable<unknown> as Iterable<UnfinishedRow>) {
+      this.#enter(row.id, chargeOf(row))
     }
-    for (const { request } of this.#reserved.values()) this.#unfinished.add(request.subject, 1)
+    for (const [id, { charge }] of this.#reserved) this.#enter(id, charge)
   }
 }
-
-interface UnfinishedRow { readonly subject: string, readonly count: number }
 
 /** Sums by name. One that is 0 takes no memory. */
 class Sums {
@@ -292,13 +349,27 @@ function chargeFrom (row: ChargeRow): Charge {
   }
 }
 
+/** What it is charged with as long as it is unfinished, and from its end on. */
+function chargeOf (row: UnfinishedRow): Charge {
+  const charge = chargeFrom(row)
+  return row.refunded === 0 ? charge : { ...charge, fromPeriod: 0 }
+}
+
+/** Enters the credits of these unfinished rows, which are about to end, into the accounts of their periods. */
+export function spendFor (condition: string): string {
+  return `INSERT INTO credits (subject, period_start, used)
+    SELECT subject, period_start, CAST(min(total(iif(refunded = 0, microcredits - granted, 0)), ${maxSum}) AS INTEGER)
+    FROM tasks WHERE ${condition} GROUP BY subject, period_start
+    ON CONFLICT DO UPDATE SET used = min(used + excluded.used, ${maxSum});`
+}
+
 /** Sums that JavaScript can't read back exactly would shut the account: what goes back to it stops there. */
 function statements (db: DatabaseSync) {
   return {
-    unfinished: db.prepare('SELECT subject, count(*) AS count FROM tasks WHERE ended_at IS NULL GROUP BY subject'),
+    unfinished: db.prepare(`SELECT ${unfinishedColumns} FROM tasks WHERE ended_at IS NULL`),
     used: db.prepare('SELECT used FROM credits WHERE subject = ? AND period_start = ?'),
     spend: db.prepare(`INSERT INTO credits (subject, period_start, used) VALUES (?, ?, ?)
-      ON CONFLICT DO UPDATE SET used = min(used + excluded.used, ${Number.MAX_SAFE_INTEGER})`),
+      ON CONFLICT DO UPDATE SET used = min(used + excluded.used, ${maxSum})`),
     giveBack: db.prepare('UPDATE credits SET used = used - ? WHERE subject = ? AND period_start = ?'),
     refund: db.prepare(`UPDATE credits SET used = used - ?, refunds = refunds + 1
       WHERE subject = ? AND period_start = ? AND refunds < ?`),
@@ -306,7 +377,7 @@ function statements (db: DatabaseSync) {
     grant: db.prepare('INSERT INTO grants (subject, microcredits, created_at) VALUES (?, ?, ?)'),
     take: db.prepare('UPDATE accounts SET granted = granted - ? WHERE subject = ?'),
     add: db.prepare(`INSERT INTO accounts (subject, granted) VALUES (?, ?)
-      ON CONFLICT DO UPDATE SET granted = min(granted + excluded.granted, ${Number.MAX_SAFE_INTEGER})`),
+      ON CONFLICT DO UPDATE SET granted = min(granted + excluded.granted, ${maxSum})`),
     spentIn: db.prepare('SELECT uses, microcredits FROM session_budgets WHERE subject = ? AND session_id = ?'),
     use: db.prepare(`INSERT INTO session_budgets (subject, session_id, uses, microcredits, expires_at)
       VALUES (?, ?, 1, ?, ?)

@@ -3,7 +3,7 @@ import { dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import type { Page } from '../../domain/records.ts'
 import { gatewayError } from '../../errors.ts'
-import { latestVersion, migrate, versionOf } from './migrations.ts'
+import { copyOfOlder, latestVersion, migrate, type Upgrade, versionOf } from './migrations.ts'
 
 export function storeDown (cause: unknown) {
   return gatewayError('GW_STORE_DOWN', { retryAfterSeconds: 1, cause })
@@ -38,6 +38,10 @@ export interface ConnectionOptions {
    * https://sqlite.org/pragma.html#pragma_synchronous
    */
   readonly synchronous: 'normal' | 'full'
+  /** Told before a file that an earlier gateway has made is brought up to date, which may take some seconds. */
+  readonly onUpgrade?: (upgrade: Upgrade) => void
+  /** Bytes that can be written in a folder; what the system says when absent. */
+  readonly freeBytes?: (folder: string) => number
 }
 
 /** A connection to read with. */
@@ -127,17 +131,23 @@ function presence (path: string): () => boolean {
   return () => idOf() === opened
 }
 
-function prepareFile (db: DatabaseSync, { role, synchronous }: ConnectionOptions): void {
+function prepareFile (
+  db: DatabaseSync, { path, role, synchronous, onUpgrade = () => {}, freeBytes }: ConnectionOptions
+): void {
   const version = versionOf(db)
   if (role === 'operator' && version < latestVersion) {
     throw new Error(
       `it has version ${version}, and ${latestVersion} is needed: start the gateway once, it brings the file up to date`
     )
   }
-  db.exec(`PRAGMA journal_mode = WAL; PRAGMA synchronous = ${synchronous}; PRAGMA foreign_keys = ON;
-    PRAGMA wal_autocheckpoint = ${checkpointPages}`)
+  // A table that is made anew must not take along what refers to it: https://sqlite.org/lang_altertable.html#otheralter
+  // What is sorted for an index is in memory, for a container may have no folder for it.
+  db.exec(`PRAGMA journal_mode = WAL; PRAGMA synchronous = ${synchronous}; PRAGMA foreign_keys = OFF;
+    PRAGMA temp_store = MEMORY; PRAGMA wal_autocheckpoint = ${checkpointPages}`)
+  const upgrade = copyOfOlder(db, path, freeBytes)
+  if (upgrade !== null) onUpgrade(upgrade)
   migrate(db)
-  db.exec(`PRAGMA busy_timeout = ${busyMs[role]}`)
+  db.exec(`PRAGMA foreign_keys = ON; PRAGMA busy_timeout = ${busyMs[role]}`)
 }
 
 /**

@@ -4,7 +4,7 @@ import type {
   Completion, Earlier, LedgerTerms, Reserved, ReserveRequest, Stage, StoredResponse, Task, TaskLedger, Transition,
   UnfinishedTasks
 } from '../../domain/ledger.ts'
-import { chargeColumns, type ChargeRow, type SubjectAccounts } from './accounts.ts'
+import { type SubjectAccounts, unfinishedColumns, type UnfinishedRow } from './accounts.ts'
 import { type GroupCommit, pageOf, read, rowAt } from './database.ts'
 import type { SqliteDeliveries } from './records.ts'
 import type { SqliteIdempotency, SqliteRepeats } from './repeats.ts'
@@ -44,9 +44,10 @@ class LedgerSteps {
   /** From `sent` when its outcome is unknown; from `claimed` when the task has overstayed. */
   markUnknown (id: number, from: 'sent' | 'claimed'): boolean {
     const { accounts, repeats, now } = this.#parts
-    const row = this.#sql.markUnknown.get(now(), id, from) as { subject: string } | undefined
+    const mark = from === 'sent' ? this.#sql.markSentUnknown : this.#sql.markClaimedUnknown
+    const row = mark.get(now(), id) as UnfinishedRow | undefined
     if (row === undefined) return false
-    accounts.taskEnded(row.subject)
+    accounts.ended(row)
     if (from === 'sent') repeats.lost(id)
     else repeats.drop(id)
     return true
@@ -54,16 +55,14 @@ class LedgerSteps {
 
   settle ({ taskId, state, answer }: Completion): boolean {
     const { accounts, deliveries, now } = this.#parts
-    const end = (from: 'claimed' | 'unknown') =>
-      this.#sql.settle.get(now(), state, taskId, from) as EndedRow | undefined
-    const claimed = end('claimed')
-    const row = claimed ?? end('unknown')
+    const row = this.#sql.unsettled.get(taskId) as UnsettledRow | undefined
     if (row === undefined) return false
-    if (claimed !== undefined) accounts.taskEnded(row.subject)
+    if (row.stage === 'claimed') accounts.ended(row)
+    const mayRefund = state === 'failed' && row.refundable === 1 && row.refunded === 0
+    const refunded = mayRefund && accounts.refund(row) ? 1 : row.refunded
+    this.#sql.settle.run(now(), state, refunded, row.id)
     this.#sql.keepAnswer.run(row.id, answer)
     deliveries.makeDue(row.id)
-    const mayRefund = state === 'failed' && row.refundable === 1 && row.refunded === 0
-    if (mayRefund && accounts.refund(row)) this.#sql.markRefunded.run(row.id)
     return true
   }
 
@@ -75,7 +74,7 @@ class LedgerSteps {
       return this.#sql.resend.run(keyId, callbackHash ?? null, leaseUntil, id).changes === 1
     }
     const { request, charge, createdAt } = reservation
-    accounts.spend(reservation)
+    accounts.take(reservation)
     this.#sql.insert.run(
       id,
       request.subject,
@@ -101,8 +100,7 @@ class LedgerSteps {
   #claim (id: number, taskId: string, answer?: StoredResponse): boolean {
     const { idempotency, repeats } = this.#parts
     if (!this.#hasClaimed(id, taskId)) return false
-    if (answer !== undefined) idempotency.answer(id, answer)
-    repeats.claimed(id, answer)
+    if (!repeats.claimed(id, answer) && answer !== undefined) idempotency.answer(id, answer)
     return true
   }
 
@@ -110,9 +108,10 @@ class LedgerSteps {
   #hasClaimed (id: number, taskId: string): boolean {
     const { accounts, terms, now } = this.#parts
     const leaseUntil = now() + terms.giveUpMs
-    if (this.#sql.claim.run(taskId, leaseUntil, id, 'sent').changes === 1) return true
-    if (this.#sql.claim.run(taskId, leaseUntil, id, 'unknown').changes === 1) {
-      accounts.taskReopened((this.#sql.subjectOf.get(id) as { subject: string }).subject)
+    if (this.#sql.claim.run(taskId, leaseUntil, id).changes === 1) return true
+    const reopened = this.#sql.claimLate.get(taskId, leaseUntil, id) as UnfinishedRow | undefined
+    if (reopened !== undefined) {
+      accounts.reopened(reopened)
       return true
     }
     return (this.#sql.holder.get(taskId) as { id: number } | undefined)?.id === id
@@ -136,37 +135,42 @@ class LedgerSteps {
       accounts.cancel(id)
       return true
     }
-    const row = this.#sql.release.get(id) as ChargeRow | undefined
+    const row = this.#sql.release.get(id) as UnfinishedRow | undefined
     if (row === undefined) return false
-    accounts.giveBack(row)
-    accounts.taskEnded(row.subject)
+    accounts.dropped(row)
     return true
   }
 }
 
-interface EndedRow extends ChargeRow { readonly id: number, readonly refundable: 0 | 1, readonly refunded: 0 | 1 }
+interface UnsettledRow extends UnfinishedRow { readonly refundable: 0 | 1, readonly stage: 'claimed' | 'unknown' }
 
+/** Stages are written out and never bound: SQLite would compile a statement anew for each value, to choose an index. */
 function statements (db: DatabaseSync) {
+  const markUnknown = (from: 'sent' | 'claimed') =>
+    db.prepare(`UPDATE tasks SET stage = 'unknown', ended_at = ?
+      WHERE id = ? AND stage = '${from}' RETURNING ${unfinishedColumns}`)
   return {
     insert: db.prepare(`INSERT INTO tasks
       (id, subject, operation, model, key_id, stage, microcredits, granted, session_id, refundable, period_start, created_at,
-        lease_until, callback_hash, repeat, listed)
-      VALUES (?, ?, ?, ?, ?, 'sent', ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)`),
+        lease_until, callback_hash, repeat)
+      VALUES (?, ?, ?, ?, ?, 'sent', ?, ?, ?, ?, ?, ?, ?, ?, ?)`),
     resend: db.prepare(
       "UPDATE tasks SET key_id = ?, callback_hash = coalesce(callback_hash, ?), lease_until = ? WHERE id = ? AND stage = 'sent'"
     ),
-    claim:
-      db.prepare(`UPDATE OR IGNORE tasks SET stage = 'claimed', task_id = ?, lease_until = ?, ended_at = NULL, listed = 1
-      WHERE id = ? AND task_id IS NULL AND stage = ?`),
-    subjectOf: db.prepare('SELECT subject FROM tasks WHERE id = ?'),
+    // Nothing that an index other than that of the task ids has an eye on, or its pages would be written as well.
+    claim: db.prepare(`UPDATE OR IGNORE tasks SET stage = 'claimed', task_id = ?, lease_until = ?
+      WHERE id = ? AND task_id IS NULL AND stage = 'sent'`),
+    claimLate: db.prepare(`UPDATE OR IGNORE tasks SET stage = 'claimed', task_id = ?, lease_until = ?, ended_at = NULL
+      WHERE id = ? AND task_id IS NULL AND stage = 'unknown' RETURNING ${unfinishedColumns}`),
     holder: db.prepare('SELECT id FROM tasks WHERE task_id = ?'),
-    release: db.prepare(`DELETE FROM tasks WHERE id = ? AND stage = 'sent' RETURNING ${chargeColumns}`),
-    markUnknown: db.prepare(`UPDATE tasks SET stage = 'unknown', ended_at = ?, listed = 1
-      WHERE id = ? AND stage = ? RETURNING subject`),
-    settle: db.prepare(`UPDATE tasks SET stage = 'settled', ended_at = ?, state = ?
-      WHERE task_id = ? AND stage = ? RETURNING id, refundable, refunded, ${chargeColumns}`),
-    keepAnswer: db.prepare('INSERT INTO answers (id, body) VALUES (?, ?)'),
-    markRefunded: db.prepare('UPDATE tasks SET refunded = 1 WHERE id = ?')
+    release: db.prepare(`DELETE FROM tasks WHERE id = ? AND stage = 'sent' RETURNING ${unfinishedColumns}`),
+    markSentUnknown: markUnknown('sent'),
+    markClaimedUnknown: markUnknown('claimed'),
+    unsettled: db.prepare(
+      `SELECT stage, refundable, ${unfinishedColumns} FROM tasks WHERE task_id = ? AND stage IN ('claimed', 'unknown')`
+    ),
+    settle: db.prepare("UPDATE tasks SET stage = 'settled', ended_at = ?, state = ?, refunded = ? WHERE id = ?"),
+    keepAnswer: db.prepare('INSERT INTO answers (id, body) VALUES (?, ?)')
   }
 }
 

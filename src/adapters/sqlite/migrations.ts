@@ -1,13 +1,14 @@
+import { closeSync, fsyncSync, openSync, renameSync, rmSync, statfsSync } from 'node:fs'
+import { dirname } from 'node:path'
 import type { DatabaseSync } from 'node:sqlite'
 
 /**
  * Each entry takes the file from its index to the next version (`PRAGMA user_version`). Entries are only ever added.
  *
- * Every index costs a page a write, so a submit enters three: task ids are looked up, unfinished rows are found without
- * reading the finished ones (in the order of their ids, so that its pages stay few and hot), and a subject's tasks are
- * listed. That one is entered once, when a row is claimed or unknown, and is on a column that no later step changes:
- * SQLite writes an index anew whenever a column of it or of its WHERE is set. Answers have a table of their own, which
- * keeps the rows that are scanned short.
+ * Every index costs a page a write, and SQLite writes it anew whenever a column of it or of its WHERE is set. So a
+ * submit enters two: unfinished rows are found without reading the finished ones (in the order of their ids, so that
+ * its pages stay few and hot), and task ids are looked up. All else is entered when a task ends. Answers have a table
+ * of their own, which keeps the rows that are scanned short.
  */
 const migrations: readonly string[] = [
   `CREATE TABLE tasks (
@@ -180,7 +181,49 @@ const migrations: readonly string[] = [
    CREATE TRIGGER audit_lasts BEFORE DELETE ON audit
      WHEN old.at > (SELECT at FROM audit ORDER BY id DESC LIMIT 1) - 400 * 86400000
        AND (NOT (${ofCallers('old.')}) OR old.id > (SELECT max(id) FROM audit) - 1000000)
-     BEGIN SELECT raise(ABORT, 'the audit trail is kept for 400 days'); END;`
+     BEGIN SELECT raise(ABORT, 'the audit trail is kept for 400 days'); END;`,
+
+  // Made anew, because UNIQUE has all rows in an index, those without a task id as well, and a CHECK with IN makes a
+  // table of its own at each write. A subject's index is entered when a task ends, and what is used of `credits` is of
+  // tasks that have ended. listed: not in use any more.
+  `CREATE TABLE new_tasks (
+     id            INTEGER PRIMARY KEY,
+     subject       TEXT    NOT NULL,
+     operation     TEXT    NOT NULL,
+     model         TEXT    NOT NULL,
+     key_id        TEXT    NOT NULL,
+     stage         TEXT    NOT NULL
+                   CHECK (stage = 'sent' OR stage = 'claimed' OR stage = 'settled' OR stage = 'unknown'),
+     task_id       TEXT,
+     microcredits  INTEGER NOT NULL,
+     refundable    INTEGER NOT NULL,
+     refunded      INTEGER NOT NULL DEFAULT 0,
+     period_start  INTEGER NOT NULL,
+     created_at    INTEGER NOT NULL,
+     lease_until   INTEGER NOT NULL,
+     ended_at      INTEGER,
+     state         TEXT,
+     granted       INTEGER NOT NULL DEFAULT 0,
+     listed        INTEGER NOT NULL DEFAULT 1,
+     callback_hash TEXT,
+     session_id    TEXT,
+     repeat        TEXT
+   ) STRICT;
+   INSERT INTO new_tasks SELECT id, subject, operation, model, key_id, stage, task_id, microcredits, refundable,
+     refunded, period_start, created_at, lease_until, ended_at, state, granted, 1, callback_hash, session_id, repeat
+     FROM tasks;
+   DROP TABLE tasks;
+   ALTER TABLE new_tasks RENAME TO tasks;
+   CREATE UNIQUE INDEX task_ids ON tasks (task_id) WHERE task_id IS NOT NULL;
+   CREATE UNIQUE INDEX callback_hashes ON tasks (callback_hash) WHERE callback_hash IS NOT NULL;
+   CREATE INDEX unfinished_tasks ON tasks (id) WHERE ended_at IS NULL;
+   CREATE INDEX unknown_tasks ON tasks (id) WHERE stage = 'unknown' AND refunded = 0;
+   CREATE INDEX past_tasks ON tasks (subject) WHERE ended_at IS NOT NULL;
+   CREATE INDEX ended_tasks ON tasks (subject, ended_at, task_id) WHERE stage = 'settled';
+   UPDATE credits SET used = max(0, used - unfinished.sum) FROM (
+     SELECT subject, period_start, CAST(total(iif(refunded = 0, microcredits - granted, 0)) AS INTEGER) AS sum
+     FROM tasks WHERE ended_at IS NULL GROUP BY subject, period_start) AS unfinished
+   WHERE credits.subject = unfinished.subject AND credits.period_start = unfinished.period_start;`
 ]
 
 /** The version of the file. Throws when a newer gateway wrote it. */
@@ -194,6 +237,63 @@ export function versionOf (db: DatabaseSync): number {
 
 export const latestVersion = migrations.length
 
+/** A file that an earlier gateway has made is about to be changed. */
+export interface Upgrade {
+  readonly from: number
+  readonly to: number
+  /** Where it stays as it was. Nobody reads that again, and nobody deletes it but the operator. */
+  readonly copy: string
+}
+
+/** Times the size of the file: the copy, the table that is made anew beside the old one, and the log of that. */
+const roomNeeded = 3
+
+/**
+ * Copies the file before it is changed, if an earlier gateway has made it: `null` otherwise. The copy has its name when
+ * it is whole and on disk, and its owner alone reads it. Throws when there may not be enough room for what follows.
+ */
+export function copyOfOlder (
+  db: DatabaseSync, path: string, freeBytes: (folder: string) => number = freeIn
+): Upgrade | null {
+  const from = versionOf(db)
+  if (from === 0 || from === latestVersion) return null
+  const needed = roomNeeded * sizeOf(db)
+  const free = freeBytes(dirname(path))
+  if (free < needed) {
+    throw new Error(`it has version ${from}, and to bring it to ${latestVersion} needs ${megabytes(needed)} free beside it ` +
+      `for a copy and the work: there are ${megabytes(free)}`)
+  }
+  const copy = `${path}.version-${from}`
+  const unfinished = `${copy}.unfinished`
+  try {
+    rmSync(unfinished, { force: true })
+    closeSync(openSync(unfinished, 'wx', 0o600))
+    db.prepare('VACUUM INTO ?').run(unfinished)
+    const file = openSync(unfinished, 'r+')
+    fsyncSync(file)
+    closeSync(file)
+    renameSync(unfinished, copy)
+  } finally {
+    rmSync(unfinished, { force: true })
+  }
+  return { from, to: latestVersion, copy }
+}
+
+function sizeOf (db: DatabaseSync): number {
+  const size = db.prepare('SELECT page_count * page_size AS size FROM pragma_page_count(), pragma_page_size()')
+  return (size.get() as { size: number }).size
+}
+
+function freeIn (folder: string): number {
+  const { bavail, bsize } = statfsSync(folder)
+  return bavail * bsize
+}
+
+function megabytes (bytes: number): string {
+  return `${Math.ceil(bytes / 1024 / 1024)} MB`
+}
+
+/** Each version in a transaction of its own: a crash leaves the file at one of them, whole. */
 export function migrate (db: DatabaseSync): void {
   for (const [index, sql] of [...migrations.entries()].slice(versionOf(db))) {
     db.exec(`BEGIN IMMEDIATE; ${sql} PRAGMA user_version = ${index + 1}; COMMIT`)

@@ -7,7 +7,7 @@ import type { TaskRecord, TaskRecords, UsageRow, UsageSpan } from '../../domain/
 import type { CallbackSecrets } from '../../domain/store.ts'
 import { dayMs } from '../../domain/time.ts'
 import type { Deliveries, Delivery, DeliveryAttempt } from '../../domain/webhooks.ts'
-import { chargeColumns, type ChargeRow, type SubjectAccounts } from './accounts.ts'
+import { chargeColumns, type ChargeRow, maxSum, type SubjectAccounts } from './accounts.ts'
 import { type Connection, type GroupCommit, pageOf, read, rowAt, storeDown } from './database.ts'
 import type { Tasks } from './ledger.ts'
 import type { SqliteIdempotency, SqliteRepeats } from './repeats.ts'
@@ -19,7 +19,10 @@ interface RecordsOptions {
   readonly usage: TaskRecords['usage']
 }
 
-/** Rows of the ledger in pages: by the index of a subject's tasks, and by that of the unknown ones. */
+/**
+ * Rows of the ledger in pages. A subject's tasks that have ended are found by their index, which they enter at their
+ * end; the unfinished ones by their numbers.
+ */
 export function sqliteRecords (
   db: DatabaseSync,
   group: GroupCommit,
@@ -27,9 +30,21 @@ export function sqliteRecords (
 ): TaskRecords {
   const sql = taskStatements(db)
 
+  const newestOf = (subject: string, before: number, most: number): TaskRow[] => {
+    const ended = sql.ended.all(subject, before, most) as unknown as TaskRow[]
+    const oldest = ended.length < most ? 0 : ended.at(-1)!.id
+    const claimed: TaskRow[] = []
+    for (const id of accounts.unfinishedOf(subject, before)) {
+      if (id < oldest || claimed.length === most) break
+      const row = sql.claimed.get(id) as TaskRow | undefined
+      if (row !== undefined) claimed.push(row)
+    }
+    return [...ended, ...claimed].sort(newestFirst).slice(0, most)
+  }
+
   return {
     async tasksOf (subject, { cursor, limit }) {
-      const rows = read(() => sql.ofSubject.all(subject, rowAt(cursor) ?? Infinity, limit + 1) as unknown as TaskRow[])
+      const rows = read(() => newestOf(subject, rowAt(cursor) ?? Infinity, limit + 1))
       await group.committed() // what is told here must not be undone
       return pageOf(rows, limit, recordFrom)
     },
@@ -79,6 +94,10 @@ interface TaskRow {
   readonly ended_at: number | null
 }
 
+function newestFirst (one: { readonly id: number }, other: { readonly id: number }): number {
+  return other.id - one.id
+}
+
 interface EndRow { readonly ended_at: number, readonly task_id: string }
 
 function recordFrom ({
@@ -94,9 +113,10 @@ function recordFrom ({
 
 function taskStatements (db: DatabaseSync) {
   return {
-    ofSubject: db.prepare(
-      `SELECT ${columns} FROM tasks WHERE subject = ? AND listed = 1 AND id < ? ORDER BY id DESC LIMIT ?`
+    ended: db.prepare(
+      `SELECT ${columns} FROM tasks WHERE subject = ? AND ended_at IS NOT NULL AND id < ? ORDER BY id DESC LIMIT ?`
     ),
+    claimed: db.prepare(`SELECT ${columns} FROM tasks WHERE id = ? AND stage = 'claimed'`),
     ends: db.prepare(`SELECT ended_at, task_id FROM tasks WHERE subject = ? AND stage = 'settled' AND (ended_at, task_id) > (?, ?)
       ORDER BY ended_at, task_id LIMIT ?`),
     unknown: db.prepare(
@@ -110,8 +130,6 @@ function taskStatements (db: DatabaseSync) {
 
 /** Rows that are read in one go: some two milliseconds when each is of another subject. */
 const chunkRows = 500
-/** More can't be read as a number, and asking for it gives an error: sums stop there. */
-const maxSum = Number.MAX_SAFE_INTEGER
 
 /**
  * Sums of rows of `tasks`, in the order of the columns of `usage`. What is only sent is no task yet, and may never be
@@ -120,7 +138,7 @@ const maxSum = Number.MAX_SAFE_INTEGER
 const sumsOf = (condition: string): string => `SELECT created_at / ${dayMs}, subject, model, count(*),
     count(*) FILTER (WHERE state = 'success'), count(*) FILTER (WHERE state = 'failed'),
     count(*) FILTER (WHERE stage = 'unknown' AND refunded = 0), min(sum(iif(refunded = 0, microcredits, 0)), ${maxSum})
-  FROM tasks NOT INDEXED WHERE listed = 1 AND ${condition} GROUP BY 1, 2, 3`
+  FROM tasks NOT INDEXED WHERE stage <> 'sent' AND ${condition} GROUP BY 1, 2, 3`
 
 /** Adds rows to sums that have the columns and the primary key of `usage`. */
 const addTo = (table: string, rows: string): string => `INSERT INTO ${table} ${rows}

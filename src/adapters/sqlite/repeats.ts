@@ -101,7 +101,8 @@ export interface SqliteRepeats extends Repeats {
    */
   found (subject: string, repeat: Repeat): Promise<void>
   begin (id: number, demand: ReserveRequest): void
-  claimed (id: number, answer?: StoredResponse): void
+  /** `true`: it is a submit without a key, so nothing else has its answer. */
+  claimed (id: number, answer?: StoredResponse): boolean
   /** Its outcome is unknown. */
   lost (id: number): void
   /** Nothing was accepted, an operator let it go, or it never ended. */
@@ -195,11 +196,13 @@ export function sqliteRepeats (
     begin (id, { subject, repeat }) { if (repeat !== undefined) memory.add(id, subject, repeat) },
     claimed (id, answer) {
       const submit = memory.at(id)
-      if (submit === undefined) return
+      if (submit === undefined) return false
       submit.answer ??= answer
-      if (!submit.isUndelivered && submit.until === null) return
-      submit.until ??= elapsed() + repeatMs
-      keepRow(submit)
+      if (submit.isUndelivered || submit.until !== null) {
+        submit.until ??= elapsed() + repeatMs
+        keepRow(submit)
+      }
+      return true
     },
     lost (id) { memory.rememberAt(id) },
     drop (id) { memory.forgetAt(id) },

@@ -4,7 +4,7 @@ import { localRates } from '../../domain/rate-counter.ts'
 import { forgetSlackMs } from '../../domain/session.ts'
 import type { Store } from '../../domain/store.ts'
 import { dayMs, steadyClock, systemClock } from '../../domain/time.ts'
-import { SubjectAccounts } from './accounts.ts'
+import { spendFor, SubjectAccounts } from './accounts.ts'
 import {
   connect, type Connection, type ConnectionOptions, type GroupCommit, groupCommit, read, type Role, storeDown
 } from './database.ts'
@@ -170,6 +170,8 @@ export interface SqliteStoreOptions extends Omit<ConnectionOptions, 'role'> {
   readonly onGone?: (problem: string) => void
 }
 
+type ServedStoreOptions = Required<Pick<SqliteStoreOptions, 'role' | 'terms' | 'now' | 'elapsed' | 'onGone'>>
+
 /**
  * Opens the embedded store. One server a file: a second one is refused at once, because each keeps limits in its own
  * memory. What an earlier server left half done is brought to a safe end first.
@@ -184,14 +186,14 @@ export function sqliteStore ({
 }
 
 function storeOver (
-  connection: Connection, { role, terms, now, elapsed, onGone }: Required<SqliteStoreOptions>
+  connection: Connection, { role, terms, now, elapsed, onGone }: ServedStoreOptions
 ): Store {
   const { db, busyMs, close } = connection
   const remembered = role === 'server' ? rememberedRows(db, terms, now()) : []
   const lost = role === 'server' ? recover(db, now()) : 0
   const group = groupCommit(db, busyMs, seenEachSecond(connection, { elapsed, onGone }))
   const tasks = sqliteTasks(db)
-  const accounts = new SubjectAccounts(db, group, { terms, now })
+  const accounts = new SubjectAccounts(db, group, { role, terms, now })
   const idempotency = sqliteIdempotency(db, group, { accounts, steady: steadyClock({ now, elapsed }) })
   const repeats = sqliteRepeats(db, group, { accounts, remembered, now, elapsed })
   const deliveries = sqliteDeliveries(db, group, now)
@@ -238,7 +240,7 @@ function storeOver (
  */
 function seenEachSecond (
   { isThere }: Connection,
-  { elapsed, onGone }: Pick<Required<SqliteStoreOptions>, 'elapsed' | 'onGone'>
+  { elapsed, onGone }: Pick<ServedStoreOptions, 'elapsed' | 'onGone'>
 ): () => void {
   let lookedAt = elapsed()
   let isGone = false
@@ -271,7 +273,9 @@ function pinger (db: DatabaseSync, group: GroupCommit): () => Promise<void> {
 
 /** No request of an earlier server is alive any more, and what it had sent may exist upstream: it is marked. */
 function recover (db: DatabaseSync, now: number): number {
-  const marked = db.prepare(`UPDATE tasks SET stage = 'unknown', listed = 1, ended_at = min(lease_until, ?)
-    WHERE ended_at IS NULL AND stage = 'sent'`).run(now)
+  const lost = "ended_at IS NULL AND stage = 'sent'"
+  db.exec(`BEGIN IMMEDIATE; ${spendFor(lost)}`)
+  const marked = db.prepare(`UPDATE tasks SET stage = 'unknown', ended_at = min(lease_until, ?) WHERE ${lost}`).run(now)
+  db.exec('COMMIT')
   return Number(marked.changes)
 }
