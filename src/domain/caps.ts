@@ -1,49 +1,149 @@
 import { badRequest } from '../errors.ts'
-import { type Field, fieldAt } from './fields.ts'
+import { asciiFold, type Field, fieldAt, isPlainNumber } from './fields.ts'
+import { isObject } from './json.ts'
+import type { Member } from './members.ts'
+import { maxPatternText, textPattern } from './patterns.ts'
 import { byModel, globs } from './policy.ts'
 
+type Plain = string | number | boolean
+
 /** Bounds of one field of a request, as the operator wrote them (`caps` in config/gateway.yaml). */
-interface CapRule {
+export interface CapRule {
+  /** It has to be there. */
+  readonly required?: boolean
+  /** What is written into a body that leaves it out. */
+  readonly default?: Plain
   readonly min?: number
   readonly max?: number
-  readonly oneOf?: ReadonlyArray<string | number | boolean>
+  /** Texts whatever the case of their ASCII letters. */
+  readonly oneOf?: readonly Plain[]
+  readonly maxItems?: number
+  /** What a text has to have in it, and what it must not have. */
+  readonly pattern?: string
+  readonly not?: string
 }
 
 /** Glob of models → path of a field → its bounds. */
 export type CapRules = Readonly<Record<string, Readonly<Record<string, CapRule>>>>
 
-type Caps = (model: string, body: object) => void
+/** What caps look at, and write into. */
+export interface CappedBody {
+  readonly input: Record<string, unknown>
+  readonly provider?: unknown
+}
+
+type Caps = (model: string, body: CappedBody) => readonly Member[]
 
 /**
  * Holds a submit against every cap whose glob matches its model, whatever its case. A field that is absent is within
- * its bounds: the model's own default holds. Throws `GW_BAD_REQUEST`, which names the field and what it may be.
+ * its bounds, as the model's own default holds, unless the cap has a default itself or says that it is required.
+ *
+ * Defaults are written into `input`, and given back as what has to be written into its text. Throws `GW_BAD_REQUEST`,
+ * which names the field and what it may be.
  */
 export function caps (rules: CapRules): Caps {
-  const capsOf = byModel(model => fieldsFor(rules, model).map(([path, rule]) => ({ field: fieldAt(path), rule })))
+  const rows = Object.entries(rules).map(([models, fields]) => ({
+    matches: globs([models], { ignoreCase: true }),
+    caps: Object.entries(fields).map(([path, rule]) => capOf(path, rule))
+  }))
+  const capsOf = byModel(model => rows.flatMap(({ matches, caps }) => matches(model) ? caps : []))
   return (model, body) => {
-    for (const { field, rule } of capsOf(model)) hold(body, field, rule)
+    const caps = capsOf(model)
+    const members = caps.flatMap(cap => fill(body, cap))
+    for (const cap of caps) hold(body, cap)
+    return members
   }
 }
 
-function fieldsFor (rules: CapRules, model: string): ReadonlyArray<readonly [path: string, rule: CapRule]> {
-  return Object.entries(rules).flatMap(([models, fields]) =>
-    globs([models], { ignoreCase: true })(model) ? Object.entries(fields) : [])
+interface Cap {
+  readonly field: Field
+  readonly rule: CapRule
+  readonly problemOf: (value: unknown) => string | null
+}
+
+function capOf (path: string, rule: CapRule): Cap {
+  return { field: fieldAt(path), rule, problemOf: capProblem(rule) }
+}
+
+function hold (body: CappedBody, { field: { path, valueIn }, rule, problemOf }: Cap): void {
+  const value = valueIn(body)
+  if (value === undefined) {
+    if (rule.required === true) throw badRequest(`Set ${path}.`)
+    return
+  }
+  const problem = problemOf(value)
+  if (problem !== null) throw badRequest(`${path} ${problem}.`)
+}
+
+function fill (body: CappedBody, { field: { path, valueIn }, rule: { default: value } }: Cap): readonly Member[] {
+  if (value === undefined || valueIn(body) !== undefined) return []
+  const names = path.split('.').slice(1)
+  const parentAt = (around: unknown, name: string) => isObject(around) ? around[name] : undefined
+  const parent = names.slice(0, -1).reduce(parentAt, body.input)
+  if (!isObject(parent)) throw badRequest(`Set ${path.slice(0, path.lastIndexOf('.'))}, an object.`)
+  Object.assign(parent, { [names.at(-1)!]: value })
+  return [{ names, value }]
+}
+
+/**
+ * What is wrong with a value that is there, as the rest of a sentence; `null`: it is within its bounds. Throws a
+ * `RangeError` when a pattern is none.
+ */
+export function capProblem (rule: CapRule): (value: unknown) => string | null {
+  const all = [numberCheck(rule), choiceCheck(rule), listCheck(rule), textCheck(rule)]
+  const checks = all.filter(check => check !== null)
+  return value => {
+    for (const check of checks) {
+      const problem = check(value)
+      if (problem !== null) return problem
+    }
+    // To many a reader that is as good as absent, and what counts then is not what the cap says.
+    return value === null && (rule.required === true || rule.default !== undefined) ? 'must not be null' : null
+  }
+}
+
+type Check = (value: unknown) => string | null
+
+function numberCheck ({ min, max }: CapRule): Check | null {
+  if (min === undefined && max === undefined) return null
+  return value => {
+    if (!isPlainNumber(value)) return 'must be a plain number'
+    if (min !== undefined && value < min) return `must be at least ${min}`
+    return max !== undefined && value > max ? `must be at most ${max}` : null
+  }
+}
+
+function choiceCheck ({ oneOf }: CapRule): Check | null {
+  if (oneOf === undefined) return null
+  const folded = (value: unknown) => typeof value === 'string' ? asciiFold(value) : value
+  const allowed = new Set(oneOf.map(folded))
+  return value => allowed.has(folded(value)) ? null : `must be one of ${oneOf.join(', ')}`
+}
+
+function listCheck ({ maxItems }: CapRule): Check | null {
+  if (maxItems === undefined) return null
+  return value => {
+    if (!Array.isArray(value)) return 'must be a list'
+    return value.length > maxItems ? `must have at most ${maxItems} items` : null
+  }
+}
+
+function textCheck ({ pattern, not }: CapRule): Check | null {
+  if (pattern === undefined && not === undefined) return null
+  const [has, hasNot] = [pattern, not].map(source => source === undefined ? null : textPattern(source))
+  return value => {
+    if (typeof value !== 'string') return 'must be a text'
+    if (value.length > maxPatternText) return `must have at most ${maxPatternText} characters`
+    if (has?.(value) === false) return 'is not of the form that is asked for here'
+    return hasNot?.(value) === true ? 'has something in it that is not accepted here' : null
+  }
 }
 
 /** The least count at a path that a model's caps let through, where they say so; else 1. Always above 0. */
 export function leastCount (rules: CapRules, model: string, path: string): number {
-  const mins = fieldsFor(rules, model).flatMap(([name, { min = 0 }]) => name === path && min > 0 ? [min] : [])
+  const mins = Object.entries(rules).flatMap(([models, { [path]: rule }]) => {
+    const min = rule?.min ?? 0
+    return min > 0 && globs([models], { ignoreCase: true })(model) ? [min] : []
+  })
   return mins.length === 0 ? 1 : Math.max(...mins)
-}
-
-function hold (body: object, { path, numberIn, valueIn }: Field, { min, max, oneOf }: CapRule): void {
-  if (min !== undefined || max !== undefined) {
-    const value = numberIn(body)
-    if (value !== undefined && min !== undefined && value < min) throw badRequest(`${path} must be at least ${min}.`)
-    if (value !== undefined && max !== undefined && value > max) throw badRequest(`${path} must be at most ${max}.`)
-  }
-  const value = valueIn(body)
-  if (oneOf !== undefined && value !== undefined && !oneOf.some(allowed => allowed === value)) {
-    throw badRequest(`${path} must be one of ${oneOf.join(', ')}.`)
-  }
 }

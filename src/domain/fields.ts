@@ -9,10 +9,7 @@ export interface Field {
    * upstream that does not mind case would read `Duration`, and no rule would hold it.
    */
   readonly valueIn: (body: object) => unknown
-  /**
-   * A number that money or a bound depends on: a plain JSON number within 2^53, so that it means the same to every
-   * reader. A text that looks like one, `1e309` or null is a `GW_BAD_REQUEST`.
-   */
+  /** The same where money depends on it: what is no plain number is a `GW_BAD_REQUEST`. */
   readonly numberIn: (body: object) => number | undefined
 }
 
@@ -38,12 +35,17 @@ export function fieldAt (path: string): Field {
     numberIn: body => {
       const value = valueIn(body)
       if (value === undefined) return undefined
-      if (typeof value !== 'number' || !Number.isFinite(value) || Math.abs(value) > Number.MAX_SAFE_INTEGER) {
-        throw badRequest(`${path} must be a plain number.`)
-      }
+      if (!isPlainNumber(value)) throw badRequest(`${path} must be a plain number.`)
       return value
     }
   }
+}
+
+/**
+ * A number within 2^53, so that it means the same to every reader. A text that looks like one, `1e309` or null is none.
+ */
+export function isPlainNumber (value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(value) && Math.abs(value) <= Number.MAX_SAFE_INTEGER
 }
 
 function refuseLookAlike (value: object, name: string, path: string): void {

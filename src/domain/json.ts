@@ -196,7 +196,8 @@ function scan (text: string): Map<string, string> {
   return texts
 }
 
-function endOfString (text: string, start: number): number {
+/** Where the string that begins here ends: at its closing quote. */
+export function endOfString (text: string, start: number): number {
   for (let end = text.indexOf('"', start + 1); end !== -1; end = text.indexOf('"', end + 1)) {
     let escapes = 0
     while (text.charCodeAt(end - 1 - escapes) === backslash) escapes++
@@ -205,7 +206,8 @@ function endOfString (text: string, start: number): number {
   return text.length
 }
 
-function nameAt (text: string, start: number, end: number): string {
+/** The name between these quotes. */
+export function nameAt (text: string, start: number, end: number): string {
   if (end - start - 1 > maxNameLength * escapeLength) throw longName()
   const raw = text.slice(start + 1, end)
   const name = raw.includes('\\') ? String(parse(`"${raw}"`)) : raw

@@ -89,7 +89,8 @@ function collect (ids: Set<string>, id: string, limit: number): void {
 
 /** A submit as the gateway understood it, and the bytes that say the same and nothing more. */
 interface SubmitBody extends TaskReferences {
-  readonly input: Readonly<Record<string, unknown>>
+  /** Its own: what caps write into it is theirs to write into `bytes` as well. */
+  readonly input: Record<string, unknown>
   /** As the caller wrote it, whether it is passed on or not. */
   readonly provider: unknown
   readonly bytes: Buffer

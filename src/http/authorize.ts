@@ -2,6 +2,8 @@ import type { FastifyRequest } from 'fastify'
 import { maxTaskIdLength } from '../domain/answers.ts'
 import { quoted } from '../domain/json.ts'
 import type { Task } from '../domain/ledger.ts'
+import { insertMembers, type Member } from '../domain/members.ts'
+import type { CappedBody } from '../domain/caps.ts'
 import type { Price, PricedBody } from '../domain/prices.ts'
 import type { Scope, Session } from '../domain/session.ts'
 import { type CallbackAddress, readSubmitBody, type TaskReferences } from '../domain/submit.ts'
@@ -37,7 +39,8 @@ export interface SubmitRules {
   /** Whether submits of a model cost nothing, whatever is in them. */
   readonly isFree: (model: string) => boolean
   readonly priceOf: (model: string, body: PricedBody) => Price
-  readonly enforceCaps: (model: string, body: PricedBody) => void
+  /** Writes defaults into the input, and gives back what has to be written into its text. */
+  readonly enforceCaps: (model: string, body: CappedBody) => readonly Member[]
 }
 
 /** What it takes to say whose a task is. */
@@ -65,13 +68,13 @@ export async function authorizeSubmit (
     checkCallbackUrl,
     upstreamTo: callback?.url ?? null
   })
-  enforceCaps(model, body)
+  const members = enforceCaps(model, body)
   const price = priceOf(model, body)
   const keyId = await keyOfReferences(services, context, body)
   return {
     model,
     price,
-    body: body.bytes,
+    body: members.length === 0 ? body.bytes : Buffer.from(insertMembers(body.bytes.toString(), members, ['input'])),
     keyId,
     idempotency,
     repeat,

@@ -2,6 +2,7 @@ import { hasOwnPrefix, ownIss } from '../domain/session.ts'
 import type { GatewayFile, IssuerSettings } from './file-schema.ts'
 import { type FileProblem, type GatewayFileReading, type KeyPath, leaves } from './file.ts'
 import { reachOf } from './parsers.ts'
+import { capProblems, capWarnings } from './cap-rules.ts'
 import { priceProblems, priceWarnings } from './price-rules.ts'
 import { shown } from './problems.ts'
 
@@ -170,7 +171,7 @@ export function fileWarnings ({ file, locate }: GatewayFileReading): string[] {
   const open = guests.enabled && guests.proof === 'none'
     ? ['guests.proof is none: any program makes tasks as a guest, up to the limits of guests and at your cost.']
     : []
-  const doubtful = priceWarnings(file).map(locate).map(({ setting, source, problem }) =>
+  const doubtful = [...priceWarnings(file), ...capWarnings(file)].map(locate).map(({ setting, source, problem }) =>
     `${setting} (${source}) ${problem}`)
   return [...open, ...doubtful]
 }
@@ -181,16 +182,6 @@ function decimalProblems (section: unknown, name: string): FileProblem[] {
     .filter(({ path, value }) =>
       typeof value === 'number' && Number(value.toFixed(6)) !== value && !path.includes('when'))
     .map(({ path, value }) => ({ path, problem: `is ${value}`, expected: 'a number with at most 6 decimals' }))
-}
-
-function capProblems ({ caps }: GatewayFile): FileProblem[] {
-  return Object.entries(caps).flatMap(([glob, fields]) => Object.entries(fields)
-    .filter(([, { min = -Infinity, max = Infinity }]) => min > max)
-    .map(([field, { min, max }]) => ({
-      path: ['caps', glob, field],
-      problem: `min ${min} is greater than max ${max}`,
-      expected: 'a min no greater than max'
-    })))
 }
 
 function limitProblems ({ limits: { bodyBytes, bodyBytesInFlight } }: GatewayFile): FileProblem[] {

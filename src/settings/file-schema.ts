@@ -164,16 +164,41 @@ const price = Type.Union([
     '{inputPerMillion, outputPerMillion}'
 })
 
+function regularExpression (description: string) {
+  return Type.String({
+    minLength: 1,
+    maxLength: 1000,
+    title: 'a regular expression in the syntax of RE2',
+    description: `${description} A regular expression as RE2 knows it; texts of more than 20000 characters are refused.`
+  })
+}
+
 /** Bounds of one field of a request. */
 const cap = Type.Object({
+  required: Type.Optional(Type.Boolean({ title: 'true or false', description: 'Whether the field has to be there.' })),
+  default: Type.Optional(Type.Union([...plainValue.anyOf], {
+    title: 'a text, a number, or true or false',
+    description: 'What is written into a body that leaves the field out. Prices go by it, too.'
+  })),
   min: Type.Optional(Type.Number({ title: 'a number', description: 'The least number allowed.' })),
   max: Type.Optional(Type.Number({ title: 'a number', description: 'The greatest number allowed.' })),
   oneOf: Type.Optional(Type.Array(plainValue, {
     minItems: 1,
     title: 'a list of at least one value',
-    description: 'The only values allowed.'
-  }))
-}, { ...exact, minProperties: 1, title: 'a mapping with min, max or oneOf' })
+    description: 'The only values allowed; texts in either case.'
+  })),
+  maxItems: Type.Optional(Type.Integer({
+    minimum: 0,
+    title: 'a whole number, 0 or more',
+    description: 'How many items a list may have.'
+  })),
+  pattern: Type.Optional(regularExpression('What a text has to have in it.')),
+  not: Type.Optional(regularExpression('What a text must not have in it.'))
+}, {
+  ...exact,
+  minProperties: 1,
+  title: 'a mapping with required, default, min, max, oneOf, maxItems, pattern or not'
+})
 
 const caps = Type.Record(Type.String({ pattern: fieldPath }), cap, {
   ...exact,

@@ -64,8 +64,13 @@ function isInList (path: KeyPath): boolean {
   return path.length > 2
 }
 
-function isOfInput (field: string): boolean {
+export function isOfInput (field: string): boolean {
   return field.startsWith('input.')
+}
+
+/** A sentence for the log, and where in the file it is about. */
+export function warning (path: KeyPath, problem: string): FileProblem {
+  return { path, problem, expected: '' }
 }
 
 function lastProblems (rules: readonly PlacedRule[]): FileProblem[] {
@@ -125,8 +130,7 @@ function isOldForm (price: PriceRule): boolean {
 }
 
 /** What may be meant as it stands, and most often is not. */
-export function priceWarnings ({ prices }: GatewayFile): Array<Pick<FileProblem, 'path' | 'problem' | 'expected'>> {
-  const warning = (path: KeyPath, problem: string) => ({ path, problem, expected: '' })
+export function priceWarnings ({ prices }: GatewayFile): FileProblem[] {
   if (Object.keys(prices).length === 0) {
     return [warning(['prices'], 'is empty: every submit costs one credit, a film as much as a picture.')]
   }

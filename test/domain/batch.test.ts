@@ -8,7 +8,10 @@ const item = (n: number, more: object = {}) => ({
   ...more
 })
 const readBody = (body: unknown) =>
-  readBatchBody(Buffer.from(typeof body === 'string' ? body : JSON.stringify(body)), key => `hash of ${key}`)
+  readBatchBody(Buffer.from(typeof body === 'string' ? body : JSON.stringify(body)), {
+    keyOf: key => `hash of ${key}`,
+    hold: () => []
+  })
 /** Four items, the last of them with something about it. */
 const last = (more: object) => ({ items: [item(0), item(1), item(2), item(3, more)] })
 

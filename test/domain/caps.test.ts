@@ -1,5 +1,6 @@
 import t from 'tap'
-import { caps } from '../../src/domain/caps.ts'
+import { type CapRule, caps } from '../../src/domain/caps.ts'
+import { isGatewayError } from '../../src/errors.ts'
 
 t.test('caps hold before anything is spent, whatever the case of the model', async t => {
   const enforce = caps({
@@ -19,4 +20,80 @@ t.test('caps hold before anything is spent, whatever the case of the model', asy
   ]) {
     t.throws(() => hold('Sora-2', input), { code: 'GW_BAD_REQUEST', message: /input\./ }, JSON.stringify(input))
   }
+})
+
+type Input = Record<string, unknown>
+
+/** What one cap says to values of `input.x`: the end of its sentence, or `null`. */
+function said (rule: CapRule, values: readonly unknown[]): ReadonlyArray<string | null> {
+  const hold = caps({ '*': { 'input.x': rule } })
+  return values.map(x => {
+    try {
+      hold('m', { input: x === undefined ? {} : { x } })
+      return null
+    } catch (error) {
+      if (isGatewayError(error) && error.code === 'GW_BAD_REQUEST') return error.message.replace(/^input\.x /, '')
+      throw error
+    }
+  })
+}
+
+t.test('each bound says what a value may be, and a value of another kind is outside of it', async t => {
+  t.strictSame(said({ required: true }, [undefined, null, '', 0, false]), ['Set input.x.', 'must not be null.', null, null, null])
+  t.strictSame(said({ required: false }, [undefined, null]), [null, null])
+  t.strictSame(said({ default: 1 }, [undefined, null, 2]), [null, 'must not be null.', null])
+  t.strictSame(
+    said({ oneOf: ['1k', '2K', 4, true] }, ['1K', '1k', '2k', 4, true, '4', 'TRUE', '1\u212A', null, ['1k']]),
+    [null, null, null, null, null, ...Array(5).fill('must be one of 1k, 2K, 4, true.')]
+  )
+  t.strictSame(
+    said({ maxItems: 2 }, [undefined, [], [1, 2], [1, 2, 3], 'ab', null, { length: 0 }]),
+    [null, null, null, 'must have at most 2 items.', ...Array(3).fill('must be a list.')]
+  )
+  t.strictSame(said({ min: 1, max: 2 }, [1, 2, 0, 3, '1', null, [1]]), [
+    null, null, 'must be at least 1.', 'must be at most 2.', ...Array(3).fill('must be a plain number.')
+  ])
+  const form = 'is not of the form that is asked for here.'
+  t.strictSame(said({ pattern: '^a+$' }, [undefined, 'aaa', 'ab', '']), [null, null, form, form])
+  t.strictSame(
+    said({ not: '--(?i:rs|dur)\\b' }, ['a lighthouse -- at dusk', 'x --rs 1080p', 'x--DUR=10', '--rsx', '- -rs']),
+    [null, 'has something in it that is not accepted here.', 'has something in it that is not accepted here.', null, null]
+  )
+  t.strictSame(said({ not: 'x' }, [null, 1, ['x'], { x: 1 }, true]), Array(5).fill('must be a text.'))
+  t.strictSame(
+    said({ not: 'x' }, ['a'.repeat(20_000), 'a'.repeat(20_001)]), [null, 'must have at most 20000 characters.']
+  )
+})
+
+t.test('a default stands in for a field that is absent, and nowhere else', async t => {
+  const hold = caps({
+    'a*': { 'input.size': { default: '1k', oneOf: ['1k', '2k'] }, 'input.options.fps': { default: 24 } },
+    '*': { 'input.size': { default: 'other' }, 'input.sound': { default: false } }
+  })
+  const input: Input = { options: {} }
+  t.strictSame(hold('A-1', { input }), [
+    { names: ['size'], value: '1k' },
+    { names: ['options', 'fps'], value: 24 },
+    { names: ['sound'], value: false }
+  ], 'the first default for a field counts')
+  t.strictSame(input, { options: { fps: 24 }, size: '1k', sound: false }, 'prices see them')
+  t.strictSame(hold('a', { input }), [], 'what is there is not written again')
+  for (const options of [undefined, null, 7, 'x', [], [{}]]) {
+    t.throws(
+      () => hold('a', { input: options === undefined ? {} : { options } }),
+      { code: 'GW_BAD_REQUEST', message: 'Set input.options, an object.' },
+      JSON.stringify(options)
+    )
+  }
+  const deep = caps({ a: { 'input.a.b.c': { default: 1 } } })
+  t.throws(() => deep('a', { input: {} }), { message: 'Set input.a.b, an object.' })
+  t.throws(() => hold('a', { input: { Size: '4k', options: {} } }), { message: /^Write "size"/ }, 'nor beside its look-alike')
+  t.throws(() => hold('a', { input: { size: '4k', options: {} } }), { message: 'input.size must be one of 1k, 2k.' })
+})
+
+t.test('a cap can hold the provider', async t => {
+  const hold = caps({ '*': { provider: { oneOf: ['official'], required: true } } })
+  t.doesNotThrow(() => hold('a', { input: {}, provider: 'official' }))
+  t.throws(() => hold('a', { input: {}, provider: 'auto' }), { message: 'provider must be one of official.' })
+  t.throws(() => hold('a', { input: {} }), { message: 'Set provider.' })
 })

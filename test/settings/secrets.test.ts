@@ -248,11 +248,11 @@ t.test('config/gateway.schema.json is current', t => {
   t.end()
 })
 
-t.test('the config file that ships is valid, changes no default but the prices, and has the plans of the examples', t => {
+t.test('the config file that ships is valid, changes no default but prices and caps, and has the plans of the examples', t => {
   t.ok(Check(gatewayFileSchema(), parse(read('config/gateway.yaml'))))
   const { file, warnings } = loadSample('config/gateway.yaml')
-  const { plans: { default: plan, guest, team, ...others }, prices, ...rest } = file
-  const { plans, prices: none, ...defaults } = load(t).file
+  const { plans: { default: plan, guest, team, ...others }, prices, caps, ...rest } = file
+  const { plans, prices: none, caps: nothing, ...defaults } = load(t).file
   t.strictSame(warnings, [], 'and nothing in it is doubtful')
   t.same({ default: plan, ...others }, plans)
   t.same(rest, defaults)

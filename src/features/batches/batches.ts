@@ -136,11 +136,12 @@ async function authorizeBatch (
   }
   if (!Buffer.isBuffer(bytes)) throw badRequest('Send a JSON body with a list of items.')
   const idempotency = idempotencyKeyOf(context, operation, bytes)
-  const body = readBatchBody(bytes, key => fingerprintOf('batch-item', subject, key))
-  const items = body.items.map(({ clientItemId, input }, index) => naming(`items.${index}`, () => {
-    enforceCaps(model, { input })
-    return { clientItemId, price: priceOf(model, { input }) }
-  }))
+  const body = readBatchBody(bytes, {
+    keyOf: key => fingerprintOf('batch-item', subject, key),
+    hold: (input, index) => naming(`items.${index}`, () => enforceCaps(model, { input }))
+  })
+  const items = body.items.map(({ clientItemId, input }, index) =>
+    ({ clientItemId, price: naming(`items.${index}`, () => priceOf(model, { input })) }))
   return {
     model,
     items,

@@ -2,6 +2,7 @@ import {
   effectiveStatus, type FinalState, isFinal, maxTaskIdLength, type NotAccepted, readEnvelope, readSubmitAnswer
 } from '../../domain/answers.ts'
 import { elementTexts, isObject, isPrintable, jsonValue, readJson } from '../../domain/json.ts'
+import { insertMembers, type Member } from '../../domain/members.ts'
 import { nameCheck, taskReferences, type TaskReferences } from '../../domain/submit.ts'
 import type { UpstreamAnswer } from '../../domain/upstream.ts'
 import { badBody } from '../../errors.ts'
@@ -10,7 +11,7 @@ import { badBody } from '../../errors.ts'
 interface BatchItem {
   /** The caller's own name for it: by this one its task is found in the upstream's answer. */
   readonly clientItemId: string
-  readonly input: Readonly<Record<string, unknown>>
+  readonly input: Record<string, unknown>
 }
 
 /** A batch as the gateway understood it, and the bytes that say the same and nothing more. */
@@ -27,6 +28,12 @@ const checkItemName = nameCheck(['client_item_id', 'idempotency_key', 'input'])
 const maxIdLength = 128
 const maxKeyLength = 255
 
+interface BatchBodyRules {
+  readonly keyOf: (idempotencyKey: string) => string
+  /** Throws what is wrong with an input, or writes defaults into it and gives back what belongs into its text. */
+  readonly hold: (input: Record<string, unknown>, index: number) => readonly Member[]
+}
+
 /**
  * Reads the body of `POST /generateTask/{model}/batches`: every rule of a single submit holds for each item.
  *
@@ -34,7 +41,7 @@ const maxKeyLength = 255
  * that nobody else can meet. All else that is sent are each value's own bytes, so that no number is ever re-printed.
  * Throws `GW_BAD_REQUEST`, which names `items.3.…`, or `GW_CALLBACK_DENIED`.
  */
-export function readBatchBody (original: Buffer, keyOf: (idempotencyKey: string) => string): BatchBody {
+export function readBatchBody (original: Buffer, { keyOf, hold }: BatchBodyRules): BatchBody {
   const { value, texts } = readJson(original)
   for (const name of texts.keys()) checkTopName(name, '', value[name])
   const { items } = value
@@ -44,10 +51,11 @@ export function readBatchBody (original: Buffer, keyOf: (idempotencyKey: string)
   const read = elementTexts(texts.get('items')!).map((text, index) => readItem(items[index], text, `items.${index}.`))
   refuseTwins(read.map(item => item.clientItemId), 'client_item_id')
   refuseTwins(read.map(item => item.idempotencyKey), 'idempotency_key')
+  const rebuilt = read.map((item, index) => rebuild(item, keyOf(item.idempotencyKey), hold(item.input, index)))
   return {
     items: read,
     ...taskReferences(read.map(item => item.input)),
-    bytes: Buffer.from(`{"items":[${read.map(item => rebuild(item, keyOf(item.idempotencyKey))).join(',')}]}`)
+    bytes: Buffer.from(`{"items":[${rebuilt.join(',')}]}`)
   }
 }
 
@@ -87,8 +95,9 @@ function refuseTwins (values: readonly string[], name: string): void {
   }
 }
 
-function rebuild ({ texts }: ReadItem, key: string): string {
-  return `{"client_item_id":${texts.get('client_item_id')},"idempotency_key":${JSON.stringify(key)},"input":${texts.get('input')}}`
+function rebuild ({ texts }: ReadItem, key: string, members: readonly Member[]): string {
+  const [id, input] = [texts.get('client_item_id'), insertMembers(texts.get('input')!, members)]
+  return `{"client_item_id":${id},"idempotency_key":${JSON.stringify(key)},"input":${input}}`
 }
 
 /** What became of a batch as a whole. */
