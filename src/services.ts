@@ -312,12 +312,13 @@ function openEvents (
   { file: { limits: { streamsPerSubject }, polling }, models }: Settings,
   revocations: Revocations,
   { poller, ledger }: Pick<Services, 'poller' | 'ledger'>,
-  { events, timers, clock: { now }, closing }: Ground
+  { events, timers, clock: { now, elapsed }, closing }: Ground
 ): EventServices {
   const intervalOf = intervalBy(polling, models)
+  const watcher = taskWatchers({ poller, events, ledger, intervalOf, timers, now, elapsed })
   return {
-    streams: eventStreams({ streamsPerSubject, revocations, timers, now }),
-    watcher: closing.adopt(taskWatchers({ poller, events, ledger, intervalOf, timers, now }), it => it.close())
+    streams: eventStreams({ streamsPerSubject, revocations, timers, now, elapsed }),
+    watcher: closing.adopt(watcher, it => it.close())
   }
 }
 

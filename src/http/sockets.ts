@@ -75,7 +75,7 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
     if (connection === undefined || connection.isOver) return
     const begin = (): void => {
       connection.current = { request, response }
-      response.once('close', () => goOn(connection))
+      response.on('close', () => goOn(connection)) // which comes once; to say so would make four objects more
       if (hasBody(request)) linger(connection, connection.current)
       serve(request, response)
     }
@@ -100,7 +100,7 @@ export function sockets ({ socketsPerAddress, stallMs, unwantedBytes }: SocketLi
   const sayTo = atLast(sayError)
   const open = (socket: Socket): void => {
     connections.set(socket, newConnection(socket))
-    socket.once('close', () => connections.delete(socket))
+    socket.on('close', () => connections.delete(socket))
     const surplus = countOf(socket) - socketsPerAddress
     /* c8 ignore next: a crowd that a test does not open */
     if (surplus > maxTold) socket.destroy()
@@ -325,7 +325,7 @@ function addressCounts () {
     const address = socketHolder(socket.remoteAddress)
     const count = (open.get(address) ?? 0) + 1
     open.set(address, count)
-    socket.once('close', () => {
+    socket.on('close', () => {
       const left = open.get(address)! - 1
       if (left === 0) open.delete(address)
       else open.set(address, left)

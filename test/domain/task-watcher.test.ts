@@ -4,6 +4,7 @@ import type { Task } from '../../src/domain/ledger.ts'
 import type { TaskEnd } from '../../src/domain/records.ts'
 import type { StatusReport, TaskEvent, TaskEvents } from '../../src/domain/task-status.ts'
 import { gatewayError } from '../../src/errors.ts'
+import { sliceMs } from '../../src/domain/slices.ts'
 import {
   endsPerPage, type EventCursor, firstDepth, replayMs, slackMs, subjectEvents
 } from '../../src/features/events/subject-events.ts'
@@ -49,7 +50,7 @@ function watched () {
       return { ...task, finalAnswer: this.ended }
     }
   }
-  const it = taskWatchers({ poller, events, ledger, timers, intervalOf: () => intervalMs, now: time.now })
+  const it = taskWatchers({ poller, events, ledger, timers, intervalOf: () => intervalMs, ...time })
   const states: string[] = []
   const hear = ({ state }: TaskEvent): void => { states.push(state) }
   const publish = (more: Partial<TaskEvent>): void => events.publish(taskEvent({ at: time.now(), ...more }))
@@ -57,7 +58,7 @@ function watched () {
     time.advance(ms)
     timers.run()
   }
-  return { it, questions, timers, states, hear, publish, pass, ledger, lose: () => gap() }
+  return { it, time, questions, timers, states, hear, publish, pass, ledger, lose: () => gap() }
 }
 
 t.test('a task is asked about by one timer, however many watch it, until nobody does', async t => {
@@ -168,6 +169,92 @@ t.test('an end that was lost on the way is found in the ledger', async t => {
   lose()
   await until('it is told', () => states.length === 1)
   t.same(states, ['success'])
+})
+
+/** A thousand watchers of the task, each of whom takes a fiftieth of a millisecond. */
+function crowd () {
+  const scene = watched()
+  const heard = Array.from({ length: 1000 }, (): string[] => [])
+  let told = 0
+  const hear = (index: number) => ({ state }: TaskEvent): void => {
+    heard[index]!.push(state)
+    if (++told % 50 === 0) scene.time.advance(1)
+  }
+  const leaves = heard.map((_, index) => scene.it.watchTask(task, hear(index)))
+  const hearing = (states: string) => heard.filter(list => list.join(' ') === states).length
+  /** What waits has its turn, once. Says how long that took. */
+  const turn = (): number => {
+    const start = scene.time.elapsed()
+    scene.timers.run()
+    return scene.time.elapsed() - start
+  }
+  return { ...scene, heard, leaves, hearing, turn }
+}
+
+t.test('a change is told to a thousand watchers in slices of a few milliseconds', async t => {
+  const { publish, hearing, turn, time, timers } = crowd()
+  const start = time.elapsed()
+  publish({ state: 'pending' })
+  t.equal(time.elapsed() - start, sliceMs)
+  const slices = [hearing('pending')]
+  while (timers.waiting > 0) {
+    t.ok(turn() <= sliceMs)
+    slices.push(hearing('pending'))
+  }
+  t.strictSame(slices, [150, 300, 450, 600, 750, 900, 1000])
+})
+
+t.test('changes that come while one is told follow it, in their order for each, and end with the end', async t => {
+  const { publish, heard, turn, timers } = crowd()
+  publish({ state: 'pending' })
+  publish({ state: 'processing' })
+  turn()
+  publish({ state: 'success', isFinal: true })
+  t.notOk(heard.some(states => states.includes('processing')))
+  while (timers.waiting > 0) turn()
+  t.ok(heard.every(states => states.join(' ') === 'pending processing success'))
+})
+
+t.test('who leaves while a change is told hears no more of it, and who comes hears the latest, once', async t => {
+  const { it, publish, leaves, heard, hearing, turn, timers, states, hear } = crowd()
+  publish({ state: 'pending' })
+  for (const leave of leaves.slice(500)) leave()
+  it.watchTask(task, hear)
+  t.strictSame(states, ['pending'])
+  publish({ state: 'processing' })
+  while (timers.waiting > 0) turn()
+  t.equal(hearing('pending processing'), 500)
+  t.ok(heard.slice(500).every(list => list.length === 0))
+  t.strictSame(states, ['pending', 'processing'])
+})
+
+t.test('a stop while a change is told is the end of it', async t => {
+  const { it, publish, hearing, turn, timers } = crowd()
+  publish({ state: 'pending' })
+  it.close()
+  while (timers.waiting > 0) turn()
+  t.equal(hearing('pending'), 150)
+})
+
+t.test('who leaves a subject while its watchers are told hears no more', async t => {
+  const { it, time, publish, lose, timers } = watched()
+  const heard: string[] = []
+  const leaves = ['one', 'two'].map(name => it.watchSubject('app:alice', {
+    onEvent () {
+      heard.push(name)
+      time.advance(sliceMs)
+    },
+    onGap () {
+      heard.push(`${name} gap`)
+      time.advance(sliceMs)
+    }
+  }))
+  lose()
+  publish({})
+  t.strictSame(heard, ['one gap'])
+  leaves[1]!()
+  while (timers.waiting > 0) timers.run()
+  t.strictSame(heard, ['one gap', 'one'])
 })
 
 interface Row {

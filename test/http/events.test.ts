@@ -4,7 +4,8 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { gatewayError } from '../../src/errors.ts'
-import { type EventStream, eventStreams, heartbeatMs, sessionCheckMs } from '../../src/features/events/sse.ts'
+import { sliceMs } from '../../src/domain/slices.ts'
+import { eventFields, type EventStream, eventStreams, heartbeatMs, sessionCheckMs } from '../../src/features/events/sse.ts'
 import type { RequestContext } from '../../src/http/context.ts'
 import { anyItems, batchesConfig, submitBatch } from '../helpers/batches.ts'
 import { clock } from '../helpers/clock.ts'
@@ -205,7 +206,7 @@ t.test('trouble upstream is kept from the stream, and asked about again', async 
 })
 
 /** A server whose every answer is a stream; it opens when the test lets it. */
-async function streaming (t: Test, wait: () => Promise<unknown> = async () => {}) {
+async function streaming (t: Test, wait: () => Promise<unknown> = async () => {}, beatMs = 0) {
   const time = clock()
   const timers = crankedTimers(time)
   const store = { isDown: false }
@@ -213,20 +214,27 @@ async function streaming (t: Test, wait: () => Promise<unknown> = async () => {}
     if (store.isDown) throw gatewayError('GW_STORE_DOWN')
     return false
   }
-  const streams = eventStreams({ streamsPerSubject: 2, revocations: { isRevoked } as never, timers, now: time.now })
+  const streams = eventStreams({ streamsPerSubject: 2, revocations: { isRevoked } as never, timers, ...time })
   const opened: EventStream[] = []
+  const beats: number[] = []
   let closed = 0
   const app = Fastify()
   app.get('/', async (request, reply) => {
     await wait()
     const call = { session: { id: 'one', subject: 'app:alice', expiresAt: time.now() + 60_000 } }
-    opened.push(streams.open({ request, reply, call } as unknown as RequestContext, { closed: () => { closed++ } }))
+    const index = opened.length
+    const beat = (): void => {
+      beats.push(index)
+      time.advance(beatMs)
+    }
+    const ends = { closed: () => { closed++ }, beat }
+    opened.push(streams.open({ request, reply, call } as unknown as RequestContext, ends))
     return reply
   })
   await app.listen({ host: '127.0.0.1', port: 0 })
   t.teardown(() => app.close())
   const { port } = app.server.address() as AddressInfo
-  return { streams, opened, origin: `http://127.0.0.1:${port}`, time, timers, store, get closed () { return closed } }
+  return { streams, opened, origin: `http://127.0.0.1:${port}`, time, timers, store, beats, get closed () { return closed } }
 }
 
 t.test('a caller who has gone before its stream begins is no stream', async t => {
@@ -241,7 +249,7 @@ t.test('a caller who has gone before its stream begins is no stream', async t =>
   gate.resolve()
   await until('it is closed', () => it.closed === 1)
   t.equal(it.streams.count, 0)
-  it.opened[0]!.send({ type: 'state', id: '1', data: 'x' })
+  it.opened[0]!.send({ fields: eventFields('state', 'x'), id: '1' })
   it.opened[0]!.end()
   t.equal(it.timers.waiting, 0, 'and nothing is left to look after it')
 })
@@ -252,7 +260,7 @@ t.test('streams are counted, and one that has ended says nothing more', async t 
   t.equal(it.streams.count, 2)
   t.equal((await openEvents(t, it.origin)).status, 429)
   it.opened[0]!.end()
-  it.opened[0]!.send({ type: 'state', id: '1', data: 'x' })
+  it.opened[0]!.send({ fields: eventFields('state', 'x'), id: '1' })
   it.opened[0]!.end()
   await first.over()
   t.strictSame([first.events.length, first.isCut], [0, false])
@@ -289,7 +297,7 @@ t.test('a slow reader is told when there is room, and a sign of life does not co
   const it = await streaming(t)
   const stream = await openEvents(t, it.origin)
   stream.pause()
-  const large = (index: number) => ({ type: 'state', id: String(index), data: 'x'.repeat(1_000_000) })
+  const large = (index: number) => ({ fields: eventFields('state', 'x'.repeat(1_000_000)), id: String(index) })
   let room: Promise<void> | null = null
   let sent = 0
   for (; room === null; sent++) {
@@ -304,9 +312,30 @@ t.test('a slow reader is told when there is room, and a sign of life does not co
   stream.resume()
   await room
   t.equal(it.opened[0]!.room(), null)
-  it.opened[0]!.send({ type: 'state', id: 'last', data: 'x' })
+  it.opened[0]!.send({ fields: eventFields('state', 'x'), id: 'last' })
   await stream.heard(sent + 1)
   t.notOk(stream.isOver)
+})
+
+t.test('signs of life go out in slices, and not to a reader that has gone meanwhile', async t => {
+  const it = await streaming(t, undefined, sliceMs)
+  const [, second] = [await openEvents(t, it.origin), await openEvents(t, it.origin)]
+  const passUntilBeat = async (): Promise<void> => {
+    for (const before = it.beats.length; it.beats.length === before;) {
+      it.time.advance(sessionCheckMs)
+      it.timers.run()
+      await until('it looks again', () => it.timers.waiting > 0)
+    }
+  }
+  await passUntilBeat()
+  t.strictSame(it.beats, [0])
+  it.timers.run()
+  t.strictSame(it.beats, [0, 1])
+  await passUntilBeat()
+  second!.close()
+  await until('it has gone', () => it.streams.count === 1)
+  it.timers.run()
+  t.strictSame(it.beats, [0, 1, 0])
 })
 
 t.test('whoever waits for room in a stream whose reader has gone waits no longer', async t => {
@@ -315,12 +344,12 @@ t.test('whoever waits for room in a stream whose reader has gone waits no longer
   stream.pause()
   let room: Promise<void> | null = null
   while (room === null) {
-    it.opened[0]!.send({ type: 'state', id: '1', data: 'x'.repeat(1_000_000) })
+    it.opened[0]!.send({ fields: eventFields('state', 'x'.repeat(1_000_000)), id: '1' })
     room = it.opened[0]!.room()
   }
   stream.close()
   await room
-  it.opened[0]!.send({ type: 'state', id: '2', data: 'x' })
+  it.opened[0]!.send({ fields: eventFields('state', 'x'), id: '2' })
   t.equal(it.opened[0]!.room(), null)
 })
 

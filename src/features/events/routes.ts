@@ -6,7 +6,7 @@ import { instant } from '../../domain/time.ts'
 import type { RequestContext } from '../../http/context.ts'
 import { readRoute, type ReadServices } from '../../http/read-route.ts'
 import type { Services } from '../../http/services.ts'
-import type { EventStream, EventStreams, ServerEvent } from './sse.ts'
+import { eventFields, type EventStream, type EventStreams } from './sse.ts'
 import { type EventCursor, type SubjectEvents, subjectEvents, type SubjectEventsRequest } from './subject-events.ts'
 import type { TaskWatchers } from './task-watcher.ts'
 
@@ -19,7 +19,7 @@ export interface EventServices {
 /** Where events come from, and where they go. */
 interface EventWiring extends EventServices {
   readonly openEvents: (request: SubjectEventsRequest) => SubjectEvents
-  readonly resultsOf: ResultsOf
+  readonly storyOf: StoryOf
 }
 
 /**
@@ -35,7 +35,7 @@ export function eventRoutes (
 ): void {
   const { records, ledger, resultsOf, clock: { now } } = services
   const openEvents = subjectEvents({ watchers: watcher, records, ledger, now })
-  const wiring: EventWiring = { watcher, streams, openEvents, resultsOf }
+  const wiring: EventWiring = { watcher, streams, openEvents, storyOf: stories(resultsOf, now) }
   const scope = 'tasks:read'
 
   readRoute(app, services, {
@@ -66,12 +66,12 @@ function streamTask (task: Task, seen: string | null, wiring: EventWiring, conte
     const isKnown = isFirst && id === seen
     isFirst = false
     if (event.isFinal) sendEnd(event, stream, wiring)
-    else if (!isKnown) stream.send(...eventsOf(event, id, wiring.resultsOf))
+    else if (!isKnown) stream.send({ fields: wiring.storyOf(event).state, id })
   })
 }
 
-function sendEnd (event: TaskEvent, stream: EventStream, { resultsOf }: EventWiring): void {
-  stream.send(...eventsOf(event, stateId(event), resultsOf))
+function sendEnd (event: TaskEvent, stream: EventStream, { storyOf }: EventWiring): void {
+  sendStory(stream, storyOf(event), stateId(event), stateId(event))
   stream.end()
 }
 
@@ -79,7 +79,7 @@ function sendEnd (event: TaskEvent, stream: EventStream, { resultsOf }: EventWir
  * Ids are cursors. With its end come the results of a task: the first of the two events has the cursor before it, so
  * that a reader whose connection ends between them gets the end again.
  */
-function streamSubject ({ streams, openEvents, resultsOf }: EventWiring, context: RequestContext): void {
+function streamSubject ({ streams, openEvents, storyOf }: EventWiring, context: RequestContext): void {
   const { call: { session, plan } } = context
   const stream = streams.open(context, { closed: () => events.stop(), beat: () => events.refresh() })
   const events = openEvents({
@@ -87,22 +87,49 @@ function streamSubject ({ streams, openEvents, resultsOf }: EventWiring, context
     permits: model => session.permits(model) && plan.permits(model),
     since: cursorIn(lastEventId(context)),
     emit: (event, at) => {
-      const [first, ...results] = eventsOf(event, cursorId(at, event.taskId), resultsOf)
-      stream.send(results.length === 0 ? first : { ...first, id: cursorId(at - 1, event.taskId) }, ...results)
+      sendStory(stream, storyOf(event), cursorId(at - 1, event.taskId), cursorId(at, event.taskId))
       return stream.room()
     },
     resync: (from, at) =>
-      stream.send({ type: 'resync', id: cursorId(at, ''), data: JSON.stringify({ since: instant(from) }) })
+      stream.send({ fields: eventFields('resync', JSON.stringify({ since: instant(from) })), id: cursorId(at, '') })
   })
   events.refresh()
 }
 
-/** One event, or two: with its end come the results of a task. */
-function eventsOf (event: TaskEvent, id: string, resultsOf: ResultsOf): readonly [ServerEvent, ...ServerEvent[]] {
-  const state = { type: 'state', id, data: event.body.toString() }
-  const results = event.isFinal ? resultsOf(event) : []
-  if (results.length === 0) return [state]
-  return [state, { type: 'results', id, data: JSON.stringify({ taskId: event.taskId, results }) }]
+/** What is told of a task's event, but for the ids: one event, or two, since with a task's end come its results. */
+interface Story {
+  readonly state: string
+  readonly results: string | null
+}
+
+type StoryOf = (event: TaskEvent) => Story
+
+/** How long the links of a story are as good as new, ms: theirs is a time that begins when they are made. */
+const freshMs = 1000
+
+/** Each event's story, made once for all who are told it at that moment. */
+function stories (resultsOf: ResultsOf, now: () => number): StoryOf {
+  const made = new WeakMap<TaskEvent, Story & { readonly at: number }>()
+  return event => {
+    const known = made.get(event)
+    if (known !== undefined && now() - known.at < freshMs) return known
+    const results = event.isFinal ? resultsOf(event) : []
+    const story = {
+      at: now(),
+      state: eventFields('state', event.body.toString()),
+      results: results.length === 0
+        ? null
+        : eventFields('results', JSON.stringify({ taskId: event.taskId, results }))
+    }
+    made.set(event, story)
+    return story
+  }
+}
+
+/** `first`: the id of the state where results follow; `last`: that of whatever comes last. */
+function sendStory (stream: EventStream, { state, results }: Story, first: string, last: string): void {
+  if (results === null) stream.send({ fields: state, id: last })
+  else stream.send({ fields: state, id: first }, { fields: results, id: last })
 }
 
 /** The id of an event in a task's own stream is its state: it means the same on every replica. */

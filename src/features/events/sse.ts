@@ -1,16 +1,18 @@
 import type { FastifyReply } from 'fastify'
 import { randomInt } from 'node:crypto'
+import type { ServerResponse } from 'node:http'
 import type { Revocations, Session } from '../../domain/session.ts'
-import type { Timers } from '../../domain/time.ts'
+import { slices } from '../../domain/slices.ts'
+import type { Clock, Timers } from '../../domain/time.ts'
 import { gatewayError } from '../../errors.ts'
 import type { RequestContext } from '../../http/context.ts'
 
 /** https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream */
 export interface ServerEvent {
-  readonly type: string
+  /** All but its id, as `eventFields` writes it: many streams may be sent the same. */
+  readonly fields: string
   /** Of characters that a header may have: it comes back as `last-event-id`. */
   readonly id: string
-  readonly data: string
 }
 
 /** The stream of one caller. */
@@ -44,11 +46,10 @@ export interface EventStreams {
   close (): void
 }
 
-interface EventStreamsOptions {
+interface EventStreamsOptions extends Clock {
   readonly streamsPerSubject: number
   readonly revocations: Revocations
   readonly timers: Timers
-  readonly now: () => number
 }
 
 /**
@@ -76,15 +77,11 @@ const heartbeat = ':\n'
 /** When to try again, after a stream was refused. */
 const retrySeconds = 5
 
-interface Open extends EventStream {
-  readonly session: Session
-  readonly beat: () => void
-}
-
 export function eventStreams (options: EventStreamsOptions): EventStreams {
   const { streamsPerSubject, timers } = options
-  const streams = new Set<Open>()
+  const streams = new Set<OpenStream>()
   const perSubject = new Map<string, number>()
+  const turns = slices(options)
   let ticks = 0
   let stopTimer = (): void => {}
   let isClosed = false
@@ -92,19 +89,19 @@ export function eventStreams (options: EventStreamsOptions): EventStreams {
   const tick = (): void => {
     ticks++
     const isBeat = ticks % (heartbeatMs / sessionCheckMs) === 0
-    if (isBeat) for (const stream of streams) stream.beat()
+    if (isBeat) turns.each(streams, stream => { if (streams.has(stream)) stream.beat() })
     endOverdue([...streams], options).then(schedule, schedule)
   }
   const schedule = (): void => {
     stopTimer()
     if (streams.size > 0) stopTimer = timers.after(sessionCheckMs, tick)
   }
-  const enter = (stream: Open): void => {
+  const enter = (stream: OpenStream): void => {
     const { subject } = stream.session
     perSubject.set(subject, (perSubject.get(subject) ?? 0) + 1)
     if (streams.add(stream).size === 1) schedule()
   }
-  const leave = (stream: Open): void => {
+  const leave = (stream: OpenStream): void => {
     const { subject } = stream.session
     const left = perSubject.get(subject)! - 1
     if (left === 0) perSubject.delete(subject)
@@ -113,42 +110,80 @@ export function eventStreams (options: EventStreamsOptions): EventStreams {
     if (streams.size === 0) stopTimer()
   }
 
-  const renew = (): void => {
-    for (const stream of streams) stream.end()
-  }
-
   return {
-    open ({ call: { session }, reply }, { closed = () => {}, beat = () => {} } = {}) {
+    open ({ call: { session }, reply }, { closed = nothing, beat = nothing } = {}) {
       if (isClosed) throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 })
       if ((perSubject.get(session.subject) ?? 0) >= streamsPerSubject) {
         throw gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: retrySeconds })
       }
-      const { write, isIdle, room, end } = openOn(reply)
-      const stream: Open = {
-        session,
-        send: (...events) => write(events.map(textOf).join('')),
-        room,
-        end,
-        beat () {
-          // What a slow reader has still to take is a sign of life as well.
-          if (isIdle()) write(heartbeat)
-          beat()
-        }
-      }
+      begin(reply)
+      const stream = new OpenStream(session, reply.raw, beat)
       enter(stream)
-      onceClosed(reply, () => {
+      onClosed(reply, () => {
         leave(stream)
         closed()
       })
       return stream
     },
     get count () { return streams.size },
-    renew,
+    renew () { turns.each(streams, stream => stream.end()) },
     close () {
       isClosed = true
-      renew()
+      for (const stream of streams) stream.end()
     }
   }
+}
+
+function nothing (): void {}
+
+/** A stream takes ten kilobytes, nearly all of them Node's and the framework's: there may be thousands. */
+class OpenStream implements EventStream {
+  readonly session: Session
+  readonly #raw: ServerResponse
+  readonly #onBeat: () => void
+
+  constructor (session: Session, raw: ServerResponse, onBeat: () => void) {
+    this.session = session
+    this.#raw = raw
+    this.#onBeat = onBeat
+  }
+
+  send (...events: readonly ServerEvent[]): void {
+    this.#write(events.map(({ fields, id }) => `${fields}id: ${id}\n\n`).join(''))
+  }
+
+  room (): Promise<void> | null {
+    return this.#raw.writableNeedDrain ? drained(this.#raw) : null
+  }
+
+  end (): void {
+    if (isOpen(this.#raw)) this.#raw.end()
+  }
+
+  beat (): void {
+    // What a slow reader has still to take is a sign of life as well.
+    if (this.#raw.writableLength === 0) this.#write(heartbeat)
+    this.#onBeat()
+  }
+
+  #write (text: string): void {
+    const raw = this.#raw
+    if (!isOpen(raw)) return
+    if (raw.writableLength > maxPendingBytes) raw.destroy()
+    else writeNow(raw, text)
+  }
+}
+
+function isOpen (raw: ServerResponse): boolean {
+  return !raw.destroyed && !raw.writableEnded
+}
+
+/** Left to Node, what is written to any stream goes out when the turn is over: a time that nobody measures. */
+function writeNow (raw: ServerResponse, text: string): void {
+  const { socket } = raw
+  socket?.cork()
+  raw.write(text)
+  socket?.uncork()
 }
 
 /**
@@ -163,35 +198,24 @@ const streamHeaders = {
 } as const
 
 /** Sends the headers and a first line, so that the caller and every proxy on the way know that it has begun. */
-function openOn (reply: FastifyReply) {
+function begin (reply: FastifyReply): void {
   const { raw } = reply
   reply.hijack()
-  raw.on('error', () => { /* the caller has gone; 'close' follows */ })
+  raw.on('error', nothing) // the caller has gone; 'close' follows
   const headers = reply.headers(streamHeaders).getHeaders()
-  const isOpen = (): boolean => !raw.destroyed && !raw.writableEnded
-  if (isOpen()) {
-    raw.writeHead(200, headers as Record<string, string>).write(`retry: ${randomInt(retryMs.from, retryMs.to + 1)}\n`)
-    // Node ends a socket on which nothing moves for so long; a reader that takes what it gets is sent a heartbeat
-    // before.
-    raw.setTimeout(stallMs)
-    if (reply.request.method === 'HEAD') raw.end()
-  }
-  return {
-    write (text: string): void {
-      if (!isOpen()) return
-      if (raw.writableLength > maxPendingBytes) raw.destroy()
-      else raw.write(text)
-    },
-    room: (): Promise<void> | null => raw.writableNeedDrain ? drained(raw) : null,
-    isIdle: (): boolean => raw.writableLength === 0,
-    end (): void {
-      if (isOpen()) raw.end()
-    }
-  }
+  if (!isOpen(raw)) return
+  raw.socket?.cork()
+  // By themselves: Node keeps the headers, and if they are sent as a part of something longer, in a hundred pieces.
+  raw.writeHead(200, headers as Record<string, string>).flushHeaders()
+  raw.write(`retry: ${randomInt(retryMs.from, retryMs.to + 1)}\n`)
+  raw.socket?.uncork()
+  // Node ends a socket on which nothing moves for so long; a reader that takes what it gets is sent a heartbeat before.
+  raw.setTimeout(stallMs)
+  if (reply.request.method === 'HEAD') raw.end()
 }
 
 /** Resolves when the reader has taken what waits, or has gone. */
-function drained (raw: FastifyReply['raw']): Promise<void> {
+function drained (raw: ServerResponse): Promise<void> {
   return new Promise(resolve => {
     const done = (): void => {
       raw.off('drain', done).off('close', done)
@@ -201,24 +225,24 @@ function drained (raw: FastifyReply['raw']): Promise<void> {
   })
 }
 
-function onceClosed ({ raw }: FastifyReply, closed: () => void): void {
+function onClosed ({ raw }: FastifyReply, closed: () => void): void {
   // A caller may have gone while its session was verified. Not at once: the stream has not been returned yet.
   if (raw.destroyed) queueMicrotask(closed)
-  else raw.once('close', closed)
+  else raw.on('close', closed) // it comes once, and `once` keeps four objects
 }
 
 /**
- * Data of several lines is several fields, which the reader joins again. The id comes last: some readers keep that of
- * an event that was cut in the middle, ask from there, and would never hear of it.
+ * Data of several lines is several fields, which the reader joins again. The id comes last, and is added for each
+ * stream: some readers keep that of an event that was cut in the middle, ask from there, and would never hear of it.
  */
-function textOf ({ type, id, data }: ServerEvent): string {
-  return `event: ${type}\n${data.split(/\r\n|\r|\n/).map(line => `data: ${line}\n`).join('')}id: ${id}\n\n`
+export function eventFields (type: string, data: string): string {
+  return `event: ${type}\n${data.split(/\r\n|\r|\n/).map(line => `data: ${line}\n`).join('')}`
 }
 
 /**
  * Ends the streams whose session is over. While the store is down only time ends a session: it can't be revoked then.
  */
-async function endOverdue (streams: readonly Open[], { revocations, now }: EventStreamsOptions): Promise<void> {
+async function endOverdue (streams: readonly OpenStream[], { revocations, now }: EventStreamsOptions): Promise<void> {
   const isRevoked = async (session: Session): Promise<boolean> => {
     try {
       return await revocations.isRevoked(session)

@@ -1,7 +1,8 @@
 import type { Task, TaskLedger } from '../../domain/ledger.ts'
+import { type Slices, slices } from '../../domain/slices.ts'
 import type { StatusPoller } from '../../domain/status-poller.ts'
 import { endOf, eventFrom, type TaskEvent, type TaskEvents } from '../../domain/task-status.ts'
-import type { Timers } from '../../domain/time.ts'
+import type { Clock, Timers } from '../../domain/time.ts'
 
 export type TaskListener = (event: TaskEvent) => void
 
@@ -25,38 +26,42 @@ export interface TaskWatchers {
   close (): void
 }
 
-interface TaskWatchersOptions {
+interface TaskWatchersOptions extends Clock {
   readonly poller: StatusPoller
   readonly events: TaskEvents
   readonly ledger: Pick<TaskLedger, 'taskOf'>
   /** Least time between two upstream calls for a task of this model, ms. */
   readonly intervalOf: (model: string) => number
   readonly timers: Timers
-  readonly now: () => number
 }
 
+const nobody: ReadonlySet<SubjectListener> = new Set()
 /** While another replica asks the upstream, its answer is due at any time. */
 const soonMs = 250
 
 export function taskWatchers (options: TaskWatchersOptions): TaskWatchers {
   const watchers = new Map<string, TaskWatcher>()
   const subjects = new Map<string, Set<SubjectListener>>()
+  const turns = slices(options)
 
   const start = (task: Task): TaskWatcher => {
-    const watcher = new TaskWatcher(task, options, () => { watchers.delete(task.taskId) })
+    const watcher = new TaskWatcher(task, options, turns, () => { watchers.delete(task.taskId) })
     watchers.set(task.taskId, watcher)
     return watcher
+  }
+  const tell = (listeners: ReadonlySet<SubjectListener>, say: (listener: SubjectListener) => void): void => {
+    turns.each(listeners, listener => { if (listeners.has(listener)) say(listener) })
   }
   const onEvent = (event: TaskEvent): void => {
     // That a task has just been made says nothing of its state.
     if (event.state !== '') watchers.get(event.taskId)?.onEvent(event)
-    for (const listener of [...subjects.get(event.subject) ?? []]) listener.onEvent(event)
+    tell(subjects.get(event.subject) ?? nobody, listener => listener.onEvent(event))
   }
   const onGap = (): void => {
-    for (const watcher of watchers.values()) watcher.resync()
-    for (const listeners of subjects.values()) for (const listener of [...listeners]) listener.onGap()
+    turns.each(watchers.values(), watcher => watcher.resync())
+    for (const listeners of subjects.values()) tell(listeners, listener => listener.onGap())
   }
-  const close = options.events.subscribe(onEvent, onGap)
+  const leave = options.events.subscribe(onEvent, onGap)
 
   return {
     watchTask: (task, listener) => (watchers.get(task.taskId) ?? start(task)).join(listener),
@@ -68,7 +73,10 @@ export function taskWatchers (options: TaskWatchersOptions): TaskWatchers {
         if (listeners.size === 0 && subjects.get(subject) === listeners) subjects.delete(subject)
       }
     },
-    close
+    close () {
+      leave()
+      turns.clear()
+    }
   }
 }
 
@@ -76,6 +84,7 @@ export function taskWatchers (options: TaskWatchersOptions): TaskWatchers {
 class TaskWatcher {
   readonly #task: Task
   readonly #options: TaskWatchersOptions
+  readonly #turns: Slices
   readonly #onStopped: () => void
   readonly #listeners = new Set<{ readonly onEvent: TaskListener }>()
   #latest: TaskEvent | null = null
@@ -84,9 +93,10 @@ class TaskWatcher {
   #cancel: () => void
 
   /** Starts polling. */
-  constructor (task: Task, options: TaskWatchersOptions, onStopped: () => void) {
+  constructor (task: Task, options: TaskWatchersOptions, turns: Slices, onStopped: () => void) {
     this.#task = task
     this.#options = options
+    this.#turns = turns
     this.#onStopped = onStopped
     this.#cancel = this.#poll()
   }
@@ -105,7 +115,7 @@ class TaskWatcher {
     if (this.#isStopped || !isNews(event, this.#latest)) return
     this.#latest = event
     if (event.isFinal) this.stop()
-    for (const listener of [...this.#listeners]) listener.onEvent(event)
+    this.#turns.each(this.#listeners, listener => { if (this.#listeners.has(listener)) listener.onEvent(event) })
   }
 
   /** Events may have been lost. The final one is in the ledger; any other comes with the next poll. */
