@@ -1,17 +1,16 @@
 import type { Model } from './domain/policy.ts'
 import type { Secret } from './domain/secret.ts'
+import { readDotEnv } from './settings/dot-env.ts'
 import {
   type Environment, type EnvironmentReading, environmentRuleProblems, readEnvironment, upstreamWarnings
 } from './settings/environment.ts'
-import { readDotEnv } from './settings/dot-env.ts'
 import { fileRuleProblems, fileWarnings } from './settings/file-rules.ts'
 import type { GatewayFile } from './settings/file-schema.ts'
 import {
   type GatewayFileReading, leaves, type ModelsReading, pathText, readGatewayFile, readModels
 } from './settings/file.ts'
-import { shownList } from './settings/parsers.ts'
+import { shownList, shownSecrets } from './settings/parsers.ts'
 import { isLasting, maskedUrl, type ReadFile, readText, SettingsError } from './settings/problems.ts'
-import { shownSecrets } from './settings/secret-rules.ts'
 import { equalSecretProblems, type FileSecret, fileSecretSettings, readFileSecrets } from './settings/secrets.ts'
 import { type EnvironmentSettings, secretVariables, shownVariables } from './settings/variables.ts'
 

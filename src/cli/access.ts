@@ -5,9 +5,10 @@ import { checkSessionId, checkSubject, isKnownSession, isKnownSubject } from '..
 import {
   type PersonalTokens, personalTokens, type PrintedToken, type ShownToken, type TokenRequest
 } from '../features/tokens/token-admin.ts'
-import { choiceOf, type Command, type Given, secondsOf, UsageError } from './command.ts'
+import {
+  choiceOf, type Column, type Command, type Given, secondsOf, shortInstant, table, UsageError
+} from './command.ts'
 import { first, printList, withOperator, withStore } from './operator.ts'
-import { type Column, shortInstant, table } from './output.ts'
 
 export const token: Command = {
   usage: `token create --subject NAME [--plan PLAN] [--ttl TIME]

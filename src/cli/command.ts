@@ -56,3 +56,64 @@ export function choiceOf<Word extends string> (option: string, text: string, wor
   if (word === undefined) throw new UsageError(`${option} must be one of ${words.join(', ')}.`)
   return word
 }
+
+/** A column of a table for people. */
+export interface Column<Row> {
+  readonly title: string
+  readonly of: (row: Row) => string | number
+  /** Gives way first when the terminal is narrow: what is cut ends in `…`. */
+  readonly shrinks?: true
+}
+
+/** No narrower, or nobody could tell two texts apart. */
+const leastWidth = 8
+const gap = '  '
+const indent = '    '
+
+/** Numbers stand to the right. `width`: of the terminal; endless where there is none. */
+export function table<Row> (
+  columns: ReadonlyArray<Column<Row>>, rows: readonly Row[], width = process.stdout.columns ?? Infinity
+): string {
+  const lines = rows.map(row => columns.map(({ of }) => of(row)))
+  const texts = [columns.map(({ title }) => title.toUpperCase()), ...lines.map(cells => cells.map(printable))]
+  const widths = fitted(columns, columns.map((_, at) => Math.max(...texts.map(cells => cells[at]!.length))), width)
+  const isNumber = columns.map((_, at) => lines.every(cells => typeof cells[at] === 'number'))
+  const padded = (text: string, at: number): string => {
+    const cut = text.length > widths[at]! ? `${text.slice(0, widths[at]! - 1)}…` : text
+    return isNumber[at] ? cut.padStart(widths[at]!) : cut.padEnd(widths[at]!)
+  }
+  return texts.map(cells => `${cells.map(padded).join(gap).trimEnd()}\n`).join('')
+}
+
+/** Words under a row of a table, indented, on as many lines as they need. */
+export function paragraph (words: readonly string[], width = process.stdout.columns ?? Infinity): string {
+  const lines: string[] = []
+  for (const word of words.map(printable)) {
+    const longer = `${lines.at(-1) ?? ''} ${word}`
+    if (lines.length === 0 || indent.length + longer.length > width) lines.push(word)
+    else lines[lines.length - 1] = longer
+  }
+  return lines.map(line => `${indent}${line}\n`).join('')
+}
+
+function fitted<Row> (columns: ReadonlyArray<Column<Row>>, natural: readonly number[], width: number): number[] {
+  const widths = [...natural]
+  const shrinking = columns.flatMap(({ shrinks }, at) => shrinks === true ? [at] : [])
+  let excess = widths.reduce((sum, one) => sum + one, gap.length * (widths.length - 1)) - width
+  for (; excess > 0; excess--) {
+    const widest = shrinking.toSorted((one, other) => widths[other]! - widths[one]!)[0]
+    if (widest === undefined || widths[widest]! <= leastWidth) break
+    widths[widest]!--
+  }
+  return widths
+}
+
+/** A control character of somebody's name would be a command to the terminal. */
+function printable (value: string | number): string {
+  return String(value).replaceAll(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, '\uFFFD')
+}
+
+/** `2026-01-31 12:00:00`, UTC. */
+export function shortInstant (iso: string): string {
+  return iso.slice(0, 19).replace('T', ' ')
+}

@@ -10,8 +10,9 @@ import {
   checkGrant, isKnownSubject, type Operator, operator, type ShownAuditEntry, type UnknownTask
 } from '../features/admin/admin.ts'
 import type { Settings } from '../settings.ts'
-import { choiceOf, type Command, countOf, type Given, UsageError } from './command.ts'
-import { type Column, paragraph, shortInstant, table } from './output.ts'
+import {
+  choiceOf, type Column, type Command, countOf, type Given, paragraph, shortInstant, table, UsageError
+} from './command.ts'
 
 const { now } = systemClock
 

@@ -1,4 +1,3 @@
-import { effectiveStatus } from './answers.ts'
 import type { KeyRing } from './key-ring.ts'
 import type { Task, TaskLedger } from './ledger.ts'
 import { recent } from './recent.ts'
@@ -7,7 +6,7 @@ import {
 } from './task-status.ts'
 import type { Clock } from './time.ts'
 import {
-  operationOf, type Upstream, type UpstreamAnswer, UpstreamFailure, type UpstreamKey, upstreamPath
+  effectiveStatus, operationOf, type Upstream, type UpstreamAnswer, UpstreamFailure, type UpstreamKey, upstreamPath
 } from './upstream.ts'
 
 /** Which upstream keys the replicas hold, those that drain among them. Both throw `GW_STORE_DOWN`. */

@@ -1,8 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import type { ErrorCode } from '../errors.ts'
-import { effectiveStatus, type Envelope, readEnvelope } from './answers.ts'
 import { type Clock, retryAfterMs } from './time.ts'
-import type { UpstreamAnswer, UpstreamKey } from './upstream.ts'
+import { effectiveStatus, type Envelope, readEnvelope, type UpstreamAnswer, type UpstreamKey } from './upstream.ts'
 
 /** Whether the upstream serves a key, as far as we know: it refuses it, it has no money, or nothing is wrong. */
 type KeyHealth = 'ready' | 'refused' | 'empty'

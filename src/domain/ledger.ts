@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
 import { badRequest } from '../errors.ts'
-import type { FinalState } from './answers.ts'
 import type { Microcredits, Plan } from './policy.ts'
 import type { Page } from './records.ts'
+import type { FinalState } from './upstream.ts'
 
 /**
  * The life of a reservation: `reserved → sent → claimed → settled`.

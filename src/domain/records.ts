@@ -1,8 +1,8 @@
 import { badRequest } from '../errors.ts'
-import type { FinalState } from './answers.ts'
 import { creditsFrom, fingerprintOf, type ReservationId, type Stage } from './ledger.ts'
 import type { Microcredits } from './policy.ts'
 import { dayMs } from './time.ts'
+import type { FinalState } from './upstream.ts'
 
 /** One row of the ledger, as its owner or the operator may read it. */
 export interface TaskRecord {

@@ -1,8 +1,8 @@
 import type { Readable } from 'node:stream'
-import { isFinal, readEnvelope } from './answers.ts'
 import { jsonValue } from './json.ts'
 import type { Task } from './ledger.ts'
 import type { TaskEvent } from './task-status.ts'
+import { isFinal, readEnvelope } from './upstream.ts'
 
 /** How long APIXO keeps a result after its task has ended, ms: https://apixo.ai/docs/api-reference/response-format */
 export const resultLifeMs = 24 * 60 * 60 * 1000

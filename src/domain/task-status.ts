@@ -1,9 +1,9 @@
 import type { ErrorCode } from '../errors.ts'
-import { effectiveStatus, type Envelope, isFinal, readEnvelope, statedState } from './answers.ts'
 import { type KeyChoice, keyTrouble } from './key-ring.ts'
 import type { Task } from './ledger.ts'
 import {
-  type Exchange, type FailureReason, type Operation, type Upstream, type UpstreamAnswer, UpstreamFailure, upstreamPath
+  effectiveStatus, type Envelope, type Exchange, type FailureReason, isFinal, type Operation, readEnvelope, statedState,
+  type Upstream, type UpstreamAnswer, UpstreamFailure, upstreamPath
 } from './upstream.ts'
 
 /** The upstream was asked just now. The answer may be passed on. */

@@ -6,9 +6,9 @@
  * receive       request id, CORS, throttle per address                 receive.ts
  * authenticate  credential → session, before a byte of body is read    authenticate.ts
  * authorize     body, operation, model, ownership                      authorize.ts
- * admit         idempotency, rates, slots, credits: before the call    repeats.ts, rates.ts, admit.ts
- * forward       the upstream call, with the server's key               forward.ts, adapters/undici/upstream.ts
- * settle        the task gets its owner, credits are kept or given     here, settle.ts
+ * admit         idempotency, rates, slots, credits: before the call    repeats.ts, rates.ts, stages.ts
+ * forward       the upstream call, with the server's key               stages.ts, adapters/undici/upstream.ts
+ * settle        the task gets its owner, credits are kept or given     here, stages.ts
  *               back (in the ledger: `claimed`, `released`, `unknown`)
  * reply         the upstream's own answer, or one rendered error       context.ts, error-handler.ts
  * at the end    access line, metrics, audit                            observe.ts, as gateway.ts lists them
@@ -22,16 +22,15 @@ import type {
 } from 'fastify'
 import { isGuest } from '../domain/session.ts'
 import { type Operation, operations } from '../domain/upstream.ts'
-import { keyFor, lacking, replayEarlier, reserve, reserveRequest } from './admit.ts'
 import { authorizeStatus, authorizeSubmit } from './authorize.ts'
 import { type Answer, contextOf, replyWith, type RequestContext, storedAnswer } from './context.ts'
-import { pollStatus, sendSubmit, sentOrThrow, withKeyFailover } from './forward.ts'
 import { largeBodies } from './rates.ts'
 import { watchDelivery } from './repeats.ts'
 import type { Services } from './services.ts'
 import {
-  acceptedAnswer, answerToKeep, type OpenReservation, settleWithoutTask, statusAnswer, unknownOutcome
-} from './settle.ts'
+  acceptedAnswer, answerToKeep, keyFor, lacking, type OpenReservation, pollStatus, replayEarlier, reserve,
+  reserveRequest, sendSubmit, sentOrThrow, settleWithoutTask, statusAnswer, unknownOutcome, withKeyFailover
+} from './stages.ts'
 
 /** What submits and status calls work with. */
 export type ProxyServices = Pick<

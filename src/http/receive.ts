@@ -4,16 +4,16 @@ import type { FastifyContextConfig, FastifyInstance, FastifyReply, FastifyReques
 import ipaddr from 'ipaddr.js'
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Socket } from 'node:net'
-import { recent } from '../domain/recent.ts'
 import { quoted } from '../domain/json.ts'
 import { localRates } from '../domain/rate-counter.ts'
+import { recent } from '../domain/recent.ts'
 import { withoutPort } from '../domain/session.ts'
 import type { Clock } from '../domain/time.ts'
 import { badRequest, type GatewayError, gatewayError } from '../errors.ts'
 import type { OwnOrigin } from './authenticate.ts'
-import { asHook, type StartRequest, exposedHeaders } from './context.ts'
-import { type FailedRequest, isBlameless } from './credential.ts'
+import { asHook, exposedHeaders, type OtherSecret, type StartRequest } from './context.ts'
 import { rateStore } from './rates.ts'
+import { sessionCookieName } from './session-cookie.ts'
 
 export interface ReceiveOptions extends Pick<Clock, 'elapsed'> {
   readonly allowedOrigins: readonly string[]
@@ -293,4 +293,32 @@ function hasTwoHosts (rawHeaders: readonly string[]): boolean {
     if (rawHeaders[index]!.length === 4 && rawHeaders[index]!.toLowerCase() === 'host') hosts++
   }
   return hosts > 1
+}
+
+export const proofHeader = 'x-apixo-proof'
+
+/** Not in a header: a request for such a route presents its secret by its path or body. */
+const inPathOrBody: ReadonlySet<OtherSecret | undefined> = new Set<OtherSecret>(['invitation', 'callback', 'ticket'])
+const inHeader = ['authorization', 'x-api-key', 'x-goog-api-key', proofHeader] as const
+
+/** Of a request that has failed. */
+export interface FailedRequest {
+  readonly method: string | undefined
+  readonly headers: IncomingHttpHeaders
+  readonly opensWith: OtherSecret | undefined
+}
+
+/**
+ * Whether a failure says nothing about the address that it came from: any page can make the browsers of its visitors
+ * ask for what is not there, and a preflight has not asked for anything yet. A request that presents a secret is a
+ * guess, wherever it says that it comes from, for other programs than browsers write what they like.
+ */
+export function isBlameless (
+  { method, headers, opensWith }: FailedRequest, isOurs: (origin: string) => boolean
+): boolean {
+  if (inPathOrBody.has(opensWith) || inHeader.some(name => headers[name] !== undefined)) return false
+  if (headers.cookie?.includes(sessionCookieName)) return false
+  if (method === 'OPTIONS' && headers['access-control-request-method'] !== undefined) return true
+  const { origin, 'sec-fetch-site': site } = headers
+  return site === 'cross-site' || site === 'same-site' || (origin !== undefined && !isOurs(origin))
 }

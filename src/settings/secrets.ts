@@ -4,15 +4,10 @@ import type { Settings } from '../settings.ts'
 import type { EnvironmentReading } from './environment.ts'
 import type { GatewayFile } from './file-schema.ts'
 import { type GatewayFileReading, type KeyPath, pathText } from './file.ts'
+import { apiKeyRule, secret, type SecretRule, secrets, signingSecretRule } from './parsers.ts'
 import {
-  maxSecretBytes,
-  type ReadFile,
-  readShortText,
-  reasonOf,
-  InvalidSetting,
-  type SettingsProblem
+  InvalidSetting, maxSecretBytes, type ReadFile, readShortText, reasonOf, type SettingsProblem
 } from './problems.ts'
-import { apiKeyRule, secret, type SecretRule, secrets, signingSecretRule } from './secret-rules.ts'
 import { secretVariables, variables } from './variables.ts'
 
 type Values = readonly Secret[]

@@ -1,8 +1,7 @@
 import {
-  baseUrl, boolean, choice, existingDirectory, file, host, list, origin, pageOrigin, type Parser, port, proxy,
-  shownList, shownStore, store
+  apiKeyRule, baseUrl, boolean, choice, existingDirectory, file, host, list, origin, pageOrigin, type Parser, port,
+  proxy, secret, secrets, shownList, shownSecret, shownSecrets, shownStore, signingSecretRule, store, tokenRule
 } from './parsers.ts'
-import { apiKeyRule, secret, secrets, shownSecret, shownSecrets, signingSecretRule, tokenRule } from './secret-rules.ts'
 
 /** An environment variable, and the setting that it becomes. */
 interface Variable<Parsed, Shown = Parsed> {

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import type { FinalState } from '../../src/domain/answers.ts'
+import type { FinalState } from '../../src/domain/upstream.ts'
 import { type Fixture, openBooks, type OpenStore, periodStart, sent, terms } from './open-books.ts'
 
 /** What may happen to a submit that has been sent. The three that end it say different things. */

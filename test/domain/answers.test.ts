@@ -1,7 +1,6 @@
 import t from 'tap'
-import { readEnvelope, readSubmitAnswer, readSubmitFailure } from '../../src/domain/answers.ts'
 import { needsVerification, readProbe } from '../../src/domain/key-ring.ts'
-import { UpstreamFailure } from '../../src/domain/upstream.ts'
+import { readEnvelope, readSubmitAnswer, readSubmitFailure, UpstreamFailure } from '../../src/domain/upstream.ts'
 
 const answer = (status: number, body: unknown) => ({
   status,

@@ -1,15 +1,13 @@
 import { inspect } from 'node:util'
 import t from 'tap'
-import { readEnvelope, type SubmitOutcome } from '../../src/domain/answers.ts'
 import {
   keyRing, keyTrouble, limitedMs, type Probe, probeIntervalMs, type ProbeResult, restMs
 } from '../../src/domain/key-ring.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import { retryAfterMs } from '../../src/domain/time.ts'
-import type { UpstreamKey } from '../../src/domain/upstream.ts'
+import { readEnvelope, type SubmitOutcome, type UpstreamKey } from '../../src/domain/upstream.ts'
 import { isGatewayError } from '../../src/errors.ts'
-import { keyFor } from '../../src/http/admit.ts'
-import { withKeyFailover } from '../../src/http/forward.ts'
+import { keyFor, withKeyFailover } from '../../src/http/stages.ts'
 import { clock } from '../helpers/clock.ts'
 import { random } from '../helpers/random.ts'
 

@@ -4,8 +4,7 @@ import { signedSessions } from '../../src/adapters/signed-sessions.ts'
 import type { Task } from '../../src/domain/ledger.ts'
 import { byteRange, resultLifeMs, resultUrls } from '../../src/domain/results.ts'
 import { Secret } from '../../src/domain/secret.ts'
-import { fileNameOf, isPastLife, mediumOf } from '../../src/features/results/routes.ts'
-import { resultTickets } from '../../src/features/results/tickets.ts'
+import { fileNameOf, isPastLife, mediumOf, resultTickets } from '../../src/features/results/routes.ts'
 import { clock } from '../helpers/clock.ts'
 
 function urlsOf (data: unknown) {

@@ -1,9 +1,8 @@
 import t from 'tap'
 import { localEvents, localPollLeases } from '../../src/adapters/local.ts'
 import type { Completion, Stage, Task } from '../../src/domain/ledger.ts'
-import { slotSearch } from '../../src/domain/slot-search.ts'
 import {
-  type PollLeases, type RefreshTask, refreshTask, statusPoller, type StatusPoller
+  type PollLeases, type RefreshTask, refreshTask, slotSearch, statusPoller, type StatusPoller
 } from '../../src/domain/status-poller.ts'
 import type { StatusFailure, StatusOutcome, StatusReport, TaskEvent } from '../../src/domain/task-status.ts'
 import { type UpstreamAnswer, UpstreamFailure } from '../../src/domain/upstream.ts'

@@ -1,4 +1,4 @@
-import { proofHeader } from '../../src/http/credential.ts'
+import { proofHeader } from '../../src/http/receive.ts'
 import type { CallOptions, Reply, TestGateway } from './gateway.ts'
 import { solve } from './proofs.ts'
 

@@ -1,6 +1,6 @@
 import { SignJWT } from 'jose'
 import t, { type Test } from 'tap'
-import { isBlameless } from '../../src/http/credential.ts'
+import { isBlameless } from '../../src/http/receive.ts'
 import { clock } from '../helpers/clock.ts'
 import { openEvents } from '../helpers/event-source.ts'
 import { adminToken, issuerToken, startGateway, taskMs } from '../helpers/gateway.ts'

@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { resultTickets } from '../../src/features/results/tickets.ts'
+import { resultTickets } from '../../src/features/results/routes.ts'
 import { fileServer, taskWith, whole } from '../helpers/file-server.ts'
 import { type Reply, startGateway } from '../helpers/gateway.ts'
 import { until } from '../helpers/until.ts'

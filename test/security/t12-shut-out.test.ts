@@ -1,5 +1,5 @@
 import t, { type Test } from 'tap'
-import { resultTickets } from '../../src/features/results/tickets.ts'
+import { resultTickets } from '../../src/features/results/routes.ts'
 import { fromOwnPage, swap } from '../helpers/cookies.ts'
 import { adminToken, issuerToken, startGateway, taskMs, type TestGateway } from '../helpers/gateway.ts'
 import { guestsOf } from '../helpers/guests.ts'

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { resultTickets } from '../../src/features/results/tickets.ts'
+import { resultTickets } from '../../src/features/results/routes.ts'
 import { fileServer, taskWith, whole } from '../helpers/file-server.ts'
 import { startGateway } from '../helpers/gateway.ts'
 

@@ -1,8 +1,8 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { basename, join, relative } from 'node:path'
-import type { FinalState } from '../../domain/answers.ts'
 import type { AuditPart } from '../../domain/audit.ts'
 import type { StoredResponse } from '../../domain/ledger.ts'
+import type { FinalState } from '../../domain/upstream.ts'
 
 /**
  * The Lua scripts, a file each, and what each of them is asked. A script is told everything in one argument of JSON, by

@@ -1,6 +1,5 @@
 import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
 import { randomUUID } from 'node:crypto'
-import { readSubmitFailure } from '../../domain/answers.ts'
 import { type LedgerClient, throwFirst } from '../../domain/ledger-client.ts'
 import {
   fingerprintOf, type ReservationId, type ReservedAll, type ReserveRequest, type StoredResponse, type Task
@@ -12,22 +11,21 @@ import { budgetOf, isGuest } from '../../domain/session.ts'
 import { endBatch, type RefreshTask, refreshTask } from '../../domain/status-poller.ts'
 import { askUpstream, type StatusOutcome } from '../../domain/task-status.ts'
 import {
-  batchOperations, batchRow, type Operation, type Upstream, type UpstreamKey, upstreamPath
+  batchOperations, batchRow, type Operation, readSubmitFailure, type Upstream, type UpstreamKey, upstreamPath
 } from '../../domain/upstream.ts'
 import { badRequest, gatewayError, isGatewayError } from '../../errors.ts'
-import { keyFor, lacking, lacksSlot, replayEarlier } from '../../http/admit.ts'
 import {
   type AuthorizedSubmit, checkOperation, findOwnTask, keyOfReferences, type OwnershipServices
 } from '../../http/authorize.ts'
 import type { Answer, RequestContext, RequestState, SessionRequestState } from '../../http/context.ts'
-import { type KeyRefused, sentOrThrow, timed, withKeyFailover } from '../../http/forward.ts'
 import { proxyRoute, type ProxyServices } from '../../http/pipeline.ts'
 import { largeBodies } from '../../http/rates.ts'
 import { idempotencyKeyOf, repeatOf, watchDelivery } from '../../http/repeats.ts'
 import type { Services } from '../../http/services.ts'
 import {
-  acceptedAnswer, answerToKeep, type OpenReservation, settleWithoutTask, statusAnswer, unknownOutcome
-} from '../../http/settle.ts'
+  acceptedAnswer, answerToKeep, keyFor, type KeyRefused, lacking, lacksSlot, type OpenReservation, replayEarlier,
+  sentOrThrow, settleWithoutTask, statusAnswer, timed, unknownOutcome, withKeyFailover
+} from '../../http/stages.ts'
 import {
   type BatchAccepted, type BatchOutcome, endedTaskIds, maxBatchItems, readBatchAnswer, readBatchBody
 } from './body.ts'

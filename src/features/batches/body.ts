@@ -1,10 +1,10 @@
-import {
-  effectiveStatus, type FinalState, isFinal, maxTaskIdLength, type NotAccepted, readEnvelope, readSubmitAnswer
-} from '../../domain/answers.ts'
 import { elementTexts, isObject, isPrintable, jsonValue, readJson } from '../../domain/json.ts'
 import { insertMembers, type Member } from '../../domain/members.ts'
 import { nameCheck, taskReferences, type TaskReferences } from '../../domain/submit.ts'
-import type { UpstreamAnswer } from '../../domain/upstream.ts'
+import {
+  effectiveStatus, type FinalState, isFinal, maxTaskIdLength, type NotAccepted, readEnvelope, readSubmitAnswer,
+  type UpstreamAnswer
+} from '../../domain/upstream.ts'
 import { badBody } from '../../errors.ts'
 
 /** One task of a batch, as its caller wants it. */

@@ -1,7 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { hash, randomBytes } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
-import { isFinal, readEnvelope } from '../../domain/answers.ts'
 import type { KeyChoice } from '../../domain/key-ring.ts'
 import type { LedgerClient } from '../../domain/ledger-client.ts'
 import type { Task } from '../../domain/ledger.ts'
@@ -11,7 +10,7 @@ import type { CallbackSecrets, CallbackTarget } from '../../domain/store.ts'
 import type { CallbackAddress } from '../../domain/submit.ts'
 import { askUpstream, eventFrom, type TaskEvents, type UpstreamStatus } from '../../domain/task-status.ts'
 import type { Clock, Timers } from '../../domain/time.ts'
-import { operationOf, type Upstream } from '../../domain/upstream.ts'
+import { isFinal, operationOf, readEnvelope, type Upstream } from '../../domain/upstream.ts'
 import { gatewayError } from '../../errors.ts'
 
 /** The route on which callbacks come in. */
