@@ -223,7 +223,7 @@ async function openLine (port: number, localAddress: string | undefined): Promis
   let failed: (error: Error) => void = () => {}
   const fail = (error: unknown) => { socket.destroy(); failed(error as Error) }
   socket.setEncoding('latin1')
-  socket.setTimeout(10_000, () => fail(new Error('no answer for 10 s')))
+  socket.setTimeout(30_000, () => fail(new Error('no answer for 30 s')))
   await once(socket, 'connect')
   socket.on('data', (chunk: string) => {
     text += chunk

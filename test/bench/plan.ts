@@ -79,8 +79,8 @@ export function readPlan (args: readonly string[]): Plan {
   }
   const usual = { peers: caseNames, bar: barCases, stores: changeCases, beside: changeCases, counts: countCases }
   const paces = {
-    peers: { rounds: 3, seconds: 2 },
-    bar: { rounds: 4, seconds: 2.5 },
+    peers: { rounds: 3, seconds: 1.6 },
+    bar: { rounds: 5, seconds: 1.6 },
     stores: { rounds: 5, seconds: 4 },
     beside: { rounds: 5, seconds: 3 },
     counts: { rounds: 1, seconds: 2 }

@@ -53,14 +53,15 @@ export async function fileServer (gateway: Gateway): Promise<FileServer> {
   return { ...gateway, headers, filePath: `/gateway/tasks/${taskId}/results/0` }
 }
 
-/** Files in rounds, the first of them for warming where there is time; then events, one gateway after the other. */
+/** Files in rounds, the first three for warming where there is time; then events, one gateway after the other. */
 export async function measureStreams (
   targets: StreamTargets,
   { rounds, watchers, warmUpSeconds, restSeconds }: Pick<Plan, 'rounds' | 'watchers' | 'warmUpSeconds' | 'restSeconds'>
 ): Promise<Pick<Figures, 'files' | 'events'>> {
   const files = new Map<string, FilesMeasured[]>()
-  for (let round = warmUpSeconds > 0 ? 0 : 1; round <= Math.min(rounds, 3); round++) {
-    for (const server of targets.files) {
+  const warmUps = warmUpSeconds > 0 ? 3 : 0
+  for (let round = 1 - warmUps; round <= Math.min(rounds, 4); round++) {
+    for (const server of round % 2 === 0 ? targets.files : targets.files.toReversed()) {
       const measured = await measureFiles(server)
       if (round > 0) files.set(server.name, [...files.get(server.name) ?? [], measured])
     }
