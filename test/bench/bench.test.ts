@@ -133,6 +133,10 @@ t.test('the command line says what is compared, and names what it does not know'
   t.same(readPlan(['--counts']).comparison, { kind: 'counts', tree: null })
   t.ok(readPlan(['--quick']).seconds < 1)
   t.throws(() => readPlan(['--cases', 'submit,nonsense']), /nonsense is none of submit, /)
+  t.equal(readPlan(['--bar', '--write']).write, true)
+  for (const part of ['--quick', '--stores', '--cases=submit']) {
+    t.throws(() => readPlan(['--write', part]), /--write keeps a whole run/, part)
+  }
   t.throws(() => readPlan(['--rounds', '0']), /--rounds wants a number above 0/)
 })
 

@@ -38,7 +38,6 @@ export interface Plan {
 
 const barCases: readonly CaseName[] = ['submit', 'finished', 'refusedNew', 'alone']
 const changeCases: readonly CaseName[] = ['submit', 'running', 'finished', 'refused', 'refusedNew', 'alone']
-
 const countCases: readonly CaseName[] = ['submit', 'running', 'finished', 'refused', 'refusedNew']
 
 /** Reads the command line. Throws a sentence at what it does not know. */
@@ -74,9 +73,8 @@ export function readPlan (args: readonly string[]): Plan {
     if (tree !== null) return { kind: 'beside', tree }
     return { kind: 'peers' }
   })()
-  if (values.write && comparison.kind !== 'peers' && comparison.kind !== 'bar') {
-    throw new Error('--write keeps a run with all peers, or one with --bar')
-  }
+  const isWhole = !quick && values.cases === undefined && (comparison.kind === 'peers' || comparison.kind === 'bar')
+  if (values.write && !isWhole) throw new Error('--write keeps a whole run with all peers, or one with --bar')
   const usual = { peers: caseNames, bar: barCases, stores: changeCases, beside: changeCases, counts: countCases }
   const paces = {
     peers: { rounds: 3, seconds: 1.6 },
