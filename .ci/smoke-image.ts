@@ -127,7 +127,7 @@ async function checkProcess (): Promise<void> {
   )
   say(`first process is node, user ${field('Uid')}, no capabilities, code read-only`)
   const residentMb = Math.round(Number(field('VmRSS')) / 1000)
-  assert.ok(residentMb < 115, `it runs the bundle, compiled: ${residentMb} MB resident`)
+  assert.ok(residentMb < 105, `it runs the bundle, compiled: ${residentMb} MB resident`)
   say(`${residentMb} MB resident, idle`)
 }
 

@@ -3,13 +3,13 @@ import { basename, dirname, join, relative, resolve } from 'node:path'
 import { type OutputChunk, type Plugin, rolldown } from 'rolldown'
 
 /**
- * `npm run build [-- FOLDER]`: makes of `src/` and the packages that it needs what the container image runs: a folder
+ * `npm run build`: makes of `src/` and the packages that it needs what the container image runs: a folder
  * that is complete in itself, without node_modules. It starts in half the time and with a third less memory, as Node
  * keeps for each of 1,500 small files more than what stands in it. Everything else runs the source.
  */
 const root = join(import.meta.dirname, '..')
 const src = join(root, 'src')
-const out = resolve(process.argv[2] ?? join(root, 'dist'))
+const out = resolve(process.argv[2]!)
 
 /**
  * Files that are read at run time lie beside the bundle as they lie beside the source, and all chunks lie in `src/`:
@@ -68,6 +68,7 @@ function licences (chunks: readonly OutputChunk[]): string {
   return [...folders].sort().map(folder => {
     const { name, version, license } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
     const [file] = globSync('{LICENSE,LICENCE,license,licence,License,COPYING}*', { cwd: folder })
+    /* c8 ignore next: the build fails when it happens */
     if (file === undefined && license === undefined) throw new Error(`${name} has no licence`)
     const text = file === undefined ? '' : `\n${readFileSync(join(folder, file), 'utf8').trim()}\n`
     return `${name} ${version} (${license})\n${text}`

@@ -105,3 +105,9 @@ t.test('what is in it may be given away: the licence of each package stands besi
   t.match(licences, /^Permission is hereby granted/m)
   t.strictSame(globSync('*', { cwd: folder }).sort(), ['LICENSE', 'THIRD-PARTY-LICENSES', 'config', 'package.json', 'src'])
 })
+
+t.test('the image fills the cache of compiled code with the options that it starts with', async t => {
+  const dockerfile = readFileSync(join(root, 'Dockerfile'), 'utf8')
+  const [, command] = /^CMD (.+)$/m.exec(dockerfile)!
+  t.equal(/options="(.+)";/.exec(dockerfile)?.[1], JSON.parse(command!).slice(1, -1).join(' '))
+})
