@@ -40,21 +40,26 @@ export function balance (ledger: TaskLedger): Balance {
     async creditsUsed (owner = {}) {
       const held = await ledger.reserve(demandOf({ ...owner, microcredits: ballast }))
       if (!held.granted) throw new Error(`no ${held.reason}`)
-      const enough = await least(2 ** 45, creditLimit =>
+      const enough = await least(ballast, 2 ** 45, creditLimit =>
         isGranted(demandOf({ ...owner, microcredits: 1, creditLimit }))
       )
       await ledger.advance(held.id, { to: 'released' })
       return enough - 1 - ballast
     },
     slotsUsed: async (owner = {}) =>
-      await least(2000, taskLimit => isGranted(demandOf({ ...owner, microcredits: 0, taskLimit }))) - 1
+      await least(0, 2000, taskLimit => isGranted(demandOf({ ...owner, microcredits: 0, taskLimit }))) - 1
   }
 }
 
-/** The smallest number from 0 to `most` that is enough. */
-async function least (most: number, isEnough: (limit: number) => Promise<boolean>): Promise<number> {
-  let low = 0
-  let high = most
+/**
+ * The smallest number from 0 to `most` that is enough, looked for where it mostly is, a little above `guess`: each try
+ * is two calls of a store.
+ */
+async function least (guess: number, most: number, isEnough: (limit: number) => Promise<boolean>): Promise<number> {
+  let [low, high] = [0, guess]
+  for (let step = 1; high < most && !await isEnough(high); step *= 2) {
+    [low, high] = [high + 1, Math.min(most, high + step)]
+  }
   while (low < high) {
     const middle = Math.floor((low + high) / 2)
     if (await isEnough(middle)) high = middle
