@@ -63,7 +63,8 @@ function startsInUtf16 ([first, second]: Buffer): boolean {
  * Two names that fold alike may be one name to somebody: a case-blind parser, or one that knows Unicode (`ſ` is an s).
  */
 export function fold (name: string): string {
-  if (/^[\x20-\x7e]*$/.test(name)) return name.toLowerCase() // nearly all of them
+  if (/^[\x20-\x40\x5b-\x7e]*$/.test(name)) return name // nearly all of them
+  if (/^[\x20-\x7e]*$/.test(name)) return name.toLowerCase()
   return name.normalize('NFKC').toUpperCase().toLowerCase()
 }
 

@@ -49,9 +49,11 @@ const maxMentions = 200
  * `task_id`, `taskId`, `origin-task-ids`, `batchId`, … : the names under which a model page refers to an earlier task.
  */
 const referenceName = /(?:task|batch)ids?$/
+/** Whatever else a name ends in, it is none of them; but for those that first have to be folded. */
+const mayBeReferenceName = /[ds][^a-z0-9]*$|[^\x20-\x7e]/i
 
 function isReference (name: string): boolean {
-  return referenceName.test(fold(name).replace(/[^a-z0-9]/g, ''))
+  return mayBeReferenceName.test(name) && referenceName.test(fold(name).replace(/[^a-z0-9]/g, ''))
 }
 
 /** The shapes that ids were seen in, and then some. No prompt has it: a space or a full stop ends it. */
@@ -71,7 +73,8 @@ export function taskReferences (input: object): TaskReferences {
       for (const inner of value) visit(inner, refers)
     } else if (typeof value === 'object' && value !== null) {
       // All that stands below such a name counts: to some readers `{"0": id}` is a list.
-      for (const [name, inner] of Object.entries(value)) visit(inner, refers || isReference(name))
+      const named = value as Readonly<Record<string, unknown>>
+      for (const name of Object.keys(named)) visit(named[name], refers || isReference(name))
     } else if (refers && value !== null) {
       // Whatever is written there is held against the ledger: a number or a boolean belongs to nobody.
       collect(references, String(value), maxReferences)

@@ -145,12 +145,15 @@ t.test('earlier tasks are found in input at any depth, in any case and spelling'
       batch_id: 'f',
       other: { taſk_id: 'g', task_Id_of: 'no' },
       parentTaskID: 7,
+      'Batch-IDs [] ': ['h'],
+      ofｔａｓｋＩＤ: 'i',
+      seed: 'no',
       task: 'text-to-image',
       prompt: 'task_id',
       more: { taskid: null }
     }
   })
-  t.same(references, ['a', 'b', 'c', 'd', 'e', 'f', 'g', '7'])
+  t.same(references, ['a', 'b', 'c', 'd', 'e', 'f', 'g', '7', 'h', 'i'])
 })
 
 t.test('what only looks like a task id is told apart from what is said to be one', async t => {
