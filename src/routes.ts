@@ -6,8 +6,9 @@ import { resultRoutes } from './features/results/routes.ts'
 import { invitationRoutes } from './features/tokens/invitations.ts'
 import { healthRoutes, metricsRoutes } from './http/observe.ts'
 import { proxyRoutes } from './http/pipeline.ts'
+import { modelRoutes, quoteRoute } from './http/routes/models.ts'
 import { cookieSessionRoutes, sessionRoutes } from './http/routes/sessions.ts'
-import { balanceRoute, modelRoutes, taskRoutes } from './http/routes/tasks.ts'
+import { balanceRoute, taskRoutes } from './http/routes/tasks.ts'
 import { readBodies, withMethods } from './http/server.ts'
 import type { Services } from './http/services.ts'
 import type { Features } from './services.ts'
@@ -25,11 +26,12 @@ export async function registerRoutes (
   await withMethods(app, async () => {
     healthRoutes(app, services)
 
-    // The upstream's own addresses. Their bodies are bytes.
+    // The upstream's own addresses, and what a submit would cost. Their bodies are bytes.
     await app.register(async scope => {
       readBodies(scope, 'bytes')
       proxyRoutes(scope, services)
       balanceRoute(scope, services)
+      quoteRoute(scope, services)
       if (batches.enabled) (await import('./features/batches/batches.ts')).batchRoutes(scope, services)
     })
     if (callbacks !== null) {

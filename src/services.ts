@@ -15,7 +15,7 @@ import { goneKeys } from './domain/gone-keys.ts'
 import { type KeyRing, keyRing, readProbe } from './domain/key-ring.ts'
 import { type LedgerClient, ledgerClient } from './domain/ledger-client.ts'
 import { intervalBy, officialModels, plans as compilePlans } from './domain/policy.ts'
-import { freeModels, priceList, pricing } from './domain/prices.ts'
+import { freeModels, priceList, quotes } from './domain/prices.ts'
 import type { ResultSource } from './domain/results.ts'
 import type { Secret, SecretRef } from './domain/secret.ts'
 import { issueTimes, mintedInTime, type Revocations } from './domain/session.ts'
@@ -393,13 +393,15 @@ function submitRules (
   hosts: CallbackHosts,
   inbound: Callbacks | null
 ): SubmitRules {
+  const quoteOf = quotes(prices, capRules)
   return {
     extraFields: new Set(submit.fields),
     mayBeOfficial: officialModels(models),
     checkCallbackUrl: hosts.isEmpty ? null : hosts.check,
     newCallbackAddress: inbound === null ? null : inbound.newAddress,
     isFree: freeModels(prices),
-    priceOf: pricing(prices, capRules),
+    priceOf: (model, body) => quoteOf(model, body).price,
+    quoteOf,
     enforceCaps: caps(capRules)
   }
 }

@@ -59,9 +59,13 @@ function isList (price: PriceRule): price is readonly ConditionalRule[] {
   return Array.isArray(price)
 }
 
-type Pricing = (model: string, body: PricedBody) => Price
+/** What a submit would cost, and by which rule. */
+export interface Quote {
+  readonly price: Price
+  readonly rule: ListedRule
+}
 
-type PriceOf = (body: PricedBody) => Price
+type QuoteOf = (body: PricedBody) => Quote
 
 const otherwise: readonly ConditionalRule[] = [{ credits: 1 }]
 
@@ -76,10 +80,10 @@ const otherwise: readonly ConditionalRule[] = [{ credits: 1 }]
  * a picture is a picture. Throws `GW_BAD_REQUEST` when a field that sets the price is missing or is no plain positive
  * number, and when the price is beyond all credits.
  */
-export function pricing (rules: PriceRules, capRules: CapRules): Pricing {
+export function quotes (rules: PriceRules, capRules: CapRules): (model: string, body: PricedBody) => Quote {
   const rulesOf = rulesFor(rules)
-  const priceOf = byModel(model => compile(rulesOf(model), path => leastCount(capRules, model, path)))
-  return (model, body) => priceOf(model)(body)
+  const quoteOf = byModel(model => compile(rulesOf(model), path => leastCount(capRules, model, path)))
+  return (model, body) => quoteOf(model)(body)
 }
 
 /** Whether submits of a model cost nothing, whatever is in them; by the same rules as their price. */
@@ -96,25 +100,23 @@ function rulesFor (rules: PriceRules): (model: string) => readonly ConditionalRu
   return model => rows.find(({ matches }) => matches(model))?.rules ?? otherwise
 }
 
-function compile (rules: readonly ConditionalRule[], leastOf: (path: string) => number): PriceOf {
-  const compiled = rules.map(({ when = {}, ...rule }) => ({ match: condition(when), priceOf: product(rule, leastOf) }))
-  const last = compiled.at(-1)!.priceOf
+function compile (rules: readonly ConditionalRule[], leastOf: (path: string) => number): QuoteOf {
+  const compiled = rules.map(rule => ({ match: condition(rule.when ?? {}), quoteOf: product(rule, leastOf) }))
+  const last = compiled.at(-1)!.quoteOf
   const conditional = compiled.slice(0, -1)
   return body => {
-    for (const { match, priceOf } of conditional) {
+    for (const { match, quoteOf } of conditional) {
       const found = match(body)
-      if (found === 'exact') return priceOf(body)
-      if (found === 'folded') return dearer(priceOf(body), last(body))
+      if (found === 'exact') return quoteOf(body)
+      if (found === 'folded') return dearer(quoteOf(body), last(body))
     }
     return last(body)
   }
 }
 
-function dearer (one: Price, other: Price): Price {
-  return {
-    microcredits: Math.max(one.microcredits, other.microcredits),
-    refundable: one.refundable && other.refundable
-  }
+function dearer (one: Quote, other: Quote): Quote {
+  const { price: { microcredits }, rule } = other.price.microcredits > one.price.microcredits ? other : one
+  return { price: { microcredits, refundable: one.price.refundable && other.price.refundable }, rule }
 }
 
 /** How a body matches: `folded`, when at least one text does so by the case of its letters alone. */
@@ -164,19 +166,20 @@ export function defaultOf ({ default: value }: SubmitRule, path: string): number
   return typeof value === 'object' ? value[path] : value
 }
 
-function product (rule: SubmitRule, leastOf: (path: string) => number): PriceOf {
+function product (rule: ConditionalRule, leastOf: (path: string) => number): QuoteOf {
   const [unit, least] = [microcredits(rule.credits), microcredits(rule.min ?? 0)]
   const refundable = rule.onFailed !== 'charge'
+  const shown = listedRule(rule)
   const factors = perFields(rule).map((path): Factor =>
     ({ field: fieldAt(path), whenAbsent: defaultOf(rule, path), least: leastOf(path) }))
   if (factors.length === 0) {
-    const price: Price = { microcredits: Math.max(unit, least), refundable }
-    return () => price
+    const quote: Quote = { price: { microcredits: Math.max(unit, least), refundable }, rule: shown }
+    return () => quote
   }
   return body => {
     const price = Math.max(least, roundedUp(factors.reduce((sum, factor) => sum * countIn(body, factor), unit)))
     if (!Number.isSafeInteger(price)) throw badRequest(`${perFields(rule).join(' × ')} makes a price beyond all credits.`)
-    return { microcredits: price, refundable }
+    return { price: { microcredits: price, refundable }, rule: shown }
   }
 }
 
@@ -215,7 +218,7 @@ export interface ListedRule {
 }
 
 /**
- * The price of a model as in `pricing`: the first whose glob matches, of those per token for text models and of the
+ * The price of a model as in `quotes`: the first whose glob matches, of those per token for text models and of the
  * others for tasks. `null`: a text model without a price per token.
  */
 export function priceList (rules: PriceRules): (model: Model) => ListedPrice | null {

@@ -1,9 +1,9 @@
 import type { FastifyRequest } from 'fastify'
+import type { CappedBody } from '../domain/caps.ts'
 import { quoted } from '../domain/json.ts'
 import type { Task } from '../domain/ledger.ts'
 import { insertMembers, type Member } from '../domain/members.ts'
-import type { CappedBody } from '../domain/caps.ts'
-import type { Price, PricedBody } from '../domain/prices.ts'
+import type { Price, PricedBody, Quote } from '../domain/prices.ts'
 import type { Scope, Session } from '../domain/session.ts'
 import { type CallbackAddress, readSubmitBody, type TaskReferences } from '../domain/submit.ts'
 import { maxTaskIdLength, modelPattern, type Operation } from '../domain/upstream.ts'
@@ -38,6 +38,8 @@ export interface SubmitRules {
   /** Whether submits of a model cost nothing, whatever is in them. */
   readonly isFree: (model: string) => boolean
   readonly priceOf: (model: string, body: PricedBody) => Price
+  /** The same, and the rule that it goes by. */
+  readonly quoteOf: (model: string, body: PricedBody) => Quote
   /** Writes defaults into the input, and gives back what has to be written into its text. */
   readonly enforceCaps: (model: string, body: CappedBody) => readonly Member[]
 }
@@ -98,7 +100,7 @@ export async function authorizeStatus (
 
 /** Scope, query and model of a call; returns the model. Throws what is wrong with them. */
 export function checkOperation (
-  operation: Operation,
+  operation: Pick<Operation, 'scope' | 'query'>,
   { request, call: { session, plan }, call }: RequestContext
 ): string {
   checkScope(operation.scope, session)

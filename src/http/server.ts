@@ -80,7 +80,7 @@ function server ({
 }
 
 /** Longest body of the gateway's own routes. They are read outside the bound on bytes in flight, so they are small. */
-const ownBodyBytes = 65_536
+export const ownBodyBytes = 65_536
 
 /**
  * How the routes of this scope get their bodies: JSON in UTF-8 and never compressed, for a bomb needs a decoder.

@@ -1,9 +1,10 @@
 import t from 'tap'
 import { microcredits, type Model } from '../../src/domain/policy.ts'
 import {
-  type ConditionalRule, freeModels, type Price, type PricedBody, priceList, type PriceRules, pricing
+  type ConditionalRule, freeModels, type Price, type PricedBody, priceList, type PriceRules
 } from '../../src/domain/prices.ts'
 import { isGatewayError } from '../../src/errors.ts'
+import { pricing } from '../helpers/prices.ts'
 import { random } from '../helpers/random.ts'
 
 const models: readonly Model[] = [

@@ -2,7 +2,8 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
-import { type PriceRules, pricing } from '../../src/domain/prices.ts'
+import type { PriceRules } from '../../src/domain/prices.ts'
+import { pricing } from '../helpers/prices.ts'
 
 const config = join(import.meta.dirname, '../../config')
 const { prices }: { readonly prices: PriceRules } = parse(readFileSync(join(config, 'gateway.yaml'), 'utf8'))

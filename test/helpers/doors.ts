@@ -8,6 +8,7 @@ export const doors = (taskId: string) =>
     ['DELETE', '/gateway/session'],
     ['POST', '/gateway/sessions/cookie'],
     ['GET', '/gateway/models'],
+    ['POST', '/gateway/quote/nano-banana'],
     ['GET', '/gateway/tasks'],
     ['GET', `/gateway/tasks/${taskId}/results/0`],
     ['GET', '/gateway/events'],

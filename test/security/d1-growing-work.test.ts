@@ -103,6 +103,7 @@ async function bodyDoors ({ mint }: TestGateway) {
   return [
     { path: '/api/v1/generateTask/nano-banana', token, size: 32_000 },
     { path: '/api/v1/generateTask/nano-banana/batches', token, size: 32_000 },
+    { path: '/gateway/quote/nano-banana', token, size: 15_000 },
     { path: '/gateway/invitations/accept', size: 15_000 },
     { path: '/gateway/sessions/guest', headers: { origin: 'https://gateway.test' }, size: 15_000 },
     { path: '/gateway/sessions', token: issuerToken, size: 15_000 },

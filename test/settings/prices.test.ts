@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
-import { pricing } from '../../src/domain/prices.ts'
+import { pricing } from '../helpers/prices.ts'
 import { configPath, load, problemsOf } from './fixture.ts'
 
 const file = (prices: string) => `plans: { default: {} }\nprices:\n${prices}`

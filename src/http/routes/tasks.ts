@@ -1,6 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import { creditsFrom, creditsLeft, leastLeft, nothingSpent, type Task } from '../../domain/ledger.ts'
-import { periodAt } from '../../domain/policy.ts'
+import { creditsFrom, type Task } from '../../domain/ledger.ts'
 import { openCursor, sealCursor, type TaskRecord } from '../../domain/records.ts'
 import type { ResultsOf } from '../../domain/results.ts'
 import { instant } from '../../domain/time.ts'
@@ -9,6 +8,7 @@ import { badRequest } from '../../errors.ts'
 import type { SessionRequestState } from '../context.ts'
 import { readRoute, type ReadServices } from '../read-route.ts'
 import type { Services } from '../services.ts'
+import { creditsLeftIn } from './models.ts'
 
 const defaultLimit = 20
 const maxLimit = 100
@@ -70,50 +70,16 @@ function limitFrom (limit: string | undefined): number {
   throw badRequest(`limit must be a whole number from 1 to ${maxLimit}.`)
 }
 
-/** The models that this session may use: those the operator has written down, its plan and the session permit. */
-export function modelRoutes (
-  app: FastifyInstance,
-  services: ReadServices & Pick<Services, 'models' | 'listedPrice'>
-): void {
-  const { models, listedPrice } = services
-  const rows = models.map(
-    model =>
-      ({
-        scope: model.category === 'text' ? 'llm' : 'tasks:write',
-        shown: { ...model, price: listedPrice(model) }
-      }) as const
-  )
-
-  readRoute(
-    app,
-    services,
-    { url: '/gateway/models', operation: 'listModels', scope: null, query: [], task: null },
-    ({ context }) => {
-      const { session, plan } = context.call
-      const mayUse = rows.filter(
-        ({ scope, shown: { id } }) => session.scopes.includes(scope) && session.permits(id) && plan.permits(id)
-      )
-      return { models: mayUse.map(({ shown }) => shown) }
-    }
-  )
-}
-
 /**
  * Clients ask here for the balance of their key. A session stands in its place: the answer is what it may still spend.
  */
 export function balanceRoute (app: FastifyInstance, services: ReadServices & Pick<Services, 'accounts' | 'clock'>): void {
-  const { accounts, clock: { now } } = services
   readRoute(
     app,
     services,
     { url: balancePath, operation: 'currentBalance', scope: null, query: [], task: null },
     async ({ context }) => {
-      const { session, plan } = context.call
-      const [balance, spent] = await Promise.all([
-        accounts.balanceOf(session.subject, periodAt(plan.period, now()).start),
-        session.credits === null ? nothingSpent : accounts.spentIn(session.subject, session.rootId)
-      ])
-      const left = leastLeft(creditsLeft(plan, balance), session.credits, spent.microcredits)
+      const left = await creditsLeftIn(context, services)
       return { code: 200, message: 'success', data: left === null ? null : creditsFrom(left) }
     }
   )
