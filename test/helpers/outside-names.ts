@@ -96,7 +96,8 @@ export async function outsideNames (t: Test, store: StoreOfNames): Promise<Outsi
   const events = await gateway.listenTo(open, { token })
   const all = await gateway.listen('/gateway/events', { token })
   await until('the first event', () => events.events.length > 0)
-  await gateway.passUntil('the end of the stream', () => events.events.some(({ data }) => /success/.test(data)))
+  await gateway.passUntil('the end of both streams', () =>
+    [events, all].every(({ events }) => events.some(({ data }) => /success/.test(data))))
   for (const [name, { events: heard }] of [['task', events], ['subject', all]] as const) {
     for (const event of heard) {
       for (const path of paths(JSON.parse(event.data))) fields.add(`event of a ${name}: ${path}`)
