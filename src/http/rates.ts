@@ -86,26 +86,28 @@ export interface SubjectRatesOptions {
 
 /** Needs the plugin, with `rateStore`. */
 export function subjectRates (app: FastifyInstance, options: SubjectRatesOptions): Rates {
-  const submits = limiter(app, 'submits', options)
-  const polls = limiter(app, 'polls', options)
-  const sessions = limiter(app, 'sessions', options)
-  const countSubmit: Count = ({ request, call: { session, plan } }, how) =>
-    submits(request, session.subject, plan.requestsPerMinute, how)
-  const countPoll: Count = ({ request, call: { session, plan } }) =>
-    polls(request, session.subject, plan.pollsPerMinute)
+  const ofCaller = ({ call }: FastifyRequest): string => call.session!.subject
+  const submits = limiter(app, 'submits', ofCaller, options)
+  const polls = limiter(app, 'polls', ofCaller, options)
+  // Who begins a session may be somebody else than who is to have it, and the plugin hands on the request alone.
+  const beginning = new WeakMap<FastifyRequest, string>()
+  const sessions = limiter(app, 'sessions', request => beginning.get(request)!, options)
+
+  const countPoll: Count = ({ request, call: { plan } }) => polls(plan.pollsPerMinute, request)
   const quietPolls: Rate = async context => {
     const budget = await countPoll(context)
     if (budget.isExceeded) refuse(context, budget)
   }
   return {
-    async submits (context) { tell(context, await countSubmit(context)) },
+    async submits (context) { tell(context, await submits(context.call.plan.requestsPerMinute, context.request)) },
     async lookAtSubmits (context) {
-      const budget = await countSubmit(context, { increment: false })
+      const budget = await submits(context.call.plan.requestsPerMinute, context.request, { increment: false })
       if (budget.remaining === 0) refuse(context, budget)
     },
     async polls (context) { tell(context, await countPoll(context)) },
     async sessions (request, subject) {
-      const budget = await sessions(request, subject, sessionsPerMinute)
+      beginning.set(request, subject)
+      const budget = await sessions(sessionsPerMinute, request)
       if (budget.isExceeded) throw rateLimited(budget)
     },
     misses: quietPolls,
@@ -113,31 +115,42 @@ export function subjectRates (app: FastifyInstance, options: SubjectRatesOptions
   }
 }
 
-type Budget = Exclude<Awaited<ReturnType<ReturnType<FastifyInstance['createRateLimit']>>>, { isAllowed: true }>
+type Limit = ReturnType<FastifyInstance['createRateLimit']>
+type Budget = Exclude<Awaited<ReturnType<Limit>>, { isAllowed: true }>
 
 interface Counting {
   /** `false`: what one call more would find. */
   readonly increment: boolean
 }
 
-type Count = (context: RequestContext, how?: Counting) => Promise<Budget>
-type Limiter = (request: FastifyRequest, subject: string, limit: number, how?: Counting) => Promise<Budget>
+type Count = (context: RequestContext) => Promise<Budget>
+/** `most`: calls a minute. */
+type Limiter = (most: number, request: FastifyRequest, how?: Counting) => Promise<Budget>
 
 /** One limit per subject and minute. */
-function limiter (app: FastifyInstance, name: string, { counter, onStoreError }: SubjectRatesOptions): Limiter {
-  // The plugin hands the request back, and nothing beside it.
-  const asked = new WeakMap<FastifyRequest, { readonly subject: string, readonly limit: number }>()
-  const count = app.createRateLimit({
-    counter,
-    timeWindow: minuteMs,
-    skipOnError: onStoreError === 'allow',
-    keyGenerator: request => `${name}:${asked.get(request)!.subject}`,
-    max: request => asked.get(request)!.limit
-  })
-  return async (request, subject, limit, how) => {
-    asked.set(request, { subject, limit })
-    return await count(request, how) as Budget // without an allow list nothing is ever exempt
+function limiter (
+  app: FastifyInstance,
+  name: string,
+  subjectOf: (request: FastifyRequest) => string,
+  { counter, onStoreError }: SubjectRatesOptions
+): Limiter {
+  // One for each plan: a limit that is a function would be one promise more for each request. They count together.
+  const limits = new Map<number, Limit>()
+  const limitOf = (max: number): Limit => {
+    const known = limits.get(max)
+    if (known !== undefined) return known
+    const made = app.createRateLimit({
+      counter,
+      timeWindow: minuteMs,
+      skipOnError: onStoreError === 'allow',
+      keyGenerator: request => `${name}:${subjectOf(request)}`,
+      max
+    })
+    limits.set(max, made)
+    return made
   }
+  // Without an allow list nothing is ever exempt.
+  return (most, request, how) => limitOf(most)(request, how) as Promise<Budget>
 }
 
 /** Says what is left of a budget, or throws that nothing is. */

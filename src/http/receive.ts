@@ -37,7 +37,7 @@ declare module 'fastify' {
     /** What the framework refuses before any hook counts as a request and as a failure. Throws `GW_THROTTLED`. */
     receiveUnrouted (request: FastifyRequest): Promise<void>
     /** The same for bytes that become no request: what could be read of its headers. */
-    receiveBroken (socket: Socket, headers: IncomingHttpHeaders): Promise<void>
+    receiveBroken (socket: Socket, headers: IncomingHttpHeaders): void
     /** Sets which requests go on from an address that has failed too often; until then none does. */
     letPass (gate: PassGate): void
   }
@@ -101,8 +101,8 @@ async function answerPreflights (app: FastifyInstance, allowed: ReadonlySet<stri
 interface AddressBudget {
   /** Seconds until the address may go on, when its budget is used up; `null`: it is not. Nothing is counted. */
   shutOutSeconds (request: FastifyRequest): number | null
-  /** Counts one; resolves to the same, of the one that was counted. */
-  count (request: FastifyRequest): Promise<number | null>
+  /** Counts one; rejects with `GW_THROTTLED` when that is one too many. */
+  count (request: FastifyRequest): Promise<void>
 }
 
 /** The plugin counts. What it has counted is looked up here, at once: a flood is to be what is cheapest to answer. */
@@ -114,10 +114,9 @@ function addressBudget (app: FastifyInstance, elapsed: Clock['elapsed'], max: nu
       const { count, endsInMs } = counter.look(addressOf(request), minuteMs)
       return count >= max ? Math.ceil(endsInMs / 1000) : null
     },
-    async count (request) {
-      const budget = await limit(request)
-      return !budget.isAllowed && budget.isExceeded ? budget.ttlInSeconds : null
-    }
+    count: request => limit(request).then(budget => {
+      if (!budget.isAllowed && budget.isExceeded) throw shutOut(budget.ttlInSeconds)
+    })
   }
 }
 
@@ -138,14 +137,14 @@ function throttle (app: FastifyInstance, options: ReceiveOptions, allowed: Reado
   const failures = addressBudget(app, options.elapsed, options.addressFailuresPerMinute)
   let gate: PassGate = async () => false
 
-  const countRequest = async (request: FastifyRequest): Promise<void> => {
+  const countRequest = (request: FastifyRequest): Promise<void> => {
     hold(requests.shutOutSeconds(request))
-    hold(await requests.count(request))
+    return requests.count(request)
   }
   /** Of a request, or of what would have become one. */
   const countFailure = (request: FastifyRequest, failed: FailedRequest, own: () => string | null): void => {
     if (isBlameless(failed, origin => allowed.has(origin) || origin === own())) return
-    failures.count(request).catch(app.log.error.bind(app.log))
+    failures.count(request).catch(() => { /* one too many: its address hears of it with the next request */ })
   }
   app.decorate('letPass', next => { gate = next })
   app.decorate('countFailure', request => {
@@ -153,10 +152,10 @@ function throttle (app: FastifyInstance, options: ReceiveOptions, allowed: Reado
     if (isUncounted(config)) return
     countFailure(request, { method, headers, opensWith: config.opensWith }, () => options.ownOrigin(request))
   })
-  app.decorate('receiveBroken', async ({ remoteAddress = '' }, headers) => {
+  app.decorate('receiveBroken', ({ remoteAddress = '' }, headers) => {
     // As much of a request as the plugin looks at.
     const request = { call: { address: rateLimit.normalizeIP(remoteAddress) }, routeOptions: {} } as FastifyRequest
-    await requests.count(request)
+    requests.count(request).catch(() => { /* it is refused in any case */ })
     countFailure(request, { method: undefined, headers, opensWith: undefined }, () => null)
   })
   app.decorate('receiveUnrouted', async request => {
