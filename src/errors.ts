@@ -66,10 +66,14 @@ export interface GatewayError extends Error {
   readonly detail: ErrorDetail
 }
 
-const constructors = new Map<string, FastifyErrorConstructor>(
-  Object.entries(rows).map(([code, [status, message]]) =>
+interface Row { readonly make: FastifyErrorConstructor, readonly takesAbout: boolean }
+
+const made = new Map<string, Row>(
+  Object.entries(rows).map(([code, [status, message]]) => [code, {
     // No stack for what a caller did wrong: it says nothing, and taking it costs more than refusing the request.
-    [code, createError(code, message, status, Error, status === 500)])
+    make: createError(code, message, status, Error, status === 500),
+    takesAbout: message.includes('%s')
+  }])
 )
 
 export const errorTable: ReadonlyArray<{ readonly code: ErrorCode, readonly status: number }> =
@@ -77,12 +81,12 @@ export const errorTable: ReadonlyArray<{ readonly code: ErrorCode, readonly stat
 
 /** Makes the error of a row. Throw it; the error handler of `http/` renders it once. */
 export function gatewayError (code: ErrorCode, detail: ErrorDetail = {}): GatewayError {
-  const Constructor = constructors.get(code)!
-  const takesAbout = rows[code][1].includes('%s')
+  const { make: Constructor, takesAbout } = made.get(code)!
   const args: unknown[] = takesAbout ? [detail.about] : []
   if (detail.cause !== undefined) args.push({ cause: detail.cause })
-  const sentence = takesAbout || detail.about === undefined ? {} : { message: detail.about }
-  return Object.assign(new Constructor(...args), sentence, { detail }) as unknown as GatewayError
+  const error = Object.assign(new Constructor(...args), { detail }) as unknown as GatewayError
+  if (!takesAbout && detail.about !== undefined) error.message = detail.about
+  return error
 }
 
 /** `GW_BAD_REQUEST`, with a sentence that names what to change. */
@@ -96,5 +100,5 @@ export function badBody (problem: string): GatewayError {
 }
 
 export function isGatewayError (error: unknown): error is GatewayError {
-  return error instanceof Error && 'code' in error && constructors.has(String(error.code))
+  return error instanceof Error && 'code' in error && made.has(String(error.code))
 }

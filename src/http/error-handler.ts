@@ -45,7 +45,7 @@ export function answerUnrouted (app: () => FastifyInstance, begin: StartRequest)
   return (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void => {
     begin(request, reply)
     const answer = (error: FastifyError) => render(asGatewayError(error, request), request, reply)
-    app().receiveUnrouted(request).then(() => answer(error), answer).catch(request.log.error.bind(request.log))
+    app().receiveUnrouted(request).then(() => answer(error), answer).catch(app().log.error.bind(app().log))
   }
 }
 
@@ -82,7 +82,7 @@ function render (error: GatewayError, request: FastifyRequest, reply: FastifyRep
   if (statusCode === 401) reply.header('www-authenticate', 'Bearer realm="apixo-gateway"')
   // The body of a refused request may still be coming: an end to the connection is cheaper than reading it to the end.
   if (code === 'GW_OVERLOADED') reply.header('connection', 'close')
-  return reply.type('application/json; charset=utf-8').send(envelope(error, request.id))
+  return reply.type('application/json; charset=utf-8').send(envelope(error, longWait, request.id))
 }
 
 /** Seconds, when it is more than the minute that a window of ours lasts at the most. */
@@ -91,15 +91,11 @@ function longWaitOf ({ detail: { retryAfterSeconds = 0 } }: GatewayError): numbe
 }
 
 /** APIXO's envelope with ours beside it. */
-function envelope (error: GatewayError, requestId: string): string {
-  const { code, statusCode, message } = error
-  const longWait = longWaitOf(error)
-  return JSON.stringify({
-    code: statusCode,
-    message: longWait === null ? message : `${message} Wait ${longWait} seconds.`,
-    data: null,
-    error: { code, requestId, ...(longWait !== null && { retryAfterSeconds: longWait }) }
-  })
+function envelope ({ code, statusCode, message }: GatewayError, longWait: number | null, requestId: string): string {
+  const sentence = longWait === null ? message : `${message} Wait ${longWait} seconds.`
+  const wait = longWait === null ? '' : `,"retryAfterSeconds":${longWait}`
+  return `{"code":${statusCode},"message":${JSON.stringify(sentence)},"data":null,` +
+    `"error":{"code":"${code}","requestId":"${requestId}"${wait}}}`
 }
 
 /**
@@ -116,7 +112,7 @@ export function answerBrokenHttp ({ app, newId, allowedOrigins }: BrokenHttpOpti
     const [status, about] = brokenHttp[String(error.code)] ?? [400, 'This is not a valid HTTP request.']
     // Bytes, whatever the framework's type of it says.
     const known = headersOf(error.rawPacket as unknown as Buffer | undefined, socket)
-    if (status === 431) app().receiveBroken(socket, known).catch(app().log.error.bind(app().log))
+    if (status === 431) app().receiveBroken(socket, known)
     const ours = badRequest(about)
     const requestId = newId()
     const body = JSON.stringify({
