@@ -1,6 +1,7 @@
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest, LogController } from 'fastify'
 import { randomBytes } from 'node:crypto'
 import { METHODS } from 'node:http'
+import { Readable } from 'node:stream'
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { readJson } from '../domain/json.ts'
@@ -54,9 +55,10 @@ function server ({
   const newId = requestIds()
   const bounded = sockets({ socketsPerAddress, stallMs, unwantedBytes: bodyBytes + excessBytes })
   const app: FastifyInstance = Fastify({
-    loggerInstance: log,
     logController: new LogController({ disableRequestLogging: true }), // one access line of our own instead
-    childLoggerFactory: parent => parent, // a child logger a request costs more than it says: each line carries the id
+    // Not `loggerInstance`, for which every response would be listened to; and a child logger a request costs more than
+    // it says: each line carries the id.
+    childLoggerFactory: () => log,
     genReqId: newId,
     trustProxy: trustProxy.length === 0 ? false : [...trustProxy],
     bodyLimit: bodyBytes,
@@ -64,7 +66,8 @@ function server ({
       requestTimeout: requestMs,
       headersTimeout: requestHeadersMs,
       connectionsCheckingInterval: connectionsCheckMs,
-      keepAliveTimeout: keepAliveMs
+      keepAliveTimeout: keepAliveMs,
+      optimizeEmptyRequests: true // no stream for what has no body
     }),
     forceCloseConnections: 'idle',
     return503OnClosing: false, // `receive` says it in our own words
@@ -75,6 +78,11 @@ function server ({
     // Our own schemas are typed: to check them against JSON Schema's costs more of a start than to compile them.
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, validateSchema: false } }
   }) as unknown as FastifyInstance
+  app.log = log
+  app.addHook('preParsing', ({ headers }, _reply, payload, next) => {
+    // A content type without a body would be waited for: where there is no stream it has no end.
+    next(null, payload.readableEnded && headers['content-type'] !== undefined ? Readable.from([]) : undefined)
+  })
   renderErrors(app)
   return app
 }
