@@ -1,4 +1,5 @@
 import type { FastifyRequest } from 'fastify'
+import { after, type Awaitable } from '../domain/awaitable.ts'
 import type { CappedBody } from '../domain/caps.ts'
 import { quoted } from '../domain/json.ts'
 import type { Task } from '../domain/ledger.ts'
@@ -51,9 +52,9 @@ export type OwnershipServices = Pick<Services, 'ledger' | 'rates'>
  * *authorize* for submits: model, idempotency key, body, caps, and that every earlier task it names is the caller's
  * own.
  */
-export async function authorizeSubmit (
+export function authorizeSubmit (
   context: RequestContext, operation: Operation, services: OwnershipServices & Pick<Services, 'submitRules'>
-): Promise<AuthorizedSubmit> {
+): Awaitable<AuthorizedSubmit> {
   const {
     extraFields, mayBeOfficial, checkCallbackUrl, newCallbackAddress, priceOf, enforceCaps
   } = services.submitRules
@@ -71,8 +72,7 @@ export async function authorizeSubmit (
   })
   const members = enforceCaps(model, body)
   const price = priceOf(model, body)
-  const keyId = await keyOfReferences(services, context, body)
-  return {
+  return after(keyOfReferences(services, context, body), keyId => ({
     model,
     price,
     body: members.length === 0 ? body.bytes : Buffer.from(insertMembers(body.bytes.toString(), members, ['input'])),
@@ -81,21 +81,22 @@ export async function authorizeSubmit (
     repeat,
     deliverTo: body.deliverTo,
     callbackHash: callback?.secretHash
-  }
+  }))
 }
 
 /**
  * *authorize* for status calls: the task exists, is the caller's and was made with that model; else it does not exist.
  */
-export async function authorizeStatus (
+export function authorizeStatus (
   context: RequestContext, operation: Operation, services: OwnershipServices
-): Promise<Task> {
+): Awaitable<Task> {
   const model = checkOperation(operation, context)
   const { taskId } = context.request.query as { taskId?: string }
   if (taskId === undefined || taskId === '') throw badRequest('Name the task: ?taskId=…')
-  const task = await findOwnTask(services, context, taskId, { model, operation: 'generateTask' })
-  context.call.taskId = taskId
-  return task
+  return after(findOwnTask(services, context, taskId, { model, operation: 'generateTask' }), task => {
+    context.call.taskId = taskId
+    return task
+  })
 }
 
 /** Scope, query and model of a call; returns the model. Throws what is wrong with them. */
@@ -123,9 +124,10 @@ export function checkScope (scope: Scope, { scopes }: Session): void {
 
 /** Holds a query to the names that are known: a repeated or any other name is a `GW_BAD_REQUEST`. */
 export function checkQuery (names: readonly string[], { query }: FastifyRequest): void {
-  for (const [name, value] of Object.entries(query as Record<string, unknown>)) {
+  const given = query as Readonly<Record<string, unknown>>
+  for (const name in given) {
     if (!names.includes(name)) throw badRequest(`The query name ${quoted(name)} is not known here.`)
-    if (typeof value !== 'string') throw badRequest(`The query name ${quoted(name)} is given twice.`)
+    if (typeof given[name] !== 'string') throw badRequest(`The query name ${quoted(name)} is given twice.`)
   }
 }
 
@@ -136,21 +138,28 @@ export function checkQuery (names: readonly string[], { query }: FastifyRequest)
  * What was made with another model than `made` says, or by another operation, is not it: a batch is no task to ask
  * about, though `input` may name either. `null`: however it was made.
  */
-export async function findOwnTask (
+export function findOwnTask (
   services: OwnershipServices,
   context: RequestContext,
   taskId: string,
   made: Pick<Task, 'model' | 'operation'> | null
-): Promise<Task> {
-  const task = taskId.length > maxTaskIdLength ? null : await services.ledger.taskOf(taskId)
-  const isOwn = task !== null && task.subject === context.call.session.subject &&
-    (made === null || (task.model === made.model && task.operation === made.operation))
-  if (!isOwn) throw await notFound(services, context)
-  return task
+): Awaitable<Task> {
+  const found: Awaitable<Task | null> = taskId.length > maxTaskIdLength ? null : services.ledger.taskOf(taskId)
+  return after(found, task => {
+    const isOwn = task !== null && task.subject === context.call.session.subject &&
+      (made === null || (task.model === made.model && task.operation === made.operation))
+    return isOwn ? task : refuseTask(services, context)
+  })
 }
 
 /** The key of the earlier tasks that a submit refers to; `undefined` when it refers to none. */
-export async function keyOfReferences (
+export function keyOfReferences (
+  services: OwnershipServices, context: RequestContext, named: TaskReferences
+): Awaitable<string | undefined> {
+  return named.references.length === 0 && named.mentions.length === 0 ? undefined : findKey(services, context, named)
+}
+
+async function findKey (
   services: OwnershipServices, context: RequestContext, { references, mentions }: TaskReferences
 ): Promise<string | undefined> {
   const keyIds = new Set<string>()
@@ -158,14 +167,14 @@ export async function keyOfReferences (
   for (const word of mentions) {
     const task = await services.ledger.taskOf(word)
     if (task === null) continue // a word like any other
-    if (task.subject !== context.call.session.subject) throw await notFound(services, context)
+    if (task.subject !== context.call.session.subject) await refuseTask(services, context)
     keyIds.add(task.keyId)
   }
   if (keyIds.size > 1) throw badRequest('The input refers to tasks of different upstream accounts.')
   return [...keyIds][0]
 }
 
-async function notFound ({ rates }: OwnershipServices, context: RequestContext): Promise<Error> {
+async function refuseTask ({ rates }: OwnershipServices, context: RequestContext): Promise<never> {
   await rates.misses(context)
-  return gatewayError('GW_TASK_NOT_FOUND')
+  throw gatewayError('GW_TASK_NOT_FOUND')
 }

@@ -1,4 +1,4 @@
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastify'
 import type { IncomingMessage } from 'node:http'
 import type { Timers } from '../domain/time.ts'
 import { badRequest, gatewayError } from '../errors.ts'
@@ -7,9 +7,9 @@ import { addressOf } from './receive.ts'
 
 /** Bounds the bytes of request bodies that are in memory at once. */
 export interface BodyBudget {
-  /**
-   * Route hook, after authentication and before the body is read: waits, the socket paused, until the body has room.
-   */
+  /** Route hook, after authentication and before the body is read: what is short waits for nobody. */
+  readonly beforeBody: preParsingHookHandler
+  /** Waits, the socket paused, until the body has room. */
   admit (request: FastifyRequest, reply: FastifyReply): Promise<void>
   /** Gives the call's bytes back. */
   release (call: RequestState): void
@@ -98,22 +98,30 @@ export function bodyBudget ({ bodyBytes, bodyBytesInFlight, timers }: UploadsOpt
     next(true)
   })
 
+  const isShort = (bytes: number): boolean => bytes <= Math.min(shortBytes, bodyBytes / 16)
+
+  const admit = async (request: FastifyRequest): Promise<void> => {
+    const bytes = announcedBytes(request, bodyBytes)
+    const call = request.call as SessionRequestState
+    // Gone while its token was verified: nothing is spent on an answer that nobody waits for. What it took now it
+    // would keep for ever, for its release has been.
+    if (call.closed) throw badRequest('The connection was closed.')
+    if (isShort(bytes)) return
+    const body = bodyOf(request, bytes)
+    if (queue.length === 0 && room.has(bytes) && shares.have(body)) return take(body, false)
+    refuseCrowd(queue, call)
+    const turn = Promise.withResolvers<void>()
+    queue.push({ ...body, turn })
+    next(false)
+    look()
+    await turn.promise
+  }
+
   return {
-    async admit (request) {
-      const bytes = announcedBytes(request, bodyBytes)
-      const call = request.call as SessionRequestState
-      // Gone while its token was verified: nothing is spent on an answer that nobody waits for. What it took now it
-      // would keep for ever, for its release has been.
-      if (call.closed) throw badRequest('The connection was closed.')
-      if (bytes <= Math.min(shortBytes, bodyBytes / 16)) return
-      const body = bodyOf(request, bytes)
-      if (queue.length === 0 && room.has(bytes) && shares.have(body)) return take(body, false)
-      refuseCrowd(queue, call)
-      const turn = Promise.withResolvers<void>()
-      queue.push({ ...body, turn })
-      next(false)
-      look()
-      await turn.promise
+    admit,
+    beforeBody (request, _reply, _payload, done) {
+      if (!request.call.closed && isShort(announcedBytes(request, bodyBytes))) done(null)
+      else admit(request).then(() => done(null), done)
     },
     release (call) {
       const body = bodies.get(call)

@@ -139,7 +139,7 @@ export function proxyRoute (
     url: operation.url,
     config: { operation: operation.name },
     onRequest,
-    preParsing: beforeBody === null ? bodyBudget.admit : [beforeBody, bodyBudget.admit],
+    preParsing: beforeBody === null ? bodyBudget.beforeBody : [beforeBody, bodyBudget.beforeBody],
     preHandler,
     handler: async (request: FastifyRequest, reply: FastifyReply) => {
       const context = contextOf(request, reply)
@@ -149,8 +149,8 @@ export function proxyRoute (
         const answer = await run(context)
         call.enter('reply')
         /* c8 ignore next: a stop has answered in our place, since the store outlasted it: no test can time that */
-        if (reply.sent) return reply
-        return replyWith(reply, answer)
+        if (reply.sent) return
+        replyWith(reply, answer) // and nothing is returned: a reply is a promise to the framework, and waited for
       } finally {
         call.handlerDone()
       }

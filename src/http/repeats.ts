@@ -1,3 +1,4 @@
+import { after, type Awaitable } from '../domain/awaitable.ts'
 import {
   type Earlier, fingerprintOf, type IdempotencyKey, type IdempotencyStore, type StoredResponse, maxKeptBytes,
   readIdempotencyKey, type Repeat, type Repeats, type ReservationId
@@ -98,7 +99,7 @@ export interface Repeatable {
  * What became of the first of a submit; `null`: it is the first. While that still runs it is waited for. Throws
  * `GW_IDEMPOTENCY_PENDING` when two others wait already, or when nobody waits any more.
  */
-export type Earliest = (order: Repeatable, context: RequestContext) => Promise<Outcome | null>
+export type Earliest = (order: Repeatable, context: RequestContext) => Awaitable<Outcome | null>
 
 /** What a first has come to. */
 export type Outcome = Exclude<Earlier, { readonly kind: 'pending' }>
@@ -129,7 +130,7 @@ export function earliest ({ idempotency, repeats, timers }: EarliestOptions): Ea
 
   const wait = async (
     name: string,
-    look: () => Promise<Earlier | null>,
+    look: () => Awaitable<Earlier | null>,
     context: RequestContext
   ): Promise<Outcome | null> => {
     const others = waiting.get(name) ?? 0
@@ -151,15 +152,11 @@ export function earliest ({ idempotency, repeats, timers }: EarliestOptions): Ea
     }
   }
 
-  return async ({ idempotency: key, repeat }, context) => {
+  /** Of a submit whose first still runs. */
+  const waitForFirst = async (
+    { idempotency: key, repeat }: Repeatable, look: () => Awaitable<Earlier | null>, context: RequestContext
+  ): Promise<Outcome | null> => {
     const { subject } = context.call.session
-    const look = async (): Promise<Earlier | null> => {
-      if (key !== undefined) return await idempotency.earlier(subject, key)
-      return await repeats.take(subject, repeat!) // what has no key has this
-    }
-    if (repeat !== undefined && enter(repeat, context)) await pause(timers, endingMs, context)
-    const earlier = await look()
-    if (earlier?.kind !== 'pending') return earlier
     if (repeat === undefined) return await wait(`${key!.key}\n${subject}`, look, context)
     try {
       return await wait(repeat.call, look, context) // it has its first for itself
@@ -167,6 +164,17 @@ export function earliest ({ idempotency, repeats, timers }: EarliestOptions): Ea
       await repeats.end(subject, repeat, false)
       throw error
     }
+  }
+
+  return (order, context) => {
+    const { idempotency: key, repeat } = order
+    const { subject } = context.call.session
+    const look = (): Awaitable<Earlier | null> => key === undefined
+      ? repeats.take(subject, repeat!) // what has no key has this
+      : idempotency.earlier(subject, key)
+    const isCrowded = repeat !== undefined && enter(repeat, context)
+    const earlier = isCrowded ? pause(timers, endingMs, context).then(look) : look()
+    return after(earlier, earlier => earlier?.kind === 'pending' ? waitForFirst(order, look, context) : earlier)
   }
 }
 

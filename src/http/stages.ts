@@ -1,4 +1,5 @@
 import type { FastifyRequest } from 'fastify'
+import type { Awaitable } from '../domain/awaitable.ts'
 import { type KeyChoice, type KeyTrouble, keyTrouble, probeIntervalMs } from '../domain/key-ring.ts'
 import type { LedgerClient } from '../domain/ledger-client.ts'
 import type { ReservationId, Reserved, ReservedAll, ReserveRequest, StoredResponse, Task } from '../domain/ledger.ts'
@@ -135,11 +136,11 @@ export async function withKeyFailover<Accepted extends { readonly kind: 'accepte
 }
 
 /** What an outcome says of our key; the ring learns it. */
-async function troubleOf (
+function troubleOf (
   outcome: { readonly kind: 'accepted' } | NotAccepted, key: UpstreamKey, keys: KeyChoice, model: string
-): Promise<KeyTrouble | null> {
+): Awaitable<KeyTrouble | null> {
   if (outcome.kind === 'accepted') keys.learn(key, model, 'accepted')
-  return outcome.kind === 'refused' ? await keyTrouble(outcome, key, keys, model) : null
+  return outcome.kind === 'refused' ? keyTrouble(outcome, key, keys, model) : null
 }
 
 /**
@@ -160,11 +161,11 @@ export async function sentOrThrow (marking: Promise<boolean>, delivery: Delivery
  * Sends a submit, once, and runs to its end whether or not the caller waits. It does not throw for what went wrong
  * upstream: that is an outcome too, so that nothing it has begun gets past *settle*.
  */
-export async function sendSubmit (
+export function sendSubmit (
   upstream: Upstream, operation: Operation, { model, body }: AuthorizedSubmit, key: UpstreamKey, call: RequestState
 ): Promise<SubmitOutcome> {
   const { answer } = upstream.send({ method: 'POST', path: upstreamPath(operation, model), body, key })
-  return await timed(call, answer).then(readSubmitAnswer, readSubmitFailure)
+  return timed(call, answer).then(readSubmitAnswer, readSubmitFailure)
 }
 
 /**

@@ -22,59 +22,56 @@ export function undiciUpstream (options: ClientOptions): Upstream {
   const { origin, pathname } = new URL(options.baseUrl)
   const prefix = pathname.replace(/\/+$/, '')
   const pool = new Pool(origin, connectionOptions(options))
-  const credentials = credentialsOf()
-  const dispatcher = pool.compose(addKey(credentials))
-  // Built from a list of our own: no header of the caller's can reach the upstream.
-  const readHeaders = ['accept', 'application/json', 'accept-encoding', 'identity', 'user-agent', options.userAgent]
-  const submitHeaders = [...readHeaders, 'content-type', 'application/json']
-  const headersOf = ({ body, idempotencyKey }: UpstreamRequest): string[] => {
-    const headers = body === undefined ? readHeaders : submitHeaders
-    return idempotencyKey === undefined ? headers : [...headers, 'idempotency-key', idempotencyKey]
-  }
+  const credentialOf = credentials(options.userAgent)
 
   return {
-    send (request: UpstreamRequest): Exchange {
-      const collector = new Collector(credentials.of(request.key).bytes)
-      const call: KeyedCall = {
-        method: request.method,
-        path: prefix + request.path,
-        headers: headersOf(request),
-        body: request.body ?? null,
-        idempotent: false,
-        key: request.key
-      }
-      dispatcher.dispatch(call, collector)
+    send ({ method, path, body, key, idempotencyKey }: UpstreamRequest): Exchange {
+      const { bytes, readHeaders, submitHeaders } = credentialOf(key)
+      const collector = new Collector(bytes)
+      const headers = body === undefined ? readHeaders : submitHeaders
+      pool.dispatch({
+        method,
+        path: prefix + path,
+        headers: idempotencyKey === undefined ? headers : ['idempotency-key', idempotencyKey, ...headers],
+        body: body ?? null,
+        idempotent: false
+      }, collector)
       return collector
     },
     close: () => pool.destroy()
   }
 }
 
-interface KeyedCall extends Dispatcher.DispatchOptions { readonly key: UpstreamKey }
-interface Credentials { of (key: UpstreamKey): { readonly header: string, readonly bytes: Buffer } }
-
-/** The one place where a key is more than a `Secret`: as the header to add, and as the bytes no answer may contain. */
-function credentialsOf (): Credentials {
-  const made = new WeakMap<UpstreamKey, { header: string, bytes: Buffer }>()
-  return {
-    of (key) {
-      let credential = made.get(key)
-      if (credential === undefined) {
-        const value = key.secret.reveal()
-        credential = { header: `Bearer ${value}`, bytes: Buffer.from(value) }
-        made.set(key, credential)
-      }
-      return credential
-    }
-  }
+interface Credential {
+  /** What no answer may contain. */
+  readonly bytes: Buffer
+  /** Of calls without a body, and with one. */
+  readonly readHeaders: string[]
+  readonly submitHeaders: string[]
 }
 
-/** Adds `Authorization` after everything else has had its say, so that nothing can replace, read or drop it. */
-function addKey (credentials: Credentials): Dispatcher.DispatcherComposeInterceptor {
-  return dispatch => (call, handler) => dispatch({
-    ...call,
-    headers: [...call.headers as string[], 'authorization', credentials.of((call as KeyedCall).key).header]
-  }, handler)
+/**
+ * The one place where a key is more than a `Secret`. Headers are made once for each key, from a list of our own: no
+ * header of a caller's can reach the upstream, and `Authorization` is the last, so that nothing can replace it.
+ */
+function credentials (userAgent: string): (key: UpstreamKey) => Credential {
+  const made = new WeakMap<UpstreamKey, Credential>()
+  const common = ['accept', 'application/json', 'accept-encoding', 'identity', 'user-agent', userAgent]
+
+  return key => {
+    let credential = made.get(key)
+    if (credential === undefined) {
+      const value = key.secret.reveal()
+      const authorization = ['authorization', `Bearer ${value}`]
+      credential = {
+        bytes: Buffer.from(value),
+        readHeaders: [...common, ...authorization],
+        submitHeaders: [...common, 'content-type', 'application/json', ...authorization]
+      }
+      made.set(key, credential)
+    }
+    return credential
+  }
 }
 
 /** Collects one answer. It is a class because undici calls the methods of one object for one request. */
