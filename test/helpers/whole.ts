@@ -1,8 +1,11 @@
 import type { KeyChoice, KeyStatus } from '../../src/domain/key-ring.ts'
 import type { Task } from '../../src/domain/ledger.ts'
+import type { Plan } from '../../src/domain/policy.ts'
 import type { TaskRecord } from '../../src/domain/records.ts'
 import { Secret } from '../../src/domain/secret.ts'
+import type { Revocations, Session } from '../../src/domain/session.ts'
 import type { Upstream, UpstreamAnswer, UpstreamKey } from '../../src/domain/upstream.ts'
+import { RequestState, type SessionRequestState } from '../../src/http/context.ts'
 
 /** Whole objects of the domain, for tests that care about some of their fields. */
 
@@ -73,4 +76,27 @@ export function wholeAnswer (text: string, fields: Partial<UpstreamAnswer> = {})
     leaksKey: false,
     ...fields
   }
+}
+
+/** Nobody's session has been ended. */
+export function wholeRevocations (fields: Partial<Revocations> = {}): Revocations {
+  return {
+    revoke: async () => true,
+    revokeSubject: async () => {},
+    endedBefore: async () => -Infinity,
+    isRevoked: async () => false,
+    ...fields
+  }
+}
+
+/** A call that has passed *authenticate*. */
+export function wholeCall (session: Session, plan: Plan): SessionRequestState {
+  const call = new RequestState(() => {})
+  call.identify(session, plan)
+  if (!isIdentified(call)) throw new Error('it has no session')
+  return call
+}
+
+function isIdentified (call: RequestState): call is SessionRequestState {
+  return call.session !== null && call.plan !== null
 }

@@ -4,9 +4,10 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { gatewayError } from '../../src/errors.ts'
+import { plans } from '../../src/domain/policy.ts'
+import { type Session, unscoped } from '../../src/domain/session.ts'
 import { sliceMs } from '../../src/domain/slices.ts'
 import { eventFields, type EventStream, eventStreams, heartbeatMs, sessionCheckMs } from '../../src/features/events/sse.ts'
-import type { RequestContext } from '../../src/http/context.ts'
 import { anyItems, batchesConfig, submitBatch } from '../helpers/batches.ts'
 import { clock } from '../helpers/clock.ts'
 import { crankedGateway, intervalMs, statesOf } from '../helpers/cranked-gateway.ts'
@@ -15,6 +16,7 @@ import { taskMs } from '../helpers/gateway.ts'
 import { rawSocket } from '../helpers/raw-http.ts'
 import { crankedTimers } from '../helpers/timers.ts'
 import { until } from '../helpers/until.ts'
+import { wholeCall, wholeRevocations } from '../helpers/whole.ts'
 
 t.test("a task's stream tells each change once, with the envelope as its data, and ends after the last", async t => {
   const { mint, made, listenTo, pass, call, polls, lines } = await crankedGateway(t)
@@ -205,6 +207,15 @@ t.test('trouble upstream is kept from the stream, and asked about again', async 
   t.notOk(stream.isOver)
 })
 
+const plan = plans({
+  default: { models: ['*'], requestsPerMinute: 1, pollsPerMinute: 1, concurrentTasks: 1, credits: 1, period: 'day' }
+}).get('default')!
+
+function sessionUntil (expiresAt: number): Session {
+  const { name, models, permits } = plan
+  return unscoped({ id: 'one', subject: 'app:alice', plan: name, models, permits, scopes: [], issuedAt: 0, expiresAt })
+}
+
 /** A server whose every answer is a stream; it opens when the test lets it. */
 async function streaming (t: Test, wait: () => Promise<unknown> = async () => {}, beatMs = 0) {
   const time = clock()
@@ -214,21 +225,21 @@ async function streaming (t: Test, wait: () => Promise<unknown> = async () => {}
     if (store.isDown) throw gatewayError('GW_STORE_DOWN')
     return false
   }
-  const streams = eventStreams({ streamsPerSubject: 2, revocations: { isRevoked } as never, timers, ...time })
+  const streams = eventStreams({ streamsPerSubject: 2, revocations: wholeRevocations({ isRevoked }), timers, ...time })
   const opened: EventStream[] = []
   const beats: number[] = []
   let closed = 0
   const app = Fastify()
   app.get('/', async (request, reply) => {
     await wait()
-    const call = { session: { id: 'one', subject: 'app:alice', expiresAt: time.now() + 60_000 } }
+    const call = wholeCall(sessionUntil(time.now() + 60_000), plan)
     const index = opened.length
     const beat = (): void => {
       beats.push(index)
       time.advance(beatMs)
     }
     const ends = { closed: () => { closed++ }, beat }
-    opened.push(streams.open({ request, reply, call } as unknown as RequestContext, ends))
+    opened.push(streams.open({ request, reply, call }, ends))
     return reply
   })
   await app.listen({ host: '127.0.0.1', port: 0 })

@@ -7,6 +7,7 @@ import { authenticator } from '../../src/http/authenticate.ts'
 import { RequestState } from '../../src/http/context.ts'
 import type { SessionCookie } from '../../src/http/session-cookie.ts'
 import { throughHook } from '../helpers/hooks.ts'
+import { wholeRevocations } from '../helpers/whole.ts'
 
 const session: Session = unscoped({
   id: 'id',
@@ -21,18 +22,19 @@ const session: Session = unscoped({
 const allPlans = plans({
   default: { models: ['*'], requestsPerMinute: 1, pollsPerMinute: 1, concurrentTasks: 1, credits: 1, period: 'day' }
 })
-const noRevocations: Revocations = {
-  revoke: async () => true,
-  revokeSubject: async () => {},
-  endedBefore: async () => -Infinity,
-  isRevoked: async () => false
+/** Nobody has one here. */
+const cookie: SessionCookie = {
+  read: () => null,
+  async print () { throw new Error('nobody asks for one') },
+  write () {},
+  async slide () {},
+  clear () {}
 }
 
-/** Nobody has one here. */
-const cookie = { read: () => null } as unknown as SessionCookie
-
 /** What comes of a request with some token when the verifiers behave so. */
-async function outcome (verify: Array<(credential: string) => unknown>, revocations = noRevocations): Promise<string> {
+async function outcome (
+  verify: Array<(credential: string) => unknown>, revocations = wholeRevocations()
+): Promise<string> {
   const verifiers = verify.map(each => ({ verify: each }) as SessionVerifier)
   const call = new RequestState(() => {})
   const request = {
@@ -80,7 +82,7 @@ t.test('a verifier that vouches, lets in', async t => {
 })
 
 t.test('one that knows the session, or that it is not its own, need not be waited for', async t => {
-  const revoked = (answer: boolean): Revocations => ({ ...noRevocations, isRevoked: () => answer })
+  const revoked = (answer: boolean): Revocations => wholeRevocations({ isRevoked: () => answer })
   t.equal(await outcome([() => null, () => session], revoked(false)), 'app:alice')
   t.equal(await outcome([() => null, async () => session], revoked(false)), 'app:alice')
   t.equal(await outcome([() => session], revoked(true)), 'GW_BAD_SESSION')
@@ -106,7 +108,7 @@ for (const [what, verify] of Object.entries(odd)) {
 }
 
 t.test('a store of revocations that fails, or stalls on its way, lets nobody in', async t => {
-  const failing = (isRevoked: () => Promise<boolean>): Revocations => ({ ...noRevocations, isRevoked })
+  const failing = (isRevoked: () => Promise<boolean>): Revocations => wholeRevocations({ isRevoked })
   t.equal(
     await outcome(
       [async () => session],

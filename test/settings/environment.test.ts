@@ -160,7 +160,8 @@ t.test('all problems are reported at once, in a list that people can read', t =>
 
 t.test('a mistake of ours is not taken for one of the operator', t => {
   const { cwd } = install(t)
-  t.throws(() => loadSettings({ env: { APIXO_API_KEY: 1 as unknown as string }, cwd }), TypeError)
+  const ours = new TypeError('a mistake')
+  t.throws(() => loadSettings({ env: { get APIXO_API_KEY (): string { throw ours } }, cwd }), ours)
   t.end()
 })
 
