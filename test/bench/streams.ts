@@ -136,16 +136,18 @@ export async function measureEvents (
   try {
     await wait(warmUpSeconds * 1000)
     const bytesPerWatcher = (gateway.residentBytes() - before) / watchers
-    const [events, cpu, step] = [audience.events(), gateway.cpuMicros(), audience.step()]
+    await audience.allTold()
+    const [events, cpu] = [audience.events(), gateway.cpuMicros()]
     await wait(seconds * 1000)
+    await audience.allTold()
     const told = audience.events() - events
     if (told < watchers) throw new Error(`${told} events for ${watchers} watchers in ${seconds} s`)
     return {
       watchers,
       cpuMicrosPerEvent: (gateway.cpuMicros() - cpu) / told,
       bytesPerWatcher,
-      askedPerInterval: (audience.step() - step) / (told / watchers),
-      holdMs: median(await probe.holds(seconds))
+      holdMs: median(await probe.holds(seconds)),
+      askedPerInterval: audience.stepsPerSecond()
     }
   } finally {
     audience.close()
@@ -155,15 +157,17 @@ export async function measureEvents (
 interface Audience {
   /** How many have been told, to all of them together. */
   events (): number
-  /** The newest that was told: the upstream counts how often it was asked. */
-  step (): number
+  /** Waits for a moment at which nobody is behind the others. */
+  allTold (): Promise<void>
+  /** So far; the upstream makes one each time it is asked. */
+  stepsPerSecond (): number
   close (): void
 }
 
 async function openAudience (port: number, path: string, headers: Headers, watchers: number): Promise<Audience> {
   const sockets: Socket[] = []
   let events = 0
-  let step = 0
+  const steps: Array<{ readonly number: number, readonly at: number }> = []
   let failure: Error | null = null
   for (let index = 0; index < watchers; index++) {
     const socket = get(port, path, headers).setEncoding('latin1')
@@ -174,19 +178,29 @@ async function openAudience (port: number, path: string, headers: Headers, watch
       isFirst = false
       for (const [, number] of text.matchAll(/^event: state$[^]*?"step (\d+)"/gm)) {
         events++
-        step = Math.max(step, Number(number))
+        if (Number(number) > (steps.at(-1)?.number ?? 0)) steps.push({ number: Number(number), at: performance.now() })
       }
     })
     socket.on('error', error => { failure = error })
     sockets.push(socket)
     if (index % 50 === 49) await wait(30)
   }
+  const told = () => {
+    if (failure !== null) throw failure
+    return events
+  }
   return {
-    events () {
-      if (failure !== null) throw failure
-      return events
+    events: told,
+    async allTold () {
+      for (let [before, since] = [told(), performance.now()]; performance.now() - since < 200; await wait(20)) {
+        if (told() !== before) [before, since] = [told(), performance.now()]
+      }
     },
-    step: () => step,
+    stepsPerSecond () {
+      const [first, last] = [steps[0]!, steps.at(-1)!]
+      const perSecond = (last.number - first.number) / ((last.at - first.at) / 1000)
+      return Math.round(perSecond * 100) / 100 // a timer is no better
+    },
     close: () => { for (const socket of sockets) socket.destroy() }
   }
 }
