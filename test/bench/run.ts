@@ -71,14 +71,14 @@ async function measureAll (cast: Cast, plan: Plan, stage: Stage, upstream: Runni
   const cells = await measureCases(targets, plan)
   const arcs = await measureArcs(targets.filter(({ name }) => name !== 'direct'), plan.restSeconds)
   const figures = { cells, arcs, ...await measureStreams(await lineUpStreams(cast, plan, stage), plan) }
-  if (plan.comparison.kind === 'bar') {
-    const bar = judge(figures)
-    if (plan.write) keep({ bar })
-    return barReport(bar)
-  }
   const sections = sectionsOf(figures, plan.cases, basesOf(plan))
-  if (plan.write) keep({ peers: { sections, chart: chartOf(figures) } })
-  return report(sections)
+  if (plan.comparison.kind !== 'bar') {
+    if (plan.write) keep({ peers: { sections, chart: chartOf(figures) } })
+    return report(sections)
+  }
+  const bar = judge(figures)
+  if (plan.write) keep({ bar })
+  return report(sections) + barReport(bar)
 }
 
 /** What the others are divided by. */
