@@ -1,4 +1,4 @@
-import { type FSWatcher, watch as watchFolder } from 'node:fs'
+import { watch as watchFolder } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { Timers } from '../domain/time.ts'
@@ -8,7 +8,15 @@ export interface WatchedFilesOptions {
   /** Told when one of them is another than before, is gone or is back, and once at the beginning. It must not throw. */
   readonly onChange: () => void
   readonly timers: Timers
-  readonly watch?: typeof watchFolder
+  readonly watch?: WatchFolder
+}
+
+/** What is needed of Node's `watch`. It throws when the system can watch no more. */
+export type WatchFolder = (path: string, options: { readonly persistent: false }, onEvent: () => void) => FolderWatch
+
+export interface FolderWatch {
+  on (event: 'error', stopped: () => void): this
+  close (): void
 }
 
 export interface WatchedFiles {
@@ -75,8 +83,8 @@ export function watchedFiles ({ paths, onChange, timers, watch = watchFolder }: 
 }
 
 /** A folder under watch, and the one that takes its place. */
-function watchedFolder (path: string, onEvent: () => void, watch: typeof watchFolder) {
-  let watcher: FSWatcher | undefined
+function watchedFolder (path: string, onEvent: () => void, watch: WatchFolder) {
+  let watcher: FolderWatch | undefined
   let watched: string | null = null
   let isClosed = false
   const stop = (): void => {

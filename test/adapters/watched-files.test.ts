@@ -6,7 +6,9 @@ import {
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { pollMs, settleMs, watchedFiles, type WatchedFilesOptions } from '../../src/adapters/watched-files.ts'
+import {
+  pollMs, settleMs, watchedFiles, type WatchedFilesOptions, type WatchFolder
+} from '../../src/adapters/watched-files.ts'
 import { systemTimers } from '../../src/domain/time.ts'
 import { clock } from '../helpers/clock.ts'
 import { crankedTimers } from '../helpers/timers.ts'
@@ -153,15 +155,11 @@ t.test('a folder that another one takes the place of is watched on', async t => 
 })
 
 /** A system that says nothing, or can watch no more. */
-for (const [title, watchNothing] of [
-  ['says nothing', (() => Object.assign(new EventEmitter(), { close () {} })) as unknown as typeof watch],
-  [
-    'can not watch',
-    (() => {
-      throw Object.assign(new Error('too many'), { code: 'ENOSPC' })
-    }) as unknown as typeof watch
-  ]
-] as const) {
+const deafSystems: Readonly<Record<string, WatchFolder>> = {
+  'says nothing': () => Object.assign(new EventEmitter(), { close () {} }),
+  'can not watch' () { throw Object.assign(new Error('too many'), { code: 'ENOSPC' }) }
+}
+for (const [title, watchNothing] of Object.entries(deafSystems)) {
   t.test(`where the system ${title}, the files are looked at every two seconds`, async t => {
     const time = clock()
     const timers = crankedTimers(time)
@@ -189,11 +187,11 @@ for (const [title, watchNothing] of [
 
 t.test('a watch that breaks is made anew', async t => {
   const watches: FSWatcher[] = []
-  const made = ((...args: Parameters<typeof watch>) => {
+  const made: WatchFolder = (...args) => {
     const it = watch(...args)
     watches.push(it)
     return it
-  }) as typeof watch
+  }
   const { path, told } = watched(t, { watch: made })
   await until('the beginning is told', () => told.length === 1)
   watches[0]!.emit('error', new Error('it broke'))
