@@ -2,9 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import type { DestinationStream, Logger } from 'pino'
 import { localEvents } from './adapters/local.ts'
 import { type WatchedFiles, watchedFiles } from './adapters/watched-files.ts'
-import {
-  type AuditTrail, type RejectionCounter, rejectionCounter, rotations, type SecretRotation, settingsRecord
-} from './domain/audit.ts'
+import { type AuditTrail, rejectionCounter, rotations, type SecretRotation, settingsRecord } from './domain/audit.ts'
 import type { KeyRing } from './domain/key-ring.ts'
 import { type Maintenance, maintenance, reconciler, tasksOfGoneKeys } from './domain/maintenance.ts'
 import { refreshTask } from './domain/status-poller.ts'
@@ -14,7 +12,7 @@ import type { EventStreams } from './features/events/sse.ts'
 import { ownOrigins } from './http/authenticate.ts'
 import { type BodyBudget, bodyBudget as createBodyBudget } from './http/body-budget.ts'
 import type { OnRequestEnd } from './http/context.ts'
-import { accessLine, type Metrics, metrics as openMetrics, programLog } from './http/observe.ts'
+import { accessLine, type Metrics, metrics as openMetrics, programLog, rejections } from './http/observe.ts'
 import { type Drain, type Listener, listener } from './http/server.ts'
 import type { Services } from './http/services.ts'
 import { announcement } from './http/stages.ts'
@@ -288,15 +286,6 @@ function openAudit (settings: Settings, trail: AuditTrail, { now, elapsed }: Clo
       await record.write()
       await refused.flush()
       await rotated.flush()
-    }
-  }
-}
-
-/** An outage is nobody's refusal: what is our own trouble has a status of 500 and more. */
-function rejections (refused: RejectionCounter): OnRequestEnd {
-  return ({ call }, { statusCode }) => {
-    if (call.code !== 'OK' && !call.granted && statusCode < 500) {
-      refused.count(call.code, call.stage, call.session?.subject ?? null)
     }
   }
 }

@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { type DestinationStream, type Logger, pino } from 'pino'
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
+import type { RejectionCounter } from '../domain/audit.ts'
 import { type KeyRing, keyStates } from '../domain/key-ring.ts'
 import type { CreditMetrics } from '../domain/ledger-client.ts'
 import { creditsFrom } from '../domain/ledger.ts'
@@ -304,4 +305,13 @@ export function metricsRoutes (
     const text = await metrics.scrape()
     return reply.type(metricsType).send(text)
   })
+}
+
+/** An outage is nobody's refusal: what is our own trouble has a status of 500 and more. */
+export function rejections (refused: RejectionCounter): OnRequestEnd {
+  return ({ call }, { statusCode }) => {
+    if (call.code !== 'OK' && !call.granted && statusCode < 500) {
+      refused.count(call.code, call.stage, call.session?.subject ?? null)
+    }
+  }
 }

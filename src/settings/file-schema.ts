@@ -1,7 +1,10 @@
 import { type Static, Type } from 'typebox'
+import { batchSettings } from '../features/batches/settings.ts'
+import { callbackSettings } from '../features/callbacks/settings.ts'
 import { guestSettings } from '../features/guests/settings.ts'
+import { resultSettings } from '../features/results/settings.ts'
 import {
-  amount, bytes, conditionPath, count, countOrNone, days, exact, fieldPath, flag, glob, group, hosts, inputPath,
+  amount, bytes, conditionPath, count, countOrNone, days, exact, fieldPath, glob, group, inputPath,
   milliseconds, modelMap, name, oneOf, seconds, section, text, word
 } from './schema-words.ts'
 
@@ -243,28 +246,12 @@ const tasks = section('Lives of tasks.', {
   retentionDays: days(30, 'How long a finished task is remembered.')
 })
 
-const results = section('Files that tasks have made.', {
-  hosts: hosts(['*.apixo.ai'], 'Hosts that results are fetched from.'),
-  maxBytes: bytes(536870912, 'The longest result.'),
-  keep: oneOf(['none', 'directory'], 'none', 'Where the gateway keeps results itself, beyond their day at APIXO.'),
-  ticketSeconds: seconds(900, 'How long a ticket opens a result.')
-})
-
 const submit = section('Bodies of submits.', {
   fields: Type.Array(text('^[A-Za-z][A-Za-z0-9_-]{0,63}$', 'the name of a field', 'A top-level field.'), {
     title: 'a list of field names',
     description: 'Further top-level fields of a submit that are passed on.',
     default: []
   })
-})
-
-const callbacks = section('Callbacks.', {
-  inbound: flag(false, 'Lets APIXO announce the end of a task. Needs GATEWAY_PUBLIC_URL, https: and not private.'),
-  allowedHosts: hosts([], 'Hosts that callers may name for callbacks of their own.')
-})
-
-const batches = section('Batches of tasks.', {
-  enabled: flag(false, 'Opens the batch routes.')
 })
 
 const llm = section('LLM calls.', {
@@ -291,9 +278,9 @@ export const gatewayFile = group({
   upstream,
   polling,
   tasks,
-  results,
+  results: resultSettings,
   submit,
-  batches,
+  batches: batchSettings,
   llm,
   issuers: Type.Array(issuer, {
     title: 'a list of issuers',
@@ -301,7 +288,7 @@ export const gatewayFile = group({
     default: []
   }),
   guests: guestSettings,
-  callbacks,
+  callbacks: callbackSettings,
   ledger
 })
 
