@@ -35,7 +35,7 @@ RUN ln -s /app/src/cli.cjs /usr/local/bin/apixo-gateway
 # by name. What they say of it is kept back: it is no fault of the build. With the options of CMD, as Node keeps one cache
 # for each set; as the user of the run, because it keeps one per user id; then root's, so that Node can not write it.
 RUN mkdir .compile-cache && chown node .compile-cache \
- && setpriv --reuid=node --regid=node --clear-groups sh -c 'options="--max-semi-space-size=8 --heap-growing-percent=100 --expose-gc"; \
+ && setpriv --reuid=node --regid=node --clear-groups sh -c 'options="--max-semi-space-size=8 --heap-growing-percent=100"; \
     { apixo-gateway health; node $options src/main.cjs; } > /tmp/said 2>&1; [ $? = 78 ] \
     && for store in sqlite redis; do node $options -e "require(\"./src/$store-store.cjs\")" || exit 1; done' \
  || { cat /tmp/said; exit 1; } \
@@ -46,5 +46,5 @@ EXPOSE 8080
 HEALTHCHECK --interval=5s --timeout=5s --start-period=10s CMD ["apixo-gateway", "health"]
 # Node is the first process itself, not below npm or a shell, and so gets SIGTERM. Its options halve what it holds after a
 # load, for 3 % more processor a submit: V8 would let the space of the young grow to 100 MB, the old to four times what is
-# used. With `--expose-gc` the gateway gives back what it holds when it has nothing to do.
-CMD ["node", "--max-semi-space-size=8", "--heap-growing-percent=100", "--expose-gc", "src/main.cjs"]
+# used.
+CMD ["node", "--max-semi-space-size=8", "--heap-growing-percent=100", "src/main.cjs"]

@@ -1,7 +1,5 @@
 import '#require-node' // a Node that strips types and yet is too old reads this first
-import { systemClock, systemTimers } from './domain/time.ts'
 import { createGateway } from './gateway.ts'
-import { collectWhenIdle, processUsage } from './idle-collection.ts'
 import { processSettings, SettingsError } from './settings.ts'
 
 /** EX_CONFIG of sysexits.h: something is wrong with the settings, and starting again won't help. */
@@ -44,11 +42,6 @@ async function main (): Promise<void> {
     else exitCode = 1
   })
   await gateway.listen()
-  // There with `node --expose-gc`, as the image runs it.
-  const collect = globalThis.gc
-  if (collect !== undefined) {
-    collectWhenIdle({ collect, usage: processUsage, elapsed: systemClock.elapsed, timers: systemTimers })
-  }
 }
 
 // Not awaited here, as the bundle of the image is CommonJS, which can't.

@@ -25,7 +25,7 @@ const layers = [
     imports: ['errors', 'domain', 'adapters', 'http', 'features', 'settings', 'stores']
   },
   { name: 'demo', files: /^demo\.ts$/, imports: ['gateway', 'sandbox', 'settings'] },
-  { name: 'main', files: /^(?:main|idle-collection)\.ts$/, imports: ['domain', 'gateway', 'settings'] },
+  { name: 'main', files: /^main\.ts$/, imports: ['gateway', 'settings'] },
   { name: 'cli', files: /^cli(?:\/.+)?\.ts$/, imports: ['main', 'demo', 'stores', 'domain', 'features', 'settings'] }
 ] as const
 
