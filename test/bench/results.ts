@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
-import { former, limit, ours, shown, spread, verdict, type Verdicts } from './bar.ts'
+import { bundled, former, limit, ours, shown, spread, verdict, type Verdicts } from './bar.ts'
 import { type CaseName, cases } from './cases.ts'
 import { barChart, type Group } from './chart.ts'
 import { type Figures, ratios, rounds } from './figures.ts'
@@ -93,7 +93,7 @@ export function chartOf (figures: Figures): Group[] {
       const value = Math.round(median(cpu))
       const against = ratios(figures, name, target, 'raw', 'cpuMicros')
       const label = against === null ? String(value) : `${value} (${median(against).toFixed(2)} × raw)`
-      return [{ name: target, value, label, isOurs: target === ours || target === 'on Redis' }]
+      return [{ name: target, value, label, isOurs: [ours, bundled, 'on Redis'].includes(target) }]
     }).toSorted((a, b) => a.value - b.value)
   }))
 }

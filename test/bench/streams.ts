@@ -58,12 +58,12 @@ export async function measureStreams (
   targets: StreamTargets,
   { rounds, watchers, warmUpSeconds, restSeconds }: Pick<Plan, 'rounds' | 'watchers' | 'warmUpSeconds' | 'restSeconds'>
 ): Promise<Pick<Figures, 'files' | 'events'>> {
-  const files = new Map<string, FilesMeasured[]>()
+  const files = new Map(targets.files.map(({ name }): [string, FilesMeasured[]] => [name, []]))
   const warmUps = warmUpSeconds > 0 ? 3 : 0
   for (let round = 1 - warmUps; round <= Math.min(rounds, 4); round++) {
     for (const server of round % 2 === 0 ? targets.files : targets.files.toReversed()) {
       const measured = await measureFiles(server)
-      if (round > 0) files.set(server.name, [...files.get(server.name) ?? [], measured])
+      if (round > 0) files.get(server.name)!.push(measured)
     }
   }
   const events = new Map<string, EventsMeasured>()
