@@ -136,7 +136,7 @@ export function eventStreams (options: EventStreamsOptions): EventStreams {
 
 function nothing (): void {}
 
-/** A stream takes ten kilobytes, nearly all of them Node's and the framework's: there may be thousands. */
+/** There may be thousands. Of the eight kilobytes that each keeps, five are those of a bare connection of Node's. */
 class OpenStream implements EventStream {
   readonly session: Session
   readonly #raw: ServerResponse
