@@ -55,12 +55,8 @@ export function ledgerClient (ledger: TaskLedger, options: LedgerClientOptions):
   const { metrics, onSucceeded } = options
   const open = openReservations(metrics)
 
-  const advance = async (id: ReservationId, step: Transition): Promise<boolean> => {
-    const isTaken = await ledger.advance(id, step)
-    open.advanced(id, step, isTaken)
-    return isTaken
-  }
-  const { insist, tryOnce, enqueue, hurry, retry, pending } = retrying(advance, options)
+  const { note } = open
+  const { insist, tryOnce, enqueue, hurry, retry, pending } = retrying(ledger, note, options)
   const giveBack = async (ids: readonly ReservationId[]): Promise<void> => {
     await Promise.all(ids.map(id => tryOnce(id, { to: 'released' })))
   }
@@ -77,15 +73,17 @@ export function ledgerClient (ledger: TaskLedger, options: LedgerClientOptions):
       return reserved
     },
     async markSent (id, keyId, callbackHash) {
+      const step = { to: 'sent', keyId, callbackHash } as const
       try {
-        return await advance(id, { to: 'sent', keyId, callbackHash })
+        return note(id, step, await ledger.advance(id, step))
       } catch (error) {
         enqueue(id, { to: 'released' })
         throw error
       }
     },
     async markAllSent (ids, keyId) {
-      const noted = await Promise.allSettled(ids.map(id => advance(id, { to: 'sent', keyId })))
+      const step = { to: 'sent', keyId } as const
+      const noted = await Promise.allSettled(ids.map(async id => note(id, step, await ledger.advance(id, step))))
       const areSent = noted.every(one => one.status === 'fulfilled' && one.value)
       if (!areSent) await giveBack(ids)
       throwFirst(noted)
@@ -155,13 +153,15 @@ function openReservations (metrics: CreditMetrics) {
       if (open.size > maxOpen) open.delete(open.keys().next().value!)
       metrics.credits(request.operation, 'reserved', request.microcredits)
     },
-    advanced (id: ReservationId, step: Transition, isTaken: boolean): void {
+    /** Gives back whether the step was taken. */
+    note (id: ReservationId, step: Transition, isTaken: boolean): boolean {
       const request = open.get(id)
       // A second `sent` changes nothing. A claim the ledger rejected is not counted here: what follows it is.
-      if (request === undefined || step.to === (isTaken ? 'sent' : 'claimed')) return
+      if (request === undefined || step.to === (isTaken ? 'sent' : 'claimed')) return isTaken
       open.delete(id)
       metrics.credits(request.operation, ends[step.to], request.microcredits)
       if (step.to === 'unknown' && isTaken) metrics.unknown(1)
+      return isTaken
     }
   }
 }
@@ -190,7 +190,9 @@ const maxQueued = 10_000
 
 /** Writes steps that a store has not taken: while the caller waits, and later. */
 function retrying (
-  advance: TaskLedger['advance'], { elapsed, wait, patienceMs, onDelayed }: RetryOptions
+  ledger: Pick<TaskLedger, 'advance'>,
+  note: (id: ReservationId, step: Transition, isTaken: boolean) => boolean,
+  { elapsed, wait, patienceMs, onDelayed }: RetryOptions
 ) {
   const queue: Array<{ readonly id: ReservationId, readonly step: Transition }> = []
   const hurried = Promise.withResolvers<void>()
@@ -210,7 +212,7 @@ function retrying (
       const deadline = elapsed() + patienceMs
       for (let pauseMs = 50; ; pauseMs = Math.min(pauseMs * 2, 1000)) {
         try {
-          return await advance(id, step)
+          return note(id, step, await ledger.advance(id, step))
         } catch (error) {
           if (!isStoreDown(error)) throw error
           if (isHurried || elapsed() + pauseMs > deadline) break
@@ -223,7 +225,11 @@ function retrying (
     },
     enqueue,
     async tryOnce (id: ReservationId, step: EndWithoutTask): Promise<void> {
-      await advance(id, step).catch(() => enqueue(id, step))
+      try {
+        note(id, step, await ledger.advance(id, step))
+      } catch {
+        enqueue(id, step)
+      }
     },
     hurry (): void {
       isHurried = true
@@ -232,7 +238,7 @@ function retrying (
     async retry (): Promise<void> {
       while (queue.length > 0) {
         const { id, step } = queue[0]!
-        await advance(id, step)
+        note(id, step, await ledger.advance(id, step))
         queue.shift()
       }
     },
