@@ -127,7 +127,8 @@ async function checkProcess (): Promise<void> {
   )
   say(`first process is node, user ${field('Uid')}, no capabilities, code read-only`)
   const residentMb = Math.round(Number(field('VmRSS')) / 1000)
-  assert.ok(residentMb < 105, `it runs the bundle, compiled: ${residentMb} MB resident`)
+  // 97 to 103 where nothing else runs; up to 112 where the collector gets no processor at the start. The source: 140.
+  assert.ok(residentMb < 120, `it runs the bundle, compiled: ${residentMb} MB resident`)
   say(`${residentMb} MB resident, idle`)
 }
 
