@@ -308,6 +308,30 @@ t.test('a reservation whose step was undone costs nothing', async t => {
   t.equal(await slotsUsed({ subject: 'app:bob' }), 1)
 })
 
+t.test('while the file can not be read after a turn was undone nobody spends what unfinished tasks have', async t => {
+  const path = fileOf(t)
+  const store = open(t, path)
+  const { creditsUsed, slotsUsed } = balance(store.ledger)
+  const id = await sentOne(store, { microcredits: 5 })
+  const set = await reserve(store, { microcredits: 2 })
+  const other = visit(t, path)
+  other.exec('ALTER TABLE tasks RENAME TO hidden')
+  await t.rejects(store.ledger.advance(id, { to: 'unknown' }), storeDown)
+  await t.rejects(store.ledger.reserve(demandOf({ creditLimit: 5 })), storeDown)
+  await t.rejects(store.accounts.balanceOf('app:alice', periodStart), storeDown)
+  await t.rejects(store.records.tasksOf('app:alice', { cursor: null, limit: 10 }), storeDown)
+  await t.rejects(store.accounts.grant({ subject: 'app:alice', microcredits: 1 }), storeDown)
+  await store.ledger.advance(set, { to: 'released' })
+
+  other.exec('ALTER TABLE hidden RENAME TO tasks')
+  t.equal(await creditsUsed(), 5)
+  t.equal(await slotsUsed(), 1)
+  t.equal(await store.ledger.advance(id, { to: 'unknown' }), true)
+  t.equal(await creditsUsed(), 5)
+  t.equal(await slotsUsed(), 0)
+  t.match(await store.accounts.balanceOf('app:alice', periodStart), { granted: 0 }, 'a refused grant is none')
+})
+
 t.test('a store that is closed says so, and closing waits for what is being written', async t => {
   const path = fileOf(t)
   const store = open(t, path)

@@ -62,9 +62,9 @@ interface AccountsOptions {
  * What is only reserved stands in memory: one server owns the file, so nobody else needs to know of it, and a crash
  * gives it back by itself, for nothing was sent.
  *
- * What is unfinished stands in its own row, and is summed up in memory: from the file at start and whenever a
- * transaction is undone. So a submit writes no page of `credits`, whose rows lie far apart: they have what has ended,
- * and are written together with that end.
+ * What is unfinished stands in its own row, and is summed up in memory: from the file at start and after a transaction
+ * that was undone. So a submit writes no page of `credits`, whose rows lie far apart: they have what has ended, and are
+ * written together with that end.
  *
  * All else is in the file alone, which is asked each time, because the command line may give credits and release
  * charges while a server runs. Neither changes a row that is unfinished. The command line itself, which owns nothing,
@@ -86,6 +86,8 @@ export class SubjectAccounts implements CreditAccounts {
   readonly #open = new Sums()
   /** Numbers of both, by subject. */
   readonly #unfinished = new Map<string, Set<number>>()
+  /** Both are as the file has it; else nobody is told of them, and nothing is written. */
+  #isSummedUp = false
 
   constructor (db: DatabaseSync, group: GroupCommit, { role, terms, now }: AccountsOptions) {
     this.#group = group
@@ -93,13 +95,15 @@ export class SubjectAccounts implements CreditAccounts {
     this.#terms = terms
     this.#now = now
     this.#sql = statements(db)
-    this.#countUnfinished()
-    group.onUndo(() => this.#countUnfinished())
+    this.#sumUp()
+    group.onUndo(() => { this.#isSummedUp = false })
+    group.onBegin(() => this.#sumUp())
   }
 
   /** Sets a place, a use and credits aside under this number, or says what is lacking. */
   reserve (id: number, request: ReserveRequest): 'slot' | 'uses' | 'credits' | null {
     const { subject, taskLimit, idempotency } = request
+    read(() => this.#sumUp())
     if (this.#countOf(subject) >= taskLimit) return 'slot'
     const charge = read(() => this.#chargeFor(request))
     if (typeof charge === 'string') return charge
@@ -186,13 +190,13 @@ export class SubjectAccounts implements CreditAccounts {
 
   /** The numbers below that one of what takes a slot of the subject, reservations among them; the newest first. */
   unfinishedOf (subject: string, before: number): readonly number[] {
-    if (!this.#isOwner) this.#countUnfinished()
+    this.#sumUp()
     return [...this.#unfinished.get(subject) ?? []].filter(id => id < before).sort((one, other) => other - one)
   }
 
   async balanceOf (subject: string, periodStart: number): Promise<CreditBalance> {
     return read(() => {
-      if (!this.#isOwner) this.#countUnfinished()
+      this.#sumUp()
       return {
         used: this.#usedOf(subject, periodStart),
         granted: this.#grantedTo(subject),
@@ -304,13 +308,13 @@ export class SubjectAccounts implements CreditAccounts {
   }
 
   /** What the file has, and on top what it does not have yet. */
-  #countUnfinished (): void {
+  #sumUp (): void {
+    if (this.#isSummedUp && this.#isOwner) return
     this.#unfinished.clear()
     this.#open.clear()
-    for (const row of this.#sql.unfinished.iterate() as Iterable<unknown> as Iterable<UnfinishedRow>) {
-      this.#enter(row.id, chargeOf(row))
-    }
+    for (const row of this.#sql.unfinished.all() as unknown as UnfinishedRow[]) this.#enter(row.id, chargeOf(row))
     for (const [id, { charge }] of this.#reserved) this.#enter(id, charge)
+    this.#isSummedUp = true
   }
 }
 
