@@ -1,6 +1,5 @@
 import { badRequest } from '../errors.ts'
-import { type CapRules, leastCount } from './caps.ts'
-import { asciiFold, type Field, fieldAt } from './fields.ts'
+import { asciiFold, type CapRules, type Field, fieldAt, leastCount } from './caps.ts'
 import { byModel, globs, type Microcredits, microcredits, type Model } from './policy.ts'
 
 /** What a submit costs, fixed when it is reserved. */

@@ -1,8 +1,7 @@
 import ipaddr from 'ipaddr.js'
-import type { Awaitable } from './awaitable.ts'
 import type { SessionBudget } from './ledger.ts'
 import type { Microcredits } from './policy.ts'
-import { dayMs, endOfTime } from './time.ts'
+import { type Awaitable, dayMs, endOfTime } from './time.ts'
 
 export type Scope = 'tasks:write' | 'tasks:read' | 'llm'
 export const scopes: readonly Scope[] = ['tasks:write', 'tasks:read', 'llm']

@@ -2,9 +2,9 @@ import type { FastifyContextConfig, FastifyReply, FastifyRequest, onRequestHookH
 import { isUtf8 } from 'node:buffer'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
-import type { Awaitable } from '../domain/awaitable.ts'
 import type { Plan } from '../domain/policy.ts'
 import type { Session } from '../domain/session.ts'
+import type { Awaitable } from '../domain/time.ts'
 import type { UpstreamAnswer } from '../domain/upstream.ts'
 import type { ErrorCode } from '../errors.ts'
 

@@ -1,10 +1,9 @@
-import { after, type Awaitable } from '../domain/awaitable.ts'
 import {
-  type Earlier, fingerprintOf, type IdempotencyKey, type IdempotencyStore, type StoredResponse, maxKeptBytes,
-  readIdempotencyKey, type Repeat, type Repeats, type ReservationId
+  type Earlier, fingerprintOf, type IdempotencyKey, type IdempotencyStore, maxKeptBytes, readIdempotencyKey,
+  type Repeat, type Repeats, type ReservationId, type StoredResponse
 } from '../domain/ledger.ts'
 import { budgetOf } from '../domain/session.ts'
-import type { Timers } from '../domain/time.ts'
+import { after, type Awaitable, type Timers } from '../domain/time.ts'
 import type { Operation, UpstreamAnswer } from '../domain/upstream.ts'
 import { gatewayError } from '../errors.ts'
 import { type Answer, answerFrom, type RequestContext, storedAnswer } from './context.ts'

@@ -1,5 +1,4 @@
 import type { FastifyRequest } from 'fastify'
-import type { Awaitable } from '../domain/awaitable.ts'
 import { type KeyChoice, type KeyTrouble, keyTrouble, probeIntervalMs } from '../domain/key-ring.ts'
 import type { LedgerClient } from '../domain/ledger-client.ts'
 import type { ReservationId, Reserved, ReservedAll, ReserveRequest, StoredResponse, Task } from '../domain/ledger.ts'
@@ -7,7 +6,7 @@ import { periodAt } from '../domain/policy.ts'
 import { budgetOf } from '../domain/session.ts'
 import type { SlotSearch, StatusPoller } from '../domain/status-poller.ts'
 import type { StatusReport } from '../domain/task-status.ts'
-import { retryAfterSeconds } from '../domain/time.ts'
+import { type Awaitable, retryAfterSeconds } from '../domain/time.ts'
 import {
   type NotAccepted, type Operation, readSubmitAnswer, readSubmitFailure, type SubmitOutcome, type Upstream,
   type UpstreamAnswer, type UpstreamKey, upstreamPath

@@ -4,15 +4,10 @@ import { createServer, type Server } from 'node:net'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import t, { type Test } from 'tap'
-import type { ClientOptions } from '../../src/adapters/undici/client.ts'
-import { maxAnswerBytes, undiciUpstream } from '../../src/adapters/undici/upstream.ts'
+import { type ClientOptions, maxAnswerBytes, undiciUpstream } from '../../src/adapters/undici/upstream.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import {
-  type Exchange,
-  type FailureReason,
-  type Upstream,
-  type UpstreamAnswer,
-  UpstreamFailure
+  type Exchange, type FailureReason, type Upstream, type UpstreamAnswer, UpstreamFailure
 } from '../../src/domain/upstream.ts'
 import { certificate } from '../helpers/certificate.ts'
 import { closedPort, listen, ok, rawServer, type RawServer } from '../helpers/raw-server.ts'

@@ -7,7 +7,7 @@ import { PassThrough, type Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import t, { type Test } from 'tap'
 import { Agent } from 'undici'
-import { freedPieces } from '../../src/domain/freed-pieces.ts'
+import { freedPieces } from '../../src/domain/results.ts'
 import { fileServer, type ServeFile, whole } from '../helpers/file-server.ts'
 import { until } from '../helpers/until.ts'
 

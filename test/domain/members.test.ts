@@ -1,5 +1,5 @@
 import t from 'tap'
-import { insertMembers, type Member } from '../../src/domain/members.ts'
+import { insertMembers, type Member } from '../../src/domain/json.ts'
 import { random } from '../helpers/random.ts'
 
 t.test('a member is put first into its object, and all else stays as it is', async t => {

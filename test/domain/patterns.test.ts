@@ -1,5 +1,5 @@
 import t from 'tap'
-import { maxPatternText, textPattern } from '../../src/domain/patterns.ts'
+import { maxPatternText, textPattern } from '../../src/domain/caps.ts'
 
 t.test('a pattern matches anywhere in a text, in the syntax of RE2', async t => {
   t.ok(textPattern('b+')('abbc'))

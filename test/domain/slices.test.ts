@@ -1,5 +1,5 @@
 import t from 'tap'
-import { sliceMs, slices } from '../../src/domain/slices.ts'
+import { sliceMs, slices } from '../../src/domain/time.ts'
 import { clock } from '../helpers/clock.ts'
 import { crankedTimers } from '../helpers/timers.ts'
 

@@ -3,12 +3,12 @@ import { localEvents } from '../../src/adapters/local.ts'
 import type { Task } from '../../src/domain/ledger.ts'
 import type { TaskEnd } from '../../src/domain/records.ts'
 import type { StatusReport, TaskEvent, TaskEvents } from '../../src/domain/task-status.ts'
+import { sliceMs } from '../../src/domain/time.ts'
 import { gatewayError } from '../../src/errors.ts'
-import { sliceMs } from '../../src/domain/slices.ts'
 import {
-  endsPerPage, type EventCursor, firstDepth, replayMs, slackMs, subjectEvents
-} from '../../src/features/events/subject-events.ts'
-import { type SubjectListener, type TaskListener, taskWatchers } from '../../src/features/events/task-watcher.ts'
+  endsPerPage, type EventCursor, firstDepth, replayMs, slackMs, subjectEvents, type SubjectListener, type TaskListener,
+  taskWatchers
+} from '../../src/features/events/watchers.ts'
 import { taskEvent } from '../contracts/task-events.ts'
 import { clock } from '../helpers/clock.ts'
 import { crankedTimers } from '../helpers/timers.ts'

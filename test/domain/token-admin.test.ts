@@ -1,8 +1,8 @@
 import t from 'tap'
 import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import { issueTimes } from '../../src/domain/session.ts'
-import { invitations } from '../../src/features/tokens/invitations.ts'
 import { personalTokens, readTokenRequest } from '../../src/features/tokens/token-admin.ts'
+import { invitations } from '../../src/features/tokens/tokens.ts'
 import { terms } from '../contracts/open-books.ts'
 import { clock } from '../helpers/clock.ts'
 

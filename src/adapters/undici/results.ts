@@ -2,10 +2,9 @@ import { lookup as resolveName } from 'node:dns'
 import { pipeline, type Readable, Transform, type TransformCallback } from 'node:stream'
 import { Agent, type Dispatcher } from 'undici'
 import { guardedLookup, isWithin, type Reach, type Resolve, resultHosts } from '../../domain/egress.ts'
-import { freedPieces } from '../../domain/freed-pieces.ts'
-import type { ResultAnswer, ResultAsk, ResultSource } from '../../domain/results.ts'
+import { freedPieces, type ResultAnswer, type ResultAsk, type ResultSource } from '../../domain/results.ts'
 import { type ErrorCode, gatewayError, isGatewayError } from '../../errors.ts'
-import { type CallFailure, type ClientOptions, connectionOptions, failureOf } from './client.ts'
+import { type CallFailure, type ClientOptions, connectionOptions, failureOf } from './upstream.ts'
 
 export interface UndiciResultsOptions extends ClientOptions {
   /** As in `results.hosts`. */

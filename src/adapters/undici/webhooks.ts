@@ -2,7 +2,7 @@ import { lookup as resolveName } from 'node:dns'
 import { Agent } from 'undici'
 import { guardedLookup, isWithin, refusedAddress, type Resolve } from '../../domain/egress.ts'
 import type { DeliveryError, WebhookSender } from '../../domain/webhooks.ts'
-import { failureOf } from './client.ts'
+import { failureOf } from './upstream.ts'
 
 export interface UndiciWebhooksOptions {
   readonly userAgent: string

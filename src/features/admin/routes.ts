@@ -5,7 +5,7 @@ import { readUsageQuery, usageCsv } from '../../domain/records.ts'
 import { instant } from '../../domain/time.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../../http/authenticate.ts'
-import { noBody, operatorRoute, pageOf, type PageRequest, pageSchema, strict, text } from '../../http/operator-route.ts'
+import { noBody, operatorRoute, pageOf, type PageRequest, pageSchema, strict, text } from '../../http/guarded-routes.ts'
 import type { Services } from '../../http/services.ts'
 import { type Operator, operator as operatorOf } from './admin.ts'
 

@@ -1,5 +1,6 @@
-import { elementTexts, isObject, isPrintable, jsonValue, readJson } from '../../domain/json.ts'
-import { insertMembers, type Member } from '../../domain/members.ts'
+import {
+  elementTexts, insertMembers, isObject, isPrintable, jsonValue, type Member, readJson
+} from '../../domain/json.ts'
 import { nameCheck, taskReferences, type TaskReferences } from '../../domain/submit.ts'
 import {
   effectiveStatus, type FinalState, isFinal, maxTaskIdLength, type NotAccepted, readEnvelope, readSubmitAnswer,

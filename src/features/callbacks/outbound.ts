@@ -6,7 +6,7 @@ import { Secret, type SecretRef } from '../../domain/secret.ts'
 import { instant } from '../../domain/time.ts'
 import type { Deliveries, Delivery, DeliveryAttempt, DueDelivery, WebhookSender } from '../../domain/webhooks.ts'
 import { badBody, gatewayError } from '../../errors.ts'
-import { readRoute, type ReadServices } from '../../http/read-route.ts'
+import { readRoute, type ReadServices } from '../../http/guarded-routes.ts'
 
 /** From an attempt that has failed to the next one, ms. After the last it is given up. */
 export const retryMs: readonly number[] = [30_000, 120_000, 600_000, 3_600_000, 21_600_000]

@@ -4,11 +4,12 @@ import type { ResultsOf } from '../../domain/results.ts'
 import { endOf, type TaskEvent } from '../../domain/task-status.ts'
 import { instant } from '../../domain/time.ts'
 import type { RequestContext } from '../../http/context.ts'
-import { readRoute, type ReadServices } from '../../http/read-route.ts'
+import { readRoute, type ReadServices } from '../../http/guarded-routes.ts'
 import type { Services } from '../../http/services.ts'
 import { eventFields, type EventStream, type EventStreams } from './sse.ts'
-import { type EventCursor, type SubjectEvents, subjectEvents, type SubjectEventsRequest } from './subject-events.ts'
-import type { TaskWatchers } from './task-watcher.ts'
+import {
+  type EventCursor, type SubjectEvents, subjectEvents, type SubjectEventsRequest, type TaskWatchers
+} from './watchers.ts'
 
 /** What event streams alone work with. */
 export interface EventServices {

@@ -4,10 +4,10 @@ import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, writeFile 
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { freedPieces } from '../../domain/freed-pieces.ts'
 import type { TaskLedger } from '../../domain/ledger.ts'
 import {
-  type ByteRange, byteRange, type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource, resultUrls
+  type ByteRange, byteRange, freedPieces, type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource,
+  resultUrls
 } from '../../domain/results.ts'
 import { type Clock, dayMs, hourMs } from '../../domain/time.ts'
 

@@ -9,7 +9,7 @@ import {
 import { memoized, type Secret, type SecretRef } from '../../domain/secret.ts'
 import { readEnvelope } from '../../domain/upstream.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
-import { readRoute, type ReadServices } from '../../http/read-route.ts'
+import { readRoute, type ReadServices } from '../../http/guarded-routes.ts'
 import type { Services } from '../../http/services.ts'
 
 /** What the routes of results alone work with. */

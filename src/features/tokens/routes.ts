@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import Type, { type Static } from 'typebox'
 import { gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../../http/authenticate.ts'
-import { noBody, operatorRoute, pageOf, pageSchema, strict } from '../../http/operator-route.ts'
+import { noBody, operatorRoute, pageOf, pageSchema, strict } from '../../http/guarded-routes.ts'
 import type { Services } from '../../http/services.ts'
 import { personalTokens } from './token-admin.ts'
 
