@@ -350,3 +350,11 @@ t.test('in Redis, tokens stand in one slot, end by themselves, and are off the l
   t.match(await tokens.list({ cursor: page.next, limit: 10 }), { items: [{ id: 't2' }, { id: 't0' }], next: null })
   t.same(await server.admin.zrange('gw:{tokens}:list', '0', '-1'), ['t0', 't2', 't3', 't6'])
 })
+
+t.test('a token of an issuer whose name begins with ours is left to that issuer', t => {
+  const { verify } = sessions(time.now, secret)
+  for (const iss of ['apixo-gateway-staging', 'apixo-gateway.example', 'apixo-gateway"', 'apixo-gateway\u00e9']) {
+    t.equal(verify(handmade(claims({ iss }), undefined, 'a-key-of-that-issuer-of-32-bytes-and-more')), null, iss)
+  }
+  t.end()
+})
