@@ -33,7 +33,8 @@ export function renderErrors (app: FastifyInstance): void {
     }
     render(ours, request, reply)
   })
-  app.setNotFoundHandler(() => {
+  app.setNotFoundHandler(request => {
+    request.call.route = 'none' // an OPTIONS that is no preflight came by the route of the plugin for CORS
     throw gatewayError('GW_NOT_FOUND')
   })
 }

@@ -89,8 +89,9 @@ export function accessLine ({ log, lines }: ProgramLog): OnRequestEnd {
   }
 }
 
+/** Half of a surrogate pair, which JSON would escape, is no character to many readers: they would refuse the line. */
 function quote (text: string | null | undefined): string {
-  return text === null || text === undefined ? 'null' : JSON.stringify(text)
+  return text === null || text === undefined ? 'null' : JSON.stringify(text.toWellFormed())
 }
 
 /** What the gauges read, at each scrape. */

@@ -3,6 +3,8 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { Histogram, Registry } from 'prom-client'
 import t, { type Test } from 'tap'
+import { signedSessions } from '../../src/adapters/signed-sessions.ts'
+import { Secret } from '../../src/domain/secret.ts'
 import { createGateway } from '../../src/gateway.ts'
 import { RequestState } from '../../src/http/context.ts'
 import { metrics, programLog } from '../../src/http/observe.ts'
@@ -63,6 +65,20 @@ t.test('no name breaks out of its field in an access line', async t => {
     await status(token, taskId)
     t.match(lines().at(-1), { subject: `app:${name}`, stage: 'reply', operation: 'statusTask' }, name)
   }
+})
+
+t.test('half of a character in a name is written as readers of UTF-8 see it, or some would refuse the line', async t => {
+  const { status, log, time } = await startGateway(t)
+  const sessions = signedSessions({ secrets: { current: [new Secret(sessionSecret)] }, now: time.now })
+  const half = { subject: 'a\ud800b', plan: 'default', models: ['*'], scopes: ['tasks:read'], ttlSeconds: 60 } as const
+  await status((await sessions.mint(half)).token, 'nothing')
+  t.match(log.at(-1), { operation: 'statusTask', subject: 'app:a\ufffdb' })
+})
+
+t.test('an OPTIONS that is no preflight is of no route', async t => {
+  const { call, lines } = await startGateway(t)
+  await call('/gateway/session', { method: 'OPTIONS' })
+  t.match(lines(), [{ operation: 'none', method: 'OPTIONS', route: 'none', code: 'GW_NOT_FOUND' }])
 })
 
 t.test('a log that is for warnings has no access lines', async t => {
