@@ -144,7 +144,10 @@ function pour (body: Readable, to: Writable, { end = true }: PipeOptions): void 
   })
 }
 
-/** A piece that fills its memory has it for itself; any other may share it with what somebody else still reads. */
+/**
+ * A piece that fills its memory has it for itself; any other may share it with what somebody else still reads. An empty
+ * one may be a constant of a library's.
+ */
 function free ({ buffer, length }: Buffer<ArrayBuffer>): void {
-  if (length === buffer.byteLength) buffer.transfer(0)
+  if (length > 0 && length === buffer.byteLength) buffer.transfer(0)
 }

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { createReadStream, writeFileSync } from 'node:fs'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { join } from 'node:path'
-import { PassThrough, type Readable, Writable } from 'node:stream'
+import { PassThrough, Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import t, { type Test } from 'tap'
 import { Agent } from 'undici'
@@ -96,4 +96,12 @@ t.test('its end is the end of where it goes, unless that is to stay open', async
       t.equal(taker.writableEnded, end !== false, `${end} ${isOver}`)
     }
   }
+})
+
+t.test('the memory of an empty piece is left alone: it may be a constant of a library', async t => {
+  const empty = Buffer.from(new ArrayBuffer(0))
+  const { taker, bytes } = slowTaker()
+  await pipeline(freedPieces(Readable.from([empty, Buffer.from('end')])), taker)
+  t.equal(bytes().toString(), 'end')
+  t.notOk(empty.buffer.detached)
 })
