@@ -99,10 +99,9 @@ export class RequestState {
   }
 
   #endWhenOver (): void {
-    if (!this.#isClosed || this.#isHandled) return
     // Once: a handler may still be on its way to a caller who has gone.
     const end = this.#onEnd
-    if (end === null) return
+    if (!this.#isClosed || this.#isHandled || end === null) return
     this.#onEnd = null
     this.durationMs = performance.now() - this.startedAt
     end()

@@ -52,6 +52,7 @@ export function readEnvironment (sources: Sources): EnvironmentReading {
 }
 
 function problemOf ({ name, expected }: EnvironmentVariable, source: string, error: unknown): SettingsProblem {
+  /* c8 ignore next: a fault of a parser, which no value is known to reach */
   if (!(error instanceof InvalidSetting)) throw error
   return { setting: name, source, problem: error.message, expected: error.expected ?? expected }
 }
