@@ -1,7 +1,8 @@
 import type { Model } from './domain/policy.ts'
 import type { Secret } from './domain/secret.ts'
+import { readDotEnv } from './settings/dot-env.ts'
 import {
-  type Environment, type EnvironmentReading, environmentRuleProblems, readDotEnv, readEnvironment, upstreamWarnings
+  type Environment, type EnvironmentReading, environmentRuleProblems, readEnvironment, upstreamWarnings
 } from './settings/environment.ts'
 import { fileRuleProblems, fileWarnings } from './settings/file-rules.ts'
 import type { GatewayFile } from './settings/file-schema.ts'
@@ -13,7 +14,7 @@ import { isLasting, maskedUrl, type ReadFile, readText, SettingsError } from './
 import { equalSecretProblems, type FileSecret, fileSecretSettings, readFileSecrets } from './settings/secrets.ts'
 import { type EnvironmentSettings, secretVariables, shownVariables } from './settings/variables.ts'
 
-export { readDotEnv } from './settings/environment.ts'
+export { readDotEnv } from './settings/dot-env.ts'
 export type { GatewayFile } from './settings/file-schema.ts'
 export { gatewayFileSchema, gatewayFileSchemaText } from './settings/file.ts'
 export { type LiveSecrets, liveSecrets, type SecretNews } from './settings/secrets.ts'

@@ -121,7 +121,7 @@ t.test('every file belongs to a layer, and the search for imports finds them', a
     'also dynamic ones'
   )
   t.ok(
-    imports.some(({ file, target }) => file === 'settings.ts' && target === 'settings/environment.ts'),
+    imports.some(({ file, target }) => file === 'settings.ts' && target === 'settings/dot-env.ts'),
     'also re-exports'
   )
 })

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import type { IncomingMessage } from 'node:http'
-import { readDotEnv } from '../settings/environment.ts'
+import { readDotEnv } from '../settings/dot-env.ts'
 import type { Command } from './command.ts'
 
 export const start: Command = {

@@ -1,10 +1,14 @@
 import { existsSync, realpathSync } from 'node:fs'
 import { basename, dirname, isAbsolute, join, relative, resolve, sep } from 'node:path'
-import { parseEnv } from 'node:util'
 import type { GatewayFile } from './file-schema.ts'
 import { insecurityOf, reachOf } from './parsers.ts'
 import {
-  InvalidSetting, maxSecretBytes, nearestName, type ReadFile, readText, reasonOf, SettingsError, type SettingsProblem
+  maxSecretBytes,
+  nearestName,
+  type ReadFile,
+  reasonOf,
+  InvalidSetting,
+  type SettingsProblem
 } from './problems.ts'
 import {
   type EnvironmentSettings, type EnvironmentVariable, environmentVariables, type VariableName, variables
@@ -192,20 +196,4 @@ function realPath (path: string): string {
 function contains (directory: string, path: string): boolean {
   const way = relative(directory, path)
   return way !== '..' && !way.startsWith(`..${sep}`) && !isAbsolute(way)
-}
-
-/**
- * The variables in the `.env` file of a folder, none when there is no such file. The real environment wins: `{
- * ...readDotEnv(cwd), ...process.env }`. Throws a `SettingsError` when the file is there and can not be read.
- */
-export function readDotEnv (cwd: string, readFile: ReadFile = readText): Environment {
-  const path = join(cwd, '.env')
-  try {
-    return parseEnv(readFile(path))
-  } catch (error) {
-    const reason = reasonOf(error)
-    if (reason === 'ENOENT') return {}
-    const problem = `can not be read (${reason})`
-    throw new SettingsError([{ setting: '.env', source: path, problem, expected: 'a text file, or none' }])
-  }
 }
