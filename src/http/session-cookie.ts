@@ -1,10 +1,8 @@
 import cookies from '@fastify/cookie'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import type { AuditEntry, AuditKind } from '../domain/audit.ts'
 import type { PrintedSession, Session, SessionIssuer } from '../domain/session.ts'
 import { badRequest } from '../errors.ts'
 import type { OwnOrigin } from './authenticate.ts'
-import type { Services } from './services.ts'
 
 /** The cookie that a session may be in, for pages of the gateway's own origin. */
 export interface SessionCookie {
@@ -84,13 +82,4 @@ export async function sessionCookie (
     },
     clear: reply => set(reply, '', 0)
   }
-}
-
-/**
- * Writes down that a session begins or ends: before the answer, and before what it tells of is done, so that none does
- * without its entry.
- */
-export function sessionNotes ({ audit, clock: { now } }: Pick<Services, 'audit' | 'clock'>) {
-  return (kind: AuditKind, actor: string, { id, subject }: Session, more: AuditEntry['detail'] = {}): Promise<void> =>
-    audit.append([{ at: now(), kind, actor, subject, detail: { session: id, ...more } }])
 }

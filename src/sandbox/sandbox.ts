@@ -3,9 +3,9 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net'
 import type { Timers } from '../domain/time.ts'
 import {
-  type ApiCall, balance, bearerKey, type RecordedCall, recorder, type Recorder, status, submit, type World
+  type ApiCall, balance, batchStatus, batchStore, bearerKey, type RecordedCall, recorder, type Recorder, status, submit,
+  submitBatch, type World
 } from './api.ts'
-import { batchStatus, batchStore, submitBatch } from './batches.ts'
 import { callbackRecorder, type RecordedCallback } from './callbacks.ts'
 import { type Exchange, refusal, send, sendResult, slowGate } from './responses.ts'
 import { sandboxModels, type SandboxTask, taskStore } from './tasks.ts'

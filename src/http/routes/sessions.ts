@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import Type, { type Static } from 'typebox'
+import type { AuditEntry, AuditKind } from '../../domain/audit.ts'
 import { printable } from '../../domain/json.ts'
 import { type CreditBalance, creditsFrom, creditsLeft, nothingSpent, type SessionSpent } from '../../domain/ledger.ts'
 import { microcredits, type Microcredits, periodAt, type Plan } from '../../domain/policy.ts'
@@ -17,7 +18,6 @@ import { readRoute, type ReadServices } from '../guarded-routes.ts'
 import { reauthenticateAfterSlowBody } from '../pipeline.ts'
 import { holdAddress } from '../receive.ts'
 import type { Services } from '../services.ts'
-import { sessionNotes } from '../session-cookie.ts'
 
 const maxOrigins = 20
 
@@ -299,4 +299,13 @@ function assertSwap ({ isCookie }: Session, request: FastifyRequest, own: string
         'GATEWAY_PUBLIC_URL. Else keep the token and send it as Authorization: Bearer.'
     )
   }
+}
+
+/**
+ * Writes down that a session begins or ends: before the answer, and before what it tells of is done, so that none does
+ * without its entry.
+ */
+export function sessionNotes ({ audit, clock: { now } }: Pick<Services, 'audit' | 'clock'>) {
+  return (kind: AuditKind, actor: string, { id, subject }: Session, more: AuditEntry['detail'] = {}): Promise<void> =>
+    audit.append([{ at: now(), kind, actor, subject, detail: { session: id, ...more } }])
 }
