@@ -332,6 +332,27 @@ t.test('while the file can not be read after a turn was undone nobody spends wha
   t.match(await store.accounts.balanceOf('app:alice', periodStart), { granted: 0 }, 'a refused grant is none')
 })
 
+t.test('sums of more microcredits than JavaScript counts exactly stop there, and what goes back stops at none', async t => {
+  const store = open(t, fileOf(t))
+  const { accounts, ledger, records } = store
+  const most = Number.MAX_SAFE_INTEGER
+  const session = { id: 'scoped', uses: null, creditLimit: null, expiresAt: time.now() + 1000 }
+  const ids: string[] = []
+  for (let count = 0; count < 2; count++) ids.push(await sentOne(store, { microcredits: most, session }))
+  t.same(await accounts.spentIn('app:alice', 'scoped'), { uses: 2, microcredits: most })
+  for (const id of ids) await ledger.advance(id, { to: 'unknown' })
+  t.match(await accounts.balanceOf('app:alice', periodStart), { used: most })
+  for (const id of ids) t.equal(await records.release(id), true)
+  t.match(await accounts.balanceOf('app:alice', periodStart), { used: 0 })
+  t.same(await accounts.spentIn('app:alice', 'scoped'), { uses: 0, microcredits: 0 })
+
+  const late = await Promise.all([0, 1].map(() => sentOne(store, { microcredits: most })))
+  for (const id of late) await ledger.advance(id, { to: 'unknown' })
+  for (const id of late) t.equal(await ledger.advance(id, { to: 'claimed', taskId: `late ${id}` }), true)
+  for (const id of late) t.equal(await ledger.settle({ taskId: `late ${id}`, state: 'failed', answer }), true)
+  t.match(await accounts.balanceOf('app:alice', periodStart), { used: 0, unfinished: 0 })
+})
+
 t.test('a store that is closed says so, and closing waits for what is being written', async t => {
   const path = fileOf(t)
   const store = open(t, path)

@@ -367,15 +367,18 @@ export function spendFor (condition: string): string {
     ON CONFLICT DO UPDATE SET used = min(used + excluded.used, ${maxSum});`
 }
 
-/** Sums that JavaScript can't read back exactly would shut the account: what goes back to it stops there. */
+/**
+ * Sums that JavaScript can't read back exactly would shut the account: they stop there. What goes back after that may
+ * be more than they have: it stops at 0, or its task could never end.
+ */
 function statements (db: DatabaseSync) {
   return {
     unfinished: db.prepare(`SELECT ${unfinishedColumns} FROM tasks WHERE ended_at IS NULL`),
     used: db.prepare('SELECT used FROM credits WHERE subject = ? AND period_start = ?'),
     spend: db.prepare(`INSERT INTO credits (subject, period_start, used) VALUES (?, ?, ?)
       ON CONFLICT DO UPDATE SET used = min(used + excluded.used, ${maxSum})`),
-    giveBack: db.prepare('UPDATE credits SET used = used - ? WHERE subject = ? AND period_start = ?'),
-    refund: db.prepare(`UPDATE credits SET used = used - ?, refunds = refunds + 1
+    giveBack: db.prepare('UPDATE credits SET used = max(0, used - ?) WHERE subject = ? AND period_start = ?'),
+    refund: db.prepare(`UPDATE credits SET used = max(0, used - ?), refunds = refunds + 1
       WHERE subject = ? AND period_start = ? AND refunds < ?`),
     granted: db.prepare('SELECT granted FROM accounts WHERE subject = ?'),
     grant: db.prepare('INSERT INTO grants (subject, microcredits, created_at) VALUES (?, ?, ?)'),
@@ -385,8 +388,8 @@ function statements (db: DatabaseSync) {
     spentIn: db.prepare('SELECT uses, microcredits FROM session_budgets WHERE subject = ? AND session_id = ?'),
     use: db.prepare(`INSERT INTO session_budgets (subject, session_id, uses, microcredits, expires_at)
       VALUES (?, ?, 1, ?, ?)
-      ON CONFLICT DO UPDATE SET uses = uses + 1, microcredits = microcredits + excluded.microcredits`),
-    unuse: db.prepare(`UPDATE session_budgets SET uses = uses - ?, microcredits = microcredits - ?
+      ON CONFLICT DO UPDATE SET uses = uses + 1, microcredits = min(microcredits + excluded.microcredits, ${maxSum})`),
+    unuse: db.prepare(`UPDATE session_budgets SET uses = uses - ?, microcredits = max(0, microcredits - ?)
       WHERE subject = ? AND session_id = ?`)
   }
 }
