@@ -2,11 +2,13 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { parse } from 'yaml'
+import { caps, type CapRules } from '../../src/domain/caps.ts'
 import type { PriceRules } from '../../src/domain/prices.ts'
 import { pricing } from '../helpers/prices.ts'
 
 const config = join(import.meta.dirname, '../../config')
-const { prices }: { readonly prices: PriceRules } = parse(readFileSync(join(config, 'gateway.yaml'), 'utf8'))
+const { prices, caps: capRules }: { readonly prices: PriceRules, readonly caps: CapRules } =
+  parse(readFileSync(join(config, 'gateway.yaml'), 'utf8'))
 const { models }: { readonly models: ReadonlyArray<{ readonly id: string, readonly category: string }> } =
   JSON.parse(readFileSync(join(config, 'models.json'), 'utf8'))
 
@@ -128,6 +130,17 @@ t.test('more seconds and more pictures cost more, in proportion', async t => {
     }
   }
   t.strictSame(wrong, [])
+})
+
+t.test('the caps let through all that the pages document, and no clip that is shorter and priced as that', async t => {
+  const enforce = caps(capRules)
+  for (const [model, grid] of Object.entries(pages)) {
+    for (const input of inputsOf(grid)) t.strictSame(enforce(model, { input: { ...input } }), [], model)
+  }
+  for (const [model, duration] of [['sora-2', 3.9], ['Sora-2-Pro', 1], ['wan-2-5', 1], ['wan-2-5-video', 4]] as const) {
+    t.throws(() => enforce(model, { input: { duration } }), { code: 'GW_BAD_REQUEST' }, model)
+  }
+  t.throws(() => enforce('seedance-2-0', { input: { prompt: 'a fox --rs 1080p --dur 10' } }), { code: 'GW_BAD_REQUEST' })
 })
 
 t.test('the prices of APIXO and of the makers are those of the table, in cents of which a credit has three', async t => {
