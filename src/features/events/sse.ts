@@ -249,8 +249,10 @@ async function endOverdue (streams: readonly OpenStream[], { revocations, now }:
       return false // it is asked again in a moment
     }
   }
-  // Both secrets of a rotated token have its id, and two tokens of an issuer may share one; each has an end of its own.
-  const bySession = Map.groupBy(streams, ({ session: { id, issuedAt, expiresAt } }) => `${issuedAt} ${expiresAt} ${id}`)
+  // Both secrets of a rotated token have its id, and two tokens of an issuer may share one, be they of one subject or
+  // of two: each has an end of its own.
+  const bySession = Map.groupBy(streams, ({ session: { id, subject, issuedAt, expiresAt } }) =>
+    JSON.stringify([id, subject, issuedAt, expiresAt]))
   await Promise.all([...bySession.values()].map(async its => {
     const { session } = its[0]!
     const isOver = session.expiresAt <= now() || await isRevoked(session)
