@@ -126,7 +126,7 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
     accessLine(programs),
     metrics.ended,
     rejections(audit.refused),
-    ({ call }) => bodyBudget.release(call),
+    bodyBudget.release,
     announcement({ events, clock })
   ])
   const secrets = liveSecrets(settings)

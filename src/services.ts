@@ -41,7 +41,8 @@ import {
 import type { SubmitRules } from './http/authorize.ts'
 import type { BodyBudget } from './http/body-budget.ts'
 import type { Metrics } from './http/observe.ts'
-import { subjectRates } from './http/rates.ts'
+import { localRates } from './domain/rate-counter.ts'
+import { type Rates, subjectRates } from './http/rates.ts'
 import { earliest } from './http/repeats.ts'
 import type { Services } from './http/services.ts'
 import { sessionCookie } from './http/session-cookie.ts'
@@ -52,6 +53,8 @@ import { patienceMs } from './stores.ts'
 const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8')) as {
   readonly version: string
 }
+/** Counts of requests that are kept in this process, one for each subject and limit. */
+const maxRateKeys = 150_000
 /** A verifier that has not answered by then vouches for nobody, ms. */
 const verifierMs = 5000
 
@@ -133,7 +136,7 @@ export async function createServices (
       events,
       slots: openSlots(settings, { ledger, poller }, ground),
       bodyBudget,
-      rates: subjectRates(ground.app, { counter: store.rates, onStoreError: file.limits.onStoreError }),
+      rates: openRates(settings, ground),
       authenticate: sessions.authenticate,
       verifiers: sessions.verifiers,
       issuer: sessions.issuer,
@@ -286,6 +289,12 @@ function openSlots (
   return slotSearch({ records, ledger, refreshTask: refreshTask({ ledger, poller }), intervalOf, timers, elapsed })
 }
 
+function openRates (
+  { file: { limits: { onStoreError } } }: Settings, { app, store, clock: { elapsed } }: Ground
+): Rates {
+  return subjectRates(app, { counter: store.rates ?? localRates({ elapsed, maxKeys: maxRateKeys }), onStoreError })
+}
+
 /** Tells the servers of callers how their tasks have ended. */
 function openWebhooks (
   hosts: CallbackHosts,
@@ -392,15 +401,13 @@ function submitRules (
   hosts: CallbackHosts,
   inbound: Callbacks | null
 ): SubmitRules {
-  const quoteOf = quotes(prices, capRules)
   return {
     extraFields: new Set(submit.fields),
     mayBeOfficial: officialModels(models),
     checkCallbackUrl: hosts.isEmpty ? null : hosts.check,
     newCallbackAddress: inbound === null ? null : inbound.newAddress,
     isFree: freeModels(prices),
-    priceOf: (model, body) => quoteOf(model, body).price,
-    quoteOf,
+    quoteOf: quotes(prices, capRules),
     enforceCaps: caps(capRules)
   }
 }

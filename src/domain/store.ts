@@ -34,8 +34,8 @@ export interface Store {
   readonly leases: PollLeases | null
   /** The upstream keys that all replicas hold; `null` where there is only one. */
   readonly heldKeys: HeldKeys | null
-  /** What the request limits of subjects are counted with, by all replicas together. */
-  readonly rates: RateCounter
+  /** Counts the requests of subjects for all replicas; `null` where there is only one. */
+  readonly rates: RateCounter | null
   /** Whether this replica does the work that one of all replicas has to do. Throws `GW_STORE_DOWN`. */
   leads (): Promise<boolean>
   /** Forgets a part of what is past its retention. Throws `GW_STORE_DOWN`. */

@@ -37,8 +37,7 @@ export interface SubmitRules {
   readonly newCallbackAddress: (() => CallbackAddress) | null
   /** Whether submits of a model cost nothing, whatever is in them. */
   readonly isFree: (model: string) => boolean
-  readonly priceOf: (model: string, body: PricedBody) => Price
-  /** The same, and the rule that it goes by. */
+  /** What a submit costs, and the rule that it goes by. */
   readonly quoteOf: (model: string, body: PricedBody) => Quote
   /** Writes defaults into the input, and gives back what has to be written into its text. */
   readonly enforceCaps: (model: string, body: CappedBody) => readonly Member[]
@@ -55,7 +54,7 @@ export function authorizeSubmit (
   context: RequestContext, operation: Operation, services: OwnershipServices & Pick<Services, 'submitRules'>
 ): Awaitable<AuthorizedSubmit> {
   const {
-    extraFields, mayBeOfficial, checkCallbackUrl, newCallbackAddress, priceOf, enforceCaps
+    extraFields, mayBeOfficial, checkCallbackUrl, newCallbackAddress, quoteOf, enforceCaps
   } = services.submitRules
   const model = checkOperation(operation, context)
   const bytes = context.request.body
@@ -70,7 +69,7 @@ export function authorizeSubmit (
     upstreamTo: callback?.url ?? null
   })
   const members = enforceCaps(model, body)
-  const price = priceOf(model, body)
+  const { price } = quoteOf(model, body)
   return after(keyOfReferences(services, context, body), keyId => ({
     model,
     price,

@@ -11,8 +11,8 @@ export interface BodyBudget {
   readonly beforeBody: preParsingHookHandler
   /** Waits, the socket paused, until the body has room. */
   admit (request: FastifyRequest, reply: FastifyReply): Promise<void>
-  /** Gives the call's bytes back. */
-  release (call: RequestState): void
+  /** Gives the bytes of a request back, as it ends. */
+  release (request: Pick<FastifyRequest, 'call'>): void
   /** Bytes for which room is taken. */
   readonly inFlight: number
 }
@@ -123,7 +123,7 @@ export function bodyBudget ({ bodyBytes, bodyBytesInFlight, timers }: UploadsOpt
       if (!request.call.closed && isShort(announcedBytes(request, bodyBytes))) done(null)
       else admit(request).then(() => done(null), done)
     },
-    release (call) {
+    release ({ call }) {
       const body = bodies.get(call)
       if (body !== undefined) {
         bodies.delete(call)

@@ -148,11 +148,11 @@ export type SecretNews = {
 )
 
 /** A setting, and the secrets that it has: none where it is not set. */
-interface Holder extends Pick<FileSecretSetting, 'expected' | 'parse'> {
+interface Holder extends Pick<FileSecretSetting, 'expected' | 'parse'>, SecretRef<Values> {
   readonly setting: string
   /** `undefined`: they are in no file, and stay. */
   readonly source: string | undefined
-  values: Values
+  current: Values
   problem: string | null
 }
 interface Offer { readonly holder: Holder, readonly source: string, values: Values, problem: string | null }
@@ -161,13 +161,10 @@ export function liveSecrets (settings: Settings): LiveSecrets {
   const named = fileSecretSettings(settings.file)
   const holders = [...variableHolders(settings), ...fileHolders(settings, named)]
   const holderOf = (setting: string): Holder | undefined => holders.find(holder => holder.setting === setting)
-  const all = (setting: string): SecretRef<Values> => {
-    const holder = holderOf(setting)!
-    return { get current () { return holder.values } }
-  }
+  const all = (setting: string): SecretRef<Values> => holderOf(setting)!
   const one = (setting: string): SecretRef<Secret | undefined> => {
     const holder = holderOf(setting)
-    return { get current () { return holder?.values[0] } }
+    return { get current () { return holder?.current[0] } }
   }
 
   return {
@@ -195,7 +192,7 @@ function variableHolders (settings: Settings): Holder[] {
       expected,
       parse,
       source: settings.secretFiles.get(setting),
-      values: [settings[key] ?? []].flat(),
+      current: [settings[key] ?? []].flat(),
       problem: null
     }
   })
@@ -207,8 +204,8 @@ function fileHolders (
 ): Holder[] {
   return named.map(({ path, issuer, expected, parse }) => {
     const setting = pathText(path)
-    const values = issuer === undefined ? [turnstileSecret!] : issuerSecrets.get(issuer)!
-    return { setting, expected, parse, source: secretFiles.get(setting), values, problem: null }
+    const current = issuer === undefined ? [turnstileSecret!] : issuerSecrets.get(issuer)!
+    return { setting, expected, parse, source: secretFiles.get(setting), current, problem: null }
   })
 }
 
@@ -216,10 +213,10 @@ function fileHolders (
 function read (holder: Holder, source: string): Offer {
   try {
     const values = [holder.parse(readShortText(source))].flat()
-    return { holder, source, values: isSame(values, holder.values) ? holder.values : values, problem: null }
+    return { holder, source, values: isSame(values, holder.current) ? holder.current : values, problem: null }
   } catch (error) {
     const problem = error instanceof InvalidSetting ? error.message : `can not be read (${reasonOf(error)})`
-    return { holder, source, values: holder.values, problem }
+    return { holder, source, values: holder.current, problem }
   }
 }
 
@@ -229,23 +226,23 @@ function refuseTwins (offers: readonly Offer[], holders: readonly Holder[]): voi
     const offered = new Map(offers.map(({ holder, values }) => [holder, values]))
     const twinOf = ({ holder, values }: Offer): Holder | undefined =>
       holders.find(
-        other => other !== holder && (offered.get(other) ?? other.values).some(secret => has(values, secret))
+        other => other !== holder && (offered.get(other) ?? other.current).some(secret => has(values, secret))
       )
-    const twin = offers.find(offer => offer.values !== offer.holder.values && twinOf(offer) !== undefined)
+    const twin = offers.find(offer => offer.values !== offer.holder.current && twinOf(offer) !== undefined)
     if (twin === undefined) return
     twin.problem = `has the value of ${twinOf(twin)!.setting}`
-    twin.values = twin.holder.values
+    twin.values = twin.holder.current
   }
 }
 
 /** Takes what is offered into use, and returns it if that is news. */
 function taken ({ holder, source, values, problem }: Offer): SecretNews[] {
-  const { setting, expected, values: before } = holder
+  const { setting, expected, current: before } = holder
   const rotated = values !== before
   if (!rotated && problem === holder.problem) return []
   holder.problem = problem
   if (problem !== null) return [{ setting, source, problem, expected }]
-  holder.values = values
+  holder.current = values
   return [
     {
       setting,

@@ -171,7 +171,7 @@ async function limitedRoutes (t: Test, options: SubjectRatesOptions): Promise<Fa
 async function replicaOf (t: Test, { url }: Pick<RedisServer, 'url'>): Promise<RateCounter> {
   const store = await redisStore({ url: new Secret(url), terms, now: clock().now, onLost: () => {} })
   t.teardown(() => store.close())
-  return store.rates
+  return store.rates!
 }
 
 const get = (app: FastifyInstance, url: string, subject = 'app:alice') => app.inject({ url, headers: { subject } })

@@ -1,6 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite'
 import { idempotencyMs, type LedgerTerms } from '../../domain/ledger.ts'
-import { localRates } from '../../domain/rate-counter.ts'
 import { forgetSlackMs } from '../../domain/session.ts'
 import type { Store } from '../../domain/store.ts'
 import { dayMs, steadyClock, systemClock } from '../../domain/time.ts'
@@ -153,8 +152,6 @@ function others (db: DatabaseSync, group: GroupCommit): Forget[] {
   ]
 }
 
-/** Counts of request rates that are kept, one for each subject and limit. */
-const maxRateKeys = 150_000
 /** How often the file is looked for at the most, ms. */
 const lookEveryMs = 1000
 const goneText = 'the file of the ledger is gone, or another one has its name'
@@ -217,7 +214,7 @@ function storeOver (
     events: null,
     leases: null,
     heldKeys: null,
-    rates: localRates({ elapsed, maxKeys: maxRateKeys }),
+    rates: null,
     leads: async () => role === 'server',
     async tidy () {
       repeats.tidy()

@@ -126,7 +126,7 @@ interface AuthorizedBatch extends AuthorizedSubmit {
 async function authorizeBatch (
   context: RequestContext, operation: Operation, services: OwnershipServices & Pick<Services, 'submitRules'>
 ): Promise<AuthorizedBatch> {
-  const { priceOf, enforceCaps } = services.submitRules
+  const { quoteOf, enforceCaps } = services.submitRules
   const model = checkOperation(operation, context)
   const { request: { body: bytes }, call: { session: { subject } } } = context
   if (isGuest(subject)) {
@@ -139,7 +139,7 @@ async function authorizeBatch (
     hold: (input, index) => naming(`items.${index}`, () => enforceCaps(model, { input }))
   })
   const items = body.items.map(({ clientItemId, input }, index) =>
-    ({ clientItemId, price: naming(`items.${index}`, () => priceOf(model, { input })) }))
+    ({ clientItemId, price: naming(`items.${index}`, () => quoteOf(model, { input }).price) }))
   return {
     model,
     items,
