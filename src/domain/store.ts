@@ -3,7 +3,6 @@ import type { HeldKeys } from './gone-keys.ts'
 import type {
   CreditAccounts, IdempotencyStore, Repeats, ReservationId, Task, TaskLedger, UnfinishedTasks
 } from './ledger.ts'
-import type { RateCounter } from './rate-counter.ts'
 import type { TaskRecords } from './records.ts'
 import type { Revocations } from './session.ts'
 import type { PollLeases } from './status-poller.ts'
@@ -104,4 +103,25 @@ export interface GuestCounts {
   take (name: string, limit: number, windowMs: number): Promise<number>
   /** Undoes one `take` that has counted. Throws `GW_STORE_DOWN`. */
   putBack (name: string): Promise<void>
+}
+
+/** What was counted of a key in the window that is open now. */
+export interface RateWindow {
+  readonly count: number
+  /** Until the next one may begin, ms; 0: none is open. */
+  readonly endsInMs: number
+}
+
+/**
+ * Counts the calls of each key in fixed windows, so that at most twice a limit passes in any time as long as a window.
+ * One begins with the first call after the end of the last, and no step of a wall clock makes it longer or shorter. All
+ * calls of one key name the same length.
+ *
+ * A counter in this process answers at once. A promise rejects with `GW_STORE_DOWN` while the store can't count.
+ */
+export interface RateCounter {
+  /** Counts one call, which is in the answer. Each of N parallel calls gets a count of its own. */
+  hit (key: string, windowMs: number): RateWindow | Promise<RateWindow>
+  /** What a call would find, without counting it. */
+  look (key: string, windowMs: number): RateWindow | Promise<RateWindow>
 }

@@ -3,10 +3,12 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, preParsingHookHandl
 import { type Readable, Transform } from 'node:stream'
 import { creditsLeft, leastLeft, nothingSpent } from '../domain/ledger.ts'
 import { periodAt } from '../domain/policy.ts'
-import { type LocalRatesOptions, localRates, type RateCounter, type RateWindow } from '../domain/rate-counter.ts'
+import { recent } from '../domain/recent.ts'
 import { budgetOf } from '../domain/session.ts'
+import type { RateCounter, RateWindow } from '../domain/store.ts'
+import type { Clock } from '../domain/time.ts'
 import { type GatewayError, gatewayError } from '../errors.ts'
-import { type RequestContext, contextOf } from './context.ts'
+import { contextOf, type RequestContext } from './context.ts'
 import type { Services } from './services.ts'
 
 /** Counts one call of the subject; throws `GW_RATE_LIMITED` above its plan's limit. */
@@ -246,4 +248,38 @@ function bounded (payload: Readable, refusal: Error): Readable {
   })
   payload.once('error', error => part.destroy(error)) // its caller has hung up
   return payload.pipe(part)
+}
+
+export interface LocalRatesOptions extends Pick<Clock, 'elapsed'> {
+  /** Keys that are remembered; the one counted longest ago is forgotten first. */
+  readonly maxKeys: number
+}
+
+const noWindow: RateWindow = { count: 0, endsInMs: 0 }
+
+/** A counter that answers at once. */
+export interface LocalRates extends RateCounter {
+  hit (key: string, windowMs: number): RateWindow
+  look (key: string, windowMs: number): RateWindow
+}
+
+/** The counter of one process, in its memory. */
+export function localRates ({ elapsed, maxKeys }: LocalRatesOptions): LocalRates {
+  const windows = recent<{ readonly startedAt: number, count: number }>(maxKeys)
+
+  return {
+    hit (key, windowMs) {
+      const now = elapsed()
+      let window = windows.get(key)
+      if (window === undefined || window.startedAt + windowMs <= now) {
+        windows.set(key, window = { startedAt: now, count: 0 })
+      }
+      return { count: ++window.count, endsInMs: window.startedAt + windowMs - now }
+    },
+    look (key, windowMs) {
+      const window = windows.get(key)
+      const endsInMs = window === undefined ? 0 : window.startedAt + windowMs - elapsed()
+      return window === undefined || endsInMs <= 0 ? noWindow : { count: window.count, endsInMs }
+    }
+  }
 }

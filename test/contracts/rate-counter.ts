@@ -1,6 +1,6 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Test } from 'tap'
-import { localRates } from '../../src/domain/rate-counter.ts'
+import { localRates } from '../../src/http/rates.ts'
 import { openBooks, type OpenStore } from './open-books.ts'
 
 const minuteMs = 60_000

@@ -1,7 +1,6 @@
-import type { RateCounter, RateWindow } from '../../domain/rate-counter.ts'
 import { recent } from '../../domain/recent.ts'
 import { forgetSlackMs, type Revocations } from '../../domain/session.ts'
-import type { GuestCounts, SpentProofs } from '../../domain/store.ts'
+import type { GuestCounts, RateCounter, RateWindow, SpentProofs } from '../../domain/store.ts'
 import { type Token, tokenRetentionMs, type TokenStore, usedEveryMs } from '../../domain/tokens.ts'
 import type { Commands, Reply } from './client.ts'
 import { encoded, keptFor, type KeyNames, slackMs } from './keys.ts'
