@@ -35,11 +35,17 @@ function watched () {
   }
   const local = localEvents()
   let gap = (): void => {}
+  let listening = 0
   const events: TaskEvents = {
     ...local,
     subscribe (listener, onGap) {
       gap = onGap
-      return local.subscribe(listener, onGap)
+      listening++
+      const leave = local.subscribe(listener, onGap)
+      return () => {
+        listening--
+        leave()
+      }
     }
   }
   const ledger = {
@@ -58,7 +64,9 @@ function watched () {
     time.advance(ms)
     timers.run()
   }
-  return { it, time, questions, timers, states, hear, publish, pass, ledger, lose: () => gap() }
+  return {
+    it, time, questions, timers, states, hear, publish, pass, ledger, lose: () => gap(), listening: () => listening
+  }
 }
 
 t.test('a task is asked about by one timer, however many watch it, until nobody does', async t => {
@@ -80,6 +88,27 @@ t.test('a task is asked about by one timer, however many watch it, until nobody 
   await questions[1]!.promise
   t.equal(timers.waiting, 0)
   t.equal(states.length, 11)
+})
+
+t.test('events are listened to once, and only while somebody watches', async t => {
+  const { it, hear, states, publish, listening } = watched()
+  const nothing = { onEvent () {}, onGap () {} }
+  t.equal(listening(), 0)
+  const [leaveTask, leaveSubject] = [it.watchTask(task, hear), it.watchSubject(task.subject, nothing)]
+  t.equal(listening(), 1)
+  leaveTask()
+  t.equal(listening(), 1, 'a subject is still watched')
+  leaveSubject()
+  t.equal(listening(), 0)
+  leaveSubject()
+  t.equal(listening(), 0, 'to leave twice is to leave')
+  it.watchTask(task, hear)
+  t.equal(listening(), 1)
+  publish({ taskId: task.taskId, subject: task.subject, state: 'success', isFinal: true })
+  t.strictSame(states, ['success'])
+  t.equal(listening(), 0, 'after its end nobody watches it')
+  it.close()
+  t.equal(listening(), 0)
 })
 
 t.test('trouble is not told, and the next question comes in its time', async t => {

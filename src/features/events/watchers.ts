@@ -45,11 +45,6 @@ export function taskWatchers (options: TaskWatchersOptions): TaskWatchers {
   const subjects = new Map<string, Set<SubjectListener>>()
   const turns = slices(options)
 
-  const start = (task: Task): TaskWatcher => {
-    const watcher = new TaskWatcher(task, options, turns, () => { watchers.delete(task.taskId) })
-    watchers.set(task.taskId, watcher)
-    return watcher
-  }
   const tell = (listeners: ReadonlySet<SubjectListener>, say: (listener: SubjectListener) => void): void => {
     turns.each(listeners, listener => { if (listeners.has(listener)) say(listener) })
   }
@@ -62,20 +57,38 @@ export function taskWatchers (options: TaskWatchersOptions): TaskWatchers {
     turns.each(watchers.values(), watcher => watcher.resync())
     for (const listeners of subjects.values()) tell(listeners, listener => listener.onGap())
   }
-  const leave = options.events.subscribe(onEvent, onGap)
+  let leave: (() => void) | null = null
+  /** Listens while anybody does here: most events are of tasks that nobody watches. */
+  const listen = (): void => { leave ??= options.events.subscribe(onEvent, onGap) }
+  const leaveIfAlone = (): void => {
+    if (watchers.size > 0 || subjects.size > 0) return
+    leave?.()
+    leave = null
+  }
+  const start = (task: Task): TaskWatcher => {
+    listen()
+    const watcher = new TaskWatcher(task, options, turns, () => {
+      watchers.delete(task.taskId)
+      leaveIfAlone()
+    })
+    watchers.set(task.taskId, watcher)
+    return watcher
+  }
 
   return {
     watchTask: (task, listener) => (watchers.get(task.taskId) ?? start(task)).join(listener),
     watchSubject (subject, listener) {
+      listen()
       const listeners = subjects.get(subject) ?? new Set()
       subjects.set(subject, listeners.add(listener))
       return () => {
         listeners.delete(listener)
         if (listeners.size === 0 && subjects.get(subject) === listeners) subjects.delete(subject)
+        leaveIfAlone()
       }
     },
     close () {
-      leave()
+      leave?.()
       turns.clear()
     }
   }
