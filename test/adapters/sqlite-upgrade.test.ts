@@ -151,6 +151,26 @@ t.test('a copy that a crash left half done is made anew', async t => {
   t.same(readdirSync(dirname(path)).filter(name => name.includes('version')), [`${basename(path)}.version-9`])
 })
 
+t.test('a copy that the disk has no room for in the end leaves nothing behind', async t => {
+  const path = ledgerOf(t, '0.4.0')
+  const db = visit(t, path)
+  db.exec(`WITH RECURSIVE counted (id) AS (VALUES (1) UNION ALL SELECT id + 1 FROM counted WHERE id < 10000)
+    INSERT INTO audit (at, kind, actor, detail) SELECT 0, 'grant', 'cli', '"' || hex(zeroblob(300)) || '"' FROM counted`)
+  db.close()
+  const before = contentOf(path)
+  const start = `
+    import { sqliteStore } from './src/adapters/sqlite/store.ts'
+    sqliteStore({ path: process.argv[1], terms: {}, now: Date.now, synchronous: 'normal' })`
+  // No file may be longer than that many blocks of 512 bytes.
+  const { status, stderr } = spawnSync('sh', ['-c', 'ulimit -f 2000; exec "$0" "$@"',
+    process.execPath, '--no-warnings', '--input-type=module', '-e', start, path], { cwd: root })
+  t.equal(status, 1)
+  t.match(stderr.toString(), /the ledger \S+ can not be opened: /)
+  t.same(readdirSync(dirname(path)).filter(name => name.includes('version')), [])
+  t.same(contentOf(path), before)
+  t.equal(upgraded(t, path).upgrades.length, 1)
+})
+
 t.test('a ledger for whose copy there is no room is left as it was, and the start says how much it takes', async t => {
   const path = ledgerOf(t, '0.4.0')
   const before = contentOf(path)

@@ -265,8 +265,9 @@ export function copyOfOlder (
   }
   const copy = `${path}.version-${from}`
   const unfinished = `${copy}.unfinished`
+  const remove = (): void => { for (const file of [unfinished, `${unfinished}-journal`]) rmSync(file, { force: true }) }
   try {
-    rmSync(unfinished, { force: true })
+    remove()
     closeSync(openSync(unfinished, 'wx', 0o600))
     db.prepare('VACUUM INTO ?').run(unfinished)
     const file = openSync(unfinished, 'r+')
@@ -274,7 +275,7 @@ export function copyOfOlder (
     closeSync(file)
     renameSync(unfinished, copy)
   } finally {
-    rmSync(unfinished, { force: true })
+    remove()
   }
   return { from, to: latestVersion, copy }
 }
