@@ -247,13 +247,22 @@ export interface Member {
  * that the members' own names count from.
  */
 export function insertMembers (text: string, members: readonly Member[], within: readonly string[] = []): string {
-  return members.reduce((text, { names, value }) => {
-    const around = [...within, ...names.slice(0, -1)]
+  // Those of one object go there together: to find it in fifteen megabytes takes a tenth of a second.
+  const byObject = Map.groupBy(members, ({ names }) => JSON.stringify(names.slice(0, -1)))
+  const insertions = [...byObject.values()].map(its => {
+    const around = [...within, ...its[0]!.names.slice(0, -1)]
     const start = around.reduce((open, name) => objectAt(text, open, name), text.indexOf('{')) + 1
-    const rest = text.slice(start)
-    const comma = /^\s*\}/.test(rest) ? '' : ','
-    return `${text.slice(0, start)}${JSON.stringify(names.at(-1))}:${JSON.stringify(value)}${comma}${rest}`
-  }, text)
+    const texts = its.map(({ names, value }) => `${JSON.stringify(names.at(-1))}:${JSON.stringify(value)}`)
+    const isEmpty = /^\s*\}/.test(text.slice(start))
+    return { start, inserted: texts.reverse().join(',') + (isEmpty ? '' : ',') }
+  })
+  let result = ''
+  let end = 0
+  for (const { start, inserted } of insertions.sort((one, other) => one.start - other.start)) {
+    result += text.slice(end, start) + inserted
+    end = start
+  }
+  return result + text.slice(end)
 }
 
 /** Where the object under this name begins, in the object that begins at `open`. */

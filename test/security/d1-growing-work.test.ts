@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { readJson } from '../../src/domain/json.ts'
+import { insertMembers, readJson } from '../../src/domain/json.ts'
 import { caps } from '../../src/domain/caps.ts'
 import { globs } from '../../src/domain/policy.ts'
 import { taskReferences } from '../../src/domain/submit.ts'
@@ -287,6 +287,16 @@ t.test('many caps look each name up once', async t => {
     await shortest(() => caps(rules(60))('sora-2', { input: { ...input } }), 0)
   ]
   t.ok(many < 4 * Math.max(few, noiseMs), `${few.toFixed(1)} ms for one cap, ${many.toFixed(1)} ms for sixty`)
+})
+
+t.test('what many caps write into a body looks for its place once', async t => {
+  const text = `{"input":{"list":[${'1,'.repeat(1_000_000)}1],"o":{}}}`
+  const members = (count: number) => Array.from({ length: count }, (_, index) => ({ names: ['o', `m${index}`], value: 1 }))
+  const [few, many] = [
+    await shortest(() => insertMembers(text, members(1), ['input']), 0),
+    await shortest(() => insertMembers(text, members(15), ['input']), 0)
+  ]
+  t.ok(many < 4 * Math.max(few, noiseMs), `${few.toFixed(1)} ms for one, ${many.toFixed(1)} ms for fifteen`)
 })
 
 t.test('earlier tasks are counted while they are collected', async t => {
