@@ -2,6 +2,7 @@ import { chmodSync, closeSync, existsSync, mkdirSync, openSync, statSync } from 
 import { dirname } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import type { Page } from '../../domain/records.ts'
+import type { Clock } from '../../domain/time.ts'
 import { gatewayError } from '../../errors.ts'
 import { copyOfOlder, latestVersion, migrate, type Upgrade, versionOf } from './migrations.ts'
 
@@ -169,6 +170,31 @@ function readerOf (db: DatabaseSync, path: string): Reader {
   const reader = new DatabaseSync(path, { readOnly: true, timeout: busyMs.server })
   reader.exec('PRAGMA temp_store = MEMORY; BEGIN')
   return { db: reader, isApart: true, close: () => reader.close() }
+}
+
+/** How often the file is looked for at the most, ms. */
+const lookEveryMs = 1000
+const goneText = 'the file of the ledger is gone, or another one has its name'
+
+/**
+ * Looks each second, before something is written, whether the file is still there under its name: what is written into
+ * one that was deleted or replaced is gone with the process, ownership and charges with it.
+ */
+export function seenEachSecond (
+  { isThere }: Connection,
+  { elapsed, onGone }: Pick<Clock, 'elapsed'> & { readonly onGone: (problem: string) => void }
+): () => void {
+  let lookedAt = elapsed()
+  let isGone = false
+  return () => {
+    if (elapsed() - lookedAt >= lookEveryMs || isGone) {
+      lookedAt = elapsed()
+      const wasGone = isGone
+      isGone = !isThere()
+      if (isGone && !wasGone) onGone(goneText)
+    }
+    if (isGone) throw new Error(goneText)
+  }
 }
 
 /** Runs writes in shared transactions: one per turn of the event loop, however many requests write in it. */

@@ -5,7 +5,8 @@ import type { Store } from '../../domain/store.ts'
 import { dayMs, steadyClock, systemClock } from '../../domain/time.ts'
 import { spendFor, SubjectAccounts } from './accounts.ts'
 import {
-  connect, type Connection, type ConnectionOptions, type GroupCommit, groupCommit, read, type Role, storeDown
+  connect, type Connection, type ConnectionOptions, type GroupCommit, groupCommit, read, type Role, seenEachSecond,
+  storeDown
 } from './database.ts'
 import { sqliteLedger, sqliteTasks, sqliteUnfinishedTasks, type Tasks } from './ledger.ts'
 import { latestVersion, ofCallers } from './migrations.ts'
@@ -152,10 +153,6 @@ function others (db: DatabaseSync, group: GroupCommit): Forget[] {
   ]
 }
 
-/** How often the file is looked for at the most, ms. */
-const lookEveryMs = 1000
-const goneText = 'the file of the ledger is gone, or another one has its name'
-
 export interface SqliteStoreOptions extends Omit<ConnectionOptions, 'role'> {
   /** `server` when absent. */
   readonly role?: Role
@@ -228,27 +225,6 @@ function storeOver (
       await group.committed().catch(() => {}) // the callers that wait for it are told
       close()
     }
-  }
-}
-
-/**
- * Looks each second, before something is written, whether the file is still there under its name: what is written into
- * one that was deleted or replaced is gone with the process, ownership and charges with it.
- */
-function seenEachSecond (
-  { isThere }: Connection,
-  { elapsed, onGone }: Pick<ServedStoreOptions, 'elapsed' | 'onGone'>
-): () => void {
-  let lookedAt = elapsed()
-  let isGone = false
-  return () => {
-    if (elapsed() - lookedAt >= lookEveryMs || isGone) {
-      lookedAt = elapsed()
-      const wasGone = isGone
-      isGone = !isThere()
-      if (isGone && !wasGone) onGone(goneText)
-    }
-    if (isGone) throw new Error(goneText)
   }
 }
 
