@@ -7,8 +7,8 @@ import { byModel, globs } from './policy.ts'
 export interface Field {
   readonly path: string
   /**
-   * Its value; `undefined` when there is none. A name that only folds to one of the path's is a `GW_BAD_REQUEST`: an
-   * upstream that does not mind case would read `Duration`, and no rule would hold it.
+   * Its value; `undefined` when there is none. Another spelling of a name of the path is a `GW_BAD_REQUEST`, beside the
+   * name as well: an upstream that takes `Duration` or `numImages` too would read that, and no rule would hold it.
    */
   readonly valueIn: (body: object) => unknown
   /** The same where money depends on it: what is no plain number is a `GW_BAD_REQUEST`. */
@@ -16,16 +16,16 @@ export interface Field {
 }
 
 export function fieldAt (path: string): Field {
-  const names = path.split('.')
+  const names = path.split('.').map(name => ({ name, spelling: spellingOf(name) }))
 
   const valueIn = (body: object): unknown => {
     let value: unknown = body
-    for (const name of names) {
+    for (const { name, spelling } of names) {
       if (typeof value !== 'object' || value === null) return undefined
-      if (!Object.hasOwn(value, name)) {
-        refuseLookAlike(value, name, path)
-        return undefined
-      }
+      // The names of the body itself are all known ones: `nameCheck`.
+      const other = value === body ? undefined : otherIn(value, name, spelling)
+      if (other !== undefined) throw badRequest(`Write ${quoted(name)} of ${path} and not ${quoted(other)}.`)
+      if (!Object.hasOwn(value, name)) return undefined
       value = (value as Record<string, unknown>)[name]
     }
     return value
@@ -50,22 +50,40 @@ export function isPlainNumber (value: unknown): value is number {
   return typeof value === 'number' && Number.isFinite(value) && Math.abs(value) <= Number.MAX_SAFE_INTEGER
 }
 
-function refuseLookAlike (value: object, name: string, path: string): void {
-  if (Array.isArray(value)) return
-  const alike = namesIn(value).get(fold(name))
-  if (alike !== undefined) throw badRequest(`Write ${quoted(name)} of ${path} and not ${quoted(alike)}.`)
+/** All ways to write a name that somebody may read alike: `num_images`, `numImages`, `Num-Images`. */
+function spellingOf (name: string): string {
+  return /^[a-z0-9]*$/.test(name) ? name : fold(name).replace(/[\s_-]+/g, '')
 }
 
-/**
- * The names of each object that was asked about, by how they fold: fifteen caps and 49,000 names took 0.7 s without.
- */
-const foldedNames = new WeakMap<object, ReadonlyMap<string, string>>()
+/** More names of one object are not read anew for each field: fifteen caps and 49,000 names took 0.7 s. */
+const fewNames = 50
 
-function namesIn (value: object): ReadonlyMap<string, string> {
-  let names = foldedNames.get(value)
+/** A name of the object that is another spelling of this one. */
+function otherIn (value: object, name: string, spelling: string): string | undefined {
+  if (Array.isArray(value)) return undefined
+  const names = Object.keys(value)
+  const alike = names.length > fewNames ? namesIn(value).get(spelling) ?? [] : names
+  return alike.find(given => given !== name && mayBeAlike(given, spelling) && spellingOf(given) === spelling)
+}
+
+/** Most names begin with another letter. */
+function mayBeAlike (given: string, spelling: string): boolean {
+  const [one, other] = [given.charCodeAt(0) | 0x20, spelling.charCodeAt(0)]
+  return one === other || !isLetter(one) || !isLetter(other)
+}
+
+function isLetter (code: number): boolean {
+  return code >= 0x61 && code <= 0x7a
+}
+
+/** The names of each object of many, by how they are read. */
+const knownNames = new WeakMap<object, ReadonlyMap<string, readonly string[]>>()
+
+function namesIn (value: object): ReadonlyMap<string, readonly string[]> {
+  let names = knownNames.get(value)
   if (names === undefined) {
-    names = new Map(Object.keys(value).map(name => [fold(name), name]))
-    foldedNames.set(value, names)
+    names = Map.groupBy(Object.keys(value), spellingOf)
+    knownNames.set(value, names)
   }
   return names
 }

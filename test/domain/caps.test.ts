@@ -1,6 +1,7 @@
 import t from 'tap'
 import { type CapRule, caps, maxPatternText, textPattern } from '../../src/domain/caps.ts'
 import { isGatewayError } from '../../src/errors.ts'
+import { pricing } from '../helpers/prices.ts'
 
 t.test('caps hold before anything is spent, whatever the case of the model', async t => {
   const enforce = caps({
@@ -89,6 +90,25 @@ t.test('a default stands in for a field that is absent, and nowhere else', async
   t.throws(() => deep('a', { input: {} }), { message: 'Set input.a.b, an object.' })
   t.throws(() => hold('a', { input: { Size: '4k', options: {} } }), { message: /^Write "size"/ }, 'nor beside its look-alike')
   t.throws(() => hold('a', { input: { size: '4k', options: {} } }), { message: 'input.size must be one of 1k, 2k.' })
+})
+
+t.test('another spelling of a field that a rule names is refused, beside the field as well', async t => {
+  const hold = caps({ '*': { 'input.num_images': { max: 4 }, 'input.camera.isFixed': { oneOf: [true] } } })
+  const priceOf = pricing({ '*': { credits: 1, per: 'input.num_images', default: 1 } }, {})
+  for (const other of ['numImages', 'NumImages', 'num-images', 'num_images_', 'NUM IMAGES', 'ｎum_images']) {
+    for (const input of [{ [other]: 12 }, { num_images: 1, [other]: 12 }]) {
+      const message = `Write "num_images" of input.num_images and not ${JSON.stringify(other)}.`
+      t.throws(() => hold('a', { input }), { code: 'GW_BAD_REQUEST', message })
+      t.throws(() => priceOf('a', { input }), { code: 'GW_BAD_REQUEST', message })
+    }
+  }
+  const many = Object.fromEntries(Array.from({ length: 60 }, (_, index) => [`n${index}`, index]))
+  t.throws(() => hold('a', { input: { num_images: 1, ...many, numImages: 12 } }), { message: /not "numImages"/ })
+  t.doesNotThrow(() => hold('a', { input: { num_images: 1, ...many } }))
+  t.doesNotThrow(() => hold('a', { input: many }))
+  t.throws(() => caps({ a: { 'input.größe': { max: 1 } } })('a', { input: { GRÖSSE: 2, gro: 1 } }), { message: /not "GRÖSSE"/ })
+  t.throws(() => hold('a', { input: { camera: { isFixed: true, is_fixed: false } } }), { message: /not "is_fixed"/ })
+  t.doesNotThrow(() => hold('a', { input: { num_images: 1, numImage: 12, image_num: 12, Camera2: {}, camera: ['isfixed'] } }))
 })
 
 t.test('a cap can hold the provider', async t => {
