@@ -61,9 +61,7 @@ const fewNames = 50
 /** A name of the object that is another spelling of this one. */
 function otherIn (value: object, name: string, spelling: string): string | undefined {
   if (Array.isArray(value)) return undefined
-  const names = Object.keys(value)
-  const alike = names.length > fewNames ? namesIn(value).get(spelling) ?? [] : names
-  return alike.find(given => given !== name && mayBeAlike(given, spelling) && spellingOf(given) === spelling)
+  return namesLike(value, spelling).find(given => given !== name && mayBeAlike(given, spelling) && spellingOf(given) === spelling)
 }
 
 /** Most names begin with another letter. */
@@ -79,13 +77,14 @@ function isLetter (code: number): boolean {
 /** The names of each object of many, by how they are read. */
 const knownNames = new WeakMap<object, ReadonlyMap<string, readonly string[]>>()
 
-function namesIn (value: object): ReadonlyMap<string, readonly string[]> {
-  let names = knownNames.get(value)
-  if (names === undefined) {
-    names = Map.groupBy(Object.keys(value), spellingOf)
-    knownNames.set(value, names)
-  }
-  return names
+/** The names of an object among which those of a spelling are; of few, all. */
+function namesLike (value: object, spelling: string): readonly string[] {
+  const known = knownNames.get(value)
+  if (known !== undefined) return known.get(spelling) ?? []
+  const names = Object.keys(value)
+  if (names.length <= fewNames) return names
+  knownNames.set(value, Map.groupBy(names, spellingOf))
+  return namesLike(value, spelling)
 }
 
 /**
