@@ -179,6 +179,8 @@ t.test('a visitor gets in by some work, and does some for each picture', async t
   t.match(await page.locator('#account').innerText(), /plan guest\n5 credits left/)
   await pictureOf(page, 'playground-visitor')
   await generate(page, 'a lighthouse at dusk')
+  // Its proof of work takes a browser's own time, and would be out of date when the gateway's passes meanwhile.
+  await page.locator('#state', { hasText: /Waiting for its turn|It is being made/ }).waitFor()
   await passUntilSaid(page, gateway, 'Done.')
   t.equal(await pictureWidth(page), 512)
   await page.getByText('4 credits left').waitFor()
