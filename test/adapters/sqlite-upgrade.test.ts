@@ -7,6 +7,7 @@ import { latestVersion, type Upgrade } from '../../src/adapters/sqlite/migration
 import type { Store } from '../../src/domain/store.ts'
 import { answer } from '../contracts/open-books.ts'
 import { clock } from '../helpers/clock.ts'
+import { startGateway } from '../helpers/gateway.ts'
 import { root } from '../helpers/program.ts'
 import { claimed, fileOf, open, reserve, visit } from './sqlite-files.ts'
 
@@ -196,4 +197,14 @@ t.test('a new ledger, and one that is up to date, are not copied', async t => {
     t.same(upgrades, [])
   }
   t.same(readdirSync(dirname(path)).filter(name => name.includes('version')), [])
+})
+
+t.test('the log names the copy that was kept, and what the file was and is', async t => {
+  const path = ledgerOf(t, '0.4.0')
+  const copy = `${path}.version-9`
+  await t.test('at the start of a gateway', async t => { // whose settings have a folder of their own
+    const { log } = await startGateway(t, { store: path, time: clock(time.now()) })
+    t.match(log.filter(({ copy }) => copy !== undefined), [{ level: 40, copy, from: 9, to: latestVersion }])
+  })
+  t.ok(existsSync(copy))
 })
