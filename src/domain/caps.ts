@@ -61,7 +61,8 @@ const fewNames = 50
 /** A name of the object that is another spelling of this one. */
 function otherIn (value: object, name: string, spelling: string): string | undefined {
   if (Array.isArray(value)) return undefined
-  return namesLike(value, spelling).find(given => given !== name && mayBeAlike(given, spelling) && spellingOf(given) === spelling)
+  return namesLike(value, spelling)
+    .find(given => given !== name && mayBeAlike(given, spelling) && spellingOf(given) === spelling)
 }
 
 /** Most names begin with another letter. */
