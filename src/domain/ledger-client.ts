@@ -3,6 +3,7 @@ import type {
   Completion, ReservationId, ReserveRequest, StoredResponse, TaskLedger, Transition
 } from './ledger.ts'
 import type { Microcredits } from './policy.ts'
+import { after } from './time.ts'
 
 type LedgerCalls = Pick<TaskLedger, 'reserve' | 'reserveAll' | 'settle' | 'taskOf' | 'giveUp' | 'sweep'>
 
@@ -62,11 +63,10 @@ export function ledgerClient (ledger: TaskLedger, options: LedgerClientOptions):
   }
 
   return {
-    async reserve (request) {
-      const reserved = await ledger.reserve(request)
+    reserve: request => after(ledger.reserve(request), reserved => {
       if (reserved.granted) open.add(reserved.id, request)
       return reserved
-    },
+    }),
     async reserveAll (requests) {
       const reserved = await ledger.reserveAll(requests)
       if (reserved.granted) reserved.ids.forEach((id, index) => open.add(id, requests[index]!))
@@ -168,7 +168,7 @@ function openReservations (metrics: CreditMetrics) {
 
 /** It is settled, whether or not it can be counted. */
 async function countFailed (ledger: TaskLedger, { taskId }: Completion, metrics: CreditMetrics): Promise<void> {
-  const task = await ledger.taskOf(taskId).catch(() => null)
+  const task = await Promise.try(ledger.taskOf, taskId).catch(() => null)
   if (task !== null) metrics.credits(task.operation, 'failed', task.microcredits)
 }
 

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { badRequest } from '../errors.ts'
 import type { Microcredits, Plan } from './policy.ts'
 import type { Page } from './records.ts'
+import type { Awaitable } from './time.ts'
 import type { FinalState } from './upstream.ts'
 
 /**
@@ -110,7 +111,8 @@ export interface Completion {
  * Remembers who created which task, with which key, and what it cost.
  *
  * Every method is one atomic step and throws `GW_STORE_DOWN` when the store does not do it; then nothing has changed,
- * but that a reservation which was to be sent may have been given back.
+ * but that a reservation which was to be sent may have been given back. What is known at once is answered at once, or
+ * thrown, where the type says so.
  */
 export interface TaskLedger {
   /**
@@ -118,7 +120,7 @@ export interface TaskLedger {
    * N parallel calls with room for one, exactly one is granted; under N with one key, exactly one is, whatever the
    * room. A grant is on disk no later than its next step is.
    */
-  reserve (request: ReserveRequest): Promise<Reserved>
+  reserve (request: ReserveRequest): Awaitable<Reserved>
   /**
    * The same for several of one subject, at least one: all are granted, in their order, or none is, and then nothing is
    * set aside. If one of them is a duplicate, that is the reason; else it is that of the first that lacks something.
@@ -131,7 +133,7 @@ export interface TaskLedger {
   advance (id: ReservationId, step: Transition): Promise<boolean>
   /** Ends a task, once: the first final state wins. `true` for the call that ended it. A failed one may refund. */
   settle (ending: Completion): Promise<boolean>
-  taskOf (taskId: string): Promise<Task | null>
+  taskOf (taskId: string): Awaitable<Task | null>
   /**
    * A claimed task whose end nobody can find out is unknown before its time. `false`: it is not claimed. It may be
    * settled late.
@@ -341,7 +343,7 @@ export interface Repeats {
    * by then. `pending`: it still runs, or it is not known yet whether its replica does: ask again. `null`: there is
    * none, or what was taken before has come to nothing. Throws `GW_STORE_DOWN`.
    */
-  take (subject: string, repeat: Repeat): Promise<Earlier | null>
+  take (subject: string, repeat: Repeat): Awaitable<Earlier | null>
   /**
    * The call is over that had taken one. `isDelivered`: its caller has the task, and the next one gets another. Throws
    * `GW_STORE_DOWN`.

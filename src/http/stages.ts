@@ -6,7 +6,7 @@ import { periodAt } from '../domain/policy.ts'
 import { budgetOf } from '../domain/session.ts'
 import type { SlotSearch, StatusPoller } from '../domain/status-poller.ts'
 import type { StatusReport } from '../domain/task-status.ts'
-import { type Awaitable, retryAfterSeconds } from '../domain/time.ts'
+import { after, type Awaitable, retryAfterSeconds } from '../domain/time.ts'
 import {
   type NotAccepted, type Operation, readSubmitAnswer, readSubmitFailure, type SubmitOutcome, type Upstream,
   type UpstreamAnswer, type UpstreamKey, upstreamPath
@@ -88,13 +88,12 @@ export function reserveRequest (
  * Reserves for a submit; once more when no slot is free, after the subject's unfinished tasks were asked about: what
  * has ended, and nobody has noticed, must not keep its caller waiting. Each try is one atomic step.
  */
-export async function reserve (
+export function reserve (
   ledger: Pick<LedgerClient, 'reserve'>, slots: SlotSearch, request: ReserveRequest
-): Promise<Reserved> {
-  const reserved = await ledger.reserve(request)
-  if (!lacksSlot(reserved)) return reserved
-  await slots.search(request.subject, request.taskLimit)
-  return await ledger.reserve(request)
+): Awaitable<Reserved> {
+  return after(ledger.reserve(request), reserved => lacksSlot(reserved)
+    ? slots.search(request.subject, request.taskLimit).then(() => ledger.reserve(request))
+    : reserved)
 }
 
 /** Whether it was refused for want of a slot, which a look at the subject's tasks may free. */

@@ -3,6 +3,7 @@ import { redisStore } from '../../src/adapters/redis/store.ts'
 import type { ReservationId } from '../../src/domain/ledger.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import type { Store } from '../../src/domain/store.ts'
+import type { Awaitable } from '../../src/domain/time.ts'
 import { demandOf } from '../contracts/ledger-balance.ts'
 import { clock } from '../helpers/clock.ts'
 import { redisCluster, redisServer, type RedisServer, type RedisServerOptions } from '../helpers/redis-server.ts'
@@ -54,7 +55,7 @@ const balanceOf = (store: Store, subject = 'app:alice') => store.accounts.balanc
 const ready = (store: Store) => until('the store is ready', () => store.ping().then(() => true, () => false))
 
 /** Every write of every seam, each as if it were the first to find out. */
-function writes (store: Store, id: ReservationId): Array<() => Promise<unknown>> {
+function writes (store: Store, id: ReservationId): Array<() => Awaitable<unknown>> {
   return [
     () => store.ledger.reserve(demandOf()),
     () => store.ledger.advance(id, sent),
@@ -69,7 +70,7 @@ function writes (store: Store, id: ReservationId): Array<() => Promise<unknown>>
   ]
 }
 
-function reads (store: Store): Array<() => Promise<unknown>> {
+function reads (store: Store): Array<() => Awaitable<unknown>> {
   return [
     () => store.ledger.taskOf('known'),
     () => store.ledger.taskOf('strange'),
@@ -87,9 +88,9 @@ function reads (store: Store): Array<() => Promise<unknown>> {
 }
 
 /** All at once: none may wait for another's failure. */
-async function allFail (t: Test, calls: ReadonlyArray<() => Promise<unknown>>, withinMs = 1500): Promise<void> {
+async function allFail (t: Test, calls: ReadonlyArray<() => Awaitable<unknown>>, withinMs = 1500): Promise<void> {
   const begin = performance.now()
-  const outcomes = await Promise.allSettled(calls.map(call => call()))
+  const outcomes = await Promise.allSettled(calls.map(call => Promise.try(call)))
   t.ok(performance.now() - begin < withinMs, 'in time')
   t.match(outcomes, calls.map(() => ({ status: 'rejected', reason: storeDown })))
 }
@@ -174,7 +175,8 @@ t.test('a server that became a replica is not ready, and is again when it is a m
   await claimed(store, 'known', { microcredits: 1 })
   await server.admin.replicaof('127.0.0.1', 1)
   await allFail(t, writes(store, id))
-  await until('it reads', () => store.ledger.taskOf('known').then(task => task?.stage === 'claimed', () => false))
+  const reads = async (): Promise<boolean> => (await store.ledger.taskOf('known'))?.stage === 'claimed'
+  await until('it reads', () => reads().catch(() => false))
   await t.rejects(store.ping(), storeDown)
 
   await server.admin.replicaof('NO', 'ONE')
@@ -223,7 +225,7 @@ t.test('a password that was changed is told to the operator, without either pass
 t.test('a mistake of ours does not look like an outage', async t => {
   const { server, store } = await start(t)
   await server.admin.set('gw:{/app:alice}:open', 'this is no list')
-  const error = await store.ledger.reserve(demandOf()).catch((error: Error) => error) as Error & { command?: unknown }
+  const error = await reserve(store).catch((error: Error) => error) as Error & { command?: unknown }
   t.match(error.message, /WRONGTYPE/)
   t.not((error as { code?: string }).code, 'GW_STORE_DOWN')
   t.equal(error.command, undefined, 'nothing of what it was asked')

@@ -228,7 +228,7 @@ t.test('a replica that has not been heard yet begins, whatever it has still to w
   const here = await hindered(t, server, time)
   const other = demandOf({ subject: 'app:bob', repeat: repeatOf('other') })
   await here.hinder()
-  await t.rejects(here.repeats.take(subject, repeatOf()), { code: 'GW_STORE_DOWN' })
+  await t.rejects(async () => here.repeats.take(subject, repeatOf()), { code: 'GW_STORE_DOWN' })
   await server.admin.acl('SETUSER', 'here', '~gw:{/app:bob}:*', '~gw:{busy*', '~gw:{deliveries*')
   t.match(await here.ledger.reserve(other), { granted: true })
 })

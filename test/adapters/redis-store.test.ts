@@ -193,7 +193,7 @@ t.test('a store that is closed says so, and closing waits for what is being writ
   t.equal(await claiming, true)
   await store.close()
   await t.rejects(store.ping(), storeDown)
-  await t.rejects(store.ledger.taskOf('strange'), storeDown)
+  await t.rejects(async () => store.ledger.taskOf('strange'), storeDown)
   await store.close()
   t.match(await (await connect(t, url)).ledger.taskOf('one'), { stage: 'claimed' })
 })

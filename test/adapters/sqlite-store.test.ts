@@ -170,6 +170,15 @@ t.test('many writes of one turn are one transaction', async t => {
   t.same(counts, [counts[0]!, counts[0]! + 1, counts[0]! + 2, counts[0]! + 3])
 })
 
+t.test('what is known is answered at once: a reservation, a task, and that nothing is repeated', async t => {
+  const { ledger, repeats } = open(t, fileOf(t))
+  const repeat = { fingerprint: 'print', call: 'call', arrivedAt: 0 }
+  t.equal(repeats.take('app:alice', repeat), null)
+  const reserved = ledger.reserve(demandOf({ repeat }))
+  t.match(reserved, { granted: true, id: String })
+  t.equal(ledger.taskOf('one'), null)
+})
+
 t.test('what has resolved is on disk, what has not is not', async t => {
   const path = fileOf(t)
   const store = open(t, path)
@@ -317,7 +326,7 @@ t.test('while the file can not be read after a turn was undone nobody spends wha
   const other = visit(t, path)
   other.exec('ALTER TABLE tasks RENAME TO hidden')
   await t.rejects(store.ledger.advance(id, { to: 'unknown' }), storeDown)
-  await t.rejects(store.ledger.reserve(demandOf({ creditLimit: 5 })), storeDown)
+  t.throws(() => store.ledger.reserve(demandOf({ creditLimit: 5 })), storeDown)
   await t.rejects(store.accounts.balanceOf('app:alice', periodStart), storeDown)
   await t.rejects(store.records.tasksOf('app:alice', { cursor: null, limit: 10 }), storeDown)
   await t.rejects(store.accounts.grant({ subject: 'app:alice', microcredits: 1 }), storeDown)
@@ -361,8 +370,8 @@ t.test('a store that is closed says so, and closing waits for what is being writ
   await store.close()
   t.equal(await claiming, true)
   await t.rejects(store.ping(), storeDown)
-  await t.rejects(store.ledger.taskOf('one'), storeDown)
-  await t.rejects(store.ledger.reserve(demandOf({ creditLimit: 100 })), storeDown)
+  t.throws(() => store.ledger.taskOf('one'), storeDown)
+  t.throws(() => store.ledger.reserve(demandOf({ creditLimit: 100 })), storeDown)
   await t.rejects(store.unfinished.page(null, time.now(), 10), storeDown)
   await t.rejects(store.ledger.advance(id, { to: 'unknown' }), storeDown)
   await store.close()

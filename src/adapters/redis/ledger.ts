@@ -6,6 +6,7 @@ import {
 } from '../../domain/ledger.ts'
 import { recent } from '../../domain/recent.ts'
 import { forgetSlackMs } from '../../domain/session.ts'
+import type { Awaitable } from '../../domain/time.ts'
 import type { ActivePlace, ActiveSubjects } from './active-subjects.ts'
 import type { Commands, Reply } from './client.ts'
 import { decoded, encoded, keepMs, keptFor, type KeyNames, type Place, placeOf, reservationName } from './keys.ts'
@@ -239,7 +240,7 @@ export function redisAccounts ({ ofSubject }: Commands): CreditAccounts {
 
 /** Finds tasks. */
 export interface Tasks {
-  of (taskId: string): Promise<Task | null>
+  of (taskId: string): Awaitable<Task | null>
   /** The reservation that stands there, with its task when it has one. */
   at (place: Place): Promise<Found | null>
 }
@@ -274,25 +275,29 @@ export function redisTasks (
     return found !== null && isKept(found.endedAt) ? found : null
   }
 
+  const find = async (taskId: string): Promise<Task | null> => {
+    const id = await owners.of(taskId)
+    const found = id === null ? null : await at(placeOf(id)!)
+    if (found === null) return null
+    if (found.task === null) {
+      // A reservation that owns the id and has not claimed it yet is its owner all the same: it was sent, and an answer
+      // with this id came back.
+      return found.stage === 'reserved' ? null : taskFrom(taskId, found)
+    }
+    if (found.task.taskId !== taskId) return null
+    owners.confirm(taskId, id!)
+    if (found.endedAt !== null && found.stage === 'settled') {
+      ended.set(taskId, { task: found.task, endedAt: found.endedAt })
+    }
+    return found.task
+  }
+
   return {
     at,
-    async of (taskId) {
+    of (taskId) {
       const known = ended.get(taskId)
-      if (known !== undefined) return isKept(known.endedAt) ? known.task : null
-      const id = await owners.of(taskId)
-      const found = id === null ? null : await at(placeOf(id)!)
-      if (found === null) return null
-      if (found.task === null) {
-        // A reservation that owns the id and has not claimed it yet is its owner all the same: it was sent, and an
-        // answer with this id came back.
-        return found.stage === 'reserved' ? null : taskFrom(taskId, found)
-      }
-      if (found.task.taskId !== taskId) return null
-      owners.confirm(taskId, id!)
-      if (found.endedAt !== null && found.stage === 'settled') {
-        ended.set(taskId, { task: found.task, endedAt: found.endedAt })
-      }
-      return found.task
+      if (known === undefined) return find(taskId)
+      return isKept(known.endedAt) ? known.task : null
     }
   }
 }

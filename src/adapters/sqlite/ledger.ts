@@ -208,7 +208,7 @@ export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: Ledge
       await group.committed()
       return ended
     },
-    taskOf: async taskId => tasks.of(taskId),
+    taskOf: tasks.of,
     async giveUp (taskId) {
       const row = read(() => claimed.get(taskId) as { id: number } | undefined)
       const isLost = row !== undefined && group.run(() => steps.markUnknown(row.id, 'claimed'))
@@ -252,9 +252,9 @@ function reserving (
   }
 
   return {
-    async reserve (request) {
+    reserve (request) {
       const earlier = earlierOf(request)
-      if (earlier !== null) return await duplicate(request, earlier)
+      if (earlier !== null) return duplicate(request, earlier)
       const set = setAside(request)
       return typeof set === 'number' ? { granted: true, id: String(set) } : { granted: false, reason: set }
     },

@@ -250,10 +250,9 @@ function serving (
   return {
     find,
     found,
-    async take (subject, repeat) {
+    take (subject, repeat) {
       const earlier = find(subject, repeat)
-      await found(subject, repeat)
-      return earlier
+      return earlier && found(subject, repeat).then(() => earlier)
     },
     async end (subject, repeat, isDelivered) {
       if (!isDelivered) return giveBack(subject, repeat)
