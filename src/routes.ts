@@ -6,6 +6,7 @@ import { resultRoutes } from './features/results/routes.ts'
 import { invitationRoutes } from './features/tokens/tokens.ts'
 import { healthRoutes, metricsRoutes } from './http/observe.ts'
 import { proxyRoutes } from './http/pipeline.ts'
+import { abandonRoute } from './http/routes/abandonment.ts'
 import { balanceRoute, modelRoutes, quoteRoute, taskRoutes } from './http/routes/account.ts'
 import { cookieSessionRoutes, sessionRoutes } from './http/routes/sessions.ts'
 import { readBodies, withMethods } from './http/server.ts'
@@ -44,6 +45,7 @@ export async function registerRoutes (
       sessionRoutes(scope, services)
       cookieSessionRoutes(scope, services)
       taskRoutes(scope, services)
+      abandonRoute(scope, services)
       modelRoutes(scope, services)
       pageRoutes(scope, { hasFrontEnd: staticDir !== undefined })
       invitationRoutes(scope, services)

@@ -5,7 +5,7 @@ import type {
 import type { Microcredits } from './policy.ts'
 import { after } from './time.ts'
 
-type LedgerCalls = Pick<TaskLedger, 'reserve' | 'reserveAll' | 'settle' | 'taskOf' | 'giveUp' | 'sweep'>
+type LedgerCalls = Pick<TaskLedger, 'reserve' | 'reserveAll' | 'settle' | 'taskOf' | 'giveUp' | 'abandon' | 'sweep'>
 
 /**
  * The ledger as the rest of the gateway uses it. It counts what becomes of credits, and it writes what has already
@@ -105,6 +105,7 @@ export function ledgerClient (ledger: TaskLedger, options: LedgerClientOptions):
       if (isLost) metrics.unknown(1)
       return isLost
     },
+    abandon: ledger.abandon,
     async sweep () {
       const swept = await ledger.sweep()
       metrics.unknown(swept.unknown)

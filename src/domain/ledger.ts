@@ -101,6 +101,22 @@ export interface Task {
   readonly finalAnswer: Buffer | null
 }
 
+/** A task whose owner does not want it any more. */
+export interface AbandonRequest {
+  readonly taskId: string
+  /** How many tasks its subject may have given up within an hour, this one included. */
+  readonly mostPerHour: number
+}
+
+/** What came of giving a task up. */
+export type Abandoned =
+  /** It takes no slot, since `at` (Unix ms): by this call, or by an earlier one. */
+  | { readonly result: 'abandoned', readonly at: number }
+  /** It has ended, or is unknown, and takes no slot: nothing has changed. */
+  | { readonly result: 'ended' }
+  /** The subject has given up as many as it may: again from then on (Unix ms). Nothing has changed. */
+  | { readonly result: 'limited', readonly retryAt: number }
+
 export interface Completion {
   readonly taskId: string
   readonly state: FinalState
@@ -139,6 +155,12 @@ export interface TaskLedger {
    * settled late.
    */
   giveUp (taskId: string): Promise<boolean>
+  /**
+   * Its owner gives a claimed task up: its slot is free from now on, and nothing else changes. It stays claimed and
+   * charged until it ends as any other, and its slot does not come free once more. Under N parallel calls of one
+   * subject with room for one, exactly one more is given up.
+   */
+  abandon (request: AbandonRequest): Promise<Abandoned>
   /** Lets go what has overstayed: reserved → released, sent and claimed → unknown. Says how many went each way. */
   sweep (): Promise<{ readonly released: number, readonly unknown: number }>
 }
@@ -168,7 +190,7 @@ export interface CreditBalance {
   readonly used: Microcredits
   /** What is left of all grants. */
   readonly granted: Microcredits
-  /** Tasks that take a slot. */
+  /** Tasks that take a slot: those that their owner has given up don't. */
   readonly unfinished: number
 }
 

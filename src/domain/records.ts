@@ -21,6 +21,8 @@ export interface TaskRecord {
   readonly createdAt: number
   /** Unix ms. */
   readonly endedAt: number | null
+  /** When its owner gave it up, Unix ms. */
+  readonly abandonedAt: number | null
 }
 
 /** A part of a long list. */

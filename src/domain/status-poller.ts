@@ -348,8 +348,8 @@ async function unfinishedOf (
   let cursor: string | null = null
   for (let seen = 0; seen < searchDepth; seen += pageLength) {
     const { items, next } = await records.tasksOf(subject, { cursor, limit: pageLength })
-    for (const { stage, taskId } of items) {
-      const task = stage === 'claimed' && found.length < most ? await ledger.taskOf(taskId!) : null
+    for (const { stage, taskId, abandonedAt } of items) {
+      const task = stage === 'claimed' && abandonedAt === null && found.length < most ? await ledger.taskOf(taskId!) : null
       if (task !== null) found.push(task)
     }
     if (next === null || found.length >= most) break

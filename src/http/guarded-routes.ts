@@ -42,8 +42,6 @@ type ReadHandler<Named extends 'own' | null> = (read: Read<Named>) => unknown
  * Adds a GET route for callers with a session. Whatever reads goes through the same stages in one order: scope, query,
  * the task is the caller's, its model is permitted, one poll counted. What fails after that is no refusal, unless the
  * handler itself still refuses the caller in *admit*.
- *
- * A stranger's task and one that does not exist are the same `GW_TASK_NOT_FOUND`.
  */
 export function readRoute<Named extends 'own' | null> (
   app: FastifyInstance,
@@ -53,26 +51,13 @@ export function readRoute<Named extends 'own' | null> (
 ): void {
   const { authenticate, rates } = services
 
-  const ownTask = async (context: RequestContext): Promise<Task> => {
-    const { call, call: { session, plan }, request } = context
-    const { taskId } = request.params as { taskId: string }
-    const task = await findOwnTask(services, context, taskId, null)
-    const { model, operation } = task
-    // A batch is no task to ask about.
-    if (operation === batchRow) return await findOwnTask(services, context, taskId, { model, operation: 'generateTask' })
-    if (!session.permits(model) || !plan.permits(model)) throw gatewayError('GW_MODEL_DENIED', { about: model })
-    call.taskId = taskId
-    call.model = model
-    return task
-  }
-
   app.get(url, { config: { operation }, onRequest: authenticate }, async (request, reply) => {
     const context = contextOf(request, reply)
     const { call } = context
     call.enter('authorize')
     if (scope !== null) checkScope(scope, call.session)
     if (names !== null) checkQuery(names, request)
-    const task = named === 'own' ? await ownTask(context) : null
+    const task = named === 'own' ? await findNamedTask(services, context) : null
     call.enter('admit')
     await rates.polls(context)
     call.grant()
@@ -84,6 +69,25 @@ export function readRoute<Named extends 'own' | null> (
       throw error
     }
   })
+}
+
+/**
+ * The task that the path names as `:taskId`: the caller's, of a model that its session may use, and no batch. A
+ * stranger's task and one that does not exist are the same `GW_TASK_NOT_FOUND`.
+ */
+export async function findNamedTask (
+  services: Pick<Services, 'ledger' | 'rates'>, context: RequestContext
+): Promise<Task> {
+  const { call, call: { session, plan }, request } = context
+  const { taskId } = request.params as { taskId: string }
+  const task = await findOwnTask(services, context, taskId, null)
+  const { model, operation } = task
+  // A batch is no task to ask about.
+  if (operation === batchRow) return await findOwnTask(services, context, taskId, { model, operation: 'generateTask' })
+  if (!session.permits(model) || !plan.permits(model)) throw gatewayError('GW_MODEL_DENIED', { about: model })
+  call.taskId = taskId
+  call.model = model
+  return task
 }
 
 export const strict = { additionalProperties: false } as const

@@ -1,4 +1,5 @@
 import type { Test } from 'tap'
+import { abandonedTasksContract } from './abandoned-tasks.ts'
 import { auditTrailContract } from './audit-trail.ts'
 import { callbackSecretsContract } from './callback-secrets.ts'
 import { creditAccountsContract } from './credit-accounts.ts'
@@ -20,6 +21,7 @@ import { unfinishedTasksContract } from './unfinished-tasks.ts'
 const contracts = {
   'the promises of a task ledger': taskLedgerContract,
   'the promises of several reservations at a time': reserveAllContract,
+  'the promises of tasks that are given up': abandonedTasksContract,
   'the promises of unfinished tasks': unfinishedTasksContract,
   'the promises of idempotency keys': idempotencyStoreContract,
   'the promises of repeats': repeatsContract,

@@ -1,4 +1,6 @@
 import {
+  type Abandoned,
+  type AbandonRequest,
   type ReserveRequest,
   type Earlier,
   type Completion,
@@ -14,6 +16,7 @@ import {
   type Stage,
   type Transition
 } from '../../src/domain/ledger.ts'
+import { hourMs } from '../../src/domain/time.ts'
 
 interface Entry {
   readonly demand: ReserveRequest
@@ -25,6 +28,8 @@ interface Entry {
   refunded: boolean
   /** Let go by the operator: no refund of the period. */
   letGo: boolean
+  /** By its owner, while it ran. */
+  abandonedAt: number | undefined
   /**
    * Of one without an idempotency key: its caller has gone; until when it is remembered; whom it serves; nobody any
    * more.
@@ -55,7 +60,8 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
     sum(grants.filter(grant => grant.subject === subject).map(grant => grant.microcredits)) -
     sum(charged(subject).map(({ fromGrants }) => fromGrants))
   const slotsUsed = ({ subject }: Pick<ReserveRequest, 'subject'>) =>
-    all().filter(({ demand, stage }) => demand.subject === subject && stage !== 'settled' && stage !== 'unknown').length
+    all().filter(({ demand, stage, abandonedAt }) =>
+      demand.subject === subject && stage !== 'settled' && stage !== 'unknown' && abandonedAt === undefined).length
   const holderOf = (taskId: string) => all().find(entry => entry.taskId === taskId)
   const keyOf = (entry: Entry) => keys.find(key => key.entry === entry)
   const fromGrants = (demand: ReserveRequest): number =>
@@ -153,6 +159,7 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
         leaseUntil: now() + terms.reservedMs,
         refunded: false,
         letGo: false,
+        abandonedAt: undefined,
         isUndelivered: false,
         until: Infinity,
         takenBy: undefined,
@@ -196,6 +203,20 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       const refunds = ofOwner(entry.demand).filter(({ refunded, letGo }) => refunded && !letGo).length
       if (state === 'failed' && entry.demand.refundable && refunds < terms.refundsPerPeriod) entry.refunded = true
       return move(entry, 'settled', Infinity)
+    },
+    abandon ({ taskId, mostPerHour }: AbandonRequest): Abandoned {
+      const entry = holderOf(taskId)
+      if (entry?.stage !== 'claimed') return { result: 'ended' }
+      if (entry.abandonedAt === undefined) {
+        const inTheHour = all()
+          .filter(({ demand }) => demand.subject === entry.demand.subject)
+          .map(({ abandonedAt }) => abandonedAt ?? -Infinity)
+          .filter(at => at > now() - hourMs)
+        const nth = inTheHour.sort((one, other) => other - one)[mostPerHour - 1]
+        if (nth !== undefined) return { result: 'limited', retryAt: nth + hourMs }
+        entry.abandonedAt = now()
+      }
+      return { result: 'abandoned', at: entry.abandonedAt }
     },
     letGo (id: ReservationId): boolean {
       const entry = entries.get(id)

@@ -22,6 +22,7 @@ const moves = [
   'settle',
   'settle',
   'settle',
+  'abandon',
   'sweep',
   'release',
   'grant',
@@ -116,6 +117,10 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
           answer: Buffer.from('{}')
         }
         hold(await ledger.settle(ending), model.settle(ending))
+      },
+      async abandon () {
+        const request = { taskId: anyTask(), mostPerHour: dice.int(3) + 2 }
+        hold(await ledger.abandon(request), model.abandon(request), `${request.taskId} given up`)
       },
       async sweep () {
         time.advance(dice.pick(pauses))

@@ -43,7 +43,8 @@ function listing (t: Test, open: OpenStore): void {
       microcredits: 5,
       refunded: false,
       createdAt,
-      endedAt: null
+      endedAt: null,
+      abandonedAt: null
     }
     t.same(await records.tasksOf(subject, all), { items: [claimed], next: null })
     time.advance(1000)

@@ -24,7 +24,8 @@ function over (count: number, down: { audit?: boolean } = {}) {
     microcredits: 1,
     refunded: false,
     createdAt: 0,
-    endedAt: null
+    endedAt: null,
+    abandonedAt: null
   }))
   const done: string[] = []
   const it = operator({

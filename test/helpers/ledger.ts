@@ -43,6 +43,7 @@ export function scriptedLedger (
     settle: async () => true,
     taskOf: async () => null,
     giveUp: async () => true,
+    abandon: async () => ({ result: 'ended' }),
     sweep: async () => ({ released: 0, unknown: 0 }),
     ...scripted
   }

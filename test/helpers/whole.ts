@@ -39,6 +39,7 @@ export function wholeRecord (fields: Partial<TaskRecord> = {}): TaskRecord {
     refunded: false,
     createdAt: 0,
     endedAt: null,
+    abandonedAt: null,
     ...fields
   }
 }

@@ -58,6 +58,7 @@ t.test('a caller finds its tasks, the newest first, with what became of them', a
         refunded: false,
         createdAt: at(3),
         endedAt: at(3),
+        abandonedAt: null,
         results: []
       },
       {
@@ -68,6 +69,7 @@ t.test('a caller finds its tasks, the newest first, with what became of them', a
         refunded: false,
         createdAt: at(2),
         endedAt: null,
+        abandonedAt: null,
         results: []
       },
       {
@@ -78,6 +80,7 @@ t.test('a caller finds its tasks, the newest first, with what became of them', a
         refunded: true,
         createdAt: at(1),
         endedAt: end,
+        abandonedAt: null,
         results: []
       },
       {
@@ -88,6 +91,7 @@ t.test('a caller finds its tasks, the newest first, with what became of them', a
         refunded: false,
         createdAt: start,
         endedAt: end,
+        abandonedAt: null,
         results: json.tasks[3].results
       }
     ],

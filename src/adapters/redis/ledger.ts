@@ -1,6 +1,6 @@
 import { LRUCache } from 'lru-cache'
 import {
-  type CreditAccounts, type ReserveRequest, type Earlier, type IdempotencyStore, type LedgerTerms,
+  type Abandoned, type CreditAccounts, type ReserveRequest, type Earlier, type IdempotencyStore, type LedgerTerms,
   type ReservationId, type ReservedAll, type Stage, type Transition, type Task, type TaskLedger, tooMuchGranted,
   type UnfinishedTasks
 } from '../../domain/ledger.ts'
@@ -81,6 +81,17 @@ export function redisLedger (options: LedgerOptions): TaskLedger {
       if (id === null) return false
       const { subject, number } = placeOf(id)!
       return await ofSubject(subject, 'giveUp', { number, task: encoded(taskId) }) === 1
+    },
+    async abandon ({ taskId, mostPerHour }) {
+      const id = await owners.of(taskId)
+      if (id === null) return { result: 'ended' }
+      const { subject, number } = placeOf(id)!
+      const overstaysAt = options.now() + options.terms.giveUpMs
+      const request = { number, task: encoded(taskId), overstaysAt, mostPerHour }
+      const [word, at] = await ofSubject(subject, 'abandon', request) as Reply[]
+      const result = String(word) as Abandoned['result']
+      if (result === 'ended') return { result }
+      return result === 'abandoned' ? { result, at: Number(at) } : { result, retryAt: Number(at) }
     },
     sweep: () => sweep(options)
   }

@@ -96,7 +96,7 @@ function rowsFrom (subject: string, rows: ReadonlyArray<ReadonlyArray<Buffer | n
 }
 
 function recordFrom (subject: string, number: string, values: ReadonlyArray<string | null>): TaskRecord {
-  const [stage, operation, model, cost, created, task, state, refunded, ended] = values
+  const [stage, operation, model, cost, created, task, state, refunded, ended, abandoned] = values
   return {
     id: reservationName({ subject, number }),
     subject,
@@ -108,7 +108,8 @@ function recordFrom (subject: string, number: string, values: ReadonlyArray<stri
     microcredits: Number(cost),
     refunded: refunded === '1',
     createdAt: Number(created),
-    endedAt: ended ? Number(ended) : null
+    endedAt: ended ? Number(ended) : null,
+    abandonedAt: abandoned ? Number(abandoned) : null
   }
 }
 

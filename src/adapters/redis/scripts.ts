@@ -98,6 +98,7 @@ export interface SubjectRequests {
   readonly release: Answered
   readonly markUnknown: OfReservation
   readonly giveUp: OfTask
+  readonly abandon: OfTask & { readonly overstaysAt: number, readonly mostPerHour: number }
   /** Beside it the answer's body. */
   readonly settle: OfTask & { readonly state: FinalState }
   readonly releaseUnknown: OfReservation

@@ -31,7 +31,7 @@ export const maxSum = Number.MAX_SAFE_INTEGER
 /** The columns of `tasks` that a charge is made of. */
 export const chargeColumns = 'subject, period_start, microcredits, granted, session_id'
 /** The columns of an `UnfinishedRow`. */
-export const unfinishedColumns = `id, refunded, ${chargeColumns}`
+export const unfinishedColumns = `id, refunded, abandoned_at, ${chargeColumns}`
 
 export interface ChargeRow {
   readonly subject: string
@@ -42,9 +42,11 @@ export interface ChargeRow {
   readonly session_id: string | null
 }
 
-/** A row that takes a slot: as long as it does, its credits are counted in memory. */
+/** A row that has not ended: as long as that is so, its credits are counted in memory. */
 export interface UnfinishedRow extends ChargeRow {
   readonly id: number
+  /** When its owner gave it up, and its slot came free. */
+  readonly abandoned_at: number | null
   /** An operator has let it go, and its task was found later: it is not charged any more. */
   readonly refunded: 0 | 1
 }
@@ -84,8 +86,9 @@ export class SubjectAccounts implements CreditAccounts {
   readonly #held = { ofGrants: new Sums(), ofSessions: new Sums(), uses: new Sums() }
   /** Credits of periods, by period and subject: of what is reserved, and of what is unfinished. */
   readonly #open = new Sums()
-  /** Numbers of both, by subject. */
-  readonly #unfinished = new Map<string, Set<number>>()
+  /** Numbers of both, by subject; and of those among them that take no slot, since their owner has given them up. */
+  readonly #unfinished = new Numbers()
+  readonly #abandoned = new Numbers()
   /** Both are as the file has it; else nobody is told of them, and nothing is written. */
   #isSummedUp = false
 
@@ -164,6 +167,11 @@ export class SubjectAccounts implements CreditAccounts {
     if (row.refunded === 0) this.#sql.spend.run(charge.subject, charge.periodStart, charge.fromPeriod)
   }
 
+  /** The owner of an unfinished task has given it up: it takes no slot any more, and all else stays. */
+  abandoned ({ id, subject }: UnfinishedRow): void {
+    this.#abandoned.add(subject, id)
+  }
+
   /** A task that had ended is unfinished again. */
   reopened (row: UnfinishedRow): void {
     const charge = chargeOf(row)
@@ -188,10 +196,10 @@ export class SubjectAccounts implements CreditAccounts {
     this.#returnRest(charge, 1)
   }
 
-  /** The numbers below that one of what takes a slot of the subject, reservations among them; the newest first. */
+  /** The numbers below that one of what is unfinished of the subject, reservations among them; the newest first. */
   unfinishedOf (subject: string, before: number): readonly number[] {
     this.#sumUp()
-    return [...this.#unfinished.get(subject) ?? []].filter(id => id < before).sort((one, other) => other - one)
+    return [...this.#unfinished.of(subject)].filter(id => id < before).sort((one, other) => other - one)
   }
 
   async balanceOf (subject: string, periodStart: number): Promise<CreditBalance> {
@@ -289,21 +297,19 @@ export class SubjectAccounts implements CreditAccounts {
     ofSessions.add(inScope(sessionId, subject), sign * (fromPeriod + fromGrants))
   }
 
+  /** How many slots are taken. */
   #countOf (subject: string): number {
-    return this.#unfinished.get(subject)?.size ?? 0
+    return this.#unfinished.of(subject).size - this.#abandoned.of(subject).size
   }
 
   #enter (id: number, { subject, periodStart, fromPeriod }: Charge): void {
-    const ids = this.#unfinished.get(subject)
-    if (ids === undefined) this.#unfinished.set(subject, new Set([id]))
-    else ids.add(id)
+    this.#unfinished.add(subject, id)
     this.#open.add(inScope(periodStart, subject), fromPeriod)
   }
 
   #leave (id: number, { subject, periodStart, fromPeriod }: Charge): void {
-    const ids = this.#unfinished.get(subject)
-    ids?.delete(id)
-    if (ids?.size === 0) this.#unfinished.delete(subject)
+    this.#unfinished.delete(subject, id)
+    this.#abandoned.delete(subject, id)
     this.#open.add(inScope(periodStart, subject), -fromPeriod)
   }
 
@@ -311,10 +317,40 @@ export class SubjectAccounts implements CreditAccounts {
   #sumUp (): void {
     if (this.#isSummedUp && this.#isOwner) return
     this.#unfinished.clear()
+    this.#abandoned.clear()
     this.#open.clear()
-    for (const row of this.#sql.unfinished.all() as unknown as UnfinishedRow[]) this.#enter(row.id, chargeOf(row))
+    for (const row of this.#sql.unfinished.all() as unknown as UnfinishedRow[]) {
+      this.#enter(row.id, chargeOf(row))
+      if (row.abandoned_at !== null) this.abandoned(row)
+    }
     for (const [id, { charge }] of this.#reserved) this.#enter(id, charge)
     this.#isSummedUp = true
+  }
+}
+
+const none: ReadonlySet<number> = new Set()
+
+/** Numbers by subject. A subject without any takes no memory. */
+class Numbers {
+  readonly #sets = new Map<string, Set<number>>()
+
+  of (subject: string): ReadonlySet<number> {
+    return this.#sets.get(subject) ?? none
+  }
+
+  add (subject: string, number: number): void {
+    const numbers = this.#sets.get(subject)
+    if (numbers === undefined) this.#sets.set(subject, new Set([number]))
+    else numbers.add(number)
+  }
+
+  delete (subject: string, number: number): void {
+    const numbers = this.#sets.get(subject)
+    if (numbers?.delete(number) === true && numbers.size === 0) this.#sets.delete(subject)
+  }
+
+  clear (): void {
+    this.#sets.clear()
   }
 }
 

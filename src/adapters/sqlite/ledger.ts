@@ -1,9 +1,10 @@
 import { LRUCache } from 'lru-cache'
 import type { DatabaseSync } from 'node:sqlite'
 import type {
-  Completion, Earlier, LedgerTerms, Reserved, ReserveRequest, Stage, StoredResponse, Task, TaskLedger, Transition,
-  UnfinishedTasks
+  Abandoned, AbandonRequest, Completion, Earlier, LedgerTerms, Reserved, ReserveRequest, Stage, StoredResponse, Task,
+  TaskLedger, Transition, UnfinishedTasks
 } from '../../domain/ledger.ts'
+import { hourMs } from '../../domain/time.ts'
 import { type SubjectAccounts, unfinishedColumns, type UnfinishedRow } from './accounts.ts'
 import { type GroupCommit, pageOf, read, rowAt } from './database.ts'
 import type { SqliteDeliveries } from './records.ts'
@@ -51,6 +52,18 @@ class LedgerSteps {
     if (from === 'sent') repeats.lost(id)
     else repeats.drop(id)
     return true
+  }
+
+  abandon ({ taskId, mostPerHour }: AbandonRequest): Abandoned {
+    const at = this.#parts.now()
+    const row = this.#sql.running.get(taskId) as UnfinishedRow | undefined
+    if (row === undefined) return { result: 'ended' }
+    if (row.abandoned_at !== null) return { result: 'abandoned', at: row.abandoned_at }
+    const nth = this.#sql.abandons.get(row.subject, at - hourMs, mostPerHour - 1) as { at: number } | undefined
+    if (nth !== undefined) return { result: 'limited', retryAt: nth.at + hourMs }
+    this.#sql.abandon.run(at, row.id)
+    this.#parts.accounts.abandoned(row)
+    return { result: 'abandoned', at }
   }
 
   settle ({ taskId, state, answer }: Completion): boolean {
@@ -169,6 +182,11 @@ function statements (db: DatabaseSync) {
     unsettled: db.prepare(
       `SELECT stage, refundable, ${unfinishedColumns} FROM tasks WHERE task_id = ? AND stage IN ('claimed', 'unknown')`
     ),
+    running: db.prepare(`SELECT ${unfinishedColumns} FROM tasks WHERE task_id = ? AND stage = 'claimed'`),
+    // The one before which there is room for another: so many were given up after it.
+    abandons: db.prepare(`SELECT abandoned_at AS at FROM tasks WHERE subject = ? AND abandoned_at > ?
+      ORDER BY abandoned_at DESC LIMIT 1 OFFSET ?`),
+    abandon: db.prepare('UPDATE tasks SET abandoned_at = ? WHERE id = ?'),
     settle: db.prepare("UPDATE tasks SET stage = 'settled', ended_at = ?, state = ?, refunded = ? WHERE id = ?"),
     keepAnswer: db.prepare('INSERT INTO answers (id, body) VALUES (?, ?)')
   }
@@ -214,6 +232,11 @@ export function sqliteLedger (db: DatabaseSync, group: GroupCommit, parts: Ledge
       const isLost = row !== undefined && group.run(() => steps.markUnknown(row.id, 'claimed'))
       await group.committed()
       return isLost
+    },
+    async abandon (request) {
+      const abandoned = group.run(() => steps.abandon(request))
+      await group.committed()
+      return abandoned
     },
     async sweep () {
       const released = accounts.lapsed().filter(drop).length

@@ -223,7 +223,11 @@ const migrations: readonly string[] = [
    UPDATE credits SET used = max(0, used - unfinished.sum) FROM (
      SELECT subject, period_start, CAST(total(iif(refunded = 0, microcredits - granted, 0)) AS INTEGER) AS sum
      FROM tasks WHERE ended_at IS NULL GROUP BY subject, period_start) AS unfinished
-   WHERE credits.subject = unfinished.subject AND credits.period_start = unfinished.period_start;`
+   WHERE credits.subject = unfinished.subject AND credits.period_start = unfinished.period_start;`,
+
+  // What owners have given up: the index has those rows alone, and no other write has an eye on it.
+  `ALTER TABLE tasks ADD COLUMN abandoned_at INTEGER;
+   CREATE INDEX abandoned_tasks ON tasks (subject, abandoned_at) WHERE abandoned_at IS NOT NULL;`
 ]
 
 /** The version of the file. Throws when a newer gateway wrote it. */

@@ -78,7 +78,7 @@ export function sqliteRecords (
   }
 }
 
-const columns = 'id, subject, task_id, operation, model, stage, state, microcredits, refunded, created_at, ended_at'
+const columns = 'id, subject, task_id, operation, model, stage, state, microcredits, refunded, created_at, ended_at, abandoned_at'
 
 interface TaskRow {
   readonly id: number
@@ -92,6 +92,7 @@ interface TaskRow {
   readonly refunded: 0 | 1
   readonly created_at: number
   readonly ended_at: number | null
+  readonly abandoned_at: number | null
 }
 
 function newestFirst (one: { readonly id: number }, other: { readonly id: number }): number {
@@ -106,9 +107,10 @@ function recordFrom ({
   refunded,
   created_at: createdAt,
   ended_at: endedAt,
+  abandoned_at: abandonedAt,
   ...row
 }: TaskRow): TaskRecord {
-  return { ...row, id: String(id), taskId, refunded: refunded === 1, createdAt, endedAt }
+  return { ...row, id: String(id), taskId, refunded: refunded === 1, createdAt, endedAt, abandonedAt }
 }
 
 function taskStatements (db: DatabaseSync) {

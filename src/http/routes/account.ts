@@ -144,7 +144,9 @@ function linksIn (task: Task | null, resultsOf: ResultsOf): readonly string[] {
   return task === null || task.finalAnswer === null ? [] : resultsOf({ ...task, body: task.finalAnswer })
 }
 
-function shownTask ({ taskId, model, stage, state, microcredits, refunded, createdAt, endedAt }: TaskRecord) {
+function shownTask (
+  { taskId, model, stage, state, microcredits, refunded, createdAt, endedAt, abandonedAt }: TaskRecord
+) {
   return {
     taskId,
     model,
@@ -152,7 +154,8 @@ function shownTask ({ taskId, model, stage, state, microcredits, refunded, creat
     credits: creditsFrom(microcredits),
     refunded,
     createdAt: instant(createdAt),
-    endedAt: endedAt === null ? null : instant(endedAt)
+    endedAt: endedAt === null ? null : instant(endedAt),
+    abandonedAt: abandonedAt === null ? null : instant(abandonedAt)
   }
 }
 

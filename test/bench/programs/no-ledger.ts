@@ -48,6 +48,7 @@ const ledger: Store['ledger'] = {
   },
   taskOf: async taskId => tasks.get(taskId) ?? null,
   giveUp: async () => false,
+  abandon: async () => ({ result: 'ended' }),
   sweep: async () => ({ released: 0, unknown: 0 })
 }
 

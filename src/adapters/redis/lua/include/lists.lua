@@ -15,7 +15,7 @@ local function rows (numbers)
   for _, number in ipairs(numbers) do
     local it = read(number)
     table.insert(found, it and { number, unpack(redis.call('HMGET', it.key,
-      'stage', 'operation', 'model', 'cost', 'created', 'task', 'state', 'refunded', 'ended')) } or { number })
+      'stage', 'operation', 'model', 'cost', 'created', 'task', 'state', 'refunded', 'ended', 'abandoned')) } or { number })
   end
   return found
 end

@@ -14,6 +14,7 @@ end
 
 local function finish (it)
   redis.call('ZREM', open, it.number)
+  if it.abandoned then redis.call('SREM', abandoned, it.number) end
   expire(it.key, terms.retentionMs + terms.slackMs)
 end
 
@@ -57,6 +58,7 @@ local function sweep (limit)
     local it = read(number)
     if not it then
       redis.call('ZREM', open, number)
+      redis.call('SREM', abandoned, number)
     elseif it.stage == 'reserved' then
       freeIdempotencyKey(it)
       free(it)

@@ -10,6 +10,8 @@
 -- list            the numbers of those that are or were claimed or unknown
 -- unknown         the numbers of those that are unknown and still charged
 -- deliveries      the numbers of those whose end is to be delivered, by when that is due: inf while the task runs
+-- abandoned       the numbers of unfinished ones that take no slot: their owner has given them up
+-- abandons        the numbers of those that were given up within an hour, by when
 -- ends            the task ids of those that have ended in the last minutes, by when
 -- idem:<key>      an idempotency key: its reservation's number, and the answer
 -- alike:<print>   the numbers of submits without such a key that a submit with this fingerprint may be the repeat of
@@ -30,6 +32,7 @@ local account = KEYS[1]
 local base = string.sub(account, 1, -8)
 local open, list, unknown = base .. 'open', base .. 'list', base .. 'unknown'
 local deliveries, ends = base .. 'deliveries', base .. 'ends'
+local abandoned = base .. 'abandoned'
 
 local function digits (number) return string.format('%.0f', number) end
 
@@ -41,8 +44,11 @@ end
 
 local fields = {
   'stage', 'model', 'task', 'period', 'fromPeriod', 'fromGrants', 'cost', 'refundable', 'refunded', 'day', 'idem',
-  'session', 'ended', 'print'
+  'session', 'ended', 'print', 'abandoned'
 }
+
+-- How many slots are taken.
+local function slots () return redis.call('ZCARD', open) - redis.call('SCARD', abandoned) end
 
 -- A reservation that is there and not past its retention.
 local function read (number)

@@ -88,7 +88,7 @@ end
 
 -- Its number; or nil, and what it lacks.
 local function reserve (wanted)
-  if redis.call('ZCARD', open) >= wanted.taskLimit then return nil, 'slot' end
+  if redis.call('ZCARD', open) >= wanted.taskLimit and slots() >= wanted.taskLimit then return nil, 'slot' end
   local lack = lackOfSession(wanted.session, wanted.cost)
   if lack then return nil, lack end
   local periodStart = digits(wanted.periodStart)
