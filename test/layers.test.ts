@@ -37,7 +37,8 @@ const homes = [
   { names: /^altcha-lib(?:\/.+)?$/, home: /^features\/guests\/proofs\.ts$/ },
   { names: /^jose$/, home: /^adapters\/[^/]+-sessions(?:\/[^/]+)?\.ts$/ },
   { names: /^(?:fastify|@fastify\/(?!error$).+)$/, home: /^(?:http\/|features\/|(?:gateway|routes|services)\.ts$)/ },
-  { names: /^@fastify\/error$/, home: /^errors\.ts$/ }
+  { names: /^@fastify\/error$/, home: /^errors\.ts$/ },
+  { names: /^temporal-polyfill$/, home: /^domain\/windows\.ts$/ }
 ]
 
 /** Files, sockets, databases and timers: what rules must not touch. */
