@@ -2,6 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import type { DestinationStream, Logger } from 'pino'
 import { localEvents } from './adapters/local.ts'
 import { type WatchedFiles, watchedFiles } from './adapters/watched-files.ts'
+import { alarmBoard, type Alarms, storeWatch } from './domain/alarms.ts'
 import { type AuditTrail, rejectionCounter, rotations, type SecretRotation, settingsRecord } from './domain/audit.ts'
 import type { KeyRing } from './domain/key-ring.ts'
 import { type Maintenance, maintenance, reconciler, tasksOfGoneKeys } from './domain/maintenance.ts'
@@ -28,6 +29,7 @@ interface SecretHolders {
 }
 
 interface SecretFollowers {
+  readonly alarms: Alarms
   /** A secret under which sessions were signed is gone, and they with it. */
   readonly onSessionsEnded: () => void
   /** Writes it into the audit trail, or keeps it until it can; a rejection is logged. */
@@ -39,17 +41,20 @@ export function followSecrets (
   { secretFiles }: Settings,
   { secrets, keys, timers }: SecretHolders,
   log: Logger,
-  { onSessionsEnded, writeRotation }: SecretFollowers
+  { alarms, onSessionsEnded, writeRotation }: SecretFollowers
 ): WatchedFiles {
   const take = (news: SecretNews): void => {
     if ('problem' in news) {
-      log.error(
-        { alarm: 'secret-file', ...news },
-        'a file with a secret can not be used; what was read before stays in use'
-      )
+      alarms.raise({
+        kind: 'secret-file',
+        about: news.setting,
+        fields: { ...news },
+        text: 'a file with a secret can not be used; what was read before stays in use'
+      })
       return
     }
     log.info(news, 'a file with a secret was read again')
+    alarms.clear('secret-file', news.setting)
     if (!news.rotated) return
     if (news.setting === 'APIXO_API_KEY') keys.replace(secrets.apiKeys.current.map(upstreamKey))
     if (signsSessions(news.setting) && news.gone.length > 0) onSessionsEnded()
@@ -110,11 +115,12 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
   const programs = programLog({ level: settings.logLevel, buffered: !process.stdout.isTTY, destination: test.logTo })
   const { log } = programs
   const metrics = openMetrics(longestOf(settings))
+  const alarms = alarmBoard({ log, now, elapsed })
 
   await using closing = new AsyncDisposableStack()
   closing.defer(() => log.flush())
-  const store = closing.adopt(test.store ?? await openWatchedStore(settings, clock, log), it => it.close())
-  reportCutOffSubmits(store, metrics, log)
+  const store = closing.adopt(test.store ?? await openWatchedStore(settings, clock, log, alarms), it => it.close())
+  reportCutOffSubmits(store, metrics, alarms)
   // The last round of the housekeeping: when all that could give it work has closed, and before the store does.
   let lastRound = async (): Promise<void> => {}
   closing.defer(() => lastRound())
@@ -131,11 +137,11 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
   ])
   const secrets = liveSecrets(settings)
   const { services, features } = await createServices(settings, {
-    app: ports.main.app, store, secrets, clock, timers, log, metrics, events, bodyBudget, closing, test
+    app: ports.main.app, store, secrets, clock, timers, log, metrics, alarms, events, bodyBudget, closing, test
   })
   const { keys, ledger } = services
   const { streams } = features.events
-  metrics.watch({ keys, ping: services.probeStore, eventStreams: () => streams.count })
+  metrics.watch({ keys, ping: services.probeStore, eventStreams: () => streams.count, alarms })
   await registerRoutes(ports.main.app, settings, services, features)
   if (ports.admin !== null) await registerAdminRoutes(ports.admin.app, services)
 
@@ -144,10 +150,10 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
   const { runOnce: tidy } = housekeeping(store, services, [
     audit.keep,
     services.issueTimes.note,
-    services.probeStore,
+    storeWatch(services.probeStore, alarms),
     holdKeys,
     ...features.jobs,
-    crowding(store, log)
+    crowding(store, alarms)
   ])
   lastRound = async () => {
     await tidy().catch(failed('the last housekeeping failed'))
@@ -157,12 +163,12 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
   const round = (): void => { tidy().catch(failed('housekeeping failed; it is tried again')) }
   closing.adopt(setInterval(round, tidyEveryMs).unref(), clearInterval)
   closing.adopt(followSecrets(settings, { secrets, keys, timers }, log, {
-    onSessionsEnded: streams.renew, writeRotation: audit.writeRotation
+    alarms, onSessionsEnded: streams.renew, writeRotation: audit.writeRotation
   }), it => it.close())
 
   await audit.keep().catch(failed('the audit trail does not have the settings yet; it is tried again'))
   await holdKeys().catch(failed('the other replicas do not know our keys yet; it is tried again'))
-  warnOfGoneKeys(store, keys, clock, log).catch(failed('tasks whose key is gone could not be counted'))
+  warnOfGoneKeys(store, keys, clock, alarms).catch(failed('tasks whose key is gone could not be counted'))
 
   const close = once(closing.move())
   const { main, admin } = ports
@@ -229,20 +235,28 @@ function once (open: AsyncDisposableStack): () => Promise<void> {
 }
 
 /** Says in the log when the connection to the store is lost, and when what was in it is. */
-async function openWatchedStore (settings: Settings, clock: Clock, log: Logger): Promise<Store> {
+async function openWatchedStore (
+  settings: Settings, clock: Clock, log: Logger, alarms: Alarms
+): Promise<Store> {
   return await openStore(settings, clock, 'server', {
     onLost: err => log.warn({ err }, 'the connection to the store was lost; it is made again'),
-    onGone: problem =>
-      log.error({ alarm: 'store-gone', problem }, 'the store is not the one it was; nothing is served from it'),
+    onGone: problem => alarms.raise({
+      kind: 'store-gone',
+      about: '',
+      fields: { problem },
+      text: 'the store is not the one it was; nothing is served from it'
+    }),
     onUpgrade: upgrade => log.warn(upgrade, 'the ledger is brought up to date; as it was it stays in the copy')
   })
 }
 
-function reportCutOffSubmits ({ lost }: Store, metrics: Metrics, log: Logger): void {
+function reportCutOffSubmits ({ lost }: Store, metrics: Metrics, alarms: Alarms): void {
   metrics.unknown(lost)
-  if (lost > 0) {
-    log.error({ alarm: 'unknown-outcome', count: lost }, 'submits that a crash cut off may have been accepted')
-  }
+  if (lost > 0) tellUnknown(alarms, lost, 'submits that a crash cut off may have been accepted')
+}
+
+function tellUnknown (alarms: Alarms, count: number, text: string): void {
+  alarms.raise({ kind: 'unknown-outcome', about: '', fields: { count }, text })
 }
 
 /** Tells the other replicas which keys this one has. */
@@ -251,12 +265,14 @@ function keyHolding ({ heldKeys }: Store, keys: KeyRing): () => Promise<void> {
 }
 
 /** After a key was replaced while nothing ran: how many tasks have to be asked about with another key. */
-async function warnOfGoneKeys ({ unfinished }: Store, keys: KeyRing, { now }: Clock, log: Logger): Promise<void> {
+async function warnOfGoneKeys ({ unfinished }: Store, keys: KeyRing, { now }: Clock, alarms: Alarms): Promise<void> {
   for (const [keyId, count] of await tasksOfGoneKeys({ unfinished, keys, now })) {
-    log.warn(
-      { alarm: 'key-gone', keyId, count },
-      'unfinished tasks belong to a key that is not in the ring: the other keys are asked about them'
-    )
+    alarms.raise({
+      kind: 'key-gone',
+      about: keyId,
+      fields: { keyId, count },
+      text: 'unfinished tasks belong to a key that is not in the ring: the other keys are asked about them'
+    }, 'warn')
   }
 }
 
@@ -266,10 +282,15 @@ function longestOf ({ file: { upstream: { connectMs, headersMs, bodyIdleMs } } }
 }
 
 /** A subject that repeats more lost submits than are remembered may pay for some of them again. */
-function crowding ({ repeats }: Store, log: Logger): () => Promise<void> {
+function crowding ({ repeats }: Store, alarms: Alarms): () => Promise<void> {
   return async () => {
     for (const subject of repeats.takeCrowded()) {
-      log.error({ alarm: 'repeats', subject }, 'more lost submits than are remembered: the oldest may be made again')
+      alarms.raise({
+        kind: 'repeats',
+        about: '',
+        fields: { subject },
+        text: 'more lost submits than are remembered: the oldest may be made again'
+      })
     }
   }
 }
@@ -333,7 +354,7 @@ async function openPorts (
 
 function housekeeping (
   store: Store,
-  { ledger, poller, keys, clock: { now }, log }: Services,
+  { ledger, poller, keys, clock: { now }, alarms }: Services,
   jobs: ReadonlyArray<() => Promise<void>>
 ): Maintenance {
   const { unfinished, records } = store
@@ -344,6 +365,6 @@ function housekeeping (
     reconciler: reconciler({
       unfinished, records, ledger, keys, refreshTask: refreshTask({ ledger, poller }), now
     }),
-    onUnknown: count => log.error({ alarm: 'unknown-outcome', count }, 'tasks without a known end')
+    onUnknown: count => tellUnknown(alarms, count, 'tasks without a known end')
   })
 }

@@ -9,6 +9,7 @@ import { signedSessions } from './adapters/signed-sessions.ts'
 import { undiciResults } from './adapters/undici/results.ts'
 import { type ClientOptions, undiciUpstream } from './adapters/undici/upstream.ts'
 import { undiciWebhooks, type UndiciWebhooksOptions } from './adapters/undici/webhooks.ts'
+import type { AlarmBoard } from './domain/alarms.ts'
 import { caps } from './domain/caps.ts'
 import { goneKeys } from './domain/gone-keys.ts'
 import { type KeyRing, keyRing, readProbe } from './domain/key-ring.ts'
@@ -75,6 +76,7 @@ interface Ground {
   readonly timers: Timers
   readonly log: Logger
   readonly metrics: Metrics
+  readonly alarms: AlarmBoard
   readonly events: TaskEvents
   readonly bodyBudget: BodyBudget
   /** What is opened here is closed with it, in the opposite order. */
@@ -97,14 +99,14 @@ export interface Features {
 export async function createServices (
   settings: Settings, ground: Ground
 ): Promise<{ readonly services: Services, readonly features: Features }> {
-  const { store, secrets, clock, timers, log, metrics, events, bodyBudget, closing } = ground
+  const { store, secrets, clock, timers, log, metrics, alarms, events, bodyBudget, closing } = ground
   const { file, models, publicUrl = null, allowedOrigins } = settings
   const client = upstreamClient(settings)
 
   const { source, copies } = await openResults(settings, client, ground)
   const ledger = openLedger(ground, copies)
   const upstream = closing.adopt(undiciUpstream(client), it => it.close())
-  const keys = openKeys(settings, upstream, log, clock)
+  const keys = openKeys(settings, upstream, ground)
   const poller = openPoller(settings, { upstream, keys, ledger }, ground)
   const tokens = teamTokens(store, clock)
   const { streams, watcher } = openEvents(settings, tokens.revocations, { poller, ledger }, ground)
@@ -122,6 +124,7 @@ export async function createServices (
       timers,
       log,
       metrics,
+      alarms,
       probeStore: sharedProbe(store.ping, clock.elapsed),
       upstream,
       keys,
@@ -212,7 +215,7 @@ function openTickets (
 }
 
 function openLedger (
-  { store, metrics, log, clock: { elapsed } }: Ground, copies: Pick<KeptResults, 'keep'> | null
+  { store, metrics, alarms, clock: { elapsed } }: Ground, copies: Pick<KeptResults, 'keep'> | null
 ): LedgerClient {
   return ledgerClient(store.ledger, {
     metrics,
@@ -221,18 +224,19 @@ function openLedger (
     wait,
     patienceMs,
     onDelayed: (reservation, { to, taskId }: { readonly to: string, readonly taskId?: string | undefined }) =>
-      log.error(
-        { alarm: 'store-down', reservation, to, taskId },
-        'the store did not take this step; it is kept and tried again'
-      )
+      alarms.raise({
+        kind: 'store-down',
+        about: '',
+        fields: { reservation, to, taskId },
+        text: 'the store did not take this step; it is kept and tried again'
+      })
   })
 }
 
 function openKeys (
   { apiKeys, file: { tasks } }: Settings,
   upstream: Upstream,
-  log: Logger,
-  { now, elapsed }: Clock
+  { alarms, log, clock: { now, elapsed } }: Ground
 ): KeyRing {
   return keyRing({
     keys: apiKeys.map(upstreamKey),
@@ -243,9 +247,19 @@ function openKeys (
     drainMs: tasks.giveUpMs,
     now,
     elapsed,
-    onChange: (keyId, state) => state === 'ready'
-      ? log.info({ keyId }, 'the key is back in use')
-      : log.error({ alarm: 'key-benched', keyId, state }, 'the upstream does not serve this key; it is benched')
+    onChange (keyId, state) {
+      if (state === 'ready') {
+        log.info({ keyId }, 'the key is back in use')
+        alarms.clear('key-benched', keyId)
+        return
+      }
+      alarms.raise({
+        kind: 'key-benched',
+        about: keyId,
+        fields: { keyId, state },
+        text: 'the upstream does not serve this key; it is benched'
+      })
+    }
   })
 }
 
@@ -256,7 +270,7 @@ export function upstreamKey (secret: Secret): UpstreamKey {
 function openPoller (
   { file: { polling, upstream: { connectMs, headersMs, bodyIdleMs } }, models }: Settings,
   { upstream, keys, ledger }: Pick<Services, 'upstream' | 'keys' | 'ledger'>,
-  { store, events, timers, clock: { now, elapsed }, log }: Ground
+  { store, events, timers, clock: { now, elapsed }, alarms }: Ground
 ): StatusPoller {
   const answerMs = connectMs + headersMs
   const intervalOf = intervalBy(polling, models)
@@ -268,10 +282,12 @@ function openPoller (
     intervalOf,
     elapsed,
     onGivenUp: ({ taskId, keyId }) =>
-      log.error(
-        { alarm: 'unknown-outcome', taskId, keyId },
-        'the key of this task is gone, and no other knows the task: it is given up, and stays charged'
-      )
+      alarms.raise({
+        kind: 'unknown-outcome',
+        about: '',
+        fields: { taskId, keyId },
+        text: 'the key of this task is gone, and no other knows the task: it is given up, and stays charged'
+      })
   })
   const leases = store.leases ?? localPollLeases({ elapsed, leaseMs: answerMs + bodyIdleMs })
   return statusPoller({
@@ -361,7 +377,7 @@ async function openSessions (
   { file, publicUrl }: Settings,
   { tokenSessions, revocations }: TeamTokens,
   onKeysChanged: () => void,
-  { app, secrets, clock: { now, elapsed }, log }: Ground
+  { app, secrets, clock: { now, elapsed }, alarms }: Ground
 ) {
   const times = issueTimes({ revocations, now })
   const issuer = mintedInTime(signedSessions({ secrets: secrets.sessionSecrets, now }), times)
@@ -371,10 +387,12 @@ async function openSessions (
     now,
     elapsed,
     onKeysFailed: (issuer, err) =>
-      log.warn(
-        { alarm: 'issuer-keys', issuer, err },
-        'the keys of an issuer can not be read; those known before stay in use'
-      ),
+      alarms.raise({
+        kind: 'issuer-keys',
+        about: issuer,
+        fields: { issuer, err },
+        text: 'the keys of an issuer can not be read; those known before stay in use'
+      }, 'warn'),
     onKeysChanged
   })
   const verifiers = [tokenSessions, issuer, issued]

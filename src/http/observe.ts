@@ -1,6 +1,7 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { type DestinationStream, type Logger, pino } from 'pino'
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client'
+import { type AlarmBoard, alarmKinds } from '../domain/alarms.ts'
 import type { RejectionCounter } from '../domain/audit.ts'
 import { type KeyRing, keyStates } from '../domain/key-ring.ts'
 import type { CreditMetrics } from '../domain/ledger-client.ts'
@@ -101,6 +102,7 @@ interface Gauges {
   readonly ping: () => Promise<void>
   /** Open event streams. */
   readonly eventStreams: () => number
+  readonly alarms: Pick<AlarmBoard, 'active'>
 }
 
 /**
@@ -239,7 +241,7 @@ class Timings {
   }
 }
 
-function registerGauges (registers: Registry[], { keys, ping, eventStreams }: Gauges): void {
+function registerGauges (registers: Registry[], { keys, ping, eventStreams, alarms }: Gauges): void {
   const stateGauge: Gauge<'state'> = new Gauge({
     name: 'gateway_keys',
     help: 'Upstream keys, by state.',
@@ -261,6 +263,16 @@ function registerGauges (registers: Registry[], { keys, ping, eventStreams }: Ga
     help: 'Open event streams.',
     registers,
     collect: () => streams.set(eventStreams())
+  })
+  const alarmGauge: Gauge<'kind'> = new Gauge({
+    name: 'gateway_alarms',
+    help: 'Whether an alarm of this kind is on.',
+    labelNames: ['kind'],
+    registers,
+    collect () {
+      const on = new Set<string>(alarms.active().map(({ kind }) => kind))
+      for (const kind of Object.keys(alarmKinds)) alarmGauge.set({ kind }, on.has(kind) ? 1 : 0)
+    }
   })
 }
 

@@ -36,7 +36,7 @@ import {
 export type ProxyServices = Pick<
   Services,
   'authenticate' | 'bodyBudget' | 'submitRules' | 'rates' | 'proveGuest' | 'ledger' | 'repeats' | 'earliest' |
-  'accounts' | 'upstream' | 'keys' | 'poller' | 'slots' | 'clock'
+  'accounts' | 'upstream' | 'keys' | 'poller' | 'slots' | 'clock' | 'alarms'
 >
 
 /**
@@ -80,7 +80,7 @@ function submitRoute (operation: Operation, services: ProxyServices): RouteOptio
     })
 
     call.enter('settle')
-    if (outcome.kind !== 'accepted') return await settleWithoutTask(ledger, reservation, outcome, context)
+    if (outcome.kind !== 'accepted') return await settleWithoutTask(services, reservation, outcome)
     const { taskId, answer } = outcome
     call.taskId = taskId
     call.madeTaskIds = [taskId]

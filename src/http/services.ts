@@ -1,4 +1,5 @@
 import type { Logger } from 'pino'
+import type { Alarms } from '../domain/alarms.ts'
 import type { AuditTrail } from '../domain/audit.ts'
 import type { KeyRing } from '../domain/key-ring.ts'
 import type { LedgerClient } from '../domain/ledger-client.ts'
@@ -35,6 +36,8 @@ export interface Services {
   readonly timers: Timers
   readonly log: Logger
   readonly metrics: Metrics
+  /** What the operator has to hear of. */
+  readonly alarms: Alarms
   /** Throws `GW_STORE_DOWN` while the store can't serve. It is asked once a second at most, however many call. */
   readonly probeStore: () => Promise<void>
 

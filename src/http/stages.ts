@@ -205,10 +205,9 @@ export interface OpenReservation {
  * leaves no trace but the answer that its idempotency key gives again. A refusal that may pass with time frees the key.
  */
 export async function settleWithoutTask (
-  ledger: Pick<LedgerClient, 'release' | 'markUnknown'>,
+  { ledger, alarms }: Pick<Services, 'ledger' | 'alarms'>,
   { id, idempotency, delivery }: OpenReservation,
-  outcome: NotAccepted | KeyRefused,
-  { request }: RequestContext
+  outcome: NotAccepted | KeyRefused
 ): Promise<Answer> {
   const release = async (answer?: StoredResponse): Promise<void> => {
     await ledger.release(id, answer)
@@ -228,10 +227,12 @@ export async function settleWithoutTask (
       await release()
       throw ourTrouble(outcome.code)
     case 'unknown':
-      request.log.error(
-        { alarm: 'unknown-outcome', reservation: id, reason: outcome.reason },
-        'a submit may have been accepted'
-      )
+      alarms.raise({
+        kind: 'unknown-outcome',
+        about: '',
+        fields: { reservation: id, reason: outcome.reason },
+        text: 'a submit may have been accepted'
+      })
       await ledger.markUnknown(id)
       throw unknownOutcome()
   }

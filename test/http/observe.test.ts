@@ -177,6 +177,7 @@ t.test('the metrics are in Prometheus\' text format, Node\'s own among them', as
   t.equal(headers.get('content-type'), 'text/plain; version=0.0.4; charset=utf-8')
   const names = Array.from(text.matchAll(/^# TYPE (\w+) (\w+)$/gm), ([, name, type]) => `${name} ${type}`)
   t.strictSame(names.filter(name => name.startsWith('gateway_')).sort(), [
+    'gateway_alarms gauge',
     'gateway_credits_total counter',
     'gateway_event_stream_seconds histogram',
     'gateway_event_streams gauge',
@@ -348,6 +349,22 @@ t.test('the keys are counted by state', async t => {
   t.equal(await value('gateway_keys{state="ready"}'), 1)
   t.equal(await value('gateway_keys{state="refused"}'), 1)
   t.equal(await value('gateway_keys{state="empty"}'), 0)
+})
+
+t.test('an alarm that is on is a number as well, until it is over', async t => {
+  const { mint, submit, value, sandbox, time } = await startWithMetrics(t)
+  const benched = () => value('gateway_alarms{kind="key-benched"}')
+  t.equal(await benched(), 0)
+  t.equal(await value('gateway_alarms{kind="unknown-outcome"}'), 0)
+  const token = await mint('alice')
+  sandbox.revoke(apiKey)
+  await submit(token)
+  t.equal(await benched(), 1)
+  t.equal(await value('gateway_alarms{kind="store-down"}'), 0)
+  sandbox.restore(apiKey)
+  time.advance(10_000)
+  await until('the key is back', async () => (await submit(token)).status === 200)
+  t.equal(await benched(), 0)
 })
 
 t.test('they say whether the store serves', async t => {

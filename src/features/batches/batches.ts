@@ -78,9 +78,9 @@ function batchRoute (operation: Operation, services: ProxyServices): RouteOption
     })
 
     call.enter('settle')
-    if (outcome.kind !== 'accepted') return await settleWithoutTasks(ledger, reservation, items, outcome, context)
+    if (outcome.kind !== 'accepted') return await settleWithoutTasks(services, reservation, items, outcome)
     const { batchId, taskIds, answer } = outcome
-    tellUnknownItems(outcome, context)
+    tellUnknownItems(outcome, services)
     call.madeTaskIds = taskIds.filter(taskId => taskId !== null)
     await claimItems(ledger, reservation, items, outcome, call.session.subject)
     await claimBatch(ledger, reservation, outcome, context)
@@ -241,23 +241,25 @@ async function askForBatch (
  * *settle* for a batch of which no task is known: it is one submit with many reservations.
  */
 async function settleWithoutTasks (
-  ledger: LedgerClient,
+  services: Pick<Services, 'ledger' | 'alarms'>,
   reservation: OpenReservation,
   items: readonly ReservationId[],
-  outcome: Exclude<BatchOutcome, BatchAccepted> | KeyRefused,
-  context: RequestContext
+  outcome: Exclude<BatchOutcome, BatchAccepted> | KeyRefused
 ): Promise<Answer> {
+  const { ledger } = services
   const end = outcome.kind === 'unknown' ? ledger.markUnknown : ledger.release
   const ends = items.map(id => end(id))
-  const [whole] = await Promise.allSettled([settleWithoutTask(ledger, reservation, outcome, context), ...ends])
+  const [whole] = await Promise.allSettled([settleWithoutTask(services, reservation, outcome), ...ends])
   if (whole.status === 'rejected') throw whole.reason
   return whole.value
 }
 
-function tellUnknownItems ({ batchId, taskIds }: BatchAccepted, { request }: RequestContext): void {
+function tellUnknownItems ({ batchId, taskIds }: BatchAccepted, { alarms }: Pick<Services, 'alarms'>): void {
   const count = taskIds.filter(taskId => taskId === null).length
   if (count === 0) return
-  request.log.error({ alarm: 'unknown-outcome', batchId, count }, 'items of a batch may have been accepted')
+  alarms.raise({
+    kind: 'unknown-outcome', about: '', fields: { batchId, count }, text: 'items of a batch may have been accepted'
+  })
 }
 
 /** Each item of an accepted batch has its own fate. Throws `GW_OUTCOME_UNKNOWN` when one of them has no owner. */
