@@ -3,6 +3,7 @@ import type { IncomingMessage } from 'node:http'
 import { isObject, jsonValue } from '../domain/json.ts'
 import type { CallbackSender } from './callbacks.ts'
 import { casesIn, type SandboxCase } from './cases.ts'
+import type { LlmWorld } from './llm.ts'
 import { type Answer, envelope, type Exchange, invalid, plainly, refusal, send, success } from './responses.ts'
 import {
   newTask, priceUsd, resultCount, type SandboxTask, statusData, type TaskRequest, taskState, type TaskStore
@@ -22,6 +23,7 @@ export interface World {
   readonly taskMs: number
   readonly resultUrl: (name: string) => string
   readonly callbacks: CallbackSender
+  readonly llm: LlmWorld
   balanceUsd: number
 }
 

@@ -4,7 +4,7 @@ import {
 } from './responses.ts'
 import type { TaskPlan } from './tasks.ts'
 
-/** An awkward case, asked for by the word `sandbox:<name>` anywhere in the prompt. */
+/** An awkward case, asked for by the word `sandbox:<name>` anywhere in the prompt; those of LLM calls: llm-cases.ts. */
 export interface SandboxCase {
   readonly name: string
   /** One line for a table in a document. */

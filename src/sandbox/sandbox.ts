@@ -1,12 +1,14 @@
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import type { Timers } from '../domain/time.ts'
+import { systemTimers, type Timers } from '../domain/time.ts'
 import {
   type ApiCall, balance, batchStatus, batchStore, bearerKey, type RecordedCall, recorder, type Recorder, status, submit,
   submitBatch, type World
 } from './api.ts'
 import { callbackRecorder, type RecordedCallback } from './callbacks.ts'
+import { answerLlm, llmFound, llmModels, llmTotals, type LlmWorld } from './llm.ts'
+import { type LlmCall, llmCalls, type LlmTotals } from './llm-calls.ts'
 import { type Exchange, refusal, send, sendResult, slowGate } from './responses.ts'
 import { sandboxModels, type SandboxTask, taskStore } from './tasks.ts'
 
@@ -35,6 +37,9 @@ export function route (
   if (name && (method === 'GET' || method === 'HEAD')) {
     return sendResult(request, call.response, world.tasks, name, world.now())
   }
+  const llm = llmFound(method, path, query)
+  if (llm) return answerLlm(world.llm, llm, request, call.body, call)
+  if (path === '/sandbox/llm' && method === 'GET') return llmTotals(world.llm, call.response)
   send(call.response, refusal(404))
 }
 
@@ -53,13 +58,13 @@ export interface SandboxOptions {
   readonly balanceUsd?: number
   /** Scheme, host and port in the URLs of results, when callers see the sandbox under another name. */
   readonly publicOrigin?: string
-  /** By which callbacks are sent. Default: Node's. */
+  /** By which callbacks are sent, and pauses in streams kept. Default: Node's. */
   readonly timers?: Timers
   /** Where the redirect cases lead. Default `http://127.0.0.1:1/`, where nobody listens. */
   readonly redirectTo?: string
-  /** Models beyond those of `sandboxModels`. */
+  /** Models beyond those of `sandboxModels` and `llmModels`; the task API and the LLM gateway know them both. */
   readonly models?: readonly string[]
-  /** How many calls, and how many submits, are kept; the oldest are dropped first. Default: all. */
+  /** How many calls, submits and LLM calls each are kept; the oldest are dropped first. Default: all. */
   readonly recordCalls?: number
   /** How many tasks are kept, and as many batches and keys of items; the oldest are forgotten first. Default: all. */
   readonly recordTasks?: number
@@ -73,6 +78,8 @@ export interface Sandbox {
   /** The `POST generateTask` requests among `calls`, batches included. */
   readonly submits: readonly RecordedCall[]
   readonly tasks: ReadonlyMap<string, SandboxTask>
+  /** Every LLM call, with what an upstream would charge for, in the order of arrival. */
+  readonly llmCalls: readonly LlmCall[]
   /** Scheme, host and port that callbacks are sent to, in place of those in their URLs; those when `undefined`. */
   callbacksTo: string | undefined
   /** Every callback, in the order in which they were answered, or given no answer. */
@@ -83,8 +90,12 @@ export interface Sandbox {
   readonly waiting: number
   /** Refuses the key from now on, with 401. */
   revoke (key: string): void
-  /** Undoes `revoke`. */
+  /** Undoes `revoke`, and `refuse`. */
   restore (key: string): void
+  /** Answers LLM calls of this key with this HTTP status from now on, in the shape of the vendor. */
+  refuse (key: string, status: number): void
+  /** How many LLM calls came to which end, and their tokens; the same is at `GET /sandbox/llm`. */
+  llmTotals (): LlmTotals
   /** Refuses submits of this key for this model, with 401. */
   forbid (key: string, model: string): void
   /** Answers one request by hand: the next one whose body is complete, whatever its route. Several calls queue up. */
@@ -124,21 +135,33 @@ function listener ({ record, answers, world, redirectTo, hold }: ListenerOptions
 }
 
 function newWorld (options: SandboxOptions, shared: Pick<World, 'now' | 'resultUrl' | 'callbacks'>): World {
+  // An empty key would let in callers that send none.
+  const keys = new Set(options.keys.filter((key) => key !== ''))
   return {
     ...shared,
     models: new Set([...sandboxModels, ...options.models ?? []]),
     tasks: taskStore(options.recordTasks ?? Infinity),
     batches: batchStore(options.recordTasks ?? Infinity),
-    // An empty key would let in callers that send none.
-    keys: new Set(options.keys.filter((key) => key !== '')),
+    keys,
+    llm: newLlmWorld(options, { keys, now: shared.now }),
     forbidden: new Map(),
     taskMs: options.taskMs ?? 6000,
     balanceUsd: options.balanceUsd ?? 100
   }
 }
 
+function newLlmWorld (
+  { models = [], recordCalls = Infinity, timers = systemTimers }: SandboxOptions,
+  { keys, now }: Pick<LlmWorld, 'keys' | 'now'>
+): LlmWorld {
+  return {
+    models: new Set([...llmModels, ...models]), calls: llmCalls(recordCalls), refused: new Map(), keys, timers, now
+  }
+}
+
 /**
- * Starts a stand-in for APIXO's task API on a port of its own. Throws what listening throws, such as `EADDRINUSE`.
+ * Starts a stand-in for APIXO's task API and its LLM gateway, both on a port of its own. Throws what listening throws,
+ * such as `EADDRINUSE`.
  *
  * @see https://apixo.ai/docs/api-reference
  */
@@ -162,6 +185,7 @@ export async function startSandbox (options: SandboxOptions): Promise<Sandbox> {
     calls,
     submits,
     tasks: world.tasks.byId,
+    llmCalls: world.llm.calls.list,
     callbacks: office.sent,
     get callbacksTo () { return office.callbacksTo },
     set callbacksTo (origin) { office.callbacksTo = origin },
@@ -169,7 +193,12 @@ export async function startSandbox (options: SandboxOptions): Promise<Sandbox> {
     set balanceUsd (usd) { world.balanceUsd = usd },
     get waiting () { return gate.waiting },
     revoke (key) { world.keys.delete(key) },
-    restore (key) { world.keys.add(key) },
+    restore (key) {
+      world.keys.add(key)
+      world.llm.refused.delete(key)
+    },
+    refuse (key, status) { world.llm.refused.set(key, status) },
+    llmTotals: world.llm.calls.totals,
     forbid (key, model) { world.forbidden.set(key, new Set(world.forbidden.get(key)).add(model)) },
     next (answer) { answers.push(answer) },
     release: gate.release,
