@@ -57,6 +57,8 @@ interface ErrorDetail {
   readonly shouldRetry?: false
   /** Methods for the `allow` header of a 405 (RFC 9110 section 15.5.6). */
   readonly allow?: string
+  /** Which account above the subject has no room, and until when: Unix ms, `null` for ever. Told in the body. */
+  readonly ceiling?: { readonly level: 'gateway' | 'pool' | 'plan', readonly resetsAt: number | null }
   readonly cause?: unknown
 }
 

@@ -12,8 +12,8 @@ type LedgerCalls = Pick<TaskLedger, 'reserve' | 'reserveAll' | 'settle' | 'taskO
  * happened upstream: a store that dies between the upstream's answer and our note of it must not make a paid task
  * ownerless, so such a step is tried again while the caller waits, and after that in the background.
  *
- * `claim`, `release` and `markUnknown` throw `GW_OUTCOME_UNKNOWN` when the store has not come back in time; the step is
- * kept. All else throws `GW_STORE_DOWN`, as `TaskLedger` does.
+ * `claim`, `release`, `markUsed` and `markUnknown` throw `GW_OUTCOME_UNKNOWN` when the store has not come back in time;
+ * the step is kept. All else throws `GW_STORE_DOWN`, as `TaskLedger` does.
  */
 export interface LedgerClient extends LedgerCalls {
   /**
@@ -34,6 +34,11 @@ export interface LedgerClient extends LedgerCalls {
    * it had another end already.
    */
   release (id: ReservationId, answer?: StoredResponse | undefined): Promise<boolean>
+  /**
+   * A call that makes no task is over, and cost that much: as `used` of `Transition`. `false`: it had another end
+   * already.
+   */
+  markUsed (id: ReservationId, microcredits: Microcredits, isEstimate: boolean): Promise<boolean>
   /** The upstream may have accepted it. `false`: it had another end already. */
   markUnknown (id: ReservationId): Promise<boolean>
   /** As `markUnknown`, but tried once: its caller hears of something else, and a store that is down has it later. */
@@ -91,6 +96,7 @@ export function ledgerClient (ledger: TaskLedger, options: LedgerClientOptions):
     },
     claim: (id, taskId, answer) => insist(id, { to: 'claimed', taskId, answer }),
     release: (id, answer) => insist(id, { to: 'released', answer }),
+    markUsed: (id, microcredits, isEstimate) => insist(id, { to: 'used', microcredits, isEstimate }),
     markUnknown: id => insist(id, { to: 'unknown' }),
     markUnknownLater: id => tryOnce(id, { to: 'unknown' }),
     async settle (completion) {
@@ -137,8 +143,10 @@ export interface CreditMetrics {
   unknown (count: number): void
 }
 
-/** `sent` is here for a reservation that could not be sent any more: it had lapsed. */
-const ends = { sent: 'released', released: 'released', claimed: 'charged', unknown: 'unknown' } as const
+/** `sent` and `used` are here for a reservation that they were not open to any more: it had lapsed, or overstayed. */
+const ends = {
+  sent: 'released', released: 'released', claimed: 'charged', unknown: 'unknown', used: 'unknown'
+} as const
 
 /**
  * Submits that are under way, more than there can be: those without an end are the oldest, and are not counted then.
@@ -160,7 +168,8 @@ function openReservations (metrics: CreditMetrics) {
       // A second `sent` changes nothing. A claim the ledger rejected is not counted here: what follows it is.
       if (request === undefined || step.to === (isTaken ? 'sent' : 'claimed')) return isTaken
       open.delete(id)
-      metrics.credits(request.operation, ends[step.to], request.microcredits)
+      if (step.to === 'used' && isTaken) metrics.credits(request.operation, 'charged', step.microcredits)
+      else metrics.credits(request.operation, ends[step.to], request.microcredits)
       if (step.to === 'unknown' && isTaken) metrics.unknown(1)
       return isTaken
     }

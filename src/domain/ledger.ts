@@ -27,6 +27,29 @@ export interface SessionBudget {
   readonly expiresAt: number
 }
 
+/** What has credits above the subjects: the whole gateway, a pool (a team), or all subjects of a plan. */
+export type CeilingAccount = 'gateway' | `pool:${string}` | `plan:${string}`
+
+/**
+ * A window of an account above the subject, from which a submit takes its credits as well: all of them, also those that
+ * its subject has from grants.
+ */
+export interface Hold {
+  readonly account: CeilingAccount
+  /** As `windowAt` names it: this window of the account for ever, and no other. */
+  readonly window: string
+  /** Unix ms; `null`: it never ends. */
+  readonly endsAt: number | null
+  /** Credits of the whole window. What the operator gave the account on top (`Extra`) is added by the store. */
+  readonly limit: Microcredits
+}
+
+/** Most unfinished tasks of all subjects of an account together, the one that is asked for included. */
+export interface RunningLimit {
+  readonly account: Exclude<CeilingAccount, `plan:${string}`>
+  readonly limit: number
+}
+
 /** A submit that wants to be paid for. All instants are Unix ms. */
 export interface ReserveRequest {
   readonly subject: string
@@ -51,17 +74,38 @@ export interface ReserveRequest {
   readonly session?: SessionBudget | undefined
   /** The URL that the end of its task is delivered to (`Deliveries`). */
   readonly deliverTo?: string | undefined
+  /**
+   * The windows above the subject that it draws on, in the order gateway, pool, plan. The reservation keeps them: what
+   * it gives back goes to these windows, and to none that has begun since.
+   */
+  readonly holds?: readonly Hold[] | undefined
+  /** In the order gateway, pool. It is counted there until its task ends, `unknown` included in what ends it. */
+  readonly runningLimits?: readonly RunningLimit[] | undefined
 }
 
 /** A reservation's name in the ledger. Opaque: only its own store can read it. */
 export type ReservationId = string
 
+/** A reservation, or the reason why there is none. */
 export type Reserved =
   | { readonly granted: true, readonly id: ReservationId }
   /** `uses`: of the session. `credits`: of the session, or of the subject. */
   | { readonly granted: false, readonly reason: 'credits' | 'slot' | 'uses' }
+  /** That window of an account above the subject has no room for it. `resetsAt`: its end, Unix ms; `null`: never. */
+  | {
+    readonly granted: false
+    readonly reason: 'ceiling'
+    readonly account: CeilingAccount
+    readonly window: string
+    readonly resetsAt: number | null
+  }
+  /** As many tasks run in that account as may. */
+  | { readonly granted: false, readonly reason: 'running', readonly account: CeilingAccount }
   /** Its idempotency key was used before; or it is a repeat, which has taken its first as `Repeats.take` does. */
   | { readonly granted: false, readonly reason: 'duplicate', readonly earlier: Earlier }
+
+/** A refusal of what is new. */
+export type NoRoom = Exclude<Reserved, { readonly granted: true } | { readonly reason: 'duplicate' }>
 
 /** Several reservations: all of them, or the reason why there is none. */
 export type ReservedAll =
@@ -84,6 +128,13 @@ export type Transition =
   | { readonly to: 'released', readonly answer?: StoredResponse | undefined }
   /** Its idempotency key stays, and says so. */
   | { readonly to: 'unknown' }
+  /**
+   * From `sent`: a call that makes no task is over, and cost that much. Its row is settled, as a success. What is left
+   * of the reservation goes back to where it came from, to the grants first; what is missing is taken as well, past any
+   * limit: from the grants as far as they go if the reservation has drawn on them, else from the period. A use of the
+   * session stays used. `isEstimate`: the upstream did not say what it was.
+   */
+  | { readonly to: 'used', readonly microcredits: Microcredits, readonly isEstimate: boolean }
 
 /** A task as the ledger knows it. */
 export interface Task {
@@ -132,9 +183,11 @@ export interface Completion {
  */
 export interface TaskLedger {
   /**
-   * Sets a slot, a use and credits aside, or gives the first reason that holds of duplicate, slot, uses, credits. Under
-   * N parallel calls with room for one, exactly one is granted; under N with one key, exactly one is, whatever the
-   * room. A grant is on disk no later than its next step is.
+   * Sets a slot, a use and credits aside, or gives the first reason that holds: duplicate; of each account above the
+   * subject, from the outermost to the innermost, running and ceiling; slot, uses, credits. Under N parallel calls with
+   * room for one, exactly one is granted, also when they are of many subjects and the room is that of an account above
+   * them; under N with one key, exactly one is, whatever the room. A grant is on disk no later than its next step is.
+   * No ceiling is passed, also after a crash; near it, a reservation may be refused that would have fitted.
    */
   reserve (request: ReserveRequest): Awaitable<Reserved>
   /**
@@ -192,6 +245,8 @@ export interface CreditBalance {
   readonly granted: Microcredits
   /** Tasks that take a slot: those that their owner has given up don't. */
   readonly unfinished: number
+  /** What the plan's credits are raised by now (`Extra`); absent: by nothing. */
+  readonly extra?: Microcredits | undefined
 }
 
 /** Credits beyond the plan's, given by the operator. */
@@ -234,9 +289,9 @@ export function tooMuchGranted () {
 }
 
 /** What a subject may still spend, of its period and of its grants; `null` is unlimited. Never below zero. */
-export function creditsLeft ({ credits }: Plan, { used, granted }: CreditBalance): Microcredits | null {
+export function creditsLeft ({ credits }: Plan, { used, granted, extra = 0 }: CreditBalance): Microcredits | null {
   // A plan that has become smaller may have been overdrawn: that is not taken from the grants.
-  return credits === null ? null : Math.max(0, credits - used) + granted
+  return credits === null ? null : Math.max(0, credits + extra - used) + granted
 }
 
 /**

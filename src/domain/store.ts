@@ -1,4 +1,5 @@
 import type { AuditTrail } from './audit.ts'
+import type { CeilingAccounts } from './ceilings.ts'
 import type { HeldKeys } from './gone-keys.ts'
 import type {
   CreditAccounts, IdempotencyStore, Repeats, ReservationId, Task, TaskLedger, UnfinishedTasks
@@ -21,6 +22,8 @@ export interface Store {
   readonly callbackSecrets: CallbackSecrets
   readonly deliveries: Deliveries
   readonly accounts: CreditAccounts
+  /** `null`: it knows no accounts above the subjects yet, nor calls without a task. */
+  readonly ceilings: CeilingAccounts | null
   readonly records: TaskRecords
   readonly audit: AuditTrail
   readonly revocations: Revocations

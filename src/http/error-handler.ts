@@ -2,7 +2,7 @@ import type { ConnectionError, FastifyError, FastifyInstance, FastifyReply, Fast
 import { type IncomingHttpHeaders, maxHeaderSize, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import { quoted } from '../domain/json.ts'
-import { longestRetryAfter, retryAfterSeconds } from '../domain/time.ts'
+import { instant, longestRetryAfter, retryAfterSeconds } from '../domain/time.ts'
 import { badRequest, gatewayError, type GatewayError, isGatewayError } from '../errors.ts'
 import { type StartRequest, firstHeaders, lateOn, withoutBudget } from './context.ts'
 import { shutOut } from './receive.ts'
@@ -92,11 +92,17 @@ function longWaitOf ({ detail: { retryAfterSeconds = 0 } }: GatewayError): numbe
 }
 
 /** APIXO's envelope with ours beside it. */
-function envelope ({ code, statusCode, message }: GatewayError, longWait: number | null, requestId: string): string {
+function envelope (
+  { code, statusCode, message, detail: { ceiling } }: GatewayError, longWait: number | null, requestId: string
+): string {
   const sentence = longWait === null ? message : `${message} Wait ${longWait} seconds.`
   const wait = longWait === null ? '' : `,"retryAfterSeconds":${longWait}`
+  const { level, resetsAt = null } = ceiling ?? {}
+  const above = level === undefined
+    ? ''
+    : `,"level":"${level}","resetsAt":${resetsAt === null ? null : `"${instant(resetsAt)}"`}`
   return `{"code":${statusCode},"message":${JSON.stringify(sentence)},"data":null,` +
-    `"error":{"code":"${code}","requestId":"${requestId}"${wait}}}`
+    `"error":{"code":"${code}","requestId":"${requestId}"${wait}${above}}}`
 }
 
 /**

@@ -63,7 +63,7 @@ function submitRoute (operation: Operation, services: ProxyServices): RouteOptio
     const request = reserveRequest(submit, call, firstKey, clock.now())
     let reserved = await reserve(ledger, slots, request)
     while (!reserved.granted) {
-      if (reserved.reason !== 'duplicate') throw lacking(reserved.reason, slots.nextInMs(request.subject))
+      if (reserved.reason !== 'duplicate') throw lacking(reserved, slots.nextInMs(request.subject))
       const made = await earliest(submit, context) // it was new a moment ago
       if (made !== null) return await replayEarlier(services, submit, made, context)
       reserved = await reserve(ledger, slots, request)

@@ -1,12 +1,15 @@
 import type { FastifyRequest } from 'fastify'
+import { levelOf } from '../domain/ceilings.ts'
 import { type KeyChoice, type KeyTrouble, keyTrouble, probeIntervalMs } from '../domain/key-ring.ts'
 import type { LedgerClient } from '../domain/ledger-client.ts'
-import type { ReservationId, Reserved, ReservedAll, ReserveRequest, StoredResponse, Task } from '../domain/ledger.ts'
+import type {
+  NoRoom, ReservationId, Reserved, ReservedAll, ReserveRequest, StoredResponse, Task
+} from '../domain/ledger.ts'
 import { periodAt } from '../domain/policy.ts'
 import { budgetOf } from '../domain/session.ts'
 import type { SlotSearch, StatusPoller } from '../domain/status-poller.ts'
 import type { StatusReport } from '../domain/task-status.ts'
-import { after, type Awaitable, retryAfterSeconds } from '../domain/time.ts'
+import { after, type Awaitable, instant, retryAfterSeconds } from '../domain/time.ts'
 import {
   type NotAccepted, type Operation, readSubmitAnswer, readSubmitFailure, type SubmitOutcome, type Upstream,
   type UpstreamAnswer, type UpstreamKey, upstreamPath
@@ -98,13 +101,31 @@ export function reserve (
 
 /** Whether it was refused for want of a slot, which a look at the subject's tasks may free. */
 export function lacksSlot (reserved: Reserved | ReservedAll): boolean {
-  return !reserved.granted && reserved.reason === 'slot'
+  return !reserved.granted && (reserved.reason === 'slot' || reserved.reason === 'running')
 }
 
 /** What the ledger had no room for. `slotInMs`: when there may be a slot. */
-export function lacking (reason: 'slot' | 'uses' | 'credits', slotInMs: number) {
-  if (reason === 'slot') return gatewayError('GW_TOO_MANY_TASKS', { retryAfterSeconds: Math.ceil(slotInMs / 1000) })
-  return gatewayError(reason === 'uses' ? 'GW_SESSION_SPENT' : 'GW_CREDITS_EXHAUSTED', { shouldRetry: false })
+export function lacking (refused: NoRoom, slotInMs: number) {
+  switch (refused.reason) {
+    case 'uses': return gatewayError('GW_SESSION_SPENT', { shouldRetry: false })
+    case 'credits': return gatewayError('GW_CREDITS_EXHAUSTED', { shouldRetry: false })
+    case 'ceiling': return ceilingReached(refused)
+    case 'slot': return gatewayError('GW_TOO_MANY_TASKS', { retryAfterSeconds: Math.ceil(slotInMs / 1000) })
+    case 'running': return gatewayError('GW_TOO_MANY_TASKS', {
+      about: `Too many unfinished tasks of ${levelNames[levelOf(refused.account)]}: wait until one has ended.`,
+      retryAfterSeconds: Math.ceil(slotInMs / 1000)
+    })
+  }
+}
+
+const levelNames = { gateway: 'the whole gateway', pool: 'this pool', plan: 'this plan' } as const
+
+/** The credits of an account above the subject are used up. Its level is told, its name and its figures are not. */
+export function ceilingReached ({ account, resetsAt }: Extract<NoRoom, { readonly reason: 'ceiling' }>) {
+  const level = levelOf(account)
+  const until = resetsAt === null ? 'until the operator adds some' : `until ${instant(resetsAt)}`
+  const about = `The credits of ${levelNames[level]} are used up ${until}.`
+  return gatewayError('GW_CREDITS_EXHAUSTED', { about, shouldRetry: false, ceiling: { level, resetsAt } })
 }
 
 /** The upstream did not want our key; nothing was accepted. */

@@ -2,6 +2,7 @@ import type { Test } from 'tap'
 import { abandonedTasksContract } from './abandoned-tasks.ts'
 import { auditTrailContract } from './audit-trail.ts'
 import { callbackSecretsContract } from './callback-secrets.ts'
+import { ceilingsContract } from './ceilings.ts'
 import { creditAccountsContract } from './credit-accounts.ts'
 import { deliveriesContract } from './deliveries.ts'
 import { guestCountsContract } from './guest-counts.ts'
@@ -17,6 +18,7 @@ import { taskLedgerContract } from './task-ledger.ts'
 import { taskRecordsContract } from './task-records.ts'
 import { tokenBookContract } from './token-book.ts'
 import { unfinishedTasksContract } from './unfinished-tasks.ts'
+import { usedCallsContract } from './used-calls.ts'
 
 const contracts = {
   'the promises of a task ledger': taskLedgerContract,
@@ -26,6 +28,8 @@ const contracts = {
   'the promises of idempotency keys': idempotencyStoreContract,
   'the promises of repeats': repeatsContract,
   'the promises of credit accounts': creditAccountsContract,
+  'the promises of ceilings': ceilingsContract,
+  'the promises of calls without a task': usedCallsContract,
   'the promises of task records': taskRecordsContract,
   'the promises of an audit trail': auditTrailContract,
   'the promises of callback secrets': callbackSecretsContract,

@@ -1,6 +1,9 @@
+import type { Extra } from '../../src/domain/ceilings.ts'
 import {
   type Abandoned,
   type AbandonRequest,
+  type CeilingAccount,
+  type Hold,
   type ReserveRequest,
   type Earlier,
   type Completion,
@@ -20,7 +23,9 @@ import { hourMs } from '../../src/domain/time.ts'
 
 interface Entry {
   readonly demand: ReserveRequest
-  readonly fromGrants: number
+  /** What it costs: as it was asked for, or what was used. */
+  cost: number
+  fromGrants: number
   readonly createdAt: number
   stage: Stage
   taskId: string | undefined
@@ -48,6 +53,7 @@ type Owner = Pick<ReserveRequest, 'subject' | 'periodStart'>
 export function ledgerModel (terms: LedgerTerms, now: () => number) {
   const entries = new Map<ReservationId, Entry>()
   const grants: Array<{ readonly subject: string, readonly microcredits: number }> = []
+  const extras: Extra[] = []
   let keys: UsedKey[] = []
   const all = () => [...entries.values()]
   const sum = (numbers: number[]) => numbers.reduce((one, other) => one + other, 0)
@@ -55,26 +61,54 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
   const ofOwner = ({ subject, periodStart }: Owner) =>
     all().filter(({ demand }) => demand.subject === subject && demand.periodStart === periodStart)
   const creditsUsed = (owner: Owner) =>
-    sum(ofOwner(owner).map(({ demand, fromGrants, refunded }) => refunded ? 0 : demand.microcredits - fromGrants))
+    sum(ofOwner(owner).map(({ cost, fromGrants, refunded }) => refunded ? 0 : cost - fromGrants))
   const creditsGranted = (subject: string) =>
     sum(grants.filter(grant => grant.subject === subject).map(grant => grant.microcredits)) -
     sum(charged(subject).map(({ fromGrants }) => fromGrants))
+  const raisedBy = (account: string, isPrepaid: boolean) =>
+    sum(extras.filter(extra => extra.account === account && (extra.until === null ? isPrepaid : extra.until > now()))
+      .map(extra => extra.microcredits))
+  const stateOf = ({ account, window, limit, endsAt }: Hold) => ({
+    used: sum(all().map(({ demand: { holds = [] }, refunded, cost }) =>
+      !refunded && holds.some(hold => hold.account === account && hold.window === window) ? cost : 0)),
+    limit: limit + raisedBy(account, endsAt === null)
+  })
+  const isUnfinished = ({ stage }: Entry) => stage !== 'settled' && stage !== 'unknown'
+  const runningIn = (account: CeilingAccount) =>
+    all().filter(entry => isUnfinished(entry) && [...entry.demand.holds ?? [], ...entry.demand.runningLimits ?? []]
+      .some(one => one.account === account)).length
+  /** Of each account from the outermost on, first its running tasks, and then its windows. */
+  const lackAbove = ({ microcredits, holds = [], runningLimits = [] }: ReserveRequest) => {
+    for (const level of ['gateway', 'pool', 'plan']) {
+      for (const { account, limit } of runningLimits.filter(one => one.account.startsWith(level))) {
+        if (runningIn(account) >= limit) return { granted: false, reason: 'running', account } as const
+      }
+      for (const hold of holds.filter(one => one.account.startsWith(level))) {
+        const { account, window, endsAt: resetsAt } = hold
+        const { used, limit } = stateOf(hold)
+        if (microcredits > 0 && used + microcredits > limit) {
+          return { granted: false, reason: 'ceiling', account, window, resetsAt } as const
+        }
+      }
+    }
+    return null
+  }
   const slotsUsed = ({ subject }: Pick<ReserveRequest, 'subject'>) =>
-    all().filter(({ demand, stage, abandonedAt }) =>
-      demand.subject === subject && stage !== 'settled' && stage !== 'unknown' && abandonedAt === undefined).length
+    all().filter(entry =>
+      entry.demand.subject === subject && isUnfinished(entry) && entry.abandonedAt === undefined).length
   const holderOf = (taskId: string) => all().find(entry => entry.taskId === taskId)
   const keyOf = (entry: Entry) => keys.find(key => key.entry === entry)
   const fromGrants = (demand: ReserveRequest): number =>
     Math.min(
       demand.microcredits,
-      Math.max(0, creditsUsed(demand) + demand.microcredits - (demand.creditLimit ?? Infinity))
+      Math.max(0, creditsUsed(demand) + demand.microcredits - (demand.creditLimit ?? Infinity) - raisedBy(`subject:${demand.subject}`, false))
     )
 
   const spentIn = (subject: string, id: string) => {
     const its = all().filter(({ demand }) => demand.subject === subject && demand.session?.id === id)
     return {
       uses: its.filter(({ letGo }) => !letGo).length,
-      microcredits: sum(its.map(({ demand, refunded }) => refunded ? 0 : demand.microcredits))
+      microcredits: sum(its.map(({ cost, refunded }) => refunded ? 0 : cost))
     }
   }
   const lackOf = (
@@ -122,6 +156,16 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       : outcomeOf(found)
   }
 
+  const use = (entry: Entry, microcredits: number): boolean => {
+    if (entry.stage !== 'sent') return entry.stage === 'settled' && entry.taskId === undefined
+    const { demand, cost, fromGrants } = entry
+    const most = fromGrants === 0 ? 0 : fromGrants + Math.max(0, creditsGranted(demand.subject))
+    entry.fromGrants = Math.min(most, Math.max(0, microcredits - (cost - fromGrants)))
+    entry.cost = microcredits
+    entry.isOver = true
+    return move(entry, 'settled', Infinity)
+  }
+
   const release = (id: ReservationId, entry: Entry, answer?: StoredResponse): true => {
     entries.delete(id)
     if (answer === undefined) keys = keys.filter(key => key.entry !== entry)
@@ -134,6 +178,9 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
     creditsGranted,
     slotsUsed,
     spentIn,
+    stateOf,
+    runningIn,
+    extraOf: (subject: string) => raisedBy(`subject:${subject}`, false),
     earlier,
     /** What it is answered; without an id when it is granted. */
     reserve (demand: ReserveRequest): Exclude<Reserved, { granted: true }> | { readonly granted: true } {
@@ -141,6 +188,8 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       const before =
         idempotency !== undefined ? earlier(subject, idempotency) : repeat === undefined ? null : take(subject, repeat)
       if (before !== null) return { granted: false, reason: 'duplicate', earlier: before }
+      const above = lackAbove(demand)
+      if (above !== null) return above
       if (slotsUsed(demand) >= demand.taskLimit) return { granted: false, reason: 'slot' }
       const lack = demand.session === undefined ? null : lackOf(demand, demand.session)
       if (lack !== null) return { granted: false, reason: lack }
@@ -152,6 +201,7 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
     add (id: ReservationId, demand: ReserveRequest): void {
       const entry: Entry = {
         demand,
+        cost: demand.microcredits,
         fromGrants: fromGrants(demand),
         createdAt: now(),
         stage: 'reserved',
@@ -180,6 +230,7 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
         case 'sent': return (stage === 'reserved' || stage === 'sent') && move(entry, 'sent', terms.sentMs)
         case 'released': return (stage === 'reserved' || stage === 'sent') && release(id, entry, step.answer)
         case 'unknown': return stage === 'sent' && lose(entry)
+        case 'used': return use(entry, step.microcredits)
         case 'claimed': {
           const isRepeated = entry.taskId === step.taskId
           const mayClaim =
@@ -249,6 +300,13 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       entry.isUndelivered = true
       entry.answer ??= answer
       if (entry.stage === 'claimed' || entry.stage === 'settled') remember(entry)
+    },
+    raise (extra: Extra): number {
+      extras.push(extra)
+      const { account, until } = extra
+      return until !== null
+        ? raisedBy(account, false)
+        : sum(extras.map(one => one.account === account && one.until === null ? one.microcredits : 0))
     },
     grant (subject: string, microcredits: number): number {
       grants.push({ subject, microcredits })

@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Test } from 'tap'
-import type { StoredResponse, Repeat, ReservationId, Transition } from '../../src/domain/ledger.ts'
+import type { Extra } from '../../src/domain/ceilings.ts'
+import type { Hold, StoredResponse, Repeat, ReservationId, Transition } from '../../src/domain/ledger.ts'
 import { random } from '../helpers/random.ts'
 import { demandOf } from './ledger-balance.ts'
 import { ledgerModel } from './ledger-model.ts'
@@ -26,6 +27,7 @@ const moves = [
   'sweep',
   'release',
   'grant',
+  'raise',
   'take',
   'end',
   'end',
@@ -33,19 +35,36 @@ const moves = [
   'undelivered',
   'undelivered'
 ] as const
-const steps = ['sent', 'sent', 'claimed', 'claimed', 'released', 'unknown'] as const
+const steps = ['sent', 'sent', 'claimed', 'claimed', 'released', 'unknown', 'used'] as const
 const budgets = [
   { id: 'many', uses: null, creditLimit: 200, expiresAt: 9e15 },
   { id: 'few', uses: 40, creditLimit: null, expiresAt: 9e15 },
   { id: 'both', uses: 60, creditLimit: 100, expiresAt: 9e15 }
 ]
+/** What is above the subjects, each account with its windows: whose names tell which of them `now` is in. */
+const hourMs = 3_600_000
+const holdsAt = (now: number): readonly Hold[] => {
+  const windowOf = (hours: number) => {
+    const start = Math.floor(now / hours / hourMs) * hours * hourMs
+    return { window: `${hours}:${start}`, endsAt: start + hours * hourMs }
+  }
+  return [
+    { account: 'gateway', window: 'none', endsAt: null, limit: 300 },
+    { account: 'gateway', ...windowOf(3), limit: 60 },
+    { account: 'pool:one', ...windowOf(1), limit: 15 },
+    { account: 'pool:two', ...windowOf(24), limit: 90 },
+    { account: 'plan:default', ...windowOf(1), limit: 30 }
+  ]
+}
+const runningLimits = [{ account: 'gateway', limit: 20 }, { account: 'pool:one', limit: 6 }] as const
+const raised = ['gateway', 'pool:one', 'pool:two', 'subject:app:alice'] as const
 const pauses = [0, 1000, 20_000, 100_000, 3_600_000]
 
 /** Steps, endings, sweeps and grants as they fall, each held against a model that can be read in a few minutes. */
 export function ledgerWalk (t: Test, open: OpenStore): void {
   const dice = random()
   t.test(`whatever happens in whatever order, who is charged is charged once (TEST_SEED=${dice.seed})`, async t => {
-    const { ledger, accounts, idempotency, repeats, records, time, tidyAll } = await openBooks(t, open)
+    const { ledger, accounts, ceilings, idempotency, repeats, records, time, tidyAll } = await openBooks(t, open)
     const model = ledgerModel(terms, time.now)
     const ids: ReservationId[] = []
     const calls: Array<{ readonly subject: string, readonly repeat: Repeat }> = []
@@ -78,7 +97,8 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
     const anyStep = (): Transition => {
       const to = dice.pick(steps)
       if (to === 'sent') return { to, keyId: 'key-1' }
-      if (to === 'unknown') return { to }
+      if (to === 'unknown' || (to === 'used' && ceilings === null)) return { to: 'unknown' }
+      if (to === 'used') return { to, microcredits: dice.int(9), isEstimate: dice.int(2) === 0 }
       const answer = dice.int(2) === 0 ? {} : { answer: anyAnswer() }
       return to === 'claimed' ? { to, taskId: anyTask(), ...answer } : { to, ...answer }
     }
@@ -93,7 +113,11 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
           creditLimit: dice.pick([40, 40, 30, null]),
           taskLimit: 12,
           ...dice.pick([{}, { idempotency: anyKey() }, { repeat: anyCall(owner.subject).repeat }]),
-          ...(dice.int(2) === 0 ? {} : { session: dice.pick(budgets) })
+          ...(dice.int(2) === 0 ? {} : { session: dice.pick(budgets) }),
+          ...(ceilings !== null && dice.int(4) > 0 && {
+            holds: holdsAt(time.now()).filter(() => dice.int(3) > 0),
+            runningLimits: runningLimits.filter(() => dice.int(2) === 0)
+          })
         })
         const expected = model.reserve(demand)
         const reserved = await ledger.reserve(demand)
@@ -156,6 +180,14 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
         await repeats.undelivered(id, answer)
         model.undelivered(id, answer)
       },
+      async raise () {
+        const account = dice.pick(raised)
+        const isGrant = !account.startsWith('subject:') && dice.int(2) === 0
+        const extra: Extra = {
+          account, microcredits: dice.int(5) + 1, until: isGrant ? null : time.now() + dice.pick(pauses.slice(1))
+        }
+        if (ceilings !== null) hold(await ceilings.raise(extra), model.raise(extra), JSON.stringify(extra))
+      },
       async grant () {
         const [{ subject }, microcredits] = [dice.pick(owners), dice.int(5) + 1]
         hold(await accounts.grant({ subject, microcredits }), model.grant(subject, microcredits))
@@ -166,10 +198,19 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
       await make[dice.pick(moves)]()
       if (round % 250 !== 0) continue
       await tidyAll()
+      if (ceilings !== null) {
+        const holds = [0, 1, 30].flatMap(hours => holdsAt(time.now() - hours * hourMs))
+        hold(await ceilings.stateOf(holds), holds.map(model.stateOf))
+        for (const { account } of holds) hold(await ceilings.runningIn(account), model.runningIn(account), account)
+      }
       for (const owner of owners) {
         const { subject, periodStart } = owner
+        const extra = model.extraOf(subject)
         hold(await accounts.balanceOf(subject, periodStart), {
-          used: model.creditsUsed(owner), granted: model.creditsGranted(subject), unfinished: model.slotsUsed(owner)
+          used: model.creditsUsed(owner),
+          granted: model.creditsGranted(subject),
+          unfinished: model.slotsUsed(owner),
+          ...(extra === 0 ? {} : { extra })
         })
         for (const { id } of budgets) hold(await accounts.spentIn(subject, id), model.spentIn(subject, id), id)
         for (let key = 0; key < 40; key++) {

@@ -21,7 +21,9 @@ export const answer = Buffer.from('{"code":200}')
 export type Place = Stage | 'released' | 'given up'
 export const places: readonly Place[] = ['reserved', 'sent', 'claimed', 'settled', 'unknown', 'given up', 'released']
 
-const ways: Readonly<Record<Place, readonly Transition['to'][]>> = {
+/** The steps that every reservation of a task may take. */
+type Step = Exclude<Transition['to'], 'used'>
+const ways: Readonly<Record<Place, readonly Step[]>> = {
   reserved: [],
   sent: ['sent'],
   claimed: ['sent', 'claimed'],
@@ -41,7 +43,7 @@ export interface Fixture extends Store, Balance {
   tidyAll (): Promise<void>
 }
 
-export function stepTo (to: Transition['to'], taskId: string): Transition {
+export function stepTo (to: Step, taskId: string): Transition {
   if (to === 'sent') return sent
   return to === 'claimed' ? { to, taskId } : { to }
 }

@@ -210,3 +210,17 @@ t.test('when one reservation of a batch has lapsed, or can not be noted, all are
   t.same(failing.steps.slice(3), released)
   t.equal(failing.ledger.pending, 1, 'it may have been noted all the same')
 })
+
+t.test('a call without a task is charged with what it has used, unless it had another end', async t => {
+  const answers = [true, true, false]
+  const { counted, ledger, steps } = scriptedLedger({ advance: async () => answers.shift()! })
+  for (const microcredits of [3, 4]) {
+    await ledger.reserve(request)
+    if (microcredits === 3) await ledger.markSent('1', 'k')
+    await ledger.markUsed('1', microcredits, true)
+  }
+  t.same(steps, ['1 sent', '1 used', '1 used'])
+  t.same(counted, [
+    'generateTask reserved 5', 'generateTask charged 3', 'generateTask reserved 5', 'generateTask unknown 5'
+  ])
+})

@@ -208,6 +208,8 @@ function steps ({
         repeats.note(subject, reply)
         return reply !== 0
       }
+      // Nothing asks for it: what makes calls without a task refuses to start on a store without `ceilings`.
+      case 'used': throw new Error('calls without a task are not known here')
     }
   }
 }

@@ -118,6 +118,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
     callbackSecrets: { reservationOf: callbacks.reservationOf },
     deliveries,
     accounts: redisAccounts(commands),
+    ceilings: null,
     records: { ...redisRecords(commands, active), usage: span => redisUsage(commands, keys, span) },
     audit: redisAudit(commands, keys),
     revocations: redisRevocations(commands, keys, now),

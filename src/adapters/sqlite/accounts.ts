@@ -1,10 +1,12 @@
 import type { DatabaseSync } from 'node:sqlite'
 import {
-  type CreditAccounts, type CreditBalance, type Grant, type LedgerTerms, type ReserveRequest, type SessionBudget,
+  type CreditAccounts, type CreditBalance, type Grant, type LedgerTerms, type NoRoom, type ReserveRequest,
+  type SessionBudget,
   type SessionSpent, tooMuchGranted
 } from '../../domain/ledger.ts'
 import type { Microcredits } from '../../domain/policy.ts'
-import { type GroupCommit, read, type Role } from './database.ts'
+import { type HeldWindow, heldBy, heldFrom, SqliteCeilings } from './ceilings.ts'
+import { type GroupCommit, maxSum, read, type Role, Sums } from './database.ts'
 
 /** Which accounts a price is taken from, and goes back to. */
 interface Charge {
@@ -14,6 +16,9 @@ interface Charge {
   readonly fromGrants: Microcredits
   /** The session whose own limits it counts against; `null` for one that has none. */
   readonly sessionId: string | null
+  /** What it takes from each window above the subject. */
+  readonly fromWindows: Microcredits
+  readonly held: readonly HeldWindow[] | null
 }
 
 /** What is set aside for a submit that is not sent yet. */
@@ -25,11 +30,8 @@ export interface Reservation {
   readonly leaseUntil: number
 }
 
-/** More can't be read as a number, and asking for it gives an error: sums stop there. */
-export const maxSum = Number.MAX_SAFE_INTEGER
-
 /** The columns of `tasks` that a charge is made of. */
-export const chargeColumns = 'subject, period_start, microcredits, granted, session_id'
+export const chargeColumns = 'subject, period_start, microcredits, granted, session_id, holds'
 /** The columns of an `UnfinishedRow`. */
 export const unfinishedColumns = `id, refunded, abandoned_at, ${chargeColumns}`
 
@@ -40,6 +42,7 @@ export interface ChargeRow {
   /** The part of it that is from grants. */
   readonly granted: Microcredits
   readonly session_id: string | null
+  readonly holds: string | null
 }
 
 /** A row that has not ended: as long as that is so, its credits are counted in memory. */
@@ -75,6 +78,8 @@ interface AccountsOptions {
  * `take` and what follows it, up to `giveBack`, are for use within a transaction of the ledger.
  */
 export class SubjectAccounts implements CreditAccounts {
+  /** The accounts above the subjects. */
+  readonly ceilings: SqliteCeilings
   readonly #group: GroupCommit
   readonly #isOwner: boolean
   readonly #terms: AccountsOptions['terms']
@@ -98,18 +103,21 @@ export class SubjectAccounts implements CreditAccounts {
     this.#terms = terms
     this.#now = now
     this.#sql = statements(db)
+    this.ceilings = new SqliteCeilings(db, group, { now, sumUp: () => this.#sumUp() })
     this.#sumUp()
     group.onUndo(() => { this.#isSummedUp = false })
     group.onBegin(() => this.#sumUp())
   }
 
   /** Sets a place, a use and credits aside under this number, or says what is lacking. */
-  reserve (id: number, request: ReserveRequest): 'slot' | 'uses' | 'credits' | null {
+  reserve (id: number, request: ReserveRequest): NoRoom | null {
     const { subject, taskLimit, idempotency } = request
     read(() => this.#sumUp())
-    if (this.#countOf(subject) >= taskLimit) return 'slot'
+    const above = read(() => this.ceilings.lackOf(request))
+    if (above !== null) return above
+    if (this.#countOf(subject) >= taskLimit) return { granted: false, reason: 'slot' }
     const charge = read(() => this.#chargeFor(request))
-    if (typeof charge === 'string') return charge
+    if (typeof charge === 'string') return { granted: false, reason: charge }
     const createdAt = this.#now()
     this.#reserved.set(id, { request, charge, createdAt, leaseUntil: createdAt + this.#terms.reservedMs })
     if (idempotency !== undefined) this.#fingerprints.set(inScope(idempotency.key, subject), idempotency.fingerprint)
@@ -164,7 +172,25 @@ export class SubjectAccounts implements CreditAccounts {
   ended (row: UnfinishedRow): void {
     const charge = chargeOf(row)
     this.#leave(row.id, charge)
-    if (row.refunded === 0) this.#sql.spend.run(charge.subject, charge.periodStart, charge.fromPeriod)
+    if (row.refunded === 0) this.#spend(charge)
+  }
+
+  /**
+   * A row that was sent has ended without a task, at another price. The part of it that is from grants from now on is
+   * returned.
+   */
+  settled (row: UnfinishedRow, microcredits: Microcredits): Microcredits {
+    const before = chargeFrom(row)
+    const { subject, sessionId } = before
+    const rest = Math.max(0, microcredits - before.fromPeriod)
+    const isDrawn = before.fromGrants > 0
+    const fromGrants = isDrawn ? Math.min(rest, before.fromGrants + Math.max(0, this.#grantedTo(subject))) : 0
+    this.#leave(row.id, before)
+    this.#spend({ ...before, fromGrants, fromPeriod: microcredits - fromGrants, fromWindows: microcredits })
+    if (fromGrants > before.fromGrants) this.#sql.take.run(fromGrants - before.fromGrants, subject)
+    else if (isDrawn) this.#sql.add.run(subject, before.fromGrants - fromGrants)
+    if (sessionId !== null) this.#sql.unuse.run(0, row.microcredits - microcredits, subject, sessionId)
+    return fromGrants
   }
 
   /** The owner of an unfinished task has given it up: it takes no slot any more, and all else stays. */
@@ -176,7 +202,9 @@ export class SubjectAccounts implements CreditAccounts {
   reopened (row: UnfinishedRow): void {
     const charge = chargeOf(row)
     this.#enter(row.id, charge)
-    if (row.refunded === 0) this.#sql.giveBack.run(charge.fromPeriod, charge.subject, charge.periodStart)
+    if (row.refunded === 1) return
+    this.#sql.giveBack.run(charge.fromPeriod, charge.subject, charge.periodStart)
+    this.ceilings.giveBack(charge.held, charge.fromWindows)
   }
 
   /** Of one that has ended: gives back credits alone. `false`: the period had as many refunds already. */
@@ -185,6 +213,7 @@ export class SubjectAccounts implements CreditAccounts {
     const { subject, periodStart, fromPeriod } = charge
     const refunded = this.#sql.refund.run(fromPeriod, subject, periodStart, this.#terms.refundsPerPeriod)
     if (refunded.changes === 0) return false
+    this.ceilings.giveBack(charge.held, charge.fromWindows)
     this.#returnRest(charge, 0)
     return true
   }
@@ -193,6 +222,7 @@ export class SubjectAccounts implements CreditAccounts {
   giveBack (row: ChargeRow): void {
     const charge = chargeFrom(row)
     this.#sql.giveBack.run(charge.fromPeriod, charge.subject, charge.periodStart)
+    this.ceilings.giveBack(charge.held, charge.fromWindows)
     this.#returnRest(charge, 1)
   }
 
@@ -205,11 +235,13 @@ export class SubjectAccounts implements CreditAccounts {
   async balanceOf (subject: string, periodStart: number): Promise<CreditBalance> {
     return read(() => {
       this.#sumUp()
-      return {
+      const extra = this.ceilings.extraOf(subject, true)
+      const balance = {
         used: this.#usedOf(subject, periodStart),
         granted: this.#grantedTo(subject),
         unfinished: this.#countOf(subject)
       }
+      return extra === 0 ? balance : { ...balance, extra }
     })
   }
 
@@ -234,13 +266,28 @@ export class SubjectAccounts implements CreditAccounts {
     const { subject, periodStart, microcredits, creditLimit, session } = request
     const lack = session === undefined ? null : this.#lackOf(request, session)
     if (lack !== null) return lack
-    const sessionId = session?.id ?? null
-    if (creditLimit === null) return { subject, periodStart, sessionId, fromPeriod: microcredits, fromGrants: 0 }
-    const left = Math.max(0, creditLimit - this.#usedOf(subject, periodStart))
-    const fromPeriod = Math.min(microcredits, left)
-    const fromGrants = microcredits - fromPeriod
-    if (fromGrants > 0 && fromGrants > this.#grantedTo(subject)) return 'credits'
-    return { subject, periodStart, sessionId, fromPeriod, fromGrants }
+    const fromGrants = creditLimit === null ? 0 : this.#fromGrants(request, creditLimit)
+    if (fromGrants === null) return 'credits'
+    return {
+      subject,
+      periodStart,
+      sessionId: session?.id ?? null,
+      fromPeriod: microcredits - fromGrants,
+      fromGrants,
+      fromWindows: microcredits,
+      held: heldBy(request)
+    }
+  }
+
+  /** What the period does not have; `null`: the grants don't either. Extras are read anew before that is said. */
+  #fromGrants ({ subject, periodStart, microcredits }: ReserveRequest, creditLimit: Microcredits): Microcredits | null {
+    const used = this.#usedOf(subject, periodStart)
+    for (const isNew of [false, true]) {
+      const left = Math.max(0, creditLimit + this.ceilings.extraOf(subject, isNew) - used)
+      const fromGrants = microcredits - Math.min(microcredits, left)
+      if (fromGrants === 0 || fromGrants <= this.#grantedTo(subject)) return fromGrants
+    }
+    return null
   }
 
   /** What of a request its session has no room for. */
@@ -302,15 +349,23 @@ export class SubjectAccounts implements CreditAccounts {
     return this.#unfinished.of(subject).size - this.#abandoned.of(subject).size
   }
 
-  #enter (id: number, { subject, periodStart, fromPeriod }: Charge): void {
+  #enter (id: number, { subject, periodStart, fromPeriod, fromWindows, held }: Charge): void {
     this.#unfinished.add(subject, id)
     this.#open.add(inScope(periodStart, subject), fromPeriod)
+    this.ceilings.enter(held, fromWindows)
   }
 
-  #leave (id: number, { subject, periodStart, fromPeriod }: Charge): void {
+  #leave (id: number, { subject, periodStart, fromPeriod, fromWindows, held }: Charge): void {
     this.#unfinished.delete(subject, id)
     this.#abandoned.delete(subject, id)
     this.#open.add(inScope(periodStart, subject), -fromPeriod)
+    this.ceilings.leave(held, fromWindows)
+  }
+
+  /** The accounts in the file have it from now on. */
+  #spend ({ subject, periodStart, fromPeriod, fromWindows, held }: Charge): void {
+    this.#sql.spend.run(subject, periodStart, fromPeriod)
+    this.ceilings.spend(held, fromWindows)
   }
 
   /** What the file has, and on top what it does not have yet. */
@@ -319,6 +374,7 @@ export class SubjectAccounts implements CreditAccounts {
     this.#unfinished.clear()
     this.#abandoned.clear()
     this.#open.clear()
+    this.ceilings.clear()
     for (const row of this.#sql.unfinished.all() as unknown as UnfinishedRow[]) {
       this.#enter(row.id, chargeOf(row))
       if (row.abandoned_at !== null) this.abandoned(row)
@@ -354,25 +410,6 @@ class Numbers {
   }
 }
 
-/** Sums by name. One that is 0 takes no memory. */
-class Sums {
-  readonly #sums = new Map<string, number>()
-
-  of (name: string): number {
-    return this.#sums.get(name) ?? 0
-  }
-
-  add (name: string, change: number): void {
-    const sum = this.of(name) + change
-    if (sum === 0) this.#sums.delete(name)
-    else this.#sums.set(name, sum)
-  }
-
-  clear (): void {
-    this.#sums.clear()
-  }
-}
-
 /** A key is printable, so nothing that is in it or in a subject is taken for the end of it. */
 function inScope (name: string | number, subject: string): string {
   return `${name}\n${subject}`
@@ -385,14 +422,16 @@ function chargeFrom (row: ChargeRow): Charge {
     periodStart: row.period_start,
     fromPeriod: microcredits - granted,
     fromGrants: granted,
-    sessionId: row.session_id
+    sessionId: row.session_id,
+    fromWindows: microcredits,
+    held: heldFrom(row.holds)
   }
 }
 
 /** What it is charged with as long as it is unfinished, and from its end on. */
 function chargeOf (row: UnfinishedRow): Charge {
   const charge = chargeFrom(row)
-  return row.refunded === 0 ? charge : { ...charge, fromPeriod: 0 }
+  return row.refunded === 0 ? charge : { ...charge, fromPeriod: 0, fromWindows: 0 }
 }
 
 /** Enters the credits of these unfinished rows, which are about to end, into the accounts of their periods. */

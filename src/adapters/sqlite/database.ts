@@ -324,3 +324,25 @@ export function pageOf<Row extends { readonly id: number }, Item> (
   const shown = rows.slice(0, limit)
   return { items: shown.map(itemFrom), next: rows.length > limit ? String(shown.at(-1)!.id) : null }
 }
+
+/** More can't be read as a number, and asking for it gives an error: sums stop there. */
+export const maxSum = Number.MAX_SAFE_INTEGER
+
+/** Sums by name. One that is 0 takes no memory. */
+export class Sums {
+  readonly #sums = new Map<string, number>()
+
+  of (name: string): number {
+    return this.#sums.get(name) ?? 0
+  }
+
+  add (name: string, change: number): void {
+    const sum = this.of(name) + change
+    if (sum === 0) this.#sums.delete(name)
+    else this.#sums.set(name, sum)
+  }
+
+  clear (): void {
+    this.#sums.clear()
+  }
+}

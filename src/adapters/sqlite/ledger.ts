@@ -1,8 +1,8 @@
 import { LRUCache } from 'lru-cache'
 import type { DatabaseSync } from 'node:sqlite'
 import type {
-  Abandoned, AbandonRequest, Completion, Earlier, LedgerTerms, Reserved, ReserveRequest, Stage, StoredResponse, Task,
-  TaskLedger, Transition, UnfinishedTasks
+  Abandoned, AbandonRequest, Completion, Earlier, LedgerTerms, NoRoom, Reserved, ReserveRequest, Stage, StoredResponse,
+  Task, TaskLedger, Transition, UnfinishedTasks
 } from '../../domain/ledger.ts'
 import { hourMs } from '../../domain/time.ts'
 import { type SubjectAccounts, unfinishedColumns, type UnfinishedRow } from './accounts.ts'
@@ -39,6 +39,7 @@ class LedgerSteps {
       case 'claimed': return this.#claim(id, step.taskId, step.answer)
       case 'released': return this.#release(id, step.answer)
       case 'unknown': return this.markUnknown(id, 'sent')
+      case 'used': return this.#use(id, step)
     }
   }
 
@@ -102,7 +103,8 @@ class LedgerSteps {
       createdAt,
       leaseUntil,
       callbackHash ?? null,
-      request.repeat?.fingerprint ?? null
+      request.repeat?.fingerprint ?? null,
+      charge.held && JSON.stringify(charge.held)
     )
     idempotency.begin(id, reservation)
     if (request.deliverTo !== undefined) deliveries.begin(id, request.deliverTo)
@@ -128,6 +130,17 @@ class LedgerSteps {
       return true
     }
     return (this.#sql.holder.get(taskId) as { id: number } | undefined)?.id === id
+  }
+
+  /** Once more it is as it is. */
+  #use (id: number, { microcredits, isEstimate }: Extract<Transition, { to: 'used' }>): boolean {
+    const { accounts, repeats, now } = this.#parts
+    const row = this.#sql.usable.get(id) as UsableRow | undefined
+    if (row?.stage !== 'sent') return row !== undefined
+    const granted = accounts.settled(row, microcredits)
+    this.#sql.use.run(now(), microcredits, granted, isEstimate ? 1 : 0, id)
+    repeats.drop(id)
+    return true
   }
 
   #release (id: number, answer?: StoredResponse): boolean {
@@ -157,6 +170,8 @@ class LedgerSteps {
 
 interface UnsettledRow extends UnfinishedRow { readonly refundable: 0 | 1, readonly stage: 'claimed' | 'unknown' }
 
+interface UsableRow extends UnfinishedRow { readonly stage: 'sent' | 'settled' }
+
 /** Stages are written out and never bound: SQLite would compile a statement anew for each value, to choose an index. */
 function statements (db: DatabaseSync) {
   const markUnknown = (from: 'sent' | 'claimed') =>
@@ -165,8 +180,8 @@ function statements (db: DatabaseSync) {
   return {
     insert: db.prepare(`INSERT INTO tasks
       (id, subject, operation, model, key_id, stage, microcredits, granted, session_id, refundable, period_start, created_at,
-        lease_until, callback_hash, repeat)
-      VALUES (?, ?, ?, ?, ?, 'sent', ?, ?, ?, ?, ?, ?, ?, ?, ?)`),
+        lease_until, callback_hash, repeat, holds)
+      VALUES (?, ?, ?, ?, ?, 'sent', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`),
     resend: db.prepare(
       "UPDATE tasks SET key_id = ?, callback_hash = coalesce(callback_hash, ?), lease_until = ? WHERE id = ? AND stage = 'sent'"
     ),
@@ -188,6 +203,10 @@ function statements (db: DatabaseSync) {
       ORDER BY abandoned_at DESC LIMIT 1 OFFSET ?`),
     abandon: db.prepare('UPDATE tasks SET abandoned_at = ? WHERE id = ?'),
     settle: db.prepare("UPDATE tasks SET stage = 'settled', ended_at = ?, state = ?, refunded = ? WHERE id = ?"),
+    usable: db.prepare(`SELECT stage, ${unfinishedColumns} FROM tasks
+      WHERE id = ? AND task_id IS NULL AND (stage = 'sent' OR stage = 'settled')`),
+    use: db.prepare(`UPDATE tasks SET stage = 'settled', ended_at = ?, state = 'success', microcredits = ?, granted = ?, is_estimate = ?
+      WHERE id = ?`),
     keepAnswer: db.prepare('INSERT INTO answers (id, body) VALUES (?, ?)')
   }
 }
@@ -266,41 +285,39 @@ function reserving (
     await (repeat === undefined ? group.committed() : repeats.found(subject, repeat))
     return { granted: false, reason: 'duplicate', earlier }
   }
-  /** Its number, or what it lacks. */
-  const setAside = (request: ReserveRequest): number | 'slot' | 'uses' | 'credits' => {
+  const setAside = (request: ReserveRequest): Granted | NoRoom => {
     const lack = accounts.reserve(lastId + 1, request)
     if (lack !== null) return lack
     repeats.begin(++lastId, request)
-    return lastId
+    return { granted: true, id: String(lastId) }
   }
 
   return {
     reserve (request) {
       const earlier = earlierOf(request)
-      if (earlier !== null) return duplicate(request, earlier)
-      const set = setAside(request)
-      return typeof set === 'number' ? { granted: true, id: String(set) } : { granted: false, reason: set }
+      return earlier === null ? setAside(request) : duplicate(request, earlier)
     },
     async reserveAll (requests) {
       for (const request of requests) {
         const earlier = earlierOf(request)
         if (earlier !== null) return await duplicate(request, earlier)
       }
-      const ids: number[] = []
+      const ids: string[] = []
       try {
         for (const request of requests) {
           const set = setAside(request)
-          if (typeof set !== 'number') return { granted: false, reason: set }
-          ids.push(set)
+          if (!set.granted) return set
+          ids.push(set.id)
         }
-        return { granted: true, ids: ids.map(String) }
+        return { granted: true, ids }
       } finally {
-        if (ids.length < requests.length) ids.forEach(drop)
+        if (ids.length < requests.length) ids.forEach(id => drop(rowAt(id)))
       }
     }
   }
 }
 
+type Granted = Extract<Reserved, { readonly granted: true }>
 type Refused = Extract<Reserved, { readonly granted: false }>
 
 /** The highest number that stands in the file: of a task, or of a refused submit whose idempotency key is kept. */

@@ -225,9 +225,33 @@ const migrations: readonly string[] = [
      FROM tasks WHERE ended_at IS NULL GROUP BY subject, period_start) AS unfinished
    WHERE credits.subject = unfinished.subject AND credits.period_start = unfinished.period_start;`,
 
-  // What owners have given up: the index has those rows alone, and no other write has an eye on it.
+  // abandoned_at: when its owner has given it up; the index has those rows alone, and no other write has an eye on it.
+  // abandoned_at: when its owner has given it up; the index has those rows alone, and no other write sees it.
+  // call without a task. What is used of a window in ceilings is of tasks that have ended, as in credits. An extra is
+  // over at until; one without that is prepaid.
   `ALTER TABLE tasks ADD COLUMN abandoned_at INTEGER;
-   CREATE INDEX abandoned_tasks ON tasks (subject, abandoned_at) WHERE abandoned_at IS NOT NULL;`
+   CREATE INDEX abandoned_tasks ON tasks (subject, abandoned_at) WHERE abandoned_at IS NOT NULL;
+   ALTER TABLE tasks ADD COLUMN holds TEXT;
+   ALTER TABLE tasks ADD COLUMN is_estimate INTEGER NOT NULL DEFAULT 0;
+   CREATE TABLE ceilings (
+     account       TEXT    NOT NULL,
+     window_id     TEXT    NOT NULL,
+     ends_at       INTEGER,
+     used          INTEGER NOT NULL CHECK (used >= 0),
+     PRIMARY KEY (account, window_id)
+   ) STRICT, WITHOUT ROWID;
+   CREATE INDEX ended_ceilings ON ceilings (ends_at) WHERE ends_at IS NOT NULL;
+   CREATE TABLE extras (
+     id            INTEGER PRIMARY KEY,
+     account       TEXT    NOT NULL,
+     microcredits  INTEGER NOT NULL CHECK (microcredits > 0),
+     until         INTEGER,
+     created_at    INTEGER NOT NULL
+   ) STRICT;
+   CREATE INDEX extras_of ON extras (account);
+   CREATE TRIGGER extras_stay BEFORE UPDATE ON extras BEGIN SELECT raise(ABORT, 'extras are never changed'); END;
+   CREATE TRIGGER extras_last BEFORE DELETE ON extras BEGIN SELECT raise(ABORT, 'extras are never deleted'); END;
+   ALTER TABLE tokens ADD COLUMN pool TEXT;`
 ]
 
 /** The version of the file. Throws when a newer gateway wrote it. */

@@ -7,8 +7,8 @@ import type { CallbackSecrets } from '../../domain/store.ts'
 import { dayMs } from '../../domain/time.ts'
 import type { FinalState } from '../../domain/upstream.ts'
 import type { Deliveries, Delivery, DeliveryAttempt } from '../../domain/webhooks.ts'
-import { chargeColumns, type ChargeRow, maxSum, type SubjectAccounts } from './accounts.ts'
-import { type Connection, type GroupCommit, pageOf, read, rowAt, storeDown } from './database.ts'
+import { chargeColumns, type ChargeRow, type SubjectAccounts } from './accounts.ts'
+import { type Connection, type GroupCommit, maxSum, pageOf, read, rowAt, storeDown } from './database.ts'
 import type { Tasks } from './ledger.ts'
 import type { SqliteIdempotency, SqliteRepeats } from './repeats.ts'
 
@@ -119,8 +119,8 @@ function taskStatements (db: DatabaseSync) {
       `SELECT ${columns} FROM tasks WHERE subject = ? AND ended_at IS NOT NULL AND id < ? ORDER BY id DESC LIMIT ?`
     ),
     claimed: db.prepare(`SELECT ${columns} FROM tasks WHERE id = ? AND stage = 'claimed'`),
-    ends: db.prepare(`SELECT ended_at, task_id FROM tasks WHERE subject = ? AND stage = 'settled' AND (ended_at, task_id) > (?, ?)
-      ORDER BY ended_at, task_id LIMIT ?`),
+    ends: db.prepare(`SELECT ended_at, task_id FROM tasks WHERE subject = ? AND stage = 'settled' AND task_id IS NOT NULL
+      AND (ended_at, task_id) > (?, ?) ORDER BY ended_at, task_id LIMIT ?`),
     unknown: db.prepare(
       `SELECT ${columns} FROM tasks WHERE stage = 'unknown' AND refunded = 0 AND id > ? ORDER BY id LIMIT ?`
     ),

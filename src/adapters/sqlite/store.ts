@@ -4,6 +4,7 @@ import { forgetSlackMs } from '../../domain/session.ts'
 import type { Store } from '../../domain/store.ts'
 import { dayMs, steadyClock, systemClock } from '../../domain/time.ts'
 import { spendFor, SubjectAccounts } from './accounts.ts'
+import { spendWindowsFor } from './ceilings.ts'
 import {
   connect, type Connection, type ConnectionOptions, type GroupCommit, groupCommit, read, type Role, seenEachSecond,
   storeDown
@@ -128,6 +129,11 @@ function others (db: DatabaseSync, group: GroupCommit): Forget[] {
       now => oldestTask(now) - longestPeriodMs
     ),
     forget(
+      'SELECT account, window_id FROM ceilings WHERE ends_at < ? ORDER BY ends_at',
+      'DELETE FROM ceilings WHERE account = ? AND window_id = ?',
+      now => oldestTask(now) - forgetSlackMs
+    ),
+    forget(
       'SELECT subject, session_id FROM session_budgets WHERE expires_at <= ? ORDER BY expires_at',
       'DELETE FROM session_budgets WHERE subject = ? AND session_id = ?',
       now => now - forgetSlackMs
@@ -202,6 +208,7 @@ function storeOver (
     callbackSecrets: sqliteCallbackSecrets(db, tasks),
     deliveries,
     accounts,
+    ceilings: accounts.ceilings,
     records: sqliteRecords(db, group, { accounts, idempotency, repeats, usage: sqliteUsage(connection) }),
     audit: sqliteAudit(db, group),
     revocations: sqliteRevocations(db, group, { now, elapsed }),
@@ -247,7 +254,7 @@ function pinger (db: DatabaseSync, group: GroupCommit): () => Promise<void> {
 /** No request of an earlier server is alive any more, and what it had sent may exist upstream: it is marked. */
 function recover (db: DatabaseSync, now: number): number {
   const lost = "ended_at IS NULL AND stage = 'sent'"
-  db.exec(`BEGIN IMMEDIATE; ${spendFor(lost)}`)
+  db.exec(`BEGIN IMMEDIATE; ${spendFor(lost)} ${spendWindowsFor(lost)}`)
   const marked = db.prepare(`UPDATE tasks SET stage = 'unknown', ended_at = min(lease_until, ?) WHERE ${lost}`).run(now)
   db.exec('COMMIT')
   return Number(marked.changes)

@@ -60,7 +60,7 @@ function batchRoute (operation: Operation, services: ProxyServices): RouteOption
     const requests = reserveRequests(batch, call, key, clock.now())
     let reserved = await reserveBatch(services, requests, call)
     while (!reserved.granted) {
-      if (reserved.reason !== 'duplicate') throw lacking(reserved.reason, slots.nextInMs(call.session.subject))
+      if (reserved.reason !== 'duplicate') throw lacking(reserved, slots.nextInMs(call.session.subject))
       const made = await earliest(batch, context) // it was new a moment ago
       if (made !== null) return await replayEarlier(services, batch, made, context, 'batchId')
       reserved = await reserveBatch(services, requests, call)
