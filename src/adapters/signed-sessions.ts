@@ -6,7 +6,6 @@ import { memoized, type SecretRef, type Secret } from '../domain/secret.ts'
 import {
   ownIss, ownPrefixes, type PrintedSession, type Scope, type Session, type SessionIssuer, type SessionVerifier
 } from '../domain/session.ts'
-import { gatewayError } from '../errors.ts'
 
 const verifiedTokens = 10_000
 /** Of HS256. */
@@ -70,7 +69,7 @@ export function signedSessions ({ secrets, now }: SignedSessionsOptions): Sessio
     verified: recent<Session>(verifiedTokens)
   }))
 
-  const verifySigned = async (token: string, key: KeyObject): Promise<Session> => {
+  const verifySigned = async (token: string, key: KeyObject): Promise<Session | 'bad'> => {
     try {
       const { payload } = await jwtVerify(token, key, {
         algorithms: ['HS256'],
@@ -81,8 +80,8 @@ export function signedSessions ({ secrets, now }: SignedSessionsOptions): Sessio
       })
       checkClaims(payload)
       return sessionFrom(payload as unknown as Claims)
-    } catch (cause) {
-      throw gatewayError('GW_BAD_SESSION', { cause })
+    } catch {
+      return 'bad'
     }
   }
 
@@ -98,17 +97,15 @@ export function signedSessions ({ secrets, now }: SignedSessionsOptions): Sessio
       const { keys, verified } = memory.current
       const digest = hash('sha256', token)
       const known = verified.get(digest)
-      if (known !== undefined) {
-        if (known.expiresAt <= now()) throw gatewayError('GW_BAD_SESSION')
-        return known
-      }
+      if (known !== undefined) return known.expiresAt <= now() ? 'bad' : known
       if (token.length > maxTokenLength || !isOurs(token)) return null
       const key = keys.find(key => isSignedWith(key, token))
-      if (key === undefined) throw gatewayError('GW_BAD_SESSION')
-      return verifySigned(token, key).then(session => {
-        verified.set(digest, session)
-        return session
-      })
+      return key === undefined
+        ? 'bad'
+        : verifySigned(token, key).then(verdict => {
+          if (verdict !== 'bad') verified.set(digest, verdict)
+          return verdict
+        })
     },
 
     async mint ({ issuer = 'app', subject, addressRange: net, ttlSeconds, issuedAt, ...request }) {

@@ -74,21 +74,17 @@ export function budgetOf ({ uses, credits, rootId, endsAt }: Session): SessionBu
   return uses === null && credits === null ? undefined : { id: rootId, uses, creditLimit: credits, expiresAt: endsAt }
 }
 
+/** `'bad'`: mine, and bad; nobody else is asked. `null`: not mine, ask the next verifier. */
+export type Verdict = Session | 'bad' | null
+
 /**
- * Turns a credential into a session.
+ * Turns a credential into a session. What it knows, it says at once.
  *
- * A session: mine, and good. `null`: not mine, ask the next verifier. Throws `GW_BAD_SESSION`: mine, and bad; nobody
- * else is asked. Anything else a verifier does (no answer, another throw) leaves the caller without a session.
- *
- * What it knows, it says, or throws, at once.
+ * What is bad is said and not thrown, for it comes as a flood: V8 never compiles a function that always ends with a
+ * throw. Anything else a verifier does (no answer, a throw) leaves the caller without a session.
  */
 export interface SessionVerifier {
-  verify (credential: string): Awaitable<Session | null>
-}
-
-/** One that has to ask somebody, and may have to wait for what it knows as well. */
-export interface AskingVerifier extends SessionVerifier {
-  verify (credential: string): Promise<Session | null>
+  verify (credential: string): Awaitable<Verdict>
 }
 
 /** What the app's backend asks for when it mints a session. */

@@ -3,7 +3,7 @@ import { createHash, hash, timingSafeEqual } from 'node:crypto'
 import type { Plan } from '../domain/policy.ts'
 import { recent } from '../domain/recent.ts'
 import type { Secret, SecretRef } from '../domain/secret.ts'
-import { isInRange, type Revocations, type Session, type SessionVerifier } from '../domain/session.ts'
+import { isInRange, type Revocations, type Session, type SessionVerifier, type Verdict } from '../domain/session.ts'
 import { after, type Awaitable } from '../domain/time.ts'
 import { badRequest, gatewayError, type GatewayError, isGatewayError } from '../errors.ts'
 import { asHook } from './context.ts'
@@ -168,13 +168,17 @@ interface Authenticated { readonly session: Session, readonly plan: Plan }
 export function authenticator (options: AuthenticateOptions): Authenticate {
   const { cookie, ownOrigin } = options
 
-  const enter = ({ session, plan }: Authenticated, request: FastifyRequest): void => {
+  const enter = (authenticated: Authenticated | null, request: FastifyRequest): GatewayError | undefined => {
+    if (authenticated === null) return gatewayError('GW_BAD_SESSION')
+    const { session, plan } = authenticated
     request.call.identify(session, plan)
     assertOrigin(session, request, ownOrigin)
+    return undefined
   }
   const enterByCookie = async (credential: string, request: FastifyRequest, reply: FastifyReply): Promise<void> => {
     try {
-      enter(await verifyCredential(credential, true, options), request)
+      const refusal = enter(await verifyCredential(credential, true, options), request)
+      if (refusal !== undefined) throw refusal
     } catch (error) {
       if (isGatewayError(error) && error.code === 'GW_BAD_SESSION') cookie.clear(reply)
       throw error
@@ -191,43 +195,41 @@ export function authenticator (options: AuthenticateOptions): Authenticate {
       return after(verifyCredential(inHeader, false, options), authenticated => enter(authenticated, request))
     }
     const inCookie = cookie.read(request)
-    if (inCookie === null) throw gatewayError('GW_NO_SESSION')
+    if (inCookie === null) return gatewayError('GW_NO_SESSION')
     return enterByCookie(inCookie, request, reply)
   })
 }
 
-/** At once for a session that is known: nothing of it waits. */
+/** At once for a session that is known: nothing of it waits. `null`: nobody vouches for it. */
 function verifyCredential (
   credential: string,
   isCookie: boolean,
   options: AuthenticateOptions
-): Awaitable<Authenticated> {
+): Awaitable<Authenticated | null> {
   const { revocations, plans, timeoutMs } = options
   return after(inTime(timeoutMs, firstSession(options, credential)), session => {
+    if (session === null) return null
     const plan = plans.get(session.plan)
     // What is meant for the one place is no good in the other (RFC 8725 section 3.12): no token can be planted as a
     // cookie.
-    if (session.isCookie !== isCookie || plan === undefined) throw gatewayError('GW_BAD_SESSION')
-    return after(revocations.isRevoked(session), isRevoked => {
-      if (isRevoked) throw gatewayError('GW_BAD_SESSION')
-      return { session, plan }
-    })
+    if (session.isCookie !== isCookie || plan === undefined) return null
+    return after(revocations.isRevoked(session), isRevoked => isRevoked ? null : { session, plan })
   })
 }
 
 /** Whatever a verifier does but return a session, there is none. `from`: those before it have nothing to say. */
-function firstSession (options: Verifiers, credential: string, from = 0): Awaitable<Session> {
+function firstSession (options: Verifiers, credential: string, from = 0): Awaitable<Session | null> {
   const verifier = options.verifiers[from]
-  if (verifier === undefined) throw gatewayError('GW_BAD_SESSION')
-  return after(answerOf(verifier, credential), session => {
-    if (session === null) return firstSession(options, credential, from + 1)
-    if (typeof session?.subject !== 'string' || typeof session.id !== 'string') throw gatewayError('GW_BAD_SESSION')
+  if (verifier === undefined) return null
+  return after(answerOf(verifier, credential), verdict => {
+    if (verdict === null) return firstSession(options, credential, from + 1)
+    if (verdict === 'bad' || typeof verdict?.subject !== 'string' || typeof verdict.id !== 'string') return null
     options.onVouched?.(verifier, credential)
-    return session
+    return verdict
   })
 }
 
-function answerOf (verifier: SessionVerifier, credential: string): Awaitable<Session | null> {
+function answerOf (verifier: SessionVerifier, credential: string): Awaitable<Verdict> {
   try {
     const answer = verifier.verify(credential)
     return answer instanceof Promise ? answer.catch(throwRefusal) : answer
@@ -290,11 +292,12 @@ export function sessionGate (
   }
 
   const isGood = async (credential: string, request: FastifyRequest): Promise<boolean> => {
-    if (known.has(hashOf(credential)) || await own.verify(credential) !== null) return true
+    if (known.has(hashOf(credential))) return true
+    const verdict = await own.verify(credential)
+    if (verdict !== null) return verdict !== 'bad'
     const budget = await strangers(request)
     if (!budget.isAllowed && budget.isExceeded) return false
-    await firstSession({ verifiers, onVouched }, credential)
-    return true
+    return await firstSession({ verifiers, onVouched }, credential) !== null
   }
   return {
     onVouched,

@@ -6,7 +6,7 @@ import type { Plan } from '../domain/policy.ts'
 import type { Session } from '../domain/session.ts'
 import type { Awaitable } from '../domain/time.ts'
 import type { UpstreamAnswer } from '../domain/upstream.ts'
-import type { ErrorCode } from '../errors.ts'
+import type { ErrorCode, GatewayError } from '../errors.ts'
 
 /** The line. Each request stands at one of these words; where it ended is in its access line and metric. */
 export type Stage = 'receive' | 'authenticate' | 'authorize' | 'admit' | 'forward' | 'settle' | 'reply'
@@ -123,15 +123,18 @@ export function contextOf (request: FastifyRequest, reply: FastifyReply): Reques
   return { request, reply, call: request.call as SessionRequestState }
 }
 
-/** What is to be true of a request before it goes on. Throws why it is not; a promise only where it has to wait. */
-type Check = (request: FastifyRequest, reply: FastifyReply) => Awaitable<void>
+/**
+ * What is to be true of a request before it goes on. Throws why it is not, or returns it where that may come as a
+ * flood: V8 never compiles a function that always ends with a throw. A promise only where it has to wait.
+ */
+type Check = (request: FastifyRequest, reply: FastifyReply) => Awaitable<GatewayError | void>
 
 /** As a hook of the framework, which takes each promise for a reason to wait. */
 export function asHook (check: Check): onRequestHookHandler {
   return (request, reply, next) => {
-    const waiting = check(request, reply) // what it throws is caught by the framework
-    if (waiting === undefined) next()
-    else waiting.then(() => next(), next)
+    const refusal = check(request, reply) // what it throws is caught by the framework
+    if (refusal instanceof Promise) refusal.then(late => next(late ?? undefined), next)
+    else next(refusal ?? undefined)
   }
 }
 

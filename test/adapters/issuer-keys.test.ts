@@ -1,10 +1,11 @@
 import { exportJWK } from 'jose'
 import t, { type Test } from 'tap'
-import { jwtSessions, type TrustedIssuer } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
+import type { TrustedIssuer } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
 import { clock } from '../helpers/clock.ts'
 import { identityProvider, type SignOptions } from '../helpers/identity-provider.ts'
 import { closedPort } from '../helpers/raw-server.ts'
 import { until } from '../helpers/until.ts'
+import { jwtSessions } from '../helpers/verifiers.ts'
 
 const badSession = { code: 'GW_BAD_SESSION' }
 const minute = 60_000

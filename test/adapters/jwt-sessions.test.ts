@@ -1,14 +1,13 @@
 import { SignJWT } from 'jose'
 import { createHash, createHmac, randomUUID } from 'node:crypto'
 import t, { type Test } from 'tap'
-import {
-  jwtSessions, type JwtSessionsOptions, type TrustedIssuer
-} from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
+import type { JwtSessionsOptions, TrustedIssuer } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import type { Session } from '../../src/domain/session.ts'
 import { sessionVerifierContract } from '../contracts/session-verifier.ts'
 import { type Clock, clock } from '../helpers/clock.ts'
 import { type IdentityProvider, identityProvider } from '../helpers/identity-provider.ts'
+import { jwtSessions } from '../helpers/verifiers.ts'
 
 const badSession = { code: 'GW_BAD_SESSION' }
 const secret = 'a-secret-of-64-bytes-and-more-that-an-issuer-shares-with-this-gateway'

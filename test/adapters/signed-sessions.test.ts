@@ -1,7 +1,6 @@
 import { createHmac, generateKeyPairSync, sign } from 'node:crypto'
 import t from 'tap'
 import { redisStore } from '../../src/adapters/redis/store.ts'
-import { signedSessions } from '../../src/adapters/signed-sessions.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import { terms } from '../contracts/open-books.ts'
 import { sessionVerifierContract } from '../contracts/session-verifier.ts'
@@ -9,6 +8,7 @@ import { invitationOf, tokenOf } from '../contracts/token-book.ts'
 import { clock } from '../helpers/clock.ts'
 import { redisServer } from '../helpers/redis-server.ts'
 import { fileOf, lockHolder, open, storeDown, visit } from './sqlite-files.ts'
+import { signedSessions } from '../helpers/verifiers.ts'
 
 /** Long enough for any algorithm of the family, so that no other is refused for want of bytes. */
 const secret = 'a-session-secret-of-64-bytes-and-more-for-tokens-signed-with-sha512'
@@ -351,10 +351,9 @@ t.test('in Redis, tokens stand in one slot, end by themselves, and are off the l
   t.same(await server.admin.zrange('gw:{tokens}:list', '0', '-1'), ['t0', 't2', 't3', 't6'])
 })
 
-t.test('a token of an issuer whose name begins with ours is left to that issuer', t => {
+t.test('a token of an issuer whose name begins with ours is left to that issuer', async t => {
   const { verify } = sessions(time.now, secret)
   for (const iss of ['apixo-gateway-staging', 'apixo-gateway.example', 'apixo-gateway"', 'apixo-gateway\u00e9']) {
-    t.equal(verify(handmade(claims({ iss }), undefined, 'a-key-of-that-issuer-of-32-bytes-and-more')), null, iss)
+    t.equal(await verify(handmade(claims({ iss }), undefined, 'a-key-of-that-issuer-of-32-bytes-and-more')), null, iss)
   }
-  t.end()
 })

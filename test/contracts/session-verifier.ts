@@ -1,10 +1,10 @@
 import type { Test } from 'tap'
-import type { SessionVerifier } from '../../src/domain/session.ts'
 import { type Clock, clock } from '../helpers/clock.ts'
+import type { Throwing } from '../helpers/verifiers.ts'
 
 /** A verifier with all that is needed to try it. */
 export interface VerifierUnderTest {
-  readonly verifier: SessionVerifier
+  readonly verifier: Throwing
   /** Prints a session that begins now: `app:alice`, plan `default`, models `sora-2*`, scope `tasks:read`. */
   print (ttlSeconds: number): Promise<string>
   readonly subject: string

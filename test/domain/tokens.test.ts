@@ -11,6 +11,7 @@ import { sessionVerifierContract } from '../contracts/session-verifier.ts'
 import { tokenOf } from '../contracts/token-book.ts'
 import { type Clock, clock } from '../helpers/clock.ts'
 import { until } from '../helpers/until.ts'
+import { throwing } from '../helpers/verifiers.ts'
 
 t.test('a token is a text that a search for secrets finds, and a double click selects', async t => {
   for (let count = 0; count < 100; count++) {
@@ -88,7 +89,8 @@ function open (t: Test, time: Clock) {
       await store.tokens.used(id, at)
     }
   }
-  const { tokenSessions: verifier, revocations } = teamTokens({ tokens, revocations: store.revocations }, time)
+  const { tokenSessions, revocations } = teamTokens({ tokens, revocations: store.revocations }, time)
+  const verifier = throwing(tokenSessions)
   const print = async (more: Partial<Token> = {}): Promise<string> => {
     const id = newTokenId()
     const text = printSecret('apx', id)
@@ -183,7 +185,7 @@ t.test('what is not found is not remembered, and what could not be asked for nei
     },
     time.elapsed
   )
-  const failing = tokenSessions({ tokens, ...time, tokenOf })
+  const failing = throwing(tokenSessions({ tokens, ...time, tokenOf }))
   await t.rejects(async () => failing.verify(token), { code: 'GW_STORE_DOWN' }, 'closed')
   isDown = false
   t.ok(await failing.verify(token))

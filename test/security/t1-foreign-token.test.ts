@@ -1,11 +1,10 @@
 import { CompactSign, type CryptoKey, exportJWK, exportSPKI, generateKeyPair, importJWK } from 'jose'
 import { createHmac, generateKeyPairSync, sign } from 'node:crypto'
 import t from 'tap'
-import { jwtSessions } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
-import { signedSessions } from '../../src/adapters/signed-sessions.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import { clock } from '../helpers/clock.ts'
 import { identityProvider } from '../helpers/identity-provider.ts'
+import { jwtSessions, signedSessions } from '../helpers/verifiers.ts'
 
 const badSession = { code: 'GW_BAD_SESSION' }
 const secret = 'a-secret-of-64-bytes-and-more-that-an-issuer-shares-with-this-gateway'

@@ -1,8 +1,8 @@
 import { CompactSign } from 'jose'
 import t from 'tap'
-import { jwtSessions } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
 import { clock } from '../helpers/clock.ts'
 import { identityProvider } from '../helpers/identity-provider.ts'
+import { jwtSessions } from '../helpers/verifiers.ts'
 
 const badSession = { code: 'GW_BAD_SESSION' }
 const time = clock()

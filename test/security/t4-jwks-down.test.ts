@@ -1,8 +1,8 @@
 import t, { type Test } from 'tap'
-import { jwtSessions } from '../../src/adapters/jwt-sessions/jwt-sessions.ts'
 import { clock } from '../helpers/clock.ts'
 import { identityProvider, type Misbehaviour, misbehaviours, type SignOptions } from '../helpers/identity-provider.ts'
 import { until } from '../helpers/until.ts'
+import { jwtSessions } from '../helpers/verifiers.ts'
 
 const badSession = { code: 'GW_BAD_SESSION' }
 const minute = 60_000

@@ -2,6 +2,7 @@ import { createLocalJWKSet, errors, type JWK, type JWTVerifyGetKey } from 'jose'
 import { createSecretKey, type KeyObject } from 'node:crypto'
 import { boundedText } from '../../domain/egress.ts'
 import { memoized, type Secret, type SecretRef } from '../../domain/secret.ts'
+import type { Awaitable } from '../../domain/time.ts'
 
 /** Finds the key of a token by its header. Another function each time that the issuer publishes other keys. */
 export type KeySet = JWTVerifyGetKey
@@ -9,7 +10,7 @@ export type KeySet = JWTVerifyGetKey
 /** The keys that an issuer signs with. Neither method throws; `undefined`: none are known. */
 export interface IssuerKeys {
   /** The keys as far as known. Sees to it that they do not grow old, mostly without waiting for that. */
-  current (): Promise<KeySet | undefined>
+  current (): Awaitable<KeySet | undefined>
   /** The keys after asking the issuer once more, or as they were when it was asked a moment ago. */
   renewed (): Promise<KeySet | undefined>
 }
@@ -17,7 +18,7 @@ export interface IssuerKeys {
 /** The secrets that an issuer shares with us. While they rotate, a token under any of them is good. */
 export function sharedKeys (secrets: SecretRef<readonly Secret[]>): IssuerKeys {
   const keys = memoized(secrets, list => anyOf(list.map(secret => createSecretKey(Buffer.from(secret.reveal())))))
-  return { current: async () => keys.current, renewed: async () => keys.current }
+  return { current: () => keys.current, renewed: async () => keys.current }
 }
 
 /** Tokens rarely name the shared secret that signed them: each is tried, as with published keys that have no `kid`. */
@@ -95,11 +96,10 @@ export function publishedKeys ({ load, elapsed, onFailed, onChanged }: Published
   running = ask()
 
   return {
-    async current () {
+    current () {
       const age = elapsed() - confirmedAt
       const renewal = age >= freshMs ? renew() : undefined
-      if (age >= staleMs) await renewal
-      return published?.keys
+      return age >= staleMs ? renewal!.then(() => published?.keys) : published?.keys
     },
 
     async renewed () {

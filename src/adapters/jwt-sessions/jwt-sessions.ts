@@ -7,10 +7,10 @@ import { globs } from '../../domain/policy.ts'
 import { recent } from '../../domain/recent.ts'
 import type { Secret, SecretRef } from '../../domain/secret.ts'
 import {
-  type AskingVerifier, isModelGlob, maxModels, type Scope, scopes, type Session, unscoped
+  isModelGlob, maxModels, type Scope, scopes, type Session, type SessionVerifier,
+  unscoped, type Verdict
 } from '../../domain/session.ts'
-import { type Clock, endOfTime } from '../../domain/time.ts'
-import { gatewayError } from '../../errors.ts'
+import { after, type Clock, endOfTime } from '../../domain/time.ts'
 import { type IssuerKeys, keyDocuments, type KeySet, publishedKeys, sharedKeys } from './issuer-keys.ts'
 
 /**
@@ -271,7 +271,7 @@ export function jwtSessions ({
   onKeysFailed,
   onKeysChanged = () => {},
   timeoutMs = documentsMs
-}: JwtSessionsOptions): AskingVerifier {
+}: JwtSessionsOptions): SessionVerifier {
   const trusted = new Map(issuers.map(rules => [rules.issuer, { rules, source: keysOf(rules) }]))
   const verified = recent<Verified>(verifiedTokens)
 
@@ -287,29 +287,31 @@ export function jwtSessions ({
     })
   }
 
-  async function verifyFresh (token: string): Promise<Verified | null> {
+  async function verifyFresh (token: string): Promise<Verified | 'bad' | null> {
     const { rules, source } = trusted.get(issuerOf(token)) ?? {}
     if (rules === undefined || source === undefined) return null
     try {
       const { payload, keys } = await verifiedToken(token, { ...rules, source, now })
       return { session: sessionFrom(payload, token, { ...rules, now }), keys, source }
-    } catch (cause) {
-      throw gatewayError('GW_BAD_SESSION', { cause })
+    } catch {
+      return 'bad'
     }
   }
 
+  const verifyStrange = async (token: string, digest: string): Promise<Verdict> => {
+    const fresh = await verifyFresh(token)
+    if (fresh === null || fresh === 'bad') return fresh
+    verified.set(digest, fresh)
+    return fresh.session
+  }
+
   return {
-    async verify (token) {
+    verify (token) {
       const digest = hash('sha256', token, 'base64')
       const known = verified.get(digest)
-      if (known !== undefined) {
-        if (known.session.expiresAt <= now()) throw gatewayError('GW_BAD_SESSION')
-        if (known.keys === await known.source.current()) return known.session
-      }
-      const fresh = await verifyFresh(token)
-      if (fresh === null) return null
-      verified.set(digest, fresh)
-      return fresh.session
+      if (known === undefined) return verifyStrange(token, digest)
+      if (known.session.expiresAt <= now()) return 'bad'
+      return after(known.source.current(), keys => known.keys === keys ? known.session : verifyStrange(token, digest))
     }
   }
 }

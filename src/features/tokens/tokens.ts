@@ -7,7 +7,7 @@ import { globs } from '../../domain/policy.ts'
 import { recent } from '../../domain/recent.ts'
 import {
   cookieRevocationId, type IssueTimes, ownPrefixes, type RevocableSession, type Revocations, type Session,
-  type SessionVerifier, unscoped
+  type SessionVerifier, unscoped, type Verdict
 } from '../../domain/session.ts'
 import type { Store } from '../../domain/store.ts'
 import { type Clock, instant } from '../../domain/time.ts'
@@ -129,11 +129,11 @@ export function tokenSessions ({ tokenOf, tokens, now, elapsed }: TokenSessionsO
     })
   }
 
-  const verifyToken = async (credential: string): Promise<Session> => {
+  const verifyToken = async (credential: string): Promise<Verdict> => {
     const id = idIn('apx', credential)
     const token = id === null ? null : await tokenOf(id)
     const session = token === null ? null : sessionOf(token, credential, now())
-    if (session === null) throw gatewayError('GW_BAD_SESSION')
+    if (session === null) return 'bad'
     note(token!)
     return session
   }

@@ -236,7 +236,9 @@ function authenticateIssuer ({ issuerToken, verifiers }: Pick<Services, 'issuerT
     if (isSame(credential, token)) return
     holdAddress(request)
     for (const verifier of verifiers) {
-      if ((await verifier.verify(credential)) !== null) {
+      const verdict = await verifier.verify(credential)
+      if (verdict === 'bad') throw gatewayError('GW_BAD_SESSION')
+      if (verdict !== null) {
         throw gatewayError('GW_SCOPE_DENIED', { about: 'A session can not mint sessions: use the issuer token.' })
       }
     }
