@@ -267,6 +267,12 @@ function hasBody ({ headers }: IncomingMessage): boolean {
   return length === undefined ? headers['transfer-encoding'] !== undefined : length !== '0'
 }
 
+/** All of a body is read: the connection ends now, if it was to, and is one like any other if not. */
+function letGo (socket: Socket): void {
+  if (socket.writableEnded) socket.destroy()
+  else Reflect.deleteProperty(socket, 'destroySoon')
+}
+
 /**
  * After an answer that came before the end of the request's body, Node would read on for as long as a request may take,
  * or end the connection, upon which the caller's system throws the answer away. Here the rest is taken for a moment.
@@ -287,13 +293,9 @@ function lingering (unwantedBytes: number) {
       left -= chunk.length
       if (left < 0) socket.destroy()
     }).once('end', () => {
-      if (socket.writableEnded) {
-        socket.destroy()
-        return
-      }
       socket.off('close', stop)
-      Reflect.deleteProperty(socket, 'destroySoon')
       stop()
+      letGo(socket)
     }).resume()
   }
 
@@ -313,7 +315,11 @@ function lingering (unwantedBytes: number) {
         connection.isOver = true
         socket.end()
       }
-      takeRest(connection, exchange)
+      // Most bodies come with their headers: an answer that took no time is out before they are read, but not for long.
+      setImmediate(() => {
+        if (request.complete || socket.destroyed) letGo(socket)
+        else takeRest(connection, exchange)
+      })
     })
   }
 }
