@@ -14,6 +14,28 @@ export type Stage = 'receive' | 'authenticate' | 'authorize' | 'admit' | 'forwar
 /** Whoever got there has passed *authenticate*, *authorize* and *admit*. */
 const grantedStages: ReadonlySet<Stage> = new Set(['forward', 'settle', 'reply'])
 
+/** A turn of the event loop, from its first request on. */
+interface Turn {
+  /** What is sent at its end; `null`: it is over. */
+  answers: Array<() => void> | null
+}
+
+let latest: Turn = { answers: null }
+
+function turnNow (): Turn {
+  if (latest.answers === null) {
+    latest = { answers: [] }
+    setImmediate(endTurn)
+  }
+  return latest
+}
+
+function endTurn (): void {
+  const { answers } = latest
+  latest.answers = null
+  for (const send of answers!) send()
+}
+
 /** What the gateway knows of one request while it runs. Nothing in it is a secret, a prompt or a URL of a result. */
 export class RequestState {
   /** `performance.now()` at arrival. */
@@ -41,6 +63,7 @@ export class RequestState {
   /** From its arrival to the end of all work, ms; 0 until then. */
   durationMs = 0
 
+  readonly #turn = turnNow()
   #stage: Stage = 'receive'
   #isGranted = false
   #session: Session | null = null
@@ -96,6 +119,24 @@ export class RequestState {
   handlerDone (): void {
     this.#isHandled = false
     this.#endWhenOver()
+  }
+
+  /**
+   * Sends the answer, unless there was one. Answers that had to wait for nothing go together, at the end of the turn in
+   * which their requests came: the first write wakes the program that reads it, and the others find it awake. To wake
+   * it for each answer costs as much as to make most of them.
+   */
+  answer (reply: FastifyReply, send: () => void): void {
+    const sendOnce = (): void => {
+      try {
+        if (!reply.sent) send()
+      } catch (error) {
+        reply.send(error)
+      }
+    }
+    const { answers } = this.#turn
+    if (answers === null) sendOnce()
+    else answers.push(sendOnce)
   }
 
   #endWhenOver (): void {

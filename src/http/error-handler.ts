@@ -31,7 +31,7 @@ export function renderErrors (app: FastifyInstance): void {
       // A session goes on from an address that has failed too often, and guesses no better than anybody there.
       if (request.call.shutOutSeconds !== null) ours = shutOut(request.call.shutOutSeconds)
     }
-    render(ours, request, reply)
+    request.call.answer(reply, () => render(ours, request, reply))
   })
   app.setNotFoundHandler(request => {
     request.call.route = 'none' // an OPTIONS that is no preflight came by the route of the plugin for CORS

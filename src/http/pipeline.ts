@@ -134,6 +134,17 @@ export function proxyRoute (
   run: (context: RequestContext) => Promise<Answer>
 ): RouteOptions {
   const { onRequest, preHandler } = reauthenticateAfterSlowBody(authenticate, elapsed)
+  const serve = async (context: RequestContext): Promise<void> => {
+    const { call, reply } = context
+    call.handlerStarted()
+    try {
+      const answer = await run(context)
+      call.enter('reply')
+      call.answer(reply, () => replyWith(reply, answer))
+    } finally {
+      call.handlerDone()
+    }
+  }
   return {
     method: operation.method,
     url: operation.url,
@@ -141,19 +152,9 @@ export function proxyRoute (
     onRequest,
     preParsing: beforeBody === null ? bodyBudget.beforeBody : [beforeBody, bodyBudget.beforeBody],
     preHandler,
-    handler: async (request: FastifyRequest, reply: FastifyReply) => {
-      const context = contextOf(request, reply)
-      const { call } = context
-      call.handlerStarted()
-      try {
-        const answer = await run(context)
-        call.enter('reply')
-        /* c8 ignore next: a stop has answered in our place, since the store outlasted it: no test can time that */
-        if (reply.sent) return
-        replyWith(reply, answer) // and nothing is returned: a reply is a promise to the framework, and waited for
-      } finally {
-        call.handlerDone()
-      }
+    // No promise is handed on, at whose end the framework would answer.
+    handler (request: FastifyRequest, reply: FastifyReply): void {
+      serve(contextOf(request, reply)).catch((error: Error) => { reply.send(error) })
     }
   }
 }
