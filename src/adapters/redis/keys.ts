@@ -1,5 +1,5 @@
 import type { AuditPart } from '../../domain/audit.ts'
-import type { LedgerTerms } from '../../domain/ledger.ts'
+import type { CeilingAccount, LedgerTerms } from '../../domain/ledger.ts'
 import { dayMs, hourMs } from '../../domain/time.ts'
 
 /**
@@ -8,6 +8,10 @@ import { dayMs, hourMs } from '../../domain/time.ts'
 export interface KeyNames {
   /** The one that all other keys of a subject are derived from, in the scripts. */
   account (subject: string): string
+  /** The one that all other keys of an account above the subjects are derived from, in the scripts. */
+  holdsOf (account: CeilingAccount): string
+  /** The names of those accounts. */
+  readonly ceilings: string
   reservation (place: Place): string
   /** The reservation that a task id belongs to. */
   owner (taskId: string): string
@@ -52,6 +56,8 @@ export function keyNames (prefix: string): KeyNames {
   return {
     reservation: ({ subject, number }) => `${prefix}:{/${encoded(subject)}}:r:${number}`,
     account: subject => `${prefix}:{/${encoded(subject)}}:account`,
+    holdsOf: account => `${prefix}:{^${encoded(account)}}:open`,
+    ceilings: `${prefix}:ceilings`,
     owner: taskId => `${prefix}:task:${encoded(taskId)}`,
     pollLease: taskId => `${prefix}:turn:${encoded(taskId)}`,
     activeSubjects: shard => `${prefix}:{busy-${shard}}:names`,

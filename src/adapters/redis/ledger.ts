@@ -7,8 +7,10 @@ import {
 import { recent } from '../../domain/recent.ts'
 import { forgetSlackMs } from '../../domain/session.ts'
 import type { Awaitable } from '../../domain/time.ts'
+import { gatewayError } from '../../errors.ts'
 import type { ActivePlace, ActiveSubjects } from './active-subjects.ts'
 import type { Commands, Reply } from './client.ts'
+import { drawsAbove, type Holds } from './holds.ts'
 import { decoded, encoded, keepMs, keptFor, type KeyNames, type Place, placeOf, reservationName } from './keys.ts'
 import type { RedisCallbackSecrets, RedisDeliveries } from './records.ts'
 import type { Pulse, RedisRepeats } from './repeats.ts'
@@ -43,6 +45,7 @@ interface LedgerOptions {
   readonly deliveries: RedisDeliveries
   readonly repeats: RedisRepeats
   readonly pulse: Pulse
+  readonly holds: Holds
   readonly tasks: Tasks
   readonly terms: LedgerTerms
   readonly now: () => number
@@ -98,7 +101,34 @@ export function redisLedger (options: LedgerOptions): TaskLedger {
 }
 
 function reserving (options: LedgerOptions): TaskLedger['reserveAll'] {
-  const { commands: { ofSubject }, active, deliveries, repeats, pulse, terms, now, countsSince } = options
+  const { commands: { ofSubject }, active, deliveries, repeats, pulse, holds, terms, now, countsSince } = options
+
+  /** Of demands that have no room above their subject: one that was made before is told so all the same. */
+  const orEarlier = async (subject: string, lack: Refused, submits: readonly ReserveFields[]): Promise<ReservedAll> => {
+    for (const { idempotency, submit } of submits) {
+      if (idempotency === undefined && submit === undefined) continue
+      const reply = idempotency === undefined
+        ? await ofSubject(subject, 'takeRepeat', submit!) as Reply[]
+        : await ofSubject(subject, 'findEarlier', idempotency) as Reply[]
+      await repeats.lookAfter(reply)
+      const earlier = earlierFrom(reply)
+      if (earlier !== null) return { granted: false, reason: 'duplicate', earlier }
+    }
+    return lack
+  }
+  const attempt = async (demands: readonly ReserveRequest[]): Promise<ReservedAll> => {
+    const { subject } = demands[0]!
+    const at = { at: now(), since: countsSince(), terms }
+    const fields = demands.map(demand => reserveFields(demand, repeats.requestOf(demand.repeat), at))
+    const taken = demands.some(drawsAbove) ? await holds.take(demands) : null
+    if (taken?.granted === false) return await orEarlier(subject, taken, fields)
+    const submits = taken === null ? fields : fields.map((one, index) => ({ ...one, hold: taken.holds[index] }))
+    const reply = await ofSubject(subject, 'reserve', { submits }) as Reply[]
+    const reserved = reservedFrom(subject, reply)
+    if (taken !== null && !reserved.granted) await holds.giveBack(taken)
+    if (String(reply[0]) === 'novelty') await repeats.lookAfter(reply.slice(1))
+    return reserved
+  }
 
   return async demands => {
     const { subject } = demands[0]!
@@ -109,16 +139,14 @@ function reserving (options: LedgerOptions): TaskLedger['reserveAll'] {
     if (begun !== null) await begun
     const flushed = repeated.length === 0 ? null : repeats.flushSubject(subject)
     if (flushed !== null) await flushed
-    const at = { at: now(), since: countsSince(), terms }
-    const submits = demands.map(demand => reserveFields(demand, repeats.requestOf(demand.repeat), at))
-    const reply = await ofSubject(subject, 'reserve', { submits }).catch((error: unknown) => {
+    return await attempt(demands).catch((error: unknown) => {
       for (const demand of repeated) repeats.giveBack(demand)
       throw error
-    }) as Reply[]
-    if (String(reply[0]) === 'novelty') await repeats.lookAfter(reply.slice(1))
-    return reservedFrom(subject, reply)
+    })
   }
 }
+
+type Refused = Extract<ReservedAll, { readonly granted: false }>
 
 interface ReservedAt { readonly at: number, readonly since: number, readonly terms: LedgerTerms }
 
@@ -155,6 +183,8 @@ function reservedFrom (subject: string, [result, ...rest]: readonly Reply[]): Re
     return { granted: true, ids: rest.map(number => reservationName({ subject, number: String(number) })) }
   }
   if (word === 'novelty') return { granted: false, reason: 'duplicate', earlier: earlierFrom(rest)! }
+  // Its holds had lapsed by then, and nothing was set aside.
+  if (word === 'lapsed') throw gatewayError('GW_STORE_DOWN', { retryAfterSeconds: 1 })
   return { granted: false, reason: word as 'credits' | 'slot' | 'uses' }
 }
 
@@ -208,14 +238,16 @@ function steps ({
         repeats.note(subject, reply)
         return reply !== 0
       }
-      // Nothing asks for it: what makes calls without a task refuses to start on a store without `ceilings`.
-      case 'used': throw new Error('calls without a task are not known here')
+      case 'used': {
+        const { microcredits, isEstimate } = step
+        return await ofSubject(subject, 'use', { number, microcredits, isEstimate }) === 1
+      }
     }
   }
 }
 
 /** All that is due, by scripts of bounded length, so that nobody else has to wait for long. */
-async function sweep ({ commands: { ofSubject }, active, now }: LedgerOptions) {
+async function sweep ({ commands: { ofSubject }, active, holds, now }: LedgerOptions) {
   let [released, unknown] = [0, 0]
   await active.visitDue(async subject => {
     for (;;) {
@@ -227,16 +259,18 @@ async function sweep ({ commands: { ofSubject }, active, now }: LedgerOptions) {
       if (Number(nextAt) > now()) return Number(nextAt)
     }
   })
+  await holds.sweep()
   return { released, unknown }
 }
 
 export function redisAccounts ({ ofSubject }: Commands): CreditAccounts {
   return {
     async balanceOf (subject, periodStart) {
-      const [used, granted, unfinished] = (
+      const [used, granted, unfinished, extra] = (
         await ofSubject(subject, 'readBalance', { periodStart }) as Array<Buffer | number>
       ).map(Number)
-      return { used: used!, granted: granted!, unfinished: unfinished! }
+      const balance = { used: used!, granted: granted!, unfinished: unfinished! }
+      return extra === 0 ? balance : { ...balance, extra }
     },
     async spentIn (subject, budgetId) {
       const reply = await ofSubject(subject, 'readSpent', { sessionId: encoded(budgetId) }) as Buffer[]

@@ -83,6 +83,26 @@ export interface ReserveFields {
     readonly creditLimit?: number | undefined
     readonly keptMs: number
   } | undefined
+  /** If it draws on accounts above its subject. */
+  readonly hold?: { readonly name: string, readonly accounts: string } | undefined
+}
+
+/** What an operator gives. `name`: as nothing else is named. */
+interface GivenRequest {
+  readonly name: string
+  readonly microcredits: number
+  /** Most that there may be of its kind. */
+  readonly limit: number
+}
+interface ExtraRequest extends GivenRequest { readonly endsAt: number, readonly keptMs: number }
+
+/** How the reservation of a hold is now. `cost`: what it comes to, if that is not what it has taken. */
+export interface HoldState {
+  readonly name: string
+  readonly to: 'running' | 'idle' | 'closed'
+  readonly cost?: number | undefined
+  /** When the subject is asked about it, Unix ms. */
+  readonly dueAt: number
 }
 
 /** What the scripts in `lua/subject` are asked, by their names. */
@@ -97,6 +117,7 @@ export interface SubjectRequests {
   readonly mayClaim: OfTask
   readonly release: Answered
   readonly markUnknown: OfReservation
+  readonly use: OfReservation & { readonly microcredits: number, readonly isEstimate: boolean }
   readonly giveUp: OfTask
   readonly abandon: OfTask & { readonly overstaysAt: number, readonly mostPerHour: number }
   /** Beside it the answer's body. */
@@ -114,6 +135,8 @@ export interface SubjectRequests {
   readonly readBalance: { readonly periodStart: number }
   readonly readSpent: { readonly sessionId: string }
   readonly grantCredits: { readonly microcredits: number, readonly limit: number }
+  readonly raiseSubject: ExtraRequest
+  readonly resolveHolds: { readonly names: readonly string[] }
   readonly listUnfinished: { readonly after: string, readonly createdBy: number, readonly limit: number }
   readonly listTasks: { readonly from: string, readonly limit: number }
   readonly listEnded: { readonly endedAt: number, readonly task: string, readonly limit: number }
@@ -151,6 +174,27 @@ export interface KeyRequests {
     readonly keptMs: number
     readonly answer?: AnswerHead | undefined
   }
+  readonly takeHolds: {
+    readonly now: number
+    /** When the subject is asked about them, Unix ms. */
+    readonly dueAt: number
+    readonly submits: ReadonlyArray<{
+      readonly name: string
+      readonly cost: number
+      readonly runningLimit?: number | undefined
+      /** One that never ends is prepaid, and kept for ever. */
+      readonly windows: ReadonlyArray<{
+        readonly window: string
+        readonly limit: number
+        readonly isPrepaid: boolean
+        readonly keptMs?: number | undefined
+      }>
+    }>
+  }
+  readonly setHolds: { readonly holds: readonly HoldState[] }
+  readonly dueHolds: { readonly now: number, readonly limit: number }
+  readonly readAccount: { readonly now: number, readonly window?: string | undefined, readonly isPrepaid?: boolean }
+  readonly raiseAccount: { readonly now: number, readonly given: GivenRequest | ExtraRequest }
   readonly setOwner: { readonly owner: string, readonly keptMs: number, readonly takenFrom?: string | undefined }
   readonly deleteValue: { readonly value: string }
   readonly lead: { readonly replica: string, readonly leaseMs: number }

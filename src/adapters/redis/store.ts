@@ -8,6 +8,7 @@ import {
   memoryMark
 } from './client.ts'
 import { redisEvents, type RedisEvents, redisPollLeases } from './events.ts'
+import { passingOn, redisCeilings, redisHolds } from './holds.ts'
 import { type KeyNames, keyNames } from './keys.ts'
 import { redisAccounts, redisIdempotency, redisLedger, redisTasks, redisUnfinishedTasks, taskOwners } from './ledger.ts'
 import { redisAudit, redisCallbackSecrets, redisDeliveries, redisRecords, redisUsage } from './records.ts'
@@ -67,7 +68,7 @@ export async function redisStore ({
   const keys = keyNames(prefix)
   try {
     const mark = await memoryMark({ ...link, keys, onGone })
-    const commands = commandsOver({ connection: link, mark, keys, terms, now })
+    const commands = passingOn(commandsOver({ connection: link, mark, keys, terms, now }), keys, now)
     const events = await redisEvents({ connection: link, commands, channel: keys.events(link.database) })
     return storeOver(link, commands, keys, { terms, now, elapsed, steady: steadyClock({ now, elapsed }), events, mark })
   } catch (error) {
@@ -107,6 +108,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
       deliveries,
       repeats,
       pulse,
+      holds: redisHolds(commands, keys, setting),
       tasks,
       terms,
       now,
@@ -118,7 +120,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
     callbackSecrets: { reservationOf: callbacks.reservationOf },
     deliveries,
     accounts: redisAccounts(commands),
-    ceilings: null,
+    ceilings: redisCeilings(commands, keys, setting),
     records: { ...redisRecords(commands, active), usage: span => redisUsage(commands, keys, span) },
     audit: redisAudit(commands, keys),
     revocations: redisRevocations(commands, keys, now),

@@ -7,3 +7,5 @@ local request, body = cjson.decode(ARGV[1]), ARGV[2]
 
 -- A key in the same slot, by another last word.
 local function beside (word) return (string.gsub(KEYS[1], '[^:]*$', word, 1)) end
+
+local function digits (number) return string.format('%.0f', number) end

@@ -14,8 +14,9 @@ local function rows (numbers)
   local found = {}
   for _, number in ipairs(numbers) do
     local it = read(number)
-    table.insert(found, it and { number, unpack(redis.call('HMGET', it.key,
-      'stage', 'operation', 'model', 'cost', 'created', 'task', 'state', 'refunded', 'ended', 'abandoned')) } or { number })
+    local row = it and redis.call('HMGET', it.key,
+      'stage', 'operation', 'model', 'cost', 'created', 'task', 'state', 'refunded', 'ended', 'abandoned') or {}
+    table.insert(found, { number, unpack(row) })
   end
   return found
 end

@@ -1,6 +1,7 @@
 -- include credits.lua
 -- include idempotency.lua
 -- include repeats.lua
+-- include owed.lua
 
 -- These take a reservation from one stage to the next.
 
@@ -10,18 +11,22 @@ local function free (it)
   redis.call('ZREM', open, it.number)
   redis.call('ZREM', deliveries, it.number)
   redis.call('DEL', it.key)
+  if it.hold then redis.call('DEL', holdKey(holdName(it))) end
+  owe(it, 'closed', 0)
 end
 
 local function finish (it)
   redis.call('ZREM', open, it.number)
   if it.abandoned then redis.call('SREM', abandoned, it.number) end
   expire(it.key, terms.retentionMs + terms.slackMs)
+  if it.hold then expire(holdKey(holdName(it)), terms.retentionMs + terms.slackMs) end
 end
 
 local function markUnknown (it)
   if it.print and it.stage == 'sent' then rememberFromNow(it) else forgetRepeat(it) end
   redis.call('HSET', it.key, 'stage', 'unknown', 'ended', now)
   finish(it)
+  owe(it, 'idle')
   listTask(it)
   -- One that was released as unknown, claimed late all the same, and has overstayed is not charged any more.
   if it.refunded then return end
@@ -34,6 +39,8 @@ local function unmarkUnknown (it)
   redis.call('ZREM', unknown, it.number)
   redis.call('HDEL', it.key, 'ended')
   redis.call('PERSIST', it.key)
+  if it.hold then expire(holdKey(holdName(it)), terms.keepMs) end
+  owe(it, 'running', it.refunded and 0)
   if not it.refunded then addUsage(it, 'unknown', '-1') end
 end
 

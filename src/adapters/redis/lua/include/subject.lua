@@ -19,6 +19,8 @@
 -- replay:<number> the answer of such a one
 -- usage:<day>     sums, by what and model
 -- session:<id>    uses and credits that a session with limits of its own has taken
+-- extras          what its periods are raised by for a time: see extras.lua
+-- hold:<name>     the number of the reservation that this hold is of: see holds.ts; `dead`: none, and it stays so
 --
 -- ARGV[1] is JSON: `now` (Unix ms) and `request`, the script's own fields (`SubjectRequests` in scripts.ts). An absent
 -- field is nil. ARGV[2] is the body of an answer, whose bytes JSON can not hold. `terms` (`SubjectTerms` there) are the
@@ -44,7 +46,7 @@ end
 
 local fields = {
   'stage', 'model', 'task', 'period', 'fromPeriod', 'fromGrants', 'cost', 'refundable', 'refunded', 'day', 'idem',
-  'session', 'ended', 'print', 'abandoned'
+  'session', 'ended', 'print', 'abandoned', 'hold'
 }
 
 -- How many slots are taken.

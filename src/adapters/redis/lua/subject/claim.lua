@@ -9,4 +9,4 @@ if not it.task then
 end
 keepAnswer(it, request.answer)
 keepReplay(it, request.answer)
-return done()
+return answered(done())

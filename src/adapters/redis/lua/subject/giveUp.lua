@@ -4,4 +4,4 @@
 local it = read(request.number)
 if not it or it.stage ~= 'claimed' or it.task ~= request.task then return 0 end
 markUnknown(it)
-return 1
+return answered(1)

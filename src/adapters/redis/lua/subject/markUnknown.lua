@@ -4,4 +4,4 @@
 local it = read(request.number)
 if not it or it.stage ~= 'sent' then return 0 end
 markUnknown(it)
-return done()
+return answered(done())

@@ -5,4 +5,4 @@ local it = read(request.number)
 if not it or (it.stage ~= 'reserved' and it.stage ~= 'sent') then return 0 end
 if request.answer then keepAnswer(it, request.answer) else freeIdempotencyKey(it) end
 free(it)
-return 1
+return answered(1)

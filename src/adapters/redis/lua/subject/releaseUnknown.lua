@@ -10,4 +10,5 @@ addUsage(it, 'unknown', '-1')
 addUsage(it, 'microcredits', '-' .. it.cost)
 freeIdempotencyKey(it)
 forgetRepeat(it)
-return 1
+owe(it, 'closed', 0)
+return answered(1)

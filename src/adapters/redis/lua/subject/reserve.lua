@@ -3,10 +3,12 @@
 -- include stages.lua
 -- include takeRepeat.lua
 -- include lists.lua
+-- include extras.lua
 
 -- Sets a place among the unfinished tasks, a use and credits aside for all of `request.submits`, or for none of them.
 -- { 'granted', and their numbers }; { 'novelty', and what `findEarlier` or `takeRepeat` has found }; or what the first
--- lacks that lacks something: { 'slot' }, { 'uses' } or { 'credits' }.
+-- lacks that lacks something: { 'slot' }, { 'uses' } or { 'credits' }; or { 'lapsed' }: it came so late that its holds
+-- were given back.
 
 -- Overstayed reservations that each new one clears away, before it is said that there is no room.
 local sweptByReserve = 20
@@ -41,7 +43,9 @@ end
 local function shareOfPeriod (wanted, period)
   if not wanted.creditLimit then return wanted.cost end
   local used = tonumber(redis.call('HGET', period, 'used') or '0')
-  return math.min(wanted.cost, math.max(0, wanted.creditLimit - used))
+  local room = wanted.creditLimit - used
+  if room < wanted.cost then room = room + raisedBy(base .. 'extras', now) end
+  return math.min(wanted.cost, math.max(0, room))
 end
 
 -- latest: the start of the latest period as a text, false if there was none.
@@ -86,6 +90,11 @@ local function writeDelivery (row, number, url)
   expire(deliveries, terms.keepMs)
 end
 
+local function writeHold (row, number, hold)
+  redis.call('HSET', row, 'hold', hold.name .. ' ' .. hold.accounts)
+  redis.call('SET', holdKey(hold.name), number, 'PX', terms.keepMs)
+end
+
 -- Its number; or nil, and what it lacks.
 local function reserve (wanted)
   if redis.call('ZCARD', open) >= wanted.taskLimit and slots() >= wanted.taskLimit then return nil, 'slot' end
@@ -112,6 +121,7 @@ local function reserve (wanted)
   if wanted.submit then writeSubmit(row, number, wanted.submit) end
   if wanted.session then writeSession(row, wanted.session, wanted.cost) end
   if wanted.idempotency then writeIdempotency(row, number, wanted.idempotency) end
+  if wanted.hold then writeHold(row, number, wanted.hold) end
   return number
 end
 
@@ -137,6 +147,7 @@ end
 clearAway()
 for _, wanted in ipairs(request.submits) do
   local first = findFirst(wanted)
-  if first then return { 'novelty', unpack(first) } end
+  if first then return answered({ 'novelty', unpack(first) }) end
+  if wanted.hold and redis.call('GET', holdKey(wanted.hold.name)) then return answered({ 'lapsed' }) end
 end
-return reserveAll(request.submits)
+return answered(reserveAll(request.submits))

@@ -12,6 +12,7 @@ local function refund (it)
   if redis.call('EXISTS', period) == 1 then redis.call('HINCRBY', period, 'refunds', '1') end
   giveBack(it, 0)
   redis.call('HSET', it.key, 'refunded', '1')
+  it.refunded = '1'
   addUsage(it, 'microcredits', '-' .. it.cost)
 end
 
@@ -28,4 +29,5 @@ expire(ends, terms.endsKeptMs + terms.slackMs)
 redis.call('ZADD', deliveries, 'XX', now, it.number)
 addUsage(it, request.state == 'success' and 'succeeded' or 'failed', '1')
 if mayRefund(it) then refund(it) end
-return 1
+owe(it, 'closed', it.refunded and 0 or it.cost)
+return answered(1)

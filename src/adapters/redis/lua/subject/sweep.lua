@@ -6,8 +6,8 @@ local releasedCount, unknownCount = sweep(request.limit)
 local missedReleased, missedUnknown = unpack(redis.call('HMGET', account, 'missedReleased', 'missedUnknown'))
 if missedReleased or missedUnknown then redis.call('HDEL', account, 'missedReleased', 'missedUnknown') end
 local _, nextAt = unpack(redis.call('ZRANGE', open, 0, 0, 'WITHSCORES'))
-return {
+return answered({
   releasedCount + tonumber(missedReleased or '0'),
   unknownCount + tonumber(missedUnknown or '0'),
   nextAt or ''
-}
+})
