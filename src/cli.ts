@@ -47,6 +47,10 @@ const commands: Readonly<Record<string, Entry>> = {
     about: 'what was spent, by subject, model or day',
     load: async () => (await import('./cli/operator.ts')).usage
   },
+  task: {
+    about: 'tasks of everybody, what runs now, or one in full',
+    load: async () => (await import('./cli/tasks.ts')).task
+  },
   unknown: {
     about: 'submits and tasks without a known end; lets one of them go',
     load: async () => (await import('./cli/operator.ts')).unknown

@@ -143,7 +143,7 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
   const { streams } = features.events
   metrics.watch({ keys, ping: services.probeStore, eventStreams: () => streams.count, alarms })
   await registerRoutes(ports.main.app, settings, services, features)
-  if (ports.admin !== null) await registerAdminRoutes(ports.admin.app, services)
+  if (ports.admin !== null) await registerAdminRoutes(ports.admin.app, services, features)
 
   const failed: Failed = when => err => log.error({ err, owed: ledger.pending }, when)
   const holdKeys = keyHolding(store, keys)

@@ -7,7 +7,7 @@ import { invitationRoutes } from './features/tokens/tokens.ts'
 import { healthRoutes, metricsRoutes } from './http/observe.ts'
 import { proxyRoutes } from './http/pipeline.ts'
 import { abandonRoute } from './http/routes/abandonment.ts'
-import { balanceRoute, modelRoutes, quoteRoute, taskRoutes } from './http/routes/account.ts'
+import { balanceRoute, modelRoutes, quoteRoute, taskRoutes, usageRoute } from './http/routes/account.ts'
 import { cookieSessionRoutes, sessionRoutes } from './http/routes/sessions.ts'
 import { readBodies, withMethods } from './http/server.ts'
 import type { Services } from './http/services.ts'
@@ -21,7 +21,7 @@ import type { Settings } from './settings.ts'
 export async function registerRoutes (
   app: FastifyInstance, settings: Settings, services: Services, features: Features
 ): Promise<void> {
-  const { adminPort, staticDir, file: { batches } } = settings
+  const { adminPort, staticDir, file: { batches, tasks } } = settings
   const { callbacks, deliveries, events, guests, results } = features
   await withMethods(app, async () => {
     healthRoutes(app, services)
@@ -46,6 +46,7 @@ export async function registerRoutes (
       cookieSessionRoutes(scope, services)
       taskRoutes(scope, services)
       abandonRoute(scope, services)
+      usageRoute(scope, services, tasks)
       modelRoutes(scope, services)
       pageRoutes(scope, { hasFrontEnd: staticDir !== undefined })
       invitationRoutes(scope, services)
@@ -57,7 +58,7 @@ export async function registerRoutes (
     if (adminPort === undefined) {
       // Without an admin token `/metrics` is only where the network decides who gets there.
       if (services.authenticateOperator !== null) metricsRoutes(app, services, services.authenticateOperator)
-      await registerAdminApi(app, services)
+      await registerAdminApi(app, services, features)
     }
   })
   // Not under `withMethods`: a POST to what is no route of ours stays a 404, and does not become a 405.
@@ -68,22 +69,24 @@ export async function registerRoutes (
 }
 
 /** All that the admin port answers. */
-export async function registerAdminRoutes (app: FastifyInstance, services: Services): Promise<void> {
+export async function registerAdminRoutes (
+  app: FastifyInstance, services: Services, features: Features
+): Promise<void> {
   await withMethods(app, async () => {
     healthRoutes(app, services)
     metricsRoutes(app, services, null)
-    await registerAdminApi(app, services)
+    await registerAdminApi(app, services, features)
   })
 }
 
-async function registerAdminApi (app: FastifyInstance, services: Services): Promise<void> {
+async function registerAdminApi (app: FastifyInstance, services: Services, features: Features): Promise<void> {
   const { authenticateOperator } = services
   if (authenticateOperator === null) return
   const { adminRoutes } = await import('./features/admin/routes.ts')
   const { tokenRoutes } = await import('./features/tokens/routes.ts')
   await app.register(async scope => {
     readBodies(scope, 'object')
-    adminRoutes(scope, services, authenticateOperator)
+    adminRoutes(scope, services, features, authenticateOperator)
     tokenRoutes(scope, services, authenticateOperator)
   })
 }

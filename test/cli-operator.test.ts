@@ -284,3 +284,34 @@ t.test('a command that does not find the ledger says whose settings it needs', a
   t.match(await run(t, cwd, ['usage'], { ...env, GATEWAY_STORE: 'sqlite::memory:' }), { code: 1, stderr: hint })
   t.throws(() => rmSync(join(cwd, 'gateway.db')), { code: 'ENOENT' }, 'and none is made')
 })
+
+for (const [name, storeOf] of Object.entries(stores)) {
+  t.test(`tasks of everybody are listed, what runs now is found, and one is shown in full, over ${name}`, async t => {
+    const { gateway, cli } = await start(t, await storeOf(t))
+    await submit(gateway, await mint(gateway, 'alice'))
+    await submit(gateway, await mint(gateway, 'bob'), 'sandbox:drop-after')
+    const listed = await cli('task', 'list')
+    t.match(listed.stdout, /^MADE \(UTC\) +SUBJECT +MODEL +STATE +CREDITS +ID\n.*app:bob .*unknown.*\n.*app:alice .*running/)
+    const all = JSON.parse((await cli('task', 'list', '--format', 'json', '--state', 'running')).stdout)
+    t.match(all, [{ subject: 'app:alice', state: 'running', credits: 1 }])
+    t.equal((await cli('task', 'list', '--subject', 'app:carol')).stdout, 'There are no such tasks.\n')
+    t.match(await cli('task', 'list', '--limit', '1', '--from', today(), '--to', today(), '--model', 'nano-banana'), {
+      stdout: /app:bob/, stderr: 'There are more: see --limit.\n'
+    })
+    t.match(JSON.parse((await cli('task', 'show', all[0].taskId)).stdout), { ...all[0], stage: 'claimed' })
+    t.match(JSON.parse((await cli('task', 'show', all[0].id)).stdout), { ...all[0], stage: 'claimed' })
+    t.match(await cli('task', 'show', 'none'), { code: 1, stderr: 'apixo-gateway: There is no task none.\n' })
+  })
+}
+
+t.test('words that make no sense of tasks are refused before the store is opened', async t => {
+  const cwd = t.testdir({})
+  for (const [args, about] of [
+    [['list', '--state', 'done'], /state must be one of running/],
+    [['list', '--subject', 'alice'], /subject must have its stored form/],
+    [['list', '--limit', '0'], /--limit/],
+    [['list', 'x'], /Say task list, or task show ID/],
+    [['show'], /Say task list, or task show ID/],
+    [['forget', 'x'], /must be one of list, show/]
+  ] as const) t.match(await run(t, cwd, ['task', ...args]), { code: 64, stderr: about }, args.join(' '))
+})

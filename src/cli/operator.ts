@@ -24,9 +24,9 @@ export async function withOperator<Result> (
   work: (operator: Operator, store: Store) => Promise<Result>
 ): Promise<Result> {
   return await withStore((_settings, store) => {
-    const { accounts, records, revocations, tokens, audit: trail } = store
+    const { accounts, records, deliveries, revocations, tokens, audit: trail } = store
     const times = issueTimes({ revocations, now })
-    return work(operator({ accounts, records, revocations, tokens, times, trail, actor: 'cli', now }), store)
+    return work(operator({ accounts, records, deliveries, revocations, tokens, times, trail, actor: 'cli', now }), store)
   })
 }
 

@@ -1,6 +1,7 @@
 import { badRequest } from '../errors.ts'
 import { creditsFrom, fingerprintOf, type ReservationId, type Stage } from './ledger.ts'
 import type { Microcredits } from './policy.ts'
+import type { TaskFilter } from './task-list.ts'
 import { dayMs } from './time.ts'
 import type { FinalState } from './upstream.ts'
 
@@ -23,6 +24,24 @@ export interface TaskRecord {
   readonly endedAt: number | null
   /** When its owner gave it up, Unix ms. */
   readonly abandonedAt: number | null
+}
+
+/** One row in full. */
+export interface TaskDetail extends TaskRecord {
+  /** The fingerprint of the upstream key that it was sent with. */
+  readonly keyId: string
+  /** Whether its credits go back if it fails. */
+  readonly refundable: boolean
+  /** Unix ms: the start of the period whose credits it has. */
+  readonly periodStart: number
+  /** The part of its credits that is from grants. */
+  readonly fromGrants: Microcredits
+  /** The session with limits of its own that it counts against. */
+  readonly sessionId: string | null
+  /** Unix ms: when it is unknown if nothing is heard of it; `null`: it has ended. */
+  readonly leaseUntil: number | null
+  /** The length of the upstream's last answer, which is not shown; `null`: there is none. */
+  readonly answerBytes: number | null
 }
 
 /** A part of a long list. */
@@ -74,8 +93,15 @@ export interface UsageSpan {
  * are; and each answers at once with what earlier calls have been told is on disk.
  */
 export interface TaskRecords {
-  /** The subject's tasks, the newest first: all that were claimed or are unknown, and no refused submits. */
-  tasksOf (subject: string, page: PageRequest): Promise<Page<TaskRecord>>
+  /**
+   * The subject's tasks, the newest first: all that were claimed or are unknown, and no refused submits. With a filter
+   * a page may be shorter than its limit, as `filteredPage` has it.
+   */
+  tasksOf (subject: string, page: PageRequest, filter?: TaskFilter): Promise<Page<TaskRecord>>
+  /** The same of all subjects. */
+  tasks (page: PageRequest, filter: TaskFilter): Promise<Page<TaskRecord>>
+  /** By its task id, or by the id of its record. `null`: there is none, or none any more, or it may be nothing yet. */
+  taskAt (id: string): Promise<TaskDetail | null>
   /**
    * The subject's tasks that have ended after that place, the oldest end first, a batch's own row among them. At the
    * time of a place whose id is empty there is none before it. What is older than `endsKeptMs` may be left out. Each
@@ -131,15 +157,16 @@ const maxDays = 366
  */
 export function readUsageQuery (asked: UsageRequest, now: number): UsageQuery {
   const to = asked.to ?? new Date(now).toISOString().slice(0, 10)
-  const toMs = dayOf('to', to)
+  const toMs = dayStart('to', to)
   const from = asked.from ?? `${to.slice(0, 8)}01`
-  const fromMs = dayOf('from', from)
+  const fromMs = dayStart('from', from)
   if (fromMs > toMs) throw badRequest(`from (${from}) is after to (${to}).`)
   if (toMs - fromMs >= maxDays * dayMs) throw badRequest(`from and to must be at most ${maxDays} days apart.`)
-  return { from, to, by: groupingsOf(asked.by ?? 'subject') }
+  return { from, to, by: groupingsOf(asked.by ?? 'subject', groupings) }
 }
 
-function dayOf (field: string, text: string): number {
+/** The start of a day such as `2026-01-31`, of UTC, in Unix ms. Throws `GW_BAD_REQUEST`, which names the field. */
+export function dayStart (field: string, text: string): number {
   const start = /^\d{4}-\d{2}-\d{2}$/.test(text) ? Date.parse(text) : NaN
   // The 30th of February is read as the 2nd of March.
   if (Number.isNaN(start) || !new Date(start).toISOString().startsWith(text)) {
@@ -148,11 +175,12 @@ function dayOf (field: string, text: string): number {
   return start
 }
 
-function groupingsOf (text: string): readonly Grouping[] {
+/** Names with commas between them, each known and there once. Throws `GW_BAD_REQUEST`, which names the field `by`. */
+export function groupingsOf<Name extends string> (text: string, known: readonly Name[]): readonly Name[] {
   const names = text.split(',')
-  const isKnown = (name: string): name is Grouping => groupings.some(grouping => grouping === name)
+  const isKnown = (name: string): name is Name => known.some(one => one === name)
   if (!names.every(isKnown) || new Set(names).size < names.length) {
-    throw badRequest(`by must be one or more of ${groupings.join(', ')}, with commas between them.`)
+    throw badRequest(`by must be one or more of ${known.join(', ')}, with commas between them.`)
   }
   return names
 }
@@ -194,10 +222,15 @@ export function usageColumns ({ by }: UsageReport): ReadonlyArray<keyof UsageSum
   return [...by, 'tasks', 'succeeded', 'failed', 'unknown', 'credits']
 }
 
-/** A report as RFC 4180 has it: a line of names, lines that end in CRLF. */
 export function usageCsv (report: UsageReport): string {
-  const columns = usageColumns(report)
-  const lines = [columns, ...report.rows.map(row => columns.map(name => cell(row[name]!)))]
+  return csvOf(usageColumns(report), report.rows)
+}
+
+/** Rows as RFC 4180 has them: a line of names, lines that end in CRLF. */
+export function csvOf<Name extends string> (
+  columns: readonly Name[], rows: ReadonlyArray<Readonly<Partial<Record<Name, string | number>>>>
+): string {
+  const lines = [columns, ...rows.map(row => columns.map(name => cell(row[name]!)))]
   return lines.map(cells => `${cells.join(',')}\r\n`).join('')
 }
 

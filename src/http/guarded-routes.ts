@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import Type, { type Static } from 'typebox'
 import type { Task } from '../domain/ledger.ts'
-import type { PageQuery } from '../domain/records.ts'
+import type { PageQuery, UsageSpan } from '../domain/records.ts'
 import type { Scope } from '../domain/session.ts'
 import { batchRow } from '../domain/upstream.ts'
 import { badRequest, gatewayError, isGatewayError } from '../errors.ts'
@@ -101,7 +101,8 @@ const noQuery = Type.Object({}, strict)
 /** `null` is how the framework shows a schema that there is no body. */
 export const noBody = { type: 'object', nullable: true, additionalProperties: false } as const
 
-export type PageRequest = Static<typeof pageSchema>
+/** As `pageSchema` has it. */
+export interface PageRequest extends Partial<Record<keyof Static<typeof pageSchema>, string | undefined>> {}
 
 /** Makes the options of a route for the operator alone. A request that reaches its handler has the admin token. */
 export function operatorRoute (authenticate: AuthenticateOperator, elapsed: () => number) {
@@ -110,6 +111,20 @@ export function operatorRoute (authenticate: AuthenticateOperator, elapsed: () =
     ...reauthenticateAfterSlowBody(authenticate, elapsed),
     schema: { querystring: noQuery, ...schema }
   })
+}
+
+/** The query decides; else a person's browser asks for everything, and a spreadsheet's import for CSV. */
+export function formatOf (
+  { headers: { accept = '' } }: FastifyRequest, format: 'json' | 'csv' | undefined
+): 'json' | 'csv' {
+  const prefersCsv = /\btext\/csv\b/i.test(accept) && !/\bapplication\/json\b/i.test(accept)
+  return format ?? (prefersCsv ? 'csv' : 'json')
+}
+
+/** Sums of some days, as a file for a spreadsheet. */
+export function sendCsv (reply: FastifyReply, { from, to }: UsageSpan, csv: string): FastifyReply {
+  reply.header('content-disposition', `attachment; filename="usage-${from}-${to}.csv"`)
+  return reply.type('text/csv; charset=utf-8').send(csv)
 }
 
 const defaultLimit = 100

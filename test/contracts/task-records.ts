@@ -1,5 +1,6 @@
 import type { Test } from 'tap'
 import { endsKeptMs, type Page, type PageRequest, type TaskRecord, type UsageRow } from '../../src/domain/records.ts'
+import type { TaskFilter } from '../../src/domain/task-list.ts'
 import { pagesOf } from '../helpers/pages.ts'
 import { answer, openBooks, type OpenStore, periodStart, places, sent, terms } from './open-books.ts'
 
@@ -10,7 +11,7 @@ const ever = { from: '2000-01-01', to: '2100-01-01' }
 
 /** Every TaskRecords must pass this, whatever is behind it. */
 export function taskRecordsContract (t: Test, open: OpenStore): void {
-  for (const group of [listing, ending, releasing, summing, retaining]) group(t, open)
+  for (const group of [listing, narrowing, ofAll, inFull, ending, releasing, summing, retaining]) group(t, open)
 }
 
 async function allPages (
@@ -119,6 +120,132 @@ function listing (t: Test, open: OpenStore): void {
     for (const limit of [1, 2, 3, 5, 50]) {
       const listed = await allPages(page => records.tasksOf(subject, page), limit)
       t.same(listed.map(({ taskId }) => taskId), newestFirst, `${limit} a page`)
+    }
+  })
+}
+
+const idsOf = (records: readonly TaskRecord[]) => records.map(({ taskId, model }) => taskId ?? model)
+
+function narrowing (t: Test, open: OpenStore): void {
+  t.test('a list is narrowed by model, state and time, on pages of any length', async t => {
+    const { records, at, time } = await openBooks(t, open, { giveUpMs: 9 * dayMs })
+    const start = time.now()
+    for (let count = 0; count < 12; count++) {
+      await at(count % 2 === 0 ? 'settled' : 'claimed', { model: count % 3 === 0 ? 'suno' : 'veo' }, `task ${count}`)
+      time.advance(dayMs / 4)
+    }
+    await at('unknown', { model: 'lost' })
+    const listed = async (filter: TaskFilter, limit = 100) =>
+      idsOf(await allPages(page => records.tasksOf(subject, page, filter), limit))
+    const tasks = (...numbers: readonly number[]) => numbers.map(number => `task ${number}`)
+    for (const limit of [1, 2, 100]) {
+      t.same(await listed({ model: 'suno' }, limit), tasks(9, 6, 3, 0))
+      t.same(await listed({ state: 'running' }, limit), tasks(11, 9, 7, 5, 3, 1))
+      t.same(await listed({ state: 'success', model: 'suno' }, limit), tasks(6, 0))
+      t.same(await listed({ from: start + dayMs, before: start + 2 * dayMs }, limit), tasks(7, 6, 5, 4))
+    }
+    t.same(await listed({ state: 'unknown' }), ['lost'])
+    t.same(await listed({ state: 'failed' }), [])
+    t.same(await listed({ from: start + 9 * dayMs }), [])
+    t.same(await listed({ before: start }), [])
+    t.equal((await records.tasksOf(subject, { cursor: null, limit: 4 }, { model: 'suno' })).next, null, 'just full')
+  })
+
+  t.test('the end of a span is found among many, and in spite of a clock that was put back', async t => {
+    const { records, at, time } = await openBooks(t, open)
+    for (let day = 0; day < 20; day++) {
+      await at('settled', {}, `day ${day}`)
+      time.advance(day === 9 ? -dayMs / 2 : dayMs)
+    }
+    const start = time.now() - 18.5 * dayMs
+    const of = async (from: number, before: number) =>
+      idsOf((await records.tasksOf(subject, all, { from: start + from * dayMs, before: start + before * dayMs })).items)
+    t.same(await of(4, 6), ['day 5', 'day 4'])
+    t.same(await of(8, 10), ['day 11', 'day 10', 'day 9', 'day 8'], 'two were made after it was put back')
+    t.same(await of(0, 1), ['day 0'])
+    t.same(await of(17, 30), ['day 19'])
+  })
+}
+
+function ofAll (t: Test, open: OpenStore): void {
+  t.test('the tasks of all subjects are one list, the newest first, on pages of any length', async t => {
+    const { records, at, time } = await openBooks(t, open)
+    for (let count = 0; count < 12; count++) {
+      const more = { subject: `app:${'abc'[count % 3]} {${count % 3}}`, model: count % 2 === 0 ? 'suno' : 'veo' }
+      await at(count % 4 === 0 ? 'claimed' : 'settled', more, `task ${count}`)
+      time.advance(1)
+    }
+    await at('sent', { subject: 'app:z' })
+    const listed = async (filter: TaskFilter, limit: number) =>
+      idsOf(await allPages(page => records.tasks(page, filter), limit))
+    const newest = (wanted: (number: number) => boolean) =>
+      Array.from({ length: 12 }, (_, index) => 11 - index).filter(wanted).map(number => `task ${number}`)
+    for (const limit of [1, 3, 5, 100]) {
+      t.same(await listed({}, limit), newest(() => true), `${limit} a page`)
+      t.same(await listed({ state: 'running' }, limit), newest(number => number % 4 === 0), `${limit} a page, running`)
+      t.same(await listed({ model: 'veo' }, limit), newest(number => number % 2 === 1), `${limit} a page, of one model`)
+    }
+    t.same(await records.tasks({ cursor: 'made up', limit: 3 }, {}), { items: [], next: null })
+  })
+
+  t.test('tasks of several subjects that were made in one instant are each listed once', async t => {
+    const { records, at } = await openBooks(t, open)
+    for (let count = 0; count < 6; count++) await at('claimed', { subject: `app:${count}` }, `task ${count}`)
+    for (const filter of [{}, { state: 'running' }] as const) {
+      const found = idsOf(await allPages(page => records.tasks(page, filter), 1))
+      t.same(found.sort(), Array.from({ length: 6 }, (_, index) => `task ${index}`))
+    }
+  })
+
+  t.test('what was forgotten is in no list of all', async t => {
+    const { records, at, time } = await openBooks(t, open)
+    await at('settled', {}, 'old')
+    time.advance(terms.retentionMs)
+    await at('settled', { subject: 'app:bob' }, 'young')
+    for (const filter of [{}, { state: 'success' }] as const) {
+      t.same(idsOf(await allPages(page => records.tasks(page, filter), 10)).filter(id => id !== 'old'), ['young'])
+    }
+  })
+}
+
+function inFull (t: Test, open: OpenStore): void {
+  t.test('one task is told in full, by its own id and by that of its record', async t => {
+    const { records, ledger, accounts, at, time } = await openBooks(t, open)
+    await accounts.grant({ subject, microcredits: 3 })
+    const createdAt = time.now()
+    const session = { id: 'se:ssion', uses: 9, creditLimit: null, expiresAt: createdAt + dayMs }
+    const id = await at('claimed', { microcredits: 5, creditLimit: 2, refundable: true, session }, 'one')
+    const running = {
+      id,
+      subject,
+      taskId: 'one',
+      operation: 'generateTask',
+      model: 'nano-banana',
+      stage: 'claimed',
+      state: null,
+      microcredits: 5,
+      refunded: false,
+      createdAt,
+      endedAt: null,
+      abandonedAt: null,
+      keyId: sent.keyId,
+      refundable: true,
+      periodStart,
+      fromGrants: 3,
+      sessionId: 'se:ssion',
+      leaseUntil: createdAt + terms.giveUpMs,
+      answerBytes: null
+    }
+    t.same(await records.taskAt('one'), running)
+    t.same(await records.taskAt(id), running)
+    time.advance(1000)
+    await ledger.settle({ taskId: 'one', state: 'success', answer })
+    const ended = { stage: 'settled', state: 'success', endedAt: time.now(), leaseUntil: null, answerBytes: answer.length }
+    t.same(await records.taskAt('one'), { ...running, ...ended })
+    const lost = await at('unknown')
+    t.match(await records.taskAt(lost), { taskId: null, stage: 'unknown', sessionId: null, answerBytes: null })
+    for (const name of [await at('reserved'), await at('sent'), await at('released'), 'two', '', '0', 'x#1', '*']) {
+      t.equal(await records.taskAt(name), null, name)
     }
   })
 }

@@ -56,8 +56,12 @@ function over (count: number, down: { audit?: boolean } = {}) {
         done.push(`released ${id}`)
         return true
       },
-      usage: async () => []
-    }
+      usage: async () => [],
+      tasks: async () => ({ items: [], next: null }),
+      tasksOf: async () => ({ items: [], next: null }),
+      taskAt: async () => null
+    },
+    deliveries: { of: async () => null }
   })
   return { it, done }
 }

@@ -50,6 +50,8 @@ export interface KeyNames {
   events (database: number): string
   /** A pattern for `SCAN`: the usage of all subjects on the days that begin with this text. */
   usageOf (days: string): string
+  /** A pattern for `SCAN`: the list of tasks that each subject has which ever had one. */
+  readonly listsOfTasks: string
 }
 
 export function keyNames (prefix: string): KeyNames {
@@ -78,8 +80,14 @@ export function keyNames (prefix: string): KeyNames {
     audit: `${prefix}:audit`,
     auditPart: part => part === 'sessions' ? `${prefix}:audit` : `${prefix}:{${prefix}:audit}:${part}`,
     events: database => `${prefix}:events:${database}`,
-    usageOf: days => `${prefix}:{/*}:usage:${days}*`
+    usageOf: days => `${prefix}:{/*}:usage:${days}*`,
+    listsOfTasks: `${prefix}:{/*}:list`
   }
+}
+
+/** The subject of a key that `listsOfTasks` has found. */
+export function subjectOfList (key: string): string {
+  return decoded(/\{\/(.*)\}:list$/.exec(key)![1]!)
 }
 
 /** The subject and the day of a key that `usageOf` has found. */

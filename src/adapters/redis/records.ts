@@ -2,34 +2,45 @@ import { Cluster, type Redis } from 'ioredis'
 import { type AuditEntry, auditPartOf, auditParts, auditRetentionMs, type AuditTrail } from '../../domain/audit.ts'
 import type { LedgerTerms, ReservationId, Stage } from '../../domain/ledger.ts'
 import { recent } from '../../domain/recent.ts'
-import type { PageRequest, TaskRecord, TaskRecords, UsageRow, UsageSpan } from '../../domain/records.ts'
+import type { PageRequest, TaskDetail, TaskRecord, TaskRecords, UsageRow, UsageSpan } from '../../domain/records.ts'
+import { forgetSlackMs } from '../../domain/session.ts'
 import type { CallbackSecrets } from '../../domain/store.ts'
+import { filteredPage, type TaskFilter } from '../../domain/task-list.ts'
 import type { FinalState } from '../../domain/upstream.ts'
 import type { Deliveries, Delivery, DeliveryAttempt, DueDelivery } from '../../domain/webhooks.ts'
 import { type ActivePlace, type ActiveSubjects, firstActive } from './active-subjects.ts'
 import type { Commands } from './client.ts'
-import { decoded, encoded, keepMs, type KeyNames, placeOf, reservationName, usageKey } from './keys.ts'
+import {
+  decoded, encoded, keepMs, type KeyNames, type Place, placeOf, reservationName, subjectOfList, usageKey
+} from './keys.ts'
 import type { TaskOwners, Tasks } from './ledger.ts'
 
 /** A row of a list: `null` for one that is past its retention. */
 interface Row { readonly number: string, readonly record: TaskRecord | null }
 
 /** A reservation's number is at least the time it was made at (ms), so numbers order it, also between subjects. */
-export function redisRecords ({ ofSubject }: Commands, active: ActiveSubjects): Omit<TaskRecords, 'usage'> {
+export function redisRecords (
+  commands: Commands, active: ActiveSubjects, owners: TaskOwners, keys: KeyNames
+): Omit<TaskRecords, 'usage'> {
+  const { ofSubject } = commands
   return {
-    async tasksOf (subject, { cursor, limit }) {
-      const items: TaskRecord[] = []
-      if (cursor !== null && !/^\d{1,16}$/.test(cursor)) return { items, next: null }
-      let start = cursor === null ? '+inf' : `(${cursor}`
-      for (;;) {
-        const room = limit - items.length
-        const rows = rowsFrom(subject, await ofSubject(subject, 'listTasks', { from: start, limit: room + 1 }) as Buffer[][])
-        for (const { record } of rows.slice(0, room)) if (record !== null) items.push(record)
-        if (rows.length <= room) return { items, next: null }
-        const last = rows[room - 1]!.number
-        if (items.length === limit) return { items, next: last }
-        start = `(${last}`
-      }
+    async tasksOf (subject, page, filter = {}) {
+      if (page.cursor !== null && !/^\d{1,16}$/.test(page.cursor)) return { items: [], next: null }
+      return await filteredPage(page, filter, {
+        async read (cursor, limit) {
+          const from = cursor === null ? startOf(filter) : `(${cursor}`
+          return rowsFrom(subject, await ofSubject(subject, 'listTasks', { from, above: '-inf', limit }) as Buffer[][])
+        },
+        recordOf: ({ record }) => record,
+        cursorOf: ({ number }) => number
+      })
+    },
+    tasks: async (page, filter) => tasksOfAll(commands, active, keys, page, filter),
+    async taskAt (id) {
+      const place = placeOf(await owners.of(id) ?? id)
+      if (place === null) return null
+      const values = await ofSubject(place.subject, 'readTask', { number: place.number }) as Array<Buffer | null>
+      return values.length === 0 ? null : detailFrom(place, values.map(value => value && String(value)))
     },
     async endsOf (subject, { endedAt, taskId }, limit) {
       const reply = await ofSubject(subject, 'listEnded', { endedAt, task: encoded(taskId), limit }) as Buffer[]
@@ -44,6 +55,60 @@ export function redisRecords ({ ofSubject }: Commands, active: ActiveSubjects): 
       return place !== null && await ofSubject(place.subject, 'releaseUnknown', { number: place.number }) === 1
     }
   }
+}
+
+/** The highest number that a task which was made before an instant can have, as Redis writes the end of a range. */
+function startOf ({ before }: TaskFilter): string {
+  return before === undefined ? '+inf' : String(before + forgetSlackMs)
+}
+
+/** A row of all subjects; `id` orders them. */
+interface NamedRow extends Row { readonly id: string }
+
+/**
+ * Of every subject that has any its newest, and of those the newest of all: a script for each subject, a few at a time,
+ * and after the first ones most find nothing that is newer than what is there. Those with something unfinished are
+ * known; all others are found by walking over all keys.
+ */
+async function tasksOfAll (
+  { ask, ofSubject }: Commands, active: ActiveSubjects, keys: KeyNames, page: PageRequest, filter: TaskFilter
+): ReturnType<TaskRecords['tasks']> {
+  const after = page.cursor === null ? null : placeOf(page.cursor)
+  if (page.cursor !== null && after === null) return { items: [], next: null }
+  const isRunning = filter.state === 'running'
+  const subjects = isRunning
+    ? await subjectsOf(active)
+    : (await ask(client => namesLike(client, keys.listsOfTasks))).map(subjectOfList)
+  return await filteredPage(page, filter, {
+    async read (cursor, most) {
+      const from = cursor === null ? startOf(filter) : placeOf(cursor)!.number
+      const newest: NamedRow[] = []
+      for (let start = 0; start < subjects.length; start += readAtOnce) {
+        const above = newest.length < most ? '-inf' : placeOf(newest.at(-1)!.id)!.number
+        const found = await Promise.all(subjects.slice(start, start + readAtOnce).map(async subject => {
+          // One more, for that of the cursor itself.
+          const request = { from, above, limit: most + 1 }
+          const rows = await ofSubject(subject, isRunning ? 'listOpen' : 'listTasks', request) as Buffer[][]
+          return rowsFrom(subject, rows).map(row => ({ ...row, id: reservationName({ subject, number: row.number }) }))
+        }))
+        newest.push(...found.flat().filter(({ id }) => cursor === null || isLater(cursor, id)))
+        newest.sort((one, other) => (isLater(one.id, other.id) ? -1 : 1)).splice(most)
+      }
+      return newest
+    },
+    recordOf: ({ record }) => record,
+    cursorOf: ({ id }) => id
+  })
+}
+
+async function subjectsOf (active: ActiveSubjects): Promise<string[]> {
+  const all: string[] = []
+  for (let place: ActivePlace | null = firstActive; place !== null;) {
+    const { subjects, next } = await active.from(place)
+    all.push(...subjects)
+    place = next
+  }
+  return all
 }
 
 /**
@@ -110,6 +175,21 @@ function recordFrom (subject: string, number: string, values: ReadonlyArray<stri
     createdAt: Number(created),
     endedAt: ended ? Number(ended) : null,
     abandonedAt: abandoned ? Number(abandoned) : null
+  }
+}
+
+function detailFrom ({ subject, number }: Place, values: ReadonlyArray<string | null>): TaskDetail {
+  const [key, refundable, period, fromGrants, session, lease, bytes, ...row] = values
+  const record = recordFrom(subject, number, row)
+  return {
+    ...record,
+    keyId: key!,
+    refundable: refundable === '1',
+    periodStart: Number(period),
+    fromGrants: Number(fromGrants),
+    sessionId: session ? decoded(session) : null,
+    leaseUntil: lease ? Number(lease) : null,
+    answerBytes: record.stage === 'settled' ? Number(bytes) : null
   }
 }
 

@@ -138,7 +138,9 @@ export interface SubjectRequests {
   readonly raiseSubject: ExtraRequest
   readonly resolveHolds: { readonly names: readonly string[] }
   readonly listUnfinished: { readonly after: string, readonly createdBy: number, readonly limit: number }
-  readonly listTasks: { readonly from: string, readonly limit: number }
+  readonly listTasks: { readonly from: string, readonly above: string, readonly limit: number }
+  readonly listOpen: { readonly from: string, readonly above: string, readonly limit: number }
+  readonly readTask: OfReservation
   readonly listEnded: { readonly endedAt: number, readonly task: string, readonly limit: number }
   readonly listUnknown: { readonly from: string, readonly limit: number }
   readonly trimLists: Readonly<Record<string, never>>

@@ -121,7 +121,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
     deliveries,
     accounts: redisAccounts(commands),
     ceilings: redisCeilings(commands, keys, setting),
-    records: { ...redisRecords(commands, active), usage: span => redisUsage(commands, keys, span) },
+    records: { ...redisRecords(commands, active, owners, keys), usage: span => redisUsage(commands, keys, span) },
     audit: redisAudit(commands, keys),
     revocations: redisRevocations(commands, keys, now),
     tokens: redisTokens(commands, keys),

@@ -2,8 +2,10 @@ import type { DatabaseSync } from 'node:sqlite'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { AuditEntry, AuditKind, AuditTrail } from '../../domain/audit.ts'
 import type { Stage } from '../../domain/ledger.ts'
-import type { TaskRecord, TaskRecords, UsageRow, UsageSpan } from '../../domain/records.ts'
+import type { Page, PageRequest, TaskDetail, TaskRecord, TaskRecords, UsageRow, UsageSpan } from '../../domain/records.ts'
+import { forgetSlackMs } from '../../domain/session.ts'
 import type { CallbackSecrets } from '../../domain/store.ts'
+import { filteredPage, type TaskFilter } from '../../domain/task-list.ts'
 import { dayMs } from '../../domain/time.ts'
 import type { FinalState } from '../../domain/upstream.ts'
 import type { Deliveries, Delivery, DeliveryAttempt } from '../../domain/webhooks.ts'
@@ -21,7 +23,7 @@ interface RecordsOptions {
 
 /**
  * Rows of the ledger in pages. A subject's tasks that have ended are found by their index, which they enter at their
- * end; the unfinished ones by their numbers.
+ * end; the unfinished ones by their numbers. The tasks of all are read where they lie: no index is kept for that.
  */
 export function sqliteRecords (
   db: DatabaseSync,
@@ -41,12 +43,19 @@ export function sqliteRecords (
     }
     return [...ended, ...claimed].sort(newestFirst).slice(0, most)
   }
+  const list = listing(sql, group)
 
   return {
-    async tasksOf (subject, { cursor, limit }) {
-      const rows = read(() => newestOf(subject, rowAt(cursor) ?? Infinity, limit + 1))
-      await group.committed() // what is told here must not be undone
-      return pageOf(rows, limit, recordFrom)
+    tasksOf: (subject, page, filter = {}) =>
+      list(page, filter, (before, most) => newestOf(subject, before, most)),
+    tasks (page, filter) {
+      const newest = filter.state === 'running' ? sql.running : sql.all
+      return list(page, filter, (before, most) => newest.all(before, most) as unknown as TaskRow[])
+    },
+    async taskAt (id) {
+      const row = read(() => (sql.detailOfTask.get(id) ?? sql.detail.get(rowAt(id))) as DetailRow | undefined)
+      await group.committed()
+      return row === undefined ? null : detailFrom(row)
     },
     async endsOf (subject, { endedAt, taskId }, limit) {
       await nextTurn()
@@ -78,7 +87,43 @@ export function sqliteRecords (
   }
 }
 
-const columns = 'id, subject, task_id, operation, model, stage, state, microcredits, refunded, created_at, ended_at, abandoned_at'
+/**
+ * Pages of rows that are read the newest first, below a number. Each slice but the first of a list is a turn of the
+ * event loop of its own, and each page is on disk when it is told.
+ */
+function listing (sql: Pick<ReturnType<typeof taskStatements>, 'upTo'>, group: GroupCommit) {
+  /** The first row that is sure to have only rows behind it that were made at that time or later. */
+  const rowOf = (at: number): number => {
+    let [low, high] = [0, ((sql.upTo.get(Infinity) as MadeRow | undefined)?.id ?? 0) + 1]
+    while (high - low > 1) {
+      const middle = Math.floor((low + high) / 2)
+      const row = sql.upTo.get(middle) as MadeRow | undefined
+      if (row === undefined || row.created_at < at + forgetSlackMs) low = middle
+      else high = middle
+    }
+    return high
+  }
+  return async (
+    page: PageRequest, filter: TaskFilter, newest: (before: number, most: number) => readonly TaskRow[]
+  ): Promise<Page<TaskRecord>> => {
+    const begin = () => filter.before === undefined ? Infinity : rowOf(filter.before)
+    const found = await filteredPage(page, filter, {
+      async read (cursor, most) {
+        if (cursor !== null) await nextTurn()
+        return read(() => newest(rowAt(cursor) ?? begin(), most))
+      },
+      recordOf: recordFrom,
+      cursorOf: ({ id }) => String(id)
+    })
+    await group.committed() // what is told here must not be undone
+    return found
+  }
+}
+
+interface MadeRow { readonly id: number, readonly created_at: number }
+
+const columns =
+  'id, subject, task_id, operation, model, stage, state, microcredits, refunded, created_at, ended_at, abandoned_at'
 
 interface TaskRow {
   readonly id: number
@@ -113,8 +158,53 @@ function recordFrom ({
   return { ...row, id: String(id), taskId, refunded: refunded === 1, createdAt, endedAt, abandonedAt }
 }
 
-function taskStatements (db: DatabaseSync) {
+interface DetailRow extends TaskRow {
+  readonly key_id: string
+  readonly refundable: 0 | 1
+  readonly period_start: number
+  readonly granted: number
+  readonly session_id: string | null
+  readonly lease_until: number
+  readonly answer_bytes: number | null
+}
+
+function detailFrom (row: DetailRow): TaskDetail {
+  const { id, subject, task_id: taskId, operation, model, stage, state, microcredits } = row
   return {
+    id: String(id),
+    subject,
+    taskId,
+    operation,
+    model,
+    stage,
+    state,
+    microcredits,
+    refunded: row.refunded === 1,
+    createdAt: row.created_at,
+    endedAt: row.ended_at,
+    abandonedAt: row.abandoned_at,
+    keyId: row.key_id,
+    refundable: row.refundable === 1,
+    periodStart: row.period_start,
+    fromGrants: row.granted,
+    sessionId: row.session_id,
+    leaseUntil: row.ended_at === null ? row.lease_until : null,
+    answerBytes: row.answer_bytes
+  }
+}
+
+function taskStatements (db: DatabaseSync) {
+  const detailOf = (condition: string) => db.prepare(
+    `SELECT ${columns}, key_id, refundable, period_start, granted, session_id, lease_until, length(body) AS answer_bytes
+      FROM tasks LEFT JOIN answers USING (id) WHERE ${condition} AND stage <> 'sent'`
+  )
+  return {
+    all: db.prepare(`SELECT ${columns} FROM tasks NOT INDEXED WHERE id < ? AND stage <> 'sent' ORDER BY id DESC LIMIT ?`),
+    running: db.prepare(`SELECT ${columns} FROM tasks INDEXED BY unfinished_tasks
+      WHERE ended_at IS NULL AND id < ? AND stage = 'claimed' ORDER BY id DESC LIMIT ?`),
+    upTo: db.prepare('SELECT id, created_at FROM tasks WHERE id <= ? ORDER BY id DESC LIMIT 1'),
+    detail: detailOf('id = ?'),
+    detailOfTask: detailOf('task_id = ?'),
     ended: db.prepare(
       `SELECT ${columns} FROM tasks WHERE subject = ? AND ended_at IS NOT NULL AND id < ? ORDER BY id DESC LIMIT ?`
     ),

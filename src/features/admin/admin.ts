@@ -1,16 +1,18 @@
 import type { AuditEntry, AuditKind, AuditTrail } from '../../domain/audit.ts'
 import { isPrintable } from '../../domain/json.ts'
-import { type CreditAccounts, creditsFrom } from '../../domain/ledger.ts'
+import { type CreditAccounts, creditsFrom, type Stage } from '../../domain/ledger.ts'
 import { microcredits } from '../../domain/policy.ts'
 import {
-  openCursor, type Page, type PageQuery, type PageRequest, sealCursor, type TaskRecord, type TaskRecords,
-  type UsageQuery, type UsageReport, usageReport
+  openCursor, type Page, type PageQuery, type PageRequest, sealCursor, type TaskDetail, type TaskRecord,
+  type TaskRecords, type UsageQuery, type UsageReport, usageReport
 } from '../../domain/records.ts'
 import {
   cookieRevocationId, hasOwnPrefix, type IssueTimes, ownPrefixes, type Revocations
 } from '../../domain/session.ts'
+import { type TaskFilter, type TaskState, taskStateOf } from '../../domain/task-list.ts'
 import { endOfTime, instant } from '../../domain/time.ts'
 import { isTokenId, type TokenStore } from '../../domain/tokens.ts'
+import type { Deliveries, Delivery } from '../../domain/webhooks.ts'
 import { badRequest } from '../../errors.ts'
 
 /** An issuer's name and the subject's own, without what no store and no terminal should have to show. */
@@ -144,6 +146,36 @@ export interface UnknownTask extends Pick<TaskRecord, 'id' | 'subject' | 'taskId
   readonly endedAt: string | null
 }
 
+/** A task of anybody, as the operator finds it in a list. Instants are in ISO 8601. */
+export interface ShownTask extends UnknownTask {
+  readonly state: TaskState
+  readonly refunded: boolean
+}
+
+/** One in full: never its prompt, which is not stored, nor its answer. */
+export interface ShownTaskDetail extends ShownTask {
+  /** How far its reservation has come. */
+  readonly stage: Stage
+  /** The fingerprint of the upstream key that it was sent with. */
+  readonly keyId: string
+  readonly refundable: boolean
+  /** The part of its credits that is from grants. */
+  readonly creditsFromGrants: number
+  /** The start of the period that the rest is from. */
+  readonly periodStart: string
+  readonly session: string | null
+  /** When it is unknown if nothing is heard of it. */
+  readonly givenUpAt: string | null
+  readonly answerBytes: number | null
+  /** To which host its end is told, how often that was tried, and when it is tried next. */
+  readonly delivery: { readonly host: string, readonly attempts: number, readonly nextAt: string | null } | null
+}
+
+/** Of one subject, if that is named. */
+export interface AllTasksFilter extends TaskFilter {
+  readonly subject?: string | undefined
+}
+
 export interface ShownAuditEntry extends Omit<AuditEntry, 'at'> {
   readonly at: string
 }
@@ -157,6 +189,13 @@ export interface ShownAuditEntry extends Omit<AuditEntry, 'at'> {
 export interface Operator extends SessionEnds {
   /** Throws `GW_BAD_REQUEST`. */
   usage (query: UsageQuery): Promise<UsageReport>
+  /**
+   * Everybody's tasks, the newest first. A page may be shorter than its limit: `next` alone says whether there is more.
+   * Throws `GW_BAD_REQUEST` for a made-up cursor, or a subject without its issuer.
+   */
+  tasks (page: PageQuery, filter: AllTasksFilter): Promise<Page<ShownTask>>
+  /** By its task id, or its id in the list. `null`: there is none. */
+  task (id: string): Promise<ShownTaskDetail | null>
   /**
    * Gives credits beyond the plan's; resolves to what the subject has left of all grants, in credits. Throws
    * `GW_BAD_REQUEST` for a subject without its issuer, and for credits that are not above zero with at most six
@@ -175,7 +214,8 @@ export interface Operator extends SessionEnds {
 
 interface OperatorOptions extends SessionEndsOptions {
   readonly accounts: Pick<CreditAccounts, 'grant'>
-  readonly records: Pick<TaskRecords, 'unknowns' | 'release' | 'usage'>
+  readonly records: Pick<TaskRecords, 'unknowns' | 'release' | 'usage' | 'tasks' | 'tasksOf' | 'taskAt'>
+  readonly deliveries: Pick<Deliveries, 'of'>
 }
 
 /** Most credits of one grant: a slip of the finger is smaller than a sum that can't be counted. */
@@ -183,13 +223,24 @@ const maxGrant = 100_000_000
 const pageSize = 500
 
 export function operator (options: OperatorOptions): Operator {
-  const { accounts, records, trail, actor, now } = options
+  const { accounts, records, deliveries, trail, actor, now } = options
   const note = (kind: AuditKind, subject: string, detail: AuditEntry['detail']) =>
     trail.append([{ at: now(), kind, actor, subject, detail }])
 
   return {
     ...sessionEnds(options),
     usage: async query => usageReport(query, await records.usage(query)),
+    async tasks (page, { subject, ...filter }) {
+      if (subject === undefined) return await readPage('tasks', page, one => records.tasks(one, filter), shownTask)
+      checkSubject(subject)
+      // A cursor of one list means nothing in another one.
+      return await readPage(`tasks ${subject}`, page, one => records.tasksOf(subject, one, filter), shownTask)
+    },
+    async task (id) {
+      const task = await records.taskAt(id)
+      if (task === null) return null
+      return shownTaskDetail(task, task.taskId === null ? null : await deliveries.of(task.taskId))
+    },
     async grant (subject, credits) {
       checkGrant(subject, credits)
       await note('grant', subject, { credits })
@@ -242,6 +293,43 @@ async function readPage<Item, Shown> (
   return { items: items.map(show), next: next === null ? null : sealCursor(list, next) }
 }
 
+function shownTask (record: TaskRecord): ShownTask {
+  const { id, subject, taskId, operation, model, microcredits, refunded, createdAt, endedAt } = record
+  return {
+    id,
+    subject,
+    taskId,
+    operation,
+    model,
+    state: taskStateOf(record),
+    credits: creditsFrom(microcredits),
+    refunded,
+    createdAt: instant(createdAt),
+    endedAt: instantOr(endedAt)
+  }
+}
+
+function shownTaskDetail (task: TaskDetail, delivery: Delivery | null): ShownTaskDetail {
+  return {
+    ...shownTask(task),
+    stage: task.stage,
+    keyId: task.keyId,
+    refundable: task.refundable,
+    creditsFromGrants: creditsFrom(task.fromGrants),
+    periodStart: instant(task.periodStart),
+    session: task.sessionId,
+    givenUpAt: instantOr(task.leaseUntil),
+    answerBytes: task.answerBytes,
+    delivery: delivery && {
+      host: new URL(delivery.url).host, attempts: delivery.attempts.length, nextAt: instantOr(delivery.nextAt)
+    }
+  }
+}
+
+function instantOr (ms: number | null): string | null {
+  return ms === null ? null : instant(ms)
+}
+
 function unknownTask ({
   id,
   subject,
@@ -260,6 +348,6 @@ function unknownTask ({
     model,
     credits: creditsFrom(microcredits),
     createdAt: instant(createdAt),
-    endedAt: endedAt === null ? null : instant(endedAt)
+    endedAt: instantOr(endedAt)
   }
 }

@@ -1,11 +1,15 @@
-import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import Type, { type Static } from 'typebox'
 import type { KeyStatus } from '../../domain/key-ring.ts'
 import { readUsageQuery, usageCsv } from '../../domain/records.ts'
+import { readTaskFilter } from '../../domain/task-list.ts'
 import { instant } from '../../domain/time.ts'
+import type { Deliveries } from '../../domain/webhooks.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../../http/authenticate.ts'
-import { noBody, operatorRoute, pageOf, type PageRequest, pageSchema, strict, text } from '../../http/guarded-routes.ts'
+import {
+  formatOf, noBody, operatorRoute, pageOf, type PageRequest, pageSchema, sendCsv, strict, text
+} from '../../http/guarded-routes.ts'
 import type { Services } from '../../http/services.ts'
 import { type Operator, operator as operatorOf } from './admin.ts'
 
@@ -13,10 +17,19 @@ const usageSchema = Type.Object(
   { from: text, to: text, by: text, format: Type.Optional(Type.Enum(['json', 'csv'])) },
   strict
 )
+const tasksSchema = Type.Object(
+  { ...pageSchema.properties, subject: text, state: text, model: text, from: text, to: text }, strict
+)
 const grantSchema = Type.Object({ subject: Type.String(), credits: Type.Number() }, strict)
 const endSchema = Type.Object({ subject: Type.Optional(Type.String()), session: Type.Optional(Type.String()) }, strict)
 type UsageRequest = Static<typeof usageSchema>
+type TasksRequest = Static<typeof tasksSchema>
 type EndRequest = Static<typeof endSchema>
+
+/** What these routes alone work with, and no caller's. */
+interface AdminParts {
+  readonly deliveries: Pick<Deliveries, 'of'>
+}
 
 /** What the operator sees and does. A request that reaches a handler has the admin token. */
 export function adminRoutes (
@@ -24,18 +37,31 @@ export function adminRoutes (
   services: Pick<
     Services, 'accounts' | 'records' | 'revocations' | 'issueTimes' | 'tokens' | 'audit' | 'keys' | 'clock'
   >,
+  { deliveries }: AdminParts,
   authenticate: AuthenticateOperator
 ): void {
   const { accounts, records, revocations, issueTimes: times, tokens, audit: trail, clock: { now, elapsed } } = services
-  const operator = operatorOf({ accounts, records, revocations, times, tokens, trail, actor: 'admin', now })
+  const operator = operatorOf({ accounts, records, deliveries, revocations, times, tokens, trail, actor: 'admin', now })
   const guarded = operatorRoute(authenticate, elapsed)
 
   const usage = guarded('showUsage', { querystring: usageSchema })
   app.get<{ Querystring: UsageRequest }>('/gateway/admin/usage', usage, async (request, reply) => {
     const report = await operator.usage(readUsageQuery(request.query, now()))
-    if (formatOf(request) === 'json') return report
-    reply.header('content-disposition', `attachment; filename="usage-${report.from}-${report.to}.csv"`)
-    return reply.type('text/csv; charset=utf-8').send(usageCsv(report))
+    if (formatOf(request, request.query.format) === 'json') return report
+    return sendCsv(reply, report, usageCsv(report))
+  })
+
+  const list = guarded('listAllTasks', { querystring: tasksSchema })
+  app.get<{ Querystring: TasksRequest }>('/gateway/admin/tasks', list, async ({ query }) => {
+    const { cursor, limit, subject, ...narrowed } = query
+    return operator.tasks(pageOf({ cursor, limit }), { subject, ...readTaskFilter(narrowed) })
+  })
+
+  const show = guarded('showTask', {})
+  app.get<{ Params: { id: string } }>('/gateway/admin/tasks/:id', show, async ({ params: { id } }) => {
+    const task = await operator.task(id)
+    if (task === null) throw gatewayError('GW_TASK_NOT_FOUND')
+    return task
   })
 
   const grant = guarded('grantCredits', { body: grantSchema })
@@ -79,12 +105,6 @@ async function endSessions (operator: Operator, { subject, session }: EndRequest
   }
   await operator.endSession(session)
   return { session }
-}
-
-/** The query decides; else a person's browser asks for everything, and a spreadsheet's import for CSV. */
-function formatOf ({ query, headers: { accept = '' } }: FastifyRequest<{ Querystring: UsageRequest }>): 'json' | 'csv' {
-  const prefersCsv = /\btext\/csv\b/i.test(accept) && !/\bapplication\/json\b/i.test(accept)
-  return query.format ?? (prefersCsv ? 'csv' : 'json')
 }
 
 const querystring = Type.Object(

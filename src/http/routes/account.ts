@@ -1,16 +1,18 @@
 import type { FastifyInstance } from 'fastify'
 import { creditsFrom, creditsLeft, leastLeft, nothingSpent, type Task } from '../../domain/ledger.ts'
+import { ownUsage, ownUsageCsv, readOwnUsageQuery } from '../../domain/own-usage.ts'
 import { type Microcredits, periodAt } from '../../domain/policy.ts'
 import type { Quote } from '../../domain/prices.ts'
 import { openCursor, sealCursor, type TaskRecord } from '../../domain/records.ts'
 import type { ResultsOf } from '../../domain/results.ts'
 import { readSubmitBody } from '../../domain/submit.ts'
+import { readTaskFilter, taskFilterNames, taskStateOf } from '../../domain/task-list.ts'
 import { instant } from '../../domain/time.ts'
 import { balancePath } from '../../domain/upstream.ts'
-import { badRequest } from '../../errors.ts'
+import { badRequest, gatewayError } from '../../errors.ts'
 import { checkOperation, keyOfReferences } from '../authorize.ts'
 import { contextOf, type RequestContext, type SessionRequestState } from '../context.ts'
-import { readRoute, type ReadServices } from '../guarded-routes.ts'
+import { formatOf, readRoute, type ReadServices, sendCsv } from '../guarded-routes.ts'
 import { reauthenticateAfterSlowBody } from '../pipeline.ts'
 import { ownBodyBytes } from '../server.ts'
 import type { Services } from '../services.ts'
@@ -122,11 +124,15 @@ export function taskRoutes (
   }
 
   readRoute(app, services, {
-    url: '/gateway/tasks', operation: 'listTasks', scope: 'tasks:read', query: ['cursor', 'limit'], task: null
-  }, async ({ context: { call }, query: { cursor, limit } }) => {
+    url: '/gateway/tasks',
+    operation: 'listTasks',
+    scope: 'tasks:read',
+    query: ['cursor', 'limit', ...taskFilterNames],
+    task: null
+  }, async ({ context: { call }, query: { cursor, limit, ...narrowed } }) => {
     const { subject } = call.session
     const page = { limit: limitFrom(limit), cursor: cursor === undefined ? null : openCursor(subject, cursor) }
-    const { items, next } = await records.tasksOf(subject, page)
+    const { items, next } = await records.tasksOf(subject, page, readTaskFilter(narrowed))
     const tasks = items.filter(({ operation }) => operation === 'generateTask')
     return {
       tasks: await Promise.all(tasks.map(async task => ({ ...shownTask(task), results: await linksOf(task, call) }))),
@@ -144,13 +150,12 @@ function linksIn (task: Task | null, resultsOf: ResultsOf): readonly string[] {
   return task === null || task.finalAnswer === null ? [] : resultsOf({ ...task, body: task.finalAnswer })
 }
 
-function shownTask (
-  { taskId, model, stage, state, microcredits, refunded, createdAt, endedAt, abandonedAt }: TaskRecord
-) {
+function shownTask (record: TaskRecord) {
+  const { taskId, model, microcredits, refunded, createdAt, endedAt, abandonedAt } = record
   return {
     taskId,
     model,
-    state: state ?? (stage === 'unknown' ? 'unknown' : 'running'),
+    state: taskStateOf(record),
     credits: creditsFrom(microcredits),
     refunded,
     createdAt: instant(createdAt),
@@ -163,6 +168,50 @@ function limitFrom (limit: string | undefined): number {
   if (limit === undefined) return defaultLimit
   if (/^[1-9]\d{0,2}$/.test(limit) && Number(limit) <= maxLimit) return Number(limit)
   throw badRequest(`limit must be a whole number from 1 to ${maxLimit}.`)
+}
+
+/** Reports of one subject that may wait while one is made. */
+const maxWaiting = 2
+
+/**
+ * What the caller has used, by day, model and state. It counts as a poll, but one of many tasks is the work of seconds:
+ * each subject has one made at a time, and its tasks are read in slices, so that nobody else waits for it.
+ */
+export function usageRoute (
+  app: FastifyInstance,
+  services: ReadServices & Pick<Services, 'records' | 'clock'>,
+  { retentionDays }: { readonly retentionDays: number }
+): void {
+  const { records, clock: { now } } = services
+  const inTurn = oneAtATime(maxWaiting)
+  readRoute(app, services, {
+    url: '/gateway/usage', operation: 'ownUsage', scope: 'tasks:read', query: ['from', 'to', 'by', 'format'], task: null
+  }, async ({ context: { call: { session: { subject } } }, request, reply, query }) => {
+    const { format, ...asked } = query
+    if (format !== undefined && format !== 'json' && format !== 'csv') throw badRequest('format must be json or csv.')
+    const wanted = readOwnUsageQuery(asked, now(), retentionDays)
+    const report = await inTurn(subject, () => ownUsage(records, subject, wanted))
+    if (formatOf(request, format) === 'json') return report
+    return sendCsv(reply, report, ownUsageCsv(report))
+  })
+}
+
+/** Does what has one name one after the other. Throws `GW_RATE_LIMITED` when too many of a name wait already. */
+export function oneAtATime (maxWaiting: number): <T>(name: string, work: () => Promise<T>) => Promise<T> {
+  const queues = new Map<string, { last: Promise<unknown>, count: number }>()
+  return async (name, work) => {
+    const queue = queues.get(name) ?? { last: Promise.resolve(), count: 0 }
+    if (queue.count > maxWaiting) throw gatewayError('GW_RATE_LIMITED', { retryAfterSeconds: 1 })
+    queues.set(name, queue)
+    queue.count++
+    const result = queue.last.then(work)
+    queue.last = result.catch(() => {})
+    try {
+      return await result
+    } finally {
+      if (--queue.count === 0) queues.delete(name)
+    }
+  }
 }
 
 /**
