@@ -11,6 +11,7 @@ import { type ClientOptions, undiciUpstream } from './adapters/undici/upstream.t
 import { undiciWebhooks, type UndiciWebhooksOptions } from './adapters/undici/webhooks.ts'
 import type { AlarmBoard } from './domain/alarms.ts'
 import { caps } from './domain/caps.ts'
+import { ceilings } from './domain/ceilings.ts'
 import { goneKeys } from './domain/gone-keys.ts'
 import { type KeyRing, keyRing, readProbe } from './domain/key-ring.ts'
 import { type LedgerClient, ledgerClient } from './domain/ledger-client.ts'
@@ -25,6 +26,7 @@ import type { TaskEvents } from './domain/task-status.ts'
 import { type Clock, dayMs, type Timers } from './domain/time.ts'
 import { balancePath, type Upstream, type UpstreamKey } from './domain/upstream.ts'
 import type { Deliveries } from './domain/webhooks.ts'
+import { loadZones } from './domain/windows.ts'
 import type { Callbacks } from './features/callbacks/inbound.ts'
 import {
   type CallbackHosts, callbackHosts, type WebhookDispatcher, webhookDispatcher
@@ -95,10 +97,13 @@ export interface Features {
   readonly jobs: ReadonlyArray<() => Promise<void>>
 }
 
+interface Created {
+  readonly services: Services
+  readonly features: Features
+}
+
 /** Makes all that routes work with, from the settings and the store, which no route sees. */
-export async function createServices (
-  settings: Settings, ground: Ground
-): Promise<{ readonly services: Services, readonly features: Features }> {
+export async function createServices (settings: Settings, ground: Ground): Promise<Created> {
   const { store, secrets, clock, timers, log, metrics, alarms, events, bodyBudget, closing } = ground
   const { file, models, publicUrl = null, allowedOrigins } = settings
   const client = upstreamClient(settings)
@@ -130,6 +135,7 @@ export async function createServices (
       keys,
       ledger,
       accounts: store.accounts,
+      ceilings: await openCeilings(settings, ground),
       records: store.records,
       repeats: store.repeats,
       earliest: earliest({ idempotency: store.idempotency, repeats: store.repeats, timers }),
@@ -146,6 +152,7 @@ export async function createServices (
       revocations: tokens.revocations,
       cookie: sessions.cookie,
       plans: sessions.plans,
+      pools: sessions.pools,
       lifetimes: file.sessions,
       issuerToken: secrets.issuerToken,
       tokens: store.tokens,
@@ -168,6 +175,15 @@ export async function createServices (
       jobs: [...(copies === null ? [] : [copies.tidy]), onLeader(store, webhooks.runOnce)]
     }
   }
+}
+
+/** What is set above the subjects, and what is left of it. */
+async function openCeilings ({ file }: Settings, { store: { ceilings: accounts } }: Ground): Promise<Services['ceilings']> {
+  const set = ceilings(file)
+  if (set === null) return null
+  if (accounts === null) throw new Error('this store knows no ceilings of plans, pools and the gateway')
+  await loadZones([file.gateway, ...Object.values(file.pools), ...Object.values(file.plans)])
+  return { above: set.above, stateOf: holds => accounts.stateOf(holds) }
 }
 
 /** On one of all replicas. */
@@ -397,15 +413,16 @@ async function openSessions (
   })
   const verifiers = [tokenSessions, issuer, issued]
   const plans = compilePlans(file.plans)
+  const pools = new Set(Object.keys(file.pools))
   const ownOrigin = ownOrigins(publicUrl)
   const { cookieMaxAgeSeconds, maxTtlSeconds } = file.sessions
   const cookie = await sessionCookie(app, { issuer, cookieMaxAgeSeconds, maxTtlSeconds, ownOrigin, now })
   const { passes, onVouched } = sessionGate(app, { verifiers, own: issuer, cookie, timeoutMs: verifierMs })
   app.letPass(passes)
   const authenticate = authenticator({
-    verifiers, revocations, plans, cookie, ownOrigin, timeoutMs: verifierMs, onVouched
+    verifiers, revocations, plans, pools, cookie, ownOrigin, timeoutMs: verifierMs, onVouched
   })
-  return { authenticate, verifiers, issuer, issueTimes: times, cookie, plans, ownOrigin }
+  return { authenticate, verifiers, issuer, issueTimes: times, cookie, plans, pools, ownOrigin }
 }
 
 /** Whoever has an admin token at the start has one for good: a file that was emptied changes nothing. */

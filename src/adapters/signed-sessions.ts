@@ -39,6 +39,7 @@ interface Claims {
   readonly uses?: number | undefined
   /** Microcredits. */
   readonly credits?: number | undefined
+  readonly pool?: string | undefined
   /**
    * Of a cookie: the name that uses and credits count under, and the instant that it is not printed anew for, seconds.
    */
@@ -54,6 +55,7 @@ const optionalClaims = new Map<string, (value: unknown) => boolean>([
   ['net', isText],
   ['uses', isCount],
   ['credits', isCount],
+  ['pool', isText],
   ['root', isText],
   ['end', isCount]
 ])
@@ -181,7 +183,7 @@ function checkClaims (payload: Readonly<Record<string, unknown>>): void {
 }
 
 function sessionFrom (claims: Claims): Session {
-  const { origins = null, net: addressRange = null, uses = null, credits = null, root, end } = claims
+  const { origins = null, net: addressRange = null, uses = null, credits = null, pool = null, root, end } = claims
   return {
     id: claims.jti,
     subject: claims.sub,
@@ -195,6 +197,7 @@ function sessionFrom (claims: Claims): Session {
     addressRange,
     uses,
     credits,
+    pool,
     isCookie: root !== undefined,
     rootId: root ?? claims.jti,
     endsAt: (end ?? claims.exp) * 1000
@@ -202,7 +205,8 @@ function sessionFrom (claims: Claims): Session {
 }
 
 /** What a session in a cookie has of the one it stands in for: also when that began, so that it ends with its kind. */
-function claimsOf ({ subject: sub, plan, models, scopes, issuedAt, origins, addressRange, uses, credits }: Session) {
+function claimsOf (session: Session) {
+  const { subject: sub, plan, models, scopes, issuedAt, origins, addressRange, uses, credits, pool } = session
   return {
     sub,
     plan,
@@ -212,6 +216,7 @@ function claimsOf ({ subject: sub, plan, models, scopes, issuedAt, origins, addr
     origins: origins ?? undefined,
     net: addressRange ?? undefined,
     uses: uses ?? undefined,
-    credits: credits ?? undefined
+    credits: credits ?? undefined,
+    pool: pool ?? undefined
   }
 }

@@ -11,7 +11,7 @@ import {
 import { first, printList, withOperator, withStore } from './operator.ts'
 
 export const token: Command = {
-  usage: `token create --subject NAME [--plan PLAN] [--ttl TIME]
+  usage: `token create --subject NAME [--plan PLAN] [--pool POOL] [--ttl TIME]
                                   [--models LIST] [--scopes LIST]
        apixo-gateway token invite --subject NAME [the same] [--valid TIME]
        apixo-gateway token list [--limit N] [--format FORMAT]
@@ -24,6 +24,7 @@ export const token: Command = {
 
   --subject  whose it is: alice is charged as token:alice
   --plan     a plan of the config file; default when absent
+  --pool     a pool of the config file; that of the plan when absent
   --ttl      such as 90d; 12h and 30m are times as well; the longest that
              sessions.maxTtlSeconds permits when absent. Of an invitation: from
              when it is accepted
@@ -38,6 +39,7 @@ export const token: Command = {
   options: {
     subject: { type: 'string' },
     plan: { type: 'string' },
+    pool: { type: 'string' },
     ttl: { type: 'string' },
     models: { type: 'string' },
     scopes: { type: 'string' },
@@ -67,7 +69,7 @@ interface Action {
 }
 
 const verbs = ['create', 'invite', 'list', 'rotate', 'revoke'] as const
-const requestOptions = ['subject', 'plan', 'ttl', 'models', 'scopes']
+const requestOptions = ['subject', 'plan', 'pool', 'ttl', 'models', 'scopes']
 const actions: Readonly<Record<typeof verbs[number], Action>> = {
   create: { takesId: false, options: requestOptions, run: create },
   invite: { takesId: false, options: [...requestOptions, 'valid'], run: invite },
@@ -79,19 +81,29 @@ const actions: Readonly<Record<typeof verbs[number], Action>> = {
 const { now } = systemClock
 
 function withTokens<Result> (work: (tokens: PersonalTokens) => Promise<Result>): Promise<Result> {
-  return withStore(({ publicUrl, file: { plans, sessions: { maxTtlSeconds } } }, store) => {
+  return withStore(({ publicUrl, file: { plans, pools, sessions: { maxTtlSeconds } } }, store) => {
     const { tokens, records, revocations, audit: trail } = store
     const times = issueTimes({ revocations, now })
     return work(personalTokens({
-      tokens, records, revocations, times, trail, actor: 'cli', plans, maxTtlSeconds, publicUrl, now
+      tokens,
+      records,
+      revocations,
+      times,
+      trail,
+      actor: 'cli',
+      plans,
+      pools: Object.keys(pools),
+      maxTtlSeconds,
+      publicUrl,
+      now
     }))
   })
 }
 
-function requestFrom ({ subject, plan, ttl, models, scopes }: Options): TokenRequest {
+function requestFrom ({ subject, plan, pool, ttl, models, scopes }: Options): TokenRequest {
   if (subject === undefined) throw new UsageError('Say whose it is to be: --subject NAME.')
   const ttlSeconds = ttl === undefined ? undefined : secondsOf('--ttl', ttl)
-  return { subject, plan, ttlSeconds, models: models?.split(','), scopes: scopes?.split(',') }
+  return { subject, plan, pool, ttlSeconds, models: models?.split(','), scopes: scopes?.split(',') }
 }
 
 async function create ({ options }: Given): Promise<void> {

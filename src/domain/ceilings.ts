@@ -1,5 +1,6 @@
-import type { CeilingAccount, Hold } from './ledger.ts'
-import type { Microcredits } from './policy.ts'
+import type { CeilingAccount, Hold, ReserveRequest, RunningLimit } from './ledger.ts'
+import { microcredits, type Microcredits } from './policy.ts'
+import { type WindowKind, type WindowRule, windowAt } from './windows.ts'
 
 /** What can be given more than the settings say. */
 export type ExtraAccount = `subject:${string}` | Exclude<CeilingAccount, `plan:${string}`>
@@ -54,4 +55,86 @@ export function leftIn ({ used, limit }: WindowState): Microcredits {
 export function levelOf (account: CeilingAccount): 'gateway' | 'pool' | 'plan' {
   if (account === 'gateway') return account
   return account.startsWith('pool:') ? 'pool' : 'plan'
+}
+
+/** What the operator has set for a plan, a pool or the gateway. */
+interface LevelRules {
+  /** Credits of each window. */
+  readonly ceilings: Readonly<Partial<Record<WindowKind, number | undefined>>>
+  readonly zone: string
+  readonly resetHour: number
+}
+
+/** And for one whose unfinished tasks are counted together. */
+interface CountedRules extends LevelRules {
+  readonly concurrentTasks?: number | undefined
+}
+
+/** What a submit draws on above its subject: a part of a `ReserveRequest`. */
+export type Above = Required<Pick<ReserveRequest, 'holds' | 'runningLimits'>>
+
+/** What a request draws on above its subject. */
+export interface Ceilings {
+  /** Of a session of that plan and pool, at `now` (Unix ms). */
+  above (plan: string, pool: string | null, now: number): Above
+}
+
+export interface CeilingRules {
+  readonly gateway: CountedRules
+  readonly pools: Readonly<Record<string, CountedRules>>
+  readonly plans: Readonly<Record<string, LevelRules>>
+}
+
+/** Of several windows that have no room, the one that lasts longest is told. */
+const longestFirst: readonly WindowKind[] = ['none', 'month', 'week', 'day', 'hour']
+
+/** What is set for one account. */
+interface Level {
+  readonly windows: ReadonlyArray<{ readonly rule: WindowRule, readonly hold: Pick<Hold, 'account' | 'limit'> }>
+  readonly running: readonly RunningLimit[]
+}
+
+/** `null`: nothing is set above the subjects, and nothing is paid for it. */
+export function ceilings ({ gateway, pools, plans }: CeilingRules): Ceilings | null {
+  const levels = new Map<CeilingAccount, Level>()
+  const add = (account: CeilingAccount, rules: LevelRules, running: readonly RunningLimit[]): void => {
+    const windows = windowsOf(account, rules)
+    if (windows.length + running.length > 0) levels.set(account, { windows, running })
+  }
+  add('gateway', gateway, runningIn('gateway', gateway))
+  for (const [name, rules] of Object.entries(pools)) add(`pool:${name}`, rules, runningIn(`pool:${name}`, rules))
+  for (const [name, rules] of Object.entries(plans)) add(`plan:${name}`, rules, [])
+  return levels.size === 0 ? null : { above: remembered(levels) }
+}
+
+/** The same for all requests of a plan and a pool, until one of their windows ends or the clock is put back. */
+function remembered (levels: ReadonlyMap<CeilingAccount, Level>): Ceilings['above'] {
+  const made = new Map<string, { readonly above: Above, readonly from: number, readonly until: number }>()
+  return (plan, pool, now) => {
+    const name = `${plan}\n${pool ?? ''}`
+    const known = made.get(name)
+    if (known !== undefined && now >= known.from && now < known.until) return known.above
+    const accounts: readonly CeilingAccount[] = ['gateway', ...pool === null ? [] : [`pool:${pool}` as const], `plan:${plan}`]
+    const its = accounts.flatMap(account => levels.get(account) ?? [])
+    const holds = its.flatMap(({ windows }) => windows.map(({ rule, hold }): Hold => {
+      const { id: window, endsAt } = windowAt(rule, now)
+      return { ...hold, window, endsAt }
+    }))
+    const above = { holds, runningLimits: its.flatMap(({ running }) => running) }
+    made.set(name, { above, from: now, until: Math.min(...holds.map(({ endsAt }) => endsAt ?? Infinity)) })
+    return above
+  }
+}
+
+function windowsOf (account: CeilingAccount, { ceilings, zone, resetHour }: LevelRules): Level['windows'] {
+  return longestFirst.flatMap(kind => {
+    const credits = ceilings[kind]
+    return credits === undefined
+      ? []
+      : [{ rule: { kind, zone, resetHour }, hold: { account, limit: microcredits(credits) } }]
+  })
+}
+
+function runningIn (account: RunningLimit['account'], { concurrentTasks }: CountedRules): readonly RunningLimit[] {
+  return concurrentTasks === undefined ? [] : [{ account, limit: concurrentTasks }]
 }

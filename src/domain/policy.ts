@@ -93,6 +93,7 @@ interface PlanRules {
   readonly concurrentTasks: number
   readonly credits: number | 'unlimited'
   readonly period: Period
+  readonly pool?: string | undefined
 }
 
 /** What a session may do. */
@@ -109,6 +110,8 @@ export interface Plan {
   /** Per period and subject; `null` is unlimited. */
   readonly credits: Microcredits | null
   readonly period: Period
+  /** Of sessions that have none of their own; `null` for none. */
+  readonly pool: string | null
 }
 
 /** Compiles every plan once, at start. */
@@ -116,6 +119,7 @@ export function plans (rules: Readonly<Record<string, PlanRules>>): ReadonlyMap<
   return new Map(Object.entries(rules).map(([name, rule]) => [name, {
     ...rule,
     name,
+    pool: rule.pool ?? null,
     permits: globs(rule.models),
     credits: rule.credits === 'unlimited' ? null : microcredits(rule.credits)
   }]))

@@ -53,6 +53,8 @@ export interface Session {
   readonly uses: number | null
   /** Credits for its whole life, beside those of its subject; `null`: those of its subject alone. */
   readonly credits: Microcredits | null
+  /** Its team, by the name of the settings; `null`: that of its plan. */
+  readonly pool: string | null
   /** It is sent in a cookie and in nothing else; any other is sent in a header and in nothing else. */
   readonly isCookie: boolean
   /** Uses and credits count under this name: its own id, or that of the session which a cookie stands in for. */
@@ -61,11 +63,11 @@ export interface Session {
   readonly endsAt: number
 }
 
-type Scoping = 'origins' | 'addressRange' | 'uses' | 'credits' | 'isCookie' | 'rootId' | 'endsAt'
+type Scoping = 'origins' | 'addressRange' | 'uses' | 'credits' | 'pool' | 'isCookie' | 'rootId' | 'endsAt'
 
 /** A session without limits of its own: it may be used from anywhere, as often as its plan permits. */
 export function unscoped (session: Omit<Session, Scoping>): Session {
-  const scoping = { origins: null, addressRange: null, uses: null, credits: null, isCookie: false }
+  const scoping = { origins: null, addressRange: null, uses: null, credits: null, pool: null, isCookie: false }
   return { ...session, ...scoping, rootId: session.id, endsAt: session.expiresAt }
 }
 
@@ -104,6 +106,7 @@ export interface SessionRequest {
   readonly addressRange?: string | undefined
   readonly uses?: number | undefined
   readonly credits?: Microcredits | undefined
+  readonly pool?: string | undefined
 }
 
 /** A session and its printed form. */

@@ -19,6 +19,8 @@ export interface Token {
   /** `token:` and a name: subjects of other issuers can't collide with it. */
   readonly subject: string
   readonly plan: string
+  /** As in a session. */
+  readonly pool: string | null
   readonly models: readonly string[]
   readonly scopes: readonly Scope[]
   /** Unix ms. */

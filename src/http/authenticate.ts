@@ -153,6 +153,8 @@ interface AuthenticateOptions {
   readonly verifiers: readonly SessionVerifier[]
   readonly revocations: Revocations
   readonly plans: ReadonlyMap<string, Plan>
+  /** Names. */
+  readonly pools: ReadonlySet<string>
   readonly cookie: SessionCookie
   readonly ownOrigin: OwnOrigin
   /** A verifier that has not answered by then vouches for nobody, ms. */
@@ -206,13 +208,15 @@ function verifyCredential (
   isCookie: boolean,
   options: AuthenticateOptions
 ): Awaitable<Authenticated | null> {
-  const { revocations, plans, timeoutMs } = options
+  const { revocations, plans, pools, timeoutMs } = options
   return after(inTime(timeoutMs, firstSession(options, credential)), session => {
     if (session === null) return null
     const plan = plans.get(session.plan)
     // What is meant for the one place is no good in the other (RFC 8725 section 3.12): no token can be planted as a
     // cookie.
     if (session.isCookie !== isCookie || plan === undefined) return null
+    // A session of a pool that is not there (any more) would be in none, and have one limit less above it.
+    if (session.pool !== null && !pools.has(session.pool)) return null
     return after(revocations.isRevoked(session), isRevoked => isRevoked ? null : { session, plan })
   })
 }

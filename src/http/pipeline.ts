@@ -36,7 +36,7 @@ import {
 export type ProxyServices = Pick<
   Services,
   'authenticate' | 'bodyBudget' | 'submitRules' | 'rates' | 'proveGuest' | 'ledger' | 'repeats' | 'earliest' |
-  'accounts' | 'upstream' | 'keys' | 'poller' | 'slots' | 'clock' | 'alarms'
+  'accounts' | 'ceilings' | 'upstream' | 'keys' | 'poller' | 'slots' | 'clock' | 'alarms'
 >
 
 /**
@@ -45,7 +45,7 @@ export type ProxyServices = Pick<
  * answered with that.
  */
 function submitRoute (operation: Operation, services: ProxyServices): RouteOptions {
-  const { rates, proveGuest, ledger, repeats, earliest, upstream, keys, slots, clock } = services
+  const { rates, proveGuest, ledger, repeats, earliest, upstream, keys, slots } = services
 
   return proxyRoute(operation, services, largeBodies(services), async (context): Promise<Answer> => {
     const { call } = context
@@ -60,7 +60,7 @@ function submitRoute (operation: Operation, services: ProxyServices): RouteOptio
     await rates.submits(context)
     const firstKey = keyFor(submit, keys)
     call.keyId = firstKey.id
-    const request = reserveRequest(submit, call, firstKey, clock.now())
+    const request = reserveRequest(submit, call, firstKey, services)
     let reserved = await reserve(ledger, slots, request)
     while (!reserved.granted) {
       if (reserved.reason !== 'duplicate') throw lacking(reserved, slots.nextInMs(request.subject))

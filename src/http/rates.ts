@@ -9,7 +9,9 @@ import type { RateCounter, RateWindow } from '../domain/store.ts'
 import type { Clock } from '../domain/time.ts'
 import { type GatewayError, gatewayError } from '../errors.ts'
 import { contextOf, type RequestContext } from './context.ts'
+import { leftAbove } from './left.ts'
 import type { Services } from './services.ts'
+import { ceilingReached } from './stages.ts'
 
 /** Counts one call of the subject; throws `GW_RATE_LIMITED` above its plan's limit. */
 type Rate = (context: RequestContext) => Promise<void>
@@ -185,7 +187,7 @@ function writeBudget (reply: FastifyReply, budget: Budget): void {
 const replayBodyBytes = 65_536
 
 /** What is looked at before a large body is read. */
-type LookAheadServices = Pick<Services, 'rates' | 'accounts' | 'submitRules' | 'clock'>
+type LookAheadServices = Pick<Services, 'rates' | 'accounts' | 'ceilings' | 'submitRules' | 'clock'>
 
 /**
  * Route hook for submits, before the body is read: a body above `replayBodyBytes` is taken only from a subject that has
@@ -215,18 +217,22 @@ function announcedLength ({ headers }: FastifyRequest): number | null {
 
 /** Throws what a submit would be refused with now. */
 async function lookAhead (
-  { rates, accounts, submitRules, clock }: LookAheadServices,
+  services: LookAheadServices,
   context: RequestContext
 ): Promise<void> {
+  const { rates, accounts, ceilings, submitRules, clock } = services
   await rates.lookAtSubmits(context)
   const { call: { session, plan }, request } = context
   const budget = budgetOf(session)
   const isFree = submitRules.isFree((request.params as { readonly model: string }).model)
-  if (budget === undefined && (isFree || plan.credits === null)) return
-  const [balance, spent] = await Promise.all([
+  if (budget === undefined && (isFree || (plan.credits === null && ceilings === null))) return
+  const [balance, spent, above] = await Promise.all([
     accounts.balanceOf(session.subject, periodAt(plan.period, clock.now()).start),
-    budget === undefined ? nothingSpent : accounts.spentIn(session.subject, budget.id)
+    budget === undefined ? nothingSpent : accounts.spentIn(session.subject, budget.id),
+    leftAbove(services, context.call)
   ])
+  const reached = isFree ? undefined : above.find(({ left }) => left === 0)
+  if (reached !== undefined) throw ceilingReached(reached)
   if (session.uses !== null && spent.uses >= session.uses) {
     throw gatewayError('GW_SESSION_SPENT', { shouldRetry: false })
   }

@@ -1,6 +1,7 @@
 import type { Logger } from 'pino'
 import type { Alarms } from '../domain/alarms.ts'
 import type { AuditTrail } from '../domain/audit.ts'
+import type { CeilingAccounts, Ceilings } from '../domain/ceilings.ts'
 import type { KeyRing } from '../domain/key-ring.ts'
 import type { LedgerClient } from '../domain/ledger-client.ts'
 import type { CreditAccounts, Repeats } from '../domain/ledger.ts'
@@ -46,6 +47,8 @@ export interface Services {
 
   readonly ledger: LedgerClient
   readonly accounts: CreditAccounts
+  /** What is set above the subjects, and what is left of it; `null`: nothing is. */
+  readonly ceilings: (Ceilings & Pick<CeilingAccounts, 'stateOf'>) | null
   readonly records: TaskRecords
   readonly repeats: Repeats
   readonly earliest: Earliest
@@ -66,6 +69,8 @@ export interface Services {
   readonly revocations: Revocations
   readonly cookie: SessionCookie
   readonly plans: ReadonlyMap<string, Plan>
+  /** Their names. */
+  readonly pools: ReadonlySet<string>
   readonly lifetimes: SessionLifetimes
   /** What the app's backend mints sessions with; `undefined`: minting is off. */
   readonly issuerToken: SecretRef<Secret | undefined>

@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import { levelOf } from '../domain/ceilings.ts'
+import { type Above, levelOf } from '../domain/ceilings.ts'
 import { type KeyChoice, type KeyTrouble, keyTrouble, probeIntervalMs } from '../domain/key-ring.ts'
 import type { LedgerClient } from '../domain/ledger-client.ts'
 import type {
@@ -63,13 +63,23 @@ export function noKey (waitMs = probeIntervalMs) {
   return gatewayError('GW_NO_KEY', { retryAfterSeconds: Math.ceil(waitMs / 1000) })
 }
 
-/** What a submit takes of its subject's slots and credits, and of its session's own limits. */
+/** What is above the caller's subject: nothing, as long as nothing is set. */
+export function aboveOf (
+  ceilings: Services['ceilings'], { session, plan }: Pick<SessionRequestState, 'session' | 'plan'>, now: number
+): Above | null {
+  return ceilings && ceilings.above(plan.name, session.pool ?? plan.pool, now)
+}
+
+/** What a submit takes of its subject's slots and credits, of its session's own limits, and of what is above them. */
 export function reserveRequest (
   { model, price, idempotency, repeat, deliverTo }: AuthorizedSubmit,
-  { session, plan }: SessionRequestState,
+  call: SessionRequestState,
   key: UpstreamKey,
-  now: number
+  { ceilings, clock }: Pick<Services, 'ceilings' | 'clock'>
 ): ReserveRequest {
+  const { session, plan } = call
+  const now = clock.now()
+  const above = aboveOf(ceilings, call, now)
   return {
     subject: session.subject,
     operation: 'generateTask',
@@ -83,7 +93,9 @@ export function reserveRequest (
     idempotency,
     repeat,
     session: budgetOf(session),
-    deliverTo
+    deliverTo,
+    holds: above?.holds,
+    runningLimits: above?.runningLimits
   }
 }
 
@@ -121,7 +133,9 @@ export function lacking (refused: NoRoom, slotInMs: number) {
 const levelNames = { gateway: 'the whole gateway', pool: 'this pool', plan: 'this plan' } as const
 
 /** The credits of an account above the subject are used up. Its level is told, its name and its figures are not. */
-export function ceilingReached ({ account, resetsAt }: Extract<NoRoom, { readonly reason: 'ceiling' }>) {
+export function ceilingReached (
+  { account, resetsAt }: Pick<Extract<NoRoom, { readonly reason: 'ceiling' }>, 'account' | 'resetsAt'>
+) {
   const level = levelOf(account)
   const until = resetsAt === null ? 'until the operator adds some' : `until ${instant(resetsAt)}`
   const about = `The credits of ${levelNames[level]} are used up ${until}.`

@@ -4,6 +4,7 @@ import {
   type ConditionalRule, type Conditions, defaultOf, perFields, type PriceRule, submitRules
 } from '../domain/prices.ts'
 import { hasOwnPrefix, ownIss } from '../domain/session.ts'
+import { ceilingProblems, planPoolProblems } from './ceiling-rules.ts'
 import type { GatewayFile, IssuerSettings } from './file-schema.ts'
 import { type FileProblem, type GatewayFileReading, type KeyPath, leaves, pathText } from './file.ts'
 import { reachOf } from './parsers.ts'
@@ -360,6 +361,10 @@ interface FileRule {
 const rules: readonly FileRule[] = [
   { reads: ['plans'], check: ({ plans }) => missingPlan(plans, 'default', ['plans', 'default']) },
   { reads: ['plans'], check: ({ plans }) => decimalProblems(plans, 'plans') },
+  { reads: ['plans', 'pools'], check: planPoolProblems },
+  { reads: ['plans', 'pools', 'gateway'], check: ceilingProblems },
+  { reads: ['pools'], check: ({ pools }) => decimalProblems(pools, 'pools') },
+  { reads: ['gateway'], check: ({ gateway }) => decimalProblems(gateway, 'gateway') },
   { reads: ['prices'], check: ({ prices }) => decimalProblems(prices, 'prices') },
   { reads: ['prices'], check: priceProblems },
   { reads: ['caps'], check: capProblems },

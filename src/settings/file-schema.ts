@@ -80,8 +80,46 @@ const issuer = group({
   modelsClaim: claim(
     'The claim that lists models; all that the plan has when this is not set. Tokens without it: none.'
   ),
+  poolClaim: claim('The claim that names a pool; without it, that of the plan. Never one that users can choose themselves.'),
   scopesClaim: claim('The claim that lists scopes; all of them when this is not set. Tokens without it: none.')
 })
+
+const creditsIn = (window: string) => Type.Optional(amount(`Credits ${window}.`))
+const timedCeilings = {
+  hour: creditsIn('an hour'),
+  day: creditsIn('a day'),
+  week: creditsIn('a week, from Monday'),
+  month: creditsIn('a calendar month')
+}
+
+/** When days begin, and what follows from it. */
+const windows = {
+  zone: name('a time zone of the IANA database: UTC, Europe/Berlin', 'UTC', 'Whose days the ceilings count.'),
+  resetHour: Type.Integer({
+    minimum: 0,
+    maximum: 23,
+    title: 'a whole number, 0 to 23',
+    description: 'The hour, on the clocks of the zone, at which days begin.',
+    default: 0
+  })
+}
+
+/** Of all subjects of a plan. */
+const planCeilings = section('Most credits of all its subjects together, at most 6 decimals, in each window.', timedCeilings)
+
+const ceilings = section('Most credits of all its subjects together, at most 6 decimals, in each window.', {
+  ...timedCeilings,
+  none: creditsIn('in all, prepaid; what the operator grants it is added')
+})
+
+const concurrentTasks = Type.Optional(Type.Integer({
+  title: 'a whole number, 1 or more',
+  description: 'Unfinished tasks at a time, of all its subjects together; any number when absent.',
+  minimum: 1,
+  maximum: Number.MAX_SAFE_INTEGER
+}))
+
+const bounded = { ceilings, concurrentTasks, ...windows }
 
 /** What a session may do. Keys that are missing take their defaults in any plan, not in `default` alone. */
 const plan = group({
@@ -98,7 +136,10 @@ const plan = group({
     description: 'Credits per period, per subject, at most 6 decimals. `unlimited` must be written out.',
     default: 100
   }),
-  period: oneOf(['minute', 'hour', 'day', 'month'], 'day', 'How often the credits begin anew, by UTC.')
+  period: oneOf(['minute', 'hour', 'day', 'month'], 'day', 'How often the credits begin anew, by UTC.'),
+  ceilings: planCeilings,
+  ...windows,
+  pool: Type.Optional(text(shortName, 'the name of a pool', 'The pool of its sessions that name none themselves.'))
 })
 
 const plainValue = Type.Union([Type.String(), Type.Number(), Type.Boolean()], {
@@ -271,6 +312,13 @@ export const gatewayFile = group({
     description: 'What a session may do. A session that names no plan gets `default`, which must be there.',
     default: {}
   }),
+  pools: Type.Record(Type.String({ pattern: shortName }), group(bounded), {
+    ...exact,
+    title: 'pools, each under a name of letters, digits, ".", "_" and "-"',
+    description: 'Teams whose subjects share ceilings. A token, a session, a claim of an issuer or a plan names one.',
+    default: {}
+  }),
+  gateway: section('Ceilings of all subjects together.', bounded),
   prices: modelMap('prices', price, 'Credits per submit, at most 6 decimals; the first glob that matches, and the first of its rules, else 1.'),
   caps: modelMap('caps', caps, 'Bounds of fields of a request, answered with 400 before anything is spent.'),
   limits,

@@ -195,6 +195,14 @@ t.test('a plan is read from its claim, is the default without it, and is never g
   t.equal((await inherited.session()).plan, 'default', 'what JavaScript adds to every object is no claim')
 })
 
+t.test('a pool is read from its claim, is that of the plan without it, and is never guessed', async t => {
+  const { session, print, verifier } = await one(t, { poolClaim: 'team' })
+  t.equal((await session({ team: 'design' })).pool, 'design')
+  t.equal((await session()).pool, null)
+  for (const team of [null, 7, ['design'], {}]) await t.rejects(verifier.verify(await print({ team })), badSession)
+  t.equal((await (await one(t, {})).session({ team: 'design' })).pool, null, 'unless the operator has named the claim')
+})
+
 t.test('a token carries the claims that it must, each with one of its values', async t => {
   const { session, print, verifier } = await one(t, {
     claims: { azp: ['web', 'ios'], 'realm.roles': ['image'], email_verified: [true] }

@@ -77,6 +77,9 @@ const oddClaims: ReadonlyArray<readonly [name: string, value: unknown]> = [
   ['credits', '1'],
   ['credits', 2 ** 53],
   ['credits', null],
+  ['pool', ''],
+  ['pool', 7],
+  ['pool', null],
   ['root', ''],
   ['root', 7],
   ['end', '1'],
@@ -222,7 +225,8 @@ const limits = {
   origins: ['https://app.example'],
   addressRange: '203.0.113.0/24',
   uses: 3,
-  credits: 2_500_000
+  credits: 2_500_000,
+  pool: 'design'
 } as const
 
 t.test('limits are in the token, and a token without them has none', async t => {
@@ -230,7 +234,7 @@ t.test('limits are in the token, and a token without them has none', async t => 
   const { token, session } = await it.mint({ ...request, ...limits })
   t.match(session, limits)
   t.match(await it.verify(token), { ...limits, isCookie: false, rootId: session.id, endsAt: session.expiresAt })
-  const none = { origins: null, addressRange: null, uses: null, credits: null, isCookie: false }
+  const none = { origins: null, addressRange: null, uses: null, credits: null, pool: null, isCookie: false }
   t.match((await it.mint(request)).session, none)
   t.match(await it.verify(handmade(claims())), none)
 })

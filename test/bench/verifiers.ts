@@ -74,6 +74,7 @@ async function gatewayParts () {
     verifiers: [tokenSessions, sessions, issued],
     revocations,
     plans: new Map([['default', {} as Plan]]),
+    pools: new Set(),
     cookie,
     ownOrigin: () => 'https://gateway.example',
     timeoutMs: 5000
@@ -84,6 +85,7 @@ async function gatewayParts () {
     actor: 'cli',
     publicUrl: undefined,
     plans: { default: {} },
+    pools: [],
     maxTtlSeconds: 7_776_000,
     now,
     times: issueTimes({ revocations, now })

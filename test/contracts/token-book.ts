@@ -13,6 +13,7 @@ export function tokenOf (more: Partial<Token> = {}): Token {
     id: 'abcdefghijk',
     subject: 'token:alice',
     plan: 'team',
+    pool: null,
     models: ['sora-2*', 'suno'],
     scopes: ['tasks:read'],
     createdAt: start,
@@ -36,7 +37,7 @@ const secretOf = (number: number, issuedAt = start + number): TokenSecret => ({ 
 export function tokenBookContract (t: Test, open: OpenStore): void {
   t.test('a token is found by its id, as it was created', async t => {
     const { tokens } = await openBooks(t, open)
-    const odd = tokenOf({ id: 'b', subject: 'token:o\'neil "ü" 😀 {x}', models: [], scopes: [] })
+    const odd = tokenOf({ id: 'b', pool: 'design', subject: 'token:o\'neil "ü" 😀 {x}', models: [], scopes: [] })
     await tokens.create(tokenOf())
     await tokens.create(odd)
     t.strictSame(await tokens.find('abcdefghijk'), tokenOf())

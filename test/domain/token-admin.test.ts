@@ -6,21 +6,23 @@ import { invitations } from '../../src/features/tokens/tokens.ts'
 import { terms } from '../contracts/open-books.ts'
 import { clock } from '../helpers/clock.ts'
 
-const rules = { plans: { default: {}, team: {} }, maxTtlSeconds: 90 * 86_400 }
+const rules = { plans: { default: {}, team: {} }, pools: ['design'], maxTtlSeconds: 90 * 86_400 }
 
 t.test('what is not said is the most that is permitted', async t => {
   t.strictSame(readTokenRequest({ subject: 'alice' }, rules), {
     subject: 'token:alice',
     plan: 'default',
+    pool: null,
     ttlMs: 90 * 86_400_000,
     models: ['*'],
     scopes: ['tasks:write', 'tasks:read', 'llm']
   })
   t.strictSame(
-    readTokenRequest({ subject: 'bob', plan: 'team', ttlSeconds: 60, models: ['sora-2*'], scopes: ['llm', 'llm'] }, rules),
+    readTokenRequest({ subject: 'bob', plan: 'team', pool: 'design', ttlSeconds: 60, models: ['sora-2*'], scopes: ['llm', 'llm'] }, rules),
     {
       subject: 'token:bob',
       plan: 'team',
+      pool: 'design',
       ttlMs: 60_000,
       models: ['sora-2*'],
       scopes: ['llm']
@@ -37,6 +39,7 @@ t.test('a wish that makes no sense is refused, and the message names what to cha
     [{ subject: 'token:alice' }, 'subject must be the name alone: "alice".'],
     [{ subject: 'a', plan: 'gold' }, 'There is no plan "gold": plans are "default", "team".'],
     [{ subject: 'a', plan: 'toString' }, /no plan/],
+    [{ subject: 'a', pool: 'sales' }, 'There is no pool "sales": pools are "design".'],
     [
       { subject: 'a', ttlSeconds: 0 },
       /^ttl must be from 1 second to 90 days, the longest that sessions\.maxTtlSeconds permits\.$/

@@ -92,6 +92,7 @@ t.test('the list shows who has what, when it was used and what was spent, and no
     subject: 'token:alice',
     state: 'active',
     plan: 'team',
+    pool: null,
     models: ['*'],
     scopes: ['tasks:write', 'tasks:read', 'llm'],
     createdAt: now,

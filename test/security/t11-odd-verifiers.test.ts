@@ -44,7 +44,9 @@ async function outcome (
   } as unknown as FastifyRequest
   try {
     const authenticate =
-      authenticator({ verifiers, revocations, plans: allPlans, cookie, ownOrigin: () => null, timeoutMs: 50 })
+      authenticator({
+        verifiers, revocations, plans: allPlans, pools: new Set(), cookie, ownOrigin: () => null, timeoutMs: 50
+      })
     await throughHook(authenticate, request, {} as FastifyReply)
     return call.session!.subject
   } catch (error) {

@@ -20,9 +20,14 @@ t.test('every key has the documented default', t => {
         pollsPerMinute: 600,
         concurrentTasks: 5,
         credits: 100,
-        period: 'day'
+        period: 'day',
+        ceilings: {},
+        zone: 'UTC',
+        resetHour: 0
       }
     },
+    pools: {},
+    gateway: { ceilings: {}, zone: 'UTC', resetHour: 0 },
     prices: {},
     caps: {},
     limits: {

@@ -11,6 +11,13 @@ t.test('values that do not go together are refused', async t => {
     ['guests: { enabled: true, plan: constructor }', 'guests.plan', /^there is no plan "constructor"$/],
     ['guests: { enabled: true, plan: rich }', 'plans.rich.credits', /^is unlimited, in the plan of guests$/],
     ['guests: { enabled: true, plan: default, proof: turnstile }', 'guests.turnstileSecretFile', /^is missing$/],
+    ['pools: { a: { zone: Mars/Base } }', 'pools.a.zone', /^is "Mars\/Base", which is no time zone$/],
+    ['gateway: { resetHour: 24 }', 'gateway.resetHour', /^is 24$/],
+    ['pools: { a: { ceilings: { hour: 3, month: 2 } } }', 'pools.a.ceilings.hour',
+      /^is 3 and never counts, as pools\.a\.ceilings\.month is 2$/],
+    ['gateway: { ceilings: { week: 5, month: 2 } }', 'gateway.ceilings.week', /^is 5 and never counts/],
+    ['gateway: { ceilings: { day: 0.1234567 } }', 'gateway.ceilings.day', /^is 0.1234567$/],
+    ['pools: { a: { ceilings: { year: 1 } } }', 'pools.a.ceilings.year', /./],
     ['sessions: { defaultTtlSeconds: 60, maxTtlSeconds: 59 }', 'sessions.defaultTtlSeconds', /^is 60, longer/],
     ['limits: { bodyBytesInFlight: 1 }', 'limits.bodyBytesInFlight', /^is 1, which has no room/],
     [
@@ -250,4 +257,37 @@ t.test('nor is a folder with a link in it to one of them, as which it would be s
       name
     )
   }
+})
+
+t.test('what stands in a plan, and can not be, is refused with its line', t => {
+  const rows: ReadonlyArray<readonly [plan: string, setting: string, problem: RegExp]> = [
+    ['pool: design', 'plans.default.pool', /^there is no pool "design"$/],
+    ['zone: "+01:00"', 'plans.default.zone', /^is "\+01:00", which is no time zone$/],
+    ['resetHour: -1', 'plans.default.resetHour', /^is -1$/],
+    ['ceilings: { day: 3, week: 2 }', 'plans.default.ceilings.day', /^is 3 and never counts/],
+    ['ceilings: { none: 1 }', 'plans.default.ceilings.none', /./]
+  ]
+  for (const [plan, setting, problem] of rows) {
+    t.test(plan, async t => {
+      const problems = problemsOf(t, { yaml: `prices: { "*": 1 }\nplans:\n  default: { ${plan} }\n` })
+      t.match(problems, [{ setting, source: /gateway\.yaml:3$/, problem }])
+      t.equal(problems.length, 1)
+    })
+  }
+  t.end()
+})
+
+t.test('windows may be narrower than longer ones, and a week than twice a month', async t => {
+  const yaml = `prices: { "*": 1 }
+plans: { default: { pool: a, ceilings: { hour: 1, day: 1, week: 2, month: 1 } } }
+pools: { a: { zone: Europe/Berlin, resetHour: 23, ceilings: { none: 0, month: 5 } } }
+gateway: { concurrentTasks: 3, ceilings: { day: 4 } }
+`
+  const { warnings, file } = load(t, { yaml })
+  t.same(warnings, [])
+  t.match(file, {
+    plans: { default: { pool: 'a', zone: 'UTC', resetHour: 0 } },
+    pools: { a: { ceilings: { none: 0, month: 5 } } },
+    gateway: { concurrentTasks: 3, resetHour: 0 }
+  })
 })

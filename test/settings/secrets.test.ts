@@ -262,9 +262,10 @@ t.test('the config file that ships is valid, changes no default but prices and c
 
 t.test('the complete example is valid, and shows the default of every key but those of its examples', t => {
   t.ok(Check(gatewayFileSchema(), parse(read('config/gateway.example.yaml'))))
-  const { plans, prices, caps, ...example } = loadSample('config/gateway.example.yaml').file
-  const { plans: defaultPlans, prices: none, caps: nothing, ...defaults } = load(t).file
+  const { plans, pools, prices, caps, ...example } = loadSample('config/gateway.example.yaml').file
+  const { plans: defaultPlans, pools: noPools, prices: none, caps: nothing, ...defaults } = load(t).file
   t.same(plans['default'], defaultPlans['default'])
+  t.same(pools['design']?.ceilings.none, 0)
   t.same(example, defaults)
   t.end()
 })

@@ -27,6 +27,8 @@ interface ClaimRules {
   /** Of tokens without `planClaim`. */
   readonly plan: string
   readonly planClaim?: string
+  /** Names the claim that names a pool. A token without it has that of its plan. */
+  readonly poolClaim?: string
   /** Names the claim that lists models; all models otherwise. A token without it may use none. */
   readonly modelsClaim?: string
   /** Names the claim that lists scopes, among others that mean nothing here; all scopes otherwise. */
@@ -50,22 +52,23 @@ function sessionFrom (
   token: string,
   { now, ...rules }: ClaimRules & { readonly now: () => number }
 ): Session {
-  const { plan, planClaim, modelsClaim, scopesClaim, issuer, subjectPrefix = issuer } = rules
+  const { plan, planClaim, poolClaim, modelsClaim, scopesClaim, issuer, subjectPrefix = issuer } = rules
   for (const [claim, values] of Object.entries(rules.claims ?? {})) {
     const given: unknown[] = [claimAt(payload, claim)].flat()
     if (!values.some(value => given.includes(value))) throw wrong(claim)
   }
   const models = modelsClaim === undefined ? ['*'] : modelsFrom(payload, modelsClaim)
   const listed = scopesClaim === undefined ? scopes : textsFrom(payload, scopesClaim)
-  return unscoped({
+  const session = unscoped({
     id: `${subjectPrefix}:${idOf(payload, token)}`,
     subject: subjectFrom(payload, rules.subjectClaim ?? 'sub', subjectPrefix),
-    plan: planClaim === undefined ? plan : planFrom(payload, planClaim, plan),
+    plan: planClaim === undefined ? plan : textFrom(payload, planClaim) ?? plan,
     models,
     permits: globs(models),
     scopes: scopes.filter((scope: Scope) => listed.includes(scope)),
     ...lifetimeFrom(payload, now())
   })
+  return poolClaim === undefined ? session : { ...session, pool: textFrom(payload, poolClaim) }
 }
 
 /** A claim by its own name, which may have dots in it, or by its path. */
@@ -104,13 +107,14 @@ function idOf ({ jti }: JWTPayload, token: string): string {
 }
 
 /**
- * A plan that is there and wrong is never quietly another one. Whether there is such a plan is asked by authenticate.
+ * The name of a plan or a pool. One that is there and wrong is never quietly another one: whether there is such a plan
+ * or pool is asked by authenticate.
  */
-function planFrom (payload: JWTPayload, claim: string, absent: string): string {
-  const plan = claimAt(payload, claim)
-  if (plan === undefined) return absent
-  if (typeof plan !== 'string') throw wrong(claim)
-  return plan
+function textFrom (payload: JWTPayload, claim: string): string | null {
+  const text = claimAt(payload, claim)
+  if (text === undefined) return null
+  if (typeof text !== 'string') throw wrong(claim)
+  return text
 }
 
 function modelsFrom (payload: JWTPayload, claim: string): string[] {

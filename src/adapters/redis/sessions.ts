@@ -78,6 +78,7 @@ type Fields = Readonly<Record<string, string>>
 /** Of a new one. */
 function fieldsOf (token: Token): Fields {
   return {
+    ...(token.pool !== null && { pool: token.pool }),
     id: token.id,
     subject: token.subject,
     plan: token.plan,
@@ -103,12 +104,13 @@ function pairs (reply: Reply): Fields {
 }
 
 function tokenFrom (fields: Fields): Token {
-  const { id, subject, plan, models, scopes, isInvitation, hash, previousHash, revokedAt, usedAt } = fields
+  const { id, subject, plan, pool = null, models, scopes, isInvitation, hash, previousHash, revokedAt, usedAt } = fields
   const instant = (text: string | undefined): number | null => text === undefined ? null : Number(text)
   return {
     id: id!,
     subject: subject!,
     plan: plan!,
+    pool,
     models: JSON.parse(models!),
     scopes: JSON.parse(scopes!),
     createdAt: Number(fields.createdAt),

@@ -104,6 +104,7 @@ interface Row {
   readonly token: string
   readonly subject: string
   readonly plan: string
+  readonly pool: string | null
   readonly models: string
   readonly scopes: string
   readonly created_at: number
@@ -142,11 +143,12 @@ export function sqliteTokens (db: DatabaseSync, group: GroupCommit): TokenStore 
       if (read(() => sql.isOverdue.get(id, before)) !== undefined) await write(() => sql.used.run(at, id, before))
     },
     async create ({ models, scopes, secret: { hash, issuedAt }, ...token }) {
-      const { id, subject, plan, createdAt, ttlMs, expiresAt, isInvitation } = token
+      const { id, subject, plan, pool, createdAt, ttlMs, expiresAt, isInvitation } = token
       await write(() => {
         sql.forget.run(createdAt - tokenRetentionMs)
         const lists = [JSON.stringify(models), JSON.stringify(scopes)]
-        sql.insert.run(id, subject, plan, ...lists, createdAt, ttlMs, expiresAt, Number(isInvitation), hash, issuedAt)
+        const times = [createdAt, ttlMs, expiresAt]
+        sql.insert.run(id, subject, plan, pool, ...lists, ...times, Number(isInvitation), hash, issuedAt)
       })
     },
     list: async ({ cursor, limit }) =>
@@ -162,8 +164,8 @@ function tokenStatements (db: DatabaseSync) {
     find: db.prepare('SELECT * FROM tokens WHERE token = ?'),
     page: db.prepare('SELECT * FROM tokens WHERE id < ? ORDER BY id DESC LIMIT ?'),
     insert: db.prepare(`INSERT INTO tokens
-      (token, subject, plan, models, scopes, created_at, ttl_ms, expires_at, is_invitation, hash, issued_at)
-      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`),
+      (token, subject, plan, pool, models, scopes, created_at, ttl_ms, expires_at, is_invitation, hash, issued_at)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`),
     forget: db.prepare('DELETE FROM tokens WHERE expires_at <= ?'),
     isOverdue: db.prepare('SELECT 1 FROM tokens WHERE token = ? AND coalesce(used_at, 0) <= ?'),
     used: db.prepare('UPDATE tokens SET used_at = ? WHERE token = ? AND coalesce(used_at, 0) <= ?'),
@@ -183,6 +185,7 @@ function tokenFrom (row: Row): Token {
     id: row.token,
     subject: row.subject,
     plan: row.plan,
+    pool: row.pool,
     models: JSON.parse(row.models),
     scopes: JSON.parse(row.scopes),
     createdAt: row.created_at,

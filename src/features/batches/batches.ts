@@ -23,8 +23,8 @@ import { largeBodies } from '../../http/rates.ts'
 import { idempotencyKeyOf, repeatOf, watchDelivery } from '../../http/repeats.ts'
 import type { Services } from '../../http/services.ts'
 import {
-  acceptedAnswer, answerToKeep, keyFor, type KeyRefused, lacking, lacksSlot, type OpenReservation, replayEarlier,
-  sentOrThrow, settleWithoutTask, statusAnswer, timed, unknownOutcome, withKeyFailover
+  aboveOf, acceptedAnswer, answerToKeep, keyFor, type KeyRefused, lacking, lacksSlot, type OpenReservation,
+  replayEarlier, sentOrThrow, settleWithoutTask, statusAnswer, timed, unknownOutcome, withKeyFailover
 } from '../../http/stages.ts'
 import {
   type BatchAccepted, type BatchOutcome, endedTaskIds, maxBatchItems, readBatchAnswer, readBatchBody
@@ -43,7 +43,7 @@ export function batchRoutes (app: FastifyInstance, services: ProxyServices): voi
  * over when its tasks begin.
  */
 function batchRoute (operation: Operation, services: ProxyServices): RouteOptions {
-  const { rates, ledger, repeats, earliest, upstream, keys, slots, clock } = services
+  const { rates, ledger, repeats, earliest, upstream, keys, slots } = services
 
   return proxyRoute(operation, services, largeBodies(services), async (context): Promise<Answer> => {
     const { call } = context
@@ -57,7 +57,7 @@ function batchRoute (operation: Operation, services: ProxyServices): RouteOption
     for (let count = 0; count < batch.items.length; count++) await rates.submits(context)
     const key = keyFor(batch, keys)
     call.keyId = key.id
-    const requests = reserveRequests(batch, call, key, clock.now())
+    const requests = reserveRequests(batch, call, key, services)
     let reserved = await reserveBatch(services, requests, call)
     while (!reserved.granted) {
       if (reserved.reason !== 'duplicate') throw lacking(reserved, slots.nextInMs(call.session.subject))
@@ -184,13 +184,16 @@ function refuseEndlessWait (count: number, { requestsPerMinute, concurrentTasks 
 /** One for each item, in their order, and the batch's own as the last. */
 function reserveRequests (
   { items, model, price, idempotency, repeat }: AuthorizedBatch,
-  { session, plan }: SessionRequestState,
+  call: SessionRequestState,
   key: UpstreamKey,
-  now: number
+  { ceilings, clock }: Pick<Services, 'ceilings' | 'clock'>
 ): readonly ReserveRequest[] {
+  const { session, plan } = call
+  const now = clock.now()
+  const above = aboveOf(ceilings, call, now)
   const common = { subject: session.subject, model, keyId: key.id, periodStart: periodAt(plan.period, now).start }
   const limits = { creditLimit: plan.credits, taskLimit: plan.concurrentTasks, session: budgetOf(session) }
-  const ofItems = items.map(({ price }) => ({ ...common, ...limits, ...price, operation: 'generateTask' }))
+  const ofItems = items.map(({ price }) => ({ ...common, ...limits, ...price, ...above, operation: 'generateTask' }))
   const own = { ...common, ...price, ...noLimits, operation: batchRow, idempotency, repeat }
   return [...ofItems, own]
 }

@@ -10,6 +10,7 @@ import { personalTokens } from './token-admin.ts'
 const tokenFields = {
   subject: Type.String(),
   plan: Type.Optional(Type.String()),
+  pool: Type.Optional(Type.String()),
   ttlSeconds: Type.Optional(Type.Number()),
   models: Type.Optional(Type.Array(Type.String())),
   scopes: Type.Optional(Type.Array(Type.String()))
@@ -26,7 +27,8 @@ export function tokenRoutes (
   app: FastifyInstance,
   services: Pick<
     Services,
-    'tokens' | 'records' | 'revocations' | 'issueTimes' | 'audit' | 'plans' | 'lifetimes' | 'publicUrl' | 'clock'
+    'tokens' | 'records' | 'revocations' | 'issueTimes' | 'audit' | 'plans' | 'pools' | 'lifetimes' | 'publicUrl' |
+    'clock'
   >,
   authenticate: AuthenticateOperator
 ): void {
@@ -40,6 +42,7 @@ export function tokenRoutes (
     trail: audit,
     actor: 'admin',
     plans: Object.fromEntries(services.plans),
+    pools: [...services.pools],
     maxTtlSeconds,
     publicUrl: services.publicUrl ?? undefined,
     now

@@ -12,7 +12,7 @@ import { badRequest } from '../../errors.ts'
 import { hashOf, newTokenId, printSecret, type TokenKind } from './tokens.ts'
 
 /** A token as the operator is shown it, without anything secret. */
-export interface ShownToken extends Pick<Token, 'id' | 'subject' | 'plan' | 'models' | 'scopes'> {
+export interface ShownToken extends Pick<Token, 'id' | 'subject' | 'plan' | 'pool' | 'models' | 'scopes'> {
   readonly state: 'active' | 'invited' | 'expired' | 'revoked'
   readonly createdAt: string
   readonly expiresAt: string
@@ -54,12 +54,13 @@ async function shownTokens (
 }
 
 function shown (token: Token, state: ShownToken['state'], spent: number): ShownToken {
-  const { id, subject, plan, models, scopes, createdAt, expiresAt, usedAt } = token
+  const { id, subject, plan, pool, models, scopes, createdAt, expiresAt, usedAt } = token
   return {
     id,
     subject,
     state,
     plan,
+    pool,
     models,
     scopes,
     createdAt: instant(createdAt),
@@ -82,6 +83,8 @@ export interface TokenRequest {
   readonly subject: string
   /** `default` when absent. */
   readonly plan?: string | undefined
+  /** That of the plan when absent. */
+  readonly pool?: string | undefined
   /** The longest that is permitted when absent. */
   readonly ttlSeconds?: number | undefined
   /** Globs; all of the plan's when absent. */
@@ -93,14 +96,15 @@ export interface TokenRequest {
 /** What the operator has set. */
 interface TokenRules {
   readonly plans: Readonly<Record<string, unknown>>
+  readonly pools: readonly string[]
   readonly maxTtlSeconds: number
 }
 
 /** Reads what was asked for, and fills in the rest. Throws `GW_BAD_REQUEST`, which names the field. */
 export function readTokenRequest (
-  { subject, plan = 'default', ttlSeconds, models = ['*'], scopes = allScopes }: TokenRequest,
-  { plans, maxTtlSeconds }: TokenRules
-): Pick<Token, 'subject' | 'plan' | 'models' | 'scopes' | 'ttlMs'> {
+  { subject, plan = 'default', pool, ttlSeconds, models = ['*'], scopes = allScopes }: TokenRequest,
+  { plans, pools, maxTtlSeconds }: TokenRules
+): Pick<Token, 'subject' | 'plan' | 'pool' | 'models' | 'scopes' | 'ttlMs'> {
   const { token: prefix } = ownPrefixes
   if (!isPrintable(subject) || [...subject].length > maxNameLength) {
     throw badRequest(`subject must be a name of 1 to ${maxNameLength} characters, none of them a control character.`)
@@ -112,9 +116,14 @@ export function readTokenRequest (
   if (!known.includes(plan)) {
     throw badRequest(`There is no plan ${quoted(plan)}: plans are ${known.map(quoted).join(', ')}.`)
   }
+  if (pool !== undefined && !pools.includes(pool)) {
+    const named = pools.length === 0 ? 'the config file has none' : `pools are ${pools.map(quoted).join(', ')}`
+    throw badRequest(`There is no pool ${quoted(pool)}: ${named}.`)
+  }
   return {
     subject: prefix + subject,
     plan,
+    pool: pool ?? null,
     ttlMs: ttlOf(ttlSeconds, maxTtlSeconds) * 1000,
     models: modelsOf(models),
     scopes: scopesOf(scopes)
@@ -240,8 +249,8 @@ async function open (
 ): Promise<{ token: Token, text: string }> {
   const read = readTokenRequest(request, options)
   const { token, text } = newToken(kind, { ...read, lastsMs }, options.now(), await options.times.next(read.subject))
-  const { plan, ttlMs, models, scopes } = token
-  const facts = { plan, ttlSeconds: ttlMs / 1000, models: models.length, scopes: scopes.join(' ') }
+  const { plan, pool, ttlMs, models, scopes } = token
+  const facts = { plan, ttlSeconds: ttlMs / 1000, models: models.length, scopes: scopes.join(' '), ...pool && { pool } }
   await note(options, kind === 'apx' ? 'create' : 'invite', token, facts)
   await options.tokens.create(token)
   return { token, text }

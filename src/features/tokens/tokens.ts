@@ -144,9 +144,9 @@ export function tokenSessions ({ tokenOf, tokens, now, elapsed }: TokenSessionsO
 function sessionOf (token: Token, credential: string, now: number): Session | null {
   const secret = openSecrets(token, now).find(secret => isHashOf(credential, secret))
   if (secret === undefined) return null
-  const { id, subject, plan, models, scopes } = token
+  const { id, subject, plan, pool, models, scopes } = token
   const { issuedAt, until: expiresAt } = secret
-  return unscoped({ id, subject, plan, models, permits: globs(models), scopes, issuedAt, expiresAt })
+  return { ...unscoped({ id, subject, plan, models, permits: globs(models), scopes, issuedAt, expiresAt }), pool }
 }
 
 interface OpenSecret extends TokenSecret { readonly until: number }

@@ -1,7 +1,6 @@
 import type { FastifyInstance } from 'fastify'
-import { creditsFrom, creditsLeft, leastLeft, nothingSpent, type Task } from '../../domain/ledger.ts'
+import { creditsFrom, type Task } from '../../domain/ledger.ts'
 import { ownUsage, ownUsageCsv, readOwnUsageQuery } from '../../domain/own-usage.ts'
-import { type Microcredits, periodAt } from '../../domain/policy.ts'
 import type { Quote } from '../../domain/prices.ts'
 import { openCursor, sealCursor, type TaskRecord } from '../../domain/records.ts'
 import type { ResultsOf } from '../../domain/results.ts'
@@ -13,6 +12,7 @@ import { badRequest, gatewayError } from '../../errors.ts'
 import { checkOperation, keyOfReferences } from '../authorize.ts'
 import { contextOf, type RequestContext, type SessionRequestState } from '../context.ts'
 import { formatOf, readRoute, type ReadServices, sendCsv } from '../guarded-routes.ts'
+import { creditsLeftIn } from '../left.ts'
 import { reauthenticateAfterSlowBody } from '../pipeline.ts'
 import { ownBodyBytes } from '../server.ts'
 import type { Services } from '../services.ts'
@@ -45,7 +45,7 @@ export function modelRoutes (
   )
 }
 
-type QuoteServices = ReadServices & Pick<Services, 'submitRules' | 'accounts' | 'clock'>
+type QuoteServices = ReadServices & Pick<Services, 'submitRules' | 'accounts' | 'ceilings' | 'clock'>
 
 /**
  * What a submit with this body would cost, and whether there is enough left for it. It is held to all that the submit
@@ -66,7 +66,7 @@ export function quoteRoute (app: FastifyInstance, services: QuoteServices): void
     call.enter('admit')
     await rates.polls(context)
     call.grant()
-    const left = await creditsLeftIn(context, services)
+    const left = await creditsLeftIn(services, context.call)
     return {
       model: call.model,
       credits: creditsFrom(price.microcredits),
@@ -91,17 +91,6 @@ async function authorizeQuote (context: RequestContext, services: QuoteServices)
   const quote = quoteOf(model, body)
   await keyOfReferences(services, context, body)
   return quote
-}
-
-/** What the caller may still spend: its subject's credits, or those of its session. `null` is unlimited. */
-export async function creditsLeftIn (
-  { call: { session, plan } }: RequestContext, { accounts, clock }: Pick<Services, 'accounts' | 'clock'>
-): Promise<Microcredits | null> {
-  const [balance, spent] = await Promise.all([
-    accounts.balanceOf(session.subject, periodAt(plan.period, clock.now()).start),
-    session.credits === null ? nothingSpent : accounts.spentIn(session.subject, session.rootId)
-  ])
-  return leastLeft(creditsLeft(plan, balance), session.credits, spent.microcredits)
 }
 
 const defaultLimit = 20
@@ -217,13 +206,15 @@ export function oneAtATime (maxWaiting: number): <T>(name: string, work: () => P
 /**
  * Clients ask here for the balance of their key. A session stands in its place: the answer is what it may still spend.
  */
-export function balanceRoute (app: FastifyInstance, services: ReadServices & Pick<Services, 'accounts' | 'clock'>): void {
+export function balanceRoute (
+  app: FastifyInstance, services: ReadServices & Pick<Services, 'accounts' | 'ceilings' | 'clock'>
+): void {
   readRoute(
     app,
     services,
     { url: balancePath, operation: 'currentBalance', scope: null, query: [], task: null },
     async ({ context }) => {
-      const left = await creditsLeftIn(context, services)
+      const left = await creditsLeftIn(services, context.call)
       return { code: 200, message: 'success', data: left === null ? null : creditsFrom(left) }
     }
   )

@@ -2,7 +2,9 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import Type, { type Static } from 'typebox'
 import type { AuditEntry, AuditKind } from '../../domain/audit.ts'
 import { printable } from '../../domain/json.ts'
-import { type CreditBalance, creditsFrom, creditsLeft, nothingSpent, type SessionSpent } from '../../domain/ledger.ts'
+import {
+  type CreditBalance, creditsFrom, creditsLeft, leastLeft, nothingSpent, type SessionSpent
+} from '../../domain/ledger.ts'
 import { microcredits, type Microcredits, periodAt, type Plan } from '../../domain/policy.ts'
 import {
   budgetOf, endedEverywhereMs, isAppOrigin, isTrustworthy, isWebOrigin, maxModels, maxNameLength, modelGlob,
@@ -15,6 +17,7 @@ import { isForeignPage, isSame, serverTokenOf, wrongToken } from '../authenticat
 import { checkQuery } from '../authorize.ts'
 import { asHook, contextOf } from '../context.ts'
 import { readRoute, type ReadServices } from '../guarded-routes.ts'
+import { leftAbove, shownAbove } from '../left.ts'
 import { reauthenticateAfterSlowBody } from '../pipeline.ts'
 import { holdAddress } from '../receive.ts'
 import type { Services } from '../services.ts'
@@ -34,6 +37,7 @@ function sessionRequestSchema (maxTtlSeconds: number) {
       origins: Type.Optional(Type.Array(Type.String({ maxLength: 256 }), { minItems: 1, maxItems: maxOrigins })),
       uses: Type.Optional(Type.Integer({ minimum: 1, maximum: 1_000_000_000 })),
       plan: Type.Optional(Type.String({ maxLength: 64 })),
+      pool: Type.Optional(Type.String({ maxLength: 64 })),
       addressPrefix: Type.Optional(Type.String({ maxLength: 64 })),
       // Less than a microcredit is nothing that can be counted.
       credits: Type.Optional(Type.Number({ minimum: 0.000_001, maximum: 100_000_000 }))
@@ -49,6 +53,7 @@ function readSessionRequest (body: SessionRequestBody, defaultTtlSeconds: number
   const {
     subject,
     plan = 'default',
+    pool,
     models = ['*'],
     ttlSeconds = defaultTtlSeconds,
     origins,
@@ -66,6 +71,7 @@ function readSessionRequest (body: SessionRequestBody, defaultTtlSeconds: number
   return {
     subject,
     plan,
+    pool,
     models,
     ttlSeconds,
     scopes: body.scopes ?? scopes,
@@ -77,9 +83,9 @@ function readSessionRequest (body: SessionRequestBody, defaultTtlSeconds: number
 }
 
 type MintServices = Pick<
-  Services, 'issuer' | 'verifiers' | 'issuerToken' | 'plans' | 'lifetimes' | 'rates' | 'audit' | 'clock'
+  Services, 'issuer' | 'verifiers' | 'issuerToken' | 'plans' | 'pools' | 'lifetimes' | 'rates' | 'audit' | 'clock'
 >
-type ShowServices = ReadServices & Pick<Services, 'accounts' | 'clock'>
+type ShowServices = ReadServices & Pick<Services, 'accounts' | 'ceilings' | 'clock'>
 type EndServices = Pick<
   Services, 'authenticate' | 'revocations' | 'issueTimes' | 'cookie' | 'lifetimes' | 'audit' | 'clock'
 >
@@ -92,7 +98,7 @@ export function sessionRoutes (app: FastifyInstance, services: MintServices & Sh
 }
 
 function mintRoute (app: FastifyInstance, services: MintServices): void {
-  const { issuer, plans, rates, lifetimes: { defaultTtlSeconds, maxTtlSeconds }, clock: { elapsed } } = services
+  const { issuer, plans, pools, rates, lifetimes: { defaultTtlSeconds, maxTtlSeconds }, clock: { elapsed } } = services
   const body = sessionRequestSchema(maxTtlSeconds)
   const note = sessionNotes(services)
 
@@ -106,6 +112,9 @@ function mintRoute (app: FastifyInstance, services: MintServices): void {
     async (request, reply) => {
       const asked = readSessionRequest(request.body, defaultTtlSeconds)
       if (!plans.has(asked.plan)) throw badRequest(`There is no plan ${JSON.stringify(asked.plan)}.`)
+      if (asked.pool !== undefined && !pools.has(asked.pool)) {
+        throw badRequest(`There is no pool ${JSON.stringify(asked.pool)}.`)
+      }
       const { token, session } = await issuer.mint(asked)
       request.call.enter('admit')
       await rates.sessions(request, session.subject)
@@ -117,7 +126,7 @@ function mintRoute (app: FastifyInstance, services: MintServices): void {
 }
 
 function showRoute (app: FastifyInstance, services: ShowServices): void {
-  const { accounts, clock: { now } } = services
+  const { accounts, ceilings, clock: { now } } = services
 
   readRoute(
     app,
@@ -128,10 +137,12 @@ function showRoute (app: FastifyInstance, services: ShowServices): void {
       const { start, end } = periodAt(plan.period, now())
       // A store that is down is a 503 here, and not a session without numbers: a page that shows them has one shape to
       // know, and one that could neither submit nor poll has nothing else to offer.
-      const [balance, spent] = await Promise.all([
+      const [balance, spent, above] = await Promise.all([
         accounts.balanceOf(session.subject, start),
-        budgetOf(session) && accounts.spentIn(session.subject, session.rootId)
+        budgetOf(session) && accounts.spentIn(session.subject, session.rootId),
+        leftAbove(services, context.call)
       ])
+      const own = leastLeft(creditsLeft(plan, balance), session.credits, spent?.microcredits ?? 0)
       return {
         ...named(session),
         plan: plan.name,
@@ -140,7 +151,8 @@ function showRoute (app: FastifyInstance, services: ShowServices): void {
         origins: session.origins,
         addressPrefix: session.addressRange,
         issuedAt: instant(session.issuedAt),
-        ...whatIsLeft(session, plan, balance, spent, end)
+        ...whatIsLeft(session, plan, balance, spent, end),
+        ...(ceilings !== null && { above: shownAbove(above, own) })
       }
     }
   )
@@ -173,14 +185,15 @@ function named ({ subject, expiresAt }: Session) {
 }
 
 /** Of a new session, for the audit trail. */
-function limitsOf ({ models, scopes, origins, addressRange, uses, credits }: Session) {
+function limitsOf ({ models, scopes, origins, addressRange, uses, credits, pool }: Session) {
   return {
     models: models.length,
     scopes: scopes.join(' '),
     ...(origins === null ? {} : { origins: origins.length }),
     ...(addressRange === null ? {} : { addressPrefix: addressRange }),
     ...(uses === null ? {} : { uses }),
-    ...(credits === null ? {} : { credits: creditsFrom(credits) })
+    ...(credits === null ? {} : { credits: creditsFrom(credits) }),
+    ...(pool === null ? {} : { pool })
   }
 }
 
@@ -203,7 +216,7 @@ function whatIsLeft (
   const shown = (microcredits: Microcredits | null) => (microcredits === null ? null : creditsFrom(microcredits))
   return {
     credits: {
-      limit: shown(plan.credits),
+      limit: shown(plan.credits === null ? null : plan.credits + (balance.extra ?? 0)),
       used: shown(balance.used),
       granted: shown(balance.granted),
       left: shown(creditsLeft(plan, balance)),
