@@ -29,15 +29,29 @@ export interface ProgramLog {
 }
 
 export function programLog ({ level, destination = 1, buffered }: LoggerOptions): ProgramLog {
-  const lines = typeof destination === 'number'
-    ? pino.destination({
-      dest: destination,
-      sync: true,
-      ...(buffered ? { minLength: 4096, periodicFlush: 200 } : {})
-    })
-    : destination
   const options = { level, base: null, timestamp: () => `,"time":"${isoTime()}"`, serializers: { err: errorFields } }
-  return { log: pino(options, lines), lines }
+  if (typeof destination !== 'number') return { log: pino(options, destination), lines: destination }
+  const stream = pino.destination({
+    dest: destination,
+    sync: true,
+    ...(buffered ? { minLength: 4096, periodicFlush: 200 } : {})
+  })
+  return { log: pino(options, stream), lines: together(stream) }
+}
+
+/** Hands on the lines of one turn as one text: whatever the stream has gathered, it measures anew with each. */
+function together (stream: DestinationStream): DestinationStream {
+  let lines = ''
+  const handOn = (): void => {
+    stream.write(lines)
+    lines = ''
+  }
+  return {
+    write (line) {
+      if (lines === '') setImmediate(handOn)
+      lines += line
+    }
+  }
 }
 
 let second = 0
@@ -90,9 +104,13 @@ export function accessLine ({ log, lines }: ProgramLog): OnRequestEnd {
   }
 }
 
+/** Nothing in it has to be escaped: so are most names. */
+const plain = /^[\w:.@/ -]*$/
+
 /** Half of a surrogate pair, which JSON would escape, is no character to many readers: they would refuse the line. */
 function quote (text: string | null | undefined): string {
-  return text === null || text === undefined ? 'null' : JSON.stringify(text.toWellFormed())
+  if (text === null || text === undefined) return 'null'
+  return plain.test(text) ? `"${text}"` : JSON.stringify(text.toWellFormed())
 }
 
 /** What the gauges read, at each scrape. */

@@ -140,6 +140,15 @@ async function startBroken (t: Parameters<typeof settingsFor>[0]) {
   return { origin: await gateway.listen(), log }
 }
 
+t.test('the access lines of a turn go out at its end, in their order', async t => {
+  const file = join(t.testdir(), 'log')
+  const { lines } = programLog({ level: 'info', buffered: false, destination: openSync(file, 'w') })
+  for (const line of ['one\n', 'two\n']) lines.write(line)
+  t.equal(readFileSync(file, 'utf8'), '')
+  await new Promise(resolve => setImmediate(resolve))
+  t.equal(readFileSync(file, 'utf8'), 'one\ntwo\n')
+})
+
 t.test('lines go out at once to a terminal, and in blocks to anything else', async t => {
   const folder = t.testdir()
   for (const buffered of [false, true]) {
