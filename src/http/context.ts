@@ -70,6 +70,7 @@ export class RequestState {
   #plan: Plan | null = null
   #isHandled = false
   #isClosed = false
+  #onClosed: Array<() => void> | null = null
   #onEnd: (() => void) | null
 
   /** `onEnd`: called once, when the response is out, or the caller gone, and the handler is done. */
@@ -108,9 +109,16 @@ export class RequestState {
   /** The response has been sent, or the caller has gone. */
   get closed (): boolean { return this.#isClosed }
 
+  /** Calls back when it is. One listener at the response is enough: each costs as much as a request's state. */
+  onClosed (listener: () => void): void {
+    if (this.#onClosed === null) this.#onClosed = [listener]
+    else this.#onClosed.push(listener)
+  }
+
   connectionClosed (): void {
     this.#isClosed = true
     this.#endWhenOver()
+    for (const listener of this.#onClosed ?? []) listener()
   }
 
   /** The stages are at work. They may be so after the caller has gone: a submit runs to its end. */

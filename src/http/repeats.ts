@@ -111,20 +111,24 @@ interface EarliestOptions {
 
 export function earliest ({ idempotency, repeats, timers }: EarliestOptions): Earliest {
   const waiting = new Map<string, number>()
-  /** Calls of submits without a key that are not over, by what was sent. */
-  const living = new Map<string, Set<string>>()
+  /** Calls of submits without a key that are not over; and how many, by what was sent. */
+  const entered = new Set<string>()
+  const living = new Map<string, number>()
 
   /** Whether an equal one is not over when this call enters. */
   const enter = ({ fingerprint, call }: Repeat, context: RequestContext): boolean => {
+    if (entered.has(call)) return false
+    entered.add(call)
     const name = `${fingerprint}\n${context.call.session.subject}`
-    const equal = living.get(name) ?? new Set()
-    if (equal.has(call)) return false
-    living.set(name, equal.add(call))
+    const others = living.get(name) ?? 0
+    living.set(name, others + 1)
     whenOver(context, () => {
-      equal.delete(call)
-      if (equal.size === 0) living.delete(name)
+      entered.delete(call)
+      const left = living.get(name)! - 1
+      if (left === 0) living.delete(name)
+      else living.set(name, left)
     })
-    return equal.size > 1
+    return others > 0
   }
 
   const wait = async (
@@ -202,7 +206,7 @@ async function pause (timers: Timers, ms: number, { call, reply }: RequestContex
 function whenOver ({ call, reply }: RequestContext, then: (isDelivered: boolean) => void): void {
   /* c8 ignore next: gone between its arrival and its reservation, which no test can time */
   if (call.closed) then(false)
-  else reply.raw.once('close', () => then(reply.raw.writableFinished))
+  else call.onClosed(() => then(reply.raw.writableFinished))
 }
 
 /** Whether the caller of a submit without a key learns what became of it. */

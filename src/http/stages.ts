@@ -180,14 +180,14 @@ function troubleOf (
  * Nothing may be sent until this has resolved. Throws `GW_OVERLOADED` when the reservation has lapsed while it waited,
  * or what the store failed with; either way nothing will have been made that a repeat could ask for.
  */
-export async function sentOrThrow (marking: Promise<boolean>, delivery: Delivery | null): Promise<void> {
-  let isSent = false
-  try {
-    isSent = await marking
-  } finally {
-    if (!isSent) delivery?.released()
+export function sentOrThrow (marking: Promise<boolean>, delivery: Delivery | null): Promise<void> {
+  const refuse = (error: unknown): never => {
+    delivery?.released()
+    throw error
   }
-  if (!isSent) throw gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 })
+  return marking.then(isSent => {
+    if (!isSent) refuse(gatewayError('GW_OVERLOADED', { retryAfterSeconds: 1 }))
+  }, refuse)
 }
 
 /**
@@ -198,7 +198,14 @@ export function sendSubmit (
   upstream: Upstream, operation: Operation, { model, body }: AuthorizedSubmit, key: UpstreamKey, call: RequestState
 ): Promise<SubmitOutcome> {
   const { answer } = upstream.send({ method: 'POST', path: upstreamPath(operation, model), body, key })
-  return timed(call, answer).then(readSubmitAnswer, readSubmitFailure)
+  const note = noteWait(call)
+  return answer.then(said => {
+    note()
+    return readSubmitAnswer(said)
+  }, (error: unknown) => {
+    note()
+    return readSubmitFailure(error)
+  })
 }
 
 /**
@@ -219,12 +226,18 @@ export async function pollStatus (
 
 /** What the upstream says, the wait for it counted. */
 export async function timed<Said> (call: RequestState, said: Promise<Said>): Promise<Said> {
-  const start = performance.now()
+  const note = noteWait(call)
   try {
     return await said
   } finally {
-    call.upstreamMs += performance.now() - start
+    note()
   }
+}
+
+/** Begins a wait for the upstream; what is returned ends it. */
+function noteWait (call: RequestState): () => void {
+  const start = performance.now()
+  return () => { call.upstreamMs += performance.now() - start }
 }
 
 /** What has been reserved for a submit, and by what its answer may be asked for again. */

@@ -225,6 +225,7 @@ function serving (
   }
   const find = (subject: string, repeat: Repeat): Earlier | null => {
     const equal = memory.alike(subject, repeat)
+    if (equal.length === 0) return null
     const own = equal.find(({ takenBy }) => takenBy === repeat.call)
     for (const submit of own === undefined ? equal : [own, ...equal]) {
       if (memory.isOver(submit)) memory.end(submit)
@@ -262,13 +263,16 @@ function serving (
   }
 }
 
+const none: readonly Submit[] = []
+
 /** All submits whose answers were not delivered, by their rows and by their names; and those that are remembered. */
 class SubmitMemory {
   /** Rows whose fingerprint is to be taken away. */
   over: Submit[] = []
   readonly #elapsed: () => number
   readonly #all = new Map<number, Submit>()
-  readonly #byName = new Map<string, Set<Submit>>()
+  /** Lists, each of which has one submit as a rule: a set would be five times as much to make. */
+  readonly #byName = new Map<string, Submit[]>()
   /** Those that are remembered, by subject, the oldest first. */
   readonly #kept = new Map<string, Set<Submit>>()
   readonly #crowded = new Set<string>()
@@ -282,7 +286,7 @@ class SubmitMemory {
   }
 
   alike (subject: string, repeat: Pick<Repeat, 'fingerprint'>): readonly Submit[] {
-    return [...this.#byName.get(nameOf(subject, repeat)) ?? []]
+    return this.#byName.get(nameOf(subject, repeat)) ?? none
   }
 
   takenBy (subject: string, repeat: Repeat): Submit | undefined {
@@ -293,7 +297,9 @@ class SubmitMemory {
     const name = nameOf(subject, repeat)
     const submit: Submit = { id, subject, name, answer: undefined, isUndelivered: false, until: null, takenBy: null }
     this.#all.set(id, submit)
-    this.#byName.set(name, (this.#byName.get(name) ?? new Set()).add(submit))
+    const equal = this.#byName.get(name)
+    if (equal === undefined) this.#byName.set(name, [submit])
+    else equal.push(submit)
     return submit
   }
 
@@ -324,9 +330,9 @@ class SubmitMemory {
 
   forget (submit: Submit): void {
     if (this.#all.delete(submit.id)) {
-      const equal = this.#byName.get(submit.name)!
-      equal.delete(submit)
-      if (equal.size === 0) this.#byName.delete(submit.name)
+      const others = this.#byName.get(submit.name)!.filter(other => other !== submit)
+      if (others.length === 0) this.#byName.delete(submit.name)
+      else this.#byName.set(submit.name, others)
     }
     const its = this.#kept.get(submit.subject)
     its?.delete(submit)
