@@ -40,8 +40,8 @@ const commands: Readonly<Record<string, Entry>> = {
     load: async () => (await import('./cli/access.ts')).session
   },
   credits: {
-    about: 'gives a subject credits beyond its plan',
-    load: async () => (await import('./cli/operator.ts')).credits
+    about: 'gives credits beyond the settings: to a subject, a pool, the gateway',
+    load: async () => (await import('./cli/credits.ts')).credits
   },
   usage: {
     about: 'what was spent, by subject, model or day',

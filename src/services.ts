@@ -27,6 +27,7 @@ import { type Clock, dayMs, type Timers } from './domain/time.ts'
 import { balancePath, type Upstream, type UpstreamKey } from './domain/upstream.ts'
 import type { Deliveries } from './domain/webhooks.ts'
 import { loadZones } from './domain/windows.ts'
+import type { ExtraAccounts } from './features/admin/extras.ts'
 import type { Callbacks } from './features/callbacks/inbound.ts'
 import {
   type CallbackHosts, callbackHosts, type WebhookDispatcher, webhookDispatcher
@@ -93,6 +94,8 @@ export interface Features {
   readonly events: EventServices
   readonly guests: Guests | null
   readonly results: ResultServices
+  /** Where the operator gives more than the settings say. */
+  readonly extras: ExtraAccounts
   /** What they have to do now and then. */
   readonly jobs: ReadonlyArray<() => Promise<void>>
 }
@@ -103,6 +106,7 @@ interface Created {
 }
 
 /** Makes all that routes work with, from the settings and the store, which no route sees. */
+// eslint-disable-next-line max-lines-per-function -- one list of all that exists, each part on a line
 export async function createServices (settings: Settings, ground: Ground): Promise<Created> {
   const { store, secrets, clock, timers, log, metrics, alarms, events, bodyBudget, closing } = ground
   const { file, models, publicUrl = null, allowedOrigins } = settings
@@ -172,6 +176,7 @@ export async function createServices (settings: Settings, ground: Ground): Promi
       events: { streams, watcher },
       guests,
       results: { source, tickets },
+      extras: { raise: extra => store.ceilings.raise(extra), rules: file },
       jobs: [...(copies === null ? [] : [copies.tidy]), onLeader(store, webhooks.runOnce)]
     }
   }
@@ -181,7 +186,6 @@ export async function createServices (settings: Settings, ground: Ground): Promi
 async function openCeilings ({ file }: Settings, { store: { ceilings: accounts } }: Ground): Promise<Services['ceilings']> {
   const set = ceilings(file)
   if (set === null) return null
-  if (accounts === null) throw new Error('this store knows no ceilings of plans, pools and the gateway')
   await loadZones([file.gateway, ...Object.values(file.pools), ...Object.values(file.plans)])
   return { above: set.above, stateOf: holds => accounts.stateOf(holds) }
 }

@@ -15,10 +15,10 @@ const config = 'plans: { default: { credits: 2, period: month } }'
 const script = 'src/cli.ts'
 
 /** A gateway that runs, and the command line beside it. */
-async function start (t: Test, more: Readonly<Record<string, string>> = {}) {
+async function start (t: Test, more: Readonly<Record<string, string>> = {}, yaml = config) {
   const sandbox = await startSandbox({ keys: [apiKey] })
   t.teardown(() => sandbox.close())
-  const cwd = t.testdir({ 'gateway.yaml': config })
+  const cwd = t.testdir({ 'gateway.yaml': yaml })
   const env = { ...gatewayEnvironment(sandbox.origin), ...more }
   const gateway = await startProcess(t, { cwd, env })
   return { cwd, env, gateway, cli: (...args: readonly string[]) => run(t, cwd, args, env) }
@@ -29,12 +29,12 @@ async function run (t: Test, cwd: string, args: readonly string[], env: Readonly
   return { code: await program.ended, stdout: program.stdout, stderr: program.stderr }
 }
 
-async function mint ({ origin }: GatewayProcess, subject: string): Promise<string> {
+async function mint ({ origin }: GatewayProcess, subject: string, more: object = {}): Promise<string> {
   const headers = { authorization: `Bearer ${issuerToken}`, 'content-type': 'application/json' }
   const reply = await fetch(`${origin}/gateway/sessions`, {
     method: 'POST',
     headers,
-    body: JSON.stringify({ subject })
+    body: JSON.stringify({ subject, ...more })
   })
   return ((await reply.json()) as { token: string }).token
 }
@@ -131,18 +131,51 @@ t.test('a subject is known by its tasks when the audit trail has forgotten its s
   t.notOk(await isKnownSubject(traces(0, [['app:bob'], ['app:carol']]), 'app:alice'))
 })
 
+t.test('extras and prepaid credits that are given beside a running gateway count at once', async t => {
+  const { gateway, cli } = await start(t, {}, `
+plans: { default: { credits: 1, ceilings: {} }, team: { credits: 100, pool: design } }
+pools: { design: { ceilings: { none: 0 } } }
+prices: { "*": 1 }
+`)
+  const [alice, bob] = [await mint(gateway, 'alice'), await mint(gateway, 'bob', { plan: 'team' })]
+  t.same([await submit(gateway, alice), await submit(gateway, alice), await submit(gateway, bob)], [200, 402, 402])
+  t.strictSame(await cli('credits', 'extra', '1', '--subject', 'app:alice', '--until', '2099-01-01'), {
+    code: 0, stdout: 'app:alice has 1 extra credits now.\n', stderr: ''
+  })
+  t.strictSame(await cli('credits', 'grant', '2.5', '--pool', 'design'), {
+    code: 0, stdout: 'The pool design has been granted 2.5 credits in all.\n', stderr: ''
+  })
+  t.same([await submit(gateway, alice), await submit(gateway, bob), await submit(gateway, bob)], [200, 200, 200])
+  t.same([await submit(gateway, alice), await submit(gateway, bob)], [402, 402])
+  t.match(await cli('credits', 'extra', '1', '--gateway', '--until', '2099-01-01'), {
+    code: 0, stdout: 'The gateway has 1 extra credits now.\n'
+  })
+  for (const [args, why] of [
+    [['extra', '1', '--subject', 'app:alcie', '--until', '2099-01-01'], /Nothing is known of app:alcie/],
+    [['extra', '1', '--pool', 'sales', '--until', '2099-01-01'], /There is no pool "sales": pools are "design"\./],
+    [['grant', '1', '--gateway'], /It would not count: gateway has no ceilings\.none/]
+  ] as const) t.match(await cli('credits', ...args), { stderr: why })
+})
+
 t.test('a grant that makes no sense is refused before anything is opened, and says what to change', async t => {
   const cwd = t.testdir({})
   await Promise.all(
     (
       [
-        [['give', 'app:alice', '1'], /: grant\./],
+        [['give', 'app:alice', '1'], /: grant, extra\./],
         [['grant', 'alice', '1'], /: app:alice\./],
         [['grant', 'app:alice', '0'], /above 0/],
         [['grant', 'app:alice', '-1'], /Unknown option/],
         [['grant', 'app:alice', '1e3'], /such as 12\.5/],
         [['grant', 'app:alice', '0.0000001'], /six decimals/],
-        [['grant', 'app:alice'], /words/]
+        [['grant', 'app:alice'], /grant SUBJECT CREDITS, or/],
+        [['grant', '1', '--pool', 'a', '--until', '2099-01-01'], /grant SUBJECT CREDITS, or/],
+        [['grant', '1', '--subject', 'app:alice'], /grant SUBJECT CREDITS, or/],
+        [['grant', 'app:alice', '1', '--pool', 'a'], /nothing else but --create/],
+        [['grant', 'app:alice', '1', '--until', '2099-01-01'], /nothing else but --create/],
+        [['extra', '1', '--gateway'], /has an end/],
+        [['extra', 'app:alice', '1', '--until', '2099-01-01'], /--subject SUBJECT/],
+        [['extra', 'x', '--gateway', '--until', '2099-01-01'], /such as 12\.5/]
       ] as const
     ).map(async ([args, why]) => {
       const { code, stdout, stderr } = await run(t, cwd, ['credits', ...args])

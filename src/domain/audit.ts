@@ -10,6 +10,7 @@ export type AuditKind =
   | 'settings'
   | 'secret'
   | 'grant'
+  | 'extra'
   | 'release'
   | 'create'
   | 'rotate'

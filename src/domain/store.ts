@@ -22,8 +22,7 @@ export interface Store {
   readonly callbackSecrets: CallbackSecrets
   readonly deliveries: Deliveries
   readonly accounts: CreditAccounts
-  /** `null`: it knows no accounts above the subjects yet, nor calls without a task. */
-  readonly ceilings: CeilingAccounts | null
+  readonly ceilings: CeilingAccounts
   readonly records: TaskRecords
   readonly audit: AuditTrail
   readonly revocations: Revocations

@@ -12,9 +12,9 @@ const holds = [gateway, pool]
 const runningLimits = [{ account: 'gateway', limit: 50 }] as const
 
 const stateOf = async ({ ceilings }: Store) => [
-  ...(await ceilings!.stateOf(holds)).map(({ used }) => used),
-  await ceilings!.runningIn('gateway'),
-  await ceilings!.runningIn('pool:team')
+  ...(await ceilings.stateOf(holds)).map(({ used }) => used),
+  await ceilings.runningIn('gateway'),
+  await ceilings.runningIn('pool:team')
 ]
 
 t.test('after a crash windows have what was sent and what runs, and not what was only reserved', async t => {
@@ -66,7 +66,7 @@ t.test('what the operator gives back beside a server is room for the next submit
 
 t.test('what was given is never changed and never deleted', async t => {
   const path = fileOf(t)
-  await open(t, path).ceilings!.raise({ account: 'gateway', microcredits: 1, until: null })
+  await open(t, path).ceilings.raise({ account: 'gateway', microcredits: 1, until: null })
   const db = visit(t, path)
   t.throws(() => db.exec('UPDATE extras SET microcredits = 2'), /extras are never changed/)
   t.throws(() => db.exec('DELETE FROM extras'), /extras are never deleted/)

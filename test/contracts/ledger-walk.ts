@@ -97,7 +97,7 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
     const anyStep = (): Transition => {
       const to = dice.pick(steps)
       if (to === 'sent') return { to, keyId: 'key-1' }
-      if (to === 'unknown' || (to === 'used' && ceilings === null)) return { to: 'unknown' }
+      if (to === 'unknown') return { to }
       if (to === 'used') return { to, microcredits: dice.int(9), isEstimate: dice.int(2) === 0 }
       const answer = dice.int(2) === 0 ? {} : { answer: anyAnswer() }
       return to === 'claimed' ? { to, taskId: anyTask(), ...answer } : { to, ...answer }
@@ -114,7 +114,7 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
           taskLimit: 12,
           ...dice.pick([{}, { idempotency: anyKey() }, { repeat: anyCall(owner.subject).repeat }]),
           ...(dice.int(2) === 0 ? {} : { session: dice.pick(budgets) }),
-          ...(ceilings !== null && dice.int(4) > 0 && {
+          ...(dice.int(4) > 0 && {
             holds: holdsAt(time.now()).filter(() => dice.int(3) > 0),
             runningLimits: runningLimits.filter(() => dice.int(2) === 0)
           })
@@ -186,7 +186,7 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
         const extra: Extra = {
           account, microcredits: dice.int(5) + 1, until: isGrant ? null : time.now() + dice.pick(pauses.slice(1))
         }
-        if (ceilings !== null) hold(await ceilings.raise(extra), model.raise(extra), JSON.stringify(extra))
+        hold(await ceilings.raise(extra), model.raise(extra), JSON.stringify(extra))
       },
       async grant () {
         const [{ subject }, microcredits] = [dice.pick(owners), dice.int(5) + 1]
@@ -198,11 +198,9 @@ export function ledgerWalk (t: Test, open: OpenStore): void {
       await make[dice.pick(moves)]()
       if (round % 250 !== 0) continue
       await tidyAll()
-      if (ceilings !== null) {
-        const holds = [0, 1, 30].flatMap(hours => holdsAt(time.now() - hours * hourMs))
-        hold(await ceilings.stateOf(holds), holds.map(model.stateOf))
-        for (const { account } of holds) hold(await ceilings.runningIn(account), model.runningIn(account), account)
-      }
+      const holds = [0, 1, 30].flatMap(hours => holdsAt(time.now() - hours * hourMs))
+      hold(await ceilings.stateOf(holds), holds.map(model.stateOf))
+      for (const { account } of holds) hold(await ceilings.runningIn(account), model.runningIn(account), account)
       for (const owner of owners) {
         const { subject, periodStart } = owner
         const extra = model.extraOf(subject)

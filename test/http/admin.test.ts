@@ -145,6 +145,71 @@ t.test('granted credits count at once, on top of the plan\'s, and last beyond th
   t.match((await admin('/credits', { body: { subject: 'app:alice', credits: 1 } })).json, { granted: 1.500001 })
 })
 
+t.test('an extra counts until its end, a grant of what is prepaid until it is spent', async t => {
+  const { admin, mint, submit, call, time } = await start(t, {
+    config: `
+plans: { default: { credits: 2, ceilings: { month: 9 } }, team: { credits: 100, pool: design } }
+pools: { design: { ceilings: { none: 0, month: 2 } } }
+gateway: { ceilings: { month: 100 } }
+prices: { "*": 1 }`
+  })
+  const give = (body: object) => admin('/extras', { body })
+  const until = new Date(time.now() + 600_000).toISOString()
+  const [alice, bob] = [await mint('alice'), await mint('bob', { plan: 'team' })]
+  t.match(await submit(bob), { status: 402, text: /"level":"pool","resetsAt":null/ })
+  t.strictSame((await give({ subject: 'app:alice', credits: 1.5, until })).json, {
+    subject: 'app:alice', total: 1.5, until
+  })
+  t.match(await give({ pool: 'design', credits: 3 }), { status: 201, json: { pool: 'design', total: 3, until: null } })
+  t.match((await give({ pool: 'design', credits: 1, until })).json, { total: 1, until })
+  t.strictSame((await give({ gateway: true, credits: 5, until })).json, { gateway: true, total: 5, until })
+  t.match((await call('/gateway/session', { token: alice })).json, {
+    credits: { limit: 3.5, left: 3.5 }, above: []
+  })
+  for (const token of [alice, alice, alice, bob, bob, bob]) t.equal((await submit(token)).status, 200)
+  t.match(await submit(alice), { status: 402 })
+  t.match(await submit(bob), { status: 402, text: /"level":"pool","resetsAt":"2026-02-01/ })
+  time.advance(600_000)
+  t.match((await call('/gateway/session', { token: alice })).json, { credits: { limit: 2, used: 3, left: 0 } })
+  t.match((await admin('/audit')).json.items.filter(({ kind }: any) => kind === 'extra' || kind === 'grant'), [
+    { kind: 'extra', subject: null, detail: { credits: 5, gateway: true, until } },
+    { kind: 'extra', subject: null, detail: { credits: 1, pool: 'design', until } },
+    { kind: 'grant', subject: null, detail: { credits: 3, pool: 'design' } },
+    { kind: 'extra', actor: 'admin', subject: 'app:alice', detail: { credits: 1.5, until } }
+  ])
+})
+
+t.test('an extra that makes no sense is a 400 that says what to change', async t => {
+  const { admin } = await start(t, { config: 'plans: { default: {} }\npools: { a: { ceilings: { day: 1 } } }' })
+  const until = '2099-01-01'
+  for (const [body, why] of [
+    [{ credits: 1, until }, /^Say whose it is to be/],
+    [{ pool: 'a', gateway: true, credits: 1, until }, /^Say whose/],
+    [{ gateway: false, credits: 1, until }, /^Say whose/],
+    [{ subject: 'alice', credits: 1, until }, /: app:alice\.$/],
+    [{ subject: 'app:alice', credits: 1 }, /until must say when/],
+    [{ pool: 'b', credits: 1, until }, 'There is no pool "b": pools are "a".'],
+    [{ pool: 'toString', credits: 1, until }, /^There is no pool/],
+    [{ pool: 'a', credits: 1 }, /^It would not count: pools\.a has no ceilings\.none/],
+    [{ gateway: true, credits: 1 }, /^It would not count: gateway/],
+    [{ pool: 'a', credits: 0, until }, /above 0/],
+    [{ pool: 'a', credits: 1e9, until }, /at most/],
+    [{ pool: 'a', credits: 1, until: '2001-01-01' }, /^until must be an instant to come/],
+    [{ pool: 'a', credits: 1, until: '2099-02-30' }, /^until/],
+    [{ pool: 'a', credits: 1, until: '7d' }, /^until/],
+    [{ plan: 'default', credits: 1, until }, /"plan"/]
+  ] as const) {
+    t.match(await admin('/extras', { body }), { status: 400, json: { message: why } }, JSON.stringify(body))
+  }
+  t.same((await admin('/audit')).json.items.filter(({ kind }: any) => kind === 'extra' || kind === 'grant'), [])
+})
+
+t.test('where there are no pools, an extra for one says so', async t => {
+  const { admin } = await start(t)
+  const body = { pool: 'a', credits: 1, until: '2099-01-01' }
+  t.match((await admin('/extras', { body })).json, { message: 'There is no pool "a": the config file has none.' })
+})
+
 t.test('a grant that makes no sense is a 400 that says what to change', async t => {
   const { admin } = await start(t)
   for (const [body, message] of [

@@ -105,6 +105,21 @@ t.test('a caller is told what is left of its pool, and of what has less than its
   t.equal((await call('/api/v1/apikeys/current-balance', { token: rich })).json.data, 98)
 })
 
+t.test('of 500 parallel submits of twenty subjects in a pool with credits for one, one reaches the upstream', async t => {
+  const { mint, submit, sandbox } = await startGateway(t, {
+    time: clock(monday),
+    config: `
+plans: { default: { credits: unlimited, requestsPerMinute: 100000, concurrentTasks: 1000 } }
+pools: { team: { ceilings: { day: 1.5 } } }
+prices: { "*": 1 }`
+  })
+  const tokens = await Promise.all(Array.from({ length: 20 }, (_, index) => mint(`user-${index}`, { pool: 'team' })))
+  const replies = await Promise.all(Array.from({ length: 500 }, (_, index) => submit(tokens[index % 20]!, `cube ${index}`)))
+  t.equal(replies.filter(({ status }) => status === 200).length, 1)
+  t.equal(replies.filter(({ error }) => error === 'GW_CREDITS_EXHAUSTED').length, 499)
+  t.equal(sandbox.submits.length, 1)
+})
+
 t.test('a long body is not read where nothing is left above its caller', async t => {
   const { mint, call } = await startGateway(t, { config, time: clock(monday) })
   const token = await mint('alice', { pool: 'prepaid' })

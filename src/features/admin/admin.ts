@@ -267,6 +267,11 @@ export function operator (options: OperatorOptions): Operator {
 /** Throws `GW_BAD_REQUEST` for what can't be granted. */
 export function checkGrant (subject: string, credits: number): void {
   checkSubject(subject)
+  checkCredits(credits)
+}
+
+/** Throws `GW_BAD_REQUEST`. */
+export function checkCredits (credits: number): void {
   if (!(credits > 0 && credits <= maxGrant)) {
     throw badRequest(`credits must be a number above 0 and at most ${maxGrant}.`)
   }

@@ -12,6 +12,7 @@ import {
 } from '../../http/guarded-routes.ts'
 import type { Services } from '../../http/services.ts'
 import { type Operator, operator as operatorOf } from './admin.ts'
+import { creditExtras, type ExtraAccounts } from './extras.ts'
 
 const usageSchema = Type.Object(
   { from: text, to: text, by: text, format: Type.Optional(Type.Enum(['json', 'csv'])) },
@@ -21,6 +22,13 @@ const tasksSchema = Type.Object(
   { ...pageSchema.properties, subject: text, state: text, model: text, from: text, to: text }, strict
 )
 const grantSchema = Type.Object({ subject: Type.String(), credits: Type.Number() }, strict)
+const extraSchema = Type.Object({
+  subject: text,
+  pool: text,
+  gateway: Type.Optional(Type.Boolean()),
+  credits: Type.Number(),
+  until: text
+}, strict)
 const endSchema = Type.Object({ subject: Type.Optional(Type.String()), session: Type.Optional(Type.String()) }, strict)
 type UsageRequest = Static<typeof usageSchema>
 type TasksRequest = Static<typeof tasksSchema>
@@ -29,6 +37,7 @@ type EndRequest = Static<typeof endSchema>
 /** What these routes alone work with, and no caller's. */
 interface AdminParts {
   readonly deliveries: Pick<Deliveries, 'of'>
+  readonly extras: ExtraAccounts
 }
 
 /** What the operator sees and does. A request that reaches a handler has the admin token. */
@@ -37,11 +46,12 @@ export function adminRoutes (
   services: Pick<
     Services, 'accounts' | 'records' | 'revocations' | 'issueTimes' | 'tokens' | 'audit' | 'keys' | 'clock'
   >,
-  { deliveries }: AdminParts,
+  { deliveries, extras }: AdminParts,
   authenticate: AuthenticateOperator
 ): void {
   const { accounts, records, revocations, issueTimes: times, tokens, audit: trail, clock: { now, elapsed } } = services
   const operator = operatorOf({ accounts, records, deliveries, revocations, times, tokens, trail, actor: 'admin', now })
+  const giveExtra = creditExtras({ accounts: extras, trail, actor: 'admin', now })
   const guarded = operatorRoute(authenticate, elapsed)
 
   const usage = guarded('showUsage', { querystring: usageSchema })
@@ -70,6 +80,12 @@ export function adminRoutes (
     const granted = await operator.grant(subject, credits)
     reply.code(201)
     return { subject, granted }
+  })
+
+  const extra = guarded('giveExtra', { body: extraSchema })
+  app.post<{ Body: Static<typeof extraSchema> }>('/gateway/admin/extras', extra, async ({ body }, reply) => {
+    reply.code(201)
+    return await giveExtra(body)
   })
 
   const unknown = guarded('listUnknown', { querystring: pageSchema })
