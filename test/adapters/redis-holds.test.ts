@@ -113,6 +113,19 @@ t.test('what a dead replica holds is in the way until its lease ends, and then n
   t.match(await other.ledger.reserve(bob), { granted: true })
 })
 
+t.test('of many submits that come to two replicas at once, with room for one in each account, one is granted', async t => {
+  const counts: number[] = []
+  for (let round = 0; round < 15; round++) {
+    const { one, other } = await replicas(t)
+    const all = await Promise.all(Array.from({ length: 40 }, (_, index) =>
+      (index % 2 === 0 ? one : other).ledger.reserve(demand({ subject: `app:${index}`, microcredits: 8 }))))
+    counts.push(all.filter(({ granted }) => granted).length)
+    t.ok(all.every(reserved => reserved.granted || reserved.reason === 'ceiling'))
+    t.same(await usedIn(other), [12, 12, 12])
+  }
+  t.same(counts, counts.map(() => 1))
+})
+
 t.test('holds of what runs for long, and of what is unknown for long, stay', async t => {
   const { time, other } = await replicas(t)
   const long = await other.ledger.reserve(demand({ microcredits: 1 }))

@@ -11,9 +11,9 @@ import type { HoldState, KeyRequests, ReserveFields } from './scripts.ts'
  * What reservations take from the accounts above their subjects. Each account stands in a slot of its own, so no script
  * sees it together with a subject, and a replica may die between any two of them. No ceiling is passed by that:
  *
- * 1. A hold is taken in each account, from the outermost to the innermost, under a name that nothing else has; then the
- *    reservation is made, which knows the name. Nothing is sent before all of that is done, and what is refused at one
- *    place is given back at all of them.
+ * 1. A hold is taken in each account under a name that nothing else has: in all of them at once, and if one has no
+ *    room, again from the outermost inwards. Then the reservation is made, which knows the name. Nothing is sent before
+ *    all of that is done, and what is refused at one place is given back at all of them.
  * 2. The subject decides: a hold is as its reservation is. Each script that changes that says so in its answer, and the
  *    replica that has asked passes it on. Said twice it changes nothing.
  * 3. A hold has a lease. When that ends, the subject is asked by the name of the hold. If it knows none, it never will:
@@ -57,6 +57,8 @@ interface HoldsOptions { readonly terms: LedgerTerms, readonly now: () => number
 export function redisHolds (commands: Commands, keys: KeyNames, { terms, now }: HoldsOptions): Holds {
   const { on, ask } = commands
   const announced = new Set<CeilingAccount>()
+  /** Accounts that had no room a moment ago. */
+  const fullUntil = new Map<CeilingAccount, number>()
   const { passOn, resolve } = messenger(commands, keys, now)
 
   /** Before its first hold, so that every replica's sweep finds it. */
@@ -65,34 +67,53 @@ export function redisHolds (commands: Commands, keys: KeyNames, { terms, now }: 
     await ask(client => client.sadd(keys.ceilings, encoded(account)))
     announced.add(account)
   }
-  const takeFrom = async (subject: string, { account, demands }: Draw): Promise<Lack | null> => {
+  const takeFrom = async (subject: string, { account, demands }: Draw): Promise<Refusal | 1> => {
     await announce(account)
     const at = now()
     const submits = demands.map(({ demand, name }) => submitFrom(account, demand, memberOf(subject, name), at, terms))
     const request = { now: at, dueAt: at + terms.reservedMs, submits }
-    const tryOnce = () => on(keys.holdsOf(account), 'takeHolds', request) as Promise<Refusal | 1>
-    let reply = await tryOnce()
-    if (reply !== 1 && reply[3].length > 0) {
-      await resolve(account, reply[3].map(String))
-      reply = await tryOnce()
+    return await on(keys.holdsOf(account), 'takeHolds', request) as Refusal | 1
+  }
+  const giveBackTo = async (subject: string, draws: readonly Draw[]): Promise<void> => {
+    for (const { account, demands } of draws.toReversed()) {
+      await passOn(subject, demands.map(({ name }) => ({ name, accounts: [account], to: 'closed', cost: 0 })))
     }
-    return reply === 1 ? null : lackFrom(account, demands, reply)
+  }
+  /** From the outermost account inwards: of several that come at once with room for one, one gets through. */
+  const takeInOrder = async (subject: string, draws: readonly Draw[]): Promise<Lack | null> => {
+    for (const [index, draw] of draws.entries()) {
+      let reply = await takeFrom(subject, draw)
+      if (reply !== 1 && reply[3].length > 0) {
+        await resolve(draw.account, reply[3].map(String))
+        reply = await takeFrom(subject, draw)
+      }
+      if (reply === 1) continue
+      fullUntil.set(draw.account, now() + fullMs)
+      await giveBackTo(subject, draws.slice(0, index))
+      return lackFrom(draw, reply)
+    }
+    return null
+  }
+  /**
+   * From all accounts at once. With room in all of them nobody is refused; else two that come at once may refuse each
+   * other, and have to queue.
+   */
+  const takeAtOnce = async (subject: string, draws: readonly Draw[]): Promise<boolean> => {
+    if (draws.some(({ account }) => now() < (fullUntil.get(account) ?? -Infinity))) return false
+    const replies = await Promise.all(draws.map(draw => takeFrom(subject, draw)))
+    if (replies.every(reply => reply === 1)) return true
+    await giveBackTo(subject, draws.filter((_, index) => replies[index] === 1))
+    return false
   }
 
   return {
     async take (demands) {
       const { subject } = demands[0]!
-      const named = demands.map(demand => ({ demand, name: randomBytes(12).toString('base64url') }))
-      const draws = drawsOf(named)
-      for (const [index, draw] of draws.entries()) {
-        const lack = await takeFrom(subject, draw)
-        if (lack === null) continue
-        for (const { account, demands } of draws.slice(0, index).reverse()) {
-          await passOn(subject, demands.map(({ name }) => ({ name, accounts: [account], to: 'closed', cost: 0 })))
-        }
-        return lack
-      }
-      return { granted: true, subject, holds: named.map(holdFrom) }
+      const hasted = named(demands)
+      if (await takeAtOnce(subject, drawsOf(hasted))) return takenFrom(subject, hasted)
+      // Under other names: what gives the first ones back may be late.
+      const queued = named(demands)
+      return await takeInOrder(subject, drawsOf(queued)) ?? takenFrom(subject, queued)
     },
     async giveBack ({ subject, holds }) {
       await passOn(subject, holds.filter(hold => hold !== undefined).map(({ name, accounts }) =>
@@ -112,6 +133,16 @@ export function redisHolds (commands: Commands, keys: KeyNames, { terms, now }: 
 }
 
 const sweptAtOnce = 100
+/** From an account that had no room, holds are taken in order for so long, ms. */
+const fullMs = 10_000
+
+function named (demands: readonly ReserveRequest[]): Named[] {
+  return demands.map(demand => ({ demand, name: randomBytes(12).toString('base64url') }))
+}
+
+function takenFrom (subject: string, demands: readonly Named[]): Taken {
+  return { granted: true, subject, holds: demands.map(holdFrom) }
+}
 
 /** A hold as an account knows it. */
 function memberOf (subject: string, name: string): string {
@@ -126,9 +157,9 @@ function accountsOf ({ holds = none, runningLimits = none }: ReserveRequest): re
 
 const levels = ['gateway', 'pool', 'plan']
 
-function drawsOf (named: readonly Named[]): Draw[] {
+function drawsOf (demands: readonly Named[]): Draw[] {
   const draws = new Map<CeilingAccount, Named[]>()
-  for (const one of named) {
+  for (const one of demands) {
     for (const account of accountsOf(one.demand)) draws.set(account, [...draws.get(account) ?? [], one])
   }
   return [...draws].map(([account, demands]) => ({ account, demands }))
@@ -166,7 +197,7 @@ function submitFrom (
 
 type Refusal = readonly [word: Buffer, submit: number, window: number, due: readonly Buffer[]]
 
-function lackFrom (account: CeilingAccount, demands: readonly Named[], [word, submit, index]: Refusal): Lack {
+function lackFrom ({ account, demands }: Draw, [word, submit, index]: Refusal): Lack {
   if (String(word) === 'running') return { granted: false, reason: 'running', account }
   const { holds = none } = demands[submit]!.demand
   const { window, endsAt: resetsAt } = holds.filter(hold => hold.account === account)[index]!
