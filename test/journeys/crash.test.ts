@@ -1,5 +1,6 @@
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { creditsFrom, type Hold } from '../../src/domain/ledger.ts'
 import type { Store } from '../../src/domain/store.ts'
 import { systemClock } from '../../src/domain/time.ts'
 import { type Sandbox, startSandbox } from '../../src/sandbox/sandbox.ts'
@@ -20,9 +21,16 @@ const timeout = 60_000 + rounds * submitsPerRound * 20
 const subjects = ['alice', 'bob', 'carol', 'dave']
 /** Short waits upstream make short leases: what a dead replica has left behind is unknown after 18 s. */
 const config = `
-plans: { default: { requestsPerMinute: 100000, pollsPerMinute: 100000, concurrentTasks: 100000, credits: 1000000, period: month } }
+plans: { default: { requestsPerMinute: 100000, pollsPerMinute: 100000, concurrentTasks: 100000, credits: 1000000, period: month, pool: team } }
+pools: { team: { ceilings: { none: 1000000 }, concurrentTasks: 100000 } }
+gateway: { ceilings: { none: 1000000 } }
 upstream: { connectMs: 1000, headersMs: 1000, bodyIdleMs: 1000 }
 `
+
+const above: readonly Hold[] = [
+  { account: 'gateway', window: 'none', endsAt: null, limit: 1 },
+  { account: 'pool:team', window: 'none', endsAt: null, limit: 1 }
+]
 
 interface Submitted { readonly subject: string, readonly taskId: string }
 
@@ -94,6 +102,8 @@ async function killAndLook (t: Test, cwd: string, storeUrl: string, replicaCount
     await Promise.all(submits)
     all[victim] = await start()
     for (const subject of subjects) holdBooks(t, await books(store, subject), acceptedFor(sandbox, subject), subject)
+    const usedAbove = await creditsAbove(store)
+    t.ok(usedAbove.every(used => used >= sandbox.tasks.size), `${usedAbove} above ≥ ${sandbox.tasks.size} accepted`)
   }
 
   await until(
@@ -107,6 +117,9 @@ async function killAndLook (t: Test, cwd: string, storeUrl: string, replicaCount
     holdBooks(t, its, acceptedFor(sandbox, subject), subject)
     t.equal(its.credits, its.claimed + its.unknown, 'what may have been accepted is charged, once')
   }
+  const credits = last.reduce((sum, { credits }) => sum + credits, 0)
+  await until('the accounts above to have what their subjects have', async () =>
+    (await creditsAbove(store)).every(used => used === credits), 60_000)
   await ownersAreKnown(t, all[0]!, store, tokens, reached)
   t.comment(
     `${rounds} kills, ${rounds * submitsPerRound} submits: ${sandbox.submits.length} reached the upstream, ${sandbox.tasks.size} were accepted, ` +
@@ -144,6 +157,10 @@ async function books ({ records, accounts }: Store, subject: string): Promise<Bo
   const claimed = stages.claimed + stages.settled
   const credits = used / 1_000_000
   return { claimed, unknown: stages.unknown, credits, halfDone: credits - claimed - stages.unknown }
+}
+
+async function creditsAbove ({ ceilings }: Store): Promise<readonly number[]> {
+  return (await ceilings!.stateOf(above)).map(({ used }) => creditsFrom(used))
 }
 
 /**
