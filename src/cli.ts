@@ -55,6 +55,10 @@ const commands: Readonly<Record<string, Entry>> = {
     about: 'submits and tasks without a known end; lets one of them go',
     load: async () => (await import('./cli/operator.ts')).unknown
   },
+  verify: {
+    about: 'holds the sums of the ledger against its tasks; exit code 0 or 1',
+    load: async () => (await import('./cli/verify.ts')).verify
+  },
   audit: {
     about: 'who did what: sessions, credits, settings, refusals',
     load: async () => (await import('./cli/operator.ts')).audit
@@ -75,7 +79,8 @@ function general (): string {
 
 ${rows.join('')}
 apixo-gateway <command> --help tells more; apixo-gateway --version, which one.
-Exit codes: 0, 64 (wrong words), 78 (wrong settings), 1 (anything else).
+Exit codes: 0, 64 (wrong words), 69 (verify: no store), 78 (wrong settings),
+1 (anything else).
 `
 }
 

@@ -1,14 +1,17 @@
 import type { FastifyInstance } from 'fastify'
+import { setTimeout as wait } from 'node:timers/promises'
 import type { DestinationStream, Logger } from 'pino'
 import { localEvents } from './adapters/local.ts'
 import { type WatchedFiles, watchedFiles } from './adapters/watched-files.ts'
 import { alarmBoard, type Alarms, storeWatch } from './domain/alarms.ts'
 import { type AuditTrail, rejectionCounter, rotations, type SecretRotation, settingsRecord } from './domain/audit.ts'
+import { faultText } from './domain/books.ts'
 import type { KeyRing } from './domain/key-ring.ts'
 import { type Maintenance, maintenance, reconciler, tasksOfGoneKeys } from './domain/maintenance.ts'
 import { refreshTask } from './domain/status-poller.ts'
 import type { Store } from './domain/store.ts'
 import { type Clock, systemClock, systemTimers, type Timers } from './domain/time.ts'
+import { type Verification, verification } from './domain/verification.ts'
 import type { EventStreams } from './features/events/sse.ts'
 import { ownOrigins } from './http/authenticate.ts'
 import { type BodyBudget, bodyBudget as createBodyBudget } from './http/body-budget.ts'
@@ -103,6 +106,8 @@ export interface Gateway {
 
 /** Subjects and codes whose refusals are counted apart in an hour. */
 const maxRefusals = 200
+/** Faults of the ledger that stand in one line of the log. */
+const maxLoggedFaults = 10
 
 /**
  * The composition root: store → listeners → services → routes. Each part is named once, and where it is opened it is
@@ -147,12 +152,14 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
 
   const failed: Failed = when => err => log.error({ err, owed: ledger.pending }, when)
   const holdKeys = keyHolding(store, keys)
+  const verifier = closing.adopt(openVerification(store, metrics, alarms, log, clock), it => it.close())
   const { runOnce: tidy } = housekeeping(store, services, [
     audit.keep,
     services.issueTimes.note,
     storeWatch(services.probeStore, alarms),
     holdKeys,
     ...features.jobs,
+    verifier.runDue,
     crowding(store, alarms)
   ])
   lastRound = async () => {
@@ -309,6 +316,31 @@ function openAudit (settings: Settings, trail: AuditTrail, { now, elapsed }: Clo
       await rotated.flush()
     }
   }
+}
+
+/** Looks through the books of the ledger, on one of all replicas. */
+function openVerification (
+  { books, leads }: Store, metrics: Metrics, alarms: Alarms, log: Logger, { now, elapsed }: Clock
+): Verification {
+  return verification({
+    books,
+    leads,
+    elapsed,
+    wait,
+    onVerified ({ subjects, tasks, skipped, count, faults }, seconds) {
+      metrics.verified(count, seconds, now())
+      const looked = { subjects, tasks, skipped, seconds }
+      if (count === 0) {
+        alarms.clear('ledger-check', '')
+        log.info(looked, 'the books of the ledger agree')
+        return
+      }
+      const fields = { count, faults: faults.slice(0, maxLoggedFaults).map(faultText), ...looked }
+      const text = 'the books of the ledger do not agree: apixo-gateway verify tells all of it'
+      alarms.raise({ kind: 'ledger-check', about: '', fields, text })
+    },
+    onFailed: err => log.warn({ err }, 'the books of the ledger could not be looked through; it is tried again')
+  })
 }
 
 function openBodyBudget (

@@ -24,14 +24,20 @@ export class UsageError extends Error {
   readonly code = 'ERR_PARSE_ARGS_OPERANDS'
 }
 
-/** EX_USAGE and EX_CONFIG of sysexits.h. */
+/** EX_USAGE, EX_UNAVAILABLE and EX_CONFIG of sysexits.h. */
 const exitUsage = 64
+const exitUnavailable = 69
 const exitConfig = 78
+
+/** Beside what is wrong with the settings or the store. */
+export const hint =
+  "This command needs the settings of the server: run it in the server's folder, with the server's environment."
 
 /** By code and not by class: errors come from Node, from the settings and from the rules of the domain. */
 export function exitCodeOf (error: unknown): number {
   const code = String((error as { code?: unknown }).code)
   if (code === 'GW_SETTINGS') return exitConfig
+  if (code === 'EX_UNAVAILABLE') return exitUnavailable
   return code === 'GW_BAD_REQUEST' || code.startsWith('ERR_PARSE_ARGS') ? exitUsage : 1
 }
 
@@ -109,7 +115,7 @@ function fitted<Row> (columns: ReadonlyArray<Column<Row>>, natural: readonly num
 }
 
 /** A control character of somebody's name would be a command to the terminal. */
-function printable (value: string | number): string {
+export function printable (value: string | number): string {
   return String(value).replaceAll(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, '\uFFFD')
 }
 

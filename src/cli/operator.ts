@@ -9,13 +9,10 @@ import { systemClock } from '../domain/time.ts'
 import { type Operator, operator, type ShownAuditEntry, type UnknownTask } from '../features/admin/admin.ts'
 import type { Settings } from '../settings.ts'
 import {
-  choiceOf, type Column, type Command, countOf, type Given, paragraph, shortInstant, table, UsageError
+  choiceOf, type Column, type Command, countOf, type Given, hint, paragraph, shortInstant, table, UsageError
 } from './command.ts'
 
 const { now } = systemClock
-
-const hint =
-  "This command needs the settings of the server: run it in the server's folder, with the server's environment."
 
 /** Lets the operator work beside a server that may be running. */
 export async function withOperator<Result> (

@@ -9,6 +9,7 @@ import type { Revocations } from './session.ts'
 import type { PollLeases } from './status-poller.ts'
 import type { TaskEvents } from './task-status.ts'
 import type { TokenStore } from './tokens.ts'
+import type { LedgerBooks } from './verification.ts'
 import type { Deliveries } from './webhooks.ts'
 
 /** All that outlives a restart, behind one technology. */
@@ -24,6 +25,7 @@ export interface Store {
   readonly accounts: CreditAccounts
   readonly ceilings: CeilingAccounts
   readonly records: TaskRecords
+  readonly books: LedgerBooks
   readonly audit: AuditTrail
   readonly revocations: Revocations
   readonly tokens: TokenStore

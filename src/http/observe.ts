@@ -130,6 +130,8 @@ interface Gauges {
 export interface Metrics extends CreditMetrics {
   /** Counts a request that has ended. */
   readonly ended: (request: Pick<FastifyRequest, 'call'>) => void
+  /** The books of the ledger were looked through: so many faults, in so many seconds, at that instant (Unix ms). */
+  verified (faults: number, seconds: number, at: number): void
   /** Adds the gauges. */
   watch (gauges: Gauges): void
   /** All there is, in Prometheus' own text format. */
@@ -161,15 +163,32 @@ export function metrics (longestMs: number): Metrics {
     registers
   })
   const { ended, timings } = requestCounts(registers, longestMs)
+  let books: ReturnType<typeof bookGauges> | undefined
   return {
     ended,
     credits: (operation, outcome, microcredits) => credits.inc({ operation, outcome }, creditsFrom(microcredits)),
     unknown: count => unknowns.inc(count),
+    verified (faults, seconds, at) {
+      books ??= bookGauges(registers)
+      books.faults.set(faults)
+      books.seconds.set(seconds)
+      books.at.set(at / 1000)
+    },
     watch: gauges => registerGauges(registers, gauges),
     async scrape () {
       const texts = [await registry.metrics(), ...timings.map(({ text }) => text), await processMetrics()]
       return texts.join('\n')
     }
+  }
+}
+
+/** They are there from the first verification on: 0 faults are not the same as none looked for. */
+function bookGauges (registers: Registry[]) {
+  const gauge = (name: string, help: string) => new Gauge({ name, help, registers })
+  return {
+    faults: gauge('gateway_ledger_faults', 'Faults that the last verification of the ledger has found.'),
+    seconds: gauge('gateway_ledger_verification_seconds', 'How long the last verification of the ledger took.'),
+    at: gauge('gateway_ledger_verification_timestamp_seconds', 'When the last verification of the ledger ended.')
   }
 }
 

@@ -7,6 +7,7 @@ import { creditAccountsContract } from './credit-accounts.ts'
 import { deliveriesContract } from './deliveries.ts'
 import { guestCountsContract } from './guest-counts.ts'
 import { idempotencyStoreContract } from './idempotency-store.ts'
+import { ledgerBooksContract } from './ledger-books.ts'
 import { oneChargeContract } from './one-charge.ts'
 import type { OpenStore } from './open-books.ts'
 import { rateCounterContract } from './rate-counter.ts'
@@ -30,6 +31,7 @@ const contracts = {
   'the promises of credit accounts': creditAccountsContract,
   'the promises of ceilings': ceilingsContract,
   'the promises of calls without a task': usedCallsContract,
+  'the promises of its books': ledgerBooksContract,
   'the promises of task records': taskRecordsContract,
   'the promises of an audit trail': auditTrailContract,
   'the promises of callback secrets': callbackSecretsContract,

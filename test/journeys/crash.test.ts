@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { creditsFrom, type Hold } from '../../src/domain/ledger.ts'
 import type { Store } from '../../src/domain/store.ts'
@@ -104,6 +105,7 @@ async function killAndLook (t: Test, cwd: string, storeUrl: string, replicaCount
     for (const subject of subjects) holdBooks(t, await books(store, subject), acceptedFor(sandbox, subject), subject)
     const usedAbove = await creditsAbove(store)
     t.ok(usedAbove.every(used => used >= sandbox.tasks.size), `${usedAbove} above ≥ ${sandbox.tasks.size} accepted`)
+    t.same((await store.books.verify(nextTurn)).faults, [], 'the books agree, whatever was cut off')
   }
 
   await until(
@@ -120,6 +122,7 @@ async function killAndLook (t: Test, cwd: string, storeUrl: string, replicaCount
   const credits = last.reduce((sum, { credits }) => sum + credits, 0)
   await until('the accounts above to have what their subjects have', async () =>
     (await creditsAbove(store)).every(used => used === credits), 60_000)
+  t.match(await store.books.verify(nextTurn), { subjects: subjects.length, count: 0, skipped: 0 })
   await ownersAreKnown(t, all[0]!, store, tokens, reached)
   t.comment(
     `${rounds} kills, ${rounds * submitsPerRound} submits: ${sandbox.submits.length} reached the upstream, ${sandbox.tasks.size} were accepted, ` +

@@ -48,10 +48,13 @@ export interface KeyNames {
   auditPart (part: AuditPart): string
   /** A channel. Those of all databases are one server's: it has the database in its name. */
   events (database: number): string
-  /** A pattern for `SCAN`: the usage of all subjects on the days that begin with this text. */
+  /** Patterns for `SCAN`. The usage of all subjects on the days that begin with this text: */
   usageOf (days: string): string
   /** A pattern for `SCAN`: the list of tasks that each subject has which ever had one. */
   readonly listsOfTasks: string
+  readonly accounts: string
+  readonly owners: string
+  readonly idempotency: string
 }
 
 export function keyNames (prefix: string): KeyNames {
@@ -81,13 +84,22 @@ export function keyNames (prefix: string): KeyNames {
     auditPart: part => part === 'sessions' ? `${prefix}:audit` : `${prefix}:{${prefix}:audit}:${part}`,
     events: database => `${prefix}:events:${database}`,
     usageOf: days => `${prefix}:{/*}:usage:${days}*`,
-    listsOfTasks: `${prefix}:{/*}:list`
+    listsOfTasks: `${prefix}:{/*}:list`,
+    accounts: `${prefix}:{/*}:account`,
+    owners: `${prefix}:task:*`,
+    idempotency: `${prefix}:{/*}:idem:*`
   }
 }
 
 /** The subject of a key that `listsOfTasks` has found. */
 export function subjectOfList (key: string): string {
   return decoded(/\{\/(.*)\}:list$/.exec(key)![1]!)
+}
+
+/** The subject in whose slot a key stands, and what comes behind that in its name. */
+export function subjectKey (key: string): { readonly subject: string, readonly rest: string } {
+  const [, subject, rest] = /\{\/(.*?)\}:(.*)$/.exec(key)!
+  return { subject: decoded(subject!), rest: rest! }
 }
 
 /** The subject and the day of a key that `usageOf` has found. */

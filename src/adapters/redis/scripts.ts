@@ -144,6 +144,7 @@ export interface SubjectRequests {
   readonly listEnded: { readonly endedAt: number, readonly task: string, readonly limit: number }
   readonly listUnknown: { readonly from: string, readonly limit: number }
   readonly trimLists: Readonly<Record<string, never>>
+  readonly readBooks: { readonly after: string, readonly limit: number, readonly days: readonly string[] }
 }
 
 interface OfToken { readonly id: string }

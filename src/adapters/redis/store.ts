@@ -3,6 +3,7 @@ import { idempotencyMs, type LedgerTerms } from '../../domain/ledger.ts'
 import type { Store } from '../../domain/store.ts'
 import { steadyClock, systemClock } from '../../domain/time.ts'
 import { activeSubjects } from './active-subjects.ts'
+import { redisBooks } from './books.ts'
 import {
   type Commands, commands as commandsOver, type Connection, connection, type ConnectionSettings, type MemoryMark,
   memoryMark
@@ -122,6 +123,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
     accounts: redisAccounts(commands),
     ceilings: redisCeilings(commands, keys, setting),
     records: { ...redisRecords(commands, active, owners, keys), usage: span => redisUsage(commands, keys, span) },
+    books: redisBooks({ commands, keys, terms, now }),
     audit: redisAudit(commands, keys),
     revocations: redisRevocations(commands, keys, now),
     tokens: redisTokens(commands, keys),

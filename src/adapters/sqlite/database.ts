@@ -46,7 +46,7 @@ export interface ConnectionOptions {
 }
 
 /** A connection to read with. */
-interface Reader {
+export interface Reader {
   readonly db: DatabaseSync
   /** It sees the file as it was when it was opened, whatever is written meanwhile. */
   readonly isApart: boolean
@@ -101,6 +101,38 @@ export function connect<T> (options: ConnectionOptions, use: (connection: Connec
   }
 }
 
+/**
+ * Opens a ledger beside whoever owns it, to read alone: nothing is made, recovered or brought up to date. Throws an
+ * error that says why not.
+ */
+export function readerBeside (path: string): Reader {
+  let reader: Reader | null = null
+  try {
+    mustExist(path)
+    reader = readerApart(path, busyMs.operator)
+    mustBeLatest(versionOf(reader.db))
+    return reader
+  } catch (cause) {
+    reader?.close()
+    throw new Error(`the ledger ${path} can not be opened: ${(cause as Error).message}`, { cause })
+  }
+}
+
+/** Whether a server has the file: it holds the lock beside it for as long as it lives. */
+export function isServed (path: string): boolean {
+  if (!existsSync(`${path}.lock`)) return false
+  const lock = new DatabaseSync(`${path}.lock`, { readOnly: true, timeout: 0 })
+  try {
+    lock.prepare('SELECT count(*) FROM sqlite_schema').get()
+    return false
+  } catch (error) {
+    if (isBusy(error)) return true
+    throw error
+  } finally {
+    lock.close()
+  }
+}
+
 function mustExist (path: string): void {
   if (path === memory) throw new Error('it is in the memory of the gateway, and ends with it')
   if (!existsSync(path)) throw new Error('there is no such file; the gateway makes it at its first start')
@@ -132,15 +164,18 @@ function presence (path: string): () => boolean {
   return () => idOf() === opened
 }
 
+function mustBeLatest (version: number): void {
+  if (version === latestVersion) return
+  throw new Error(
+    `it has version ${version}, and ${latestVersion} is needed: start the gateway once, it brings the file up to date`
+  )
+}
+
 function prepareFile (
   db: DatabaseSync, { path, role, synchronous, onUpgrade = () => {}, freeBytes }: ConnectionOptions
 ): void {
   const version = versionOf(db)
-  if (role === 'operator' && version < latestVersion) {
-    throw new Error(
-      `it has version ${version}, and ${latestVersion} is needed: start the gateway once, it brings the file up to date`
-    )
-  }
+  if (role === 'operator') mustBeLatest(version)
   // A table that is made anew must not take along what refers to it: https://sqlite.org/lang_altertable.html#otheralter
   // What is sorted for an index is in memory, for a container may have no folder for it.
   db.exec(`PRAGMA journal_mode = WAL; PRAGMA synchronous = ${synchronous}; PRAGMA foreign_keys = OFF;
@@ -167,9 +202,13 @@ function lockFile (lock: DatabaseSync): void {
 function readerOf (db: DatabaseSync, path: string): Reader {
   if (!db.isOpen) throw new Error('it is closed')
   if (path === memory) return { db, isApart: false, close: () => {} }
-  const reader = new DatabaseSync(path, { readOnly: true, timeout: busyMs.server })
-  reader.exec('PRAGMA temp_store = MEMORY; BEGIN')
-  return { db: reader, isApart: true, close: () => reader.close() }
+  return readerApart(path, busyMs.server)
+}
+
+function readerApart (path: string, timeout: number): Reader {
+  const db = new DatabaseSync(path, { readOnly: true, timeout })
+  db.exec('PRAGMA temp_store = MEMORY; BEGIN')
+  return { db, isApart: true, close: () => db.close() }
 }
 
 /** How often the file is looked for at the most, ms. */

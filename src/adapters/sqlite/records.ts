@@ -220,6 +220,8 @@ function taskStatements (db: DatabaseSync) {
   }
 }
 
+/** How long the audit trail and the sums of usage are kept, days. The trail's own trigger has this number as well. */
+export const archiveDays = 400
 /** Rows that are read in one go: some two milliseconds when each is of another subject. */
 const chunkRows = 500
 

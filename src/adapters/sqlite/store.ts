@@ -11,14 +11,13 @@ import {
 } from './database.ts'
 import { sqliteLedger, sqliteTasks, sqliteUnfinishedTasks, type Tasks } from './ledger.ts'
 import { latestVersion, ofCallers } from './migrations.ts'
+import { sqliteBooks } from './books.ts'
 import {
-  sqliteAudit, sqliteCallbackSecrets, sqliteDeliveries, sqliteRecords, sqliteUsage, usageArchive
+  archiveDays, sqliteAudit, sqliteCallbackSecrets, sqliteDeliveries, sqliteRecords, sqliteUsage, usageArchive
 } from './records.ts'
 import { rememberedRows, sqliteIdempotency, sqliteRepeats } from './repeats.ts'
 import { sqliteGuestCounts, sqliteRevocations, sqliteSpentProofs, sqliteTokens } from './sessions.ts'
 
-/** How long the audit trail and the sums of usage are kept, days. The trail's own trigger has this number as well. */
-const archiveDays = 400
 /**
  * Entries after which one that a caller has made goes before its time. The trail's own trigger has this number as well.
  */
@@ -210,6 +209,7 @@ function storeOver (
     accounts,
     ceilings: accounts.ceilings,
     records: sqliteRecords(db, group, { accounts, idempotency, repeats, usage: sqliteUsage(connection) }),
+    books: sqliteBooks({ openReader: connection.openReader, terms, now, elapsed, isSwept: () => true }),
     audit: sqliteAudit(db, group),
     revocations: sqliteRevocations(db, group, { now, elapsed }),
     tokens: sqliteTokens(db, group),
