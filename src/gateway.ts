@@ -11,8 +11,8 @@ import { type Maintenance, maintenance, reconciler, tasksOfGoneKeys } from './do
 import { refreshTask } from './domain/status-poller.ts'
 import type { Store } from './domain/store.ts'
 import { type Clock, systemClock, systemTimers, type Timers } from './domain/time.ts'
+import { hasTokenPrices } from './domain/token-prices.ts'
 import { type Verification, verification } from './domain/verification.ts'
-import type { EventStreams } from './features/events/sse.ts'
 import { ownOrigins } from './http/authenticate.ts'
 import { type BodyBudget, bodyBudget as createBodyBudget } from './http/body-budget.ts'
 import type { OnRequestEnd } from './http/context.ts'
@@ -21,7 +21,7 @@ import { type Drain, type Listener, listener } from './http/server.ts'
 import type { Services } from './http/services.ts'
 import { announcement } from './http/stages.ts'
 import { registerAdminRoutes, registerRoutes } from './routes.ts'
-import { createServices, type Elsewhere, upstreamKey } from './services.ts'
+import { createServices, type Elsewhere, type Features, upstreamKey } from './services.ts'
 import { type LiveSecrets, liveSecrets, type SecretNews, type Settings, shownSettings } from './settings.ts'
 import { openStore, patienceMs, tidyMs } from './stores.ts'
 
@@ -166,7 +166,7 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
     await tidy().catch(failed('the last housekeeping failed'))
     await audit.refused.flush(true).catch(failed('the last refusals are not in the audit trail'))
   }
-  const hurry = deferDrain(closing, settings, ports, services, streams, failed)
+  const hurry = deferDrain(closing, settings, ports, services, features, failed)
   const round = (): void => { tidy().catch(failed('housekeeping failed; it is tried again')) }
   closing.adopt(setInterval(round, tidyEveryMs).unref(), clearInterval)
   closing.adopt(followSecrets(settings, { secrets, keys, timers }, log, {
@@ -200,13 +200,14 @@ function deferDrain (
   { file: { upstream: { drainMs } } }: Settings,
   { main, admin }: Ports,
   { ledger, upstream }: Services,
-  streams: EventStreams,
+  { events: { streams }, llm }: Features,
   failed: Failed
 ): () => void {
   const hurry = Promise.withResolvers<void>()
   const cutOff = (): void => {
     ledger.hurry()
     upstream.close().catch(failed('the calls to the upstream could not be ended'))
+    llm?.upstream.close().catch(failed('the LLM calls could not be ended'))
   }
   closing.defer(async () => {
     streams.close() // their requests run for as long as somebody listens
@@ -284,8 +285,9 @@ async function warnOfGoneKeys ({ unfinished }: Store, keys: KeyRing, { now }: Cl
 }
 
 /** How long a request may last, ms: one that waits for its body, the upstream, and a store that has gone away. */
-function longestOf ({ file: { upstream: { connectMs, headersMs, bodyIdleMs } } }: Settings): number {
-  return 2 * bodyIdleMs + connectMs + headersMs + patienceMs
+function longestOf ({ file: { upstream: { connectMs, headersMs, bodyIdleMs }, llm, prices } }: Settings): number {
+  const answerMs = bodyIdleMs + connectMs + headersMs
+  return bodyIdleMs + patienceMs + (hasTokenPrices(prices) ? Math.max(answerMs, llm.totalMs) : answerMs)
 }
 
 /** A subject that repeats more lost submits than are remembered may pay for some of them again. */

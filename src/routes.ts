@@ -22,7 +22,7 @@ export async function registerRoutes (
   app: FastifyInstance, settings: Settings, services: Services, features: Features
 ): Promise<void> {
   const { adminPort, staticDir, file: { batches, tasks } } = settings
-  const { callbacks, deliveries, events, guests, results } = features
+  const { callbacks, deliveries, events, guests, llm, results } = features
   await withMethods(app, async () => {
     healthRoutes(app, services)
 
@@ -33,6 +33,7 @@ export async function registerRoutes (
       balanceRoute(scope, services)
       quoteRoute(scope, services)
       if (batches.enabled) (await import('./features/batches/batches.ts')).batchRoutes(scope, services)
+      if (llm !== null) (await import('./features/llm/routes.ts')).llmRoutes(scope, services, llm)
     })
     if (callbacks !== null) {
       const { callbackRoutes } = await import('./features/callbacks/inbound.ts')
@@ -61,7 +62,8 @@ export async function registerRoutes (
       await registerAdminApi(app, services, features)
     }
   })
-  // Not under `withMethods`: a POST to what is no route of ours stays a 404, and does not become a 405.
+  // Not under `withMethods`: what is no route of ours stays a 404, and does not become a 405.
+  if (llm !== null) (await import('./features/llm/routes.ts')).wrongPaths(app)
   if (staticDir !== undefined) {
     const { staticFileRoutes } = await import('./features/static-files/static-files.ts')
     staticFileRoutes(app, staticDir)

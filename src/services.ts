@@ -6,6 +6,7 @@ import type { Logger } from 'pino'
 import { jwtSessions } from './adapters/jwt-sessions/jwt-sessions.ts'
 import { localPollLeases } from './adapters/local.ts'
 import { signedSessions } from './adapters/signed-sessions.ts'
+import { undiciPassing } from './adapters/undici/passing.ts'
 import { undiciResults } from './adapters/undici/results.ts'
 import { type ClientOptions, undiciUpstream } from './adapters/undici/upstream.ts'
 import { undiciWebhooks, type UndiciWebhooksOptions } from './adapters/undici/webhooks.ts'
@@ -17,6 +18,7 @@ import { type KeyRing, keyRing, readProbe } from './domain/key-ring.ts'
 import { type LedgerClient, ledgerClient } from './domain/ledger-client.ts'
 import { intervalBy, officialModels, plans as compilePlans } from './domain/policy.ts'
 import { freeModels, priceList, quotes } from './domain/prices.ts'
+import { hasTokenPrices, tokenPrices } from './domain/token-prices.ts'
 import type { ResultSource } from './domain/results.ts'
 import type { Secret, SecretRef } from './domain/secret.ts'
 import { issueTimes, mintedInTime, type Revocations } from './domain/session.ts'
@@ -29,13 +31,12 @@ import type { Deliveries } from './domain/webhooks.ts'
 import { loadZones } from './domain/windows.ts'
 import type { ExtraAccounts } from './features/admin/extras.ts'
 import type { Callbacks } from './features/callbacks/inbound.ts'
-import {
-  type CallbackHosts, callbackHosts, type WebhookDispatcher, webhookDispatcher
-} from './features/callbacks/outbound.ts'
+import { callbackHosts, type WebhookDispatcher, webhookDispatcher } from './features/callbacks/outbound.ts'
 import type { EventServices } from './features/events/routes.ts'
 import { eventStreams } from './features/events/sse.ts'
 import { taskWatchers } from './features/events/watchers.ts'
 import type { Guests } from './features/guests/guests.ts'
+import type { LlmServices } from './features/llm/routes.ts'
 import type { KeptResults } from './features/results/copies.ts'
 import { resultLinks, type ResultServices, resultTickets, type ResultTickets } from './features/results/routes.ts'
 import { teamTokens, type TeamTokens } from './features/tokens/tokens.ts'
@@ -93,6 +94,7 @@ export interface Features {
   readonly deliveries: Deliveries
   readonly events: EventServices
   readonly guests: Guests | null
+  readonly llm: LlmServices | null
   readonly results: ResultServices
   /** Where the operator gives more than the settings say. */
   readonly extras: ExtraAccounts
@@ -100,10 +102,7 @@ export interface Features {
   readonly jobs: ReadonlyArray<() => Promise<void>>
 }
 
-interface Created {
-  readonly services: Services
-  readonly features: Features
-}
+interface Created { readonly services: Services, readonly features: Features }
 
 /** Makes all that routes work with, from the settings and the store, which no route sees. */
 // eslint-disable-next-line max-lines-per-function -- one list of all that exists, each part on a line
@@ -119,8 +118,7 @@ export async function createServices (settings: Settings, ground: Ground): Promi
   const poller = openPoller(settings, { upstream, keys, ledger }, ground)
   const tokens = teamTokens(store, clock)
   const { streams, watcher } = openEvents(settings, tokens.revocations, { poller, ledger }, ground)
-  const hosts = callbackHosts(file.callbacks.allowedHosts)
-  const webhooks = openWebhooks(hosts, client, ground)
+  const webhooks = openWebhooks(settings, client, ground)
   const callbacks = await openCallbacks(settings, { upstream, keys, ledger, poller }, ground)
   const guests = await openGuests(settings, ground)
   // A caller that comes back with a token under a key that is gone is refused.
@@ -164,7 +162,7 @@ export async function createServices (settings: Settings, ground: Ground): Promi
       ownOrigin: sessions.ownOrigin,
       publicUrl,
       allowedOrigins,
-      submitRules: submitRules(settings, hosts, callbacks),
+      submitRules: submitRules(settings, callbacks),
       proveGuest: guests?.prove ?? refuseGuest,
       models,
       listedPrice: priceList(file.prices),
@@ -175,6 +173,7 @@ export async function createServices (settings: Settings, ground: Ground): Promi
       deliveries: store.deliveries,
       events: { streams, watcher },
       guests,
+      llm: openLlm(settings, client, ground),
       results: { source, tickets },
       extras: { raise: extra => store.ceilings.raise(extra), rules: file },
       jobs: [...(copies === null ? [] : [copies.tidy]), onLeader(store, webhooks.runOnce)]
@@ -199,6 +198,26 @@ function upstreamClient ({ tasksBaseUrl, file: { upstream } }: Settings): Client
   const { connectMs, headersMs, bodyIdleMs, keepAliveMs } = upstream
   const userAgent = `apixo-gateway/${version}`
   return { baseUrl: tasksBaseUrl, connectMs, headersMs, bodyIdleMs, keepAliveMs, userAgent }
+}
+
+/** LLM calls, once a model has a price per token: without one nothing may be sent. */
+function openLlm (
+  { llmBaseUrl, file: { prices, llm: { defaultMaxOutputTokens, askForUsage, headersMs, idleMs, totalMs } } }: Settings,
+  client: ClientOptions,
+  { closing }: Ground
+): LlmServices | null {
+  if (!hasTokenPrices(prices)) return null
+  const { connectMs, keepAliveMs, userAgent } = client
+  const upstream = undiciPassing({
+    baseUrl: llmBaseUrl, connectMs, headersMs, bodyIdleMs: idleMs, keepAliveMs, userAgent
+  })
+  return {
+    upstream: closing.adopt(upstream, it => it.close()),
+    priceOf: tokenPrices(prices),
+    defaultMaxOutputTokens,
+    askForUsage,
+    totalMs
+  }
 }
 
 /** Results come from their hosts, or from copies that are made as soon as a task has ended. */
@@ -332,14 +351,14 @@ function openRates (
 
 /** Tells the servers of callers how their tasks have ended. */
 function openWebhooks (
-  hosts: CallbackHosts,
+  { file: { callbacks: { allowedHosts } } }: Settings,
   { userAgent, connectMs }: ClientOptions,
   { store, secrets, clock: { now }, log, closing, test }: Ground
 ): WebhookDispatcher {
   return closing.adopt(webhookDispatcher({
     deliveries: store.deliveries,
     sender: undiciWebhooks({ userAgent, connectMs, ...test.webhooks }),
-    hosts,
+    hosts: callbackHosts(allowedHosts),
     secrets: secrets.sessionSecrets,
     now,
     onGivenUp: (taskId, { status, error }) =>
@@ -435,10 +454,10 @@ function openAdmin ({ adminToken }: Settings, secrets: LiveSecrets): Authenticat
 }
 
 function submitRules (
-  { file: { submit, prices, caps: capRules }, models }: Settings,
-  hosts: CallbackHosts,
+  { file: { submit, prices, caps: capRules, callbacks: { allowedHosts } }, models }: Settings,
   inbound: Callbacks | null
 ): SubmitRules {
+  const hosts = callbackHosts(allowedHosts)
   return {
     extraFields: new Set(submit.fields),
     mayBeOfficial: officialModels(models),

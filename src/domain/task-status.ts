@@ -75,6 +75,7 @@ const failureCodes: Readonly<Record<FailureReason, ErrorCode>> = {
   broken: 'GW_UPSTREAM_INVALID',
   'too-long': 'GW_UPSTREAM_INVALID',
   encoded: 'GW_UPSTREAM_INVALID',
+  'leaks-key': 'GW_UPSTREAM_INVALID',
   cancelled: 'GW_UPSTREAM_INVALID'
 }
 

@@ -41,9 +41,10 @@ export interface UpstreamAnswer {
  *
  * unreachable: nothing was written (DNS, connect, TLS) · timeout: no headers, or no more body, in time · broken: the
  * connection ended, or what came was no HTTP · too-long: more than the limit · encoded: compressed in a way that is not
- * undone · cancelled: by us, because the caller had gone.
+ * undone · leaks-key: it repeats our key · cancelled: by us, because the caller had gone.
  */
-export type FailureReason = 'unreachable' | 'timeout' | 'broken' | 'too-long' | 'encoded' | 'cancelled'
+export type FailureReason =
+  'unreachable' | 'timeout' | 'broken' | 'too-long' | 'encoded' | 'leaks-key' | 'cancelled'
 
 export class UpstreamFailure extends Error {
   readonly reason: FailureReason
@@ -67,6 +68,53 @@ export interface Upstream {
   /**
    * Waits for nothing: a request that still runs ends as `broken`, one that waits for its connection as `unreachable`.
    */
+  close (): Promise<void>
+}
+
+/** Where an upstream takes a key of ours. */
+export type CredentialHeader = 'authorization' | 'x-api-key' | 'x-goog-api-key'
+
+/** A POST whose answer is handed on as it comes. */
+export interface PassingRequest {
+  /** Path and query, made of checked parts. */
+  readonly path: string
+  /** Names and values in turn, checked; beside those that every call has. */
+  readonly headers: readonly string[]
+  readonly body: Buffer
+  readonly key: UpstreamKey
+  /** The header that the key goes into. */
+  readonly credential: CredentialHeader
+}
+
+/** An answer that has begun. No other header is read. */
+export interface AnswerHead {
+  readonly status: number
+  readonly contentType: string
+  readonly retryAfter: string | undefined
+}
+
+/** Told of an answer as it comes: its head, its bytes, and then its end or its failure; nothing after that. */
+export interface AnswerReceiver {
+  begin (head: AnswerHead): void
+  take (bytes: Buffer): void
+  end (): void
+  /** `leaks-key`: it repeats our key, and no byte of that was handed on. */
+  fail (failure: UpstreamFailure): void
+}
+
+/** An answer on its way. */
+export interface PassingCall {
+  /** Nothing more is read from the upstream until `resume`. What has been read may still come. */
+  pause (): void
+  resume (): void
+  /** Ends the call; the receiver's `fail` is told, unless it has heard of an end before. */
+  cancel (): void
+}
+
+/** Carries calls whose answers may be long, adding the key at the last moment. Follows no redirect, repeats nothing. */
+export interface PassingUpstream {
+  send (request: PassingRequest, receiver: AnswerReceiver): PassingCall
+  /** As `Upstream.close`. */
   close (): Promise<void>
 }
 

@@ -190,9 +190,20 @@ export function asHook (check: Check): onRequestHookHandler {
 /** What opens a route in the place of a session. */
 export type OtherSecret = 'issuer token' | 'admin token' | 'proof' | 'invitation' | 'callback' | 'ticket'
 
+/** What is told of an error, whatever the shape of its body. */
+export interface ErrorFacts {
+  /** One of ours, or `apixo_…` with the status of the upstream's own. */
+  readonly code: string
+  readonly status: number
+  readonly message: string
+  readonly requestId: string
+}
+
 declare module 'fastify' {
   interface FastifyRequest { call: RequestState }
   interface FastifyContextConfig {
+    /** Prints the body of an error where that is not APIXO's envelope. */
+    errorBody?: (error: ErrorFacts) => string
     /** As in logs and metrics. */
     operation?: string
     /** Not throttled, and its errors don't count against an address: health routes. */

@@ -83,7 +83,13 @@ function render (error: GatewayError, request: FastifyRequest, reply: FastifyRep
   if (statusCode === 401) reply.header('www-authenticate', 'Bearer realm="apixo-gateway"')
   // The body of a refused request may still be coming: an end to the connection is cheaper than reading it to the end.
   if (code === 'GW_OVERLOADED') reply.header('connection', 'close')
-  return reply.type('application/json; charset=utf-8').send(envelope(error, longWait, request.id))
+  const { errorBody } = request.call.config
+  if (errorBody === undefined) {
+    return reply.type('application/json; charset=utf-8').send(envelope(error, longWait, request.id))
+  }
+  const message = sentenceOf(error, longWait)
+  return reply.type('application/json; charset=utf-8').header('request-id', request.id)
+    .send(errorBody({ code, status: statusCode, message, requestId: request.id }))
 }
 
 /** Seconds, when it is more than the minute that a window of ours lasts at the most. */
@@ -91,11 +97,14 @@ function longWaitOf ({ detail: { retryAfterSeconds = 0 } }: GatewayError): numbe
   return retryAfterSeconds > longestRetryAfter + 1 ? retryAfterSeconds : null
 }
 
+function sentenceOf ({ message }: GatewayError, longWait: number | null): string {
+  return longWait === null ? message : `${message} Wait ${longWait} seconds.`
+}
+
 /** APIXO's envelope with ours beside it. */
-function envelope (
-  { code, statusCode, message, detail: { ceiling } }: GatewayError, longWait: number | null, requestId: string
-): string {
-  const sentence = longWait === null ? message : `${message} Wait ${longWait} seconds.`
+function envelope (error: GatewayError, longWait: number | null, requestId: string): string {
+  const { code, statusCode, detail: { ceiling } } = error
+  const sentence = sentenceOf(error, longWait)
   const wait = longWait === null ? '' : `,"retryAfterSeconds":${longWait}`
   const { level, resetsAt = null } = ceiling ?? {}
   const above = level === undefined

@@ -187,7 +187,9 @@ function writeBudget (reply: FastifyReply, budget: Budget): void {
 const replayBodyBytes = 65_536
 
 /** What is looked at before a large body is read. */
-type LookAheadServices = Pick<Services, 'rates' | 'accounts' | 'ceilings' | 'submitRules' | 'clock'>
+type LookAheadServices = Pick<Services, 'rates' | 'accounts' | 'ceilings' | 'clock'> & {
+  readonly submitRules: Pick<Services['submitRules'], 'isFree'>
+}
 
 /**
  * Route hook for submits, before the body is read: a body above `replayBodyBytes` is taken only from a subject that has

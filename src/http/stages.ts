@@ -72,7 +72,8 @@ export function aboveOf (
 
 /** What a submit takes of its subject's slots and credits, of its session's own limits, and of what is above them. */
 export function reserveRequest (
-  { model, price, idempotency, repeat, deliverTo }: AuthorizedSubmit,
+  { model, price, idempotency, repeat, deliverTo }:
+  Pick<AuthorizedSubmit, 'model' | 'price' | 'idempotency' | 'repeat' | 'deliverTo'>,
   call: SessionRequestState,
   key: UpstreamKey,
   { ceilings, clock }: Pick<Services, 'ceilings' | 'clock'>

@@ -2,6 +2,7 @@ import { type Static, Type } from 'typebox'
 import { batchSettings } from '../features/batches/settings.ts'
 import { callbackSettings } from '../features/callbacks/settings.ts'
 import { guestSettings } from '../features/guests/settings.ts'
+import { llmSettings } from '../features/llm/settings.ts'
 import { resultSettings } from '../features/results/settings.ts'
 import {
   amount, bytes, conditionPath, count, countOrNone, days, exact, fieldPath, glob, group, inputPath,
@@ -195,7 +196,19 @@ const conditionalPrice = group({ when: Type.Optional(when), ...submitPrice.prope
 
 const tokenPrice = group({
   inputPerMillion: amount('Credits per million input tokens.'),
-  outputPerMillion: amount('Credits per million output tokens.')
+  outputPerMillion: amount('Credits per million output tokens.'),
+  cacheReadPerMillion: Type.Optional(amount('Of tokens that are read from a cache; as input when absent.')),
+  cacheWritePerMillion: Type.Optional(amount('Of tokens that are written to a cache; as input when absent.')),
+  imageInputPerMillion: Type.Optional(amount('Of pictures that are sent; as input when absent.')),
+  audioInputPerMillion: Type.Optional(amount('Of audio that is sent; as input when absent.')),
+  reasoningPerMillion: Type.Optional(amount('Of reasoning; as output when absent.')),
+  imageOutputPerMillion: Type.Optional(amount('Of pictures in an answer; without it none may be asked for.')),
+  audioOutputPerMillion: Type.Optional(amount('Of audio in an answer; without it none may be asked for.')),
+  hidesReasoning: Type.Optional(Type.Boolean({
+    title: 'true or false',
+    description: 'Whether answers may hold reasoning that is not shown: one that breaks off then costs all that was ' +
+      'set aside. true when absent.'
+  }))
 })
 
 const price = Type.Union([
@@ -295,10 +308,6 @@ const submit = section('Bodies of submits.', {
   })
 })
 
-const llm = section('LLM calls.', {
-  defaultMaxOutputTokens: count(4096, 'Output tokens that credits are set aside for when a request names no limit.')
-})
-
 const ledger = section('The store of tasks and credits.', {
   synchronous: oneOf(['normal', 'full'], 'normal',
     'SQLite: `normal` survives a killed process, `full` also a power cut.')
@@ -329,7 +338,7 @@ export const gatewayFile = group({
   results: resultSettings,
   submit,
   batches: batchSettings,
-  llm,
+  llm: llmSettings,
   issuers: Type.Array(issuer, {
     title: 'a list of issuers',
     description: 'Sessions issued elsewhere: by any OIDC provider, or under a shared secret.',

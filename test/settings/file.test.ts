@@ -47,7 +47,9 @@ t.test('every key has the documented default', t => {
     results: { hosts: ['*.apixo.ai'], maxBytes: 536870912, keep: 'none', ticketSeconds: 900 },
     submit: { fields: [] },
     batches: { enabled: false },
-    llm: { defaultMaxOutputTokens: 4096 },
+    llm: {
+      defaultMaxOutputTokens: 4096, askForUsage: true, headersMs: 600_000, idleMs: 120_000, totalMs: 1_800_000
+    },
     issuers: [],
     guests: { enabled: false, plan: 'guest', sessionsPerAddressPerDay: 5, proof: 'work' },
     callbacks: { inbound: false, allowedHosts: [] },

@@ -3,8 +3,8 @@ import { brotliDecompress, gunzip, inflate, inflateRaw } from 'node:zlib'
 import { type Dispatcher, Pool } from 'undici'
 import type { Lookup } from '../../domain/egress.ts'
 import {
-  type Exchange, type FailureReason, keepAliveMarginMs, type Upstream, type UpstreamAnswer, UpstreamFailure,
-  type UpstreamKey, type UpstreamRequest
+  type CredentialHeader, type Exchange, type FailureReason, keepAliveMarginMs, type Upstream, type UpstreamAnswer,
+  UpstreamFailure, type UpstreamKey, type UpstreamRequest
 } from '../../domain/upstream.ts'
 
 /** How the upstream and the hosts of its results are called. */
@@ -90,6 +90,8 @@ export function undiciUpstream (options: ClientOptions): Upstream {
 interface Credential {
   /** What no answer may contain. */
   readonly bytes: Buffer
+  /** The key in one header, name and value. */
+  readonly headers: Readonly<Record<CredentialHeader, readonly [name: string, value: string]>>
   /** Of calls without a body, and with one. */
   readonly readHeaders: string[]
   readonly submitHeaders: string[]
@@ -99,7 +101,7 @@ interface Credential {
  * The one place where a key is more than a `Secret`. Headers are made once for each key, from a list of our own: no
  * header of a caller's can reach the upstream, and `Authorization` is the last, so that nothing can replace it.
  */
-function credentials (userAgent: string): (key: UpstreamKey) => Credential {
+export function credentials (userAgent: string): (key: UpstreamKey) => Credential {
   const made = new WeakMap<UpstreamKey, Credential>()
   const common = ['accept', 'application/json', 'accept-encoding', 'identity', 'user-agent', userAgent]
 
@@ -107,9 +109,10 @@ function credentials (userAgent: string): (key: UpstreamKey) => Credential {
     let credential = made.get(key)
     if (credential === undefined) {
       const value = key.secret.reveal()
-      const authorization = ['authorization', `Bearer ${value}`]
+      const authorization = ['authorization', `Bearer ${value}`] as const
       credential = {
         bytes: Buffer.from(value),
+        headers: { authorization, 'x-api-key': ['x-api-key', value], 'x-goog-api-key': ['x-goog-api-key', value] },
         readHeaders: [...common, ...authorization],
         submitHeaders: [...common, 'content-type', 'application/json', ...authorization]
       }
@@ -231,7 +234,7 @@ function inflateAny (body: Buffer): Promise<Buffer> {
  * Whether a body has these bytes in it, written out or escaped, as a name, a value, or inside of JSON that is a text in
  * JSON. It goes by the text: of a name given twice a parser would see the last alone, and the caller gets both.
  */
-function holds (body: Buffer, key: Buffer): boolean {
+export function holds (body: Buffer, key: Buffer): boolean {
   if (body.includes(key)) return true
   if (!body.includes('\\')) return false // nearly all of them
   const wanted = key.toString()
@@ -245,7 +248,7 @@ function holds (body: Buffer, key: Buffer): boolean {
 }
 
 /** Once it has begun on a connection, something may have been sent, whatever undici says of the end. */
-function reasonOf (error: Error, started: boolean): FailureReason {
+export function reasonOf (error: Error, started: boolean): FailureReason {
   if (!started) return 'unreachable'
   return failureOf(error) === 'timeout' ? 'timeout' : 'broken'
 }

@@ -1,0 +1,97 @@
+import { badRequest } from '../errors.ts'
+import { byModel, globs, type Microcredits } from './policy.ts'
+import type { PriceRules, TokenRule } from './prices.ts'
+
+/** The kinds of tokens that a call is charged for. Each token is counted in one of them. */
+export const tokenKinds = [
+  'input', 'cacheRead', 'cacheWrite', 'imageInput', 'audioInput', 'output', 'reasoning', 'imageOutput', 'audioOutput'
+] as const
+export type TokenKind = typeof tokenKinds[number]
+
+/** Tokens of one call. */
+export type Tokens = Readonly<Record<TokenKind, number>>
+
+export const noTokens: Tokens = {
+  input: 0,
+  cacheRead: 0,
+  cacheWrite: 0,
+  imageInput: 0,
+  audioInput: 0,
+  output: 0,
+  reasoning: 0,
+  imageOutput: 0,
+  audioOutput: 0
+}
+
+/** What the tokens of a model cost. */
+export interface TokenPrice {
+  /** Rounded up to a whole microcredit. */
+  costOf (tokens: Tokens): Microcredits
+  /**
+   * The most that a call with so many tokens each way can cost, whatever kinds they are of. Throws `GW_BAD_REQUEST`
+   * when that is beyond all credits.
+   */
+  boundOf (input: number, output: number): Microcredits
+  /** Whether the operator has named a price of its own for a kind. */
+  names (kind: TokenKind): boolean
+  /** Whether an answer may have cost more than can be seen of it, since the model thinks and does not show it. */
+  readonly hidesReasoning: boolean
+}
+
+/** What a kind without a price of its own costs: as much as plain tokens in its direction. */
+const directions: Readonly<Record<TokenKind, 'input' | 'output'>> = {
+  input: 'input',
+  cacheRead: 'input',
+  cacheWrite: 'input',
+  imageInput: 'input',
+  audioInput: 'input',
+  output: 'output',
+  reasoning: 'output',
+  imageOutput: 'output',
+  audioOutput: 'output'
+}
+
+/**
+ * The price per token of a model: of those rules the first whose glob matches, whatever the case of its name. `null`:
+ * the operator has named none, and then nothing may be sent.
+ */
+export function tokenPrices (rules: PriceRules): (model: string) => TokenPrice | null {
+  const rows = Object.entries(rules).flatMap(([models, rule]) =>
+    isTokenRule(rule) ? [{ matches: globs([models], { ignoreCase: true }), price: compile(rule) }] : [])
+  const priceOf = byModel(model => ({ price: rows.find(({ matches }) => matches(model))?.price ?? null }))
+  return model => priceOf(model).price
+}
+
+/** Whether any model has a price per token. */
+export function hasTokenPrices (rules: PriceRules): boolean {
+  return Object.values(rules).some(isTokenRule)
+}
+
+function isTokenRule (rule: PriceRules[string]): rule is TokenRule {
+  return typeof rule === 'object' && 'inputPerMillion' in rule
+}
+
+function compile (rule: TokenRule): TokenPrice {
+  // Credits for a million tokens are microcredits for one.
+  const rateOf = (kind: TokenKind): number => rule[`${kind}PerMillion`] ?? rule[`${directions[kind]}PerMillion`]
+  const rates = tokenKinds.map(kind => [kind, rateOf(kind)] as const)
+  const dearest = (direction: 'input' | 'output'): number =>
+    Math.max(...rates.filter(([kind]) => directions[kind] === direction).map(([, rate]) => rate))
+  const [inputRate, outputRate] = [dearest('input'), dearest('output')]
+  return {
+    costOf: tokens => roundedUp(rates.reduce((sum, [kind, rate]) => sum + tokens[kind] * rate, 0)),
+    boundOf (input, output) {
+      const bound = roundedUp(input * inputRate + output * outputRate)
+      if (!Number.isSafeInteger(bound)) throw badRequest('The limit of output tokens makes a price beyond all credits.')
+      return bound
+    },
+    names: kind => rule[`${kind}PerMillion`] !== undefined,
+    hidesReasoning: rule.hidesReasoning ?? true
+  }
+}
+
+/** Floats have noise, for which no price is rounded up; but nothing that costs anything is free. */
+function roundedUp (price: number): Microcredits {
+  const rounded = Math.ceil(Number(price.toFixed(3)))
+  return price > 0 ? Math.max(1, rounded) : 0
+}

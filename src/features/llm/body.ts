@@ -1,0 +1,337 @@
+import { fold, insertMembers, isObject, type Member, quoted, readJson } from '../../domain/json.ts'
+import { badBody, badRequest } from '../../errors.ts'
+import type { Dialect, DialectName } from './dialects.ts'
+
+/** A call as the gateway understood it, and the bytes that say the same. */
+export interface LlmBody {
+  readonly bytes: Buffer
+  /** Of the body; `null` where the path names it. */
+  readonly model: string | null
+  /** Whether it asks for a stream; of Gemini the path says so. */
+  readonly isStream: boolean
+  /** Answers that are asked for at once. */
+  readonly answers: number
+  /** The most tokens that may go in, as a bound that is stated below. */
+  readonly inputBound: number
+  /** The most tokens that may come out, of all answers. */
+  readonly outputBound: number
+  /** Whether the model may think, as far as the request says, without showing it. */
+  readonly mayThink: boolean
+  /** Usage was asked for in the caller's place: what tells it is not the caller's. */
+  readonly hidesUsage: boolean
+  /** What the answer may hold beside text. */
+  readonly outputs: ReadonlySet<'imageOutput' | 'audioOutput'>
+}
+
+export interface LlmBodyRules {
+  readonly defaultMaxOutputTokens: number
+  readonly askForUsage: boolean
+}
+
+type JsonObject = Readonly<Record<string, unknown>>
+
+/** What differs between the bodies of the dialects. */
+interface Shape {
+  /** The object that has the limits: a name, or `null` for the body itself. */
+  readonly config: 'generationConfig' | null
+  /** Names of the limit of output tokens; the first is written where there is none. */
+  readonly limits: readonly [string, ...string[]]
+  /** The number of answers at once; `null`: always one. */
+  readonly answers: string | null
+  /** Top-level fields that are refused, with the reason. */
+  readonly refused: Readonly<Record<string, string>>
+  /** The name of a tool that the upstream itself would run, for money or on its state; `null`: it is the caller's. */
+  serverTool (tool: JsonObject): string | null
+  /** Whether it may think without showing it. */
+  mayThink (body: JsonObject): boolean
+}
+
+const elsewhere = 'another model or provider may serve it then'
+const costly = 'it costs what tokens do not say'
+const kept = 'it lets the upstream keep things that belong to nobody there'
+
+const common = {
+  models: elsewhere, fallback: elsewhere, fallbacks: elsewhere, provider: elsewhere, route: elsewhere, plugins: costly
+}
+
+const openaiTools = new Set(['function', 'custom', 'local_shell', 'apply_patch'])
+
+function openaiTool ({ type }: JsonObject): string | null {
+  return typeof type === 'string' && !openaiTools.has(type) ? type : null
+}
+
+/** Those that run at the caller's have a date behind their name. */
+const anthropicTools = /^(?:custom|bash_|text_editor_|computer_|memory_)/
+
+const shapes: Readonly<Record<DialectName, Shape>> = {
+  chat: {
+    config: null,
+    limits: ['max_completion_tokens', 'max_tokens'],
+    answers: 'n',
+    refused: { ...common, web_search_options: costly },
+    serverTool: openaiTool,
+    mayThink: ({ reasoning_effort: effort }) => effort !== 'none'
+  },
+  responses: {
+    config: null,
+    limits: ['max_output_tokens'],
+    answers: null,
+    refused: { ...common, prompt: kept },
+    serverTool: openaiTool,
+    mayThink: ({ reasoning }) => !isObject(reasoning) || reasoning.effort !== 'none'
+  },
+  messages: {
+    config: null,
+    limits: ['max_tokens'],
+    answers: null,
+    refused: { ...common, mcp_servers: costly, speed: costly, inference_geo: costly },
+    serverTool: ({ type = 'custom' }) => typeof type === 'string' && !anthropicTools.test(type) ? type : null,
+    mayThink: ({ thinking, model }) =>
+      (isObject(thinking) && thinking.type !== 'disabled') || String(model).toLowerCase().includes('thinking')
+  },
+  gemini: {
+    config: 'generationConfig',
+    limits: ['maxOutputTokens'],
+    answers: 'candidateCount',
+    refused: { ...common, model: 'the path names it' },
+    serverTool: tool => Object.keys(tool).find(name => name !== 'functionDeclarations') ?? null,
+    mayThink: ({ generationConfig }) => {
+      const config = isObject(generationConfig) ? generationConfig.thinkingConfig : undefined
+      return !isObject(config) || config.thinkingBudget !== 0
+    }
+  }
+}
+
+/** Fields that mean something here, in the one way to write them: another is an upstream's to misread. */
+const ownNames: Readonly<Record<DialectName, ReadonlyMap<string, string>>> = {
+  chat: namesOf('model', 'stream', 'stream_options', 'n', 'max_tokens', 'max_completion_tokens', 'tools', 'modalities',
+    'service_tier', 'background', 'reasoning_effort'),
+  responses: namesOf('model', 'stream', 'max_output_tokens', 'tools', 'service_tier', 'background', 'reasoning'),
+  messages: namesOf('model', 'stream', 'max_tokens', 'tools', 'service_tier', 'background', 'thinking'),
+  gemini: namesOf('generationConfig', 'tools', 'serviceTier', 'background', 'maxOutputTokens', 'candidateCount',
+    'responseModalities', 'thinkingConfig')
+}
+
+function namesOf (...names: readonly string[]): ReadonlyMap<string, string> {
+  return new Map(names.map(name => [bare(name), name]))
+}
+
+/** A name without case, underscores and what else readers overlook. */
+function bare (name: string): string {
+  return fold(name).replace(/[^a-z0-9]/g, '')
+}
+
+/** Most answers at once. */
+const maxAnswers = 128
+
+/** The upstream's usual tier, by whichever name. */
+const usualTiers: ReadonlySet<unknown> = new Set(['auto', 'default', 'standard', 'standard_only', null, undefined])
+
+/**
+ * Reads the body of an LLM call. Its bytes are kept but for what is written into them, a limit where it has none, and
+ * that usage is to be told. Throws `GW_BAD_REQUEST`, which names what is not accepted: what names something that is
+ * kept at the upstream, and what costs more than tokens.
+ */
+export function readLlmBody (original: Buffer, dialect: Dialect, rules: LlmBodyRules): LlmBody {
+  const { value, texts } = readJson(original)
+  const shape = shapes[dialect.name]
+  const config = configOf(value, shape)
+  checkNames(Object.keys(value), dialect.name)
+  if (config !== value) checkNames(Object.keys(config), dialect.name)
+  for (const [name, reason] of Object.entries(shape.refused)) {
+    if (value[name] !== undefined && value[name] !== null) throw badBody(`${name} is not accepted here: ${reason}`)
+  }
+  checkCosts(value, shape)
+  const content = inspect(value)
+  const limit = limitIn(config, shape.limits)
+  const answers = shape.answers === null ? 1 : countIn(config, shape.answers, maxAnswers) ?? 1
+  const isStream = flagIn(value, 'stream')
+  const asksUsage = dialect.name === 'chat' && isStream && rules.askForUsage && leavesUsageOpen(value)
+
+  const members: Member[] = []
+  if (limit === null) members.push(defaultLimit(value, shape, rules.defaultMaxOutputTokens))
+  if (asksUsage) members.push(usageMember(value))
+  const open = [...texts.keys()].filter(name => value[name] === null && members.some(({ names }) => names[0] === name))
+  const text = without(original.toString(), texts, open)
+  const bytes = members.length === 0 ? original : Buffer.from(insertMembers(text, members))
+  return {
+    bytes,
+    model: shape.config === null ? modelIn(value) : null,
+    isStream,
+    answers,
+    inputBound: Math.max(0, bytes.length - content.mediaBytes) + content.mediaTokens + overheadTokens,
+    outputBound: (limit ?? rules.defaultMaxOutputTokens) * answers,
+    mayThink: shape.mayThink(value),
+    hidesUsage: asksUsage,
+    outputs: outputsOf(value, config)
+  }
+}
+
+function configOf (value: JsonObject, { config }: Shape): JsonObject {
+  if (config === null) return value
+  const found = value[config] ?? {}
+  if (!isObject(found)) throw badBody(`${config} must be an object`)
+  return found
+}
+
+function checkNames (names: readonly string[], dialect: DialectName): void {
+  for (const name of names) {
+    const meant = ownNames[dialect].get(bare(name))
+    if (meant !== undefined && meant !== name) throw badBody(`write ${meant} instead of ${quoted(name)}`)
+  }
+}
+
+function checkCosts (value: JsonObject, { serverTool }: Shape): void {
+  if (flagIn(value, 'background')) throw badBody(`background is not accepted here: ${kept}`)
+  for (const name of ['service_tier', 'serviceTier']) {
+    if (!usualTiers.has(value[name])) throw badBody(`${name} is not accepted here: ${costly}`)
+  }
+  const tools = value.tools ?? []
+  if (!Array.isArray(tools)) throw badBody('tools must be a list')
+  for (const tool of tools) {
+    if (!isObject(tool)) throw badBody('tools must be a list of objects')
+    const name = serverTool(tool)
+    if (name !== null) throw badBody(`the tool ${quoted(name)} is not accepted here: the upstream would run it, and ${costly}`)
+  }
+}
+
+function modelIn ({ model }: JsonObject): string {
+  if (typeof model !== 'string' || model === '') throw badBody('model must name a model')
+  return model
+}
+
+function flagIn (value: JsonObject, name: string): boolean {
+  const found = value[name] ?? false
+  if (typeof found !== 'boolean') throw badBody(`${name} must be true or false`)
+  return found
+}
+
+/** A whole number above 0; `null`: it is left open. */
+function countIn (value: JsonObject, name: string, most = Number.MAX_SAFE_INTEGER): number | null {
+  const count = value[name] ?? null
+  if (count === null) return null
+  if (typeof count !== 'number' || !Number.isInteger(count) || count < 1 || count > most) {
+    throw badBody(`${name} must be a whole number from 1 to ${most}`)
+  }
+  return count
+}
+
+/** The greatest of the limits: which of two an upstream goes by is not known. */
+function limitIn (config: JsonObject, names: readonly string[]): number | null {
+  const limits = names.map(name => countIn(config, name)).filter(limit => limit !== null)
+  return limits.length === 0 ? null : Math.max(...limits)
+}
+
+function defaultLimit (value: JsonObject, { config, limits: [name] }: Shape, limit: number): Member {
+  if (config === null) return { names: [name], value: limit }
+  if (!isObject(value[config])) return { names: [config], value: { [name]: limit } }
+  if (value[config][name] === null) throw badBody(`${name} must be a whole number, or left out`)
+  return { names: [config, name], value: limit }
+}
+
+/** Whoever says no, means it. */
+function leavesUsageOpen ({ stream_options: options = null }: JsonObject): boolean {
+  return options === null || (isObject(options) && options.include_usage === undefined)
+}
+
+function usageMember ({ stream_options: options }: JsonObject): Member {
+  return isObject(options)
+    ? { names: ['stream_options', 'include_usage'], value: true }
+    : { names: ['stream_options'], value: { include_usage: true } }
+}
+
+/** The text of the body without some of its members, and otherwise as it is. */
+function without (original: string, texts: ReadonlyMap<string, string>, names: readonly string[]): string {
+  if (names.length === 0) return original
+  const others = [...texts].filter(([name]) => !names.includes(name))
+  return `{${others.map(([name, text]) => `${JSON.stringify(name)}:${text}`).join(',')}}`
+}
+
+function outputsOf (
+  { modalities }: JsonObject, { responseModalities }: JsonObject
+): ReadonlySet<'imageOutput' | 'audioOutput'> {
+  const asked = [modalities, responseModalities].flat().map(name => String(name).toLowerCase())
+  const found = new Set<'imageOutput' | 'audioOutput'>()
+  if (asked.includes('audio')) found.add('audioOutput')
+  if (asked.includes('image')) found.add('imageOutput')
+  return found
+}
+
+/**
+ * The bound of input tokens: a token is at least a byte of the body. A picture is far more bytes than tokens, and a URL
+ * far fewer: each counts as `imageTokens`, anything else that is inline as its bytes and `fileTokens` more, by URL as
+ * `fileTokens`. Beside the body stand the words that a vendor puts before tools.
+ */
+const imageTokens = 8192
+const fileTokens = 65_536
+const overheadTokens = 1024
+
+/** Names under which something is meant that is kept at the upstream, without case and underscores. */
+const statefulNames = namesOf(
+  'previous_response_id', 'conversation', 'conversation_id', 'file_id', 'file_ids', 'container', 'container_id',
+  'cached_content', 'vector_store_id', 'vector_store_ids'
+)
+
+/** What stands under these names is a caller's own: a schema, or what a tool is called with and answers. */
+const opaqueNames: ReadonlySet<string> = new Set([
+  'parameters', 'parametersJsonSchema', 'input_schema', 'schema', 'responseSchema', 'responseJsonSchema', 'args',
+  'response', 'metadata', 'labels'
+])
+
+interface Content {
+  mediaBytes: number
+  mediaTokens: number
+}
+
+/** Looks through all of a body. Throws for what is kept at the upstream, at any depth and in any case. */
+function inspect (body: JsonObject): Content {
+  const content: Content = { mediaBytes: 0, mediaTokens: 0 }
+  const visit = (value: unknown): void => {
+    if (Array.isArray(value)) {
+      for (const inner of value) visit(inner)
+      return
+    }
+    if (!isObject(value)) return
+    checkState(value)
+    const isToolUse = value.type === 'tool_use'
+    for (const [name, inner] of Object.entries(value)) {
+      if (typeof inner === 'string') countMedia(content, value, name, inner)
+      else if (!opaqueNames.has(name) && !(isToolUse && name === 'input')) visit(inner)
+    }
+  }
+  visit(body)
+  return content
+}
+
+function checkState (value: JsonObject): void {
+  const { type, id, encrypted_content: encrypted } = value
+  for (const name of Object.keys(value)) {
+    if (statefulNames.has(bare(name)) && value[name] !== null) throw stateful(name)
+  }
+  if (typeof type === 'string' && bare(type) === 'itemreference') {
+    throw badRequest('In the body: item_reference is not accepted here: send the item itself, and store: false.')
+  }
+  if (type === 'reasoning' && typeof id === 'string' && typeof encrypted !== 'string') {
+    throw badRequest('In the body: reasoning is accepted with its encrypted_content alone: ask for it with include.')
+  }
+  const uri = value.fileUri ?? value.file_uri
+  if (typeof uri === 'string' && !(/^https:\/\//i.test(uri) && !/^https:\/\/[^/]*googleapis\.com/i.test(uri))) {
+    throw stateful('fileUri')
+  }
+}
+
+function stateful (name: string) {
+  return badBody(`${quoted(name)} is not accepted here: what is kept at the upstream belongs to nobody there`)
+}
+
+function countMedia (content: Content, holder: JsonObject, name: string, text: string): void {
+  const [, inUrl] = /^data:([^;,]{0,100})/.exec(text) ?? []
+  const kind = String(holder.media_type ?? holder.mimeType ?? holder.mime_type ?? inUrl ?? '').toLowerCase()
+  const isUrl = /^(?:url|image_url|file_url|fileUri|file_uri)$/.test(name) && inUrl === undefined
+  if (isUrl) {
+    content.mediaTokens += name.startsWith('file') && !kind.startsWith('image/') ? fileTokens : imageTokens
+  } else if (inUrl !== undefined || (name === 'data' && kind !== '')) {
+    if (kind.startsWith('image/')) content.mediaBytes += text.length
+    content.mediaTokens += kind.startsWith('image/') ? imageTokens : fileTokens
+  }
+}

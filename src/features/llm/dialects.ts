@@ -1,0 +1,131 @@
+import type { FastifyRequest } from 'fastify'
+import { type ErrorFacts } from '../../http/context.ts'
+import { badRequest } from '../../errors.ts'
+
+/** The four ways in which vendors have an LLM called. */
+export type DialectName = 'chat' | 'responses' | 'messages' | 'gemini'
+
+/** One of the ways, as far as it differs from the others outside of bodies and events. */
+export interface Dialect {
+  readonly name: DialectName
+  /** As in logs, metrics and the ledger. */
+  readonly operation: 'chatCompletions' | 'responses' | 'messages' | 'generateContent'
+  /** The routes' patterns here. */
+  readonly urls: readonly string[]
+  /** Where the upstream takes its key; it goes nowhere else. */
+  readonly credential: 'authorization' | 'x-api-key' | 'x-goog-api-key'
+  /** What of a request's headers reaches the upstream, names and values in turn. Throws `GW_BAD_REQUEST`. */
+  headersOf (request: FastifyRequest): string[]
+  /** An error as a body of JSON: its SDK makes its own class of it. */
+  errorBody (error: ErrorFacts): string
+  /**
+   * An error as the last event of a stream that has begun, of a kind that no SDK repeats by itself, also not when it is
+   * the first event.
+   */
+  errorEvent (error: ErrorFacts): string
+}
+
+/** What OpenAI calls them, by their status. */
+const openaiTypes: Readonly<Record<number, string>> = {
+  401: 'authentication_error',
+  402: 'insufficient_quota',
+  403: 'permission_error',
+  429: 'rate_limit_error'
+}
+
+/** An outcome that is not known has the type of an error that no SDK repeats, whatever its status. */
+function openaiType ({ status, code }: ErrorFacts): string {
+  if (code === 'GW_OUTCOME_UNKNOWN') return 'invalid_request_error'
+  return openaiTypes[status] ?? (status >= 500 ? 'server_error' : 'invalid_request_error')
+}
+
+function openaiBody (error: ErrorFacts): string {
+  const { code, message } = error
+  return JSON.stringify({ error: { message, type: openaiType(error), code, param: null } })
+}
+
+function named ({ code, message }: ErrorFacts): string {
+  return `${code}: ${message}`
+}
+
+const noHeaders = (): string[] => []
+
+const chat: Dialect = {
+  name: 'chat',
+  operation: 'chatCompletions',
+  urls: ['/v1/chat/completions'],
+  credential: 'authorization',
+  headersOf: noHeaders,
+  errorBody: openaiBody,
+  errorEvent: ({ code, message }) =>
+    event(null, { error: { message, type: 'invalid_request_error', code, param: null } })
+}
+
+const responses: Dialect = {
+  name: 'responses',
+  operation: 'responses',
+  urls: ['/v1/responses'],
+  credential: 'authorization',
+  headersOf: noHeaders,
+  errorBody: openaiBody,
+  errorEvent: error =>
+    event('error', { type: 'error', code: 'invalid_request_error', message: named(error), param: null })
+}
+
+const messages: Dialect = {
+  name: 'messages',
+  operation: 'messages',
+  urls: ['/v1/messages'],
+  credential: 'x-api-key',
+  headersOf: anthropicHeaders,
+  errorBody: error => JSON.stringify({
+    type: 'error', error: { type: error.code, message: named(error) }, request_id: error.requestId
+  }),
+  errorEvent: error => event('error', { type: 'error', error: { type: error.code, message: named(error) } })
+}
+
+const gemini: Dialect = {
+  name: 'gemini',
+  operation: 'generateContent',
+  // A name of a model may have slashes in it. Today's stock SDK calls /v1.
+  urls: ['/v1beta/models/*', '/v1/models/*'],
+  credential: 'x-goog-api-key',
+  headersOf: noHeaders,
+  errorBody: geminiError,
+  errorEvent: error => `data: ${geminiError(error)}\n\n`
+}
+
+export const dialects: readonly Dialect[] = [chat, responses, messages, gemini]
+
+/** The SDK takes a number from 400 to 599 for an error, and ends without a word at anything else. */
+function geminiError ({ status, code, message }: ErrorFacts): string {
+  return JSON.stringify({ error: { code: status, message, status: code } })
+}
+
+function event (name: string | null, data: object): string {
+  return `${name === null ? '' : `event: ${name}\n`}data: ${JSON.stringify(data)}\n\n`
+}
+
+/** The upstream wants a version: that of Anthropic's own documents. */
+const anthropicVersion = '2023-06-01'
+
+/**
+ * Features in trial that keep things at the upstream, which are nobody's there, or that cost more than tokens say; each
+ * has a date behind its name.
+ */
+const deniedBetas = [
+  'files-api', 'code-execution', 'mcp-client', 'skills', 'message-batches', 'web-fetch', 'web-search', 'context-1m',
+  'fast-mode'
+]
+
+function anthropicHeaders ({ headers }: FastifyRequest): string[] {
+  const version = headers['anthropic-version'] ?? anthropicVersion
+  if (typeof version !== 'string' || !/^[\w.-]{1,64}$/.test(version)) throw badRequest('anthropic-version is no date.')
+  const beta = headers['anthropic-beta']
+  if (beta === undefined) return ['anthropic-version', version]
+  const betas = String(beta)
+  if (!/^[\w., -]{1,1024}$/.test(betas)) throw badRequest('anthropic-beta is no list of names.')
+  const denied = betas.split(',').map(name => name.trim().toLowerCase()).find(name => deniedBetas.some(it => name.startsWith(it)))
+  if (denied !== undefined) throw badRequest(`anthropic-beta: ${denied} is not accepted here.`)
+  return ['anthropic-version', version, 'anthropic-beta', betas]
+}

@@ -1,0 +1,202 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import { quoted } from '../../domain/json.ts'
+import { fingerprintOf, type ReservationId } from '../../domain/ledger.ts'
+import { recent } from '../../domain/recent.ts'
+import { budgetOf } from '../../domain/session.ts'
+import type { TokenPrice } from '../../domain/token-prices.ts'
+import type { PassingUpstream, UpstreamKey } from '../../domain/upstream.ts'
+import { badRequest, gatewayError } from '../../errors.ts'
+import { checkScope } from '../../http/authorize.ts'
+import { contextOf, type RequestContext } from '../../http/context.ts'
+import { reauthenticateAfterSlowBody } from '../../http/pipeline.ts'
+import { largeBodies } from '../../http/rates.ts'
+import type { Services } from '../../http/services.ts'
+import { keyFor, lacking, reserve, reserveRequest } from '../../http/stages.ts'
+import { readLlmBody } from './body.ts'
+import { type AuthorizedCall, type CallServices, LlmCall, unknownCall } from './call.ts'
+import { type Dialect, dialects } from './dialects.ts'
+
+/** What the LLM routes alone work with. */
+export interface LlmServices {
+  readonly upstream: PassingUpstream
+  /** `null`: the model has no price per token, and nothing is sent. */
+  readonly priceOf: (model: string) => TokenPrice | null
+  readonly defaultMaxOutputTokens: number
+  readonly askForUsage: boolean
+  readonly totalMs: number
+}
+
+type CoreServices = Pick<
+  Services, 'authenticate' | 'bodyBudget' | 'rates' | 'accounts' | 'ceilings' | 'ledger' | 'keys' | 'slots' | 'clock' | 'timers' | 'log' | 'alarms'
+>
+
+/** How long an outcome that was told as unknown is remembered, ms. */
+export const unknownMs = 30_000
+/** Calls whose outcome is remembered at a time. */
+const maxUnknown = 10_000
+/** One route for each dialect, and for Gemini two. Their bodies are bytes. */
+export function llmRoutes (app: FastifyInstance, services: CoreServices, llm: LlmServices): void {
+  const unknown = unknownOutcomes(services.clock.elapsed)
+  for (const dialect of dialects) {
+    for (const url of dialect.urls) app.route(llmRoute(url, dialect, services, llm, unknown))
+  }
+}
+
+const versions = ['/v1', '/v1beta'] as const
+
+/**
+ * What SDKs call when their base URL has the version twice, or not at all, or a query: a 404 as for any other address,
+ * which says what to change. Only POST is answered: a front end may have pages of these names.
+ */
+export function wrongPaths (app: FastifyInstance): void {
+  const told = new Map<string, readonly [about: string, dialect: Dialect]>()
+  for (const dialect of dialects) {
+    for (const url of dialect.urls) {
+      const slash = url.indexOf('/', 1)
+      const [version, rest] = [url.slice(0, slash), url.slice(slash)]
+      told.set(rest, [`There is no such route. Add ${version} to the base URL.`, dialect])
+      for (const first of versions) {
+        for (const second of versions) {
+          told.set(first + second + rest, [`There is no such route. Leave ${first} off the base URL, as the SDK adds ${second}.`, dialect])
+        }
+      }
+    }
+  }
+  for (const version of versions) {
+    told.set(version, ['There is no such route. Give the SDK a base URL without a query.', dialects[0]!])
+  }
+  for (const [url, [about, { errorBody }]] of told) {
+    const refuse = async (): Promise<never> => { throw gatewayError('GW_NOT_FOUND', { about }) }
+    app.route({ method: 'POST', url, config: { errorBody }, onRequest: refuse, handler: refuse })
+  }
+}
+
+/** Remembers the calls whose outcome was told as unknown, so that a client which sends one again buys nothing. */
+function unknownOutcomes (elapsed: () => number) {
+  const until = recent<number>(maxUnknown)
+  return {
+    has: (fingerprint: string): boolean => (until.get(fingerprint) ?? -Infinity) > elapsed(),
+    add: (fingerprint: string): void => { until.set(fingerprint, elapsed() + unknownMs) }
+  }
+}
+
+type UnknownOutcomes = ReturnType<typeof unknownOutcomes>
+
+/** The same seven stages as a submit; the call ends with its caller's, and what it cost is known at its end. */
+function llmRoute (
+  url: string, dialect: Dialect, services: CoreServices, llm: LlmServices, unknown: UnknownOutcomes
+): RouteOptions {
+  const { authenticate, bodyBudget, rates, accounts, ceilings, ledger, keys, timers, log, alarms, clock } = services
+  const { onRequest, preHandler } = reauthenticateAfterSlowBody(authenticate, clock.elapsed)
+  const beforeBody = largeBodies({ rates, accounts, ceilings, clock, submitRules: { isFree: () => false } })
+  const callServices: CallServices = {
+    ledger, keys, timers, log, alarms, llm: llm.upstream, totalMs: llm.totalMs, rememberUnknown: unknown.add
+  }
+  return {
+    method: 'POST',
+    url,
+    config: { operation: dialect.operation, errorBody: dialect.errorBody },
+    onRequest,
+    preParsing: [beforeBody, bodyBudget.beforeBody],
+    preHandler,
+    handler: async (request: FastifyRequest, reply: FastifyReply) => {
+      const context = contextOf(request, reply)
+      const { call } = context
+      call.handlerStarted()
+      try {
+        call.enter('authorize')
+        const authorized = authorizeCall(context, dialect, llm)
+
+        call.enter('admit')
+        if (unknown.has(authorized.fingerprint)) throw unknownCall()
+        await rates.submits(context)
+        const firstKey = keyFor({ keyId: undefined, model: authorized.model }, keys)
+        call.keyId = firstKey.id
+        const id = await setAside(authorized, firstKey, context, services)
+
+        call.enter('forward')
+        await new LlmCall(authorized, id, context, callServices).run(firstKey)
+      } finally {
+        call.handlerDone()
+      }
+    }
+  }
+}
+
+/** *authorize*: scope, model and body; that the model has a price; and nothing in the body costs more than tokens. */
+function authorizeCall (
+  { request, call: { session, plan }, call }: RequestContext, dialect: Dialect, llm: LlmServices
+): AuthorizedCall {
+  checkScope('llm', session)
+  const bytes = request.body
+  if (!Buffer.isBuffer(bytes)) throw badRequest('Send a JSON body.')
+  const inPath = dialect.name === 'gemini' ? geminiTarget(request) : null
+  const read = readLlmBody(bytes, dialect, llm)
+  const body = inPath === null ? read : { ...read, isStream: inPath.isStream }
+  const model = inPath?.model ?? modelName(read.model!)
+  if (!session.permits(model) || !plan.permits(model)) throw gatewayError('GW_MODEL_DENIED', { about: model })
+  call.model = model
+  const price = llm.priceOf(model)
+  if (price === null) throw badRequest(`The model ${quoted(model)} has no price per token here: it can not be used on this route.`)
+  for (const output of body.outputs) {
+    if (!price.names(output)) throw badRequest(`The model ${quoted(model)} has no price for ${output} here.`)
+  }
+  const path = inPath?.path ?? dialect.urls[0]!
+  return {
+    dialect,
+    model,
+    body,
+    price,
+    path,
+    headers: [...dialect.headersOf(request), 'accept', body.isStream ? 'text/event-stream' : 'application/json'],
+    bound: price.boundOf(body.inputBound, body.outputBound),
+    fingerprint: fingerprintOf(session.subject, budgetOf(session)?.id ?? '', dialect.operation, path, bytes)
+  }
+}
+
+const modelForm = /^[A-Za-z0-9][A-Za-z0-9._:@-]*(?:\/[A-Za-z0-9][A-Za-z0-9._:@-]*){0,4}$/
+const maxModelLength = 128
+
+function modelName (name: string): string {
+  if (name.length > maxModelLength || !modelForm.test(name)) {
+    throw badRequest(`A model is named with letters, digits and . _ - : @ /, ${maxModelLength} characters at most.`)
+  }
+  return name
+}
+
+const geminiOperations = ['generateContent', 'streamGenerateContent'] as const
+
+/** Of `models/{model}:{operation}`; a model may have slashes and colons in its name. `alt` is the one query. */
+function geminiTarget ({ params, query }: FastifyRequest): { model: string, isStream: boolean, path: string } {
+  const { '*': target } = params as { readonly '*': string }
+  const colon = target.lastIndexOf(':')
+  const operation = geminiOperations.find(name => name === target.slice(colon + 1))
+  if (colon === -1 || operation === undefined) {
+    throw gatewayError('GW_NOT_FOUND', { about: 'Of models there are :generateContent and :streamGenerateContent.' })
+  }
+  const model = modelName(target.slice(0, colon))
+  const { alt } = query as Readonly<Record<string, unknown>>
+  if (alt !== undefined && alt !== 'sse' && alt !== 'json') throw badRequest('alt must be sse or json.')
+  const encoded = model.split('/').map(encodeURIComponent).join('/')
+  return {
+    model,
+    isStream: operation === 'streamGenerateContent',
+    path: `/v1beta/models/${encoded}:${operation}${alt === undefined ? '' : `?alt=${alt}`}`
+  }
+}
+
+/** *admit*: the most that the call may cost is set aside. */
+async function setAside (
+  { model, bound, dialect }: AuthorizedCall,
+  key: UpstreamKey,
+  { call }: RequestContext,
+  { ledger, slots, ceilings, clock }: CoreServices
+): Promise<ReservationId> {
+  const submit = { model, price: { microcredits: bound, refundable: false }, idempotency: undefined, repeat: undefined }
+  const request = { ...reserveRequest(submit, call, key, { ceilings, clock }), operation: dialect.operation }
+  const reserved = await reserve(ledger, slots, request)
+  if (reserved.granted) return reserved.id
+  /* c8 ignore next: without an idempotency key and a repeat there is none */
+  if (reserved.reason === 'duplicate') throw gatewayError('GW_INTERNAL')
+  throw lacking(reserved, slots.nextInMs(request.subject))
+}

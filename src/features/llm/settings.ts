@@ -1,0 +1,12 @@
+import { count, flag, milliseconds, section } from '../../settings/schema-words.ts'
+
+/** `llm` of the config file. The routes exist once a model has a price per token. */
+export const llmSettings = section('LLM calls.', {
+  defaultMaxOutputTokens: count(4096,
+    'Output tokens that credits are set aside for when a request names no limit; it is written into the request.'),
+  askForUsage: flag(true,
+    'Has chat completions tell their usage where the caller did not ask; the event that tells it is not passed on.'),
+  headersMs: milliseconds(600000, 'Until an answer begins.'),
+  idleMs: milliseconds(120000, 'Between two pieces of an answer.'),
+  totalMs: milliseconds(1800000, 'From a call to the end of its answer.')
+})

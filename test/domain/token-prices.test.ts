@@ -1,0 +1,67 @@
+import t from 'tap'
+import { hasTokenPrices, noTokens, tokenPrices } from '../../src/domain/token-prices.ts'
+
+t.test('the first price per token whose glob matches counts, whatever the case of the model', async t => {
+  const priceOf = tokenPrices({
+    'claude-*': 5,
+    'claude-haiku*': { inputPerMillion: 1, outputPerMillion: 2 },
+    'Claude-*': { inputPerMillion: 300, outputPerMillion: 1500 },
+    '*': 1
+  })
+  t.equal(priceOf('CLAUDE-haiku-4')?.costOf({ ...noTokens, input: 10, output: 3 }), 16)
+  t.equal(priceOf('claude-opus')?.costOf({ ...noTokens, input: 1000, output: 100 }), 450_000, '0.3 and 0.15 credits')
+  t.equal(priceOf('gpt-5.4'), null, 'a price of a submit is none')
+  t.equal(priceOf('gpt-5.4'), null, 'and stays none')
+})
+
+t.test('each kind costs what it is said to cost, else as much as plain tokens in its direction', async t => {
+  const plain = tokenPrices({ '*': { inputPerMillion: 2, outputPerMillion: 3 } })('m')!
+  const all = {
+    input: 1,
+    cacheRead: 10,
+    cacheWrite: 100,
+    imageInput: 1000,
+    audioInput: 10_000,
+    output: 1,
+    reasoning: 10,
+    imageOutput: 100,
+    audioOutput: 1000
+  }
+  t.equal(plain.costOf(all), 11_111 * 2 + 1111 * 3)
+  const apart = tokenPrices({
+    '*': {
+      inputPerMillion: 2,
+      outputPerMillion: 3,
+      cacheReadPerMillion: 0.2,
+      cacheWritePerMillion: 2.5,
+      imageInputPerMillion: 4,
+      audioInputPerMillion: 5,
+      reasoningPerMillion: 6,
+      imageOutputPerMillion: 7,
+      audioOutputPerMillion: 8
+    }
+  })('m')!
+  t.equal(apart.costOf(all), 2 + 2 + 250 + 4000 + 50_000 + 3 + 60 + 700 + 8000)
+  t.equal(apart.boundOf(10, 10), 50 + 80, 'whatever kinds they are of')
+  t.equal(plain.names('audioOutput'), false)
+  t.equal(apart.names('audioOutput'), true)
+})
+
+t.test('nothing that costs anything is free, and noise is no price', async t => {
+  const price = tokenPrices({ '*': { inputPerMillion: 0.000001, outputPerMillion: 0.1, hidesReasoning: false } })('m')!
+  t.equal(price.costOf({ ...noTokens, input: 1 }), 1)
+  t.equal(price.costOf(noTokens), 0)
+  t.equal(price.costOf({ ...noTokens, output: 30 }), 3, '3.0000000000000004')
+  t.equal(price.hidesReasoning, false)
+})
+
+t.test('a bound beyond all credits is refused', async t => {
+  const price = tokenPrices({ '*': { inputPerMillion: 1, outputPerMillion: 2 } })('m')!
+  t.throws(() => price.boundOf(1, Number.MAX_SAFE_INTEGER), { code: 'GW_BAD_REQUEST' })
+  t.equal(price.hidesReasoning, true, 'unless it is said not to')
+})
+
+t.test('without a price per token nothing has one', async t => {
+  t.equal(hasTokenPrices({ a: 1, b: { credits: 2 }, c: [{ credits: 3 }] }), false)
+  t.equal(hasTokenPrices({ a: 1, b: { inputPerMillion: 0, outputPerMillion: 0 } }), true)
+})

@@ -1,0 +1,173 @@
+import t from 'tap'
+import { type LlmBody, readLlmBody } from '../../src/features/llm/body.ts'
+import { type DialectName, dialects } from '../../src/features/llm/dialects.ts'
+
+const rules = { defaultMaxOutputTokens: 4096, askForUsage: true }
+
+function read (name: DialectName, body: unknown, more: Partial<typeof rules> = {}): LlmBody {
+  const dialect = dialects.find(dialect => dialect.name === name)!
+  return readLlmBody(Buffer.from(typeof body === 'string' ? body : JSON.stringify(body)), dialect, { ...rules, ...more })
+}
+
+function refusal (name: DialectName, body: unknown): string {
+  try {
+    read(name, body)
+  } catch (error) {
+    t.match(error, { code: 'GW_BAD_REQUEST' })
+    return String((error as Error).message)
+  }
+  return 'accepted'
+}
+
+t.test('the bytes stay as they came where the limit is named', async t => {
+  const bodies: ReadonlyArray<readonly [DialectName, string, number]> = [
+    ['chat', '{ "model":"m", "seed":12345678901234567890, "max_tokens": 7 }', 7],
+    ['chat', '{"model":"m","max_tokens":7,"max_completion_tokens":9,"n":3}', 27],
+    ['responses', '{"model":"m","max_output_tokens":8, "input":"x"}', 8],
+    ['messages', '{"model":"m","max_tokens":1024}', 1024],
+    ['gemini', '{"generationConfig":{"maxOutputTokens":5,"candidateCount":2}}', 10]
+  ]
+  for (const [name, text, bound] of bodies) {
+    const { bytes, outputBound } = read(name, text)
+    t.equal(bytes.toString(), text)
+    t.equal(outputBound, bound)
+  }
+})
+
+t.test('where no limit is named, the default is written into the body, and nothing else changes', async t => {
+  const written: ReadonlyArray<readonly [DialectName, string, string]> = [
+    ['chat', '{ "model":"m" }', '{"max_completion_tokens":4096, "model":"m" }'],
+    ['responses', '{"model":"m","max_output_tokens":null}', '{"max_output_tokens":4096,"model":"m"}'],
+    ['messages', '{"model":"m","x":1.0}', '{"max_tokens":4096,"model":"m","x":1.0}'],
+    ['gemini', '{}', '{"generationConfig":{"maxOutputTokens":4096}}'],
+    ['gemini', '{"generationConfig":null,"contents":[]}', '{"generationConfig":{"maxOutputTokens":4096},"contents":[]}'],
+    ['gemini', '{"a":1,"generationConfig":{ "topK":1}}', '{"a":1,"generationConfig":{"maxOutputTokens":4096, "topK":1}}']
+  ]
+  for (const [name, before, after] of written) {
+    const { bytes, outputBound } = read(name, before)
+    t.equal(bytes.toString(), after)
+    t.equal(outputBound, 4096)
+  }
+  t.equal(read('gemini', '{"generationConfig":{"candidateCount":3}}').outputBound, 3 * 4096)
+})
+
+t.test('usage is asked for where a chat streams and does not say', async t => {
+  const asked = (body: string, askForUsage = true) => {
+    const { bytes, hidesUsage } = read('chat', body, { askForUsage })
+    return [bytes.toString(), hidesUsage]
+  }
+  t.strictSame(asked('{"model":"m","max_tokens":1,"stream":true}'),
+    ['{"stream_options":{"include_usage":true},"model":"m","max_tokens":1,"stream":true}', true])
+  t.strictSame(asked('{"model":"m","max_tokens":1,"stream":true,"stream_options":null}'),
+    ['{"stream_options":{"include_usage":true},"model":"m","max_tokens":1,"stream":true}', true])
+  t.strictSame(asked('{"model":"m","max_tokens":1,"stream":true,"stream_options":{"x":1}}'),
+    ['{"model":"m","max_tokens":1,"stream":true,"stream_options":{"include_usage":true,"x":1}}', true])
+  for (const left of [
+    '{"model":"m","max_tokens":1,"stream":true,"stream_options":{"include_usage":true}}',
+    '{"model":"m","max_tokens":1,"stream":true,"stream_options":{"include_usage":false}}',
+    '{"model":"m","max_tokens":1,"stream":false}', '{"model":"m","max_tokens":1,"stream":true,"stream_options":7}'
+  ]) t.strictSame(asked(left), [left, false])
+  t.strictSame(asked('{"model":"m","max_tokens":1,"stream":true}', false), ['{"model":"m","max_tokens":1,"stream":true}', false])
+  t.equal(read('responses', '{"model":"m","stream":true}').hidesUsage, false)
+})
+
+t.test('a limit, a number of answers and a flag are what they have to be', async t => {
+  for (const value of [0, -1, 1.5, '7', 1e300, true, {}]) {
+    t.match(refusal('chat', { model: 'm', max_tokens: value }), /max_tokens must be a whole number/)
+    t.match(refusal('gemini', { generationConfig: { maxOutputTokens: value } }), /maxOutputTokens must be/)
+  }
+  t.match(refusal('chat', { model: 'm', n: 129 }), /n must be a whole number from 1 to 128/)
+  t.match(refusal('chat', { model: 'm', stream: 'yes' }), /stream must be true or false/)
+  t.match(refusal('gemini', { generationConfig: [] }), /generationConfig must be an object/)
+  t.match(refusal('gemini', { generationConfig: { maxOutputTokens: null } }), /maxOutputTokens must be/)
+  t.match(refusal('chat', { model: 7 }), /model must name a model/)
+  t.match(refusal('chat', {}), /model must name a model/)
+})
+
+t.test('other spellings of what counts here are refused', async t => {
+  t.match(refusal('chat', { model: 'm', Max_Tokens: 7 }), /write max_tokens instead of "Max_Tokens"/)
+  t.match(refusal('chat', { model: 'm', maxTokens: 7 }), /write max_tokens/)
+  t.match(refusal('gemini', { generation_config: {} }), /write generationConfig/)
+  t.match(refusal('gemini', { generationConfig: { max_output_tokens: 9 } }), /write maxOutputTokens/)
+})
+
+t.test('what is kept at the upstream is refused by its name, at any depth and in any case', async t => {
+  t.match(refusal('responses', { model: 'm', previous_response_id: 'resp_1' }), /"previous_response_id" is not accepted/)
+  t.match(refusal('responses', { model: 'm', Conversation: { id: 'c' } }), /"Conversation"/)
+  t.match(refusal('responses', { model: 'm', input: [{ content: [{ type: 'input_file', FILE_ID: 'f' }] }] }), /"FILE_ID"/)
+  t.match(refusal('responses', { model: 'm', input: [{ type: 'item_reference', id: 'i' }] }), /item_reference/)
+  t.match(refusal('responses', { model: 'm', input: [{ type: 'reasoning', id: 'rs_1', summary: [] }] }), /encrypted_content/)
+  t.match(refusal('responses', { model: 'm', prompt: { id: 'p' } }), /prompt is not accepted/)
+  t.match(refusal('messages', { model: 'm', messages: [{ content: [{ source: { type: 'file', file_id: 'f' } }] }] }), /"file_id"/)
+  t.match(refusal('messages', { model: 'm', container: 'c' }), /"container"/)
+  t.match(refusal('gemini', { cachedContent: 'cachedContents/1' }), /"cachedContent"/)
+  for (const fileUri of ['gs://a/b', 'https://generativelanguage.googleapis.com/v1beta/files/x', 'files/x']) {
+    t.match(refusal('gemini', { contents: [{ parts: [{ fileData: { fileUri } }] }] }), /"fileUri"/)
+  }
+  t.match(refusal('responses', { model: 'm', background: true }), /background is not accepted/)
+  t.equal(refusal('responses', { model: 'm', background: false, previous_response_id: null, prompt: null }), 'accepted')
+})
+
+t.test("a schema and what a tool is called with are the caller's own", async t => {
+  const properties = { file_id: { type: 'string' }, container: { type: 'string' } }
+  t.equal(refusal('chat', { model: 'm', tools: [{ type: 'function', function: { name: 'f', parameters: { properties } } }] }), 'accepted')
+  t.equal(refusal('messages', {
+    model: 'm',
+    tools: [{ name: 'f', input_schema: { properties } }],
+    messages: [{ content: [{ type: 'tool_use', id: 't', name: 'f', input: { file_id: 'mine' } }] }]
+  }), 'accepted')
+  t.equal(refusal('gemini', {
+    tools: [{ functionDeclarations: [{ name: 'f', parameters: { properties } }] }],
+    contents: [{ parts: [{ functionCall: { name: 'f', args: { file_id: 'x' } } }, { fileData: { fileUri: 'https://a.example/b' } }] }]
+  }), 'accepted')
+  t.equal(refusal('responses', { model: 'm', input: [{ type: 'reasoning', id: 'rs_1', encrypted_content: 'x' }] }), 'accepted')
+})
+
+t.test('what costs more than tokens is refused by its name', async t => {
+  t.match(refusal('chat', { model: 'm', service_tier: 'priority' }), /service_tier is not accepted/)
+  t.match(refusal('gemini', { serviceTier: 'flex' }), /serviceTier is not accepted/)
+  t.match(refusal('chat', { model: 'm', web_search_options: {} }), /web_search_options is not accepted/)
+  t.match(refusal('chat', { model: 'm', models: ['x'] }), /models is not accepted/)
+  t.match(refusal('responses', { model: 'm', tools: [{ type: 'web_search' }] }), /the tool "web_search" is not accepted/)
+  t.match(refusal('messages', { model: 'm', tools: [{ type: 'web_search_20250305', name: 'w' }] }), /web_search_20250305/)
+  t.match(refusal('gemini', { tools: [{ functionDeclarations: [] }, { googleSearch: {} }] }), /googleSearch/)
+  t.match(refusal('gemini', { model: 'x' }), /model is not accepted/)
+  t.match(refusal('chat', { model: 'm', tools: {} }), /tools must be a list/)
+  t.match(refusal('chat', { model: 'm', tools: ['x'] }), /tools must be a list of objects/)
+  t.equal(refusal('chat', { model: 'm', service_tier: 'auto', tools: [{ type: 'function' }, {}] }), 'accepted')
+  t.equal(refusal('messages', { model: 'm', tools: [{ name: 'x' }, { type: 'bash_20250124', name: 'bash' }] }), 'accepted')
+  t.strictSame([...read('chat', { model: 'm', modalities: ['text', 'audio'] }).outputs], ['audioOutput'])
+  t.strictSame([...read('gemini', { generationConfig: { responseModalities: ['TEXT', 'IMAGE'] } }).outputs], ['imageOutput'])
+})
+
+t.test('input is bounded by the bytes of the body, and pictures by a number of tokens', async t => {
+  const text = '{"model":"m","max_tokens":1}'
+  t.equal(read('chat', text).inputBound, text.length + 1024)
+  const boundOf = (name: DialectName, part: object): number => {
+    const body = { model: 'm', max_tokens: 1, messages: [{ content: [part] }] }
+    return read(name, body).inputBound - JSON.stringify(body).length - 1024
+  }
+  const picture = 'A'.repeat(100_000)
+  t.equal(boundOf('chat', { type: 'image_url', image_url: { url: 'https://a.example/b.png' } }), 8192)
+  t.equal(boundOf('chat', { type: 'input_image', image_url: 'https://a.example/b.png' }), 8192)
+  const inUrl = `data:image/png;base64,${picture}`
+  t.equal(boundOf('chat', { type: 'image_url', image_url: { url: inUrl } }), 8192 - inUrl.length)
+  t.equal(boundOf('messages', { source: { type: 'base64', media_type: 'image/png', data: picture } }), 8192 - picture.length)
+  t.equal(boundOf('messages', { source: { type: 'base64', media_type: 'application/pdf', data: picture } }), 65_536)
+  t.equal(boundOf('chat', { type: 'input_file', file_url: 'https://a.example/b.pdf' }), 65_536)
+  t.equal(boundOf('chat', { type: 'input_audio', input_audio: { data: picture, format: 'wav' } }), 0, 'its bytes are counted')
+})
+
+t.test('whether a model may think unseen is said by the request', async t => {
+  const thinks = (name: DialectName, body: object) => read(name, { model: 'm', ...body }).mayThink
+  t.strictSame([thinks('chat', {}), thinks('chat', { reasoning_effort: 'none' })], [true, false])
+  t.strictSame([thinks('responses', {}), thinks('responses', { reasoning: { effort: 'none' } })], [true, false])
+  t.strictSame([
+    thinks('messages', {}), thinks('messages', { thinking: { type: 'disabled' } }),
+    thinks('messages', { thinking: { type: 'enabled', budget_tokens: 9 } }), thinks('messages', { model: 'claude-4-thinking' })
+  ], [false, false, true, true])
+  const gemini = (generationConfig: object) => read('gemini', { generationConfig }).mayThink
+  t.strictSame([
+    gemini({}), gemini({ thinkingConfig: { thinkingBudget: 0 } }), gemini({ thinkingConfig: { thinkingBudget: 9 } })
+  ], [true, false, true])
+})
