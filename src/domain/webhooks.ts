@@ -1,3 +1,6 @@
+import { createHmac } from 'node:crypto'
+import type { Secret } from './secret.ts'
+
 /** One message on its way to a server that a caller has named. */
 export interface WebhookRequest {
   readonly url: string
@@ -64,4 +67,39 @@ export interface Deliveries {
   attempted (taskId: string, attempt: DeliveryAttempt, nextAt: number | null): Promise<void>
   /** `null`: nobody asked to be told about this task, or there is none. */
   of (taskId: string): Promise<Delivery | null>
+}
+
+/** Whether the receiver has taken it: any 2xx. */
+export function hasArrived ({ status }: Pick<DeliveryAttempt, 'status'>): boolean {
+  return status !== null && status >= 200 && status < 300
+}
+
+/** What is signed of a message. */
+export interface WebhookMessage {
+  /** The same at each attempt: a receiver knows a message by it that comes twice. Without a dot, which separates. */
+  readonly id: string
+  /** Unix ms. */
+  readonly sentAt: number
+  readonly body: Buffer
+}
+
+/** What such a secret begins with; the rest is its key, in base64. */
+export const webhookPrefix = 'whsec_'
+
+/**
+ * The headers that prove where a message is from, one signature for each secret in use, so that a secret can be
+ * replaced while both are known.
+ *
+ * https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+ */
+export function webhookHeaders (
+  secrets: readonly Secret[],
+  { id, sentAt, body }: WebhookMessage
+): Record<string, string> {
+  const timestamp = String(Math.floor(sentAt / 1000))
+  const sign = (secret: Secret): string => {
+    const key = Buffer.from(secret.reveal().slice(webhookPrefix.length), 'base64')
+    return `v1,${createHmac('sha256', key).update(`${id}.${timestamp}.`).update(body).digest('base64')}`
+  }
+  return { 'webhook-id': id, 'webhook-timestamp': timestamp, 'webhook-signature': secrets.map(sign).join(' ') }
 }

@@ -1,9 +1,11 @@
 import { createHmac, hkdfSync } from 'node:crypto'
 import t from 'tap'
 import { Secret } from '../../src/domain/secret.ts'
-import type { Delivery, DeliveryAttempt, DueDelivery, WebhookSender } from '../../src/domain/webhooks.ts'
 import {
-  callbackHosts, messageId, retryMs, webhookDispatcher, webhookHeaders, webhookSecret
+  type Delivery, type DeliveryAttempt, type DueDelivery, webhookHeaders, type WebhookSender
+} from '../../src/domain/webhooks.ts'
+import {
+  callbackHosts, messageId, retryMs, webhookDispatcher, webhookSecret
 } from '../../src/features/callbacks/outbound.ts'
 import { clock } from '../helpers/clock.ts'
 import { until } from '../helpers/until.ts'

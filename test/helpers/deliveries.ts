@@ -1,6 +1,7 @@
 import type { Test } from 'tap'
 import { Secret } from '../../src/domain/secret.ts'
-import { webhookHeaders, webhookSecret } from '../../src/features/callbacks/outbound.ts'
+import { webhookHeaders } from '../../src/domain/webhooks.ts'
+import { webhookSecret } from '../../src/features/callbacks/outbound.ts'
 import { crankedGateway } from './cranked-gateway.ts'
 import { sessionSecret, taskMs, type TestGatewayOptions } from './gateway.ts'
 import { until } from './until.ts'

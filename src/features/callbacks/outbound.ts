@@ -1,36 +1,23 @@
 import type { FastifyInstance } from 'fastify'
-import { createHash, createHmac, hkdfSync } from 'node:crypto'
+import { createHash, hkdfSync } from 'node:crypto'
 import { hostList, isPublicName } from '../../domain/egress.ts'
 import { quoted } from '../../domain/json.ts'
 import { Secret, type SecretRef } from '../../domain/secret.ts'
 import { instant } from '../../domain/time.ts'
-import type { Deliveries, Delivery, DeliveryAttempt, DueDelivery, WebhookSender } from '../../domain/webhooks.ts'
+import {
+  type Deliveries, type Delivery, type DeliveryAttempt, type DueDelivery, hasArrived, webhookHeaders, webhookPrefix,
+  type WebhookSender
+} from '../../domain/webhooks.ts'
 import { badBody, gatewayError } from '../../errors.ts'
 import { readRoute, type ReadServices } from '../../http/guarded-routes.ts'
 
 /** From an attempt that has failed to the next one, ms. After the last it is given up. */
 export const retryMs: readonly number[] = [30_000, 120_000, 600_000, 3_600_000, 21_600_000]
 
-/** Whether the receiver has taken it: any 2xx. */
-export function hasArrived ({ status }: Pick<DeliveryAttempt, 'status'>): boolean {
-  return status !== null && status >= 200 && status < 300
-}
-
 /** The id of a task's message, the same at each attempt, so that its receiver can tell when it comes twice. */
 export function messageId (taskId: string): string {
   return `msg_${createHash('sha256').update(taskId).digest('base64url').slice(0, 27)}`
 }
-
-/** What is signed of a message. */
-export interface WebhookMessage {
-  /** The same at each attempt: a receiver knows a message by it that comes twice. Without a dot, which separates. */
-  readonly id: string
-  /** Unix ms. */
-  readonly sentAt: number
-  readonly body: Buffer
-}
-
-const prefix = 'whsec_'
 
 /**
  * What a host checks our messages with. Derived for this use and this host (RFC 5869 section 3.2): with the secret of
@@ -38,25 +25,7 @@ const prefix = 'whsec_'
  */
 export function webhookSecret (sessionSecret: Secret, host: string): Secret {
   const key = Buffer.from(hkdfSync('sha256', sessionSecret.reveal(), '', `webhook:${host}`, 32))
-  return new Secret(prefix + key.toString('base64'))
-}
-
-/**
- * The headers that prove where a message is from, one signature for each secret in use, so that a secret can be
- * replaced while both are known.
- *
- * https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
- */
-export function webhookHeaders (
-  secrets: readonly Secret[],
-  { id, sentAt, body }: WebhookMessage
-): Record<string, string> {
-  const timestamp = String(Math.floor(sentAt / 1000))
-  const sign = (secret: Secret): string => {
-    const key = Buffer.from(secret.reveal().slice(prefix.length), 'base64')
-    return `v1,${createHmac('sha256', key).update(`${id}.${timestamp}.`).update(body).digest('base64')}`
-  }
-  return { 'webhook-id': id, 'webhook-timestamp': timestamp, 'webhook-signature': secrets.map(sign).join(' ') }
+  return new Secret(webhookPrefix + key.toString('base64'))
 }
 
 /** Delivers the ends of tasks to the servers that callers have named, each at least once; gives up after some hours. */
