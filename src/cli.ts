@@ -63,6 +63,10 @@ const commands: Readonly<Record<string, Entry>> = {
     about: 'who did what: sessions, credits, settings, refusals',
     load: async () => (await import('./cli/operator.ts')).audit
   },
+  alarms: {
+    about: 'tries the server that alarms are sent to',
+    load: async () => (await import('./cli/operator.ts')).alarms
+  },
   'webhook-secret': {
     about: 'what a server checks the messages of the gateway with',
     load: async () => (await import('./cli/access.ts')).webhookSecret

@@ -3,7 +3,8 @@ import { setTimeout as wait } from 'node:timers/promises'
 import type { DestinationStream, Logger } from 'pino'
 import { localEvents } from './adapters/local.ts'
 import { type WatchedFiles, watchedFiles } from './adapters/watched-files.ts'
-import { alarmBoard, type Alarms, storeWatch } from './domain/alarms.ts'
+import { openAlarms } from './alarms.ts'
+import { alarmBoard, type Alarms, benchWatch, storeWatch } from './domain/alarms.ts'
 import { type AuditTrail, rejectionCounter, rotations, type SecretRotation, settingsRecord } from './domain/audit.ts'
 import { faultText } from './domain/books.ts'
 import type { KeyRing } from './domain/key-ring.ts'
@@ -157,9 +158,11 @@ export async function createGateway (settings: Settings, test: GatewayOptions = 
     audit.keep,
     services.issueTimes.note,
     storeWatch(services.probeStore, alarms),
+    benchWatch(keys, alarms),
     holdKeys,
     ...features.jobs,
     verifier.runDue,
+    ...await openAlarms(settings, { alarms, store, services, secrets, clock, log, closing, test }),
     crowding(store, alarms)
   ])
   lastRound = async () => {

@@ -194,7 +194,7 @@ function onLeader (store: Pick<Store, 'leads'>, job: () => Promise<void>): () =>
   return async () => { if (await store.leads()) await job() }
 }
 
-function upstreamClient ({ tasksBaseUrl, file: { upstream } }: Settings): ClientOptions {
+export function upstreamClient ({ tasksBaseUrl, file: { upstream } }: Settings): ClientOptions {
   const { connectMs, headersMs, bodyIdleMs, keepAliveMs } = upstream
   const userAgent = `apixo-gateway/${version}`
   return { baseUrl: tasksBaseUrl, connectMs, headersMs, bodyIdleMs, keepAliveMs, userAgent }

@@ -21,12 +21,12 @@ const layers = [
   { name: 'stores', files: /^stores\.ts$/, imports: ['errors', 'domain', 'adapters', 'settings'] },
   {
     name: 'gateway',
-    files: /^(?:gateway|routes|services)\.ts$/,
+    files: /^(?:alarms|gateway|routes|services)\.ts$/,
     imports: ['errors', 'domain', 'adapters', 'http', 'features', 'settings', 'stores']
   },
   { name: 'demo', files: /^demo\.ts$/, imports: ['gateway', 'sandbox', 'settings'] },
   { name: 'main', files: /^main\.ts$/, imports: ['gateway', 'settings'] },
-  { name: 'cli', files: /^cli(?:\/.+)?\.ts$/, imports: ['main', 'demo', 'stores', 'domain', 'features', 'settings'] }
+  { name: 'cli', files: /^cli(?:\/.+)?\.ts$/, imports: ['main', 'gateway', 'demo', 'stores', 'domain', 'features', 'settings'] }
 ] as const
 
 /** Packages that have one place each: the rest of the program does not know them. */

@@ -201,3 +201,30 @@ async function release (verb: string, id: string): Promise<number> {
   process.stdout.write('Released: its credits are given back.\n')
   return 0
 }
+
+export const alarms: Command = {
+  usage: `alarms test
+
+  Sends a message to alarms.url that says that it is a test, signed with
+  GATEWAY_ALARM_SECRET by the rules of https://www.standardwebhooks.com, and
+  prints what came of it. Exit code 0 when the server has taken it (any 2xx).
+`,
+  operands: [1],
+  async run ({ operands: [verb] }) {
+    if (verb !== 'test') throw new UsageError('What can be done with alarms is: test.')
+    const [{ processSettings, liveSecrets }, { openAlarmTarget }] = await Promise.all([
+      import('../settings.ts'), import('../alarms.ts')
+    ])
+    const settings = processSettings()
+    const target = await openAlarmTarget(settings, liveSecrets(settings), Date.now)
+    if (target === null) {
+      process.stderr.write('alarms.url is not set: alarms are in the log and in /metrics alone.\n')
+      return 1
+    }
+    const { status, error } = await target.test()
+    await target.close()
+    const hasArrived = status !== null && status >= 200 && status < 300
+    process.stdout.write(`${hasArrived ? 'Told' : 'Not told'}: ${status === null ? error : `status ${status}`}.\n`)
+    return hasArrived ? 0 : 1
+  }
+}

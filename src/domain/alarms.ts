@@ -1,3 +1,4 @@
+import type { KeyRing } from './key-ring.ts'
 import type { Clock } from './time.ts'
 
 /**
@@ -128,6 +129,52 @@ export function alarmName (kind: AlarmKind, about: string): string {
   return `${kind} ${about}`
 }
 
+/** What a replica has seen of an alarm last. Instants are Unix ms. */
+export interface SeenAlarm {
+  readonly kind: AlarmKind
+  readonly about: string
+  readonly grade: number | null
+  readonly since: number
+  /** It is over then, unless a replica says before that it goes on. */
+  readonly until: number
+  /** As often as that replica has raised it. */
+  readonly count: number
+  readonly text: string
+  /** Of the fields of its log line, what may leave the house. */
+  readonly details: Readonly<Record<string, string | number>>
+}
+
+/** What the operator was told of it last. Instants are Unix ms. */
+export interface ToldAlarm {
+  /** That it is on; else that it is over, or nothing at all. */
+  readonly isOn: boolean
+  readonly grade: number | null
+  /** `null`: nothing was told yet. */
+  readonly at: number | null
+  /** Messages that did not arrive since then. */
+  readonly attempts: number
+  readonly nextAt: number
+}
+
+export interface BookedAlarm {
+  /** As `alarmName` makes it. */
+  readonly name: string
+  readonly seen: SeenAlarm
+  readonly told: ToldAlarm | null
+}
+
+/**
+ * What all replicas have seen, and what the operator was told of it, over restarts. There are as many as there are keys
+ * and ceilings, at the most. Every method is one atomic step and throws `GW_STORE_DOWN`.
+ */
+export interface AlarmBook {
+  all (): Promise<readonly BookedAlarm[]>
+  /** The last to see it is right. What was told of it stays. */
+  see (name: string, seen: SeenAlarm): Promise<void>
+  tell (name: string, told: ToldAlarm): Promise<void>
+  forget (name: string): Promise<void>
+}
+
 /** Probes the store, says when it does not answer, and throws `GW_STORE_DOWN` then. */
 export function storeWatch (probe: () => Promise<void>, alarms: Pick<AlarmBoard, 'set' | 'clear'>) {
   const alarm: Alarm = { kind: 'store-down', about: '', fields: {}, text: 'the store does not answer' }
@@ -140,5 +187,17 @@ export function storeWatch (probe: () => Promise<void>, alarms: Pick<AlarmBoard,
     }
     alarms.clear('store-down', '')
     alarms.clear('store-gone', '')
+  }
+}
+
+/** A key that was benched and has left the ring since is nobody's trouble any more. */
+export function benchWatch (
+  keys: Pick<KeyRing, 'states'>, alarms: Pick<AlarmBoard, 'active' | 'clear'>
+): () => Promise<void> {
+  return async () => {
+    const benched = alarms.active().filter(({ kind }) => kind === 'key-benched')
+    if (benched.length === 0) return
+    const inRing = new Set(keys.states().filter(({ state }) => state !== 'draining').map(({ keyId }) => keyId))
+    for (const { kind, about } of benched) if (!inRing.has(about)) alarms.clear(kind, about)
   }
 }

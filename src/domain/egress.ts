@@ -62,6 +62,11 @@ export function isWithin (reach: Reach, address: string): boolean {
   return range === 'unicast' && (parsed.kind() === 'ipv4' || ((parsed as ipaddr.IPv6).parts[0]! >> 13) === 1)
 }
 
+/** Where a URL of the operator's may lead that is safe by itself: one of a loopback host to nowhere else. */
+export function urlReach (url: string): Reach {
+  return isLoopbackName(new URL(url).hostname) ? 'loopback' : 'public'
+}
+
 function isLoopbackName (hostname: string): boolean {
   const address = addressIn(hostname)
   return address === null ? hostname === 'localhost' : isWithin('loopback', address)

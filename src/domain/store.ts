@@ -1,3 +1,4 @@
+import type { AlarmBook } from './alarms.ts'
 import type { AuditTrail } from './audit.ts'
 import type { CeilingAccounts } from './ceilings.ts'
 import type { HeldKeys } from './gone-keys.ts'
@@ -27,6 +28,7 @@ export interface Store {
   readonly records: TaskRecords
   readonly books: LedgerBooks
   readonly audit: AuditTrail
+  readonly alarmBook: AlarmBook
   readonly revocations: Revocations
   readonly tokens: TokenStore
   readonly guestCounts: GuestCounts

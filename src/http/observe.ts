@@ -6,6 +6,7 @@ import type { RejectionCounter } from '../domain/audit.ts'
 import { type KeyRing, keyStates } from '../domain/key-ring.ts'
 import type { CreditMetrics } from '../domain/ledger-client.ts'
 import { creditsFrom } from '../domain/ledger.ts'
+import { errorTable } from '../errors.ts'
 import type { AuthenticateOperator } from './authenticate.ts'
 import type { OnRequestEnd } from './context.ts'
 import type { Services } from './services.ts'
@@ -132,6 +133,8 @@ export interface Metrics extends CreditMetrics {
   readonly ended: (request: Pick<FastifyRequest, 'call'>) => void
   /** The books of the ledger were looked through: so many faults, in so many seconds, at that instant (Unix ms). */
   verified (faults: number, seconds: number, at: number): void
+  /** Requests that were refused with 401, 402 or 403, since the start. */
+  refusals (): number
   /** Adds the gauges. */
   watch (gauges: Gauges): void
   /** All there is, in Prometheus' own text format. */
@@ -162,10 +165,11 @@ export function metrics (longestMs: number): Metrics {
     help: 'Submits and tasks without a known end.',
     registers
   })
-  const { ended, timings } = requestCounts(registers, longestMs)
+  const { ended, refusals, timings } = requestCounts(registers, longestMs)
   let books: ReturnType<typeof bookGauges> | undefined
   return {
     ended,
+    refusals,
     credits: (operation, outcome, microcredits) => credits.inc({ operation, outcome }, creditsFrom(microcredits)),
     unknown: count => unknowns.inc(count),
     verified (faults, seconds, at) {
@@ -192,12 +196,18 @@ function bookGauges (registers: Registry[]) {
   }
 }
 
+/** What somebody gets who guesses, or whose login is broken. */
+const refusalCodes: ReadonlySet<string> = new Set(
+  errorTable.filter(({ status }) => status === 401 || status === 402 || status === 403).map(({ code }) => code)
+)
+
 /** How many have ended so. */
 interface Ends { readonly operation: string, readonly stage: string, readonly code: string, n: number }
 
 /** What is noted of each request. */
 interface RequestCounts {
   readonly ended: Metrics['ended']
+  readonly refusals: Metrics['refusals']
   readonly timings: readonly Timings[]
 }
 
@@ -231,7 +241,12 @@ function requestCounts (registers: Registry[], longestMs: number): RequestCounts
     took.note(operation, durationMs / 1000)
     if (upstreamMs > 0) upstreamSeconds.note(operation, upstreamMs / 1000)
   }
-  return { ended, timings: [seconds, upstreamSeconds, streamSeconds] }
+  const refusals = (): number => {
+    let sum = 0
+    for (const { code, n } of ends.values()) if (refusalCodes.has(code)) sum += n
+    return sum
+  }
+  return { ended, refusals, timings: [seconds, upstreamSeconds, streamSeconds] }
 }
 
 /**

@@ -122,6 +122,7 @@ export function environmentRuleProblems (
     ...upstreamProblems(reading, locate),
     ...portProblems(reading, locate),
     ...publicUrlProblems(reading, file, locate),
+    ...alarmSecretProblems(reading, file, locate),
     ...staticDirectoryProblems(reading, file, cwd, locate)
   ]
 }
@@ -166,6 +167,16 @@ function publicUrlProblems (
   if (url?.protocol === 'https:' && reachOf(url.hostname) === 'public') return []
   const problem = url === null ? 'is not set, and callbacks.inbound is true' : `${url.origin} can not take callbacks`
   return [locate(name, problem, 'an https: origin that APIXO can reach, or callbacks.inbound: false')]
+}
+
+/** Without a signature anybody could tell the operator anything. */
+function alarmSecretProblems (
+  { values, problems }: EnvironmentReading, { alarms: { url } }: GatewayFile, locate: Locate
+): SettingsProblem[] {
+  const name = 'GATEWAY_ALARM_SECRET'
+  if (url === undefined || values.alarmSecrets !== undefined) return []
+  if (problems.some(({ setting }) => setting === name)) return []
+  return [locate(name, 'is not set, and alarms.url is', variables[name].expected)]
 }
 
 /** A folder that is served to everybody must not hold what nobody may see. */

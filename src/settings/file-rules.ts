@@ -7,7 +7,7 @@ import { hasOwnPrefix, ownIss } from '../domain/session.ts'
 import { ceilingProblems, planPoolProblems } from './ceiling-rules.ts'
 import type { GatewayFile, IssuerSettings } from './file-schema.ts'
 import { type FileProblem, type GatewayFileReading, type KeyPath, leaves, pathText } from './file.ts'
-import { reachOf } from './parsers.ts'
+import { insecurityOf, reachOf } from './parsers.ts'
 import { shown } from './problems.ts'
 
 /** A rule of a price, and where it stands in the file. */
@@ -373,7 +373,8 @@ const rules: readonly FileRule[] = [
   { reads: ['submit'], check: fieldProblems },
   { reads: ['issuers'], check: issuerProblems },
   { reads: ['issuers', 'plans'], check: issuerPlanProblems },
-  { reads: ['guests', 'plans'], check: guestProblems }
+  { reads: ['guests', 'plans'], check: guestProblems },
+  { reads: ['alarms'], check: alarmProblems }
 ]
 
 /** What the schema can not say, because it takes two values at once or more than a shape. */
@@ -405,6 +406,25 @@ function guestProblems ({ plans, guests }: GatewayFile): FileProblem[] {
   return problems
 }
 
+/** It is held to what an upstream is held to. Where its name leads is judged again at each connection. */
+function alarmProblems ({ alarms: { url, insecureUrl } }: GatewayFile): FileProblem[] {
+  if (url === undefined) return []
+  const path = ['alarms', 'url']
+  const parsed = /[\s\\]/.test(url) ? null : URL.parse(url)
+  if (parsed === null) return [{ path, problem: `${shown(url)} is not a URL`, expected: 'a URL such as https://ops.example/alarms' }]
+  if (parsed.username !== '' || parsed.password !== '') {
+    return [{ path, problem: 'has credentials in it', expected: 'a URL without them: messages are signed' }]
+  }
+  const reason = insecurityOf(url)
+  if (reason === undefined || insecureUrl) return []
+  return [{ path, problem: `is refused: ${reason}`, expected: 'https: and a public host, or alarms.insecureUrl: true' }]
+}
+
+function alarmWarnings ({ alarms: { url, insecureUrl } }: GatewayFile): string[] {
+  if (!insecureUrl || url === undefined) return []
+  return ['alarms.insecureUrl is true: alarms may be sent unencrypted, or into a private network.']
+}
+
 /** Sentences for the log, at every start. */
 export function fileWarnings ({ file, locate }: GatewayFileReading): string[] {
   const { guests } = file
@@ -413,7 +433,7 @@ export function fileWarnings ({ file, locate }: GatewayFileReading): string[] {
     : []
   const doubtful = [...priceWarnings(file), ...capWarnings(file)].map(locate).map(({ setting, source, problem }) =>
     `${setting} (${source}) ${problem}`)
-  return [...open, ...doubtful]
+  return [...open, ...alarmWarnings(file), ...doubtful]
 }
 
 /** Credits are counted in millionths. `multipleOf` could say so in the schema, but editors reckon it in binary. */

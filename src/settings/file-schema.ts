@@ -1,4 +1,5 @@
 import { type Static, Type } from 'typebox'
+import { alarmSettings } from '../features/alarms/settings.ts'
 import { batchSettings } from '../features/batches/settings.ts'
 import { callbackSettings } from '../features/callbacks/settings.ts'
 import { guestSettings } from '../features/guests/settings.ts'
@@ -346,6 +347,7 @@ export const gatewayFile = group({
   }),
   guests: guestSettings,
   callbacks: callbackSettings,
+  alarms: alarmSettings,
   ledger
 })
 

@@ -276,6 +276,21 @@ export function secrets (rule: SecretRule, separator = /[,\r\n]/): (text: string
   }
 }
 
+/**
+ * A parser of keys that webhooks are signed with: 24 to 64 bytes in base64, with or without the prefix of Standard
+ * Webhooks, as their libraries take them.
+ */
+export function webhookSecrets (text: string): readonly Secret[] {
+  return secrets(signingSecretRule)(text).map(secret => {
+    const base64 = secret.reveal().replace(/^whsec_/, '')
+    const bytes = Buffer.from(base64, 'base64')
+    const isBase64 = bytes.toString('base64').replace(/=+$/, '') === base64.replace(/=+$/, '')
+    if (!isBase64) throw new InvalidSetting('is not in base64')
+    if (bytes.length < 24 || bytes.length > 64) throw new InvalidSetting(`has a key of ${bytes.length} bytes, not of 24 to 64`)
+    return new Secret(`whsec_${base64}`)
+  })
+}
+
 /** As people may see it: it tells two secrets apart and gives neither away. */
 export function shownSecret ({ fingerprint }: Secret): string {
   return `sha256:${fingerprint}`

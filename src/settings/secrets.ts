@@ -125,6 +125,8 @@ export interface LiveSecrets {
   readonly sessionSecrets: SecretRef<readonly Secret[]>
   readonly issuerToken: SecretRef<Secret | undefined>
   readonly adminToken: SecretRef<Secret | undefined>
+  /** Newest first: a message has a signature for each. None: there are no messages. */
+  readonly alarmSecrets: SecretRef<readonly Secret[]>
   /** Shared with issuers, by the issuer's name: verify with all. */
   readonly issuerSecrets: ReadonlyMap<string, SecretRef<readonly Secret[]>>
   readonly turnstileSecret: SecretRef<Secret | undefined>
@@ -172,6 +174,7 @@ export function liveSecrets (settings: Settings): LiveSecrets {
     sessionSecrets: all('GATEWAY_SESSION_SECRET'),
     issuerToken: one('GATEWAY_ISSUER_TOKEN'),
     adminToken: one('GATEWAY_ADMIN_TOKEN'),
+    alarmSecrets: all('GATEWAY_ALARM_SECRET'),
     issuerSecrets: new Map(
       named.flatMap(({ issuer, path }) => (issuer === undefined ? [] : [[issuer, all(pathText(path))]]))
     ),

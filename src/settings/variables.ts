@@ -1,6 +1,7 @@
 import {
   apiKeyRule, baseUrl, boolean, choice, existingDirectory, file, host, list, origin, pageOrigin, type Parser, port,
-  proxy, secret, secrets, shownList, shownSecret, shownSecrets, shownStore, signingSecretRule, store, tokenRule
+  proxy, secret, secrets, shownList, shownSecret, shownSecrets, shownStore, signingSecretRule, store, tokenRule,
+  webhookSecrets
 } from './parsers.ts'
 
 /** An environment variable, and the setting that it becomes. */
@@ -112,6 +113,15 @@ export const variables = {
     expected: `at least 12 random bytes, ${makeOne}`,
     parse: secret(tokenRule),
     show: shownSecret
+  },
+  GATEWAY_ALARM_SECRET: {
+    /** At least one, newest first. */
+    key: 'alarmSecrets',
+    ...optionalSecret,
+    description: 'Signs what is sent to `alarms.url`: `whsec_` and a key in base64. Several, newest first, let it rotate.',
+    expected: 'whsec_ and 24 to 64 random bytes in base64, for example made by `openssl rand -base64 48`',
+    parse: webhookSecrets,
+    show: shownSecrets
   },
   GATEWAY_ADMIN_PORT: {
     key: 'adminPort',

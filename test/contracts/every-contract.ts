@@ -1,5 +1,6 @@
 import type { Test } from 'tap'
 import { abandonedTasksContract } from './abandoned-tasks.ts'
+import { alarmBookContract } from './alarm-book.ts'
 import { auditTrailContract } from './audit-trail.ts'
 import { callbackSecretsContract } from './callback-secrets.ts'
 import { ceilingsContract } from './ceilings.ts'
@@ -33,6 +34,7 @@ const contracts = {
   'the promises of calls without a task': usedCallsContract,
   'the promises of its books': ledgerBooksContract,
   'the promises of task records': taskRecordsContract,
+  'the promises of an alarm book': alarmBookContract,
   'the promises of an audit trail': auditTrailContract,
   'the promises of callback secrets': callbackSecretsContract,
   'the promises of deliveries': deliveriesContract,

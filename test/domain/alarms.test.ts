@@ -1,6 +1,7 @@
 import t from 'tap'
-import { type Alarm, alarmBoard, passingMs, storeWatch } from '../../src/domain/alarms.ts'
+import { type Alarm, alarmBoard, benchWatch, passingMs, storeWatch } from '../../src/domain/alarms.ts'
 import { clock } from '../helpers/clock.ts'
+import { wholeKeyStatus } from '../helpers/whole.ts'
 
 /** A board, its clock, and what it has written into the log. */
 function scene () {
@@ -80,4 +81,19 @@ t.test('a store that does not answer is an alarm until it does', async t => {
   await look()
   t.same(board.active(), [])
   t.same(lines.map(([level]) => level), ['error', 'error', 'info', 'info'])
+})
+
+t.test('a benched key that has left the ring is no alarm any more', async t => {
+  const { board } = scene()
+  const ring = new Map([['k1', 'refused'], ['k2', 'refused']] as ReadonlyArray<['k1' | 'k2', 'refused' | 'draining']>)
+  const states = () => Array.from(ring, ([keyId, state]) => wholeKeyStatus({ keyId, state }))
+  const look = benchWatch({ states }, board)
+  await look()
+  board.raise({ kind: 'key-gone', about: 'k3', fields: {}, text: 'it is gone' })
+  for (const about of ['k1', 'k2', 'k3']) board.raise({ ...benched, about })
+  await look()
+  t.match(board.active(), [{ kind: 'key-gone' }, { about: 'k1' }, { about: 'k2' }])
+  ring.set('k2', 'draining')
+  await look()
+  t.match(board.active(), [{ kind: 'key-gone' }, { about: 'k1' }])
 })

@@ -27,6 +27,7 @@ t.test('the required variables and a config file are enough, and all else has it
     configPath: configPath(t),
     logLevel: 'info',
     models: [],
+    alarmSecrets: undefined,
     issuerSecrets: new Map(),
     turnstileSecret: undefined,
     secretFiles: new Map(),

@@ -53,6 +53,7 @@ t.test('every key has the documented default', t => {
     issuers: [],
     guests: { enabled: false, plan: 'guest', sessionsPerAddressPerDay: 5, proof: 'work' },
     callbacks: { inbound: false, allowedHosts: [] },
+    alarms: { insecureUrl: false, leastSeconds: 300 },
     ledger: { synchronous: 'normal' }
   })
   t.end()

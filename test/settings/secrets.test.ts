@@ -309,7 +309,7 @@ t.test('.env.example has every variable with its default, and no secret in it', 
   )
   const all = parseEnv(text.replace(/^# (?=[A-Z_]+=)/gm, ''))
   t.same(all, Object.fromEntries(environmentVariables.map(({ name, default: value }) => [name, value ?? ''])))
-  t.equal(text.match(/openssl rand -base64 48/g)?.length, 3)
+  t.equal(text.match(/openssl rand -base64 48/g)?.length, 4)
   t.end()
 })
 

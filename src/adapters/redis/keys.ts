@@ -46,6 +46,8 @@ export interface KeyNames {
   /** Of the audit trail, what callers do; its other parts stand in the same slot. */
   readonly audit: string
   auditPart (part: AuditPart): string
+  /** What all replicas know of alarms. */
+  readonly alarms: string
   /** A channel. Those of all databases are one server's: it has the database in its name. */
   events (database: number): string
   /** Patterns for `SCAN`. The usage of all subjects on the days that begin with this text: */
@@ -82,6 +84,7 @@ export function keyNames (prefix: string): KeyNames {
     mark: `${prefix}:store`,
     audit: `${prefix}:audit`,
     auditPart: part => part === 'sessions' ? `${prefix}:audit` : `${prefix}:{${prefix}:audit}:${part}`,
+    alarms: `${prefix}:alarms`,
     events: database => `${prefix}:events:${database}`,
     usageOf: days => `${prefix}:{/*}:usage:${days}*`,
     listsOfTasks: `${prefix}:{/*}:list`,

@@ -1,4 +1,5 @@
 import { Cluster, type Redis } from 'ioredis'
+import type { AlarmBook } from '../../domain/alarms.ts'
 import { type AuditEntry, auditPartOf, auditParts, auditRetentionMs, type AuditTrail } from '../../domain/audit.ts'
 import type { LedgerTerms, ReservationId, Stage } from '../../domain/ledger.ts'
 import { recent } from '../../domain/recent.ts'
@@ -404,5 +405,25 @@ export function redisCallbackSecrets (
       const { subject, model, keyId, task } = found
       return { reservation: id!, subject, model, keyId, task }
     }
+  }
+}
+
+/** A hash with two fields for each alarm: what was seen of it, and what was told. */
+export function redisAlarmBook ({ ask }: Commands, { alarms }: KeyNames): AlarmBook {
+  const set = async (field: string, value: object): Promise<void> => {
+    await ask(client => client.hset(alarms, field, JSON.stringify(value)))
+  }
+  return {
+    async all () {
+      const fields = await ask(client => client.hgetall(alarms))
+      const names = Object.keys(fields).filter(field => field.startsWith('seen ')).map(field => field.slice(5)).sort()
+      return names.map(name => {
+        const told = fields[`told ${name}`]
+        return { name, seen: JSON.parse(fields[`seen ${name}`]!), told: told === undefined ? null : JSON.parse(told) }
+      })
+    },
+    see: (name, seen) => set(`seen ${name}`, seen),
+    tell: (name, told) => set(`told ${name}`, told),
+    async forget (name) { await ask(client => client.hdel(alarms, `seen ${name}`, `told ${name}`)) }
   }
 }

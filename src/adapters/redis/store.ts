@@ -12,7 +12,9 @@ import { redisEvents, type RedisEvents, redisPollLeases } from './events.ts'
 import { passingOn, redisCeilings, redisHolds } from './holds.ts'
 import { type KeyNames, keyNames } from './keys.ts'
 import { redisAccounts, redisIdempotency, redisLedger, redisTasks, redisUnfinishedTasks, taskOwners } from './ledger.ts'
-import { redisAudit, redisCallbackSecrets, redisDeliveries, redisRecords, redisUsage } from './records.ts'
+import {
+  redisAlarmBook, redisAudit, redisCallbackSecrets, redisDeliveries, redisRecords, redisUsage
+} from './records.ts'
 import { pulse as pulseOf, redisRepeats } from './repeats.ts'
 import { redisGuestCounts, redisRates, redisRevocations, redisSpentProofs, redisTokens } from './sessions.ts'
 
@@ -125,6 +127,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
     records: { ...redisRecords(commands, active, owners, keys), usage: span => redisUsage(commands, keys, span) },
     books: redisBooks({ commands, keys, terms, now }),
     audit: redisAudit(commands, keys),
+    alarmBook: redisAlarmBook(commands, keys),
     revocations: redisRevocations(commands, keys, now),
     tokens: redisTokens(commands, keys),
     guestCounts: redisGuestCounts(commands, keys),

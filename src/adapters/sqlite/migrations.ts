@@ -251,7 +251,8 @@ const migrations: readonly string[] = [
    CREATE INDEX extras_of ON extras (account);
    CREATE TRIGGER extras_stay BEFORE UPDATE ON extras BEGIN SELECT raise(ABORT, 'extras are never changed'); END;
    CREATE TRIGGER extras_last BEFORE DELETE ON extras BEGIN SELECT raise(ABORT, 'extras are never deleted'); END;
-   ALTER TABLE tokens ADD COLUMN pool TEXT;`
+   ALTER TABLE tokens ADD COLUMN pool TEXT;
+   CREATE TABLE alarms (name TEXT PRIMARY KEY, seen TEXT NOT NULL, told TEXT) STRICT, WITHOUT ROWID;`
 ]
 
 /** The version of the file. Throws when a newer gateway wrote it. */

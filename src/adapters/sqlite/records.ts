@@ -1,5 +1,6 @@
-import type { DatabaseSync } from 'node:sqlite'
+import type { DatabaseSync, StatementSync } from 'node:sqlite'
 import { setImmediate as nextTurn } from 'node:timers/promises'
+import type { AlarmBook } from '../../domain/alarms.ts'
 import type { AuditEntry, AuditKind, AuditTrail } from '../../domain/audit.ts'
 import type { Stage } from '../../domain/ledger.ts'
 import type { Page, PageRequest, TaskDetail, TaskRecord, TaskRecords, UsageRow, UsageSpan } from '../../domain/records.ts'
@@ -432,3 +433,27 @@ export function sqliteCallbackSecrets (db: DatabaseSync, tasks: Tasks): Callback
     }
   }
 }
+
+/** Alarms as JSON: few, and written when one begins or ends. */
+export function sqliteAlarmBook (db: DatabaseSync, group: GroupCommit): AlarmBook {
+  const all = db.prepare('SELECT name, seen, told FROM alarms ORDER BY name')
+  const see = db.prepare(`INSERT INTO alarms (name, seen) VALUES (?, ?)
+    ON CONFLICT DO UPDATE SET seen = excluded.seen`)
+  const tell = db.prepare('UPDATE alarms SET told = ? WHERE name = ?')
+  const forget = db.prepare('DELETE FROM alarms WHERE name = ?')
+  const write = async (statement: StatementSync, ...values: string[]): Promise<void> => {
+    group.run(() => statement.run(...values))
+    await group.committed()
+  }
+  return {
+    async all () {
+      const rows = read(() => all.all() as unknown as AlarmRow[])
+      return rows.map(({ name, seen, told }) => ({ name, seen: JSON.parse(seen), told: told && JSON.parse(told) }))
+    },
+    see: (name, seen) => write(see, name, JSON.stringify(seen)),
+    tell: (name, told) => write(tell, JSON.stringify(told), name),
+    forget: name => write(forget, name)
+  }
+}
+
+interface AlarmRow { readonly name: string, readonly seen: string, readonly told: string | null }

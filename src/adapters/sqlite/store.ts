@@ -13,7 +13,8 @@ import { sqliteLedger, sqliteTasks, sqliteUnfinishedTasks, type Tasks } from './
 import { latestVersion, ofCallers } from './migrations.ts'
 import { sqliteBooks } from './books.ts'
 import {
-  archiveDays, sqliteAudit, sqliteCallbackSecrets, sqliteDeliveries, sqliteRecords, sqliteUsage, usageArchive
+  archiveDays, sqliteAlarmBook, sqliteAudit, sqliteCallbackSecrets, sqliteDeliveries, sqliteRecords, sqliteUsage,
+  usageArchive
 } from './records.ts'
 import { rememberedRows, sqliteIdempotency, sqliteRepeats } from './repeats.ts'
 import { sqliteGuestCounts, sqliteRevocations, sqliteSpentProofs, sqliteTokens } from './sessions.ts'
@@ -211,6 +212,7 @@ function storeOver (
     records: sqliteRecords(db, group, { accounts, idempotency, repeats, usage: sqliteUsage(connection) }),
     books: sqliteBooks({ openReader: connection.openReader, terms, now, elapsed, isSwept: () => true }),
     audit: sqliteAudit(db, group),
+    alarmBook: sqliteAlarmBook(db, group),
     revocations: sqliteRevocations(db, group, { now, elapsed }),
     tokens: sqliteTokens(db, group),
     guestCounts: sqliteGuestCounts(db, group, now),
