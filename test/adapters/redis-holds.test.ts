@@ -126,6 +126,12 @@ t.test('of many submits that come to two replicas at once, with room for one in 
   t.same(counts, counts.map(() => 1))
 })
 
+t.test('of several submits together each has its own hold, and one that draws on nothing has none', async t => {
+  const { other } = await replicas(t)
+  t.match(await other.ledger.reserveAll([demand({ microcredits: 3 }), demandOf(), demand()]), { granted: true })
+  t.same([await usedIn(other), await runningIn(other)], [[11, 11, 11], [2, 2, 2]])
+})
+
 t.test('holds of what runs for long, and of what is unknown for long, stay', async t => {
   const { time, other } = await replicas(t)
   const long = await other.ledger.reserve(demand({ microcredits: 1 }))

@@ -37,6 +37,12 @@ export function usedCallsContract (t: Test, open: OpenStore): void {
     t.same(await stateOf(books), { used: 15, granted: 0, unfinished: 0, pool: 15 })
   })
 
+  test('a call that set nothing aside is charged in every window all the same', async (t, books) => {
+    const id = await books.at('sent', { microcredits: 0, holds: [pool] })
+    t.equal(await books.ledger.advance(id, used(7)), true)
+    t.same(await stateOf(books), { used: 7, granted: 0, unfinished: 0, pool: 7 })
+  })
+
   test('what is missing comes from the grants that it draws on, as far as they go', async (t, books) => {
     await books.accounts.grant({ subject, microcredits: 8 })
     const id = await books.at('sent', { creditLimit: 10, microcredits: 12 })

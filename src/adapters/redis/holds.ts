@@ -99,7 +99,8 @@ export function redisHolds (commands: Commands, keys: KeyNames, { terms, now }: 
    * other, and have to queue.
    */
   const takeAtOnce = async (subject: string, draws: readonly Draw[]): Promise<boolean> => {
-    if (draws.some(({ account }) => now() < (fullUntil.get(account) ?? -Infinity))) return false
+    const isFull = draws.some(({ account }) => now() < (fullUntil.get(account) ?? -Infinity))
+    if (isFull || draws.length === 1) return false
     const replies = await Promise.all(draws.map(draw => takeFrom(subject, draw)))
     if (replies.every(reply => reply === 1)) return true
     await giveBackTo(subject, draws.filter((_, index) => replies[index] === 1))

@@ -9,8 +9,8 @@ for _, hold in ipairs(request.holds) do
   else
     -- One that was refunded as unknown, and whose task was found later, runs and costs nothing.
     if hold.to == 'running' and hold.cost then redis.call('HSETNX', taken, name, digits(hold.cost)) end
+    redis.call('ZREM', hold.to == 'running' and idle or open, name)
     if redis.call('HEXISTS', taken, name) == 1 then
-      redis.call('ZREM', hold.to == 'running' and idle or open, name)
       redis.call('ZADD', hold.to == 'running' and open or idle, hold.dueAt, name)
     end
   end

@@ -22,10 +22,9 @@ local function take (submit)
   local windows = {}
   for _, of in ipairs(submit.windows) do
     table.insert(windows, of.window)
-    if submit.cost > 0 then
-      redis.call('INCRBY', usedKey(of.window), submit.cost)
-      if of.keptMs then redis.call('PEXPIRE', usedKey(of.window), of.keptMs) end
-    end
+    -- One that takes nothing may cost something in the end.
+    redis.call('INCRBY', usedKey(of.window), submit.cost)
+    if of.keptMs then redis.call('PEXPIRE', usedKey(of.window), of.keptMs) end
   end
   redis.call('HSET', taken, submit.name, digits(submit.cost) .. ' ' .. table.concat(windows, ' '))
   redis.call('ZADD', open, request.dueAt, submit.name)
