@@ -4,7 +4,8 @@
 -- `request.limit` at the most; and with the first part, which is after '-inf', those that are not on the list yet.
 --
 -- { what is equal in two parts if nothing came between, where the next part begins ('' for nowhere), what is left of
--- grants, what was granted, since when, the start of the latest period, the rows, the periods, the sessions, the days }.
+-- grants, what was granted, since when, the start of the latest period, the rows, the periods, the sessions, the
+-- days }.
 -- Of a row: its number, its lease, and then nothing if it is not there. Sums are of the periods and sessions of these
 -- rows, and of the latest period.
 
@@ -51,8 +52,9 @@ end
 for _, day in ipairs(request.days) do
   local tasks, microcredits, sums = 0, 0, redis.call('HGETALL', base .. 'usage:' .. day)
   for index = 1, #sums, 2 do
-    if string.sub(sums[index], 1, 6) == 'tasks:' then tasks = tasks + tonumber(sums[index + 1]) end
-    if string.sub(sums[index], 1, 13) == 'microcredits:' then microcredits = microcredits + tonumber(sums[index + 1]) end
+    local sum = tonumber(sums[index + 1])
+    if string.sub(sums[index], 1, 6) == 'tasks:' then tasks = tasks + sum end
+    if string.sub(sums[index], 1, 13) == 'microcredits:' then microcredits = microcredits + sum end
   end
   if #sums > 0 then table.insert(days, { day, tasks, digits(microcredits) }) end
 end
