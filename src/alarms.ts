@@ -29,7 +29,7 @@ export async function openAlarmTarget (
 interface AlarmGround {
   readonly alarms: AlarmBoard
   readonly store: Pick<Store, 'alarmBook' | 'leads'>
-  readonly services: Pick<Services, 'keys' | 'metrics'>
+  readonly services: Pick<Services, 'keys' | 'metrics' | 'ceilings'>
   readonly secrets: LiveSecrets
   readonly clock: Clock
   readonly log: Logger
@@ -44,13 +44,15 @@ interface AlarmGround {
  */
 export async function openAlarms (
   settings: Settings,
-  { alarms, store, services: { keys, metrics }, secrets, clock: { now, elapsed }, log, closing, test }: AlarmGround
+  { alarms, store, services, secrets, clock: { now, elapsed }, log, closing, test }: AlarmGround
 ): Promise<ReadonlyArray<() => Promise<void>>> {
+  const { keys, metrics, ceilings } = services
   const { url, leastSeconds, upstreamBalanceBelow: below } = settings.file.alarms
   const jobs: Array<() => Promise<void>> = []
-  if (url === undefined && below === undefined) return jobs
-  const { balanceWatch, refusalWatch } = await import('./features/alarms/watches.ts')
+  if (url === undefined && below === undefined && ceilings === null) return jobs
+  const { balanceWatch, ceilingWatch, refusalWatch } = await import('./features/alarms/watches.ts')
   if (below !== undefined) jobs.push(balanceWatch({ keys, alarms, below, leads: store.leads, elapsed }))
+  if (ceilings !== null) jobs.push(ceilingWatch({ ceilings, alarms, leads: store.leads, now, elapsed }))
   jobs.push(refusalWatch({ alarms, refusals: metrics.refusals, elapsed }))
   const target = await openAlarmTarget(settings, secrets, now, test.webhooks)
   if (target === null) return jobs

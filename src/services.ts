@@ -186,7 +186,7 @@ async function openCeilings ({ file }: Settings, { store: { ceilings: accounts }
   const set = ceilings(file)
   if (set === null) return null
   await loadZones([file.gateway, ...Object.values(file.pools), ...Object.values(file.plans)])
-  return { above: set.above, stateOf: holds => accounts.stateOf(holds) }
+  return { above: set.above, all: set.all, stateOf: holds => accounts.stateOf(holds) }
 }
 
 /** On one of all replicas. */

@@ -77,6 +77,8 @@ export type Above = Required<Pick<ReserveRequest, 'holds' | 'runningLimits'>>
 export interface Ceilings {
   /** Of a session of that plan and pool, at `now` (Unix ms). */
   above (plan: string, pool: string | null, now: number): Above
+  /** Every window that has a ceiling, at `now` (Unix ms). */
+  all (now: number): readonly Hold[]
 }
 
 export interface CeilingRules {
@@ -104,7 +106,15 @@ export function ceilings ({ gateway, pools, plans }: CeilingRules): Ceilings | n
   add('gateway', gateway, runningIn('gateway', gateway))
   for (const [name, rules] of Object.entries(pools)) add(`pool:${name}`, rules, runningIn(`pool:${name}`, rules))
   for (const [name, rules] of Object.entries(plans)) add(`plan:${name}`, rules, [])
-  return levels.size === 0 ? null : { above: remembered(levels) }
+  if (levels.size === 0) return null
+  return { above: remembered(levels), all: now => holdsOf([...levels.values()], now) }
+}
+
+function holdsOf (levels: readonly Level[], now: number): readonly Hold[] {
+  return levels.flatMap(({ windows }) => windows.map(({ rule, hold }): Hold => {
+    const { id: window, endsAt } = windowAt(rule, now)
+    return { ...hold, window, endsAt }
+  }))
 }
 
 /** The same for all requests of a plan and a pool, until one of their windows ends or the clock is put back. */
@@ -116,10 +126,7 @@ function remembered (levels: ReadonlyMap<CeilingAccount, Level>): Ceilings['abov
     if (known !== undefined && now >= known.from && now < known.until) return known.above
     const accounts: readonly CeilingAccount[] = ['gateway', ...pool === null ? [] : [`pool:${pool}` as const], `plan:${plan}`]
     const its = accounts.flatMap(account => levels.get(account) ?? [])
-    const holds = its.flatMap(({ windows }) => windows.map(({ rule, hold }): Hold => {
-      const { id: window, endsAt } = windowAt(rule, now)
-      return { ...hold, window, endsAt }
-    }))
+    const holds = holdsOf(its, now)
     const above = { holds, runningLimits: its.flatMap(({ running }) => running) }
     made.set(name, { above, from: now, until: Math.min(...holds.map(({ endsAt }) => endsAt ?? Infinity)) })
     return above

@@ -157,3 +157,23 @@ t.test('while a secret is replaced, a message is signed with both', async t => {
   await told(it, 1)
   for (const secret of [alarmSecret, older]) t.ok(isSignedWith(secret, it.receiver.messages[0]!))
 })
+
+t.test('a pool whose ceiling is nearly used is told, and told again when it is full', async t => {
+  const receiver = await alarmReceiver(t)
+  const config = 'plans: { default: { requestsPerMinute: 1000, concurrentTasks: 100, credits: unlimited, pool: film } }\n' +
+    `pools: { film: { ceilings: { day: 10 } } }\nprices: { "*": 1 }\nalarms: { url: "${receiver.url}" }`
+  const it = await startGateway(t, { config, env, tidyEveryMs })
+  const token = await it.mint('alice')
+  const spend = async (count: number, messages: number) => {
+    for (; count > 0; count--) t.equal((await it.submit(token)).status, 200)
+    it.time.advance(300_000)
+    await told({ gateway: it.gateway, receiver }, messages)
+  }
+  await it.gateway.tidy()
+  await spend(8, 1)
+  await spend(2, 2)
+  t.match(receiver.messages.map(({ body }) => JSON.parse(String(body)).data), [
+    { kind: 'ceiling', about: 'pool:film day:2026-01-15', grade: 80, details: { account: 'pool:film', percent: 80 } },
+    { kind: 'ceiling', grade: 100, details: { percent: 100, resetsAt: '2026-01-16T00:00:00.000Z' } }
+  ])
+})

@@ -1,6 +1,8 @@
 import type { Alarm, AlarmBoard } from '../../domain/alarms.ts'
+import type { CeilingAccounts, Ceilings, WindowState } from '../../domain/ceilings.ts'
 import type { KeyRing } from '../../domain/key-ring.ts'
-import type { Clock } from '../../domain/time.ts'
+import type { Hold } from '../../domain/ledger.ts'
+import { type Clock, instant } from '../../domain/time.ts'
 
 /** How often each key is asked for its balance by this watch, ms. Whatever else asks for it is looked at too. */
 export const probeEveryMs = 900_000
@@ -37,6 +39,54 @@ export function balanceWatch ({ keys, alarms, below, leads, elapsed }: BalanceWa
     probedAt = elapsed()
     for (const { keyId } of serving) probe(keyId) // nobody waits for it: what it says is looked at the next time
   }
+}
+
+/** How often the ceilings are looked at, ms. */
+export const ceilingsEveryMs = 60_000
+/** So much of a ceiling is news, percent. */
+const grades = [100, 90, 80] as const
+
+interface CeilingWatchOptions extends Clock {
+  readonly ceilings: Pick<Ceilings, 'all'> & Pick<CeilingAccounts, 'stateOf'>
+  readonly alarms: Pick<AlarmBoard, 'set' | 'clear' | 'active'>
+  readonly leads: () => Promise<boolean>
+}
+
+/** Raises an alarm when so much of a ceiling of the gateway, a pool or a plan is used; on one of all replicas. */
+export function ceilingWatch ({ ceilings, alarms, leads, now, elapsed }: CeilingWatchOptions): () => Promise<void> {
+  let lookedAt = -Infinity
+
+  return async () => {
+    if (elapsed() - lookedAt < ceilingsEveryMs) return
+    const holds = await leads() ? ceilings.all(now()) : []
+    const states = await ceilings.stateOf(holds)
+    lookedAt = elapsed()
+    const names = new Set(holds.map(nameOf))
+    for (const { kind, about } of alarms.active()) {
+      if (kind === 'ceiling' && !names.has(about)) alarms.clear(kind, about) // its window is over
+    }
+    for (const [index, hold] of holds.entries()) {
+      const percent = percentOf(states[index]!)
+      const grade = grades.find(grade => percent >= grade)
+      alarms.set(usedUp(hold, Math.floor(percent), grade), grade !== undefined)
+    }
+  }
+}
+
+function nameOf ({ account, window }: Hold): string {
+  return `${account} ${window}`
+}
+
+/** What has nothing is used up. */
+function percentOf ({ used, limit }: WindowState): number {
+  return limit === 0 ? 100 : used / limit * 100
+}
+
+function usedUp (hold: Hold, percent: number, grade: number | undefined): Alarm {
+  const { account, window, endsAt } = hold
+  const resetsAt = endsAt === null ? null : instant(endsAt)
+  const text = 'the credits of a ceiling are nearly or wholly used'
+  return { kind: 'ceiling', about: nameOf(hold), grade, fields: { account, window, percent, resetsAt }, text }
 }
 
 /** The refusals of so long are counted together, ms. */
