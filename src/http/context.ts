@@ -58,6 +58,8 @@ export class RequestState {
   keyId: string | null = null
   /** Time spent waiting for the upstream, ms. */
   upstreamMs = 0
+  /** Among the calls at work. */
+  place = 0
   /** Bytes of request body this call may hold in memory. */
   heldBytes = 0
   /** From its arrival to the end of all work, ms; 0 until then. */

@@ -209,10 +209,13 @@ function whenOver ({ call, reply }: RequestContext, then: (isDelivered: boolean)
   else call.onClosed(() => then(reply.raw.writableFinished))
 }
 
-/** Whether the caller of a submit without a key learns what became of it. */
+/**
+ * Whether the caller of a submit without a key learns what became of it. Methods alone: an object literal with a getter
+ * has a hidden class of its own each time, whose getter would keep its whole request until the next full collection.
+ */
 export interface Delivery {
   /** Its caller has gone, or was answered before anything was known. */
-  readonly isLost: boolean
+  isLost (): boolean
   /**
    * What the upstream has answered, before it is claimed; returned if it has to be kept at once, as its caller has
    * gone.
@@ -242,7 +245,7 @@ export function watchDelivery (repeats: Repeats, id: ReservationId, context: Req
       .catch(err => request.log.warn({ err, reservation: id }, 'an answer that did not arrive is not on disk yet'))
   })
   return {
-    get isLost () { return isLost },
+    isLost: () => isLost,
     keep (answer) {
       const whole = keptFrom(answer)
       if (whole.body.length <= maxKeptBytes) kept = whole

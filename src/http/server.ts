@@ -144,15 +144,17 @@ const farewellMs = 250
 
 function lifecycle (): Lifecycle {
   const idle = Promise.withResolvers<void>()
-  const running = new Map<FastifyRequest, FastifyReply>()
+  // No map: each table that it has outgrown holds on to the next one, so that whatever was ever in it at such a moment,
+  // which is all that waits for something, would stay in memory until the next full collection.
+  const running: FastifyReply[] = []
   let stopping = false
 
   /** Answers all that are at work in a way that `errorFor` names; `null`: not yet. */
   const answer = (errorFor: (request: FastifyRequest) => Error | null): void => {
-    for (const [request, reply] of running) {
+    for (const reply of [...running]) {
       /* c8 ignore next: answered or gone in the moment of the cut, which no test can time */
-      if (reply.sent || request.call.closed) continue
-      const error = errorFor(request)
+      if (reply.sent || reply.request.call.closed) continue
+      const error = errorFor(reply.request)
       if (error !== null) reply.send(error)
     }
   }
@@ -162,21 +164,25 @@ function lifecycle (): Lifecycle {
   }
 
   return {
-    begun: (request, reply) => { running.set(request, reply) },
-    ended: request => {
-      running.delete(request)
-      if (stopping && running.size === 0) idle.resolve()
+    begun: ({ call }, reply) => { call.place = running.push(reply) - 1 },
+    ended ({ call: { place } }) {
+      const last = running.pop()!
+      if (place < running.length) {
+        running[place] = last
+        last.request.call.place = place
+      }
+      if (stopping && running.length === 0) idle.resolve()
     },
     isStopping: () => stopping,
     async drain (app, { drainMs, hurried, cutOff }) {
       stopping = true
-      for (const { raw } of running.values()) raw.shouldKeepAlive = false
-      if (running.size === 0) idle.resolve()
+      for (const { raw } of running) raw.shouldKeepAlive = false
+      if (running.length === 0) idle.resolve()
       const closed = app.close()
       // Not for `closed`: to Node a socket that has never sent a request (a browser opens such) is not idle, and one of
       // them would hold up every stop.
       await within(drainMs, [idle.promise, hurried])
-      const isCut = running.size > 0
+      const isCut = running.length > 0
       if (isCut) {
         answer(({ call }) => isBeforeForward(call) ? busy() : null)
         cutOff()

@@ -298,7 +298,7 @@ async function claimBatch (
     // Without an id no row stays that a repeat could be answered from; so, if there may be one, it is told what is
     // true.
     /* c8 ignore next: an answer in a form that no document has, whose caller has gone meanwhile */
-    await (delivery?.isLost === true ? ledger.markUnknown(id) : ledger.release(id, kept))
+    await (delivery?.isLost() === true ? ledger.markUnknown(id) : ledger.release(id, kept))
     return
   }
   const { subject } = call.session
