@@ -188,6 +188,8 @@ t.test('what may have been done is charged, whatever somebody on the way says', 
     response.end('{}')
   })
   t.strictSame(await cost(), unknown, 'longer than is collected')
+  answerWith(stream(events({ type: 'error', error: { type: 'overloaded_error', message: 'Overloaded' } })))
+  t.strictSame(await cost({ stream: true, stream_options: { include_usage: true } }), unknown, 'an error at once')
   answerWith(stream())
   t.strictSame(await cost({ stream: true, stream_options: { include_usage: true } }), unknown, 'a stream without a byte')
   answerWith(({ response }) => { response.writeHead(200, { 'content-encoding': 'gzip' }).end('x') })

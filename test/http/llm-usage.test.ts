@@ -105,9 +105,9 @@ t.test('messages: field by field the last number counts, and caches stand beside
     tokens: { input: 12, cacheRead: 90, cacheWrite: 5, output: 7 },
     isWhole: true,
     hasFailed: false,
-    contentBytes: 16,
+    contentBytes: 2,
     isLast: true
-  }, 'a zero after a number is none; the words of a kind count too')
+  }, 'a zero after a number is none, and the words of a kind are no content')
   t.match(read('messages', [{ type: 'message', stop_reason: 'end_turn', content: [], usage: { input_tokens: 1, output_tokens: 2 } }]),
     { isWhole: true, tokens: { input: 1, cacheRead: 0, cacheWrite: 0, output: 2 } })
   t.match(read('messages', [{ type: 'error', error: { type: 'overloaded_error' } }]), { hasFailed: true, isWhole: false })

@@ -14,7 +14,7 @@ import { type KeyRefused, noKey, sentOrThrow, timed, withKeyFailover } from '../
 import type { LlmBody } from './body.ts'
 import type { Dialect } from './dialects.ts'
 import { type StreamEnd, StreamRelay, type StreamSink } from './relay.ts'
-import { AnswerReader } from './usage.ts'
+import { AnswerReader, beginsWithError } from './usage.ts'
 
 /** A call that may be made. */
 export interface AuthorizedCall {
@@ -274,7 +274,7 @@ class IncomingAnswer implements AnswerReceiver {
   readonly opened: Promise<Opened>
   readonly #settled: PromiseWithResolvers<Opened> = Promise.withResolvers()
   readonly #asksStream: boolean
-  readonly #tooLong: () => void
+  readonly #giveUp: () => void
   readonly #chunks: Buffer[] = []
   #length = 0
   #head: AnswerHead = { status: 0, contentType: '', retryAfter: undefined }
@@ -282,10 +282,10 @@ class IncomingAnswer implements AnswerReceiver {
   #sink: StreamSink | null = null
   #ending: ((sink: StreamSink) => void) | null = null
 
-  /** `tooLong`: called when more has come than is collected, and again. */
-  constructor (asksStream: boolean, tooLong: () => void) {
+  /** `giveUp`: called when nothing more of it is wanted, and again. */
+  constructor (asksStream: boolean, giveUp: () => void) {
     this.#asksStream = asksStream
-    this.#tooLong = tooLong
+    this.#giveUp = giveUp
     this.opened = this.#settled.promise
   }
 
@@ -297,9 +297,13 @@ class IncomingAnswer implements AnswerReceiver {
   take (bytes: Buffer): void {
     if (this.#sink !== null) return this.#sink.take(bytes)
     this.#length += bytes.length
-    if (this.#length > maxAnswerBytes) return this.#tooLong()
+    if (this.#length > maxAnswerBytes) return this.#giveUp()
     this.#chunks.push(bytes)
-    if (this.#isStream) this.#settled.resolve({ kind: 'accepted', stream: true })
+    if (!this.#isStream) return
+    if (!beginsWithError(bytes)) return this.#settled.resolve({ kind: 'accepted', stream: true })
+    // As the first event of a stream it would have one SDK buy the call twice more.
+    this.#settled.resolve({ kind: 'unknown', reason: 'an error at once' })
+    this.#giveUp()
   }
 
   end (): void {

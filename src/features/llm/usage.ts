@@ -219,13 +219,19 @@ function countAt (usage: JsonObject, path: string): number | null {
   return typeof found === 'number' && found >= 0 && found <= maxTokens ? Math.ceil(found) : null
 }
 
-/** Bytes of all texts in a value, names left out. */
+/** Bytes of all texts in a value, names left out, and what says no more than whose turn it is or what kind it is of. */
 function textBytes (value: unknown): number {
   if (typeof value === 'string') return Buffer.byteLength(value)
   if (typeof value !== 'object' || value === null) return 0
   let bytes = 0
-  for (const inner of Object.values(value)) bytes += textBytes(inner)
+  for (const [name, inner] of Object.entries(value)) if (name !== 'role' && name !== 'type') bytes += textBytes(inner)
   return bytes
+}
+
+/** Whether what a stream begins with is the upstream's error. Of bytes that hold no whole event it is not known. */
+export function beginsWithError (bytes: Buffer): boolean {
+  const [first] = new EventFinder().take(bytes)
+  return isObject(first?.value) && (first.value.type === 'error' || isObject(first.value.error))
 }
 
 /** An event of a stream, and where it stands in the bytes that ended it. */
