@@ -114,7 +114,7 @@ const plans: ReadonlyArray<readonly [name: string, plan: LlmPlan, meaning: strin
   ['usage-null', { usage: 'null' }, 'good usage in each chunk, null at the end'],
   ['usage-zero', { usage: 'zero' }, 'good usage in each chunk, zeros at the end'],
   ['usage-each', { usage: 'each' }, 'usage so far in each chunk'],
-  ['cached', { isCached: true }, 'ninety tokens come from the cache, five go there'],
+  ['cached', { isCached: true }, 'ninety tokens come from the cache, five go there where that is told'],
   ['thinking', { thoughts: 12 }, 'twelve tokens of thoughts before the answer'],
   ['large', { pieces: 16, pieceLength: 65_536 }, 'an answer of a megabyte in sixteen pieces'],
   ['failed', { hasFailed: true }, 'responses: it ends as failed, all made'],

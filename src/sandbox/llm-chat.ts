@@ -25,7 +25,7 @@ function printUsage ({ input, cacheRead, cacheWrite, output, reasoning }: Tokens
     prompt_tokens: prompt,
     completion_tokens: output,
     total_tokens: prompt + output,
-    prompt_tokens_details: { cached_tokens: cacheRead, audio_tokens: 0 },
+    prompt_tokens_details: { cached_tokens: cacheRead, cache_write_tokens: cacheWrite, audio_tokens: 0 },
     completion_tokens_details: { reasoning_tokens: reasoning, audio_tokens: 0 }
   }
 }
@@ -97,6 +97,7 @@ export const chat: Dialect = {
   name: 'chat',
   path: /^\/v1\/chat\/completions$/,
   keyOf: bearerOf,
+  tellsCacheWrites: true,
   requestIdHeader: 'x-request-id',
   problemWith: ({ messages }: Body) =>
     objectsIn(messages).length > 0 ? null : "Missing required parameter: 'messages'.",

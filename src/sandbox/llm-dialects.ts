@@ -98,6 +98,8 @@ export interface Dialect {
   readonly path: RegExp
   /** The vendor's credential; empty without one. Those of the others are not looked at. */
   keyOf (headers: IncomingHttpHeaders): string
+  /** Whether its usage tells what goes into the cache. */
+  readonly tellsCacheWrites: boolean
   /** The header of the answer that names the request. */
   readonly requestIdHeader: string
   /** What is wrong with a request's headers and body beyond what all have in common, or `null`. */

@@ -87,6 +87,7 @@ export const gemini: Dialect = {
   // The model may hold slashes: `google/m`, `tunedModels/m`.
   path: /^\/v1(?:beta)?\/models\/(?<model>[^:]+):(?<operation>generateContent|streamGenerateContent)$/,
   keyOf: ({ 'x-goog-api-key': key }) => textIn(key),
+  tellsCacheWrites: false,
   requestIdHeader: 'x-request-id',
   problemWith: ({ contents }: Body) => objectsIn(contents).length > 0 ? null : 'contents is not specified',
   read (body, { model = '', operation }, query) {

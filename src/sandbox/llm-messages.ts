@@ -21,19 +21,19 @@ function error (status: number, message: string): object {
 }
 
 /** `input_tokens` is without those of the cache, unlike in the other dialects. */
-function printUsage ({ input, cacheRead, cacheWrite, output }: Tokens): object {
+function printUsage ({ input, cacheRead, cacheWrite, ...made }: Tokens): object {
   return {
     input_tokens: input,
     cache_creation_input_tokens: cacheWrite,
     cache_read_input_tokens: cacheRead,
     cache_creation: { ephemeral_5m_input_tokens: cacheWrite, ephemeral_1h_input_tokens: 0 },
-    output_tokens: output,
+    ...printOutput(made),
     service_tier: 'standard'
   }
 }
 
-function printOutput ({ output }: Tokens): object {
-  return { output_tokens: output }
+function printOutput ({ output, reasoning }: Pick<Tokens, 'output' | 'reasoning'>): object {
+  return { output_tokens: output, output_tokens_details: { thinking_tokens: reasoning } }
 }
 
 const stopReasons = { stop: 'end_turn', length: 'max_tokens', tool: 'tool_use' } as const
@@ -109,7 +109,7 @@ function events (asked: Asked, reply: Reply): readonly StreamEvent[] {
 
 /** One token of output is said to be there before anything is, as Anthropic does. */
 function usageAtStart ({ tokens, usage }: Reply): object | undefined {
-  return usage === 'absent' ? undefined : printUsage({ ...tokens, output: 1 })
+  return usage === 'absent' ? undefined : printUsage({ ...tokens, output: 1, reasoning: 0 })
 }
 
 /** @see https://docs.claude.com/en/api/messages */
@@ -117,6 +117,7 @@ export const messages: Dialect = {
   name: 'messages',
   path: /^\/v1\/messages$/,
   keyOf: ({ 'x-api-key': key }) => textIn(key),
+  tellsCacheWrites: true,
   requestIdHeader: 'request-id',
   problemWith ({ messages, max_tokens: maxTokens }: Body, { 'anthropic-version': version }) {
     if (!version) return 'anthropic-version: header is required'

@@ -133,6 +133,7 @@ export const responses: Dialect = {
   name: 'responses',
   path: /^\/v1\/responses$/,
   keyOf: bearerOf,
+  tellsCacheWrites: true,
   requestIdHeader: 'x-request-id',
   problemWith: ({ input }: Body) => input === undefined ? "Missing required parameter: 'input'." : null,
   read (body) {

@@ -73,12 +73,20 @@ function argumentsFor (schema: unknown): Record<string, unknown> {
   }))
 }
 
+/** A call that is not refused. */
+interface Asking {
+  readonly dialect: Dialect
+  readonly asked: Asked
+  readonly plan: LlmPlan
+  readonly key: string
+}
+
 /** Pieces of four characters. */
 function inFours (text: string): string[] {
   return Array.from(text.matchAll(/.{1,4}/gs), ([piece]) => piece)
 }
 
-function replyTo (asked: Asked, plan: LlmPlan, key: string, now: number): Reply {
+function replyTo ({ dialect, asked, plan, key }: Asking, now: number): Reply {
   const tool = asked.tool && { name: asked.tool.name, pieces: inFours(JSON.stringify(argumentsFor(asked.tool.schema))) }
   const limit = asked.maxTokens ?? Infinity
   const thoughts = Array.from({ length: Math.min(plan.thoughts ?? 0, limit) }, (_, at) => `thought ${at} `)
@@ -97,7 +105,7 @@ function replyTo (asked: Asked, plan: LlmPlan, key: string, now: number): Reply 
     tokens: {
       input: asked.inputTokens,
       cacheRead: plan.isCached ? 90 : 0,
-      cacheWrite: plan.isCached ? 5 : 0,
+      cacheWrite: plan.isCached && dialect.tellsCacheWrites ? 5 : 0,
       output: made * asked.choices,
       reasoning: thoughts.length * asked.choices
     },
@@ -128,11 +136,8 @@ function readCall (
 }
 
 /** Everything that one answer needs. */
-interface Answering {
-  readonly dialect: Dialect
-  readonly asked: Asked
+interface Answering extends Omit<Asking, 'key'> {
   readonly reply: Reply
-  readonly plan: LlmPlan
   readonly record: LlmRecord
   readonly exchange: Exchange
   readonly timers: Timers
@@ -213,7 +218,7 @@ export function answerLlm (
   }
   const { cases } = llmCasesIn(prompt)
   const plan: LlmPlan = Object.assign({}, ...cases.map(row => row.plan))
-  const reply = replyTo(asked, plan, key, world.now())
+  const reply = replyTo({ dialect, asked, plan, key }, world.now())
   const other = cases.find(row => row.instead)
   if (other?.instead) {
     if (other.makes === 'lost') record.made(reply.tokens)

@@ -15,6 +15,8 @@ export interface Ask {
   /** On top of the usual body, or in place of it when it is text. */
   readonly body?: Readonly<Record<string, unknown>> | string
   readonly headers?: Readonly<Record<string, string>>
+  /** Without the vendor's credential: that is among `headers`. */
+  readonly isBare?: boolean
   readonly model?: string
   readonly signal?: AbortSignal
 }
@@ -44,11 +46,11 @@ function pathOf ({ dialect, form = 'json', model = models[dialect] }: Ask): stri
 
 /** One call of the LLM gateway, as plain as it can be. */
 export function ask ({ origin }: Pick<Sandbox, 'origin'>, request: Ask): Promise<Response> {
-  const { dialect, body = {}, headers, signal } = request
+  const { dialect, body = {}, headers, isBare = false, signal } = request
   return fetch(origin + pathOf(request), {
     method: 'POST',
     redirect: 'manual',
-    headers: { 'content-type': 'application/json', ...keyHeader(dialect), ...headers },
+    headers: { 'content-type': 'application/json', ...isBare ? {} : keyHeader(dialect), ...headers },
     body: typeof body === 'string' ? body : JSON.stringify({ ...bodyOf(request), ...body }),
     ...signal && { signal }
   })
@@ -63,7 +65,8 @@ export interface Block {
 export function blocksIn (text: string): Block[] {
   return text.split(/\r?\n\r?\n/).slice(0, -1).map(block => {
     const lines = block.split(/\r?\n/)
-    const of = (name: string) => lines.filter(line => line.startsWith(`${name}: `)).map(line => line.slice(name.length + 2))
+    const of = (name: string) =>
+      lines.filter(line => line.startsWith(`${name}: `)).map(line => line.slice(name.length + 2))
     const data = of('data').join('\n')
     return { event: of('event')[0] ?? null, data: data === '[DONE]' ? data : JSON.parse(data) }
   })
