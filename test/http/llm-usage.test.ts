@@ -58,7 +58,9 @@ t.test('chat: totals include what is told of them apart', async t => {
     { choices: [], usage }
   ]
   t.strictSame(read('chat', values), {
-    tokens: { cacheRead: 60, audioInput: 5, input: 35, reasoning: 20, audioOutput: 0, output: 30 },
+    tokens: {
+      cacheRead: 60, cacheWrite: 0, imageInput: 0, audioInput: 5, input: 35, reasoning: 20, audioOutput: 0, output: 30
+    },
     isWhole: true,
     hasFailed: false,
     contentBytes: 7,
@@ -80,7 +82,7 @@ t.test('responses: usage stands in whatever ends them', async t => {
       { type: 'response.output_text.done', text: 'abc' },
       { type, response: { usage, error: { code: 'x' } } }
     ]), {
-      tokens: { cacheRead: 3, input: 6, reasoning: 0, output: 4 },
+      tokens: { cacheRead: 3, cacheWrite: 0, input: 6, reasoning: 0, output: 4 },
       isWhole: true,
       hasFailed: false,
       contentBytes: 3,
@@ -102,7 +104,7 @@ t.test('messages: field by field the last number counts, and caches stand beside
     { type: 'message_delta', usage: { output_tokens: 0, input_tokens: 0 } },
     { type: 'message_stop' }
   ]), {
-    tokens: { input: 12, cacheRead: 90, cacheWrite: 5, output: 7 },
+    tokens: { input: 12, cacheRead: 90, cacheWrite: 5, reasoning: 0, output: 7 },
     isWhole: true,
     hasFailed: false,
     contentBytes: 2,
@@ -172,4 +174,19 @@ t.test('usage told in each chunk is never added up', async t => {
     at += length
   }
   t.same(reader.tokens?.output, counts.at(-1))
+})
+
+t.test('what goes into a cache, pictures and thoughts are told apart from the rest, as today\'s SDKs know them', async t => {
+  const read = (dialect: 'chat' | 'responses' | 'messages', usage: object) => {
+    const reader = new AnswerReader(dialect, 1)
+    reader.take({ usage })
+    return reader.tokens
+  }
+  const inputDetails = { cached_tokens: 10, cache_write_tokens: 20, image_tokens: 30 }
+  t.match(read('chat', { prompt_tokens: 100, prompt_tokens_details: inputDetails, completion_tokens: 5 }),
+    { input: 40, cacheRead: 10, cacheWrite: 20, imageInput: 30, output: 5 })
+  t.match(read('responses', { input_tokens: 100, input_tokens_details: inputDetails, output_tokens: 5 }),
+    { input: 70, cacheRead: 10, cacheWrite: 20, output: 5 })
+  t.match(read('messages', { input_tokens: 9, output_tokens: 50, output_tokens_details: { thinking_tokens: 40 } }),
+    { input: 9, output: 10, reasoning: 40 })
 })

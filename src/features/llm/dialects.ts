@@ -69,7 +69,10 @@ const responses: Dialect = {
   headersOf: noHeaders,
   errorBody: openaiBody,
   errorEvent: error =>
-    event('error', { type: 'error', code: 'invalid_request_error', message: named(error), param: null })
+    event('error', {
+      // Without a number of some kind one SDK takes the event for garbage, and its user sees none of its words.
+      type: 'error', code: 'invalid_request_error', message: named(error), param: null, sequence_number: 0
+    })
 }
 
 const messages: Dialect = {

@@ -42,7 +42,8 @@ function placesOf (answers: unknown, reason: string): readonly unknown[] {
 const chat: Reading = {
   usageIn: ({ usage }) => [usage],
   fields: [
-    'prompt_tokens', 'prompt_tokens_details.cached_tokens', 'prompt_tokens_details.audio_tokens',
+    'prompt_tokens', 'prompt_tokens_details.cached_tokens', 'prompt_tokens_details.cache_write_tokens',
+    'prompt_tokens_details.image_tokens', 'prompt_tokens_details.audio_tokens',
     'completion_tokens', 'completion_tokens_details.reasoning_tokens', 'completion_tokens_details.audio_tokens'
   ],
   contentIn: ({ choices }) => listOf(choices).map(({ delta, message, text }) => [delta, message, text]),
@@ -53,7 +54,10 @@ const chat: Reading = {
     if (input === undefined || output === undefined) return null
     return {
       ...parts(input, 'input', {
-        cacheRead: told('prompt_tokens_details.cached_tokens'), audioInput: told('prompt_tokens_details.audio_tokens')
+        cacheRead: told('prompt_tokens_details.cached_tokens'),
+        cacheWrite: told('prompt_tokens_details.cache_write_tokens'),
+        imageInput: told('prompt_tokens_details.image_tokens'),
+        audioInput: told('prompt_tokens_details.audio_tokens')
       }),
       ...parts(output, 'output', {
         reasoning: told('completion_tokens_details.reasoning_tokens'),
@@ -70,7 +74,8 @@ const lastStatuses: ReadonlySet<unknown> = new Set(['completed', 'incomplete', '
 const responses: Reading = {
   usageIn: ({ usage, response }) => [usage, member(response, 'usage')],
   fields: [
-    'input_tokens', 'input_tokens_details.cached_tokens', 'output_tokens', 'output_tokens_details.reasoning_tokens'
+    'input_tokens', 'input_tokens_details.cached_tokens', 'input_tokens_details.cache_write_tokens',
+    'output_tokens', 'output_tokens_details.reasoning_tokens'
   ],
   contentIn: ({ type, delta, output }) => typeof type === 'string' && type.endsWith('.delta') ? delta : output,
   endedIn: ({ type, object, status }) =>
@@ -80,7 +85,10 @@ const responses: Reading = {
     const [input, output] = [told('input_tokens'), told('output_tokens')]
     if (input === undefined || output === undefined) return null
     return {
-      ...parts(input, 'input', { cacheRead: told('input_tokens_details.cached_tokens') }),
+      ...parts(input, 'input', {
+        cacheRead: told('input_tokens_details.cached_tokens'),
+        cacheWrite: told('input_tokens_details.cache_write_tokens')
+      }),
       ...parts(output, 'output', { reasoning: told('output_tokens_details.reasoning_tokens') })
     }
   }
@@ -89,7 +97,10 @@ const responses: Reading = {
 /** https://docs.claude.com/en/api/messages-streaming: input is without what the cache reads and writes. */
 const messages: Reading = {
   usageIn: ({ usage, message }) => [usage, member(message, 'usage')],
-  fields: ['input_tokens', 'cache_read_input_tokens', 'cache_creation_input_tokens', 'output_tokens'],
+  fields: [
+    'input_tokens', 'cache_read_input_tokens', 'cache_creation_input_tokens', 'output_tokens',
+    'output_tokens_details.thinking_tokens'
+  ],
   contentIn: ({ type, delta, content_block: block, content }) =>
     type === 'content_block_delta' ? delta : type === 'content_block_start' ? block : content,
   endedIn: ({ type, stop_reason: reason }) =>
@@ -102,7 +113,7 @@ const messages: Reading = {
       input,
       cacheRead: told('cache_read_input_tokens') ?? 0,
       cacheWrite: told('cache_creation_input_tokens') ?? 0,
-      output
+      ...parts(output, 'output', { reasoning: told('output_tokens_details.thinking_tokens') })
     }
   }
 }
