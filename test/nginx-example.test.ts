@@ -3,6 +3,7 @@ import { request } from 'node:https'
 import { join } from 'node:path'
 import t from 'tap'
 import { calledBackGateway } from './helpers/callbacks.ts'
+import { startGateway } from './helpers/gateway.ts'
 import { type ExampleNginx, exampleHost, exampleNginx, replicasNginx } from './helpers/nginx.ts'
 import { root } from './helpers/program.ts'
 import { until } from './helpers/until.ts'
@@ -36,6 +37,15 @@ t.test('nginx takes the example for replicas, which compose puts in front of the
   const { check } = await replicasNginx(t, 8080)
   t.doesNotThrow(check)
   t.match(readFileSync(join(root, 'docker-compose.yml'), 'utf8'), './config/examples/nginx-replicas.conf:/etc/nginx/')
+})
+
+t.test('no example ends an LLM call before the gateway does, or an SDK would buy it again', async t => {
+  const { settings } = await startGateway(t)
+  for (const name of ['nginx.conf', 'nginx-replicas.conf']) {
+    const text = readFileSync(join(root, 'config/examples', name), 'utf8')
+    const [, minutes] = /location ~ \^\/v1\(\?:beta\)\?\/ \{[^}]*proxy_read_timeout (\d+)m;/.exec(text) ?? []
+    t.ok(Number(minutes) * 60_000 > settings.file.llm.totalMs, name)
+  }
 })
 
 t.test('the secret of a callback is in no log of nginx, whether the gateway answers or not', async t => {
