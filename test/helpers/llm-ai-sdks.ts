@@ -4,7 +4,7 @@ import { createOpenAI } from '@ai-sdk/openai'
 import { createOpenAICompatible } from '@ai-sdk/openai-compatible'
 import { generateText, jsonSchema, type LanguageModel, streamText, type ToolSet } from 'ai'
 import {
-  anthropic, genai, maxTokens, openAiChat, openAiResponses, readAll, said, schema, type Sdk, type SdkCall,
+  anthropic, genai, maxTokens, openAiChat, openAiResponses, readAll, said, type Said, schema, type Sdk, type SdkCall,
   type SdkPlace, weather
 } from './llm-sdks.ts'
 
@@ -64,13 +64,13 @@ export const sdks = {
   'ai openai chat': place => ai('chat', openAiOf(place).chat('gpt-5.4'), place),
   'ai openai responses': place => ai('responses', openAiOf(place)('gpt-5.4'), place),
   'ai anthropic': place => ai('messages', createAnthropic({
-    apiKey: place.key, baseURL: `${place.origin}/v1`
+    apiKey: place.key ?? 'none', baseURL: `${place.origin}/v1`
   })('claude-sonnet-4-6'), place),
   'ai google': place => ai('gemini', createGoogleGenerativeAI({
-    apiKey: place.key, baseURL: `${place.origin}/v1beta`
+    apiKey: place.key ?? 'none', baseURL: `${place.origin}/v1beta`
   })('gemini-2.5-pro'), place),
   'ai compatible': place => ai('chat', createOpenAICompatible({
-    name: 'gateway', apiKey: place.key, baseURL: `${place.origin}/v1`, includeUsage: true
+    name: 'gateway', baseURL: `${place.origin}/v1`, includeUsage: true, ...place.key !== null && { apiKey: place.key }
   })('gpt-5.4'), place)
 } satisfies Record<string, (place: SdkPlace) => Sdk>
 
@@ -78,5 +78,31 @@ export type SdkName = keyof typeof sdks
 export const sdkNames = Object.keys(sdks).filter((name): name is SdkName => name in sdks)
 
 function openAiOf ({ origin, key }: SdkPlace) {
-  return createOpenAI({ apiKey: key, baseURL: `${origin}/v1` })
+  return createOpenAI({ apiKey: key ?? 'none', baseURL: `${origin}/v1` })
+}
+
+/** What an SDK makes of an error, in the words of none. */
+export interface SdkError {
+  /** Of the error that the last try ended with. */
+  readonly className: string
+  readonly status: number | null
+  /** Wherever the SDK has put the words of the answer: its message, its code and its type. */
+  readonly told: string
+  readonly requestId: string | null
+}
+
+/** `ai` throws an error about its tries, of which the last one is what happened. */
+export function readError (error: any): SdkError {
+  const it = error.lastError ?? error
+  return {
+    className: it.constructor.name,
+    status: it.status ?? it.statusCode ?? null,
+    told: [it.code, it.type, it.message, it.responseBody].filter(word => typeof word === 'string').join(' '),
+    requestId: it.requestID ?? it.responseHeaders?.['x-request-id'] ?? null
+  }
+}
+
+/** What a call came to: what was said, or the error. */
+export function outcomeOf (call: Promise<Said>): Promise<Said | SdkError> {
+  return call.catch(readError)
 }

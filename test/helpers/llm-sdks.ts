@@ -5,7 +5,8 @@ import OpenAI from 'openai'
 /** Where an SDK is pointed to, as its documents say: a base URL and a key. */
 export interface SdkPlace {
   readonly origin: string
-  readonly key: string
+  /** `null`: the browser brings a cookie, and the SDK is told to send no key. */
+  readonly key: string | null
   /** Sent with each request, beside those of the SDK. */
   readonly headers?: Record<string, string>
   /** Tries after the first; the SDK's own number when absent. */
@@ -61,11 +62,15 @@ export async function readAll<Event> (
   return text
 }
 
+/** How both SDKs with such headers are told to leave out their own. */
+const noKey = { authorization: null }
+
 function openAi ({ origin, key, headers, retries }: SdkPlace): OpenAI {
   return new OpenAI({
-    apiKey: key,
+    apiKey: key ?? 'none',
     baseURL: `${origin}/v1`,
-    ...headers && { defaultHeaders: headers },
+    dangerouslyAllowBrowser: true,
+    defaultHeaders: { ...key === null && noKey, ...headers },
     ...retries !== undefined && { maxRetries: retries }
   })
 }
@@ -148,10 +153,10 @@ export function openAiResponses (place: SdkPlace): Sdk {
 
 export function anthropic ({ origin, key, headers, retries }: SdkPlace): Sdk {
   const client = new Anthropic({
-    apiKey: key,
+    apiKey: key ?? 'none',
     baseURL: origin,
     dangerouslyAllowBrowser: true,
-    ...headers && { defaultHeaders: headers },
+    defaultHeaders: { ...key === null && noKey, ...headers },
     ...retries !== undefined && { maxRetries: retries }
   })
   const request = ({ prompt, hasTool }: SdkCall) => ({
@@ -186,7 +191,7 @@ export function anthropic ({ origin, key, headers, retries }: SdkPlace): Sdk {
 
 export function genai ({ origin, key, headers, retries }: SdkPlace): Sdk {
   const client = new GoogleGenAI({
-    apiKey: key,
+    apiKey: key ?? 'none',
     httpOptions: {
       baseUrl: origin,
       ...headers && { headers },

@@ -1,0 +1,116 @@
+import t from 'tap'
+import { readError, type SdkName, sdkNames, sdks } from '../helpers/llm-ai-sdks.ts'
+import { apiKey } from '../helpers/gateway.ts'
+import { startLlmSandbox } from '../helpers/llm-sandbox.ts'
+import { until } from '../helpers/until.ts'
+
+const text = 'Hello from the sandbox that stands in for APIXO.'
+const forms = ['plain', 'streamed'] as const
+
+for (const name of sdkNames) {
+  t.test(`${name}: answers, streams and calls of tools come as they are, and cost what the upstream counted`, async t => {
+    const gateway = await startLlmSandbox(t)
+    const { sandbox, spent, costOf } = gateway
+    const token = await gateway.mint('alice')
+    const sdk = sdks[name]({ origin: gateway.origin, key: token })
+    let [charged, seen] = [0, 0]
+    const settled = async () => {
+      await until('the charge', async () => {
+        charged = await spent(token)
+        return charged === sandbox.llmCalls.reduce((sum, { tokens }) => sum + costOf(tokens), 0)
+      })
+      t.match(sandbox.llmCalls.slice(seen++), [{ outcome: 'complete' }])
+      t.not(charged, 0)
+    }
+    for (const form of forms) {
+      t.match(await sdk[form]({ prompt: 'hi there' }), { text, input: 2, output: 9, tool: null }, form)
+      await settled()
+      const used = await sdk[form]({ prompt: 'the weather', hasTool: true })
+      t.match(used, { text: '', tool: ['weather', { city: 'Paris' }] })
+      await settled()
+      t.match(await sdk[form]({ prompt: 'sandbox:thinking sandbox:cached' }), { text, output: 21 })
+      await settled()
+    }
+  })
+}
+
+const classes: Readonly<Record<number, string>> = {
+  400: 'BadRequestError',
+  401: 'AuthenticationError',
+  403: 'PermissionDeniedError',
+  404: 'NotFoundError',
+  429: 'RateLimitError'
+}
+
+/** Those that the other SDK has no class for. */
+const anthropicClasses: Readonly<Record<number, string>> = {
+  402: 'PaymentRequiredError',
+  503: 'ServiceUnavailableError',
+  529: 'OverloadedError'
+}
+
+/** What an SDK calls its errors, by the status. */
+function classOf (name: SdkName, status: number): string {
+  if (name === 'genai') return 'ApiError'
+  if (name.startsWith('ai ')) return 'APICallError'
+  const own = name === 'anthropic' ? anthropicClasses[status] : undefined
+  return own ?? classes[status] ?? (status < 500 ? 'APIError' : 'InternalServerError')
+}
+
+for (const name of sdkNames) {
+  /** The errors of a plain call, and of a streamed one after it. */
+  const fails = async (sdk: ReturnType<typeof sdks[SdkName]>, prompt = 'hi') => {
+    const errors = []
+    for (const form of forms) {
+      errors.push(await sdk[form]({ prompt }).then(said => { throw new Error(said.text) }, readError))
+    }
+    return errors
+  }
+
+  t.test(`${name}: our errors are of its own classes, with their code, their words and the request's id`, async t => {
+    const gateway = await startLlmSandbox(t)
+    const { origin, mint, sandbox } = gateway
+    const sdkFor = (key: string, place: object = {}) => sdks[name]({ origin, key, retries: 0, ...place })
+    const check = async (status: number, words: RegExp, sdk: ReturnType<typeof sdkFor>) => {
+      for (const error of await fails(sdk)) {
+        t.match(error, { status, className: classOf(name, status), told: words }, `${status} ${words}`)
+        if (name !== 'genai') t.match(error.requestId, /^[\w-]{8,}$/)
+      }
+    }
+    const token = await mint('alice')
+    await check(400, /GW_BAD_REQUEST/, sdkFor(token, { headers: { 'x-api-key': 'k1', 'x-goog-api-key': 'k2' } }))
+    await check(401, /GW_BAD_SESSION/, sdkFor('gws_no-such-token'))
+    await check(402, /GW_CREDITS_EXHAUSTED/, sdkFor(await mint('paul', { plan: 'poor' })))
+    await check(403, /GW_MODEL_DENIED/, sdkFor(await mint('carl', { plan: 'choosy' })))
+    await check(404, /base URL/, sdkFor(token, { origin: `${origin}/v1` }))
+    const slow = sdkFor(await mint('sam', { plan: 'slow' }))
+    await slow.plain({ prompt: 'hi' })
+    await check(429, /GW_RATE_LIMITED/, slow)
+    t.equal(sandbox.llmCalls.length, 1, 'none of them reached the upstream')
+  })
+
+  t.test(`${name}: the upstream's errors are of its own classes too, and cost nothing`, async t => {
+    const gateway = await startLlmSandbox(t)
+    const token = await gateway.mint('alice')
+    const sdk = sdks[name]({ origin: gateway.origin, key: token, retries: 0 })
+    for (const [word, status, told = /asked for this refusal/] of [
+      ['vendor-400', 400], ['vendor-404', 404], ['vendor-500', 500], ['vendor-503', 503], ['vendor-529', 529],
+      ['http-404', 404, /Not Found/], ['code-404', 404, /Not Found/], ['code-500', 500, /Server Error/],
+      ['http-503', 503, /Service Unavailable/], ['vendor-403', 403], ['vendor-429', 429]
+    ] as ReadonlyArray<[string, number, RegExp?]>) {
+      for (const error of await fails(sdk, `sandbox:${word}`)) {
+        t.match(error, { status, className: classOf(name, status), told }, word)
+      }
+    }
+    t.equal(await gateway.spent(token), 0)
+  })
+
+  t.test(`${name}: our own key's trouble is an error of ours, and no other caller's`, async t => {
+    const gateway = await startLlmSandbox(t)
+    const sdk = sdks[name]({ origin: gateway.origin, key: await gateway.mint('alice'), retries: 0 })
+    gateway.sandbox.revoke(apiKey)
+    const [error, next] = await fails(sdk)
+    t.match(error, { status: 502, className: classOf(name, 502), told: /GW_UPSTREAM_REFUSED_KEY/ })
+    t.match(next, { status: 503, className: classOf(name, 503), told: /GW_NO_KEY/ })
+  })
+}
