@@ -1,6 +1,7 @@
 import type { Test } from 'tap'
-import type { CeilingAccounts } from '../../src/domain/ceilings.ts'
+import { type CeilingAccounts, ceilings } from '../../src/domain/ceilings.ts'
 import type { Hold, ReserveRequest } from '../../src/domain/ledger.ts'
+import { loadZones } from '../../src/domain/windows.ts'
 import { demandOf } from './ledger-balance.ts'
 import { answer, type Fixture, openBooks, type OpenStore, periodStart, type Place, sent, terms } from './open-books.ts'
 
@@ -22,7 +23,7 @@ export function ceilingsContract (t: Test, open: OpenStore, openBeside?: OpenSto
       await run(t, books, beside?.ceilings ?? null)
     })
   }
-  for (const group of [refusing, keeping, running, raising]) group(test)
+  for (const group of [refusing, keeping, turning, running, raising]) group(test)
 }
 
 type Tests = (title: string, run: Run) => void
@@ -148,6 +149,43 @@ function keeping (test: Tests): void {
     time.advance(2 * terms.retentionMs)
     await tidyAll()
     t.same(await usedIn(books, short, gateway), [0, 1])
+  })
+}
+
+/** Where a window ends and the next one begins: summer time and winter time, ends of months and weeks, a leap day. */
+const edges = [
+  ['day', 'Europe/Berlin', 0, '2026-03-29T22:00Z'],
+  ['day', 'Europe/Berlin', 2, '2026-03-29T01:00Z'],
+  ['hour', 'Europe/Berlin', 0, '2026-10-25T01:00Z'],
+  ['day', 'Europe/Berlin', 6, '2026-10-26T05:00Z'],
+  ['month', 'America/New_York', 0, '2026-11-01T04:00Z'],
+  ['week', 'UTC', 0, '2026-11-30T00:00Z'],
+  ['week', 'Asia/Tokyo', 4, '2026-12-06T19:00Z'],
+  ['day', 'UTC', 0, '2028-02-29T00:00Z'],
+  ['month', 'America/New_York', 23, '2028-03-02T04:00Z']
+] as const
+
+function turning (test: Tests): void {
+  test('a new window begins whole, to the millisecond, and what the old one gets back is not its', async (t, books) => {
+    const { ledger, time } = books
+    await loadZones(edges.map(([, zone]) => ({ zone })))
+    const open = { ceilings: {}, zone: 'UTC', resetHour: 0 }
+    for (const [kind, zone, resetHour, edge] of edges) {
+      const task = `${kind} ${zone} ${resetHour}`
+      const { above } = ceilings({
+        gateway: open, plans: {}, pools: { [task]: { ceilings: { [kind]: 0.000_002 }, zone, resetHour } }
+      })!
+      const request = () => demandOf({ ...above('default', task, time.now()), microcredits: 2 })
+      const refused = { granted: false, reason: 'ceiling', resetsAt: Date.parse(edge) }
+      time.advance(Date.parse(edge) - 2 - time.now())
+      await books.at('claimed', request(), task)
+      time.advance(1)
+      t.match(await ledger.reserve(request()), refused, task)
+      time.advance(1)
+      t.match(await ledger.reserve(request()), { granted: true }, task)
+      await ledger.settle({ taskId: task, state: 'failed', answer })
+      t.match(await ledger.reserve(request()), { granted: false, reason: 'ceiling' }, task)
+    }
   })
 }
 
