@@ -72,6 +72,18 @@ t.test('what was given is never changed and never deleted', async t => {
   t.throws(() => db.exec('DELETE FROM extras'), /extras are never deleted/)
 })
 
+/** A store, and the statements that change rows as they are run. */
+async function counted (t: Test): Promise<{ store: Store, statements: string[] }> {
+  const store = open(t, fileOf(t))
+  const statements: string[] = []
+  const { run } = StatementSync.prototype
+  t.capture(StatementSync.prototype, 'run', function (this: StatementSync, ...values: Parameters<typeof run>) {
+    statements.push(this.sourceSQL)
+    return run.apply(this, values)
+  })
+  return { store, statements }
+}
+
 /** Statements of a submit in its turn. */
 async function statementsOf (t: Test, store: Store, more: object): Promise<number> {
   const spies = (['run', 'get', 'all'] as const).map(
@@ -81,6 +93,26 @@ async function statementsOf (t: Test, store: Store, more: object): Promise<numbe
   for (const spy of spies) spy.restore()
   return spies.flatMap(spy => spy()).length
 }
+
+t.test('what ends in one turn is written once for each window', async t => {
+  const { store, statements } = await counted(t)
+  for (let task = 0; task < 12; task++) await claimed(store, `task ${task}`, { holds, microcredits: 2 })
+  const settle = (task: number, state: 'success' | 'failed') =>
+    store.ledger.settle({ taskId: `task ${task}`, state, answer })
+  statements.length = 0
+  await Promise.all(Array.from({ length: 12 }, (_, task) => settle(task, task < 10 ? 'success' : 'failed')))
+  t.equal(statements.filter(sql => /(?:INTO|UPDATE) ceilings/.test(sql)).length, holds.length)
+  t.same(await stateOf(store), [20, 20, 0, 0])
+  const [refunded, ended] = [await sentOne(store, { holds }), await sentOne(store, { holds })]
+  statements.length = 0
+  await Promise.all([
+    store.ledger.advance(refunded, { to: 'claimed', taskId: 'refunded' }), settle(-1, 'failed'),
+    store.ledger.settle({ taskId: 'refunded', state: 'failed', answer })
+  ])
+  t.equal(statements.filter(sql => /(?:INTO|UPDATE) ceilings/.test(sql)).length, 0, 'nothing came of it')
+  await store.ledger.advance(ended, { to: 'used', microcredits: 1, isEstimate: false })
+  t.same(await stateOf(store), [21, 21, 0, 0])
+})
 
 t.test('a submit under ceilings runs no more statements than one without', async t => {
   const store = open(t, fileOf(t))

@@ -45,6 +45,8 @@ export class SqliteCeilings implements CeilingAccounts {
   /** Credits of windows, and tasks of accounts: of what is reserved, and of what is unfinished. */
   readonly #open = new Sums()
   readonly #running = new Sums()
+  /** What the open transaction will add to the file at its end. */
+  readonly #changes = new Map<string, Change>()
   /** As the file has it: what is used, by window; and what accounts were given. */
   readonly #used = new Map<string, Microcredits>()
   readonly #extras = new Map<string, readonly ExtraRow[]>()
@@ -57,6 +59,8 @@ export class SqliteCeilings implements CeilingAccounts {
     this.#now = now
     this.#sumUp = sumUp
     this.#sql = statements(db)
+    group.onEnd(() => this.#write())
+    group.onUndo(() => this.#changes.clear())
   }
 
   /** What a request lacks above its subject. Nothing is set aside. */
@@ -82,18 +86,12 @@ export class SqliteCeilings implements CeilingAccounts {
 
   /** Within a transaction: it has ended, and its windows in the file have it from now on. */
   spend (held: readonly HeldWindow[] | null, microcredits: Microcredits): void {
-    for (const [account, window, endsAt] of windowsOf(held)) {
-      this.#sql.spend.run(account, window, endsAt, microcredits)
-      this.#used.delete(nameOf(account, window))
-    }
+    if (held !== null) this.#change(held, microcredits)
   }
 
   /** Within a transaction: of what has ended. A window that is over and forgotten takes nothing back. */
   giveBack (held: readonly HeldWindow[] | null, microcredits: Microcredits): void {
-    for (const [account, window] of windowsOf(held)) {
-      this.#sql.giveBack.run(microcredits, account, window)
-      this.#used.delete(nameOf(account, window))
-    }
+    if (held !== null) this.#change(held, -microcredits)
   }
 
   /** What the limit of a subject's period is raised by. `isNew`: as the file has it now. */
@@ -169,7 +167,7 @@ export class SqliteCeilings implements CeilingAccounts {
       ended = (this.#sql.used.get(account, window) as { used: number } | undefined)?.used ?? 0
       this.#used.set(name, ended)
     }
-    return ended + this.#open.of(name)
+    return ended + (this.#changes.get(name)?.microcredits ?? 0) + this.#open.of(name)
   }
 
   #limitOf ({ account, endsAt, limit }: Hold): Microcredits {
@@ -188,6 +186,26 @@ export class SqliteCeilings implements CeilingAccounts {
     return sumOf((this.#extras.get(account) ?? []).filter(({ until }) => until === null))
   }
 
+  #change (held: readonly HeldWindow[], microcredits: Microcredits): void {
+    for (const [account, window, endsAt] of held) {
+      if (window === undefined) continue
+      const name = nameOf(account, window)
+      const before = this.#changes.get(name)?.microcredits ?? 0
+      this.#changes.set(name, { account, window, endsAt: endsAt!, microcredits: before + microcredits })
+    }
+  }
+
+  /** Once for each window, however many tasks have ended in this turn. */
+  #write (): void {
+    for (const [name, { account, window, endsAt, microcredits }] of this.#changes) {
+      if (microcredits > 0) this.#sql.spend.run(account, window, endsAt, microcredits)
+      else if (microcredits < 0) this.#sql.giveBack.run(-microcredits, account, window)
+      const known = this.#used.get(name)
+      if (known !== undefined) this.#used.set(name, Math.max(0, known + microcredits))
+    }
+    this.#changes.clear()
+  }
+
   #count (held: readonly HeldWindow[], microcredits: Microcredits, tasks: 1 | -1): void {
     let last: CeilingAccount | null = null
     for (const [account, window] of held) {
@@ -196,6 +214,13 @@ export class SqliteCeilings implements CeilingAccounts {
       if (window !== undefined && microcredits !== 0) this.#open.add(nameOf(account, window), microcredits)
     }
   }
+}
+
+interface Change {
+  readonly account: CeilingAccount
+  readonly window: string
+  readonly endsAt: number | null
+  readonly microcredits: Microcredits
 }
 
 interface ExtraRow {
@@ -214,10 +239,6 @@ const nameOf = (account: CeilingAccount, window: string): string => `${account}\
 /** The outermost first. */
 const levels = ['gateway', 'pool', 'plan'] as const
 const depthOf = (account: CeilingAccount): number => levels.indexOf(levelOf(account))
-
-function windowsOf (held: readonly HeldWindow[] | null): ReadonlyArray<Extract<HeldWindow, { readonly length: 3 }>> {
-  return held === null ? [] : held.filter(one => one.length === 3)
-}
 
 /** Enters the credits of these unfinished rows, which are about to end, into the windows that they hold. */
 export function spendWindowsFor (condition: string): string {

@@ -247,6 +247,8 @@ export interface GroupCommit {
   committed (): Promise<void>
   /** Called at the beginning of each transaction: for what is to be written though nobody waits for it. */
   onBegin (listener: () => void): void
+  /** Called at the end of each transaction, within it: for what is written once, however often it has changed. */
+  onEnd (listener: () => void): void
   /** Called when a transaction was undone: for what is kept in memory of what `run` changes. */
   onUndo (listener: () => void): void
   /** Throws `GW_STORE_DOWN` when nothing may be written. */
@@ -270,6 +272,7 @@ export function groupCommit (db: DatabaseSync, busyMs: number, look: () => void)
   const commit = db.prepare('COMMIT')
   const rollback = db.prepare('ROLLBACK')
   const beginning: Array<() => void> = []
+  const endings: Array<() => void> = []
   const listeners: Array<() => void> = []
   let turn: PromiseWithResolvers<void> | null = null
   let isFailing = false
@@ -302,6 +305,7 @@ export function groupCommit (db: DatabaseSync, busyMs: number, look: () => void)
     if (ending === null) return // undone earlier in this turn
     turn = null
     try {
+      for (const write of endings) write()
       commit.run()
       isFailing = false
       ending.resolve()
@@ -333,6 +337,7 @@ export function groupCommit (db: DatabaseSync, busyMs: number, look: () => void)
     },
     committed: () => turn?.promise ?? Promise.resolve(),
     onBegin (listener) { beginning.push(listener) },
+    onEnd (listener) { endings.push(listener) },
     onUndo (listener) { listeners.push(listener) },
     look () {
       try {
