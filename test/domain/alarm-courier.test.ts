@@ -252,6 +252,19 @@ t.test('three replicas that see the same say it once, and what one of them alone
   t.same(its.heard.at(-1), 'cleared key-benched k1')
 })
 
+t.test('what is over before the one that leads has looked is not told, and forgotten', async t => {
+  const its = world()
+  const [leader, other] = [replica(its, () => true), replica(its, () => false)]
+  other.board.raise(benched)
+  await other.round()
+  other.board.clear('key-benched', 'k1')
+  await other.round()
+  t.equal(its.shared.entries.size, 1)
+  await leader.round()
+  t.equal(its.shared.entries.size, 0)
+  t.same(its.heard, [])
+})
+
 t.test('a replica that dies leaves its alarms to a successor, who says nothing twice and says the end', async t => {
   const its = world()
   const first = replica(its)
@@ -284,6 +297,10 @@ t.test('that the store is away is told by the replica that has led last, and at 
     await round()
   }
   t.same(its.heard, ['raised store-down', 'cleared store-down', 'raised key-benched k1'], 'and then what had to wait')
+  its.time.advance(leastMs)
+  await leader.round()
+  await leader.round()
+  t.equal(its.heard.length, 3, 'and no more of it')
 })
 
 t.test('a clock that is put back or ahead by a day holds nothing up', async t => {

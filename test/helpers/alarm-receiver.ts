@@ -15,12 +15,15 @@ export interface AlarmReceiver {
   readonly heard: readonly string[]
   /** The statuses of the next answers; 204 when there is none left. */
   readonly answers: number[]
+  /** What happens before each of the next answers. */
+  readonly before: Array<() => void>
 }
 
 export async function alarmReceiver (t: Test): Promise<AlarmReceiver> {
   const messages: ReceivedMessage[] = []
   const heard: string[] = []
   const answers: number[] = []
+  const before: Array<() => void> = []
   const port = await httpPort(t, createServer((request, response) => {
     const chunks: Buffer[] = []
     request.on('data', (chunk: Buffer) => chunks.push(chunk))
@@ -29,10 +32,11 @@ export async function alarmReceiver (t: Test): Promise<AlarmReceiver> {
       messages.push({ path: request.url!, headers: request.headers, body })
       const { type, data: { kind = '' } } = JSON.parse(String(body))
       heard.push(`${type} ${kind}`.trim())
+      before.shift()?.()
       response.writeHead(answers.shift() ?? 204).end()
     })
   }))
-  return { url: `http://127.0.0.1:${port}/alarms?team=1`, messages, heard, answers }
+  return { url: `http://127.0.0.1:${port}/alarms?team=1`, messages, heard, answers, before }
 }
 
 /**

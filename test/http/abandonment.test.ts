@@ -14,9 +14,10 @@ const notice = 'The upstream has no cancel, so the task runs on and its charge s
   'fails. Its slot is free.'
 
 /** A gateway whose callers have two slots each, and alice. */
-async function scene (t: Test, more: TestGatewayOptions = {}) {
-  const gateway = await startGateway(t, { config, ...more })
-  const token = await gateway.mint('alice', { ttlSeconds: 86_400 })
+async function scene (t: Test, more: TestGatewayOptions & { readonly ttlSeconds?: number } = {}) {
+  const { ttlSeconds = 86_400, ...options } = more
+  const gateway = await startGateway(t, { config, ...options })
+  const token = await gateway.mint('alice', { ttlSeconds })
   return {
     ...gateway,
     token,
@@ -94,6 +95,16 @@ t.test('a search for a slot asks for those that take one, and not for what was g
   const asked = sandbox.calls.map(({ url }) => url).filter(url => url.includes('statusTask'))
   t.equal(asked.some(url => url.includes(given)), false)
   t.equal(asked.some(url => url.includes(one)), true)
+})
+
+t.test('one whose end nobody knows takes no slot, and nothing changes', async t => {
+  const { token, submitted, giveUp, submit, gateway, time } = await scene(t, { ttlSeconds: 200_000 })
+  const taskId = await submitted()
+  time.advance(86_400_001)
+  await gateway.tidy()
+  t.same((await giveUp(taskId)).json, { taskId, model: 'nano-banana', state: 'unknown', credits: 2.5 })
+  for (let count = 0; count < 2; count++) t.equal((await submit(token, 'sandbox:forever')).status, 200)
+  t.equal((await submit(token)).error, 'GW_TOO_MANY_TASKS')
 })
 
 t.test('an hour has as many as there are slots, and the answer says when there is another', async t => {

@@ -105,6 +105,20 @@ t.test('a store that is gone is told without it', async t => {
   t.ok(it.receiver.heard.includes('alarm.raised store-gone'), it.receiver.heard.join())
 })
 
+t.test('a store that goes away while a message is under way is no reason to fail', async t => {
+  const store = storeFile(t)
+  const it = await scene(t, { store })
+  it.receiver.before.push(() => {
+    rmSync(store)
+    it.time.advance(1000)
+  })
+  await bench(it)
+  await told(it, 1)
+  const text = 'it could not be noted that an alarm was told; it may be told again'
+  await until('that is said', () => it.log.some(({ msg }) => msg === text))
+  t.match(it.log.find(({ msg }) => msg === text), { level: 40, err: { code: 'GW_STORE_DOWN' } })
+})
+
 t.test('three replicas on one Redis say one thing once', async t => {
   const receiver = await alarmReceiver(t)
   const { url } = await redisServer(t)
