@@ -2,6 +2,8 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import t, { type Test } from 'tap'
+import { latestVersion } from '../src/adapters/sqlite/migrations.ts'
+import { report } from '../src/cli/verify.ts'
 import { startSandbox } from '../src/sandbox/sandbox.ts'
 import { gatewayEnvironment, runScript, startProcess } from './helpers/gateway-process.ts'
 import { apiKey } from './helpers/gateway.ts'
@@ -81,16 +83,32 @@ for (const [name, open] of Object.entries(stores)) {
   })
 }
 
-t.test('a store that can not be read is neither right nor wrong: 69, and why', async t => {
+t.test('a store that can not be read is neither right nor wrong: 69, and why', { timeout: 60_000 }, async t => {
   const cwd = t.testdir({ 'gateway.yaml': config })
   const verify = verifying(t, cwd, gatewayEnvironment('http://127.0.0.1:1'))
   const none = await verify()
   t.match(none, { code: 69, stdout: '', stderr: /gateway\.db can not be opened: there is no such file.*\nThis command needs the settings/ })
   writeFileSync(join(cwd, 'gateway.db'), 'This is no database, and was never one. '.repeat(100))
   t.match(await verify(), { code: 69, stderr: /file is not a database/ })
+  rmSync(join(cwd, 'gateway.db'))
+  const empty = new DatabaseSync(join(cwd, 'gateway.db'))
+  empty.exec(`PRAGMA user_version = ${latestVersion}`)
+  empty.close()
+  t.match(await verify(), { code: 69, stderr: /no such table/ }, 'nor one whose tables are gone')
   const down = verifying(t, cwd, { ...gatewayEnvironment('http://127.0.0.1:1'), GATEWAY_STORE: 'redis://127.0.0.1:1' })
   t.match(await down(), { code: 69, stdout: '', stderr: /ECONNREFUSED/ })
   rmSync(join(cwd, 'gateway.yaml'))
   t.match(await verify(), { code: 78, stdout: '', stderr: /gateway\.yaml/ })
   t.match(await verify('everything'), { code: 64 })
+})
+
+t.test('what is left out is said, and what are too many to be told', t => {
+  const faults = [{ kind: 'owner', subject: null, problem: 'task \u001b1 is of no subject' }] as const
+  t.equal(report({ subjects: 2, tasks: 3, skipped: 1, count: 7, faults }), `task \uFFFD1 is of no subject. \
+Nobody can read that task: bring back the store from a copy, or tell its caller.
+1 subjects were busy all the time, and are left out: run it again.
+And 6 more.
+7 faults in the books of 2 subjects and 3 tasks.
+`)
+  t.end()
 })

@@ -50,7 +50,8 @@ async function readable<T> (read: () => Promise<T>): Promise<T> {
   }
 }
 
-function report ({ subjects, tasks, skipped, count, faults }: Verified): string {
+/** For people. */
+export function report ({ subjects, tasks, skipped, count, faults }: Verified): string {
   const lines = faults.map(fault => `${printable(faultText(fault))}\n`)
   if (skipped > 0) lines.push(`${skipped} subjects were busy all the time, and are left out: run it again.\n`)
   if (count > faults.length) lines.push(`And ${count - faults.length} more.\n`)

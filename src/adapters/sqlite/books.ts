@@ -3,7 +3,7 @@ import {
   type BookEntry, type BookKey, type BookTerms, SubjectBooks, type SubjectSums, windowFaults, windowStart
 } from '../../domain/books.ts'
 import type { LedgerTerms, SessionSpent, Stage } from '../../domain/ledger.ts'
-import { type Clock, dayMs, sliceMs } from '../../domain/time.ts'
+import { type Clock, dayMs } from '../../domain/time.ts'
 import type { FinalState } from '../../domain/upstream.ts'
 import { Findings, type LedgerBooks } from '../../domain/verification.ts'
 import { isServed, type Reader, readerBeside, storeDown } from './database.ts'
@@ -29,11 +29,12 @@ export function sqliteBooks ({ openReader, terms, now, elapsed, isSwept }: Sqlit
         try {
           const { retentionMs, sentMs } = terms
           const termsNow = () => ({ retentionMs, sentMs, now: now(), periodsHoldOpen: false, isSwept: isSwept() })
-          let begun = elapsed()
           const slices = slicesOf(reader, termsNow, elapsed, found)
-          while (slices.next().done !== true) {
-            if (!reader.isApart || elapsed() - begun < sliceMs) continue
-            await rest()
+          let begun = elapsed()
+          for (let step = slices.next(); step.done !== true; step = slices.next()) {
+            const rests = step.value === 'apart' ? restsApart : elapsed() - begun < workMs ? 0 : 1
+            if (!reader.isApart || rests === 0) continue
+            for (let count = 0; count < rests; count++) await rest()
             begun = elapsed()
           }
         } finally {
@@ -55,10 +56,19 @@ export function sqliteBooksBeside (
   return sqliteBooks({ openReader: () => readerBeside(path), terms, now, elapsed, isSwept: () => isServed(path) })
 }
 
-/** Rows that are read in one go, in less than half a slice. */
-const chunkRows = 100
+/** Rows that are read in one go, in less than half a slice; and how long one is, ms. */
+const chunkRows = 50
+const workMs = 2
 /** How long a transaction lasts, ms, unless one subject takes longer. What is read at its beginning is little. */
 const snapshotMs = 1000
+/**
+ * Rests between two transactions: in the meantime the writer can bring its log into the file and begin it anew. Without
+ * them the log grew for as long as all of it took, to 300 MB, and then held up the loop for a quarter of a second.
+ */
+const restsApart = 10
+
+/** `apart`: no transaction is open. */
+type Slices<Result> = Generator<'apart' | undefined, Result>
 
 /** What has no index by its subject, as it is in the open transaction. */
 interface Snapshot {
@@ -69,17 +79,23 @@ interface Snapshot {
 /** Yields after each little piece of work. */
 function * slicesOf (
   { db, isApart }: Reader, termsNow: () => BookTerms, elapsed: Clock['elapsed'], found: Findings
-): Generator<undefined, void> {
+): Slices<void> {
   const sql = statements(db)
   let endsAt = elapsed() + snapshotMs
   let snapshot = yield * snapshotOf(sql)
   let terms = termsNow()
+  const renew = function * (): Slices<void> {
+    if (!isApart) return
+    db.exec('COMMIT')
+    yield 'apart'
+    db.exec('BEGIN')
+    endsAt = elapsed() + snapshotMs
+  }
 
   /** Subjects by the order of the file; and then those that have nothing but unfinished tasks. */
-  const visit = function * (subject: string): Generator<undefined, void> {
-    if (isApart && elapsed() >= endsAt) {
-      db.exec('COMMIT; BEGIN')
-      endsAt = elapsed() + snapshotMs
+  const visit = function * (subject: string): Slices<void> {
+    if (elapsed() >= endsAt) {
+      yield * renew()
       snapshot = yield * snapshotOf(sql)
       terms = termsNow()
     }
@@ -90,15 +106,16 @@ function * slicesOf (
   for (const subject of snapshot.open.keys()) {
     if (subject !== '' && sql.isKnown.get(subject) === undefined) yield * visit(subject)
   }
-  if (isApart) db.exec('COMMIT; BEGIN')
+  yield * renew()
   yield * windowSlices(sql, termsNow().now, found)
 }
 
 /** All members of a window have to be added up as they are at one instant. */
-function * windowSlices (sql: Statements, now: number, found: Findings): Generator<undefined, void> {
+function * windowSlices (sql: Statements, now: number, found: Findings): Slices<void> {
   const windows = sql.windows.all() as unknown as WindowRow[]
   const { first, last } = sql.held.get() as { readonly first: number | null, readonly last: number | null }
   const rows = new Map<string, WindowRow>()
+  if (windows.length === 0) return
   for (let id = first ?? Infinity; id <= (last ?? 0); id += chunkRows) {
     for (const row of sql.holds.all(id, id + chunkRows) as unknown as WindowRow[]) {
       const name = windowName(row)
@@ -128,7 +145,7 @@ function windowName ({ account, window_id: window }: WindowRow): string {
   return `${account}\n${window}`
 }
 
-function * snapshotOf (sql: Statements): Generator<undefined, Snapshot> {
+function * snapshotOf (sql: Statements): Slices<Snapshot> {
   const open = Map.groupBy(yield * allRows<EntryRow>(sql.open), row => row.subject)
   const grants = Map.groupBy(yield * allRows<GrantRow>(sql.grants), row => row.subject)
   return { open, grants }
@@ -140,7 +157,7 @@ function nextSubject (sql: Statements, after: string): string | null {
 
 function * subjectSlices (
   sql: Statements, subject: string, { open, grants }: Snapshot, terms: BookTerms, found: Findings
-): Generator<undefined, void> {
+): Slices<void> {
   const books = new SubjectBooks(subject, terms)
   for (const row of open.get(subject) ?? []) books.add(entryFrom(row))
   found.tasks += open.get(subject)?.length ?? 0
@@ -248,7 +265,7 @@ function * chunks<Row, Place> (
   }
 }
 
-function * allRows<Row extends { readonly id: number }> (query: StatementSync): Generator<undefined, readonly Row[]> {
+function * allRows<Row extends { readonly id: number }> (query: StatementSync): Slices<readonly Row[]> {
   const all: Row[] = []
   for (const rows of chunks(0, id => query.all(id, chunkRows) as unknown as Row[], ({ id }) => id)) {
     all.push(...rows)
