@@ -38,6 +38,14 @@ const limits = {
   gemini: { generationConfig: { maxOutputTokens: maxTokens } }
 }
 
+/** A connection that is lost before an answer has begun: SDKs send the call again. */
+async function insist (place: { readonly origin: string }, request: Ask): Promise<Response> {
+  return await ask(place, request).catch((error: unknown) => {
+    if (request.signal?.aborted) throw error
+    return ask(place, request)
+  })
+}
+
 /** One call as an SDK makes it: it is sent again after a 5xx, up to three times in all, in the same bytes. */
 async function make (gateway: LlmSandbox, asking: Ask, word: string): Promise<Made> {
   const { origin, sandbox, spent, mint } = gateway
@@ -49,12 +57,9 @@ async function make (gateway: LlmSandbox, asking: Ask, word: string): Promise<Ma
   }
   const made = { prompt, word, token, bodyBytes: JSON.stringify(request).length }
   if (left.some(name => name === word)) {
-    let early = 'nothing came'
-    const gone = ask({ origin }, request).then(async response => {
-      early = `${response.status} ${(await readAll(response)).text}`
-    }, error => { early = `${error} ${error.cause}` })
+    const gone = insist({ origin }, request).then(readAll, () => {})
     const mine = () => sandbox.llmCalls.find(call => call.prompt === prompt)
-    await until('the call upstream', () => mine() !== undefined, 5000).catch(cause => { throw new Error(early, { cause }) })
+    await until('the call upstream', () => mine() !== undefined, 30_000)
     const reserved = await spent(token)
     leaving.abort()
     await gone
@@ -62,7 +67,7 @@ async function make (gateway: LlmSandbox, asking: Ask, word: string): Promise<Ma
     return { ...made, reserved }
   }
   for (let tries = 0; tries < 3; tries++) {
-    const response = await ask({ origin }, request)
+    const response = await insist({ origin }, request)
     await readAll(response)
     if (response.status < 500) break
   }
