@@ -18,6 +18,8 @@ export interface Variant {
   readonly prepare?: () => Promise<void>
   /** Its environment, on top. */
   readonly env?: Readonly<Record<string, string>>
+  /** Of models, where any has one per token. */
+  readonly prices?: Readonly<Record<string, object | number>>
 }
 
 /** One that says what is run. */
@@ -56,17 +58,19 @@ export async function startGateway (stage: Stage, variant: Variant): Promise<Gat
     command = [join(root, 'src/main.ts')],
     store = `sqlite:${join(stage.folder, `${name}.db`)}`,
     prepare,
-    env
+    env,
+    prices
   } = variant
   await prepare?.()
   const configFile = join(stage.folder, 'gateway.yaml')
-  writeFileSync(configFile, JSON.stringify(config)) // JSON is YAML
+  writeFileSync(configFile, JSON.stringify({ ...config, prices })) // JSON is YAML
   const issuerToken = randomBytes(32).toString('hex')
   const wanted = await program(name, stage.folder, {
     command: [process.execPath, ...command],
     env: {
       APIXO_API_KEY: key,
       APIXO_BASE_URL: `http://127.0.0.1:${stage.upstreamPort}`,
+      APIXO_LLM_BASE_URL: `http://127.0.0.1:${stage.upstreamPort}`,
       GATEWAY_SESSION_SECRET: randomBytes(32).toString('hex'),
       GATEWAY_ISSUER_TOKEN: issuerToken,
       GATEWAY_STORE: store,

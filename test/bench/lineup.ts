@@ -29,7 +29,7 @@ export interface Cast {
 
 /** The bar asks for one peer; everybody else is told in the long run. */
 const peersOf: Readonly<Record<Plan['comparison']['kind'], readonly PeerName[]>> = {
-  peers: peerNames, bar: ['http-proxy'], stores: [], beside: [], counts: []
+  peers: peerNames, bar: ['http-proxy'], stores: [], beside: [], counts: [], llm: []
 }
 
 /** Looks for all of them. What has to be made for it goes into the folder. */

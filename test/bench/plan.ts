@@ -8,6 +8,8 @@ export type Comparison =
   | { readonly kind: 'bar' }
   /** Ours beside itself, with each store it can have; the full one has so many tasks. */
   | { readonly kind: 'stores', readonly tasks: number }
+  /** Streams of LLM calls: ours beside raw. */
+  | { readonly kind: 'llm', readonly streams: number, readonly events: number, readonly stepMs: number }
   /** Ours beside the one of another checkout. */
   | { readonly kind: 'beside', readonly tree: string }
   /** What a request of ours makes, and one of the other checkout's; `null`: of 0.3.0's. */
@@ -49,6 +51,7 @@ export function readPlan (args: readonly string[]): Plan {
       bar: { type: 'boolean', default: false },
       stores: { type: 'boolean', default: false },
       counts: { type: 'boolean', default: false },
+      llm: { type: 'boolean', default: false },
       beside: { type: 'string' },
       cases: { type: 'string' },
       rounds: { type: 'string' },
@@ -68,6 +71,10 @@ export function readPlan (args: readonly string[]): Plan {
   const comparison = ((): Comparison => {
     if (values.bar) return { kind: 'bar' }
     if (values.stores) return { kind: 'stores', tasks: positive('tasks', quick ? 1000 : 1_000_000) }
+    if (values.llm) {
+      const size = quick ? { streams: 20, events: 5, stepMs: 5 } : { streams: 500, events: 200, stepMs: 40 }
+      return { kind: 'llm', ...size }
+    }
     const tree = values.beside === undefined ? null : resolve(values.beside)
     if (values.counts) return { kind: 'counts', tree }
     if (tree !== null) return { kind: 'beside', tree }
@@ -75,13 +82,16 @@ export function readPlan (args: readonly string[]): Plan {
   })()
   const isWhole = !quick && values.cases === undefined && (comparison.kind === 'peers' || comparison.kind === 'bar')
   if (values.write && !isWhole) throw new Error('--write keeps a whole run with all peers, or one with --bar')
-  const usual = { peers: caseNames, bar: barCases, stores: changeCases, beside: changeCases, counts: countCases }
+  const usual = {
+    peers: caseNames, bar: barCases, stores: changeCases, beside: changeCases, counts: countCases, llm: []
+  }
   const paces = {
     peers: { rounds: 3, seconds: 1.6 },
     bar: { rounds: 5, seconds: 1.6 },
     stores: { rounds: 5, seconds: 4 },
     beside: { rounds: 5, seconds: 3 },
-    counts: { rounds: 1, seconds: 2 }
+    counts: { rounds: 1, seconds: 2 },
+    llm: { rounds: 2, seconds: 2 }
   }
   const pace = quick ? { rounds: 1, seconds: 0.1 } : paces[comparison.kind]
   return {

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { barReport, judge } from './bar.ts'
 import { countsReport, measureCounts } from './counts.ts'
 import { type Cast, castOf, installPeers, lineUp, lineUpStreams } from './lineup.ts'
+import { llmReport, measureLlm } from './llm-streams.ts'
 import { measureArcs, measureCases } from './measure.ts'
 import { type Plan, readPlan } from './plan.ts'
 import { pinned, pinSelf, type Running } from './process.ts'
@@ -18,6 +19,7 @@ import { type Stage, startUpstream } from './targets.ts'
  * - `--bar` measures what the bar asks for, and no more.
  * - `--beside DIR` holds it against another checkout's, whose packages are installed: what a change costs.
  * - `--stores [--tasks N]` holds it against itself without a ledger, and with each of those it can have.
+ * - `--llm` holds its streams of LLM calls against raw's: the first byte, what an event costs, memory, and lateness.
  * - `--counts [--beside DIR]` counts the promises, timers and bytes that a request makes.
  * - `--cases a,b`, `--rounds N`, `--seconds N`, `--warm-up N` change what is measured, and for how long.
  * - `--write` keeps what was found in `results.json` and writes `results.md` with its chart, for `--bar` and for all.
@@ -49,8 +51,9 @@ async function main (): Promise<void> {
     }
     const cast = castOf(plan, folder)
     for (const absence of cast.absences) console.log(`without ${absence}`)
-    const { kind } = plan.comparison
-    console.log(kind === 'counts' ? await count(cast, plan, stage) : await measureAll(cast, plan, stage, upstream))
+    const { comparison, comparison: { kind } } = plan
+    if (comparison.kind === 'llm') console.log(llmReport(await measureLlm(stage, cast.ours, comparison, plan)))
+    else console.log(kind === 'counts' ? await count(cast, plan, stage) : await measureAll(cast, plan, stage, upstream))
   } finally {
     await cleanUp()
   }

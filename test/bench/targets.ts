@@ -48,9 +48,10 @@ export function direct (upstream: Running): Target {
   return { ...upstream, name: 'direct', shots: { submit: [submitShot({})] } }
 }
 
-/** The floor that Node sets. */
-export async function raw (stage: Stage): Promise<Target> {
-  const running = await startMeasured(stage, await program('raw', stage.folder, { env: upstreamEnv(stage) }))
+/** The floor that Node sets. `connections`: as many calls as may be under way at the upstream. */
+export async function raw (stage: Stage, connections = 64): Promise<Target> {
+  const env = { ...upstreamEnv(stage), CONNECTIONS: String(connections) }
+  const running = await startMeasured(stage, await program('raw', stage.folder, { env }))
   return { ...running, shots: { ...submitShots([{}]), ...forwardedStatusShots({}) } }
 }
 

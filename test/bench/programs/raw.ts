@@ -3,9 +3,9 @@ import { Pool, type Dispatcher } from 'undici'
 
 /**
  * The floor that Node sets: `node:http` and undici's `dispatch`, bodies collected into one Buffer each way, the key
- * added, and nothing else: no check, no limit, no log, no ledger. Files are piped, with back-pressure.
+ * added, and nothing else: no check, no limit, no log, no ledger. Files and streams are piped, with back-pressure.
  */
-const pool = new Pool(process.env.UPSTREAM!, { connections: 64 })
+const pool = new Pool(process.env.UPSTREAM!, { connections: Number(process.env.CONNECTIONS ?? 64) })
 const authorization = `Bearer ${process.env.APIXO_API_KEY}`
 
 const server = createServer((request, response) => {
@@ -15,7 +15,8 @@ const server = createServer((request, response) => {
     const body = chunks.length > 0 ? Buffer.concat(chunks) : null
     const headers: Record<string, string> = { authorization }
     if (body !== null) headers['content-type'] = request.headers['content-type'] ?? 'application/json'
-    const handler = request.url!.endsWith('/file.png') ? pipeTo(response) : answerTo(response)
+    const isPiped = request.url!.endsWith('/file.png') || request.url!.endsWith('/chat/completions')
+    const handler = isPiped ? pipeTo(response) : answerTo(response)
     pool.dispatch({ path: request.url!, method: request.method as Dispatcher.HttpMethod, headers, body }, handler)
   })
 })
@@ -48,10 +49,8 @@ function pipeTo (response: ServerResponse): Dispatcher.DispatchHandler {
   return {
     onRequestStart (controller) { response.on('drain', () => controller.resume()) },
     onResponseStart (_controller, statusCode, headers) {
-      response.writeHead(statusCode, {
-        'content-type': String(headers['content-type']),
-        'content-length': String(headers['content-length'])
-      })
+      const { 'content-type': type, 'content-length': length } = headers
+      response.writeHead(statusCode, { 'content-type': String(type), ...length && { 'content-length': String(length) } })
     },
     onResponseData (controller, chunk) { if (!response.write(chunk)) controller.pause() },
     onResponseEnd () { response.end() },
