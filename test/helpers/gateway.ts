@@ -108,7 +108,7 @@ export function settingsFor (
     env: {
       APIXO_API_KEY: keys.join(','),
       APIXO_BASE_URL: baseUrl,
-      APIXO_LLM_BASE_URL: baseUrl,
+      APIXO_LLM_BASE_URL: env.APIXO_BASE_URL ?? baseUrl,
       GATEWAY_SESSION_SECRET: sessionSecret,
       GATEWAY_ISSUER_TOKEN: issuerToken,
       GATEWAY_STORE: `sqlite:${store}`,
