@@ -11,7 +11,7 @@ plans:
 pools:
   team: { ceilings: { hour: 3, day: 10 }, concurrentTasks: 4, zone: Europe/Berlin, resetHour: 6 }
   prepaid: { ceilings: { none: 0 } }
-gateway: { ceilings: { day: 100 }, concurrentTasks: 6 }
+gateway: { ceilings: { day: 100, month: 100 }, concurrentTasks: 6 }
 prices: { dear: 11, "wan-*": { credits: 2, onFailed: refund }, suno: 0, "*": 1 }
 batches: { enabled: true }
 `

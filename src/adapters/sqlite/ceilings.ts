@@ -2,6 +2,7 @@ import type { DatabaseSync } from 'node:sqlite'
 import { type CeilingAccounts, type Extra, type ExtraAccount, levelOf, type WindowState } from '../../domain/ceilings.ts'
 import { type CeilingAccount, type Hold, type NoRoom, type ReserveRequest, tooMuchGranted } from '../../domain/ledger.ts'
 import type { Microcredits } from '../../domain/policy.ts'
+import { recent } from '../../domain/recent.ts'
 import { type GroupCommit, maxSum, read, Sums } from './database.ts'
 
 /**
@@ -13,6 +14,8 @@ export type HeldWindow =
   | readonly [account: CeilingAccount]
 
 const none = [] as const
+/** Windows whose use is remembered: far more than are open at a time. */
+const maxRemembered = 10_000
 
 /** The accounts and windows of a request; `null` for none. */
 export function heldBy ({ holds = none, runningLimits = none }: ReserveRequest): readonly HeldWindow[] | null {
@@ -48,7 +51,7 @@ export class SqliteCeilings implements CeilingAccounts {
   /** What the open transaction will add to the file at its end. */
   readonly #changes = new Map<string, Change>()
   /** As the file has it: what is used, by window; and what accounts were given. */
-  readonly #used = new Map<string, Microcredits>()
+  readonly #used = recent<Microcredits>(maxRemembered)
   readonly #extras = new Map<string, readonly ExtraRow[]>()
 
   /** `sumUp`: sees to it that all that is unfinished has entered. */
@@ -163,7 +166,6 @@ export class SqliteCeilings implements CeilingAccounts {
     const name = nameOf(account, window)
     let ended = this.#used.get(name)
     if (ended === undefined) {
-      if (this.#used.size >= maxRemembered) this.#used.clear()
       ended = (this.#sql.used.get(account, window) as { used: number } | undefined)?.used ?? 0
       this.#used.set(name, ended)
     }
@@ -227,9 +229,6 @@ interface ExtraRow {
   readonly microcredits: Microcredits
   readonly until: number | null
 }
-
-/** Windows whose use is remembered: far more than are open at a time. */
-const maxRemembered = 10_000
 
 const sumOf = (rows: readonly ExtraRow[]): Microcredits => rows.reduce((sum, row) => sum + row.microcredits, 0)
 
