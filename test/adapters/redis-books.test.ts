@@ -168,6 +168,7 @@ t.test('what was about to go when it was looked at is no fault', async t => {
   }
   const { admin, keys, books } = await scriptedBooks(t, [part('1', '')], seen)
   const { now } = clock()
+  await admin.set(keys.leader, 'somebody')
   await admin.set(keys.owner('left'), `app:alice#${now()}`)
   await admin.set(keys.owner('gone'), `app:alice#${now()}`)
   await admin.hset(keys.account('app:alice').replace(/account$/, 'idem:freed'), 'number', '17', 'createdAt', now())

@@ -1,4 +1,4 @@
-import { copyFileSync, readFileSync, statSync } from 'node:fs'
+import { copyFileSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { sqliteBooksBeside } from '../../src/adapters/sqlite/books.ts'
@@ -69,6 +69,8 @@ const corruptions: ReadonlyArray<readonly [what: string, sql: string, faults: re
   ['a pool with a credit too many', "UPDATE ceilings SET used = used + 1 WHERE account = 'pool:one'",
     [{ kind: 'ceiling', subject: null, problem: 'of pool:one 0.000003 credits are used in day:2026-01-15, and its tasks come to 0.000002' }]],
   ['a pool with a credit too few', "UPDATE ceilings SET used = used - 1 WHERE account = 'gateway'", [{ kind: 'ceiling' }]],
+  ['what is prepaid, with a credit that a forgotten task may have had',
+    "UPDATE ceilings SET used = used + 1 WHERE account = 'gateway'", []],
   ['a window that is gone', "DELETE FROM ceilings WHERE account = 'plan:free'", [{ kind: 'ceiling', problem: /^of plan:free 0 / }]],
   ['a window that nobody holds', "INSERT INTO ceilings VALUES ('pool:two', 'week:2026-01-12', 1768780800000, 9)", [{ kind: 'ceiling' }]]
 ]
@@ -96,6 +98,18 @@ t.test('where no gateway runs nobody sweeps, and a lease that has ended is no fa
   t.match((await books.verify(nextTurn)).faults, [{ kind: 'lease' }, { kind: 'lease' }], 'but as soon as one runs')
   await close()
   t.same((await books.verify(nextTurn)).faults, [])
+})
+
+t.test('a window that is used in a file without a task is told, and so is a lock that is none', async t => {
+  const path = fileOf(t)
+  await open(t, path).close()
+  visit(t, path).exec("INSERT INTO ceilings VALUES ('gateway', 'day:2026-01-15', 1768521600000, 9)")
+  const books = sqliteBooksBeside({ path, terms, now: time.now, elapsed: time.elapsed })
+  t.match((await books.verify(nextTurn)).faults, [{ kind: 'ceiling' }])
+  rmSync(`${path}.lock`)
+  t.equal((await books.verify(nextTurn)).count, 1, 'nobody has ever served it')
+  writeFileSync(`${path}.lock`, 'This is no database, and was never one. '.repeat(100))
+  await t.rejects(books.verify(nextTurn), storeDown)
 })
 
 t.test('nothing is written, and the gateway writes on meanwhile', async t => {
