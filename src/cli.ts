@@ -39,6 +39,10 @@ const commands: Readonly<Record<string, Entry>> = {
     about: 'ends all sessions of a subject, or one',
     load: async () => (await import('./cli/access.ts')).session
   },
+  subject: {
+    about: 'hands over, or erases, all that is held of a subject',
+    load: async () => (await import('./cli/subjects.ts')).subject
+  },
   credits: {
     about: 'gives credits beyond the settings: to a subject, a pool, the gateway',
     load: async () => (await import('./cli/credits.ts')).credits

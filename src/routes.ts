@@ -88,7 +88,7 @@ async function registerAdminApi (app: FastifyInstance, services: Services, featu
   const { tokenRoutes } = await import('./features/tokens/routes.ts')
   await app.register(async scope => {
     readBodies(scope, 'object')
-    adminRoutes(scope, services, features, authenticateOperator)
+    adminRoutes(scope, services, features.operator, authenticateOperator)
     tokenRoutes(scope, services, authenticateOperator)
   })
 }

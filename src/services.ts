@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import { readFileSync } from 'node:fs'
-import { dirname, join, resolve } from 'node:path'
+import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Logger } from 'pino'
 import { jwtSessions } from './adapters/jwt-sessions/jwt-sessions.ts'
@@ -29,13 +29,13 @@ import { type Clock, dayMs, type Timers } from './domain/time.ts'
 import { balancePath, type Upstream, type UpstreamKey } from './domain/upstream.ts'
 import type { Deliveries } from './domain/webhooks.ts'
 import { loadZones } from './domain/windows.ts'
-import type { ExtraAccounts } from './features/admin/extras.ts'
 import type { Callbacks } from './features/callbacks/inbound.ts'
 import { callbackHosts, type WebhookDispatcher, webhookDispatcher } from './features/callbacks/outbound.ts'
 import type { EventServices } from './features/events/routes.ts'
 import { eventStreams } from './features/events/sse.ts'
 import { taskWatchers } from './features/events/watchers.ts'
 import type { Guests } from './features/guests/guests.ts'
+import type { OperatorServices } from './features/admin/subjects.ts'
 import type { LlmServices } from './features/llm/routes.ts'
 import type { KeptResults } from './features/results/copies.ts'
 import { resultLinks, type ResultServices, resultTickets, type ResultTickets } from './features/results/routes.ts'
@@ -96,8 +96,7 @@ export interface Features {
   readonly guests: Guests | null
   readonly llm: LlmServices | null
   readonly results: ResultServices
-  /** Where the operator gives more than the settings say. */
-  readonly extras: ExtraAccounts
+  readonly operator: OperatorServices
   /** What they have to do now and then. */
   readonly jobs: ReadonlyArray<() => Promise<void>>
 }
@@ -175,8 +174,22 @@ export async function createServices (settings: Settings, ground: Ground): Promi
       guests,
       llm: openLlm(settings, client, ground),
       results: { source, tickets },
-      extras: { raise: extra => store.ceilings.raise(extra), rules: file },
+      operator: operatorServices(settings, store),
       jobs: [...(copies === null ? [] : [copies.tidy]), onLeader(store, webhooks.runOnce)]
+    }
+  }
+}
+
+function operatorServices (
+  { store: place, file }: Settings, { deliveries, ceilings, subjects }: Store
+): OperatorServices {
+  return {
+    deliveries,
+    extras: { raise: extra => ceilings.raise(extra), rules: file },
+    subjects,
+    async forgetCopies (task) {
+      const { copiesDirectory, forgetCopies } = await import('./features/results/copies.ts')
+      await forgetCopies(copiesDirectory(place), task)
     }
   }
 }
@@ -228,12 +241,9 @@ async function openResults (
 ): Promise<{ readonly source: ResultSource, readonly copies: KeptResults | null }> {
   const source = closing.adopt(undiciResults({ ...client, hosts, maxBytes }), it => it.close())
   if (keep === 'none') return { source, copies: null }
-  const directory = place.kind === 'sqlite' && place.path !== ':memory:'
-    ? join(dirname(place.path), 'results')
-    : resolve('data/results')
-  const { resultCache } = await import('./features/results/copies.ts')
+  const { copiesDirectory, resultCache } = await import('./features/results/copies.ts')
   const copies = closing.adopt(resultCache({
-    directory,
+    directory: copiesDirectory(place),
     results: source,
     taskOf: store.ledger.taskOf,
     retentionMs: tasks.retentionDays * dayMs,

@@ -1,4 +1,4 @@
-import { rmSync } from 'node:fs'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { isKnownSubject, type Traces } from '../src/features/admin/admin.ts'
@@ -347,4 +347,49 @@ t.test('words that make no sense of tasks are refused before the store is opened
     [['show'], /Say task list, or task show ID/],
     [['forget', 'x'], /must be one of list, show/]
   ] as const) t.match(await run(t, cwd, ['task', ...args]), { code: 64, stderr: about }, args.join(' '))
+})
+
+t.test('a subject is exported, and erased from the file beside a gateway that runs', async t => {
+  const { gateway, cli, cwd } = await start(t)
+  const token = await mint(gateway, 'al1ce')
+  await submit(gateway, token, 'sandbox:drop-after')
+  await cli('credits', 'grant', 'app:al1ce', '5')
+  const exported = (await cli('subject', 'export', '--subject', 'app:al1ce')).stdout.trimEnd().split('\n')
+  t.same(exported.map(line => JSON.parse(line).kind).slice(0, 2), ['subject', 'task'])
+  writeFileSync(join(cwd, 'gateway.db.version-9'), 'app:al1ce')
+  const erased = await cli('subject', 'erase', '--subject', 'app:al1ce')
+  t.match(erased, {
+    code: 0,
+    stdout: /^Erased: 1 tasks and 0 tokens; \d entries of the audit trail and the sums for the books are of erased:/,
+    stderr: /A copy from before an upgrade .* delete .*\/gateway\.db\.version-9\n$/
+  })
+  for (const file of ['gateway.db', 'gateway.db-wal']) {
+    t.notOk(readFileSync(join(cwd, file), 'latin1').includes('al1ce'), file)
+  }
+  t.equal(await submit(gateway, token), 401)
+  const usage = JSON.parse((await cli('usage', '--format', 'json')).stdout)
+  t.match(usage.rows, [{ subject: /^erased:/, tasks: 1, unknown: 1, credits: 1 }])
+  t.match(await cli('subject', 'erase', '--subject', 'app:al1ce', '--no-rewrite'), {
+    code: 0, stdout: /^Erased: 0 tasks/, stderr: /Nothing is known of app:al1ce: is it misspelt\?/
+  })
+  await submit(gateway, await mint(gateway, 'bob'), 'sandbox:forever')
+  t.match(await cli('subject', 'erase', '--subject', 'app:bob'), {
+    code: 1, stderr: /Nothing is erased: 1 of app:bob still run/
+  })
+})
+
+t.test('words that make no sense of a subject are refused before the store is opened', async t => {
+  const cwd = t.testdir({})
+  for (const [args, about] of [
+    [['export'], /Say whose/],
+    [['erase', '--subject', 'alice'], /subject must have its stored form/],
+    [['forget', '--subject', 'app:alice'], /must be one of export, erase/],
+    [['export', '--subject', 'app:alice', '--no-rewrite'], /export has no option --no-rewrite/]
+  ] as const) t.match(await run(t, cwd, ['subject', ...args]), { code: 64, stderr: about }, args.join(' '))
+})
+
+t.test('over Redis there is no file to write anew, and no copy beside it', async t => {
+  const { gateway, cli } = await start(t, await stores['Redis']!(t))
+  await submit(gateway, await mint(gateway, 'alice'), 'sandbox:drop-after')
+  t.match(await cli('subject', 'erase', '--subject', 'app:alice'), { code: 0, stdout: /^Erased: 1 tasks/, stderr: '' })
 })

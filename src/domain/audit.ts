@@ -12,6 +12,8 @@ export type AuditKind =
   | 'grant'
   | 'extra'
   | 'release'
+  | 'export'
+  | 'erase'
   | 'create'
   | 'rotate'
   | 'invite'

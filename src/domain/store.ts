@@ -8,6 +8,7 @@ import type {
 import type { TaskRecords } from './records.ts'
 import type { Revocations } from './session.ts'
 import type { PollLeases } from './status-poller.ts'
+import type { SubjectData } from './subject-data.ts'
 import type { TaskEvents } from './task-status.ts'
 import type { TokenStore } from './tokens.ts'
 import type { LedgerBooks } from './verification.ts'
@@ -30,6 +31,7 @@ export interface Store {
   readonly audit: AuditTrail
   readonly alarmBook: AlarmBook
   readonly revocations: Revocations
+  readonly subjects: SubjectData
   readonly tokens: TokenStore
   readonly guestCounts: GuestCounts
   readonly spentProofs: SpentProofs

@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto'
-import { mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import t, { type Test } from 'tap'
 import type { Task } from '../../src/domain/ledger.ts'
 import type { ResultAnswer, ResultAsk } from '../../src/domain/results.ts'
 import { systemClock } from '../../src/domain/time.ts'
-import { resultCache } from '../../src/features/results/copies.ts'
+import { copiesDirectory, forgetCopies, resultCache } from '../../src/features/results/copies.ts'
 import { clock } from '../helpers/clock.ts'
 import { until } from '../helpers/until.ts'
 
@@ -286,4 +286,26 @@ t.test('a stop ends the copies under way, without a word, and what they come fro
   ;(await get())!.body!.destroy()
   await kept.idle()
   t.same(files(), [], 'and none is begun')
+})
+
+t.test('copies of one task can be deleted, with what is written beside them, and none is no fault', async t => {
+  const directory = join(t.testdir({}), 'results')
+  const { kept, task, files } = scene(t, honest, { urls: 2, directory })
+  kept.keep(task.taskId)
+  await until('two copies and their facts', () => existsSync(directory) && files().length === 4)
+  await kept.idle()
+  const other = join(directory, 'another')
+  writeFileSync(other, '')
+  await forgetCopies(directory, task)
+  t.same(files(), [other])
+  await forgetCopies(directory, task)
+  t.same(files(), [other])
+})
+
+t.test('copies lie beside the file of the ledger, or where the gateway was started', t => {
+  t.equal(copiesDirectory({ kind: 'sqlite', path: '/data/gateway.db' }), '/data/results')
+  for (const place of [{ kind: 'sqlite', path: ':memory:' }, { kind: 'redis' }]) {
+    t.equal(copiesDirectory(place), join(process.cwd(), 'data/results'))
+  }
+  t.end()
 })

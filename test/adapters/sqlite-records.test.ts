@@ -187,8 +187,11 @@ t.test(
     t.same(
       scans.filter(sql => !/ORDER BY id(?: DESC)? LIMIT \d/.test(sql)),
       [
+        'SELECT name, seen, told FROM alarms ORDER BY name',
         'DELETE FROM revocations WHERE expires_at <= ? RETURNING session_id AS id',
         'DELETE FROM subject_revocations WHERE expires_at <= ? RETURNING subject',
+        'UPDATE grants SET subject = ? WHERE subject = ?',
+        'DELETE FROM tokens WHERE subject = ?',
         'DELETE FROM tokens WHERE expires_at <= ?'
       ]
     )

@@ -16,6 +16,7 @@ import { repeatsContract } from './repeats.ts'
 import { reserveAllContract } from './reserve-all.ts'
 import { revocationsContract } from './revocations.ts'
 import { spentProofsContract } from './spent-proofs.ts'
+import { subjectDataContract } from './subject-data.ts'
 import { taskLedgerContract } from './task-ledger.ts'
 import { taskRecordsContract } from './task-records.ts'
 import { tokenBookContract } from './token-book.ts'
@@ -36,6 +37,7 @@ const contracts = {
   'the promises of task records': taskRecordsContract,
   'the promises of an alarm book': alarmBookContract,
   'the promises of an audit trail': auditTrailContract,
+  'the promises of what is held of a subject': subjectDataContract,
   'the promises of callback secrets': callbackSecretsContract,
   'the promises of deliveries': deliveriesContract,
   'the promises of revocations': revocationsContract,

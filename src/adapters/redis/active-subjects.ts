@@ -113,7 +113,7 @@ function shortestLease ({ reservedMs, sentMs, giveUpMs }: LedgerTerms): number {
 }
 
 /** FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv/ */
-function shardOf (subject: string): number {
+export function shardOf (subject: string): number {
   let hash = 0x811c9dc5
   for (const byte of Buffer.from(subject)) hash = Math.imul(hash ^ byte, 0x01000193)
   return (hash >>> 0) % shards

@@ -13,6 +13,10 @@ export interface KeyNames {
   /** The names of those accounts. */
   readonly ceilings: string
   reservation (place: Place): string
+  /** A pattern for `SCAN`: all that stands in the slot of a subject. */
+  allOf (subject: string): string
+  /** What a subject is called where something stays of it; there while it is being erased. */
+  erasing (subject: string): string
   /** The reservation that a task id belongs to. */
   owner (taskId: string): string
   pollLease (taskId: string): string
@@ -46,6 +50,8 @@ export interface KeyNames {
   /** Of the audit trail, what callers do; its other parts stand in the same slot. */
   readonly audit: string
   auditPart (part: AuditPart): string
+  /** A part of it that is written anew; and there while somebody does that. */
+  auditRewrite (word: 'to' | 'lock'): string
   /** What all replicas know of alarms. */
   readonly alarms: string
   /** A channel. Those of all databases are one server's: it has the database in its name. */
@@ -63,6 +69,8 @@ export function keyNames (prefix: string): KeyNames {
   return {
     reservation: ({ subject, number }) => `${prefix}:{/${encoded(subject)}}:r:${number}`,
     account: subject => `${prefix}:{/${encoded(subject)}}:account`,
+    allOf: subject => `${prefix}:{/${encoded(subject)}}:*`,
+    erasing: subject => `${prefix}:{/${encoded(subject)}}:erasing`,
     holdsOf: account => `${prefix}:{^${encoded(account)}}:open`,
     ceilings: `${prefix}:ceilings`,
     owner: taskId => `${prefix}:task:${encoded(taskId)}`,
@@ -84,6 +92,7 @@ export function keyNames (prefix: string): KeyNames {
     mark: `${prefix}:store`,
     audit: `${prefix}:audit`,
     auditPart: part => part === 'sessions' ? `${prefix}:audit` : `${prefix}:{${prefix}:audit}:${part}`,
+    auditRewrite: word => `${prefix}:{${prefix}:audit}:rewrite-${word}`,
     alarms: `${prefix}:alarms`,
     events: database => `${prefix}:events:${database}`,
     usageOf: days => `${prefix}:{/*}:usage:${days}*`,

@@ -288,6 +288,8 @@ export function redisAccounts ({ ofSubject }: Commands): CreditAccounts {
 /** Finds tasks. */
 export interface Tasks {
   of (taskId: string): Awaitable<Task | null>
+  /** It is gone, and not to be remembered. */
+  forget (taskId: string): void
   /** The reservation that stands there, with its task when it has one. */
   at (place: Place): Promise<Found | null>
 }
@@ -341,6 +343,7 @@ export function redisTasks (
 
   return {
     at,
+    forget (taskId) { ended.delete(taskId) },
     of (taskId) {
       const known = ended.get(taskId)
       if (known === undefined) return find(taskId)

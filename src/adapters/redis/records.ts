@@ -219,7 +219,7 @@ export async function redisUsage (
     inOrder(one.day, other.day) || inOrder(one.subject, other.subject) || inOrder(one.model, other.model))
 }
 
-async function namesLike (client: Redis | Cluster, pattern: string): Promise<string[]> {
+export async function namesLike (client: Redis | Cluster, pattern: string): Promise<string[]> {
   const found = new Set<string>() // a key may come twice
   for (const node of client instanceof Cluster ? client.nodes('master') : [client]) {
     let cursor = '0'

@@ -141,6 +141,7 @@ export interface SubjectRequests {
   readonly listTasks: { readonly from: string, readonly above: string, readonly limit: number }
   readonly listOpen: { readonly from: string, readonly above: string, readonly limit: number }
   readonly readTask: OfReservation
+  readonly eraseTasks: { readonly numbers: readonly string[] }
   readonly listEnded: { readonly endedAt: number, readonly task: string, readonly limit: number }
   readonly listUnknown: { readonly from: string, readonly limit: number }
   readonly trimLists: Readonly<Record<string, never>>
@@ -161,6 +162,7 @@ export interface KeyRequests {
     readonly issuedAt: number
     readonly keptAfterMs: number
   }
+  readonly deleteToken: OfToken
   readonly revokeToken: OfToken & { readonly at: number }
   readonly recordTokenUse: OfToken & { readonly at: number, readonly unlessAfter: number }
   readonly acquireLease: {
@@ -215,6 +217,11 @@ export interface KeyRequests {
   readonly forgetDeliveries: OfSubject & { readonly touchedAt: number }
   /** The message comes beside it. */
   readonly publishMessage: Readonly<Record<string, never>>
+  readonly rewriteAudit: {
+    readonly to: string
+    readonly entries: ReadonlyArray<{ readonly id: string, readonly entry: string }>
+    readonly last?: string | undefined
+  }
   readonly appendAudit: {
     readonly entries: ReadonlyArray<{ readonly part: AuditPart, readonly entry: string }>
     readonly limit: number

@@ -1,6 +1,8 @@
+import { Cluster, type Redis } from 'ioredis'
 import { recent } from '../../domain/recent.ts'
 import { forgetSlackMs, type Revocations } from '../../domain/session.ts'
 import type { GuestCounts, RateCounter, RateWindow, SpentProofs } from '../../domain/store.ts'
+import { namesOf } from '../../domain/subject-data.ts'
 import { type Token, tokenRetentionMs, type TokenStore, usedEveryMs } from '../../domain/tokens.ts'
 import type { Commands, Reply } from './client.ts'
 import { encoded, keptFor, type KeyNames, slackMs } from './keys.ts'
@@ -9,12 +11,16 @@ const rememberedSessions = 10_000
 
 /**
  * Revocations in Redis: a key for each session, and one for all of a subject's. Asking costs a round trip per request,
- * of two commands, for a revocation has to hold on all replicas at once. An id that was revoked stays so, and is not
+ * of one command, for a revocation has to hold on all replicas at once. An id that was revoked stays so, and is not
  * asked about again. An id whose session ended with all others of its subject may have a later session: a token's, once
  * it is rotated.
  */
 export function redisRevocations ({ ask, on }: Commands, keys: KeyNames, now: () => number): Revocations {
   const revoked = recent<true>(rememberedSessions)
+  const names = recent<readonly string[]>(rememberedSessions, {
+    memoMethod: subject => namesOf(subject).map(name => keys.revocationOf(name))
+  })
+  const endsOf = (subject: string): readonly string[] => names.memo(subject)
   return {
     async revoke (sessionId, expiresAt) {
       const lastsMs = expiresAt + forgetSlackMs - now()
@@ -28,17 +34,28 @@ export function redisRevocations ({ ask, on }: Commands, keys: KeyNames, now: ()
       await on(keys.revocationOf(subject), 'raiseNumber', { number: before, keptMs })
     },
     async endedBefore (subject) {
-      return Number(await ask(client => client.get(keys.revocationOf(subject))) ?? -Infinity)
+      return latestOf(await ask(client => valuesOf(client, endsOf(subject))))
     },
     async isRevoked ({ id, subject, issuedAt }) {
       if (revoked.has(id)) return true
-      const [byId, before] = await ask(client => Promise.all([
-        client.exists(keys.revocation(id)), client.get(keys.revocationOf(subject))
-      ]))
-      if (byId === 1) revoked.set(id, true)
-      return byId === 1 || (before !== null && issuedAt <= Number(before))
+      const [byId, ...ends] = await ask(client => valuesOf(client, [keys.revocation(id), ...endsOf(subject)]))
+      if (byId !== null) revoked.set(id, true)
+      return byId !== null || issuedAt <= latestOf(ends)
     }
   }
+}
+
+/** In one command; the keys of a cluster stand on several nodes. */
+async function valuesOf (
+  client: Redis | Cluster, names: readonly string[]
+): Promise<ReadonlyArray<string | null>> {
+  return client instanceof Cluster
+    ? await Promise.all(names.map(name => client.get(name)))
+    : await client.mget([...names])
+}
+
+function latestOf (ends: ReadonlyArray<string | null | undefined>): number {
+  return Math.max(-Infinity, ...ends.flatMap(end => end == null ? [] : [Number(end)]))
 }
 
 /** Tokens in Redis: a hash each, forgotten by itself long after its end. */

@@ -17,6 +17,7 @@ import {
 } from './records.ts'
 import { pulse as pulseOf, redisRepeats } from './repeats.ts'
 import { redisGuestCounts, redisRates, redisRevocations, redisSpentProofs, redisTokens } from './sessions.ts'
+import { redisSubjects } from './subjects.ts'
 
 export interface Leadership {
   /** Whether this replica leads, from now on for a while. */
@@ -97,6 +98,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
   const tasks = redisTasks(commands, owners, keys, setting)
   const callbacks = redisCallbackSecrets(commands, tasks, keys, terms)
   const deliveries = redisDeliveries(commands, owners, keys, setting)
+  const tokens = redisTokens(commands, keys)
   const leadership = redisLeadership(commands, keys)
   const pulse = pulseOf({ commands, keys, events, beforeBeat: () => repeats.flush() })
   const repeats = redisRepeats(commands, pulse, elapsed)
@@ -129,7 +131,8 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
     audit: redisAudit(commands, keys),
     alarmBook: redisAlarmBook(commands, keys),
     revocations: redisRevocations(commands, keys, now),
-    tokens: redisTokens(commands, keys),
+    subjects: redisSubjects({ commands, tasks, tokens, keys, now }),
+    tokens,
     guestCounts: redisGuestCounts(commands, keys),
     spentProofs: redisSpentProofs(commands, keys, now),
     events,

@@ -229,6 +229,7 @@ const migrations: readonly string[] = [
   // abandoned_at: when its owner has given it up; the index has those rows alone, and no other write sees it.
   // call without a task. What is used of a window in ceilings is of tasks that have ended, as in credits. An extra is
   // over at until; one without that is prepaid.
+  // What is for the books is never changed, but that the name of a subject may be taken out of it.
   `ALTER TABLE tasks ADD COLUMN abandoned_at INTEGER;
    CREATE INDEX abandoned_tasks ON tasks (subject, abandoned_at) WHERE abandoned_at IS NOT NULL;
    ALTER TABLE tasks ADD COLUMN holds TEXT;
@@ -252,7 +253,22 @@ const migrations: readonly string[] = [
    CREATE TRIGGER extras_stay BEFORE UPDATE ON extras BEGIN SELECT raise(ABORT, 'extras are never changed'); END;
    CREATE TRIGGER extras_last BEFORE DELETE ON extras BEGIN SELECT raise(ABORT, 'extras are never deleted'); END;
    ALTER TABLE tokens ADD COLUMN pool TEXT;
-   CREATE TABLE alarms (name TEXT PRIMARY KEY, seen TEXT NOT NULL, told TEXT) STRICT, WITHOUT ROWID;`
+   CREATE TABLE alarms (name TEXT PRIMARY KEY, seen TEXT NOT NULL, told TEXT) STRICT, WITHOUT ROWID;
+   DROP TRIGGER extras_stay;
+   DROP TRIGGER grants_stay;
+   DROP TRIGGER audit_stays;
+   CREATE TRIGGER extras_stay BEFORE UPDATE ON extras
+     WHEN NOT (new.account GLOB 'subject:erased:*' AND new.id IS old.id AND new.microcredits IS old.microcredits
+       AND new.until IS old.until AND new.created_at IS old.created_at)
+     BEGIN SELECT raise(ABORT, 'extras are never changed'); END;
+   CREATE TRIGGER grants_stay BEFORE UPDATE ON grants
+     WHEN NOT (new.subject GLOB 'erased:*' AND new.id IS old.id AND new.microcredits IS old.microcredits
+       AND new.created_at IS old.created_at)
+     BEGIN SELECT raise(ABORT, 'grants are never changed'); END;
+   CREATE TRIGGER audit_stays BEFORE UPDATE ON audit
+     WHEN NOT ((new.subject GLOB 'erased:*' OR new.actor GLOB 'erased:*') AND new.id IS old.id AND new.at IS old.at
+       AND new.kind IS old.kind)
+     BEGIN SELECT raise(ABORT, 'the audit trail is never changed'); END;`
 ]
 
 /** The version of the file. Throws when a newer gateway wrote it. */

@@ -230,13 +230,13 @@ const chunkRows = 500
  * Sums of rows of `tasks`, in the order of the columns of `usage`. What is only sent is no task yet, and may never be
  * one. No index: the rows are read where they lie.
  */
-const sumsOf = (condition: string): string => `SELECT created_at / ${dayMs}, subject, model, count(*),
+const sumsOf = (condition: string, name = 'subject'): string => `SELECT created_at / ${dayMs}, ${name}, model, count(*),
     count(*) FILTER (WHERE state = 'success'), count(*) FILTER (WHERE state = 'failed'),
     count(*) FILTER (WHERE stage = 'unknown' AND refunded = 0), min(sum(iif(refunded = 0, microcredits, 0)), ${maxSum})
   FROM tasks NOT INDEXED WHERE stage <> 'sent' AND ${condition} GROUP BY 1, 2, 3`
 
 /** Adds rows to sums that have the columns and the primary key of `usage`. */
-const addTo = (table: string, rows: string): string => `INSERT INTO ${table} ${rows}
+export const addTo = (table: string, rows: string): string => `INSERT INTO ${table} ${rows}
   ON CONFLICT DO UPDATE SET tasks = tasks + excluded.tasks, succeeded = succeeded + excluded.succeeded,
     failed = failed + excluded.failed, unknown = unknown + excluded.unknown,
     microcredits = min(microcredits + excluded.microcredits, ${maxSum})`
@@ -245,6 +245,12 @@ const addTo = (table: string, rows: string): string => `INSERT INTO ${table} ${r
 export function usageArchive (db: DatabaseSync, condition: string): (...values: number[]) => void {
   const add = db.prepare(addTo('usage', sumsOf(condition)))
   return (...values) => { add.run(...values) }
+}
+
+/** The same for one row, under another name than its subject's. */
+export function subjectArchive (db: DatabaseSync): (name: string, id: number) => void {
+  const add = db.prepare(addTo('usage', sumsOf('id = ?', '?')))
+  return (name, id) => { add.run(name, id) }
 }
 
 /**

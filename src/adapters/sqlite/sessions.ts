@@ -2,6 +2,7 @@ import type { DatabaseSync, SQLInputValue } from 'node:sqlite'
 import { recent } from '../../domain/recent.ts'
 import { forgetSlackMs, type Revocations } from '../../domain/session.ts'
 import type { GuestCounts, SpentProofs } from '../../domain/store.ts'
+import { namesOf } from '../../domain/subject-data.ts'
 import type { Clock } from '../../domain/time.ts'
 import { type Token, tokenRetentionMs, type TokenStore, usedEveryMs } from '../../domain/tokens.ts'
 import { type GroupCommit, pageOf, read, rowAt } from './database.ts'
@@ -11,13 +12,20 @@ const lookEveryMs = 500
 /** Answers in memory, about sessions and about subjects. */
 const maxAnswers = 10_000
 
+interface RevocationsOptions extends Clock {
+  /** Told when somebody else has written into the file: what is remembered of it may have gone. */
+  readonly onForeignWrite: () => void
+}
+
 /**
  * Revocations in SQLite. Answers are remembered, for one server owns the file and a look-up in memory costs next to
  * nothing. But the command line may end sessions beside it, and then all answers are forgotten.
  */
-export function sqliteRevocations (db: DatabaseSync, group: GroupCommit, { now, elapsed }: Clock): Revocations {
+export function sqliteRevocations (
+  db: DatabaseSync, group: GroupCommit, { now, elapsed, onForeignWrite }: RevocationsOptions
+): Revocations {
   const sql = revocationStatements(db)
-  const { revoked, revokedBefore, forgetAll, forgetStale } = rememberedAnswers(sql, elapsed)
+  const { revoked, revokedBefore, forgetAll, forgetStale } = rememberedAnswers(sql, elapsed, onForeignWrite)
   // An answer from within a transaction of our own has gone with it.
   group.onUndo(forgetAll)
 
@@ -54,7 +62,9 @@ export function sqliteRevocations (db: DatabaseSync, group: GroupCommit, { now, 
 }
 
 /** What the file has answered, by session and by subject. */
-function rememberedAnswers (sql: ReturnType<typeof revocationStatements>, elapsed: () => number) {
+function rememberedAnswers (
+  sql: ReturnType<typeof revocationStatements>, elapsed: () => number, onForeignWrite: () => void
+) {
   const revoked = recent<boolean>(maxAnswers, { memoMethod: id => read(() => sql.isRevoked(id)) })
   const revokedBefore = recent<number>(maxAnswers, { memoMethod: subject => read(() => sql.before(subject)) })
   let lookedAt = elapsed()
@@ -73,7 +83,10 @@ function rememberedAnswers (sql: ReturnType<typeof revocationStatements>, elapse
       const at = elapsed()
       if (at - lookedAt < lookEveryMs) return
       const latest = read(sql.version)
-      if (latest !== version) forgetAll()
+      if (latest !== version) {
+        forgetAll()
+        onForeignWrite()
+      }
       version = latest
       lookedAt = at
     }
@@ -86,11 +99,11 @@ interface SubjectRow { readonly subject: string }
 function revocationStatements (db: DatabaseSync) {
   const version = db.prepare('PRAGMA data_version')
   const session = db.prepare('SELECT 1 FROM revocations WHERE session_id = ?')
-  const subject = db.prepare('SELECT before FROM subject_revocations WHERE subject = ?')
+  const subject = db.prepare('SELECT max(before) AS before FROM subject_revocations WHERE subject IN (?, ?)')
   return {
     version: () => (version.get() as { readonly data_version: number }).data_version,
     isRevoked: (id: string) => session.get(id) !== undefined,
-    before: (name: string) => (subject.get(name) as { readonly before: number } | undefined)?.before ?? -Infinity,
+    before: (name: string) => (subject.get(...namesOf(name)) as { readonly before: number | null }).before ?? -Infinity,
     revoke: db.prepare('INSERT INTO revocations (session_id, expires_at) VALUES (?, ?) ON CONFLICT DO NOTHING'),
     revokeSubject: db.prepare(`INSERT INTO subject_revocations (subject, before, expires_at) VALUES (?, ?, ?)
       ON CONFLICT DO UPDATE SET before = max(before, excluded.before), expires_at = max(expires_at, excluded.expires_at)`),

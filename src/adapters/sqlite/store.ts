@@ -18,6 +18,7 @@ import {
 } from './records.ts'
 import { rememberedRows, sqliteIdempotency, sqliteRepeats } from './repeats.ts'
 import { sqliteGuestCounts, sqliteRevocations, sqliteSpentProofs, sqliteTokens } from './sessions.ts'
+import { sqliteSubjects } from './subjects.ts'
 
 /**
  * Entries after which one that a caller has made goes before its time. The trail's own trigger has this number as well.
@@ -213,7 +214,8 @@ function storeOver (
     books: sqliteBooks({ openReader: connection.openReader, terms, now, elapsed, isSwept: () => true }),
     audit: sqliteAudit(db, group),
     alarmBook: sqliteAlarmBook(db, group),
-    revocations: sqliteRevocations(db, group, { now, elapsed }),
+    revocations: sqliteRevocations(db, group, { now, elapsed, onForeignWrite: () => tasks.forget() }),
+    subjects: sqliteSubjects(db, group, { tasks, unfinishedOf: subject => accounts.unfinishedOf(subject, Infinity) }),
     tokens: sqliteTokens(db, group),
     guestCounts: sqliteGuestCounts(db, group, now),
     spentProofs: sqliteSpentProofs(db, group, now),

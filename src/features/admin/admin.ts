@@ -88,7 +88,7 @@ interface SessionEnds {
   endSession (id: string): Promise<void>
 }
 
-interface SessionEndsOptions {
+export interface SessionEndsOptions {
   readonly revocations: Pick<Revocations, 'revoke' | 'revokeSubject'>
   readonly times: Pick<IssueTimes, 'end'>
   readonly tokens: Pick<TokenStore, 'find' | 'revoke'>

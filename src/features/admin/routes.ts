@@ -1,10 +1,10 @@
 import type { FastifyInstance } from 'fastify'
+import { Readable } from 'node:stream'
 import Type, { type Static } from 'typebox'
 import type { KeyStatus } from '../../domain/key-ring.ts'
 import { readUsageQuery, usageCsv } from '../../domain/records.ts'
 import { readTaskFilter } from '../../domain/task-list.ts'
 import { instant } from '../../domain/time.ts'
-import type { Deliveries } from '../../domain/webhooks.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import type { AuthenticateOperator } from '../../http/authenticate.ts'
 import {
@@ -12,7 +12,8 @@ import {
 } from '../../http/guarded-routes.ts'
 import type { Services } from '../../http/services.ts'
 import { type Operator, operator as operatorOf } from './admin.ts'
-import { creditExtras, type ExtraAccounts } from './extras.ts'
+import { creditExtras } from './extras.ts'
+import { linesOf, type OperatorServices, stillRunning, subjects as subjectsOf } from './subjects.ts'
 
 const usageSchema = Type.Object(
   { from: text, to: text, by: text, format: Type.Optional(Type.Enum(['json', 'csv'])) },
@@ -31,25 +32,23 @@ const extraSchema = Type.Object({
 }, strict)
 const endSchema = Type.Object({ subject: Type.Optional(Type.String()), session: Type.Optional(Type.String()) }, strict)
 type UsageRequest = Static<typeof usageSchema>
+const subjectSchema = Type.Object({ subject: Type.String() }, strict)
+type SubjectRequest = Static<typeof subjectSchema>
 type TasksRequest = Static<typeof tasksSchema>
 type EndRequest = Static<typeof endSchema>
-
-/** What these routes alone work with, and no caller's. */
-interface AdminParts {
-  readonly deliveries: Pick<Deliveries, 'of'>
-  readonly extras: ExtraAccounts
-}
 
 /** What the operator sees and does. A request that reaches a handler has the admin token. */
 export function adminRoutes (
   app: FastifyInstance,
   services: Pick<
-    Services, 'accounts' | 'records' | 'revocations' | 'issueTimes' | 'tokens' | 'audit' | 'keys' | 'clock'
+    Services,
+    'accounts' | 'ledger' | 'records' | 'revocations' | 'issueTimes' | 'tokens' | 'audit' | 'keys' | 'clock'
   >,
-  { deliveries, extras }: AdminParts,
+  parts: OperatorServices,
   authenticate: AuthenticateOperator
 ): void {
   const { accounts, records, revocations, issueTimes: times, tokens, audit: trail, clock: { now, elapsed } } = services
+  const { deliveries, extras } = parts
   const operator = operatorOf({ accounts, records, deliveries, revocations, times, tokens, trail, actor: 'admin', now })
   const giveExtra = creditExtras({ accounts: extras, trail, actor: 'admin', now })
   const guarded = operatorRoute(authenticate, elapsed)
@@ -112,6 +111,35 @@ export function adminRoutes (
   )
 
   keyRoutes(app, services, authenticate)
+  subjectRoutes(app, services, parts, authenticate)
+}
+
+/** All that is held of one subject: to hand over, and to take away. The name is in the body, and in no log of URLs. */
+function subjectRoutes (
+  app: FastifyInstance,
+  services: Parameters<typeof adminRoutes>[1],
+  { deliveries, subjects: data, forgetCopies }: OperatorServices,
+  authenticate: AuthenticateOperator
+): void {
+  const { ledger, records, revocations, issueTimes: times, tokens, audit: trail, clock: { now, elapsed } } = services
+  const subjects = subjectsOf({
+    taskOf: ledger.taskOf, records, deliveries, revocations, times, tokens, trail, data, forgetCopies, actor: 'admin', now
+  })
+  const guarded = operatorRoute(authenticate, elapsed)
+
+  const exporting = guarded('exportSubject', { body: subjectSchema })
+  app.post<{ Body: SubjectRequest }>('/gateway/admin/exports', exporting, async ({ body: { subject } }, reply) => {
+    const parts = await subjects.export(subject)
+    return reply.type('application/x-ndjson; charset=utf-8').send(Readable.from(linesOf(parts)))
+  })
+
+  const erasing = guarded('eraseSubject', { body: subjectSchema })
+  app.post<{ Body: SubjectRequest }>('/gateway/admin/erasures', erasing, async ({ body: { subject } }, reply) => {
+    const { unfinished, erased } = await subjects.erase(subject)
+    if (erased === null) throw badRequest(stillRunning(subject, unfinished))
+    reply.code(201)
+    return { subject, ...erased, unfinished }
+  })
 }
 
 async function endSessions (operator: Operator, { subject, session }: EndRequest) {

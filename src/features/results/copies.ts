@@ -1,15 +1,22 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { createWriteStream } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import type { TaskLedger } from '../../domain/ledger.ts'
+import type { Task, TaskLedger } from '../../domain/ledger.ts'
 import {
   type ByteRange, byteRange, freedPieces, type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource,
   resultUrls
 } from '../../domain/results.ts'
 import { type Clock, dayMs, hourMs } from '../../domain/time.ts'
+
+/** Where the copies are: beside the ledger's file, or where the gateway was started. */
+export function copiesDirectory (store: { readonly kind: string, readonly path?: string }): string {
+  return store.kind === 'sqlite' && store.path !== undefined && store.path !== ':memory:'
+    ? join(dirname(store.path), 'results')
+    : resolve('data/results')
+}
 
 interface KeptResultsOptions extends Clock {
   /** Made when the first result is kept. Nobody else writes into it. */
@@ -199,6 +206,14 @@ function read (file: FileHandle, part?: ByteRange): Readable {
 function isOneOf (etag: string, list: string): boolean {
   const plain = (tag: string) => tag.trim().replace(/^W\//, '')
   return list === '*' || list.split(',').some(tag => plain(tag) === plain(etag))
+}
+
+/** Deletes the copies of a task from a directory of copies, where there are any. */
+export async function forgetCopies (directory: string, task: Task): Promise<void> {
+  for (const [index, url] of resultUrls(task).entries()) {
+    const path = pathOf(directory, { url, task, index })
+    for (const file of [path, `${path}.json`]) await rm(file, { force: true })
+  }
 }
 
 async function forgetBefore (directory: string, day: string): Promise<void> {
