@@ -16,7 +16,7 @@ import {
 } from '../helpers/redis-server.ts'
 import { until } from '../helpers/until.ts'
 
-const dayMs = 86_400_000
+const [hourMs, dayMs] = [3_600_000, 86_400_000]
 const terms = { reservedMs: 30_000, sentMs: 140_000, giveUpMs: dayMs, refundsPerPeriod: 3, retentionMs: 30 * dayMs }
 const sent = { to: 'sent', keyId: 'key-1' } as const
 const storeDown = { code: 'GW_STORE_DOWN', detail: { retryAfterSeconds: 1 } }
@@ -411,13 +411,13 @@ t.test('every key that can be forgotten has its end, and grants have none', asyn
   t.notOk((await lasting()).includes('gw:{/app:alice}:account'))
 })
 
-t.test('a period ends soon after a later one has begun', async t => {
+t.test('a period is forgotten after a later one has begun, once it must be over', async t => {
   const { server, store } = await open(t)
   await claimed(store, 'one', { microcredits: 5 })
   const endOf = (start: number) => server.admin.pttl(`gw:{/app:alice}:period:${start}`)
   t.ok(await endOf(periodStart) > 60 * dayMs)
   await reserve(store, { periodStart: periodStart + dayMs })
-  t.ok(await endOf(periodStart) < 2 * dayMs)
+  t.ok(await endOf(periodStart) < 34 * dayMs, 'it may be a month of another plan')
   await reserve(store, { periodStart })
   t.ok(await endOf(periodStart + dayMs) > 60 * dayMs)
   await server.admin.del(`gw:{/app:alice}:period:${periodStart}`)
@@ -427,6 +427,21 @@ t.test('a period ends soon after a later one has begun', async t => {
     { used: 0 },
     'one that has ended is not begun again'
   )
+})
+
+t.test('a month goes on while a session of another plan begins a day in it', async t => {
+  const { server, store, time } = await open(t)
+  const month = Date.UTC(2026, 10, 1)
+  const day = Date.UTC(2026, 10, 3)
+  time.advance(day + 12 * hourMs - time.now())
+  await claimed(store, 'dear', { microcredits: 90, creditLimit: 100, periodStart: month })
+  await reserve(store, { periodStart: day })
+  const left = await server.admin.pttl(`gw:{/app:alice}:period:${month}`)
+  t.ok(left >= Date.UTC(2026, 11, 1) - time.now(), 'what the month has cost is known until its end')
+  const [hour, minute] = [day + 11 * hourMs, day + 12 * hourMs - 60_000]
+  await reserve(store, { subject: 'app:bob', periodStart: hour })
+  await reserve(store, { subject: 'app:bob', periodStart: minute })
+  t.ok(await server.admin.pttl(`gw:{/app:bob}:period:${hour}`) < 2 * dayMs)
 })
 
 t.test('lists hold what is within its retention, and are cleared of the rest', async t => {

@@ -13,6 +13,7 @@
 -- Overstayed reservations that each new one clears away, before it is said that there is no room.
 local sweptByReserve = 20
 local trimmedByReserve = 5
+local hourMs, dayMs = 3600000, 86400000
 
 local function clearAway ()
   -- Those that sweep.lua would have told are told by its next run.
@@ -48,6 +49,14 @@ local function shareOfPeriod (wanted, period)
   return math.min(wanted.cost, math.max(0, room))
 end
 
+-- How long a period may last yet. A later one has begun, but that may be of another plan: one that begins with a day is
+-- not over before a month is.
+local function restOf (periodStart)
+  local longest = periodStart % dayMs == 0 and 31 * dayMs or hourMs
+  return math.max(0, periodStart + longest - now)
+end
+
+-- After its end, only what is still unfinished gives anything back to a period.
 -- latest: the start of the latest period as a text, false if there was none.
 local function charge (wanted, period, fromPeriod, fromGrants, latest)
   add(account, 'granted', -fromGrants)
@@ -55,8 +64,7 @@ local function charge (wanted, period, fromPeriod, fromGrants, latest)
   expire(period, terms.keepMs)
   if not latest or tonumber(latest) < wanted.periodStart then
     redis.call('HSET', account, 'period', wanted.periodStart)
-    -- Only what is still unfinished gives anything back to it.
-    if latest then expire(base .. 'period:' .. latest, terms.supersededMs) end
+    if latest then expire(base .. 'period:' .. latest, restOf(tonumber(latest)) + terms.supersededMs) end
   end
   keepAccount()
 end
