@@ -22,6 +22,7 @@ plans:
   poor: { credits: 0.000001 }
   slow: { credits: ${creditsEach}, requestsPerMinute: 1 }
   choosy: { credits: ${creditsEach}, models: ["nano-*"] }
+limits: { addressRequestsPerMinute: 1000000, addressFailuresPerMinute: 1000000 }
 prices:
   "nano-*": 1
   "*": { inputPerMillion: ${llmPrices.input}, cacheReadPerMillion: ${llmPrices.cacheRead}, cacheWritePerMillion: ${llmPrices.cacheWrite}, outputPerMillion: ${llmPrices.output}, reasoningPerMillion: ${llmPrices.reasoning} }
