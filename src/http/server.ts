@@ -1,4 +1,6 @@
-import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest, LogController } from 'fastify'
+import Fastify, {
+  type FastifyContextConfig, type FastifyInstance, type FastifyReply, type FastifyRequest, LogController
+} from 'fastify'
 import { randomBytes } from 'node:crypto'
 import { METHODS } from 'node:http'
 import { Readable } from 'node:stream'
@@ -242,6 +244,7 @@ export async function listener ({ onRequestEnd, ...options }: ListenerOptions): 
 }
 
 const operation = 'methodNotAllowed'
+type ErrorBody = NonNullable<FastifyContextConfig['errorBody']>
 
 /**
  * Registers routes so that every other method on their URLs is a 405 with `allow` (RFC 9110 section 15.5.6), said
@@ -252,17 +255,21 @@ export async function withMethods (app: FastifyInstance, register: () => Promise
     // CONNECT never arrives as a request.
     if (method !== 'CONNECT' && !app.supportedMethods.includes(method)) app.addHttpMethod(method, { hasBody: true })
   }
-  const allowed = new Map<string, string[]>()
+  const allowed = new Map<string, { readonly methods: readonly string[], readonly errorBody: ErrorBody | undefined }>()
   app.addHook('onRoute', ({ url, method, config }) => {
-    if (config?.operation !== operation) allowed.set(url, [...allowed.get(url) ?? [], ...[method].flat()])
+    if (config?.operation === operation) return
+    const known = allowed.get(url)
+    allowed.set(url, {
+      methods: [...known?.methods ?? [], ...[method].flat()], errorBody: known?.errorBody ?? config?.errorBody
+    })
   })
   await register()
-  for (const [url, methods] of allowed) {
+  for (const [url, { methods, errorBody }] of allowed) {
     const refuse = async () => { throw gatewayError('GW_METHOD_NOT_ALLOWED', { allow: methods.join(', ') }) }
     app.route({
       url,
       method: app.supportedMethods.filter(method => method !== 'OPTIONS' && !methods.includes(method)),
-      config: { operation },
+      config: errorBody === undefined ? { operation } : { operation, errorBody },
       onRequest: refuse,
       handler: refuse
     })

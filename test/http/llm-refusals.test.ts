@@ -118,7 +118,20 @@ t.test('a base URL that is a little wrong is told what to change', async t => {
   t.match(await said('/v1beta/models/plain-1:countTokens'), /:generateContent and :streamGenerateContent/)
   t.match(await said('/v1beta/models/plain-1'), /:generateContent/)
   t.equal((await call('/messages')).status, 404, 'a page of that name is a front end\'s own')
-  t.equal((await call('/v1/messages', { token })).status, 405)
+})
+
+t.test('another method on an LLM route is a 405 in the shape of its dialect', async t => {
+  const { call } = await startLlmGateway(t, json({}))
+  for (const [path, shape] of [
+    [chatPath, { error: { code: 'GW_METHOD_NOT_ALLOWED', type: 'invalid_request_error' } }],
+    ['/v1/responses', { error: { code: 'GW_METHOD_NOT_ALLOWED' } }],
+    ['/v1/messages', { type: 'error', error: { type: 'GW_METHOD_NOT_ALLOWED' } }],
+    ['/v1beta/models/plain-1:generateContent', { error: { code: 405, status: 'GW_METHOD_NOT_ALLOWED' } }]
+  ] as const) {
+    const reply = await call(path)
+    t.match(reply, { status: 405, error: 'GW_METHOD_NOT_ALLOWED', json: shape }, path)
+    t.equal(reply.headers.get('allow'), 'POST', path)
+  }
 })
 
 t.test('what the upstream refuses costs nothing, and has a real status in the shape of the dialect', async t => {
