@@ -220,6 +220,18 @@ t.test('each dialect is told of a cut in its own words', async t => {
   }, 'a stream under another name')
 })
 
+t.test('an error that the upstream has told itself is not told again, however its stream ends', async t => {
+  const told = events(hello, { error: { message: 'The model broke down', type: 'server_error', param: null, code: null } })
+  const { call, mint, answerWith } = await startLlmGateway(t, stream(told))
+  const token = await mint('alice')
+  t.equal((await call(chatPath, { token, body: streamed })).text, told, 'it ends')
+  answerWith(({ response }) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' })
+    response.write(told, () => response.destroy())
+  })
+  t.equal((await call(chatPath, { token, body: streamed })).text, told, 'its connection is lost')
+})
+
 t.test('what comes late, or nobody takes, is not passed on', async t => {
   const { call, mint, left } = await startLlmGateway(t, ({ response }) => {
     response.writeHead(200, { 'content-type': 'text/event-stream' }).write(events(hello, whole, usage, '[DONE]'))

@@ -83,18 +83,19 @@ export class StreamRelay implements StreamSink {
   end (): void {
     this.#stopTimer()
     if (this.#isOver) return
-    const { reader } = this.#options
-    // What the upstream has said itself is not said again.
-    if (reader.isWhole || reader.hasFailed) this.#end(this.#usage?.rest() ?? nothing)
-    else this.#tellCut()
-    this.#finish(reader.isWhole ? 'complete' : 'cut')
+    this.#endWith(this.#usage?.rest() ?? nothing)
   }
 
   fail (): void {
     this.#stopTimer()
     if (this.#isOver) return
+    this.#endWith(nothing)
+  }
+
+  /** What the upstream has said itself is not said again. `rest`: what may still be told where nothing is missing. */
+  #endWith (rest: Buffer): void {
     const { reader } = this.#options
-    if (reader.isWhole) this.#end(nothing)
+    if (reader.isWhole || reader.hasFailed) this.#end(rest)
     else this.#tellCut()
     this.#finish(reader.isWhole ? 'complete' : 'cut')
   }
