@@ -171,3 +171,61 @@ t.test('whether a model may think unseen is said by the request', async t => {
     gemini({}), gemini({ thinkingConfig: { thinkingBudget: 0 } }), gemini({ thinkingConfig: { thinkingBudget: 9 } })
   ], [true, false, true])
 })
+
+t.test('a text for the model counts with all of its bytes, however it begins', async t => {
+  const text = `data:image/png;base64,${'word '.repeat(50_000)}`
+  const bodies: ReadonlyArray<readonly [DialectName, object]> = [
+    ['chat', { messages: [{ role: 'user', content: text }] }],
+    ['chat', { messages: [{ role: 'user', content: [{ type: 'text', text }] }] }],
+    ['chat', { messages: [{ role: 'assistant', tool_calls: [{ id: 'c', type: 'function', function: { name: 'f', arguments: text } }] }] }],
+    ['responses', { instructions: text }],
+    ['responses', { input: text }],
+    ['responses', { input: [{ type: 'input_file', filename: 'a.txt', file_data: text }] }],
+    ['messages', { system: text }],
+    ['messages', { messages: [{ content: [{ type: 'document', source: { type: 'text', media_type: 'image/png', data: text } }] }] }],
+    ['gemini', { contents: [{ parts: [{ text }] }] }],
+    ['gemini', { contents: [{ parts: [{ inlineData: { media_type: 'image/png', mimeType: 'application/pdf', data: text } }] }] }]
+  ]
+  for (const [name, body] of bodies) t.ok(read(name, name === 'gemini' ? body : { model: 'm', ...body }).inputBound > text.length, name)
+})
+
+t.test('a document by its URL is bounded as a file', async t => {
+  const { inputBound } = read('messages', {
+    model: 'm',
+    messages: [{ content: [{ type: 'document', source: { type: 'url', url: 'https://a.example/b.pdf' } }] }]
+  })
+  t.ok(inputBound >= 65_536)
+  const video = { type: 'video_url', video_url: { url: 'https://a.example/b.mp4' } }
+  t.ok(read('chat', { model: 'm', messages: [{ content: [video] }] }).inputBound >= 65_536)
+})
+
+t.test('what the caller predicts is charged as output where it is wrong: it is set aside', async t => {
+  const content = 'x'.repeat(10_000)
+  t.ok(read('chat', { model: 'm', max_tokens: 5, prediction: { type: 'content', content } }).outputBound >= 10_005)
+  t.equal(read('chat', { model: 'm', max_tokens: 5, prediction: null }).outputBound, 5)
+})
+
+t.test('an item by its id alone is what is kept at the upstream, with a type and without', async t => {
+  for (const item of [
+    { id: 'msg_1' }, { id: 'msg_1', type: null }, { id: 'ws_1', type: 'web_search_call', status: 'completed' },
+    { id: 'ig_1', type: 'image_generation_call', quality: 'high' }
+  ]) t.match(refusal('responses', { model: 'm', input: [item] }), /by its id alone/)
+  t.match(refusal('chat', { model: 'm', messages: [{ role: 'assistant', audio: { id: 'audio_1' } }] }), /by its id alone/)
+  t.equal(refusal('responses', {
+    model: 'm',
+    input: [
+      { id: 'msg_1', type: 'message', role: 'assistant', content: [] }, { id: 'ig_1', type: 'image_generation_call', result: 'iVBO' },
+      { id: 'fc_1', type: 'function_call', call_id: 'c', name: 'f', arguments: '{}' }
+    ]
+  }), 'accepted')
+})
+
+t.test('what costs more than tokens is refused in any way to write it', async t => {
+  t.match(refusal('chat', { model: 'm', Web_Search_Options: {} }), /web_search_options is not accepted/)
+  t.match(refusal('messages', { model: 'm', mcpServers: [] }), /mcp_servers is not accepted/)
+  for (const name of ['search_parameters', 'enable_search', 'best_of']) {
+    t.match(refusal('chat', { model: 'm', [name]: 9 }), new RegExp(`${name} is not accepted`))
+  }
+  t.match(refusal('messages', { model: 'm', compaction: {} }), /compaction is not accepted/)
+  t.match(refusal('messages', { model: 'm', anthropic_beta: ['compact-2026-01-12'] }), /anthropic_beta is not accepted/)
+})

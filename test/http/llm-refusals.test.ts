@@ -90,7 +90,7 @@ t.test('a model without a price per token is refused by its name, and so is what
   t.equal(calls.length, 0)
   t.equal((await call(chatPath, { token, body: { ...chat, model: 'audio-1', modalities: ['audio'] } })).status, 200)
   for (const [header, value] of [
-    ['anthropic-version', 'a b'], ['anthropic-beta', 'files-api-2025-04-14'], ['anthropic-beta', 'ä']
+    ['anthropic-version', 'a b'], ['anthropic-beta', 'files-api-2025-04-14'], ['anthropic-beta', 'a, compact-2026-01-12'], ['anthropic-beta', 'ä']
   ] as const) {
     t.equal((await call('/v1/messages', { token, body: chat, headers: { [header]: value } })).status, 400, value)
   }

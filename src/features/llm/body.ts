@@ -68,7 +68,13 @@ const shapes: Readonly<Record<DialectName, Shape>> = {
     config: null,
     limits: ['max_completion_tokens', 'max_tokens'],
     answers: 'n',
-    refused: { ...common, web_search_options: costly },
+    refused: {
+      ...common,
+      web_search_options: costly,
+      search_parameters: costly,
+      enable_search: costly,
+      best_of: costly
+    },
     serverTool: openaiTool,
     mayThink: ({ reasoning_effort: effort }) => effort !== 'none'
   },
@@ -84,7 +90,14 @@ const shapes: Readonly<Record<DialectName, Shape>> = {
     config: null,
     limits: ['max_tokens'],
     answers: null,
-    refused: { ...common, mcp_servers: costly, speed: costly, inference_geo: costly },
+    refused: {
+      ...common,
+      mcp_servers: costly,
+      speed: costly,
+      inference_geo: costly,
+      compaction: costly,
+      anthropic_beta: 'it is a header'
+    },
     serverTool: ({ type = 'custom' }) => typeof type === 'string' && !anthropicTools.test(type) ? type : null,
     mayThink: ({ thinking, model }) =>
       (isObject(thinking) && thinking.type !== 'disabled') || String(model).toLowerCase().includes('thinking')
@@ -138,9 +151,7 @@ export function readLlmBody (original: Buffer, dialect: Dialect, rules: LlmBodyR
   const config = configOf(value, shape)
   checkNames(Object.keys(value), dialect.name)
   if (config !== value) checkNames(Object.keys(config), dialect.name)
-  for (const [name, reason] of Object.entries(shape.refused)) {
-    if (value[name] !== undefined && value[name] !== null) throw badBody(`${name} is not accepted here: ${reason}`)
-  }
+  checkRefused(value, shape)
   checkCosts(value, shape)
   const content = inspect(value)
   const limit = limitIn(config, shape.limits)
@@ -160,7 +171,7 @@ export function readLlmBody (original: Buffer, dialect: Dialect, rules: LlmBodyR
     isStream,
     answers,
     inputBound: Math.max(0, bytes.length - content.mediaBytes) + content.mediaTokens + overheadTokens,
-    outputBound: (limit ?? rules.defaultMaxOutputTokens) * answers,
+    outputBound: ((limit ?? rules.defaultMaxOutputTokens) + predictedIn(value)) * answers,
     mayThink: shape.mayThink(value),
     hidesUsage: asksUsage,
     outputs: outputsOf(value, config)
@@ -178,6 +189,15 @@ function checkNames (names: readonly string[], dialect: DialectName): void {
   for (const name of names) {
     const meant = ownNames[dialect].get(bare(name))
     if (meant !== undefined && meant !== name) throw badBody(`write ${meant} instead of ${quoted(name)}`)
+  }
+}
+
+/** In any way to write them, as some readers overlook the case. */
+function checkRefused (value: JsonObject, { refused }: Shape): void {
+  const reasons = new Map(Object.entries(refused).map(([name, reason]) => [bare(name), `${name} is not accepted here: ${reason}`]))
+  for (const [name, given] of Object.entries(value)) {
+    const refusal = reasons.get(bare(name))
+    if (refusal !== undefined && given !== null) throw badBody(refusal)
   }
 }
 
@@ -214,6 +234,11 @@ function countIn (value: JsonObject, name: string, most = Number.MAX_SAFE_INTEGE
     throw badBody(`${name} must be a whole number from 1 to ${most}`)
   }
   return count
+}
+
+/** What a caller says that it expects is charged as output where it is not what comes: never more tokens than bytes. */
+function predictedIn ({ prediction = null }: JsonObject): number {
+  return prediction === null ? 0 : Buffer.byteLength(JSON.stringify(prediction))
 }
 
 /** The greatest of the limits: which of two an upstream goes by is not known. */
@@ -286,20 +311,21 @@ interface Content {
 /** Looks through all of a body. Throws for what is kept at the upstream, at any depth and in any case. */
 function inspect (body: JsonObject): Content {
   const content: Content = { mediaBytes: 0, mediaTokens: 0 }
-  const visit = (value: unknown): void => {
+  /** `within`: the type of the object around it, and the name that it has there. */
+  const visit = (value: unknown, within: string): void => {
     if (Array.isArray(value)) {
-      for (const inner of value) visit(inner)
+      for (const inner of value) visit(inner, within)
       return
     }
     if (!isObject(value)) return
     checkState(value)
     const isToolUse = value.type === 'tool_use'
     for (const [name, inner] of Object.entries(value)) {
-      if (typeof inner === 'string') countMedia(content, value, name, inner)
-      else if (!opaqueNames.has(name) && !(isToolUse && name === 'input')) visit(inner)
+      if (typeof inner === 'string') countMedia(content, value, name, inner, within)
+      else if (!opaqueNames.has(name) && !(isToolUse && name === 'input')) visit(inner, `${String(value.type)}.${name}`)
     }
   }
-  visit(body)
+  visit(body, '')
   return content
 }
 
@@ -314,24 +340,43 @@ function checkState (value: JsonObject): void {
   if (type === 'reasoning' && typeof id === 'string' && typeof encrypted !== 'string') {
     throw badRequest('In the body: reasoning is accepted with its encrypted_content alone: ask for it with include.')
   }
+  if (isReference(value)) {
+    throw badRequest('In the body: an item is not accepted by its id alone: send the item itself, and store: false.')
+  }
   const uri = value.fileUri ?? value.file_uri
   if (typeof uri === 'string' && !(/^https:\/\//i.test(uri) && !/^https:\/\/[^/]*googleapis\.com/i.test(uri))) {
     throw stateful('fileUri')
   }
 }
 
+/** An item of which nothing is said but its id stands at the upstream; so does a picture without its bytes. */
+function isReference ({ type, id, status, object, result, ...rest }: JsonObject): boolean {
+  if (typeof id !== 'string') return false
+  if (type === 'image_generation_call') return typeof result !== 'string'
+  return Object.values({ result, ...rest }).every(value => value === undefined || value === null)
+}
+
 function stateful (name: string) {
   return badBody(`${quoted(name)} is not accepted here: what is kept at the upstream belongs to nobody there`)
 }
 
-function countMedia (content: Content, holder: JsonObject, name: string, text: string): void {
-  const [, inUrl] = /^data:([^;,]{0,100})/.exec(text) ?? []
-  const kind = String(holder.media_type ?? holder.mimeType ?? holder.mime_type ?? inUrl ?? '').toLowerCase()
-  const isUrl = /^(?:url|image_url|file_url|fileUri|file_uri)$/.test(name) && inUrl === undefined
-  if (isUrl) {
-    content.mediaTokens += name.startsWith('file') && !kind.startsWith('image/') ? fileTokens : imageTokens
-  } else if (inUrl !== undefined || (name === 'data' && kind !== '')) {
-    if (kind.startsWith('image/')) content.mediaBytes += text.length
-    content.mediaTokens += kind.startsWith('image/') ? imageTokens : fileTokens
+const urlNames: ReadonlySet<string> = new Set(['url', 'image_url', 'file_url', 'fileUri', 'file_uri'])
+/** Under these names a text is what a medium is made of. What is a text for the model counts with all of its bytes. */
+const inlineNames: ReadonlySet<string> = new Set(['url', 'image_url', 'file_url', 'file_data', 'data'])
+const pictureNames: ReadonlySet<string> = new Set(['url', 'image_url', 'data'])
+/** What is there by its URL, and is no picture. */
+const otherMedia = /^document\.source$|\.(?:video|audio|file|document)_url$/
+
+function countMedia (content: Content, holder: JsonObject, name: string, text: string, within: string): void {
+  const [, inUrl] = (inlineNames.has(name) && /^data:([^;,]{0,100})/.exec(text)) || []
+  const kinds = [holder.media_type, holder.mimeType, holder.mime_type, inUrl].filter(kind => typeof kind === 'string')
+  const isPicture = kinds.length > 0 && kinds.every(kind => kind.toLowerCase().startsWith('image/'))
+  if (urlNames.has(name) && inUrl === undefined) {
+    const isFile = name.startsWith('file') || otherMedia.test(within)
+    content.mediaTokens += isFile && !isPicture ? fileTokens : imageTokens
+  } else if (inUrl !== undefined || (name === 'data' && kinds.length > 0)) {
+    const isEncoded = holder.type !== 'text' && pictureNames.has(name)
+    if (isPicture && isEncoded) content.mediaBytes += text.length
+    content.mediaTokens += isPicture ? imageTokens : fileTokens
   }
 }

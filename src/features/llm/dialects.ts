@@ -118,7 +118,7 @@ const anthropicVersion = '2023-06-01'
  */
 const deniedBetas = [
   'files-api', 'code-execution', 'mcp-client', 'skills', 'message-batches', 'web-fetch', 'web-search', 'context-1m',
-  'fast-mode'
+  'fast-mode', 'compact-'
 ]
 
 function anthropicHeaders ({ headers }: FastifyRequest): string[] {
