@@ -127,6 +127,15 @@ t.test('a whole answer without usage is charged by what it says, or by all that 
   t.equal(await left(token), Number((then - (JSON.stringify(shallow).length + 1024 + 10) / 1000).toFixed(6)), 'it may not')
 })
 
+t.test('a prompt that Gemini refuses ends its stream, and costs its input alone', async t => {
+  const refused = events({ promptFeedback: { blockReason: 'SAFETY' }, usageMetadata: { promptTokenCount: 9, totalTokenCount: 9 } })
+  const { call, mint, left } = await startLlmGateway(t, stream(refused))
+  const token = await mint('alice')
+  const path = '/v1beta/models/google-1:streamGenerateContent?alt=sse'
+  t.equal((await call(path, { token, body: { contents: [] } })).text, refused)
+  t.equal(await left(token), 1000 - 0.009)
+})
+
 t.test('a cut is charged by the greater of what was told and what was seen', async t => {
   const opening = { type: 'message_start', message: { usage: { input_tokens: 10, cache_read_input_tokens: 20, output_tokens: 1 } } }
   const piece = { type: 'content_block_delta', delta: { text: 'Hello' } }

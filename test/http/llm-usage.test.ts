@@ -190,3 +190,25 @@ t.test('what goes into a cache, pictures and thoughts are told apart from the re
   t.match(read('messages', { input_tokens: 9, output_tokens: 50, output_tokens_details: { thinking_tokens: 40 } }),
     { input: 9, output: 10, reasoning: 40 })
 })
+
+t.test('Gemini: a prompt that is refused, or an answer of nothing, costs its input alone', async t => {
+  const usageMetadata = { promptTokenCount: 9, totalTokenCount: 9 }
+  t.match(read('gemini', [{ promptFeedback: { blockReason: 'SAFETY' }, usageMetadata }]),
+    { isLast: true, tokens: { input: 9, output: 0, reasoning: 0 } })
+  t.match(read('gemini', [{ candidates: [{ finishReason: 'RECITATION', index: 0 }], usageMetadata }]),
+    { isLast: false, isWhole: true, tokens: { input: 9, output: 0 } })
+  const candidates = [{ content: { parts: [{ text: 'hi' }] } }]
+  t.equal(read('gemini', [{ candidates, usageMetadata }]).tokens, null, 'what has come was made')
+  t.equal(read('gemini', [{ usageMetadata: { promptTokenCount: 9, totalTokenCount: 12 } }]).tokens, null)
+})
+
+t.test('Gemini: a picture that a cache has read is charged once', async t => {
+  const usageMetadata = {
+    promptTokenCount: 1000,
+    cachedContentTokenCount: 900,
+    candidatesTokenCount: 1,
+    promptTokensDetails: [{ modality: 'IMAGE', tokenCount: 950 }, { modality: 'TEXT', tokenCount: 50 }],
+    cacheTokensDetails: [{ modality: 'IMAGE', tokenCount: 900 }]
+  }
+  t.match(read('gemini', [{ usageMetadata }]).tokens, { cacheRead: 900, imageInput: 50, input: 50, output: 1 })
+})

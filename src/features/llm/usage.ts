@@ -16,8 +16,8 @@ interface Reading {
   endedIn (value: JsonObject): readonly unknown[]
   /** Whether nothing comes after it; `[DONE]` is no object. */
   isLast (value: JsonObject): boolean
-  /** `undefined` where a direction is not told. */
-  tokensOf (told: Told): Partial<Tokens> | null
+  /** `null` where a direction is not told. `isEmpty`: nothing was made for the caller. */
+  tokensOf (told: Told, isEmpty: boolean): Partial<Tokens> | null
 }
 
 /** The numbers of usage by their paths. */
@@ -118,25 +118,36 @@ const messages: Reading = {
   }
 }
 
-/** https://ai.google.dev/api/generate-content#UsageMetadata: thoughts and results of tools stand beside the others. */
+/**
+ * https://ai.google.dev/api/generate-content#UsageMetadata: thoughts and results of tools stand beside the others, a
+ * count of none is left out, and what a cache has read is in the details as well.
+ */
 const gemini: Reading = {
   usageIn: ({ usageMetadata }) => [usageMetadata],
   fields: [
-    'promptTokenCount', 'cachedContentTokenCount', 'toolUsePromptTokenCount', 'candidatesTokenCount', 'thoughtsTokenCount',
-    'promptTokensDetails.IMAGE', 'promptTokensDetails.AUDIO', 'candidatesTokensDetails.IMAGE', 'candidatesTokensDetails.AUDIO'
+    'promptTokenCount', 'cachedContentTokenCount', 'toolUsePromptTokenCount', 'candidatesTokenCount', 'thoughtsTokenCount', 'totalTokenCount',
+    'promptTokensDetails.IMAGE', 'promptTokensDetails.AUDIO', 'candidatesTokensDetails.IMAGE', 'candidatesTokensDetails.AUDIO',
+    'cacheTokensDetails.IMAGE', 'cacheTokensDetails.AUDIO'
   ],
   contentIn: ({ candidates }) => listOf(candidates).map(({ content }) => content),
   endedIn: ({ candidates }) => placesOf(candidates, 'finishReason'),
-  isLast: () => false,
-  tokensOf (told) {
+  // The prompt is refused: there will be no candidates.
+  isLast: ({ promptFeedback, candidates }) =>
+    typeof member(promptFeedback, 'blockReason') === 'string' && listOf(candidates).length === 0,
+  tokensOf (told, isEmpty) {
     const [input, output, reasoning] =
       [told('promptTokenCount'), told('candidatesTokenCount'), told('thoughtsTokenCount')]
-    if (input === undefined || (output === undefined && reasoning === undefined)) return null
+    if (input === undefined) return null
+    const allInput = input + (told('toolUsePromptTokenCount') ?? 0)
+    const isNone = isEmpty && told('totalTokenCount') === allInput
+    if (output === undefined && reasoning === undefined && !isNone) return null
+    const uncached = (modality: 'IMAGE' | 'AUDIO'): number =>
+      Math.max(0, (told(`promptTokensDetails.${modality}`) ?? 0) - (told(`cacheTokensDetails.${modality}`) ?? 0))
     return {
-      ...parts(input + (told('toolUsePromptTokenCount') ?? 0), 'input', {
+      ...parts(allInput, 'input', {
         cacheRead: told('cachedContentTokenCount'),
-        imageInput: told('promptTokensDetails.IMAGE'),
-        audioInput: told('promptTokensDetails.AUDIO')
+        imageInput: uncached('IMAGE'),
+        audioInput: uncached('AUDIO')
       }),
       ...parts(output ?? 0, 'output', {
         imageOutput: told('candidatesTokensDetails.IMAGE'), audioOutput: told('candidatesTokensDetails.AUDIO')
@@ -203,7 +214,7 @@ export class AnswerReader {
 
   /** `null`: usage was not told, or not both ways. All zeros are no usage. */
   get tokens (): Partial<Tokens> | null {
-    const tokens = this.#reading.tokensOf(path => this.#told.get(path))
+    const tokens = this.#reading.tokensOf(path => this.#told.get(path), this.contentBytes === 0)
     return tokens !== null && Object.values(tokens).some(count => count > 0) ? tokens : null
   }
 
