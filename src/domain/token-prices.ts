@@ -25,7 +25,7 @@ export const noTokens: Tokens = {
 
 /** What the tokens of a model cost. */
 export interface TokenPrice {
-  /** Rounded up to a whole microcredit. */
+  /** Rounded up to a whole microcredit; no more than can be counted. */
   costOf (tokens: Tokens): Microcredits
   /**
    * The most that a call with so many tokens each way can cost, whatever kinds they are of. Throws `GW_BAD_REQUEST`
@@ -79,7 +79,8 @@ function compile (rule: TokenRule): TokenPrice {
     Math.max(...rates.filter(([kind]) => directions[kind] === direction).map(([, rate]) => rate))
   const [inputRate, outputRate] = [dearest('input'), dearest('output')]
   return {
-    costOf: tokens => roundedUp(rates.reduce((sum, [kind, rate]) => sum + tokens[kind] * rate, 0)),
+    costOf: tokens =>
+      Math.min(roundedUp(rates.reduce((sum, [kind, rate]) => sum + tokens[kind] * rate, 0)), Number.MAX_SAFE_INTEGER),
     boundOf (input, output) {
       const bound = roundedUp(input * inputRate + output * outputRate)
       if (!Number.isSafeInteger(bound)) throw badRequest('The limit of output tokens makes a price beyond all credits.')

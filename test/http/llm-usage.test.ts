@@ -1,6 +1,6 @@
 import t from 'tap'
 import { AnswerReader, EventFinder } from '../../src/features/llm/usage.ts'
-import { events } from '../helpers/llm-gateway.ts'
+import { events, json, startLlmGateway } from '../helpers/llm-gateway.ts'
 import { random } from '../helpers/random.ts'
 
 function found (pieces: readonly string[]): unknown[] {
@@ -211,4 +211,21 @@ t.test('Gemini: a picture that a cache has read is charged once', async t => {
     cacheTokensDetails: [{ modality: 'IMAGE', tokenCount: 900 }]
   }
   t.match(read('gemini', [{ usageMetadata }]).tokens, { cacheRead: 900, imageInput: 50, input: 50, output: 1 })
+})
+
+t.test('usage beyond all that can be counted is charged as far as that goes, and shuts no account', async t => {
+  const config = `
+plans: { default: { credits: unlimited } }
+prices: { "*": { inputPerMillion: 1000000, outputPerMillion: 1000000 } }`
+  const choices = [{ index: 0, message: { content: 'Hello' }, finish_reason: 'stop' }]
+  const usage = { prompt_tokens: 9e9, completion_tokens: 9e9 }
+  const { call, mint, answerWith } = await startLlmGateway(t, json({ choices, usage }), { config })
+  const token = await mint('alice', { credits: 9_000_000 })
+  const ask = async () => (await call('/v1/chat/completions', { token, body: { model: 'm', max_tokens: 1, messages: [] } })).status
+  t.equal(await ask(), 200)
+  t.equal(await ask(), 402, 'its own credits are used up')
+  answerWith(json({ choices, usage: { prompt_tokens: 1, completion_tokens: 1 } }))
+  const other = await mint('alice')
+  t.equal((await call('/gateway/session', { token: other })).status, 200)
+  t.equal((await call('/v1/chat/completions', { token: other, body: { model: 'm', max_tokens: 1, messages: [] } })).status, 200)
 })

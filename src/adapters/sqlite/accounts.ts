@@ -464,7 +464,8 @@ function statements (db: DatabaseSync) {
     use: db.prepare(`INSERT INTO session_budgets (subject, session_id, uses, microcredits, expires_at)
       VALUES (?, ?, 1, ?, ?)
       ON CONFLICT DO UPDATE SET uses = uses + 1, microcredits = min(microcredits + excluded.microcredits, ${maxSum})`),
-    unuse: db.prepare(`UPDATE session_budgets SET uses = uses - ?, microcredits = max(0, microcredits - ?)
+    unuse: db.prepare(`UPDATE session_budgets
+      SET uses = uses - ?, microcredits = max(0, min(microcredits - ?, ${maxSum}))
       WHERE subject = ? AND session_id = ?`)
   }
 }

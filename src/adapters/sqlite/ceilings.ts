@@ -192,8 +192,8 @@ export class SqliteCeilings implements CeilingAccounts {
     for (const [account, window, endsAt] of held) {
       if (window === undefined) continue
       const name = nameOf(account, window)
-      const before = this.#changes.get(name)?.microcredits ?? 0
-      this.#changes.set(name, { account, window, endsAt: endsAt!, microcredits: before + microcredits })
+      const sum = (this.#changes.get(name)?.microcredits ?? 0) + microcredits
+      this.#changes.set(name, { account, window, endsAt: endsAt!, microcredits: Math.min(sum, maxSum) })
     }
   }
 

@@ -231,8 +231,10 @@ export class LlmCall {
     }
     if ((mayThink && price.hidesReasoning) || contentBytes === 0) return { microcredits: bound, isEstimate: true }
     const output = Math.min(outputBound, Math.max(contentBytes, tokens?.output ?? 0))
-    const told = tokens ?? { input: inputBound }
-    return { microcredits: Math.min(bound, price.costOf({ ...noTokens, ...told, output })), isEstimate: true }
+    const seen = tokens === null
+      ? price.boundOf(inputBound, 0) + price.costOf({ ...noTokens, output })
+      : price.costOf({ ...noTokens, ...tokens, output })
+    return { microcredits: Math.min(bound, seen), isEstimate: true }
   }
 
   /** What the store does not take now it is given later: the caller has its answer all the same. */
