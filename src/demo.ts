@@ -3,7 +3,10 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { createGateway } from './gateway.ts'
 import { startSandbox } from './sandbox/sandbox.ts'
-import { loadSettings } from './settings.ts'
+import { loadSettings, type Settings } from './settings.ts'
+
+/** One of each vendor that the sandbox plays. */
+const llmModels = { openai: 'gpt-5.4', anthropic: 'claude-haiku-4-5-20251001', gemini: 'gemini-2.5-pro' } as const
 
 /** A gateway over a stand-in of APIXO, with throw-away store and secrets. */
 export interface Demo {
@@ -24,6 +27,7 @@ export async function startDemo ({ port, logLevel }: { port: number, logLevel: s
     env: {
       APIXO_API_KEY: apiKey,
       APIXO_BASE_URL: sandbox.origin,
+      APIXO_LLM_BASE_URL: sandbox.origin,
       GATEWAY_SESSION_SECRET: fresh(),
       GATEWAY_ISSUER_TOKEN: issuerToken,
       GATEWAY_STORE: 'sqlite::memory:',
@@ -31,7 +35,7 @@ export async function startDemo ({ port, logLevel }: { port: number, logLevel: s
       LOG_LEVEL: logLevel
     }
   })
-  const gateway = await createGateway(settings)
+  const gateway = await createGateway(withTokenPrices(settings))
   const origin = await gateway.listen()
   return {
     instructions: instructions(origin, issuerToken),
@@ -40,6 +44,14 @@ export async function startDemo ({ port, logLevel }: { port: number, logLevel: s
       await sandbox.close()
     }
   }
+}
+
+/** Prices per token, which open the LLM routes, before those of the config file: there is no upstream's bill here. */
+function withTokenPrices (settings: Settings): Settings {
+  const { file } = settings
+  const price = { inputPerMillion: 100, outputPerMillion: 500 }
+  const prices = Object.fromEntries(Object.values(llmModels).map(model => [model, price]))
+  return { ...settings, file: { ...file, prices: { ...prices, ...file.prices } } }
 }
 
 function isFree (port: number): Promise<boolean> {
@@ -75,6 +87,30 @@ while STATUS=$(${status}); echo "$STATUS"; echo "$STATUS" | grep -qE '"state":"(
 # 4. And fetches the picture into this folder. Look at it: it shows your prompt.
 curl -s -o picture.png "$(echo "$STATUS" | grep -oE 'http[^"\\]+' | head -n 1)"; ls -l picture.png
 
+# 5. SDKs of language models take the same token for their key. One line each, in the folder of npm ci.
+${sdkLines(origin).map(script => `TOKEN=$TOKEN node -e '${script}'`).join('\n')}
+
 Ctrl-C here stops both.
 `
+}
+
+/** JavaScript without a single quote: openai, anthropic, genai and ai, each as its documents show it first. */
+function sdkLines (origin: string): readonly string[] {
+  const { openai, anthropic, gemini } = llmModels
+  const apiKey = 'apiKey: process.env.TOKEN'
+  const messages = 'messages: [{ role: "user", content: "hi" }]'
+  return [
+    'import OpenAI from "openai"; ' +
+      `const { choices } = await new OpenAI({ baseURL: "${origin}/v1", ${apiKey} }).chat.completions.create({ ` +
+      `model: "${openai}", ${messages} }); console.log("openai:", choices[0].message.content)`,
+    'import Anthropic from "@anthropic-ai/sdk"; ' +
+      `const { content } = await new Anthropic({ baseURL: "${origin}", ${apiKey} }).messages.create({ ` +
+      `model: "${anthropic}", max_tokens: 100, ${messages} }); console.log("anthropic:", content[0].text)`,
+    'import { GoogleGenAI } from "@google/genai"; ' +
+      `const { text } = await new GoogleGenAI({ ${apiKey}, httpOptions: { baseUrl: "${origin}" } }).models.generateContent({ ` +
+      `model: "${gemini}", contents: "hi" }); console.log("genai:", text)`,
+    'import { generateText } from "ai"; import { createOpenAI } from "@ai-sdk/openai"; ' +
+      `const { text } = await generateText({ model: createOpenAI({ baseURL: "${origin}/v1", ${apiKey} })("${openai}"), ` +
+      'prompt: "hi" }); console.log("ai:", text)'
+  ]
 }

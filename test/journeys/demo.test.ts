@@ -34,12 +34,26 @@ t.test('what the demo prints, pasted at once into a shell, ends with a picture',
   }
 
   // The sandbox draws for six seconds of real time: this is the one test that waits as a newcomer does.
-  const { stdout, stderr } = await run('bash', ['--norc', '-eu', '-c', script], { cwd, timeout: 30_000 })
+  const { stdout, stderr } = await run('bash', ['--norc', '-eu', '-c', script], { cwd, timeout: 60_000 })
   t.equal(stderr, '')
   t.match(stdout, /^eyJ[\w.-]+\n[0-9a-f]{32}\n/, 'the token and the task id')
   for (const state of ['pending', 'processing', 'success']) t.match(stdout, `"state":"${state}"`)
+  t.equal(stdout.match(/^\w+: Hello from the sandbox/gm)?.length, 4, 'an answer to each SDK')
   const { width, height } = PNG.sync.read(readFileSync(join(cwd, 'picture.png')))
   t.strictSame([width, height], [512, 512])
+})
+
+t.test('what the demo prints for each SDK runs, one line at a time and in any order', async t => {
+  const demo = await startDemo({ port: 0, logLevel: 'silent' })
+  t.teardown(demo.close)
+  const lines = pasted(demo.instructions).split('\n')
+  const mint = lines.find(line => line.startsWith('TOKEN=$(curl'))!
+  for (const sdk of ['ai', 'genai', 'anthropic', 'openai']) {
+    const line = lines.find(line => line.includes(`console.log("${sdk}:"`))!
+    const { stdout, stderr } = await run('bash', ['--norc', '-eu', '-c', `${mint}\n${line}`], { cwd: root, timeout: 30_000 })
+    t.match(stdout, new RegExp(`^${sdk}: Hello from the sandbox that stands in for APIXO`, 'm'), sdk)
+    t.equal(stderr, '')
+  }
 })
 
 t.test('the demo takes another port when its own is taken', async t => {
