@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { alarmKinds } from '../src/domain/alarms.ts'
 import { errorTable } from '../src/errors.ts'
 import { environmentVariables, loadSettings, readDotEnv } from '../src/settings.ts'
 import { apiKey, startGateway } from './helpers/gateway.ts'
@@ -72,6 +73,11 @@ t.test('the table of errors is the one in src', async t => {
     return Array.from(codes!.matchAll(/`(\w+)`/g), ([, code]) => ({ code, status: Number(status) }))
   })
   t.strictSame(rows, errorTable)
+})
+
+t.test('SECURITY.md names every alarm that an operator can have', async t => {
+  const [, list] = /the field\s+`alarm`:([^.]+)\./.exec(read('SECURITY.md'))!
+  t.strictSame(Array.from(list!.matchAll(/`([\w-]+)`/g), ([, name]) => name!).sort(), Object.keys(alarmKinds).sort())
 })
 
 t.test('what the documents point to is there', async t => {
