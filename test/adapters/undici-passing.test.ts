@@ -1,9 +1,12 @@
 import { createServer, type RequestListener } from 'node:http'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import t from 'tap'
 import { undiciPassing } from '../../src/adapters/undici/passing.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import type { AnswerHead, AnswerReceiver, PassingRequest } from '../../src/domain/upstream.ts'
 import { httpPort } from '../helpers/http-server.ts'
+import { until } from '../helpers/until.ts'
 
 const secret = new Secret('apixo-key-0123456789')
 const request: PassingRequest = {
@@ -104,4 +107,46 @@ t.test('what is compressed is not passed on, and what is cut is broken', async t
   const cut = hearing()
   cutting.send(request, cut.receiver)
   t.equal(await cut.ended, 'broken')
+})
+
+t.test('a large body comes whole, with its length, and is let go of before its answer ends', async t => {
+  const seen: Array<{ readonly length: string | undefined, readonly bytes: number }> = []
+  let finish = (): void => {}
+  const upstream = await open(t, async (request, response) => {
+    let bytes = 0
+    for await (const chunk of request) bytes += chunk.length
+    seen.push({ length: request.headers['content-length'], bytes })
+    response.writeHead(200).write('begun')
+    finish = () => response.end()
+  })
+  setFlagsFromString('--expose-gc')
+  const collect: () => void = runInNewContext('gc')
+  const { receiver, pieces, ended } = hearing()
+  const send = (): WeakRef<Buffer> => {
+    const body = Buffer.alloc(3_000_000, 'x')
+    upstream.send({ ...request, body }, receiver)
+    return new WeakRef(body)
+  }
+  const body = send()
+  await until('it has begun', () => pieces.length === 1)
+  await until('nobody holds it', () => {
+    collect()
+    return body.deref() === undefined
+  })
+  t.strictSame(seen, [{ length: '3000000', bytes: 3_000_000 }])
+  finish()
+  t.equal(await ended, 'end')
+})
+
+t.test('a large body that is given up or finds nobody is a failure like any other', async t => {
+  const upstream = await open(t, request => { request.socket.destroy() })
+  const body = Buffer.alloc(3_000_000, 'x')
+  const broken = hearing()
+  upstream.send({ ...request, body }, broken.receiver)
+  t.equal(await broken.ended, 'broken')
+  const silent = await open(t, () => {})
+  const cancelled = hearing()
+  const call = silent.send({ ...request, body }, cancelled.receiver)
+  setTimeout(() => call.cancel(), 50)
+  t.equal(await cancelled.ended, 'cancelled')
 })

@@ -251,3 +251,23 @@ t.test('what comes late, or nobody takes, is not passed on', async t => {
   await new Promise(resolve => setTimeout(resolve, 100))
   t.equal(await left(token), 1000 - 0.02)
 })
+
+t.test('streams that last leave the room of their bodies to others', async t => {
+  const config = `${llmConfig.replace('credits: 1000', 'credits: 100000')}limits: { bodyBytes: 1200000, bodyBytesInFlight: 4800000 }\n`
+  const { call, mint, calls, answerWith } = await startLlmGateway(t, ({ response }) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' }).flushHeaders()
+  }, { config })
+  const content = 'x'.repeat(1_000_000)
+  const bodyOf = (seed: number) => ({ ...streamed, seed, messages: [{ role: 'user', content }] })
+  const token = await mint('alice')
+  const open = []
+  // One subject has a quarter of the room, which is one such body.
+  for (let seed = 0; seed < 12; seed++) {
+    open.push(call(chatPath, { token, body: bodyOf(seed) }))
+    await until('it is asked', () => calls.length === seed + 1)
+  }
+  answerWith(stream(events(hello, whole, usage, '[DONE]')))
+  t.equal((await call(chatPath, { token: await mint('bob'), body: bodyOf(12) })).status, 200)
+  for (const { response } of calls.slice(0, 12)) response.end(events(hello, whole, usage, '[DONE]'))
+  for (const { status, text } of await Promise.all(open)) t.match({ status, text }, { status: 200, text: /Hello[^]*DONE/ })
+})

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import { type Dispatcher, Pool } from 'undici'
 import {
   type AnswerReceiver, type FailureReason, type PassingCall, type PassingRequest, type PassingUpstream, UpstreamFailure
@@ -18,12 +19,27 @@ export function undiciPassing (options: ClientOptions): PassingUpstream {
       const { bytes, headers: { [credential]: withKey } } = credentialOf(key)
       const handler = new Handler(receiver, bytes)
       pool.dispatch({
-        method: 'POST', path: prefix + path, headers: [...common, ...headers, ...withKey], body, idempotent: false
+        method: 'POST',
+        path: prefix + path,
+        headers: [...common, ...headers, ...withKey],
+        body: body.length > largeBytes ? givenOnce(body) : body,
+        idempotent: false
       }, handler)
       return handler
     },
     close: () => pool.destroy()
   }
+}
+
+/** A body above this is held no longer than it takes to write it, bytes. */
+const largeBytes = 65_536
+
+/** undici keeps what it is given as a body until the answer has ended; of a stream nothing is left once it is read. */
+function givenOnce (bytes: Buffer): Readable {
+  const stream = new Readable({ read () { /* all of it is there */ } })
+  stream.push(bytes)
+  stream.push(null)
+  return stream
 }
 
 /** It is a class because undici calls the methods of one object for one request. */

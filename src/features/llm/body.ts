@@ -4,7 +4,8 @@ import type { Dialect, DialectName } from './dialects.ts'
 
 /** A call as the gateway understood it, and the bytes that say the same. */
 export interface LlmBody {
-  readonly bytes: Buffer
+  /** Empty as soon as it is not sent any more. */
+  bytes: Buffer
   /** Of the body; `null` where the path names it. */
   readonly model: string | null
   /** Whether it asks for a stream; of Gemini the path says so. */

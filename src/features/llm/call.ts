@@ -33,7 +33,7 @@ export interface AuthorizedCall {
 }
 
 /** What a call works with from *forward* on. */
-export interface CallServices extends Pick<Services, 'ledger' | 'keys' | 'timers' | 'log' | 'alarms'> {
+export interface CallServices extends Pick<Services, 'bodyBudget' | 'ledger' | 'keys' | 'timers' | 'log' | 'alarms'> {
   readonly llm: PassingUpstream
   /** From its beginning to the end of its answer, ms. */
   readonly totalMs: number
@@ -52,6 +52,8 @@ export function unknownCall () {
 const unknownSentence = 'The upstream may have done this call, but its answer was lost. For half a minute the same ' +
   'call gets this answer again, and nothing is sent.'
 const cutSentence = 'The upstream broke this answer off.'
+
+const noBytes = Buffer.alloc(0)
 
 /** SDKs go by the type alone: a good body under another name is a text to them. */
 const json = 'application/json; charset=utf-8'
@@ -126,10 +128,18 @@ export class LlmCall {
     call.keyId = key.id
     await sentOrThrow(ledger.markSent(this.#id, key.id), null)
     if (this.#hasLeft) return { kind: 'nothing-sent', cause: null }
-    const incoming = new IncomingAnswer(isStream, () => this.#passing!.cancel())
+    const incoming = new IncomingAnswer(isStream, () => this.#passing!.cancel(), () => this.#dropBody())
     this.#incoming = incoming
     this.#passing = llm.send({ path, headers, body: bytes, key, credential }, incoming)
     return await timed(call, incoming.opened)
+  }
+
+  /** A stream lasts, and once it has begun its call is not sent again: others need the room. */
+  #dropBody (): void {
+    const { request } = this.#context
+    this.#it.body.bytes = noBytes
+    request.body = undefined
+    this.#services.bodyBudget.release(request)
   }
 
   /** What is under way for longer than a submit may be is not to be taken for one that was cut off. */
@@ -277,6 +287,7 @@ class IncomingAnswer implements AnswerReceiver {
   readonly #settled: PromiseWithResolvers<Opened> = Promise.withResolvers()
   readonly #asksStream: boolean
   readonly #giveUp: () => void
+  readonly #streamBegins: () => void
   readonly #chunks: Buffer[] = []
   #length = 0
   #head: AnswerHead = { status: 0, contentType: '', retryAfter: undefined }
@@ -284,16 +295,21 @@ class IncomingAnswer implements AnswerReceiver {
   #sink: StreamSink | null = null
   #ending: ((sink: StreamSink) => void) | null = null
 
-  /** `giveUp`: called when nothing more of it is wanted, and again. */
-  constructor (asksStream: boolean, giveUp: () => void) {
+  /**
+   * `giveUp`: called when nothing more of it is wanted, and again. `streamBegins`: its head says that it is a stream,
+   * which no other key would do better.
+   */
+  constructor (asksStream: boolean, giveUp: () => void, streamBegins: () => void) {
     this.#asksStream = asksStream
     this.#giveUp = giveUp
+    this.#streamBegins = streamBegins
     this.opened = this.#settled.promise
   }
 
   begin (head: AnswerHead): void {
     this.#head = head
     this.#isStream = isSuccess(head.status) && isEventStream(head.contentType, this.#asksStream)
+    if (this.#isStream) this.#streamBegins()
   }
 
   take (bytes: Buffer): void {

@@ -90,7 +90,7 @@ function llmRoute (
   const { onRequest, preHandler } = reauthenticateAfterSlowBody(authenticate, clock.elapsed)
   const beforeBody = largeBodies({ rates, accounts, ceilings, clock, submitRules: { isFree: () => false } })
   const callServices: CallServices = {
-    ledger, keys, timers, log, alarms, llm: llm.upstream, totalMs: llm.totalMs, rememberUnknown: unknown.add
+    bodyBudget, ledger, keys, timers, log, alarms, llm: llm.upstream, totalMs: llm.totalMs, rememberUnknown: unknown.add
   }
   return {
     method: 'POST',
