@@ -132,6 +132,18 @@ t.test('of several submits together each has its own hold, and one that draws on
   t.same([await usedIn(other), await runningIn(other)], [[11, 11, 11], [2, 2, 2]])
 })
 
+t.test('what was charged for an unknown end is used above its subject also when that is erased', async t => {
+  const { time, other } = await replicas(t)
+  const lost = await other.ledger.reserve(demand())
+  if (!lost.granted) throw new Error('there was no room')
+  await other.ledger.advance(lost.id, sent)
+  await other.ledger.advance(lost.id, { to: 'unknown' })
+  await other.subjects.erase({ subject: 'app:alice', pseudonym: 'erased:x', beforeTask: async () => {} })
+  time.advance(1_300_000)
+  await other.ledger.sweep()
+  t.same(await usedIn(other), holds.map(() => ofOthers + 4))
+})
+
 t.test('holds of what runs for long, and of what is unknown for long, stay', async t => {
   const { time, other } = await replicas(t)
   const long = await other.ledger.reserve(demand({ microcredits: 1 }))

@@ -80,6 +80,22 @@ export function subjectDataContract (t: Test, open: OpenStore): void {
     t.match((await records.usage(ever)).filter(({ subject }) => subject.startsWith('erased:')).map(({ tasks }) => tasks), [3, 1])
   })
 
+  t.test('a task that begins during an erasure keeps its owner, its slot and its charge', async t => {
+    const { subjects, ledger, accounts, at } = await filled(t, open)
+    let id = ''
+    const beforeTask = async () => { id = await at('claimed', { microcredits: 5 }, 'late') }
+    await subjects.erase({ subject, pseudonym, beforeTask })
+    t.equal(await ledger.taskOf('one'), null)
+    t.match(await ledger.taskOf('late'), { subject, stage: 'claimed' })
+    t.match(await accounts.balanceOf(subject, periodStart), { unfinished: 1 })
+    t.equal(await subjects.unfinishedOf(subject), 1)
+    t.equal(await ledger.advance(id, { to: 'claimed', taskId: 'late' }), true)
+    t.equal(await ledger.settle({ taskId: 'late', state: 'success', answer }), true)
+    await subjects.erase({ subject, pseudonym: 'erased:other', beforeTask: async () => {} })
+    t.equal(await ledger.taskOf('late'), null)
+    t.same(await partsOf(subjects.partsOf(subject)), [])
+  })
+
   t.test('an erasure that was broken off is finished by the next, and counts nothing twice', async t => {
     const { subjects, records, at } = await filled(t, open)
     for (let count = 0; count < 120; count++) await at('settled', {}, `more ${count}`)

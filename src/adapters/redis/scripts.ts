@@ -142,6 +142,7 @@ export interface SubjectRequests {
   readonly listOpen: { readonly from: string, readonly above: string, readonly limit: number }
   readonly readTask: OfReservation
   readonly eraseTasks: { readonly numbers: readonly string[] }
+  readonly eraseAll: { readonly names: readonly string[] }
   readonly listEnded: { readonly endedAt: number, readonly task: string, readonly limit: number }
   readonly listUnknown: { readonly from: string, readonly limit: number }
   readonly trimLists: Readonly<Record<string, never>>

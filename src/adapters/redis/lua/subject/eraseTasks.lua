@@ -1,10 +1,14 @@
 -- include stages.lua
 
--- Takes tasks away that have ended, and all that is known of them. Their sums stay, in `usage`. How many they were.
+-- Takes tasks away that have ended, and all that is known of them. Their sums stay, in `usage`, and so does what they
+-- have taken above the subject. How many they were. One that was found late runs again, and stays.
 local count = 0
-for _, number in ipairs(request.numbers) do
+
+local function erase (number)
   local it = read(number)
+  if it and not it.ended then return end
   if it then
+    owe(it, 'closed', it.refunded and 0 or it.cost)
     forgetRepeat(it)
     freeIdempotencyKey(it)
     if it.task then redis.call('ZREM', ends, it.task) end
@@ -15,4 +19,6 @@ for _, number in ipairs(request.numbers) do
   redis.call('ZREM', deliveries, number)
   redis.call('DEL', base .. 'r:' .. number)
 end
-return count
+
+for _, number in ipairs(request.numbers) do erase(number) end
+return answered(count)
