@@ -232,6 +232,17 @@ const secureHeaders = {
   'x-content-type-options': 'nosniff'
 } as const
 
+/**
+ * Of a stream of events. Each keeps a proxy from holding events back that the others do not: one that compresses
+ * (`no-transform` for the common ones, an encoding for those that look at nothing else), and one that buffers.
+ */
+export const streamHeaders = {
+  'content-type': 'text/event-stream',
+  'cache-control': 'no-store, no-transform',
+  'content-encoding': 'identity',
+  'x-accel-buffering': 'no'
+} as const
+
 /** What is left of a subject's budget: draft-ietf-httpapi-ratelimit-headers-03. */
 const budgetHeaders = ['ratelimit-limit', 'ratelimit-remaining', 'ratelimit-reset'] as const
 

@@ -335,24 +335,7 @@ function instantOr (ms: number | null): string | null {
   return ms === null ? null : instant(ms)
 }
 
-function unknownTask ({
-  id,
-  subject,
-  taskId,
-  operation,
-  model,
-  microcredits,
-  createdAt,
-  endedAt
-}: TaskRecord): UnknownTask {
-  return {
-    id,
-    subject,
-    taskId,
-    operation,
-    model,
-    credits: creditsFrom(microcredits),
-    createdAt: instant(createdAt),
-    endedAt: instantOr(endedAt)
-  }
+function unknownTask (record: TaskRecord): UnknownTask {
+  const { state, refunded, ...shown } = shownTask(record)
+  return shown
 }

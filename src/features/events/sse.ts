@@ -4,7 +4,7 @@ import type { ServerResponse } from 'node:http'
 import type { Revocations, Session } from '../../domain/session.ts'
 import { type Clock, slices, type Timers } from '../../domain/time.ts'
 import { gatewayError } from '../../errors.ts'
-import type { RequestContext } from '../../http/context.ts'
+import { type RequestContext, streamHeaders } from '../../http/context.ts'
 
 /** https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream */
 export interface ServerEvent {
@@ -184,17 +184,6 @@ function writeNow (raw: ServerResponse, text: string): void {
   raw.write(text)
   socket?.uncork()
 }
-
-/**
- * Each keeps a proxy from holding events back that the others do not: one that compresses (`no-transform` for the
- * common ones, an encoding for those that look at nothing else), and one that buffers.
- */
-const streamHeaders = {
-  'content-type': 'text/event-stream',
-  'cache-control': 'no-store, no-transform',
-  'content-encoding': 'identity',
-  'x-accel-buffering': 'no'
-} as const
 
 /** Sends the headers and a first line, so that the caller and every proxy on the way know that it has begun. */
 function begin (reply: FastifyReply): void {

@@ -8,7 +8,7 @@ import {
   readEnvelope, readSubmitFailure, type UpstreamAnswer, type UpstreamFailure, type UpstreamKey
 } from '../../domain/upstream.ts'
 import { gatewayError } from '../../errors.ts'
-import { replyWith, type RequestContext } from '../../http/context.ts'
+import { replyWith, type RequestContext, streamHeaders } from '../../http/context.ts'
 import type { Services } from '../../http/services.ts'
 import { type KeyRefused, noKey, sentOrThrow, timed, withKeyFailover } from '../../http/stages.ts'
 import type { LlmBody } from './body.ts'
@@ -57,14 +57,6 @@ const noBytes = Buffer.alloc(0)
 
 /** SDKs go by the type alone: a good body under another name is a text to them. */
 const json = 'application/json; charset=utf-8'
-
-/** Each keeps a proxy from holding events back that the others do not. */
-const streamHeaders = {
-  'content-type': 'text/event-stream',
-  'cache-control': 'no-store, no-transform',
-  'content-encoding': 'identity',
-  'x-accel-buffering': 'no'
-} as const
 
 /** What a call has come to cost. */
 interface Cost {
