@@ -161,6 +161,9 @@ t.test('input is bounded by the bytes of the body, and pictures by a number of t
 t.test('whether a model may think unseen is said by the request', async t => {
   const thinks = (name: DialectName, body: object) => read(name, { model: 'm', ...body }).mayThink
   t.strictSame([thinks('chat', {}), thinks('chat', { reasoning_effort: 'none' })], [true, false])
+  for (const more of [{ reasoning: { effort: 'high' } }, { enable_thinking: true }, { extra_body: {} }]) {
+    t.equal(thinks('chat', { reasoning_effort: 'none', ...more }), true)
+  }
   t.strictSame([thinks('responses', {}), thinks('responses', { reasoning: { effort: 'none' } })], [true, false])
   t.strictSame([
     thinks('messages', {}), thinks('messages', { thinking: { type: 'disabled' } }),
@@ -168,8 +171,9 @@ t.test('whether a model may think unseen is said by the request', async t => {
   ], [false, false, true, true])
   const gemini = (generationConfig: object) => read('gemini', { generationConfig }).mayThink
   t.strictSame([
-    gemini({}), gemini({ thinkingConfig: { thinkingBudget: 0 } }), gemini({ thinkingConfig: { thinkingBudget: 9 } })
-  ], [true, false, true])
+    gemini({}), gemini({ thinkingConfig: { thinkingBudget: 0 } }), gemini({ thinkingConfig: { thinkingBudget: 9 } }),
+    gemini({ thinkingConfig: { thinkingBudget: 0, thinkingLevel: 'high' } })
+  ], [true, false, true, true])
 })
 
 t.test('a text for the model counts with all of its bytes, however it begins', async t => {

@@ -77,7 +77,9 @@ const shapes: Readonly<Record<DialectName, Shape>> = {
       best_of: costly
     },
     serverTool: openaiTool,
-    mayThink: ({ reasoning_effort: effort }) => effort !== 'none'
+    // By other names, providers have models think that were told not to.
+    mayThink: ({ reasoning_effort: effort, ...others }) =>
+      effort !== 'none' || Object.keys(others).some(name => /reason|think|template|extra_body/i.test(name))
   },
   responses: {
     config: null,
@@ -111,7 +113,7 @@ const shapes: Readonly<Record<DialectName, Shape>> = {
     serverTool: tool => Object.keys(tool).find(name => name !== 'functionDeclarations') ?? null,
     mayThink: ({ generationConfig }) => {
       const config = isObject(generationConfig) ? generationConfig.thinkingConfig : undefined
-      return !isObject(config) || config.thinkingBudget !== 0
+      return !isObject(config) || config.thinkingBudget !== 0 || config.thinkingLevel !== undefined
     }
   }
 }
