@@ -225,6 +225,11 @@ t.test('an item by its id alone is what is kept at the upstream, with a type and
 })
 
 t.test('what costs more than tokens is refused in any way to write it', async t => {
+  for (const tool of [{ TYPE: 'web_search' }, { type: ['web_search'] }, { type: null }]) {
+    for (const name of ['chat', 'responses', 'messages'] as const) {
+      t.match(refusal(name, { model: 'm', tools: [tool] }), /the type of a tool must be a text/)
+    }
+  }
   t.match(refusal('chat', { model: 'm', Web_Search_Options: {} }), /web_search_options is not accepted/)
   t.match(refusal('messages', { model: 'm', mcpServers: [] }), /mcp_servers is not accepted/)
   for (const name of ['search_parameters', 'enable_search', 'best_of']) {

@@ -197,7 +197,8 @@ function checkNames (names: readonly string[], dialect: DialectName): void {
 
 /** In any way to write them, as some readers overlook the case. */
 function checkRefused (value: JsonObject, { refused }: Shape): void {
-  const reasons = new Map(Object.entries(refused).map(([name, reason]) => [bare(name), `${name} is not accepted here: ${reason}`]))
+  const reasons = new Map(Object.entries(refused).map(([name, reason]) =>
+    [bare(name), `${name} is not accepted here: ${reason}`]))
   for (const [name, given] of Object.entries(value)) {
     const refusal = reasons.get(bare(name))
     if (refusal !== undefined && given !== null) throw badBody(refusal)
@@ -213,9 +214,15 @@ function checkCosts (value: JsonObject, { serverTool }: Shape): void {
   if (!Array.isArray(tools)) throw badBody('tools must be a list')
   for (const tool of tools) {
     if (!isObject(tool)) throw badBody('tools must be a list of objects')
+    if (!saysItsTypeAsText(tool)) throw badBody('the type of a tool must be a text, under the name type')
     const name = serverTool(tool)
     if (name !== null) throw badBody(`the tool ${quoted(name)} is not accepted here: the upstream would run it, and ${costly}`)
   }
+}
+
+/** To a reader that overlooks the case, another spelling of the name is the type as well. */
+function saysItsTypeAsText (tool: JsonObject): boolean {
+  return Object.keys(tool).every(name => bare(name) !== 'type' || (name === 'type' && typeof tool[name] === 'string'))
 }
 
 function modelIn ({ model }: JsonObject): string {
