@@ -238,3 +238,19 @@ t.test('what costs more than tokens is refused in any way to write it', async t 
   t.match(refusal('messages', { model: 'm', compaction: {} }), /compaction is not accepted/)
   t.match(refusal('messages', { model: 'm', anthropic_beta: ['compact-2026-01-12'] }), /anthropic_beta is not accepted/)
 })
+
+t.test('what is no text where one belongs is refused by its name, or passes to where it is', async t => {
+  const odd = { toString: 1, valueOf: 1 }
+  const chat = { model: 'm', max_tokens: 5 }
+  t.equal(refusal('chat', { ...chat, messages: [{ content: [{ type: odd, inner: { text: 'x' } }] }] }), 'accepted')
+  for (const modalities of [odd, [odd], [['audio']], [1]]) {
+    t.match(refusal('chat', { ...chat, modalities }), /modalities must be a list of texts/)
+    t.match(refusal('gemini', { generationConfig: { responseModalities: modalities } }), /responseModalities must be a list of texts/)
+  }
+  t.equal(refusal('chat', { ...chat, modalities: null }), 'accepted')
+  for (const [name, body] of [['chat', chat], ['responses', { model: 'm' }], ['messages', chat]] as const) {
+    for (const type of [odd, ['web_search'], 1]) {
+      t.match(refusal(name, { ...body, tools: [{ type }] }), /type of a tool must be a text/, name)
+    }
+  }
+})

@@ -282,10 +282,18 @@ function without (original: string, texts: ReadonlyMap<string, string>, names: r
   return `{${others.map(([name, text]) => `${JSON.stringify(name)}:${text}`).join(',')}}`
 }
 
+/** A text alone is as good as a list of it. */
+function textsIn (member: JsonObject): readonly string[] {
+  return Object.entries(member).flatMap(([name, value]) => [value ?? []].flat().map(text => {
+    if (typeof text !== 'string') throw badBody(`${name} must be a list of texts`)
+    return text
+  }))
+}
+
 function outputsOf (
   { modalities }: JsonObject, { responseModalities }: JsonObject
 ): ReadonlySet<'imageOutput' | 'audioOutput'> {
-  const asked = [modalities, responseModalities].flat().map(name => String(name).toLowerCase())
+  const asked = [...textsIn({ modalities }), ...textsIn({ responseModalities })].map(name => name.toLowerCase())
   const found = new Set<'imageOutput' | 'audioOutput'>()
   if (asked.includes('audio')) found.add('audioOutput')
   if (asked.includes('image')) found.add('imageOutput')
@@ -329,10 +337,11 @@ function inspect (body: JsonObject): Content {
     }
     if (!isObject(value)) return
     checkState(value)
-    const isToolUse = value.type === 'tool_use'
+    const type = typeof value.type === 'string' ? value.type : ''
+    const isToolUse = type === 'tool_use'
     for (const [name, inner] of Object.entries(value)) {
       if (typeof inner === 'string') countMedia(content, value, name, inner, within)
-      else if (!opaqueNames.has(name) && !(isToolUse && name === 'input')) visit(inner, `${String(value.type)}.${name}`)
+      else if (!opaqueNames.has(name) && !(isToolUse && name === 'input')) visit(inner, `${type}.${name}`)
     }
   }
   visit(body, '')
