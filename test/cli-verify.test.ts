@@ -10,7 +10,13 @@ import { apiKey } from './helpers/gateway.ts'
 import { callerOf } from './helpers/http-caller.ts'
 import { redisServer } from './helpers/redis-server.ts'
 
-const config = 'plans: { default: { requestsPerMinute: 100000, concurrentTasks: 100000, credits: 100000, period: month } }'
+const config = `
+plans:
+  default:
+    { requestsPerMinute: 100000, concurrentTasks: 100000, credits: 100000, period: month, pool: team, ceilings: { hour: 90000 } }
+pools: { team: { ceilings: { day: 90000, month: 90000 }, concurrentTasks: 1000, zone: Asia/Kathmandu } }
+gateway: { ceilings: { none: 90000 }, concurrentTasks: 1000 }
+`
 
 interface Place {
   readonly env: Readonly<Record<string, string>>
@@ -53,7 +59,7 @@ for (const [name, open] of Object.entries(stores)) {
     const settings = { ...gatewayEnvironment(sandbox.origin), ...env }
     const caller = callerOf((await startProcess(t, { cwd, env: settings })).origin)
     const verify = verifying(t, cwd, settings)
-    const tokens = await Promise.all(['alice', 'bob'].map(subject => caller.mint(subject)))
+    const tokens = await Promise.all(['alice', 'bob', 'carol'].map(subject => caller.mint(subject)))
 
     const load = { isOver: false }
     const loaded = Promise.all([...tokens, ...tokens].map(async token => {
@@ -63,7 +69,7 @@ for (const [name, open] of Object.entries(stores)) {
       }
     }))
     for (let time = 0; time < 2; time++) {
-      t.match(await verify(), { code: 0, stdout: /^The books of 2 subjects and \d+ tasks agree\.\n$/, stderr: '' })
+      t.match(await verify(), { code: 0, stdout: /^The books of 3 subjects and \d+ tasks agree\.\n$/, stderr: '' })
     }
     load.isOver = true
     await loaded
@@ -71,11 +77,11 @@ for (const [name, open] of Object.entries(stores)) {
     await corrupt(cwd)
     const { code, stdout } = await verify()
     t.equal(code, 1)
-    t.match(stdout, /^app:alice: of its period since \S+ [\d.]+ credits are used, and its tasks come to [\d.]+\. What it may .*\n1 fault in the books of 2 subjects and \d+ tasks\.\n$/)
+    t.match(stdout, /^app:alice: of its period since \S+ [\d.]+ credits are used, and its tasks come to [\d.]+\. What it may .*\n1 fault in the books of 3 subjects and \d+ tasks\.\n$/)
     const json = await verify('--json')
     t.equal(json.code, 1)
     t.match(JSON.parse(json.stdout), {
-      subjects: 2,
+      subjects: 3,
       skipped: 0,
       count: 1,
       faults: [{ kind: 'period', subject: 'app:alice', problem: /of its period/, remedy: /^What it may/ }]

@@ -15,6 +15,7 @@ export const remedies = {
   ceiling: 'The ceiling goes by that sum until its window ends; an extra gives back what it lacks.',
   session: 'That session goes by its sums; if they are too high, mint another one.',
   slot: 'Until this is put right in the store, the subject has one slot too few or too many.',
+  running: 'Until this is put right in the store, that account has room for one running task too few or too many.',
   lease: 'No sweep has ended it: look for errors of the housekeeping in the log.',
   owner: 'Nobody can read that task: bring back the store from a copy, or tell its caller.',
   key: 'A submit with that key is answered as if its outcome were unknown: its caller must use another key.',
@@ -103,7 +104,7 @@ export interface BookTerms extends Pick<LedgerTerms, 'retentionMs' | 'sentMs'> {
 }
 
 /** `tasks.retentionDays` is at least one. */
-const shortestRetentionMs = dayMs
+export const shortestRetentionMs = dayMs
 /** Longer than the longest period, and than any session that has limits of its own, ms. */
 const longestPeriodMs = 32 * dayMs
 const longestSessionMs = 366 * dayMs
@@ -284,12 +285,25 @@ export function windowStart (window: string, endsAt: number | null): number {
   return endsAt === null ? 0 : endsAt - (longestMs[kind] ?? longestMs['month']!)
 }
 
+/** A window of this name has neither begun nor ended earlier, Unix ms; `NaN` if the name does not say when. */
+export function earliestOf (window: string): { readonly startsAt: number, readonly endsAt: number } {
+  if (window === 'none') return { startsAt: 0, endsAt: Infinity }
+  const [kind, ...start] = window.split(':')
+  const startsAt = Date.parse(start.join(':')) - aheadMs
+  return { startsAt, endsAt: startsAt + (shortestMs[kind!] ?? NaN) }
+}
+
+/** So far zones are ahead of UTC at the most. */
+const aheadMs = 14 * hourMs
+const shortestMs: Readonly<Record<string, number>> = { hour: 0, day: dayMs, week: 7 * dayMs, month: 28 * dayMs }
+
 /** With an hour for the end of summer. */
 const longestMs: Readonly<Record<string, number>> = {
   hour: hourMs, day: dayMs + hourMs, week: 7 * dayMs + hourMs, month: 31 * dayMs + hourMs
 }
 
-function nameOf ({ name, taskId }: BookEntry): string {
+/** For people. */
+export function nameOf ({ name, taskId }: BookEntry): string {
   return taskId === null ? `reservation ${name}` : `task ${taskId}`
 }
 

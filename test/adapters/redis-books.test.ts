@@ -160,6 +160,16 @@ t.test('and one that holds still in the end is not, whatever has changed before'
   t.match(await books.verify(nextTurn), { subjects: 1, skipped: 0, count: 0 })
 })
 
+t.test('a subject whose key comes up twice while the keys are walked over is looked at once', async t => {
+  let times = 0
+  const { admin, keys, books } = await scriptedBooks(t, [part('1', '')], async answer => {
+    const isPage = Array.isArray(answer) && Array.isArray(answer[1])
+    if (isPage && times++ === 0) answer[0] = '1' // somewhere in the table
+  })
+  for (let nth = 0; nth < 20; nth++) await admin.hset(keys.account(`app:${nth}`), 'seq', 1)
+  t.match(await books.verify(nextTurn), { subjects: 20, skipped: 0, count: 0 })
+})
+
 t.test('what was about to go when it was looked at is no fault', async t => {
   const seen: Seen = async (answer, admin, keys) => {
     if (JSON.stringify(answer) === '[null,null]') await admin.del(keys.owner('left'))

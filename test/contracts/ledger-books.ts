@@ -1,9 +1,15 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Test } from 'tap'
 import type { Fault } from '../../src/domain/books.ts'
+import type { Hold } from '../../src/domain/ledger.ts'
 import { dayMs } from '../../src/domain/time.ts'
 import { answer, openBooks, type OpenStore, places, terms } from './open-books.ts'
 
+const holds: readonly Hold[] = [
+  { account: 'gateway', window: 'none', endsAt: null, limit: 1e6 },
+  { account: 'pool:team', window: 'hour:2026-01-15T12:00Z', endsAt: Date.UTC(2026, 0, 15, 13), limit: 1e6 },
+  { account: 'pool:team', window: 'day:2026-01-15', endsAt: Date.UTC(2026, 0, 16), limit: 1e6 }
+]
 const session = { id: 'few', uses: 100, creditLimit: 1000, expiresAt: 9e15 }
 
 export function ledgerBooksContract (t: Test, open: OpenStore, openBeside: OpenStore = open): void {
@@ -70,6 +76,42 @@ export function ledgerBooksContract (t: Test, open: OpenStore, openBeside: OpenS
     t.match((await books.verify(nextTurn)).faults, [{ kind: 'lease', subject: 'app:alice', problem: /^task task is claimed/ }])
     await ledger.sweep()
     t.same((await books.verify(nextTurn)).faults, [])
+  })
+
+  t.test('what three members have used of a pool agrees while they use it, whatever comes of it', async t => {
+    const { at, time, ledger, ceilings, records } = await openBooks(t, open)
+    const beside = await openBeside(t, { terms, now: time.now })
+    const more = { holds, runningLimits: [{ account: 'gateway', limit: 1000 }] } as const
+    const member = async (subject: string) => {
+      for (let nth = 0; nth < 30; nth++) {
+        const [task, cost] = [`${subject} ${nth}`, { subject, microcredits: nth, ...more }]
+        await at('settled', cost, task)
+        const ways = [
+          () => at('released', cost),
+          async () => await records.release(await at('unknown', cost)),
+          async () => {
+            await at('claimed', cost, `${task} failed`)
+            await ledger.settle({ taskId: `${task} failed`, state: 'failed', answer })
+          },
+          async () => await ledger.advance(await at('sent', cost), { to: 'used', microcredits: 2 * nth, isEstimate: false }),
+          () => at('unknown', cost),
+          () => at('claimed', cost, `${task} runs`)
+        ]
+        await ways[nth % ways.length]!()
+      }
+    }
+    const load = { isOver: false }
+    const made = Promise.all(['app:alice', 'app:bob', 'app:carol'].map(member)).finally(() => { load.isOver = true })
+    const faults: Fault[] = []
+    let looks = 0
+    for (; !load.isOver; await nextTurn()) {
+      faults.push(...(await beside.books.verify(nextTurn)).faults)
+      looks++
+    }
+    await made
+    t.same(faults, [], `in ${looks} looks`)
+    t.same((await beside.books.verify(nextTurn)).faults, [])
+    t.ok((await ceilings.stateOf(holds)).every(({ used }) => used > 1000))
   })
 
   t.test('they are read beside a store that is in use', async t => {

@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from 'node:util'
 import type { Test } from 'tap'
 import type { Extra } from '../../src/domain/ceilings.ts'
 import type { Hold, StoredResponse, Repeat, ReservationId, Transition } from '../../src/domain/ledger.ts'
+import { instant } from '../../src/domain/time.ts'
 import { random } from '../helpers/random.ts'
 import { demandOf } from './ledger-balance.ts'
 import { ledgerModel } from './ledger-model.ts'
@@ -47,7 +48,8 @@ const hourMs = 3_600_000
 const holdsAt = (now: number): readonly Hold[] => {
   const windowOf = (hours: number) => {
     const start = Math.floor(now / hours / hourMs) * hours * hourMs
-    return { window: `${hours}:${start}`, endsAt: start + hours * hourMs }
+    const window = hours === 24 ? `day:${instant(start).slice(0, 10)}` : `hour:${instant(start).slice(0, 16)}Z`
+    return { window, endsAt: start + hours * hourMs }
   }
   return [
     { account: 'gateway', window: 'none', endsAt: null, limit: 300 },

@@ -1,10 +1,11 @@
 import { Cluster } from 'ioredis'
 import { setTimeout as wait } from 'node:timers/promises'
-import { type BookEntry, type BookTerms, type Fault, SubjectBooks, type SubjectSums } from '../../domain/books.ts'
+import { type BookEntry, type BookTerms, type Fault, nameOf, SubjectBooks, type SubjectSums } from '../../domain/books.ts'
 import { idempotencyMs, type LedgerTerms, type SessionSpent, type Stage } from '../../domain/ledger.ts'
 import { dayMs, instant } from '../../domain/time.ts'
 import type { FinalState } from '../../domain/upstream.ts'
 import { Findings, type LedgerBooks, type Rest } from '../../domain/verification.ts'
+import { type AccountBooks, accountBooks, type HeldRow } from './account-books.ts'
 import type { Commands } from './client.ts'
 import { decoded, type KeyNames, placeOf, reservationName, slackMs, subjectKey } from './keys.ts'
 
@@ -44,7 +45,8 @@ export function redisBooks (options: RedisBooksOptions): LedgerBooks {
     async verify (rest) {
       const found = new Findings()
       const isSwept = await ask(client => client.exists(keys.leader)) === 1
-      const subjects = new SubjectReader(options, isSwept)
+      const accounts = await accountBooks({ ...options, isSwept, ...await accountsAbove(options, rest) })
+      const subjects = new SubjectReader(options, isSwept, accounts)
       const walk = async (
         pattern: string, atOnce: number, look: (name: string) => Promise<void>
       ): Promise<void> => {
@@ -56,11 +58,24 @@ export function redisBooks (options: RedisBooksOptions): LedgerBooks {
         }
       }
       await walk(keys.accounts, subjectsAtOnce, name => subjects.verify(subjectKey(name).subject, found))
+      found.add(await accounts.faults(found.skipped === 0))
       await walk(keys.owners, namesAtOnce, async name => found.add(await strayOwner(options, name)))
       await walk(keys.idempotency, namesAtOnce, async name => found.add(await emptyKey(options, name)))
       return found
     }
   }
+}
+
+/** The names of what is above the subjects, and of all keys of windows, for which nobody looks if there is nothing. */
+async function accountsAbove ({ commands: { ask }, keys }: RedisBooksOptions, rest: Rest) {
+  const names = (await ask(client => client.smembers(keys.ceilings))).map(decoded)
+  const windows = new Set<string>()
+  if (names.length === 0) return { names, windows }
+  for await (const some of scan(ask, keys.windows)) {
+    for (const name of some) windows.add(name)
+    await rest()
+  }
+  return { names, windows }
 }
 
 async function gently<T> (rest: Rest, work: () => Promise<T>): Promise<void> {
@@ -125,34 +140,51 @@ interface Whole extends Omit<Part, 'stamp' | 'next' | 'periods' | 'sessions'> {
   readonly sessions: ReadonlyMap<string, SessionSpent>
 }
 
+interface Looked { readonly faults: readonly Fault[], readonly held: readonly HeldRow[] }
+
 class SubjectReader {
   readonly #options: RedisBooksOptions
   readonly #isSwept: boolean
+  readonly #accounts: AccountBooks
+  /** `SCAN` may name a key twice. */
+  readonly #seen = new Set<string>()
 
-  constructor (options: RedisBooksOptions, isSwept: boolean) {
+  constructor (options: RedisBooksOptions, isSwept: boolean, accounts: AccountBooks) {
     this.#options = options
     this.#isSwept = isSwept
+    this.#accounts = accounts
   }
 
   /** What seems wrong is looked at once more, with all that is known of what was forgotten. */
   async verify (subject: string, found: Findings): Promise<void> {
+    if (this.#seen.has(subject)) return
+    this.#seen.add(subject)
     found.subjects++
-    let faults = await this.#faultsOf(subject, recentDays, found)
-    if (faults !== null && faults.length > 0) faults = await this.#faultsOf(subject, allDays, null)
-    if (faults === null) found.skipped++
-    else found.add(faults)
+    let looked = await this.#look(subject, recentDays, found)
+    if (looked !== null && looked.faults.length > 0) looked = await this.#look(subject, allDays, null)
+    if (looked === null) {
+      found.skipped++
+      return
+    }
+    found.add(looked.faults)
+    this.#accounts.add(subject, looked.held)
   }
 
-  async #faultsOf (subject: string, days: number, found: Findings | null): Promise<readonly Fault[] | null> {
+  /** `null`: it changed each time. */
+  async #look (subject: string, days: number, found: Findings | null): Promise<Looked | null> {
     const { terms: { retentionMs, sentMs }, now } = this.#options
     const whole = await this.#read(subject, days)
     if (whole === null) return null
     const terms: BookTerms = { now: now(), retentionMs, sentMs, periodsHoldOpen: true, isSwept: this.#isSwept }
     const books = new SubjectBooks(subject, terms)
     const entries: BookEntry[] = []
+    const held: HeldRow[] = []
     for (const [number, lease, ...row] of whole.rows) {
-      if (row.length > 0) entries.push(entryFrom(subject, number!, lease ?? null, row))
-      else if (lease !== null) books.addEmptySlot(reservationName({ subject, number: number! }))
+      if (row.length > 0) {
+        const entry = entryFrom(subject, number!, lease ?? null, row)
+        entries.push(entry)
+        held.push(...heldFrom(number!, entry, row))
+      } else if (lease !== null) books.addEmptySlot(reservationName({ subject, number: number! }))
     }
     for (const entry of entries) books.add(entry)
     if (found !== null) found.tasks += entries.length
@@ -161,7 +193,7 @@ class SubjectReader {
     }
     const ofDays = daysOf(whole)
     books.addDays([...ofDays].map(([start, { counted, rows }]) => ({ start, counted, rows })))
-    return books.faults(sumsOf(whole, ofDays, terms.now, days))
+    return { faults: books.faults(sumsOf(whole, ofDays, terms.now, days)), held }
   }
 
   /** `null`: it changed each time. */
@@ -219,6 +251,15 @@ function entryFrom (subject: string, number: string, lease: string | null, row: 
     isOpen: lease !== null,
     leaseUntil: Number(lease)
   }
+}
+
+/** One, or none if it draws on nothing above its subject. */
+function heldFrom (number: string, entry: BookEntry, row: Texts): readonly HeldRow[] {
+  const [hold, ended] = row.slice(9)
+  if (typeof hold !== 'string') return []
+  const { stage, fromPeriod, fromGrants, refunded } = entry
+  const endedAt = typeof ended === 'string' ? Number(ended) : Infinity
+  return [{ number, text: nameOf(entry), stage, cost: fromPeriod + fromGrants, refunded, endedAt, hold }]
 }
 
 interface Day { counted: number, rows: number, microcredits: number }

@@ -146,7 +146,7 @@ function takenFrom (subject: string, demands: readonly Named[]): Taken {
 }
 
 /** A hold as an account knows it. */
-function memberOf (subject: string, name: string): string {
+export function memberOf (subject: string, name: string): string {
   return `${encoded(subject)}#${name}`
 }
 
@@ -176,7 +176,19 @@ function holdFrom ({ demand, name }: Named): ReserveFields['hold'] {
 }
 
 function accountsIn (text: string): readonly CeilingAccount[] {
-  return (JSON.parse(text) as ReadonlyArray<readonly [CeilingAccount, ...string[]]>).map(([account]) => account)
+  return windowsIn(text).map(([account]) => account)
+}
+
+type Windows = readonly [account: CeilingAccount, ...windows: string[]]
+
+function windowsIn (text: string): readonly Windows[] {
+  return JSON.parse(text) as readonly Windows[]
+}
+
+/** What a row keeps of its hold. */
+export function holdFromRow (text: string): { readonly name: string, readonly accounts: readonly Windows[] } {
+  const space = text.indexOf(' ')
+  return { name: text.slice(0, space), accounts: windowsIn(text.slice(space + 1)) }
 }
 
 function submitFrom (
@@ -212,7 +224,7 @@ interface Change extends Pick<HoldState, 'name' | 'to' | 'cost'> { readonly acco
  * When a subject is asked about a reservation that runs, and about one that is unknown, ms: far sooner than its row is
  * forgotten.
  */
-const askAfterMs = { running: 300_000, idle: 1_200_000, closed: 0 } as const
+export const askAfterMs = { running: 300_000, idle: 1_200_000, closed: 0 } as const
 
 function messenger ({ on, ofSubject }: Commands, keys: KeyNames, now: () => number) {
   const tell = async (account: CeilingAccount, states: ReadonlyArray<Omit<HoldState, 'dueAt'>>): Promise<void> => {
@@ -276,8 +288,8 @@ function isOwed (reply: Reply): reply is Owed {
 }
 
 function changeFrom (hold: string, state: readonly [Buffer, Buffer]): Change {
-  const space = hold.indexOf(' ')
-  return { name: hold.slice(0, space), accounts: accountsIn(hold.slice(space + 1)), ...stateFrom(state) }
+  const { name, accounts } = holdFromRow(hold)
+  return { name, accounts: accounts.map(([account]) => account), ...stateFrom(state) }
 }
 
 export function redisCeilings (

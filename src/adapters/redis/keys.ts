@@ -1,5 +1,6 @@
 import type { AuditPart } from '../../domain/audit.ts'
 import type { CeilingAccount, LedgerTerms } from '../../domain/ledger.ts'
+import { erasedPrefix } from '../../domain/subject-data.ts'
 import { dayMs, hourMs } from '../../domain/time.ts'
 
 /**
@@ -61,6 +62,11 @@ export interface KeyNames {
   /** A pattern for `SCAN`: the list of tasks that each subject has which ever had one. */
   readonly listsOfTasks: string
   readonly accounts: string
+  /** What is used of each window of the accounts above. */
+  readonly windows: string
+  /** What shows that a subject is being erased; and of those that were, the usage. */
+  readonly erasings: string
+  readonly usageOfErased: string
   readonly owners: string
   readonly idempotency: string
 }
@@ -98,6 +104,9 @@ export function keyNames (prefix: string): KeyNames {
     usageOf: days => `${prefix}:{/*}:usage:${days}*`,
     listsOfTasks: `${prefix}:{/*}:list`,
     accounts: `${prefix}:{/*}:account`,
+    windows: `${prefix}:{^*}:used:*`,
+    erasings: `${prefix}:{/*}:erasing`,
+    usageOfErased: `${prefix}:{/${erasedPrefix}*}:usage:*`,
     owners: `${prefix}:task:*`,
     idempotency: `${prefix}:{/*}:idem:*`
   }
@@ -118,6 +127,12 @@ export function subjectKey (key: string): { readonly subject: string, readonly r
 export function usageKey (key: string): { readonly subject: string, readonly day: string } {
   const [, subject, day] = /\{\/(.*)\}:usage:(.*)$/.exec(key)!
   return { subject: decoded(subject!), day: day! }
+}
+
+/** The account of a key that `windows` has found, and the window as it stands there. */
+export function windowKey (key: string): { readonly account: string, readonly window: string } {
+  const [, account, window] = /\{\^(.*?)\}:used:(.*)$/.exec(key)!
+  return { account: decoded(account!), window: window! }
 }
 
 /**

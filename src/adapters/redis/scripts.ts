@@ -200,6 +200,7 @@ export interface KeyRequests {
   readonly setHolds: { readonly holds: readonly HoldState[] }
   readonly dueHolds: { readonly now: number, readonly limit: number }
   readonly readAccount: { readonly now: number, readonly window?: string | undefined, readonly isPrepaid?: boolean }
+  readonly readHolds: { readonly windows: readonly string[] }
   readonly raiseAccount: { readonly now: number, readonly given: GivenRequest | ExtraRequest }
   readonly setOwner: { readonly owner: string, readonly keptMs: number, readonly takenFrom?: string | undefined }
   readonly deleteValue: { readonly value: string }

@@ -14,7 +14,8 @@ local isFirst = request.after == '-inf'
 
 local function note (number)
   local row = redis.call('HMGET', base .. 'r:' .. number,
-    'stage', 'state', 'task', 'period', 'fromPeriod', 'fromGrants', 'refunded', 'session', 'day')
+    'stage', 'state', 'task', 'period', 'fromPeriod', 'fromGrants', 'refunded', 'session', 'day', 'hold',
+    'ended')
   local lease = redis.call('ZSCORE', open, number)
   if not row[1] then
     table.insert(found, { number, lease })
