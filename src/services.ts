@@ -217,7 +217,7 @@ export function upstreamClient ({ tasksBaseUrl, file: { upstream } }: Settings):
 function openLlm (
   { llmBaseUrl, file: { prices, llm: { defaultMaxOutputTokens, askForUsage, headersMs, idleMs, totalMs } } }: Settings,
   client: ClientOptions,
-  { closing }: Ground
+  { store: { unknownCalls }, closing }: Ground
 ): LlmServices | null {
   if (!hasTokenPrices(prices)) return null
   const { connectMs, keepAliveMs, userAgent } = client
@@ -229,7 +229,8 @@ function openLlm (
     priceOf: tokenPrices(prices),
     defaultMaxOutputTokens,
     askForUsage,
-    totalMs
+    totalMs,
+    unknownCalls
   }
 }
 

@@ -21,6 +21,7 @@ import { taskLedgerContract } from './task-ledger.ts'
 import { taskRecordsContract } from './task-records.ts'
 import { tokenBookContract } from './token-book.ts'
 import { unfinishedTasksContract } from './unfinished-tasks.ts'
+import { unknownCallsContract } from './unknown-calls.ts'
 import { usedCallsContract } from './used-calls.ts'
 
 const contracts = {
@@ -44,6 +45,7 @@ const contracts = {
   'the promises of guest counts': guestCountsContract,
   'the promises of spent proofs': spentProofsContract,
   'the promises of a rate counter': rateCounterContract,
+  'the promises of unknown calls': unknownCallsContract,
   'the promises of a token book': tokenBookContract,
   'one charge for each submit': oneChargeContract
 }

@@ -18,6 +18,8 @@ export interface KeyNames {
   allOf (subject: string): string
   /** What a subject is called where something stays of it; there while it is being erased. */
   erasing (subject: string): string
+  /** That the outcome of a call was told as unknown. */
+  unknownCall (subject: string, fingerprint: string): string
   /** The reservation that a task id belongs to. */
   owner (taskId: string): string
   pollLease (taskId: string): string
@@ -77,6 +79,7 @@ export function keyNames (prefix: string): KeyNames {
     account: subject => `${prefix}:{/${encoded(subject)}}:account`,
     allOf: subject => `${prefix}:{/${encoded(subject)}}:*`,
     erasing: subject => `${prefix}:{/${encoded(subject)}}:erasing`,
+    unknownCall: (subject, fingerprint) => `${prefix}:{/${encoded(subject)}}:unknown:${encoded(fingerprint)}`,
     holdsOf: account => `${prefix}:{^${encoded(account)}}:open`,
     ceilings: `${prefix}:ceilings`,
     owner: taskId => `${prefix}:task:${encoded(taskId)}`,

@@ -4,6 +4,7 @@ import { forgetSlackMs, type Revocations } from '../../domain/session.ts'
 import type { GuestCounts, RateCounter, RateWindow, SpentProofs } from '../../domain/store.ts'
 import { namesOf } from '../../domain/subject-data.ts'
 import { type Token, tokenRetentionMs, type TokenStore, usedEveryMs } from '../../domain/tokens.ts'
+import { type UnknownCalls, unknownMs } from '../../domain/unknown-calls.ts'
 import type { Commands, Reply } from './client.ts'
 import { encoded, keptFor, type KeyNames, slackMs } from './keys.ts'
 
@@ -173,5 +174,17 @@ export function redisRates ({ on }: Commands, keys: KeyNames): RateCounter {
   return {
     hit: async (key, windowMs) => windowFrom(await on(keys.rate(key), 'hitRate', { windowMs })),
     look: async key => windowFrom(await on(keys.rate(key), 'readRate', {}))
+  }
+}
+
+/** They end by the clock of the server, in the slot of their subject, so that erasing it takes them along. */
+export function redisUnknownCalls ({ ask }: Commands, keys: KeyNames): UnknownCalls {
+  return {
+    async remember (subject, fingerprint) {
+      await ask(client => client.set(keys.unknownCall(subject, fingerprint), 1, 'PX', unknownMs))
+    },
+    async has (subject, fingerprint) {
+      return await ask(client => client.exists(keys.unknownCall(subject, fingerprint))) === 1
+    }
   }
 }

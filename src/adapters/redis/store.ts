@@ -16,7 +16,7 @@ import {
   redisAlarmBook, redisAudit, redisCallbackSecrets, redisDeliveries, redisRecords, redisUsage
 } from './records.ts'
 import { pulse as pulseOf, redisRepeats } from './repeats.ts'
-import { redisGuestCounts, redisRates, redisRevocations, redisSpentProofs, redisTokens } from './sessions.ts'
+import { redisGuestCounts, redisRates, redisRevocations, redisSpentProofs, redisTokens, redisUnknownCalls } from './sessions.ts'
 import { redisSubjects } from './subjects.ts'
 
 export interface Leadership {
@@ -145,6 +145,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
       isHeld: async keyId => await commands.ask(client => client.exists(keys.heldKey(keyId))) === 1
     },
     rates: redisRates(commands, keys),
+    unknownCalls: redisUnknownCalls(commands, keys),
     leads: leadership.leads,
     tidy: () => active.forgetIdle(async subject => await commands.ofSubject(subject, 'trimLists', {}) === 0),
     async ping () {

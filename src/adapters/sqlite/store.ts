@@ -223,6 +223,7 @@ function storeOver (
     leases: null,
     heldKeys: null,
     rates: null,
+    unknownCalls: null,
     leads: async () => role === 'server',
     async tidy () {
       repeats.tidy()

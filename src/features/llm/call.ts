@@ -38,7 +38,7 @@ export interface CallServices extends Pick<Services, 'bodyBudget' | 'ledger' | '
   /** From its beginning to the end of its answer, ms. */
   readonly totalMs: number
   /** Remembers that its outcome was told as unknown. */
-  readonly rememberUnknown: (fingerprint: string) => void
+  readonly rememberUnknown: (subject: string, fingerprint: string) => void
 }
 
 /** A call that lasts tells the ledger so often that it does, ms: within any time that a lease may have. */
@@ -160,12 +160,16 @@ export class LlmCall {
 
   /** It may have been done: all that was set aside is charged. */
   async #loseAnswer (reason: string): Promise<void> {
-    const { log, rememberUnknown } = this.#services
+    const { log } = this.#services
     // A caller that has left asks anew, if it does: nobody has told it anything.
-    if (!this.#hasLeft && reason !== 'leaks-key') rememberUnknown(this.#it.fingerprint)
+    if (!this.#hasLeft && reason !== 'leaks-key') this.#rememberUnknown()
     log.warn({ reservation: this.#id, reason, hasLeft: this.#hasLeft }, 'the answer of an LLM call was lost')
     await this.#settle({ microcredits: this.#it.bound, isEstimate: true })
     throw reason === 'leaks-key' ? gatewayError('GW_UPSTREAM_INVALID', { shouldRetry: false }) : unknownCall()
+  }
+
+  #rememberUnknown (): void {
+    this.#services.rememberUnknown(this.#context.call.session.subject, this.#it.fingerprint)
   }
 
   /** The upstream's refusal: its own where that has the dialect's shape, else in that shape. */
@@ -199,8 +203,8 @@ export class LlmCall {
 
   async #stream (): Promise<void> {
     const { request, reply, call } = this.#context
-    const { timers, rememberUnknown } = this.#services
-    const { dialect, body: { hidesUsage }, fingerprint } = this.#it
+    const { timers } = this.#services
+    const { dialect, body: { hidesUsage } } = this.#it
     const [passing, incoming, reader] = [this.#passing!, this.#incoming!, this.#reader]
     call.enter('reply')
     reply.hijack()
@@ -210,7 +214,7 @@ export class LlmCall {
     raw.writeHead(200, headers as Record<string, string>)
     const cutEvent = (): string => {
       const isUnknown = reader.contentBytes === 0
-      if (isUnknown) rememberUnknown(fingerprint)
+      if (isUnknown) this.#rememberUnknown()
       call.code = isUnknown ? 'GW_OUTCOME_UNKNOWN' : 'GW_UPSTREAM_INVALID'
       const message = isUnknown ? unknownSentence : cutSentence
       return dialect.errorEvent({ code: call.code, status: 502, message, requestId: request.id })

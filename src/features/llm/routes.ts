@@ -1,9 +1,9 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import { quoted } from '../../domain/json.ts'
 import { fingerprintOf, type ReservationId } from '../../domain/ledger.ts'
-import { recent } from '../../domain/recent.ts'
 import { budgetOf } from '../../domain/session.ts'
 import type { TokenPrice } from '../../domain/token-prices.ts'
+import { localUnknownCalls, type UnknownCalls } from '../../domain/unknown-calls.ts'
 import type { PassingUpstream, UpstreamKey } from '../../domain/upstream.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import { checkScope } from '../../http/authorize.ts'
@@ -24,19 +24,17 @@ export interface LlmServices {
   readonly defaultMaxOutputTokens: number
   readonly askForUsage: boolean
   readonly totalMs: number
+  /** What all replicas know; `null` where there is only one. */
+  readonly unknownCalls: UnknownCalls | null
 }
 
 type CoreServices = Pick<
   Services, 'authenticate' | 'bodyBudget' | 'rates' | 'accounts' | 'ceilings' | 'ledger' | 'keys' | 'slots' | 'clock' | 'timers' | 'log' | 'alarms'
 >
 
-/** How long an outcome that was told as unknown is remembered, ms. */
-export const unknownMs = 30_000
-/** Calls whose outcome is remembered at a time. */
-const maxUnknown = 10_000
 /** One route for each dialect, and for Gemini two. Their bodies are bytes. */
 export function llmRoutes (app: FastifyInstance, services: CoreServices, llm: LlmServices): void {
-  const unknown = unknownOutcomes(services.clock.elapsed)
+  const unknown = unknownOutcomes(services.clock.elapsed, llm.unknownCalls)
   for (const dialect of dialects) {
     for (const url of dialect.urls) app.route(llmRoute(url, dialect, services, llm, unknown))
   }
@@ -71,12 +69,17 @@ export function wrongPaths (app: FastifyInstance): void {
   }
 }
 
-/** Remembers the calls whose outcome was told as unknown, so that a client which sends one again buys nothing. */
-function unknownOutcomes (elapsed: () => number) {
-  const until = recent<number>(maxUnknown)
+/** What this replica has told itself, and what others have. While the store is away it is as if there were none. */
+function unknownOutcomes (elapsed: () => number, shared: UnknownCalls | null) {
+  const own = localUnknownCalls(elapsed)
   return {
-    has: (fingerprint: string): boolean => (until.get(fingerprint) ?? -Infinity) > elapsed(),
-    add: (fingerprint: string): void => { until.set(fingerprint, elapsed() + unknownMs) }
+    isOwn: own.has,
+    isOthers: async (subject: string, fingerprint: string): Promise<boolean> =>
+      shared !== null && await shared.has(subject, fingerprint).catch(() => false),
+    remember (subject: string, fingerprint: string): void {
+      own.remember(fingerprint)
+      shared?.remember(subject, fingerprint).catch(() => { /* this replica knows it */ })
+    }
   }
 }
 
@@ -90,7 +93,15 @@ function llmRoute (
   const { onRequest, preHandler } = reauthenticateAfterSlowBody(authenticate, clock.elapsed)
   const beforeBody = largeBodies({ rates, accounts, ceilings, clock, submitRules: { isFree: () => false } })
   const callServices: CallServices = {
-    bodyBudget, ledger, keys, timers, log, alarms, llm: llm.upstream, totalMs: llm.totalMs, rememberUnknown: unknown.add
+    bodyBudget,
+    ledger,
+    keys,
+    timers,
+    log,
+    alarms,
+    llm: llm.upstream,
+    totalMs: llm.totalMs,
+    rememberUnknown: unknown.remember
   }
   return {
     method: 'POST',
@@ -108,8 +119,11 @@ function llmRoute (
         const authorized = authorizeCall(context, dialect, llm)
 
         call.enter('admit')
-        if (unknown.has(authorized.fingerprint)) throw unknownCall()
+        if (unknown.isOwn(authorized.fingerprint)) throw unknownCall()
+        // Asked together with the rate: over a store it is one way there and back for both.
+        const isOthers = unknown.isOthers(call.session.subject, authorized.fingerprint)
         await rates.submits(context)
+        if (await isOthers) throw unknownCall()
         const firstKey = keyFor({ keyId: undefined, model: authorized.model }, keys)
         call.keyId = firstKey.id
         const id = await setAside(authorized, firstKey, context, services)
