@@ -257,12 +257,14 @@ function keyFrom ({ key, created_at: createdAt, is_answered: isAnswered, owner }
 function * chunks<Row, Place> (
   first: Place, after: (place: Place) => readonly Row[], placeOf: (row: Row) => Place
 ): Generator<readonly Row[], void> {
-  let rows: readonly Row[] = []
-  for (let place = first; ; place = placeOf(rows.at(-1)!)) {
+  let place = first
+  let rows: readonly Row[]
+  do {
     rows = after(place)
-    if (rows.length > 0) yield rows
-    if (rows.length < chunkRows) return
-  }
+    if (rows.length === 0) return
+    yield rows
+    place = placeOf(rows.at(-1)!)
+  } while (rows.length === chunkRows)
 }
 
 function * allRows<Row extends { readonly id: number }> (query: StatementSync): Slices<readonly Row[]> {
