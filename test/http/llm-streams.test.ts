@@ -271,3 +271,32 @@ t.test('streams that last leave the room of their bodies to others', async t => 
   for (const { response } of calls.slice(0, 12)) response.end(events(hello, whole, usage, '[DONE]'))
   for (const { status, text } of await Promise.all(open)) t.match({ status, text }, { status: 200, text: /Hello[^]*DONE/ })
 })
+
+t.test('an error that a stream begins with is one wherever it is cut, and nothing else waits for its end', async t => {
+  const { call, mint, calls, answerWith, left } = await startLlmGateway(t, () => {})
+  const token = await mint('alice')
+  let seed = 0
+  const inPieces = (...pieces: readonly string[]) => {
+    answerWith(async ({ response }) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' })
+      for (const piece of pieces) {
+        await new Promise<void>(resolve => response.write(piece, () => setTimeout(resolve, 20)))
+      }
+      response.end()
+    })
+    return call(chatPath, { token, body: { ...streamed, seed: seed++ } })
+  }
+  for (const error of [events({ error: { message: 'busy' } }), events({ type: 'error', error: { message: 'busy' } })]) {
+    for (const at of [1, 8, 20, error.length - 1]) {
+      t.match(await inPieces(error.slice(0, at), error.slice(at)), { status: 502, error: 'GW_OUTCOME_UNKNOWN' }, `${at}`)
+    }
+  }
+  const rest = events(whole, usage, '[DONE]')
+  for (const first of [events({ error: null, ...hello }), `data: {"error":"${'x'.repeat(20_000)}`]) {
+    const answer = await inPieces(first.slice(0, 15), first.slice(15), `\n\n${rest}`)
+    t.equal(answer.status, 200)
+    t.ok(answer.text.startsWith(first))
+  }
+  t.equal(calls.length, 10)
+  t.ok(await left(token) > 0)
+})

@@ -14,7 +14,7 @@ import { type KeyRefused, noKey, sentOrThrow, timed, withKeyFailover } from '../
 import type { LlmBody } from './body.ts'
 import type { Dialect } from './dialects.ts'
 import { type StreamEnd, StreamRelay, type StreamSink } from './relay.ts'
-import { AnswerReader, beginsWithError } from './usage.ts'
+import { AnswerReader, beginsWithError, mayBecomeError } from './usage.ts'
 
 /** A call that may be made. */
 export interface AuthorizedCall {
@@ -288,6 +288,7 @@ class IncomingAnswer implements AnswerReceiver {
   #length = 0
   #head: AnswerHead = { status: 0, contentType: '', retryAfter: undefined }
   #isStream = false
+  #isAccepted = false
   #sink: StreamSink | null = null
   #ending: ((sink: StreamSink) => void) | null = null
 
@@ -313,8 +314,11 @@ class IncomingAnswer implements AnswerReceiver {
     this.#length += bytes.length
     if (this.#length > maxAnswerBytes) return this.#giveUp()
     this.#chunks.push(bytes)
-    if (!this.#isStream) return
-    if (!beginsWithError(bytes)) return this.#settled.resolve({ kind: 'accepted', stream: true })
+    if (!this.#isStream || this.#isAccepted) return
+    const begun = Buffer.concat(this.#chunks)
+    if (mayBecomeError(begun)) return
+    this.#isAccepted = !beginsWithError(begun)
+    if (this.#isAccepted) return this.#settled.resolve({ kind: 'accepted', stream: true })
     // As the first event of a stream it would have one SDK buy the call twice more.
     this.#settled.resolve({ kind: 'unknown', reason: 'an error at once' })
     this.#giveUp()

@@ -256,6 +256,18 @@ export function beginsWithError (bytes: Buffer): boolean {
   return isObject(first?.value) && (first.value.type === 'error' || isObject(first.value.error))
 }
 
+/** How an event begins that tells an error, without its white space. */
+const errorStarts = ['event:error', 'data:{"error":', 'data:{"type":"error"']
+/** No error is as long. */
+const maxErrorBytes = 16_384
+
+/** Whether the first event of a stream has not ended yet, and may be the upstream's error. */
+export function mayBecomeError (bytes: Buffer): boolean {
+  if (bytes.length > maxErrorBytes || new EventFinder().take(bytes).length > 0) return false
+  const seen = bytes.toString('latin1').replace(/\s/g, '')
+  return errorStarts.some(start => seen.startsWith(start) || start.startsWith(seen))
+}
+
 /** An event of a stream, and where it stands in the bytes that ended it. */
 export interface FoundEvent {
   /** `undefined`: its data is no JSON; a text: `[DONE]`. */
