@@ -14,7 +14,8 @@ import type { Commands } from './client.ts'
 import {
   decoded, encoded, keepMs, type KeyNames, type Place, placeOf, reservationName, subjectOfList, usageKey
 } from './keys.ts'
-import type { TaskOwners, Tasks } from './ledger.ts'
+import type { Tasks } from './ledger.ts'
+import type { TaskOwners } from './task-owners.ts'
 
 /** A row of a list: `null` for one that is past its retention. */
 interface Row { readonly number: string, readonly record: TaskRecord | null }

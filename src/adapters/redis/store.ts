@@ -11,13 +11,14 @@ import {
 import { redisEvents, type RedisEvents, redisPollLeases } from './events.ts'
 import { passingOn, redisCeilings, redisHolds } from './holds.ts'
 import { type KeyNames, keyNames } from './keys.ts'
-import { redisAccounts, redisIdempotency, redisLedger, redisTasks, redisUnfinishedTasks, taskOwners } from './ledger.ts'
+import { redisAccounts, redisIdempotency, redisLedger, redisTasks, redisUnfinishedTasks } from './ledger.ts'
 import {
   redisAlarmBook, redisAudit, redisCallbackSecrets, redisDeliveries, redisRecords, redisUsage
 } from './records.ts'
 import { pulse as pulseOf, redisRepeats } from './repeats.ts'
 import { redisGuestCounts, redisRates, redisRevocations, redisSpentProofs, redisTokens, redisUnknownCalls } from './sessions.ts'
 import { redisSubjects } from './subjects.ts'
+import { taskOwners } from './task-owners.ts'
 
 export interface Leadership {
   /** Whether this replica leads, from now on for a while. */

@@ -6,7 +6,7 @@ import {
 } from '../../domain/ledger.ts'
 import type { Microcredits } from '../../domain/policy.ts'
 import { type HeldWindow, heldBy, heldFrom, SqliteCeilings } from './ceilings.ts'
-import { type GroupCommit, maxSum, read, type Role, Sums } from './database.ts'
+import { type GroupCommit, maxSum, Numbers, read, type Role, Sums } from './database.ts'
 
 /** Which accounts a price is taken from, and goes back to. */
 interface Charge {
@@ -381,32 +381,6 @@ export class SubjectAccounts implements CreditAccounts {
     }
     for (const [id, { charge }] of this.#reserved) this.#enter(id, charge)
     this.#isSummedUp = true
-  }
-}
-
-const none: ReadonlySet<number> = new Set()
-
-/** Numbers by subject. A subject without any takes no memory. */
-class Numbers {
-  readonly #sets = new Map<string, Set<number>>()
-
-  of (subject: string): ReadonlySet<number> {
-    return this.#sets.get(subject) ?? none
-  }
-
-  add (subject: string, number: number): void {
-    const numbers = this.#sets.get(subject)
-    if (numbers === undefined) this.#sets.set(subject, new Set([number]))
-    else numbers.add(number)
-  }
-
-  delete (subject: string, number: number): void {
-    const numbers = this.#sets.get(subject)
-    if (numbers?.delete(number) === true && numbers.size === 0) this.#sets.delete(subject)
-  }
-
-  clear (): void {
-    this.#sets.clear()
   }
 }
 

@@ -390,3 +390,29 @@ export class Sums {
     this.#sums.clear()
   }
 }
+
+const none: ReadonlySet<number> = new Set()
+
+/** Numbers by subject. A subject without any takes no memory. */
+export class Numbers {
+  readonly #sets = new Map<string, Set<number>>()
+
+  of (subject: string): ReadonlySet<number> {
+    return this.#sets.get(subject) ?? none
+  }
+
+  add (subject: string, number: number): void {
+    const numbers = this.#sets.get(subject)
+    if (numbers === undefined) this.#sets.set(subject, new Set([number]))
+    else numbers.add(number)
+  }
+
+  delete (subject: string, number: number): void {
+    const numbers = this.#sets.get(subject)
+    if (numbers?.delete(number) === true && numbers.size === 0) this.#sets.delete(subject)
+  }
+
+  clear (): void {
+    this.#sets.clear()
+  }
+}
