@@ -13,6 +13,7 @@ import { undiciWebhooks, type UndiciWebhooksOptions } from './adapters/undici/we
 import type { AlarmBoard } from './domain/alarms.ts'
 import { caps } from './domain/caps.ts'
 import { ceilings } from './domain/ceilings.ts'
+import { creditNotices } from './domain/credit-notices.ts'
 import { goneKeys } from './domain/gone-keys.ts'
 import { type KeyRing, keyRing, readProbe } from './domain/key-ring.ts'
 import { type LedgerClient, ledgerClient } from './domain/ledger-client.ts'
@@ -137,6 +138,7 @@ export async function createServices (settings: Settings, ground: Ground): Promi
       ledger,
       accounts: store.accounts,
       ceilings: await openCeilings(settings, ground),
+      creditNotices: closing.adopt(creditNotices(store.creditsEvents), it => it.close()),
       records: store.records,
       repeats: store.repeats,
       earliest: earliest({ idempotency: store.idempotency, repeats: store.repeats, timers }),
@@ -257,8 +259,7 @@ async function openResults (
 }
 
 function openTickets (
-  { file: { results: { ticketSeconds } } }: Settings,
-  { taskOf }: LedgerClient,
+  { file: { results: { ticketSeconds } } }: Settings, { taskOf }: LedgerClient,
   { secrets: { sessionSecrets }, clock: { now } }: Ground
 ): ResultTickets {
   return resultTickets({ secrets: sessionSecrets, ticketSeconds, taskOf, now })
@@ -346,8 +347,7 @@ function openPoller (
 }
 
 function openSlots (
-  { file: { polling }, models }: Settings,
-  { ledger, poller }: Pick<Services, 'ledger' | 'poller'>,
+  { file: { polling }, models }: Settings, { ledger, poller }: Pick<Services, 'ledger' | 'poller'>,
   { store: { records }, timers, clock: { elapsed } }: Ground
 ): SlotSearch {
   const intervalOf = intervalBy(polling, models)

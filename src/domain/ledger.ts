@@ -86,9 +86,26 @@ export interface ReserveRequest {
 /** A reservation's name in the ledger. Opaque: only its own store can read it. */
 export type ReservationId = string
 
+/** An account that a reservation was taken from, and that is nearly used up with it (`isNearEnd`). */
+export interface NearEnd {
+  /** The window of a pool; `null`: the subject's own period and grants. */
+  readonly hold: Hold | null
+  /** The reservation's own credits are not in it. */
+  readonly left: Microcredits
+}
+
+/** Whether four fifths or more of an account are used. `total`: of a subject, its grants as they are now among it. */
+export function isNearEnd (left: Microcredits, total: Microcredits): boolean {
+  return left <= total / 5
+}
+
 /** A reservation, or the reason why there is none. */
 export type Reserved =
-  | { readonly granted: true, readonly id: ReservationId }
+  /**
+   * `near`: the subject's own account, and of its pool the window that has least left, as far as they are nearly used
+   * up; absent: neither is. What costs nothing, or has no limit, is near no end.
+   */
+  | { readonly granted: true, readonly id: ReservationId, readonly near?: readonly NearEnd[] | undefined }
   /** `uses`: of the session. `credits`: of the session, or of the subject. */
   | { readonly granted: false, readonly reason: 'credits' | 'slot' | 'uses' }
   /** That window of an account above the subject has no room for it. `resetsAt`: its end, Unix ms; `null`: never. */
@@ -109,7 +126,8 @@ export type NoRoom = Exclude<Reserved, { readonly granted: true } | { readonly r
 
 /** Several reservations: all of them, or the reason why there is none. */
 export type ReservedAll =
-  | { readonly granted: true, readonly ids: readonly ReservationId[] }
+  /** `near`: as of one, with all of them counted in. */
+  | { readonly granted: true, readonly ids: readonly ReservationId[], readonly near?: readonly NearEnd[] | undefined }
   | Extract<Reserved, { readonly granted: false }>
 
 /** The next step of a reservation's life. */

@@ -1,6 +1,7 @@
 import type { AlarmBook } from './alarms.ts'
 import type { AuditTrail } from './audit.ts'
 import type { CeilingAccounts } from './ceilings.ts'
+import type { CreditsEvents } from './credit-notices.ts'
 import type { HeldKeys } from './gone-keys.ts'
 import type {
   CreditAccounts, IdempotencyStore, Repeats, ReservationId, Task, TaskLedger, UnfinishedTasks
@@ -38,6 +39,8 @@ export interface Store {
   readonly spentProofs: SpentProofs
   /** The events of all replicas; `null` where there is only one. */
   readonly events: TaskEvents | null
+  /** The same for what is told of credits. */
+  readonly creditsEvents: CreditsEvents | null
   /** The poll leases of all replicas; `null` where there is only one. */
   readonly leases: PollLeases | null
   /** The upstream keys that all replicas hold; `null` where there is only one. */

@@ -246,10 +246,13 @@ export const streamHeaders = {
 /** What is left of a subject's budget: draft-ietf-httpapi-ratelimit-headers-03. */
 const budgetHeaders = ['ratelimit-limit', 'ratelimit-remaining', 'ratelimit-reset'] as const
 
+/** On submits, of credits that are nearly used up (`tellNearEnds`). */
+export const creditsHeader = 'x-gateway-credits'
+
 /** Read by pages of other origins; to a script a header that is not among them is not there. */
 export const exposedHeaders = [
-  'x-gateway-error', 'x-request-id', 'request-id', ...budgetHeaders, 'retry-after', 'x-should-retry', 'etag', 'allow',
-  'content-disposition', 'idempotency-replayed', 'content-range'
+  'x-gateway-error', 'x-request-id', 'request-id', ...budgetHeaders, creditsHeader, 'retry-after', 'x-should-retry',
+  'etag', 'allow', 'content-disposition', 'idempotency-replayed', 'content-range'
 ] as const
 
 type Headers = Readonly<Record<string, string>>

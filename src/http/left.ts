@@ -1,8 +1,9 @@
 import { leftIn, levelOf } from '../domain/ceilings.ts'
-import { creditsFrom, creditsLeft, type CeilingAccount, leastLeft, nothingSpent } from '../domain/ledger.ts'
+import type { CreditsEvent } from '../domain/credit-notices.ts'
+import { creditsFrom, creditsLeft, type CeilingAccount, leastLeft, type NearEnd, nothingSpent } from '../domain/ledger.ts'
 import { type Microcredits, periodAt } from '../domain/policy.ts'
 import { instant } from '../domain/time.ts'
-import type { SessionRequestState } from './context.ts'
+import { creditsHeader, type RequestContext, type SessionRequestState } from './context.ts'
 import type { Services } from './services.ts'
 import { aboveOf } from './stages.ts'
 
@@ -57,4 +58,50 @@ export function shownAbove (above: readonly LeftAbove[], own: Microcredits | nul
     .filter(({ account, left }) => levelOf(account) === 'pool' || own === null || left < own)
     .map(({ account, left, resetsAt }) =>
       ({ level: levelOf(account), left: creditsFrom(left), resetsAt: resetsAt === null ? null : instant(resetsAt) }))
+}
+
+/** The pool that a caller draws on; `null`: none. */
+export function poolOf ({ session, plan }: Caller): string | null {
+  return session.pool ?? plan.pool
+}
+
+/**
+ * Tells a caller whose submit was accepted that its own credits, or its pool's, are nearly used up: with each such
+ * submit by a header, and once for each step by an event. Not how much others have used, nor a limit.
+ *
+ * The header is a list of RFC 9651, `subject;used=80;left=12.5;reset=3600, pool;used=100;left=0`: `used` is the step
+ * that was reached, per cent; `left` in credits, rounded down to what that RFC can write; `reset` in seconds.
+ */
+export function tellNearEnds (
+  { creditNotices, clock }: Pick<Services, 'creditNotices' | 'clock'>,
+  near: readonly NearEnd[],
+  { call, reply }: Pick<RequestContext, 'call' | 'reply'>
+): void {
+  const now = clock.now()
+  const events = near.map(end => creditsEvent(end, call, now))
+  for (const event of events) creditNotices.tell(event)
+  reply.header(creditsHeader, events.map(event => headerItem(event, now)).join(', '))
+}
+
+function creditsEvent ({ hold, left }: NearEnd, call: Caller, now: number): CreditsEvent {
+  const { session: { subject }, plan } = call
+  const of = { subject, plan: plan.name, left, usedPercent: left === 0 ? 100 : 80 } as const
+  if (hold !== null) return { ...of, pool: poolOf(call), window: hold.window, resetsAt: hold.endsAt }
+  const { start, end } = periodAt(plan.period, now)
+  return { ...of, pool: null, window: String(start), resetsAt: end }
+}
+
+function headerItem ({ pool, usedPercent, left, resetsAt }: CreditsEvent, now: number): string {
+  const reset = resetsAt === null ? '' : `;reset=${Math.max(0, Math.ceil((resetsAt - now) / 1000))}`
+  return `${pool === null ? 'subject' : 'pool'};used=${usedPercent};left=${Math.floor(left / 1000) / 1000}${reset}`
+}
+
+/** As the event `credits` has it. */
+export function shownCredits ({ pool, usedPercent, left, resetsAt }: CreditsEvent) {
+  return {
+    level: pool === null ? 'subject' : 'pool',
+    usedPercent,
+    left: creditsFrom(left),
+    resetsAt: resetsAt === null ? null : instant(resetsAt)
+  } as const
 }

@@ -24,6 +24,7 @@ import { isGuest } from '../domain/session.ts'
 import { type Operation, operations } from '../domain/upstream.ts'
 import { authorizeStatus, authorizeSubmit } from './authorize.ts'
 import { type Answer, contextOf, replyWith, type RequestContext, storedAnswer } from './context.ts'
+import { tellNearEnds } from './left.ts'
 import { largeBodies } from './rates.ts'
 import { watchDelivery } from './repeats.ts'
 import type { Services } from './services.ts'
@@ -36,7 +37,7 @@ import {
 export type ProxyServices = Pick<
   Services,
   'authenticate' | 'bodyBudget' | 'submitRules' | 'rates' | 'proveGuest' | 'ledger' | 'repeats' | 'earliest' |
-  'accounts' | 'ceilings' | 'upstream' | 'keys' | 'poller' | 'slots' | 'clock' | 'alarms'
+  'accounts' | 'ceilings' | 'creditNotices' | 'upstream' | 'keys' | 'poller' | 'slots' | 'clock' | 'alarms'
 >
 
 /**
@@ -90,6 +91,7 @@ function submitRoute (operation: Operation, services: ProxyServices): RouteOptio
       await ledger.markUnknown(id)
       throw unknownOutcome()
     }
+    if (reserved.near !== undefined) tellNearEnds(services, reserved.near, context)
     return acceptedAnswer(reservation, answer)
   })
 }

@@ -2,6 +2,7 @@ import type { Logger } from 'pino'
 import type { Alarms } from '../domain/alarms.ts'
 import type { AuditTrail } from '../domain/audit.ts'
 import type { CeilingAccounts, Ceilings } from '../domain/ceilings.ts'
+import type { CreditNotices } from '../domain/credit-notices.ts'
 import type { KeyRing } from '../domain/key-ring.ts'
 import type { LedgerClient } from '../domain/ledger-client.ts'
 import type { CreditAccounts, Repeats } from '../domain/ledger.ts'
@@ -49,6 +50,8 @@ export interface Services {
   readonly accounts: CreditAccounts
   /** What is set above the subjects, and what is left of it; `null`: nothing is. */
   readonly ceilings: (Ceilings & Pick<CeilingAccounts, 'stateOf'>) | null
+  /** Tells callers that their credits come to an end. */
+  readonly creditNotices: CreditNotices
   readonly records: TaskRecords
   readonly repeats: Repeats
   readonly earliest: Earliest

@@ -7,6 +7,7 @@ import { commands as commandsOver, connection, memoryMark } from '../../src/adap
 import { redisEvents, textOf } from '../../src/adapters/redis/events.ts'
 import { keyNames } from '../../src/adapters/redis/keys.ts'
 import { redisStore } from '../../src/adapters/redis/store.ts'
+import type { CreditsEvent } from '../../src/domain/credit-notices.ts'
 import { Secret } from '../../src/domain/secret.ts'
 import type { TaskEvent, TaskEvents } from '../../src/domain/task-status.ts'
 import { systemTimers } from '../../src/domain/time.ts'
@@ -231,6 +232,34 @@ t.test('what is no event of ours is not listened to', async t => {
   await admin.publish('gw:events:0', `${JSON.stringify({ ...whole, taskId: 'later', more: 1 })}\n`)
   await until('it hears the good ones', () => heard.length >= 2)
   t.match(heard, [{ taskId: 'good', body }, { taskId: 'later', body: Buffer.alloc(0) }])
+})
+
+t.test('what is told of credits reaches every replica once, and nothing else is taken for it', async t => {
+  const { admin, url } = await redisServer(t)
+  const [here, there] = await Promise.all(['gw', 'gw'].map(async prefix => {
+    const store = await redisStore({ url: new Secret(url), terms, now: Date.now, onLost: () => {}, prefix })
+    t.teardown(() => store.close())
+    return store
+  }))
+  const heard: CreditsEvent[][] = [[], []]
+  const tasks = ear(there!.events!)
+  here!.creditsEvents!.subscribe(event => heard[0]!.push(event))
+  there!.creditsEvents!.subscribe(event => heard[1]!.push(event))
+  const credits: CreditsEvent = {
+    subject: 'app:ä 😀', plan: 'default', pool: 'team', window: 'day:1', usedPercent: 80, left: 2, resetsAt: null
+  }
+  for (const name of [...Object.keys(credits), 'all']) {
+    const odd = name === 'all' ? null : { ...credits, [name]: {} }
+    await admin.publish('gw:events:0', `${JSON.stringify({ from: 'another', hasLost: false, credits: odd })}\n`)
+  }
+  const own: CreditsEvent = { ...credits, pool: null, usedPercent: 100, left: 0, resetsAt: 9e12 }
+  here!.creditsEvents!.publish(credits)
+  here!.creditsEvents!.publish(own)
+  await until('both have heard both', () => heard.every(list => list.length >= 2))
+  for (const list of heard) t.same(list, [credits, own])
+  t.same(tasks, { heard: [], gaps: 0 })
+  await here!.close()
+  t.doesNotThrow(() => here!.creditsEvents!.publish(credits))
 })
 
 t.test('gateways with another database or prefix do not hear each other', async t => {

@@ -9,6 +9,7 @@ import { deliveriesContract } from './deliveries.ts'
 import { guestCountsContract } from './guest-counts.ts'
 import { idempotencyStoreContract } from './idempotency-store.ts'
 import { ledgerBooksContract } from './ledger-books.ts'
+import { nearEndsContract } from './near-ends.ts'
 import { oneChargeContract } from './one-charge.ts'
 import type { OpenStore } from './open-books.ts'
 import { rateCounterContract } from './rate-counter.ts'
@@ -33,6 +34,7 @@ const contracts = {
   'the promises of repeats': repeatsContract,
   'the promises of credit accounts': creditAccountsContract,
   'the promises of ceilings': ceilingsContract,
+  'the promises of accounts that are nearly used up': nearEndsContract,
   'the promises of calls without a task': usedCallsContract,
   'the promises of its books': ledgerBooksContract,
   'the promises of task records': taskRecordsContract,

@@ -4,6 +4,7 @@ import {
   type AbandonRequest,
   type CeilingAccount,
   type Hold,
+  type NearEnd,
   type ReserveRequest,
   type Earlier,
   type Completion,
@@ -46,6 +47,7 @@ interface Entry {
   answer: StoredResponse | undefined
 }
 
+type Granted = Extract<Reserved, { readonly granted: true }>
 interface UsedKey extends IdempotencyKey { readonly subject: string, readonly entry: Entry, answer?: StoredResponse }
 type Owner = Pick<ReserveRequest, 'subject' | 'periodStart'>
 
@@ -103,6 +105,24 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       demand.microcredits,
       Math.max(0, creditsUsed(demand) + demand.microcredits - (demand.creditLimit ?? Infinity) - raisedBy(`subject:${demand.subject}`, false))
     )
+
+  /** Of a demand that is granted: of each account that is four fifths used with it, what it leaves. */
+  const nearEnds = (demand: ReserveRequest): readonly NearEnd[] => {
+    const { subject, microcredits, creditLimit, holds = [] } = demand
+    if (microcredits === 0) return []
+    const near: NearEnd[] = []
+    const limit = creditLimit === null ? Infinity : creditLimit + raisedBy(`subject:${subject}`, false)
+    const granted = creditsGranted(subject) - fromGrants(demand)
+    const left = Math.max(0, limit - creditsUsed(demand) - microcredits + fromGrants(demand)) + granted
+    if (left * 5 <= limit + granted && creditLimit !== null) near.push({ hold: null, left })
+    const ofPool = holds.filter(({ account }) => account.startsWith('pool')).flatMap(hold => {
+      const { used, limit } = stateOf(hold)
+      const left = Math.max(0, limit - used - microcredits)
+      return (used + microcredits) * 5 >= limit * 4 ? [{ hold, left }] : []
+    })
+    const [nearest] = ofPool.sort((one, other) => one.left - other.left)
+    return nearest === undefined ? near : [...near, nearest]
+  }
 
   const spentIn = (subject: string, id: string) => {
     const its = all().filter(({ demand }) => demand.subject === subject && demand.session?.id === id)
@@ -183,7 +203,7 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
     extraOf: (subject: string) => raisedBy(`subject:${subject}`, false),
     earlier,
     /** What it is answered; without an id when it is granted. */
-    reserve (demand: ReserveRequest): Exclude<Reserved, { granted: true }> | { readonly granted: true } {
+    reserve (demand: ReserveRequest): Exclude<Reserved, { granted: true }> | Omit<Granted, 'id'> {
       const { subject, idempotency, repeat } = demand
       const before =
         idempotency !== undefined ? earlier(subject, idempotency) : repeat === undefined ? null : take(subject, repeat)
@@ -194,9 +214,9 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
       const lack = demand.session === undefined ? null : lackOf(demand, demand.session)
       if (lack !== null) return { granted: false, reason: lack }
       const needed = fromGrants(demand)
-      return needed > 0 && needed > creditsGranted(demand.subject)
-        ? { granted: false, reason: 'credits' }
-        : { granted: true }
+      if (needed > 0 && needed > creditsGranted(demand.subject)) return { granted: false, reason: 'credits' }
+      const near = nearEnds(demand)
+      return near.length === 0 ? { granted: true } : { granted: true, near }
     },
     add (id: ReservationId, demand: ReserveRequest): void {
       const entry: Entry = {

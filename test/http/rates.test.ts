@@ -293,6 +293,7 @@ t.test('a page of a listed origin can read every header that says what to do nex
     'x-request-id',
     'request-id',
     ...own,
+    'x-gateway-credits',
     'retry-after',
     'x-should-retry',
     'etag',

@@ -1,5 +1,6 @@
 import type { Redis } from 'ioredis'
 import { randomUUID } from 'node:crypto'
+import { type CreditsEvent, type CreditsEvents, localChannel } from '../../domain/credit-notices.ts'
 import type { PollLeases } from '../../domain/status-poller.ts'
 import { type LastStatus, lastStatus, type TaskEvent, type TaskEvents } from '../../domain/task-status.ts'
 import { backoffMs, type Commands, type Connection } from './client.ts'
@@ -13,6 +14,7 @@ interface Message {
   /** Something that it has sent before did not go out. */
   readonly hasLost: boolean
   readonly event: TaskEvent | null
+  readonly credits?: CreditsEvent | undefined
   /** It wants to know which others are there. */
   readonly asks?: boolean
 }
@@ -20,9 +22,9 @@ interface Message {
 const newline = 10
 
 /** A line of JSON, which has no line break in it, and then the envelope as it is. */
-export function textOf ({ from, hasLost, event, asks }: Message): Buffer {
+export function textOf ({ from, hasLost, event, credits, asks }: Message): Buffer {
   const { body, ...about } = event ?? { body: Buffer.alloc(0) }
-  const head = JSON.stringify({ from, hasLost, asks: asks || undefined, ...about })
+  const head = JSON.stringify({ from, hasLost, credits, asks: asks || undefined, ...about })
   return Buffer.concat([Buffer.from(`${head}\n`), body])
 }
 
@@ -32,7 +34,9 @@ function messageIn (bytes: Buffer): Message | null {
   const head = fieldsIn(bytes.subarray(0, Math.max(end, 0)).toString())
   if (typeof head.from !== 'string' || typeof head.hasLost !== 'boolean') return null
   const { from, hasLost, subject, taskId, model, state, isFinal, at } = head
-  if (taskId === undefined) return { from, hasLost, event: null, asks: head.asks === true }
+  if (taskId === undefined) {
+    return { from, hasLost, event: null, credits: creditsIn(head.credits), asks: head.asks === true }
+  }
   const isText = (value: unknown): value is string => typeof value === 'string'
   if (
     !isText(subject) ||
@@ -45,7 +49,22 @@ function messageIn (bytes: Buffer): Message | null {
   return { from, hasLost, event: { subject, taskId, model, state, isFinal, at, body: bytes.subarray(end + 1) } }
 }
 
-function fieldsIn (text: string): Readonly<Record<string, unknown>> {
+function creditsIn (value: unknown): CreditsEvent | undefined {
+  const { subject, plan, pool, window, usedPercent, left, resetsAt } = Object(value) as Fields
+  const isWhole =
+    typeof subject === 'string' &&
+    typeof plan === 'string' &&
+    (pool === null || typeof pool === 'string') &&
+    typeof window === 'string' &&
+    (usedPercent === 80 || usedPercent === 100) &&
+    typeof left === 'number' &&
+    (resetsAt === null || typeof resetsAt === 'number')
+  return isWhole ? { subject, plan, pool, window, usedPercent, left, resetsAt } : undefined
+}
+
+type Fields = Readonly<Record<string, unknown>>
+
+function fieldsIn (text: string): Fields {
   try {
     return Object(JSON.parse(text))
   } catch {
@@ -118,6 +137,8 @@ interface RedisEventsOptions {
 }
 
 export interface RedisEvents extends TaskEvents {
+  /** On the same channel. */
+  readonly credits: CreditsEvents
   /** Asks the other replicas to say that they are there (`Pulse`). */
   ask (): void
   /** Another replica has asked. */
@@ -141,17 +162,19 @@ export async function redisEvents ({
 }: RedisEventsOptions): Promise<RedisEvents> {
   const from = randomUUID()
   const { subscribe, emit, emitGap } = listeners()
+  const credits = localChannel<CreditsEvent>()
   const whenAsked: Array<() => void> = []
-  const send = async (event: TaskEvent | null, hasLost: boolean, asks = false): Promise<void> => {
+  const send = async (message: Omit<Message, 'from'>): Promise<void> => {
     // A script is run where its key is at home: so messages stay in order in a cluster, too.
-    await commands.on(channel, 'publishMessage', {}, textOf({ from, hasLost, event, asks }))
+    await commands.on(channel, 'publishMessage', {}, textOf({ from, ...message }))
   }
-  const heart = heartbeat(hasLost => send(null, hasLost))
+  const heart = heartbeat(hasLost => send({ event: null, hasLost }))
 
   const onMessage = (bytes: Buffer): void => {
     const message = messageIn(bytes)
     if (message?.from === from) heart.heard()
     else if (message?.event) emit(message.event)
+    else if (message?.credits) credits.publish(message.credits)
     else if (message?.asks === true) for (const listener of whenAsked) listener()
     else if (message?.hasLost) emitGap()
   }
@@ -176,11 +199,21 @@ export async function redisEvents ({
 
   return {
     publish (event) {
-      send(event, false).catch(heart.lost)
+      send({ event, hasLost: false }).catch(heart.lost)
       emit(event)
     },
     subscribe,
-    ask () { send(null, false, true).catch(() => { /* they say so by themselves, within a second */ }) },
+    credits: {
+      publish (event) {
+        send({ event: null, hasLost: false, credits: event }).catch(() => { /* the header says it each time */ })
+        credits.publish(event)
+      },
+      subscribe: credits.subscribe
+    },
+    ask () {
+      const asking = send({ event: null, hasLost: false, asks: true })
+      asking.catch(() => { /* they say so by themselves, within a second */ })
+    },
     onAsked (listener) { whenAsked.push(listener) },
     close
   }

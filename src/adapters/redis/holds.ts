@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { type CeilingAccounts, levelOf } from '../../domain/ceilings.ts'
 import {
-  type CeilingAccount, type LedgerTerms, type Reserved, type ReserveRequest, tooMuchGranted
+  type CeilingAccount, type LedgerTerms, type NearEnd, type Reserved, type ReserveRequest, tooMuchGranted
 } from '../../domain/ledger.ts'
 import type { Commands, Reply } from './client.ts'
 import { decoded, encoded, keptFor, type KeyNames } from './keys.ts'
@@ -34,8 +34,13 @@ export interface Holds {
 
 type Lack = Extract<Reserved, { readonly reason: 'ceiling' | 'running' }>
 
-interface Taken {
+/** `near`: what is nearly used up, of a pool. */
+interface Room {
   readonly granted: true
+  readonly near: readonly NearEnd[]
+}
+
+interface Taken extends Room {
   readonly subject: string
   /** What each reservation is told of its hold; absent for one that has none. */
   readonly holds: ReadonlyArray<ReserveFields['hold']>
@@ -56,65 +61,59 @@ interface HoldsOptions { readonly terms: LedgerTerms, readonly now: () => number
 
 export function redisHolds (commands: Commands, keys: KeyNames, { terms, now }: HoldsOptions): Holds {
   const { on, ask } = commands
-  const announced = new Set<CeilingAccount>()
   /** Accounts that had no room a moment ago. */
   const fullUntil = new Map<CeilingAccount, number>()
   const { passOn, resolve } = messenger(commands, keys, now)
+  const takeFrom = taking(commands, keys, { terms, now })
 
-  /** Before its first hold, so that every replica's sweep finds it. */
-  const announce = async (account: CeilingAccount): Promise<void> => {
-    if (announced.has(account)) return
-    await ask(client => client.sadd(keys.ceilings, encoded(account)))
-    announced.add(account)
-  }
-  const takeFrom = async (subject: string, { account, demands }: Draw): Promise<Refusal | 1> => {
-    await announce(account)
-    const at = now()
-    const submits = demands.map(({ demand, name }) => submitFrom(account, demand, memberOf(subject, name), at, terms))
-    const request = { now: at, dueAt: at + terms.reservedMs, submits }
-    return await on(keys.holdsOf(account), 'takeHolds', request) as Refusal | 1
-  }
   const giveBackTo = async (subject: string, draws: readonly Draw[]): Promise<void> => {
     for (const { account, demands } of draws.toReversed()) {
       await passOn(subject, demands.map(({ name }) => ({ name, accounts: [account], to: 'closed', cost: 0 })))
     }
   }
   /** From the outermost account inwards: of several that come at once with room for one, one gets through. */
-  const takeInOrder = async (subject: string, draws: readonly Draw[]): Promise<Lack | null> => {
+  const takeInOrder = async (subject: string, draws: readonly Draw[]): Promise<Lack | Room> => {
+    const near: NearEnd[] = []
     for (const [index, draw] of draws.entries()) {
       let reply = await takeFrom(subject, draw)
-      if (reply !== 1 && reply[3].length > 0) {
+      if (!isRoom(reply) && reply[3].length > 0) {
         await resolve(draw.account, reply[3].map(String))
         reply = await takeFrom(subject, draw)
       }
-      if (reply === 1) continue
+      if (isRoom(reply)) {
+        near.push(...reply.near)
+        continue
+      }
       fullUntil.set(draw.account, now() + fullMs)
       await giveBackTo(subject, draws.slice(0, index))
       return lackFrom(draw, reply)
     }
-    return null
+    return { granted: true, near }
   }
   /**
    * From all accounts at once. With room in all of them nobody is refused; else two that come at once may refuse each
    * other, and have to queue.
    */
-  const takeAtOnce = async (subject: string, draws: readonly Draw[]): Promise<boolean> => {
+  const takeAtOnce = async (subject: string, draws: readonly Draw[]): Promise<Room | null> => {
     const isFull = draws.some(({ account }) => now() < (fullUntil.get(account) ?? -Infinity))
-    if (isFull || draws.length === 1) return false
+    if (isFull || draws.length === 1) return null
     const replies = await Promise.all(draws.map(draw => takeFrom(subject, draw)))
-    if (replies.every(reply => reply === 1)) return true
-    await giveBackTo(subject, draws.filter((_, index) => replies[index] === 1))
-    return false
+    const taken = replies.filter(isRoom)
+    if (taken.length === draws.length) return { granted: true, near: taken.flatMap(({ near }) => near) }
+    await giveBackTo(subject, draws.filter((_, index) => isRoom(replies[index]!)))
+    return null
   }
 
   return {
     async take (demands) {
       const { subject } = demands[0]!
       const hasted = named(demands)
-      if (await takeAtOnce(subject, drawsOf(hasted))) return takenFrom(subject, hasted)
+      const room = await takeAtOnce(subject, drawsOf(hasted))
+      if (room !== null) return takenFrom(subject, hasted, room)
       // Under other names: what gives the first ones back may be late.
       const queued = named(demands)
-      return await takeInOrder(subject, drawsOf(queued)) ?? takenFrom(subject, queued)
+      const found = await takeInOrder(subject, drawsOf(queued))
+      return found.granted ? takenFrom(subject, queued, found) : found
     },
     async giveBack ({ subject, holds }) {
       await passOn(subject, holds.filter(hold => hold !== undefined).map(({ name, accounts }) =>
@@ -133,6 +132,29 @@ export function redisHolds (commands: Commands, keys: KeyNames, { terms, now }: 
   }
 }
 
+type TakeFrom = (subject: string, draw: Draw) => Promise<Refusal | Room>
+
+function taking ({ on, ask }: Commands, keys: KeyNames, { terms, now }: HoldsOptions): TakeFrom {
+  const announced = new Set<CeilingAccount>()
+
+  /** Before its first hold, so that every replica's sweep finds it. */
+  const announce = async (account: CeilingAccount): Promise<void> => {
+    if (announced.has(account)) return
+    await ask(client => client.sadd(keys.ceilings, encoded(account)))
+    announced.add(account)
+  }
+  return async (subject, draw) => {
+    const { account, demands } = draw
+    await announce(account)
+    const at = now()
+    const submits = demands.map(({ demand, name }) => submitFrom(account, demand, memberOf(subject, name), at, terms))
+    const request = { now: at, dueAt: at + terms.reservedMs, tellsEnd: levelOf(account) === 'pool', submits }
+    const reply = await on(keys.holdsOf(account), 'takeHolds', request) as Refusal | Near | 1
+    if (reply === 1) return { granted: true, near: none }
+    return isNear(reply) ? { granted: true, near: [nearEndFrom(draw, reply)] } : reply
+  }
+}
+
 const sweptAtOnce = 100
 /** From an account that had no room, holds are taken in order for so long, ms. */
 const fullMs = 10_000
@@ -141,8 +163,8 @@ function named (demands: readonly ReserveRequest[]): Named[] {
   return demands.map(demand => ({ demand, name: randomBytes(12).toString('base64url') }))
 }
 
-function takenFrom (subject: string, demands: readonly Named[]): Taken {
-  return { granted: true, subject, holds: demands.map(holdFrom) }
+function takenFrom (subject: string, demands: readonly Named[], { near }: Room): Taken {
+  return { granted: true, near, subject, holds: demands.map(holdFrom) }
 }
 
 /** A hold as an account knows it. */
@@ -194,12 +216,12 @@ export function holdFromRow (text: string): { readonly name: string, readonly ac
 function submitFrom (
   account: CeilingAccount, demand: ReserveRequest, name: string, at: number, { retentionMs }: LedgerTerms
 ): KeyRequests['takeHolds']['submits'][number] {
-  const { microcredits, holds = none, runningLimits = none } = demand
+  const { microcredits, runningLimits = none } = demand
   return {
     name,
     cost: microcredits,
     runningLimit: runningLimits.find(limit => limit.account === account)?.limit,
-    windows: holds.filter(hold => hold.account === account).map(({ window, endsAt, limit }) => ({
+    windows: holdsIn(account, demand).map(({ window, endsAt, limit }) => ({
       window: encoded(window),
       limit,
       isPrepaid: endsAt === null,
@@ -210,10 +232,27 @@ function submitFrom (
 
 type Refusal = readonly [word: Buffer, submit: number, window: number, due: readonly Buffer[]]
 
+type Near = readonly [taken: Buffer, window: number, left: Buffer]
+
+function isNear (reply: Refusal | Near): reply is Near {
+  return String(reply[0]) === 'taken'
+}
+
+function isRoom (found: Refusal | Room): found is Room {
+  return 'granted' in found
+}
+
+function nearEndFrom ({ account, demands }: Draw, [, index, left]: Near): NearEnd {
+  return { hold: holdsIn(account, demands[0]!.demand)[index]!, left: Number(left) }
+}
+
+function holdsIn (account: CeilingAccount, { holds = none }: ReserveRequest) {
+  return holds.filter(hold => hold.account === account)
+}
+
 function lackFrom ({ account, demands }: Draw, [word, submit, index]: Refusal): Lack {
   if (String(word) === 'running') return { granted: false, reason: 'running', account }
-  const { holds = none } = demands[submit]!.demand
-  const { window, endsAt: resetsAt } = holds.filter(hold => hold.account === account)[index]!
+  const { window, endsAt: resetsAt } = holdsIn(account, demands[submit]!.demand)[index]!
   return { granted: false, reason: 'ceiling', account, window, resetsAt }
 }
 

@@ -1,8 +1,8 @@
 import { LRUCache } from 'lru-cache'
 import {
   type Abandoned, type CreditAccounts, type ReserveRequest, type Earlier, type IdempotencyStore, type LedgerTerms,
-  type ReservationId, type ReservedAll, type Stage, type Transition, type Task, type TaskLedger, tooMuchGranted,
-  type UnfinishedTasks
+  type NearEnd, type ReservationId, type ReservedAll, type Stage, type Transition, type Task, type TaskLedger,
+  tooMuchGranted, type UnfinishedTasks
 } from '../../domain/ledger.ts'
 import { forgetSlackMs } from '../../domain/session.ts'
 import type { Awaitable } from '../../domain/time.ts'
@@ -68,7 +68,9 @@ export function redisLedger (options: LedgerOptions): TaskLedger {
   return {
     async reserve (demand) {
       const reserved = await reserveAll([demand])
-      return reserved.granted ? { granted: true, id: reserved.ids[0]! } : reserved
+      if (!reserved.granted) return reserved
+      const { ids: [id], near } = reserved
+      return near === undefined ? { granted: true, id: id! } : { granted: true, id: id!, near }
     },
     reserveAll,
     advance: async (id, step) => await take(id, step),
@@ -124,7 +126,7 @@ function reserving (options: LedgerOptions): TaskLedger['reserveAll'] {
     if (taken?.granted === false) return await orEarlier(subject, taken, fields)
     const submits = taken === null ? fields : fields.map((one, index) => ({ ...one, hold: taken.holds[index] }))
     const reply = await ofSubject(subject, 'reserve', { submits }) as Reply[]
-    const reserved = reservedFrom(subject, reply)
+    const reserved = reservedFrom(subject, reply, taken?.near ?? [])
     if (taken !== null && !reserved.granted) await holds.giveBack(taken)
     if (String(reply[0]) === 'novelty') await repeats.lookAfter(reply.slice(1))
     return reserved
@@ -177,10 +179,16 @@ function reserveFields (
   }
 }
 
-function reservedFrom (subject: string, [result, ...rest]: readonly Reply[]): ReservedAll {
+/** `ofPool`: what of its pool is nearly used up. */
+function reservedFrom (
+  subject: string, [result, ...rest]: readonly Reply[], ofPool: readonly NearEnd[]
+): ReservedAll {
   const word = String(result)
   if (word === 'granted') {
-    return { granted: true, ids: rest.map(number => reservationName({ subject, number: String(number) })) }
+    const [left, ...numbers] = rest.map(String)
+    const near = left === '' ? ofPool : [{ hold: null, left: Number(left) }, ...ofPool]
+    const ids = numbers.map(number => reservationName({ subject, number }))
+    return { granted: true, ids, near: near.length === 0 ? undefined : near }
   }
   if (word === 'novelty') return { granted: false, reason: 'duplicate', earlier: earlierFrom(rest)! }
   // Its holds had lapsed by then, and nothing was set aside.

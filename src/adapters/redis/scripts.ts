@@ -184,6 +184,8 @@ export interface KeyRequests {
     readonly now: number
     /** When the subject is asked about them, Unix ms. */
     readonly dueAt: number
+    /** It says so when a window is nearly used up. */
+    readonly tellsEnd: boolean
     readonly submits: ReadonlyArray<{
       readonly name: string
       readonly cost: number

@@ -137,6 +137,7 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
     guestCounts: redisGuestCounts(commands, keys),
     spentProofs: redisSpentProofs(commands, keys, now),
     events,
+    creditsEvents: events.credits,
     // A status call has ended when a submit would have.
     leases: redisPollLeases(commands, keys, { now, leaseMs: terms.sentMs }),
     heldKeys: {

@@ -1,8 +1,7 @@
 import type { DatabaseSync } from 'node:sqlite'
 import {
-  type CreditAccounts, type CreditBalance, type Grant, type LedgerTerms, type NoRoom, type ReserveRequest,
-  type SessionBudget,
-  type SessionSpent, tooMuchGranted
+  type CreditAccounts, type CreditBalance, type Grant, isNearEnd, type LedgerTerms, type NearEnd, type NoRoom,
+  type ReserveRequest, type SessionBudget, type SessionSpent, tooMuchGranted
 } from '../../domain/ledger.ts'
 import type { Microcredits } from '../../domain/policy.ts'
 import { type HeldWindow, heldBy, heldFrom, SqliteCeilings } from './ceilings.ts'
@@ -29,6 +28,21 @@ export interface Reservation {
   readonly createdAt: number
   readonly leaseUntil: number
 }
+
+/** A place was set aside. `near`: as of `Reserved`. */
+export interface Place { readonly granted: true, readonly near?: readonly NearEnd[] | undefined }
+
+const place: Place = { granted: true }
+
+/** How a price is parted between the period and the grants. */
+interface Share {
+  readonly fromGrants: Microcredits
+  /** What is left of the period, and what the period has at all; `null`: any number. */
+  readonly ofPeriod: { readonly left: Microcredits, readonly limit: Microcredits } | null
+}
+
+const farFromEnd: readonly NearEnd[] = []
+const unlimited: Share = { fromGrants: 0, ofPeriod: null }
 
 /** The columns of `tasks` that a charge is made of. */
 export const chargeColumns = 'subject, period_start, microcredits, granted, session_id, holds'
@@ -110,20 +124,22 @@ export class SubjectAccounts implements CreditAccounts {
   }
 
   /** Sets a place, a use and credits aside under this number, or says what is lacking. */
-  reserve (id: number, request: ReserveRequest): NoRoom | null {
+  reserve (id: number, request: ReserveRequest): NoRoom | Place {
     const { subject, taskLimit, idempotency } = request
     read(() => this.#sumUp())
     const above = read(() => this.ceilings.lackOf(request))
     if (above !== null) return above
     if (this.#countOf(subject) >= taskLimit) return { granted: false, reason: 'slot' }
-    const charge = read(() => this.#chargeFor(request))
-    if (typeof charge === 'string') return { granted: false, reason: charge }
+    const share = read(() => this.#shareOf(request))
+    if (typeof share === 'string') return { granted: false, reason: share }
+    const charge = chargeTo(request, share)
     const createdAt = this.#now()
     this.#reserved.set(id, { request, charge, createdAt, leaseUntil: createdAt + this.#terms.reservedMs })
     if (idempotency !== undefined) this.#fingerprints.set(inScope(idempotency.key, subject), idempotency.fingerprint)
     this.#hold(charge, 1)
     this.#enter(id, charge)
-    return null
+    const near = request.microcredits === 0 ? farFromEnd : read(() => this.#nearEnds(request, share))
+    return near.length === 0 ? place : { granted: true, near }
   }
 
   /** `undefined`: it is not there, or stands in the file. */
@@ -262,32 +278,42 @@ export class SubjectAccounts implements CreditAccounts {
   }
 
   /** Where its credits would come from, or what is lacking. Grants are only looked at when they are needed. */
-  #chargeFor (request: ReserveRequest): Charge | 'uses' | 'credits' {
-    const { subject, periodStart, microcredits, creditLimit, session } = request
+  #shareOf (request: ReserveRequest): Share | 'uses' | 'credits' {
+    const { creditLimit, session } = request
     const lack = session === undefined ? null : this.#lackOf(request, session)
     if (lack !== null) return lack
-    const fromGrants = creditLimit === null ? 0 : this.#fromGrants(request, creditLimit)
-    if (fromGrants === null) return 'credits'
-    return {
-      subject,
-      periodStart,
-      sessionId: session?.id ?? null,
-      fromPeriod: microcredits - fromGrants,
-      fromGrants,
-      fromWindows: microcredits,
-      held: heldBy(request)
-    }
+    return creditLimit === null ? unlimited : this.#limitedShare(request, creditLimit) ?? 'credits'
   }
 
-  /** What the period does not have; `null`: the grants don't either. Extras are read anew before that is said. */
-  #fromGrants ({ subject, periodStart, microcredits }: ReserveRequest, creditLimit: Microcredits): Microcredits | null {
+  /** From the grants what the period does not have; `null`: they don't either. Extras are read anew before that. */
+  #limitedShare ({ subject, periodStart, microcredits }: ReserveRequest, creditLimit: Microcredits): Share | null {
     const used = this.#usedOf(subject, periodStart)
     for (const isNew of [false, true]) {
-      const left = Math.max(0, creditLimit + this.ceilings.extraOf(subject, isNew) - used)
-      const fromGrants = microcredits - Math.min(microcredits, left)
-      if (fromGrants === 0 || fromGrants <= this.#grantedTo(subject)) return fromGrants
+      const limit = creditLimit + this.ceilings.extraOf(subject, isNew)
+      const left = Math.max(0, limit - used)
+      const fromPeriod = Math.min(microcredits, left)
+      const fromGrants = microcredits - fromPeriod
+      if (fromGrants === 0 || fromGrants <= this.#grantedTo(subject)) {
+        return { fromGrants, ofPeriod: { left: left - fromPeriod, limit } }
+      }
     }
     return null
+  }
+
+  /** Of a request that was set aside. Far from its end, nothing more is read. */
+  #nearEnds ({ subject, creditLimit, holds }: ReserveRequest, { ofPeriod }: Share): readonly NearEnd[] {
+    const own = ofPeriod !== null && isNearEnd(ofPeriod.left, ofPeriod.limit)
+      ? this.#ownEnd(subject, creditLimit! + this.ceilings.extraOf(subject, true), ofPeriod)
+      : null
+    const pool = holds === undefined ? null : this.ceilings.nearEndOf(holds)
+    return own === null && pool === null ? farFromEnd : [own, pool].filter(end => end !== null)
+  }
+
+  /** With the extras and grants as the file has them now. */
+  #ownEnd (subject: string, limit: Microcredits, before: NonNullable<Share['ofPeriod']>): NearEnd | null {
+    const granted = this.#grantedTo(subject)
+    const left = before.left + limit - before.limit + granted
+    return isNearEnd(left, limit + granted) ? { hold: null, left } : null
   }
 
   /** What of a request its session has no room for. */
@@ -387,6 +413,19 @@ export class SubjectAccounts implements CreditAccounts {
 /** A key is printable, so nothing that is in it or in a subject is taken for the end of it. */
 function inScope (name: string | number, subject: string): string {
   return `${name}\n${subject}`
+}
+
+function chargeTo (request: ReserveRequest, { fromGrants }: Share): Charge {
+  const { subject, periodStart, microcredits, session } = request
+  return {
+    subject,
+    periodStart,
+    sessionId: session?.id ?? null,
+    fromPeriod: microcredits - fromGrants,
+    fromGrants,
+    fromWindows: microcredits,
+    held: heldBy(request)
+  }
 }
 
 function chargeFrom (row: ChargeRow): Charge {

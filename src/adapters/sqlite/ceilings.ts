@@ -1,6 +1,8 @@
 import type { DatabaseSync } from 'node:sqlite'
 import { type CeilingAccounts, type Extra, type ExtraAccount, levelOf, type WindowState } from '../../domain/ceilings.ts'
-import { type CeilingAccount, type Hold, type NoRoom, type ReserveRequest, tooMuchGranted } from '../../domain/ledger.ts'
+import {
+  type CeilingAccount, type Hold, isNearEnd, type NearEnd, type NoRoom, type ReserveRequest, tooMuchGranted
+} from '../../domain/ledger.ts'
 import type { Microcredits } from '../../domain/policy.ts'
 import { recent } from '../../domain/recent.ts'
 import { type GroupCommit, maxSum, read, Sums } from './database.ts'
@@ -78,6 +80,18 @@ export class SqliteCeilings implements CeilingAccounts {
     return { granted: false, reason: 'ceiling', account, window, resetsAt }
   }
 
+  /** Of the pool's windows the one that has least left, if it is nearly used up. */
+  nearEndOf (holds: readonly Hold[]): NearEnd | null {
+    let least: NearEnd | null = null
+    for (const hold of holds) {
+      if (levelOf(hold.account) !== 'pool' || !this.#isNearEnd(hold)) continue
+      this.#readAgain(hold)
+      const left = Math.max(0, this.#limitOf(hold) - this.#usedIn(hold))
+      if (this.#isNearEnd(hold) && (least === null || left < least.left)) least = { hold, left }
+    }
+    return least
+  }
+
   /** It is reserved or unfinished from now on. */
   enter (held: readonly HeldWindow[] | null, microcredits: Microcredits): void {
     if (held !== null) this.#count(held, microcredits, 1)
@@ -148,6 +162,11 @@ export class SqliteCeilings implements CeilingAccounts {
     if (fits()) return true
     this.#readAgain(hold)
     return fits()
+  }
+
+  #isNearEnd (hold: Hold): boolean {
+    const limit = this.#limitOf(hold)
+    return isNearEnd(limit - this.#usedIn(hold), limit)
   }
 
   #readAgain ({ account, window }: Hold): void {

@@ -286,10 +286,11 @@ function reserving (
     return { granted: false, reason: 'duplicate', earlier }
   }
   const setAside = (request: ReserveRequest): Granted | NoRoom => {
-    const lack = accounts.reserve(lastId + 1, request)
-    if (lack !== null) return lack
+    const found = accounts.reserve(lastId + 1, request)
+    if (!found.granted) return found
     repeats.begin(++lastId, request)
-    return { granted: true, id: String(lastId) }
+    const id = String(lastId)
+    return found.near === undefined ? { granted: true, id } : { granted: true, id, near: found.near }
   }
 
   return {
@@ -303,13 +304,15 @@ function reserving (
         if (earlier !== null) return await duplicate(request, earlier)
       }
       const ids: string[] = []
+      let near: Granted['near']
       try {
         for (const request of requests) {
           const set = setAside(request)
           if (!set.granted) return set
           ids.push(set.id)
+          near = set.near ?? near
         }
-        return { granted: true, ids }
+        return { granted: true, ids, near }
       } finally {
         if (ids.length < requests.length) ids.forEach(id => drop(rowAt(id)))
       }

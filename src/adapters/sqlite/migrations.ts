@@ -225,10 +225,9 @@ const migrations: readonly string[] = [
      FROM tasks WHERE ended_at IS NULL GROUP BY subject, period_start) AS unfinished
    WHERE credits.subject = unfinished.subject AND credits.period_start = unfinished.period_start;`,
 
-  // abandoned_at: when its owner has given it up; the index has those rows alone, and no other write has an eye on it.
   // abandoned_at: when its owner has given it up; the index has those rows alone, and no other write sees it.
-  // call without a task. What is used of a window in ceilings is of tasks that have ended, as in credits. An extra is
-  // over at until; one without that is prepaid.
+  // is_estimate: of a call without a task. What is used of a window in ceilings is of tasks that have ended, as in
+  // credits. An extra is over at until; one without that is prepaid.
   // What is for the books is never changed, but that the name of a subject may be taken out of it.
   `ALTER TABLE tasks ADD COLUMN abandoned_at INTEGER;
    CREATE INDEX abandoned_tasks ON tasks (subject, abandoned_at) WHERE abandoned_at IS NOT NULL;

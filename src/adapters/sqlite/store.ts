@@ -220,6 +220,7 @@ function storeOver (
     guestCounts: sqliteGuestCounts(db, group, now),
     spentProofs: sqliteSpentProofs(db, group, now),
     events: null,
+    creditsEvents: null,
     leases: null,
     heldKeys: null,
     rates: null,

@@ -19,6 +19,7 @@ import {
 } from '../../http/authorize.ts'
 import type { Answer, RequestContext, RequestState, SessionRequestState } from '../../http/context.ts'
 import { proxyRoute, type ProxyServices } from '../../http/pipeline.ts'
+import { tellNearEnds } from '../../http/left.ts'
 import { largeBodies } from '../../http/rates.ts'
 import { idempotencyKeyOf, repeatOf, watchDelivery } from '../../http/repeats.ts'
 import type { Services } from '../../http/services.ts'
@@ -85,6 +86,7 @@ function batchRoute (operation: Operation, services: ProxyServices): RouteOption
     await claimItems(ledger, reservation, items, outcome, call.session.subject)
     await claimBatch(ledger, reservation, outcome, context)
     call.taskId = batchId
+    if (reserved.near !== undefined) tellNearEnds(services, reserved.near, context)
     return acceptedAnswer(reservation, answer)
   })
 }

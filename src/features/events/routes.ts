@@ -5,6 +5,7 @@ import { endOf, type TaskEvent } from '../../domain/task-status.ts'
 import { instant } from '../../domain/time.ts'
 import type { RequestContext } from '../../http/context.ts'
 import { readRoute, type ReadServices } from '../../http/guarded-routes.ts'
+import { poolOf, shownCredits } from '../../http/left.ts'
 import type { Services } from '../../http/services.ts'
 import { eventFields, type EventStream, type EventStreams } from './sse.ts'
 import {
@@ -21,22 +22,23 @@ export interface EventServices {
 interface EventWiring extends EventServices {
   readonly openEvents: (request: SubjectEventsRequest) => SubjectEvents
   readonly storyOf: StoryOf
+  readonly creditNotices: Services['creditNotices']
 }
 
 /**
  * States of tasks as server-sent events, each with the upstream's envelope as its data. `state` for each change; after
- * a final one `results`, where there are any.
+ * a final one `results`, where there are any. And `credits`, when most of what the caller may spend is used.
  *
  * https://html.spec.whatwg.org/multipage/server-sent-events.html
  */
 export function eventRoutes (
   app: FastifyInstance,
-  services: ReadServices & Pick<Services, 'records' | 'resultsOf' | 'clock'>,
+  services: ReadServices & Pick<Services, 'records' | 'resultsOf' | 'creditNotices' | 'clock'>,
   { streams, watcher }: EventServices
 ): void {
-  const { records, ledger, resultsOf, clock: { now } } = services
+  const { records, ledger, resultsOf, creditNotices, clock: { now } } = services
   const openEvents = subjectEvents({ watchers: watcher, records, ledger, now })
-  const wiring: EventWiring = { watcher, streams, openEvents, storyOf: stories(resultsOf, now) }
+  const wiring: EventWiring = { watcher, streams, openEvents, storyOf: stories(resultsOf, now), creditNotices }
   const scope = 'tasks:read'
 
   readRoute(app, services, {
@@ -80,9 +82,16 @@ function sendEnd (event: TaskEvent, stream: EventStream, { storyOf }: EventWirin
  * Ids are cursors. With its end come the results of a task: the first of the two events has the cursor before it, so
  * that a reader whose connection ends between them gets the end again.
  */
-function streamSubject ({ streams, openEvents, storyOf }: EventWiring, context: RequestContext): void {
+function streamSubject (
+  { streams, openEvents, storyOf, creditNotices }: EventWiring, context: RequestContext
+): void {
   const { call: { session, plan } } = context
-  const stream = streams.open(context, { closed: () => events.stop(), beat: () => events.refresh() })
+  const closed = (): void => {
+    events.stop()
+    unwatch()
+  }
+  const stream = streams.open(context, { closed, beat: () => events.refresh() })
+  const unwatch = watchCredits(creditNotices, context, stream)
   const events = openEvents({
     subject: session.subject,
     permits: model => session.permits(model) && plan.permits(model),
@@ -95,6 +104,17 @@ function streamSubject ({ streams, openEvents, storyOf }: EventWiring, context: 
       stream.send({ fields: eventFields('resync', JSON.stringify({ since: instant(from) })), id: cursorId(at, '') })
   })
   events.refresh()
+}
+
+/** Another session of the subject may have another plan, or another pool. They have no cursor: none is told again. */
+function watchCredits (
+  creditNotices: Services['creditNotices'], { call }: RequestContext, stream: EventStream
+): () => void {
+  const pool = poolOf(call)
+  return creditNotices.watch(call.session.subject, event => {
+    if (event.plan !== call.plan.name || (event.pool ?? pool) !== pool) return
+    stream.send({ fields: eventFields('credits', JSON.stringify(shownCredits(event))) })
+  })
 }
 
 /** What is told of a task's event, but for the ids: one event, or two, since with a task's end come its results. */

@@ -10,8 +10,8 @@ import { type RequestContext, streamHeaders } from '../../http/context.ts'
 export interface ServerEvent {
   /** All but its id, as `eventFields` writes it: many streams may be sent the same. */
   readonly fields: string
-  /** Of characters that a header may have: it comes back as `last-event-id`. */
-  readonly id: string
+  /** Of characters that a header may have: it comes back as `last-event-id`. Without one, that before it does. */
+  readonly id?: string | undefined
 }
 
 /** The stream of one caller. */
@@ -148,7 +148,7 @@ class OpenStream implements EventStream {
   }
 
   send (...events: readonly ServerEvent[]): void {
-    this.#write(events.map(({ fields, id }) => `${fields}id: ${id}\n\n`).join(''))
+    this.#write(events.map(({ fields, id }) => id === undefined ? `${fields}\n` : `${fields}id: ${id}\n\n`).join(''))
   }
 
   room (): Promise<void> | null {

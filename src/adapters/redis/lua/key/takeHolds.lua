@@ -1,8 +1,9 @@
 -- include holds.lua
 
--- Takes room in an account for all of `request.submits`, or for none of them. 1: it was done. Else what the first lacks
--- that lacks something, 'running' or 'ceiling'; its index, and that of its window, from 0; and holds whose reservations
--- may never have been made.
+-- Takes room in an account for all of `request.submits`, or for none of them. 1: it was done. 'taken': the same, and a
+-- window is nearly used up: its index, from 0, and what is left of it. Else what the first lacks that lacks something,
+-- 'running' or 'ceiling'; its index, and that of its window, from 0; and holds whose reservations may never have been
+-- made.
 
 -- So many of those, at the most.
 local lapsedAtOnce = 20
@@ -30,6 +31,21 @@ local function take (submit)
   redis.call('ZADD', open, request.dueAt, submit.name)
 end
 
+-- Of the windows of which four fifths or more are used the one that has least left.
+local function nearEnd (submit)
+  if submit.cost == 0 then return nil end
+  local nearest, least
+  for index, of in ipairs(submit.windows) do
+    local used = tonumber(redis.call('GET', usedKey(of.window)) or '0')
+    if of.limit - used <= of.limit / 5 then
+      local limit = of.limit + raised(of.isPrepaid)
+      local left = math.max(0, limit - used)
+      if left <= limit / 5 and (not least or left < least) then nearest, least = index - 1, left end
+    end
+  end
+  return least and { 'taken', nearest, digits(least) }
+end
+
 for index, submit in ipairs(request.submits) do
   local lack, window = lackOf(submit)
   if lack then
@@ -39,4 +55,4 @@ for index, submit in ipairs(request.submits) do
   end
   take(submit)
 end
-return 1
+return request.tellsEnd and nearEnd(request.submits[1]) or 1

@@ -6,9 +6,9 @@
 -- include extras.lua
 
 -- Sets a place among the unfinished tasks, a use and credits aside for all of `request.submits`, or for none of them.
--- { 'granted', and their numbers }; { 'novelty', and what `findEarlier` or `takeRepeat` has found }; or what the first
--- lacks that lacks something: { 'slot' }, { 'uses' } or { 'credits' }; or { 'lapsed' }: it came so late that its holds
--- were given back.
+-- { 'granted', what is left of the account if it is nearly used up, else '', and their numbers }; { 'novelty', and what
+-- `findEarlier` or `takeRepeat` has found }; or what the first lacks that lacks something: { 'slot' }, { 'uses' } or
+-- { 'credits' }; or { 'lapsed' }: it came so late that its holds were given back.
 
 -- Overstayed reservations that each new one clears away, before it is said that there is no room.
 local sweptByReserve = 20
@@ -49,6 +49,15 @@ local function shareOfPeriod (wanted, period)
   return math.min(wanted.cost, math.max(0, room))
 end
 
+-- What is left of the period and of the grants, if four fifths or more of them are used.
+local function nearEnd (wanted, used, granted)
+  local limit = wanted.creditLimit
+  if not limit or wanted.cost == 0 or limit - used > limit / 5 then return nil end
+  limit = limit + raisedBy(base .. 'extras', now)
+  local left = math.max(0, limit - used) + granted
+  return left <= (limit + granted) / 5 and digits(left) or nil
+end
+
 -- How long a period may last yet. A later one has begun, but that may be of another plan: one that begins with a day is
 -- not over before a month is.
 local function restOf (periodStart)
@@ -56,17 +65,18 @@ local function restOf (periodStart)
   return math.max(0, periodStart + longest - now)
 end
 
--- After its end, only what is still unfinished gives anything back to a period.
+-- What is used of the period now; after its end, only what is still unfinished gives anything back to it.
 -- latest: the start of the latest period as a text, false if there was none.
 local function charge (wanted, period, fromPeriod, fromGrants, latest)
   add(account, 'granted', -fromGrants)
-  redis.call('HINCRBY', period, 'used', fromPeriod)
+  local used = redis.call('HINCRBY', period, 'used', fromPeriod)
   expire(period, terms.keepMs)
   if not latest or tonumber(latest) < wanted.periodStart then
     redis.call('HSET', account, 'period', wanted.periodStart)
     if latest then expire(base .. 'period:' .. latest, restOf(tonumber(latest)) + terms.supersededMs) end
   end
   keepAccount()
+  return used
 end
 
 local function writeSession (row, session, cost)
@@ -103,7 +113,7 @@ local function writeHold (row, number, hold)
   redis.call('SET', holdKey(hold.name), number, 'PX', terms.keepMs)
 end
 
--- Its number; or nil, and what it lacks.
+-- Its number, and what is left near the end; or nil, and what it lacks.
 local function reserve (wanted)
   if redis.call('ZCARD', open) >= wanted.taskLimit and slots() >= wanted.taskLimit then return nil, 'slot' end
   local lack = lackOfSession(wanted.session, wanted.cost)
@@ -118,7 +128,7 @@ local function reserve (wanted)
   -- Not below the time, so that an account that was forgotten gives no number twice.
   local number = digits(math.max(tonumber(last or '0') + 1, now))
   redis.call('HSET', account, 'seq', number)
-  charge(wanted, period, fromPeriod, fromGrants, latest)
+  local used = charge(wanted, period, fromPeriod, fromGrants, latest)
   local row = base .. 'r:' .. number
   redis.call('HSET', row, 'stage', 'reserved', 'operation', wanted.operation, 'model', wanted.model,
     'key', wanted.keyId, 'cost', wanted.cost, 'fromPeriod', fromPeriod,
@@ -130,7 +140,7 @@ local function reserve (wanted)
   if wanted.session then writeSession(row, wanted.session, wanted.cost) end
   if wanted.idempotency then writeIdempotency(row, number, wanted.idempotency) end
   if wanted.hold then writeHold(row, number, wanted.hold) end
-  return number
+  return number, nearEnd(wanted, used, tonumber(granted or '0') - fromGrants)
 end
 
 local function cancel (number)
@@ -140,16 +150,17 @@ local function cancel (number)
 end
 
 local function reserveAll (submits)
-  local numbers = {}
+  local numbers, near = {}, ''
   for _, wanted in ipairs(submits) do
-    local number, lack = reserve(wanted)
+    local number, found = reserve(wanted)
     if not number then
       for _, granted in ipairs(numbers) do cancel(granted) end
-      return { lack }
+      return { found }
     end
+    near = found or near
     table.insert(numbers, number)
   end
-  return { 'granted', unpack(numbers) }
+  return { 'granted', near, unpack(numbers) }
 end
 
 clearAway()
