@@ -108,16 +108,16 @@ function listing (sql: Pick<ReturnType<typeof taskStatements>, 'upTo'>, group: G
     page: PageRequest, filter: TaskFilter, newest: (before: number, most: number) => readonly TaskRow[]
   ): Promise<Page<TaskRecord>> => {
     const begin = () => filter.before === undefined ? Infinity : rowOf(filter.before)
-    const found = await filteredPage(page, filter, {
+    return await filteredPage(page, filter, {
       async read (cursor, most) {
         if (cursor !== null) await nextTurn()
-        return read(() => newest(rowAt(cursor) ?? begin(), most))
+        const rows = read(() => newest(rowAt(cursor) ?? begin(), most))
+        await group.committed() // what is told here must not be undone; asked at once, while its turn is not over
+        return rows
       },
       recordOf: recordFrom,
       cursorOf: ({ id }) => String(id)
     })
-    await group.committed() // what is told here must not be undone
-    return found
   }
 }
 
