@@ -186,7 +186,7 @@ function openReservations (metrics: CreditMetrics) {
 
 /** It is settled, whether or not it can be counted. */
 async function countFailed (ledger: TaskLedger, { taskId }: Completion, metrics: CreditMetrics): Promise<void> {
-  const task = await Promise.try(ledger.taskOf, taskId).catch(() => null)
+  const task = await Promise.try(() => ledger.taskOf(taskId)).catch(() => null)
   if (task !== null) metrics.credits(task.operation, 'failed', task.microcredits)
 }
 

@@ -329,7 +329,7 @@ async function claim (
   ledger: LedgerClient, id: ReservationId, { taskId, subject, operation, answer }: Claim
 ): Promise<boolean> {
   if (await ledger.claim(id, taskId, answer)) return true
-  const holder = await Promise.try(ledger.taskOf, taskId).catch(() => null)
+  const holder = await Promise.try(() => ledger.taskOf(taskId)).catch(() => null)
   const isOwn = holder?.subject === subject && holder.operation === operation
   await (isOwn ? ledger.release(id, answer) : ledger.markUnknown(id))
   return isOwn

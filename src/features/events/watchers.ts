@@ -135,7 +135,7 @@ class TaskWatcher {
   /** Events may have been lost. The final one is in the ledger; any other comes with the next poll. */
   resync (): void {
     const { ledger, now } = this.#options
-    Promise.try(ledger.taskOf, this.#task.taskId).then(task => {
+    Promise.try(() => ledger.taskOf(this.#task.taskId)).then(task => {
       const end = task && endOf(task, now())
       if (end !== null) this.onEvent(end)
     }, () => { /* the next poll finds it */ })
