@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { isKnownSubject, type Traces } from '../src/features/admin/admin.ts'
 import { startSandbox } from '../src/sandbox/sandbox.ts'
+import { claimed, open } from './adapters/sqlite-files.ts'
 import { gatewayEnvironment, type GatewayProcess, runScript, startProcess } from './helpers/gateway-process.ts'
 import { apiKey, issuerToken } from './helpers/gateway.ts'
 import { redisServer } from './helpers/redis-server.ts'
@@ -336,6 +337,17 @@ for (const [name, storeOf] of Object.entries(stores)) {
     t.match(await cli('task', 'show', 'none'), { code: 1, stderr: 'apixo-gateway: There is no task none.\n' })
   })
 }
+
+t.test('a failed task is listed with its refund, and its answer goes with its subject', async t => {
+  const cwd = t.testdir({ 'gateway.yaml': config })
+  const store = open(t, join(cwd, 'gateway.db'), { now: Date.now })
+  await claimed(store, 'a task', { microcredits: 2_000_000 })
+  await store.ledger.settle({ taskId: 'a task', state: 'failed', answer: Buffer.from('{"code":200}') })
+  await store.close()
+  const env = gatewayEnvironment('http://127.0.0.1:9')
+  t.match(await run(t, cwd, ['task', 'list'], env), { code: 0, stdout: /failed +2 \(refunded\) +a task/ })
+  t.match(await run(t, cwd, ['subject', 'erase', '--subject', 'app:alice'], env), { code: 0, stdout: /^Erased: 1 tasks/ })
+})
 
 t.test('words that make no sense of tasks are refused before the store is opened', async t => {
   const cwd = t.testdir({})

@@ -429,6 +429,16 @@ t.test('a period is forgotten after a later one has begun, once it must be over'
   )
 })
 
+t.test('the newest of very many subjects come first, a few at a time', async t => {
+  const { store, time } = await open(t)
+  for (let index = 0; index < 103; index++) {
+    await claimed(store, `task ${index}`, { subject: `app:${index}` })
+    time.advance(1)
+  }
+  const { items } = await store.records.tasks({ cursor: null, limit: 2 }, {})
+  t.same(items.map(({ taskId }) => taskId), ['task 102', 'task 101'])
+})
+
 t.test('a month goes on while a session of another plan begins a day in it', async t => {
   const { server, store, time } = await open(t)
   const month = Date.UTC(2026, 10, 1)

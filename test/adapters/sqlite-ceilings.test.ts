@@ -52,6 +52,14 @@ t.test('a turn that was undone leaves windows as they were', async t => {
   t.same(await stateOf(store), [3, 3, 1, 1])
 })
 
+t.test('what ends in a turn counts for who asks in the same turn', async t => {
+  const store = open(t, fileOf(t))
+  await claimed(store, 'one', { holds, microcredits: 4 })
+  const ended = store.ledger.settle({ taskId: 'one', state: 'success', answer })
+  t.same(await stateOf(store), [4, 4, 0, 0])
+  t.equal(await ended, true)
+})
+
 t.test('what the operator gives back beside a server is room for the next submit', async t => {
   const path = fileOf(t)
   const store = open(t, path)

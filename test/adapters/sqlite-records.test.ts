@@ -1,6 +1,7 @@
-import { existsSync } from 'node:fs'
+import { existsSync, writeFileSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
 import t, { type Test } from 'tap'
+import { isServed } from '../../src/adapters/sqlite/database.ts'
 import { idempotencyMs } from '../../src/domain/ledger.ts'
 import { forgetSlackMs } from '../../src/domain/session.ts'
 import type { Store } from '../../src/domain/store.ts'
@@ -31,6 +32,17 @@ t.test('what the operator gives and lets go counts for the server at once', asyn
   t.equal(await beside.records.release(id), true)
   t.match(await server.ledger.reserve(demandOf(limited)), { granted: true })
   t.equal(await server.records.release(id), false, 'once for both')
+})
+
+t.test('a file beside the ledger that is no lock is not taken for one', async t => {
+  const path = fileOf(t)
+  writeFileSync(`${path}.lock`, 'no database, but as long as the beginning of one is '.repeat(100))
+  t.throws(() => isServed(path), { code: 'ERR_SQLITE_ERROR' })
+})
+
+t.test('of no task none was made before a day', async t => {
+  const { records } = open(t, fileOf(t))
+  t.same(await records.tasks({ cursor: null, limit: 10 }, { before: time.now() }), { items: [], next: null })
 })
 
 t.test('the operator recovers nothing, and leads nothing', async t => {

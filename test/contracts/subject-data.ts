@@ -13,7 +13,8 @@ const ever = { from: '2000-01-01', to: '2100-01-01' }
 /** Every SubjectData must pass this, whatever is behind it. */
 export function subjectDataContract (t: Test, open: OpenStore): void {
   t.test('what no other part of a store can tell of a subject is exported, and of nobody else', async t => {
-    const { subjects, at, time } = await filled(t, open)
+    const books = await filled(t, open)
+    const { subjects, at, time } = books
     const kinds = (parts: readonly SubjectPart[]) => [...new Set(parts.map(({ kind }) => kind))].sort()
     const parts = await partsOf(subjects.partsOf(subject))
     t.same(kinds(parts), ['extra', 'grant', 'granted', 'idempotency key', 'period', 'session'])
@@ -21,15 +22,20 @@ export function subjectDataContract (t: Test, open: OpenStore): void {
     t.match(parts.find(({ kind }) => kind === 'extra'), { credits: 0.000009, until: '2026-01-16T12:00:00.000Z' })
     t.match(parts.find(({ kind }) => kind === 'granted'), { left: 0.000007 })
     t.match(parts.find(({ kind }) => kind === 'idempotency key'), { key: 'key {1}', status: 200, answer: 'said' })
+    const key = { key: 'still open', fingerprint: 'print' }
+    await books.ledger.advance(await books.reserve({ idempotency: key }), { to: 'sent', keyId: 'key-1' })
+    t.match((await partsOf(subjects.partsOf(subject))).filter(({ kind }) => kind === 'idempotency key').at(-1), {
+      key: 'still open', status: null, answer: null
+    })
     t.match(parts.find(({ kind }) => kind === 'session'), { session: 'se:ssion', uses: 1 })
     t.match(parts.find(({ kind }) => kind === 'period'), { start: new Date(periodStart).toISOString() })
     t.same(await partsOf(subjects.partsOf('app:carol')), [])
-    t.equal(await subjects.unfinishedOf(subject), 0)
-    await at('reserved')
     t.equal(await subjects.unfinishedOf(subject), 1)
+    await at('reserved')
+    t.equal(await subjects.unfinishedOf(subject), 2)
     time.advance(1)
     await at('claimed', {}, 'still')
-    t.equal(await subjects.unfinishedOf(subject), 2)
+    t.equal(await subjects.unfinishedOf(subject), 3)
     t.equal(await subjects.unfinishedOf(other), 1)
   })
 
@@ -63,6 +69,18 @@ export function subjectDataContract (t: Test, open: OpenStore): void {
     // Nobody else.
     t.match(await ledger.taskOf('of bob'), { subject: other })
     t.match(await accounts.balanceOf(other, periodStart), { unfinished: 1 })
+  })
+
+  t.test('a long audit trail bears the name nowhere after an erasure', async t => {
+    const { subjects, audit, time } = await filled(t, open)
+    const entry = { at: time.now(), kind: 'mint', actor: 'issuer', subject, detail: {} } as const
+    await audit.append(Array.from({ length: 600 }, () => entry))
+    await audit.append([{ ...entry, actor: subject, subject: other }])
+    const { auditEntries } = await subjects.erase({ subject, pseudonym, beforeTask: async () => {} })
+    t.equal(auditEntries, 603)
+    const { items } = await audit.read({ cursor: null, limit: 1000 })
+    t.equal(items.some(it => it.subject === subject || it.actor === subject), false)
+    t.match(items.find(({ actor }) => actor === pseudonym), { subject: other }, 'and others keep theirs')
   })
 
   t.test('what was erased once is erased again without harm, and one that comes back begins anew', async t => {

@@ -1,9 +1,10 @@
 import t, { type Test } from 'tap'
 import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import type { AuditEntry } from '../../src/domain/audit.ts'
-import type { TaskRecord } from '../../src/domain/records.ts'
+import type { TaskDetail, TaskRecord } from '../../src/domain/records.ts'
 import { issueTimes } from '../../src/domain/session.ts'
 import type { Store } from '../../src/domain/store.ts'
+import type { Delivery } from '../../src/domain/webhooks.ts'
 import { gatewayError } from '../../src/errors.ts'
 import { isKnownSession, operator, sessionEnds } from '../../src/features/admin/admin.ts'
 import { teamTokens } from '../../src/features/tokens/tokens.ts'
@@ -12,7 +13,9 @@ import { invitationOf, tokenOf } from '../contracts/token-book.ts'
 import { clock, type Clock } from '../helpers/clock.ts'
 
 /** An operator over so many unknown tasks in memory, and what was written and done, in order. */
-function over (count: number, down: { audit?: boolean } = {}) {
+function over (
+  count: number, down: { audit?: boolean } = {}, found: { task: TaskDetail, delivery: Delivery } | null = null
+) {
   const tasks = Array.from({ length: count }, (_, index): TaskRecord => ({
     id: `id-${index}`,
     subject: 'app:alice',
@@ -59,12 +62,42 @@ function over (count: number, down: { audit?: boolean } = {}) {
       usage: async () => [],
       tasks: async () => ({ items: [], next: null }),
       tasksOf: async () => ({ items: [], next: null }),
-      taskAt: async () => null
+      taskAt: async () => found?.task ?? null
     },
-    deliveries: { of: async () => null }
+    deliveries: { of: async () => found?.delivery ?? null }
   })
   return { it, done }
 }
+
+t.test('a task in full says where its end is told, by the host alone', async t => {
+  const task: TaskDetail = {
+    id: 'id-1',
+    subject: 'app:alice',
+    taskId: 'one',
+    operation: 'generateTask',
+    model: 'suno',
+    stage: 'claimed',
+    state: null,
+    microcredits: 1,
+    refunded: false,
+    createdAt: 0,
+    endedAt: null,
+    abandonedAt: null,
+    keyId: 'key-1',
+    refundable: true,
+    periodStart: 0,
+    fromGrants: 0,
+    sessionId: null,
+    leaseUntil: 60_000,
+    answerBytes: null
+  }
+  const attempts = [{ at: 1, status: 500, error: null }]
+  const delivery = { taskId: 'one', url: 'https://app.test/secret', attempts, nextAt: 5000 }
+  t.match(await over(0, {}, { task, delivery }).it.task('one'), {
+    givenUpAt: '1970-01-01T00:01:00.000Z',
+    delivery: { host: 'app.test', attempts: 1, nextAt: '1970-01-01T00:00:05.000Z' }
+  })
+})
 
 t.test('a deed is written down before it is done', async t => {
   const { it, done } = over(1)

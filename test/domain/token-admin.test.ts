@@ -30,6 +30,12 @@ t.test('what is not said is the most that is permitted', async t => {
   )
 })
 
+t.test('where there is no pool a wish for one is told that', async t => {
+  t.throws(() => readTokenRequest({ subject: 'a', pool: 'sales' }, { ...rules, pools: [] }), {
+    message: 'There is no pool "sales": the config file has none.'
+  })
+})
+
 t.test('a wish that makes no sense is refused, and the message names what to change', async t => {
   for (const [wish, why] of [
     [{ subject: '' }, /^subject must be a name/],

@@ -4,6 +4,7 @@ import t, { type Test } from 'tap'
 import { adminToken, startGateway, taskMs, type TestGatewayOptions } from '../helpers/gateway.ts'
 import { redisServer } from '../helpers/redis-server.ts'
 import { storeFile } from '../helpers/store-file.ts'
+import { until } from '../helpers/until.ts'
 
 const env = { GATEWAY_ADMIN_TOKEN: adminToken }
 const dayMs = 86_400_000
@@ -61,6 +62,18 @@ t.test('all that is held of a subject is handed over as JSON lines', async t => 
   const ofToken = linesOf((await gateway.admin('/exports', { subject: `token:${alice}` })).text)
   t.match(ofToken.find(({ kind }) => kind === 'token'), { plan: 'default', revokedAt: null, usedAt: null })
   t.notOk(JSON.stringify(ofToken).includes('hash'), 'without its secret')
+  t.same(ofToken.filter(({ kind }) => kind === 'usage'), [], 'and without what others have used')
+  const { token, id } = (await gateway.admin('/tokens', { subject: 'carol', plan: 'default' })).json
+  await gateway.submit(token)
+  const tokens = async () => (await gateway.admin('/tokens')).json.items
+  await until('its use is written', async () => (await tokens()).some((one: any) => one.id === id && one.usedAt !== null))
+  await gateway.call(`/gateway/admin/tokens/${id}`, { method: 'DELETE', token: adminToken })
+  t.match(linesOf((await gateway.admin('/exports', { subject: 'token:carol' })).text).find(({ kind }) => kind === 'token'), {
+    revokedAt: /^2026-01-15T/, usedAt: /^2026-01-15T/
+  })
+  await gateway.admin('/revocations', { subject })
+  const again = linesOf((await gateway.admin('/exports', { subject })).text)
+  t.match(again.find(({ kind }) => kind === 'sessions ended'), { before: /^2026-01-15T/ })
 })
 
 t.test('who can not be a subject is neither exported nor erased', async t => {

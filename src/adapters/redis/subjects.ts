@@ -203,6 +203,7 @@ async function * partsOf (
 ): AsyncGenerator<SubjectPart> {
   const account = keys.account(subject)
   const place = (word: string): string => account.replace(/account$/, word)
+  /* c8 ignore next: a key may go between its name and its reading */
   const credits = (text: string | undefined): number => creditsFrom(Number(text ?? 0))
   const granted = await ask(client => client.hget(account, 'granted'))
   if (granted !== null) yield { kind: 'granted', left: credits(granted) }
