@@ -280,23 +280,26 @@ function letGo (socket: Socket): void {
 function lingering (unwantedBytes: number) {
   let count = 0
 
-  const takeRest = ({ socket }: Connection, { request }: Exchange): void => {
-    count++
+  /** Before Node's own listener looks: it would let go of a body that nobody reads, and none of it would be counted. */
+  const countRest = ({ socket }: Connection, { request }: Exchange): void => {
     let left = unwantedBytes
+    request.on('data', (chunk: Buffer) => {
+      left -= chunk.length
+      if (left < 0) socket.destroy()
+    }).resume()
+  }
+  const takeRest = ({ socket }: Connection, { request }: Exchange): void => {
     const timer = setTimeout(() => socket.destroy(), lingerMs).unref()
     const stop = (): void => {
       clearTimeout(timer)
       count--
     }
     socket.once('close', stop)
-    request.on('data', (chunk: Buffer) => {
-      left -= chunk.length
-      if (left < 0) socket.destroy()
-    }).once('end', () => {
+    request.once('end', () => {
       socket.off('close', stop)
       stop()
       letGo(socket)
-    }).resume()
+    })
   }
 
   return (connection: Connection, exchange: Exchange): void => {
@@ -315,10 +318,13 @@ function lingering (unwantedBytes: number) {
         connection.isOver = true
         socket.end()
       }
+      count++
+      countRest(connection, exchange)
       // Most bodies come with their headers: an answer that took no time is out before they are read, but not for long.
       setImmediate(() => {
-        if (request.complete || socket.destroyed) letGo(socket)
-        else takeRest(connection, exchange)
+        if (!request.complete && !socket.destroyed) return takeRest(connection, exchange)
+        count--
+        letGo(socket)
       })
     })
   }

@@ -1,5 +1,7 @@
 import { execFile } from 'node:child_process'
+import { once } from 'node:events'
 import { request as httpRequest } from 'node:http'
+import { connect } from 'node:net'
 import { ReadableStream } from 'node:stream/web'
 import { promisify } from 'node:util'
 import { Agent, request } from 'undici'
@@ -72,6 +74,28 @@ t.test('a refusal of an endless body is seen, and the connection ends soon', asy
       t.ok(sent < 20_000_000, `${name}: ${sent} bytes`)
     }
   }
+})
+
+t.test('whoever goes on sending after its refusal is cut off by what it sends, long before its time is up', async t => {
+  const { origin } = await startGateway(t, { config })
+  // Open to one side: the end of the gateway's own side is not the end of this one.
+  const socket = connect({ port: Number(new URL(origin).port), allowHalfOpen: true })
+  t.teardown(() => socket.destroy())
+  socket.on('error', () => { /* it is cut off */ })
+  const isEnded = once(socket.resume(), 'end')
+  socket.write(
+    `POST ${submitPath} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000000000\r\n\r\n`
+  )
+  await isEnded // it has its refusal, and goes on
+  const start = performance.now()
+  const chunk = Buffer.alloc(65_536)
+  const pump = (): void => { while (socket.writable && socket.write(chunk)) { /* as long as it is taken */ } }
+  socket.on('drain', pump)
+  pump()
+  await new Promise(resolve => socket.once('close', resolve))
+  t.ok(performance.now() - start < 2000, 'its time would be three seconds')
+  // What the systems on both sides hold comes on top of twice the limit of bodies.
+  t.ok(socket.bytesWritten < 20_000_000, `${socket.bytesWritten} bytes`)
 })
 
 t.test('a body that is announced and does not come keeps a refused connection for a moment', async t => {
