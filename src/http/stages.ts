@@ -70,10 +70,14 @@ export function aboveOf (
   return ceilings && ceilings.above(plan.name, session.pool ?? plan.pool, now)
 }
 
-/** What a submit takes of its subject's slots and credits, of its session's own limits, and of what is above them. */
+/** What is reserved for: a submit, unless `operation` names another kind of call. */
+interface Payable extends Pick<AuthorizedSubmit, 'model' | 'price' | 'idempotency' | 'repeat' | 'deliverTo'> {
+  readonly operation?: string
+}
+
+/** What a call takes of its subject's slots and credits, of its session's own limits, and of what is above them. */
 export function reserveRequest (
-  { model, price, idempotency, repeat, deliverTo }:
-  Pick<AuthorizedSubmit, 'model' | 'price' | 'idempotency' | 'repeat' | 'deliverTo'>,
+  { operation = 'generateTask', model, price, idempotency, repeat, deliverTo }: Payable,
   call: SessionRequestState,
   key: UpstreamKey,
   { ceilings, clock }: Pick<Services, 'ceilings' | 'clock'>
@@ -83,7 +87,7 @@ export function reserveRequest (
   const above = aboveOf(ceilings, call, now)
   return {
     subject: session.subject,
-    operation: 'generateTask',
+    operation,
     model,
     keyId: key.id,
     microcredits: price.microcredits,

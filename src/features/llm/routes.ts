@@ -29,7 +29,9 @@ export interface LlmServices {
 }
 
 type CoreServices = Pick<
-  Services, 'authenticate' | 'bodyBudget' | 'rates' | 'accounts' | 'ceilings' | 'ledger' | 'keys' | 'slots' | 'clock' | 'timers' | 'log' | 'alarms'
+  Services,
+  'authenticate' | 'bodyBudget' | 'rates' | 'accounts' | 'ceilings' | 'ledger' | 'keys' | 'slots' | 'clock' | 'timers' |
+  'log' | 'alarms'
 >
 
 /** One route for each dialect, and for Gemini two. Their bodies are bytes. */
@@ -206,8 +208,9 @@ async function setAside (
   { call }: RequestContext,
   { ledger, slots, ceilings, clock }: CoreServices
 ): Promise<ReservationId> {
-  const submit = { model, price: { microcredits: bound, refundable: false }, idempotency: undefined, repeat: undefined }
-  const request = { ...reserveRequest(submit, call, key, { ceilings, clock }), operation: dialect.operation }
+  const price = { microcredits: bound, refundable: false }
+  const wanted = { operation: dialect.operation, model, price, idempotency: undefined, repeat: undefined }
+  const request = reserveRequest(wanted, call, key, { ceilings, clock })
   const reserved = await reserve(ledger, slots, request)
   if (reserved.granted) return reserved.id
   /* c8 ignore next: without an idempotency key and a repeat there is none */
