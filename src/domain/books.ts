@@ -1,4 +1,6 @@
-import { creditsFrom, idempotencyMs, type LedgerTerms, type ReservationId, type SessionSpent, type Stage } from './ledger.ts'
+import {
+  creditsFrom, idempotencyMs, type LedgerTerms, type ReservationId, type SessionSpent, type Stage
+} from './ledger.ts'
 import type { Microcredits } from './policy.ts'
 import { dayMs, hourMs, instant } from './time.ts'
 import type { FinalState } from './upstream.ts'

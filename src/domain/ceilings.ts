@@ -124,7 +124,8 @@ function remembered (levels: ReadonlyMap<CeilingAccount, Level>): Ceilings['abov
     const name = `${plan}\n${pool ?? ''}`
     const known = made.get(name)
     if (known !== undefined && now >= known.from && now < known.until) return known.above
-    const accounts: readonly CeilingAccount[] = ['gateway', ...pool === null ? [] : [`pool:${pool}` as const], `plan:${plan}`]
+    const ofPool = pool === null ? [] : [`pool:${pool}` as const]
+    const accounts: readonly CeilingAccount[] = ['gateway', ...ofPool, `plan:${plan}`]
     const its = accounts.flatMap(account => levels.get(account) ?? [])
     const holds = holdsOf(its, now)
     const above = { holds, runningLimits: its.flatMap(({ running }) => running) }

@@ -349,7 +349,8 @@ async function unfinishedOf (
   for (let seen = 0; seen < searchDepth; seen += pageLength) {
     const { items, next } = await records.tasksOf(subject, { cursor, limit: pageLength })
     for (const { stage, taskId, abandonedAt } of items) {
-      const task = stage === 'claimed' && abandonedAt === null && found.length < most ? await ledger.taskOf(taskId!) : null
+      const takesSlot = stage === 'claimed' && abandonedAt === null
+      const task = takesSlot && found.length < most ? await ledger.taskOf(taskId!) : null
       if (task !== null) found.push(task)
     }
     if (next === null || found.length >= most) break

@@ -1,6 +1,8 @@
 import { leftIn, levelOf } from '../domain/ceilings.ts'
 import type { CreditsEvent } from '../domain/credit-notices.ts'
-import { creditsFrom, creditsLeft, type CeilingAccount, leastLeft, type NearEnd, nothingSpent } from '../domain/ledger.ts'
+import {
+  creditsFrom, creditsLeft, type CeilingAccount, leastLeft, type NearEnd, nothingSpent
+} from '../domain/ledger.ts'
 import { type Microcredits, periodAt } from '../domain/policy.ts'
 import { instant } from '../domain/time.ts'
 import { creditsHeader, type RequestContext, type SessionRequestState } from './context.ts'

@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import { sqliteStore } from '../../src/adapters/sqlite/store.ts'
 import type { AuditEntry } from '../../src/domain/audit.ts'
-import type { TaskDetail, TaskRecord } from '../../src/domain/records.ts'
+import type { TaskDetail } from '../../src/domain/records.ts'
 import { issueTimes } from '../../src/domain/session.ts'
 import type { Store } from '../../src/domain/store.ts'
 import type { Delivery } from '../../src/domain/webhooks.ts'
@@ -11,25 +11,14 @@ import { teamTokens } from '../../src/features/tokens/tokens.ts'
 import { terms } from '../contracts/open-books.ts'
 import { invitationOf, tokenOf } from '../contracts/token-book.ts'
 import { clock, type Clock } from '../helpers/clock.ts'
+import { wholeRecord } from '../helpers/whole.ts'
 
 /** An operator over so many unknown tasks in memory, and what was written and done, in order. */
 function over (
   count: number, down: { audit?: boolean } = {}, found: { task: TaskDetail, delivery: Delivery } | null = null
 ) {
-  const tasks = Array.from({ length: count }, (_, index): TaskRecord => ({
-    id: `id-${index}`,
-    subject: 'app:alice',
-    taskId: null,
-    operation: 'generateTask',
-    model: 'suno',
-    stage: 'unknown',
-    state: null,
-    microcredits: 1,
-    refunded: false,
-    createdAt: 0,
-    endedAt: null,
-    abandonedAt: null
-  }))
+  const tasks = Array.from({ length: count }, (_, index) =>
+    wholeRecord({ id: `id-${index}`, taskId: null, model: 'suno', stage: 'unknown', microcredits: 1 }))
   const done: string[] = []
   const it = operator({
     now: () => 0,
@@ -71,18 +60,7 @@ function over (
 
 t.test('a task in full says where its end is told, by the host alone', async t => {
   const task: TaskDetail = {
-    id: 'id-1',
-    subject: 'app:alice',
-    taskId: 'one',
-    operation: 'generateTask',
-    model: 'suno',
-    stage: 'claimed',
-    state: null,
-    microcredits: 1,
-    refunded: false,
-    createdAt: 0,
-    endedAt: null,
-    abandonedAt: null,
+    ...wholeRecord({ taskId: 'one' }),
     keyId: 'key-1',
     refundable: true,
     periodStart: 0,

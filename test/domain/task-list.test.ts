@@ -1,23 +1,11 @@
 import t from 'tap'
 import type { TaskRecord } from '../../src/domain/records.ts'
 import { filteredPage, readTaskFilter, taskStateOf } from '../../src/domain/task-list.ts'
+import { wholeRecord } from '../helpers/whole.ts'
 
 const dayMs = 86_400_000
-const record = (number: number, more: Partial<TaskRecord> = {}): TaskRecord => ({
-  id: String(number),
-  subject: 'app:alice',
-  taskId: `task ${number}`,
-  operation: 'generateTask',
-  model: 'suno',
-  stage: 'claimed',
-  state: null,
-  microcredits: 1,
-  refunded: false,
-  createdAt: number,
-  endedAt: null,
-  abandonedAt: null,
-  ...more
-})
+const record = (number: number, more: Partial<TaskRecord> = {}): TaskRecord =>
+  wholeRecord({ id: String(number), taskId: `task ${number}`, model: 'suno', microcredits: 1, createdAt: number, ...more })
 
 /** So many rows, the newest first, of which every seventh is past its retention; and how many were read. */
 function list (count: number, of: (number: number) => Partial<TaskRecord> = () => ({})) {

@@ -1,6 +1,8 @@
 import { Cluster } from 'ioredis'
 import { setTimeout as wait } from 'node:timers/promises'
-import { type BookEntry, type BookTerms, type Fault, nameOf, SubjectBooks, type SubjectSums } from '../../domain/books.ts'
+import {
+  type BookEntry, type BookTerms, type Fault, nameOf, SubjectBooks, type SubjectSums
+} from '../../domain/books.ts'
 import { idempotencyMs, type LedgerTerms, type SessionSpent, type Stage } from '../../domain/ledger.ts'
 import { dayMs, instant } from '../../domain/time.ts'
 import type { FinalState } from '../../domain/upstream.ts'

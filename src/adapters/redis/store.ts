@@ -16,7 +16,9 @@ import {
   redisAlarmBook, redisAudit, redisCallbackSecrets, redisDeliveries, redisRecords, redisUsage
 } from './records.ts'
 import { pulse as pulseOf, redisRepeats } from './repeats.ts'
-import { redisGuestCounts, redisRates, redisRevocations, redisSpentProofs, redisTokens, redisUnknownCalls } from './sessions.ts'
+import {
+  redisGuestCounts, redisRates, redisRevocations, redisSpentProofs, redisTokens, redisUnknownCalls
+} from './sessions.ts'
 import { redisSubjects } from './subjects.ts'
 import { taskOwners } from './task-owners.ts'
 

@@ -1,5 +1,7 @@
 import type { DatabaseSync } from 'node:sqlite'
-import { type CeilingAccounts, type Extra, type ExtraAccount, levelOf, type WindowState } from '../../domain/ceilings.ts'
+import {
+  type CeilingAccounts, type Extra, type ExtraAccount, levelOf, type WindowState
+} from '../../domain/ceilings.ts'
 import {
   type CeilingAccount, type Hold, isNearEnd, type NearEnd, type NoRoom, type ReserveRequest, tooMuchGranted
 } from '../../domain/ledger.ts'

@@ -124,13 +124,13 @@ export function isServed (path: string): boolean {
   const lock = new DatabaseSync(`${path}.lock`, { readOnly: true, timeout: 0 })
   try {
     lock.prepare('SELECT count(*) FROM sqlite_schema').get()
-    return false
   } catch (error) {
-    if (isBusy(error)) return true
-    throw error
+    if (!isBusy(error)) throw error
+    return true
   } finally {
     lock.close()
   }
+  return false
 }
 
 function mustExist (path: string): void {

@@ -205,7 +205,8 @@ function statements (db: DatabaseSync) {
     settle: db.prepare("UPDATE tasks SET stage = 'settled', ended_at = ?, state = ?, refunded = ? WHERE id = ?"),
     usable: db.prepare(`SELECT stage, ${unfinishedColumns} FROM tasks
       WHERE id = ? AND task_id IS NULL AND (stage = 'sent' OR stage = 'settled')`),
-    use: db.prepare(`UPDATE tasks SET stage = 'settled', ended_at = ?, state = 'success', microcredits = ?, granted = ?, is_estimate = ?
+    use: db.prepare(`UPDATE tasks
+      SET stage = 'settled', ended_at = ?, state = 'success', microcredits = ?, granted = ?, is_estimate = ?
       WHERE id = ?`),
     keepAnswer: db.prepare('INSERT INTO answers (id, body) VALUES (?, ?)')
   }

@@ -3,7 +3,9 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { AlarmBook } from '../../domain/alarms.ts'
 import type { AuditEntry, AuditKind, AuditTrail } from '../../domain/audit.ts'
 import type { Stage } from '../../domain/ledger.ts'
-import type { Page, PageRequest, TaskDetail, TaskRecord, TaskRecords, UsageRow, UsageSpan } from '../../domain/records.ts'
+import type {
+  Page, PageRequest, TaskDetail, TaskRecord, TaskRecords, UsageRow, UsageSpan
+} from '../../domain/records.ts'
 import { forgetSlackMs } from '../../domain/session.ts'
 import type { CallbackSecrets } from '../../domain/store.ts'
 import { filteredPage, type TaskFilter } from '../../domain/task-list.ts'

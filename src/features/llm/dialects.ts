@@ -128,7 +128,8 @@ function anthropicHeaders ({ headers }: FastifyRequest): string[] {
   if (beta === undefined) return ['anthropic-version', version]
   const betas = String(beta)
   if (!/^[\w., -]{1,1024}$/.test(betas)) throw badRequest('anthropic-beta is no list of names.')
-  const denied = betas.split(',').map(name => name.trim().toLowerCase()).find(name => deniedBetas.some(it => name.startsWith(it)))
+  const names = betas.split(',').map(name => name.trim().toLowerCase())
+  const denied = names.find(name => deniedBetas.some(it => name.startsWith(it)))
   if (denied !== undefined) throw badRequest(`anthropic-beta: ${denied} is not accepted here.`)
   return ['anthropic-version', version, 'anthropic-beta', betas]
 }

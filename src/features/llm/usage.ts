@@ -125,8 +125,10 @@ const messages: Reading = {
 const gemini: Reading = {
   usageIn: ({ usageMetadata }) => [usageMetadata],
   fields: [
-    'promptTokenCount', 'cachedContentTokenCount', 'toolUsePromptTokenCount', 'candidatesTokenCount', 'thoughtsTokenCount', 'totalTokenCount',
-    'promptTokensDetails.IMAGE', 'promptTokensDetails.AUDIO', 'candidatesTokensDetails.IMAGE', 'candidatesTokensDetails.AUDIO',
+    'promptTokenCount', 'cachedContentTokenCount', 'toolUsePromptTokenCount',
+    'candidatesTokenCount', 'thoughtsTokenCount', 'totalTokenCount',
+    'promptTokensDetails.IMAGE', 'promptTokensDetails.AUDIO',
+    'candidatesTokensDetails.IMAGE', 'candidatesTokensDetails.AUDIO',
     'cacheTokensDetails.IMAGE', 'cacheTokensDetails.AUDIO'
   ],
   contentIn: ({ candidates }) => listOf(candidates).map(({ content }) => content),
