@@ -11,7 +11,7 @@ import { balanceRoute, modelRoutes, quoteRoute, taskRoutes, usageRoute } from '.
 import { cookieSessionRoutes, sessionRoutes } from './http/routes/sessions.ts'
 import { readBodies, withMethods } from './http/server.ts'
 import type { Services } from './http/services.ts'
-import type { Features } from './services.ts'
+import type { Features } from './features.ts'
 import type { Settings } from './settings.ts'
 
 /**

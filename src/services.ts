@@ -6,10 +6,8 @@ import type { Logger } from 'pino'
 import { jwtSessions } from './adapters/jwt-sessions/jwt-sessions.ts'
 import { localPollLeases } from './adapters/local.ts'
 import { signedSessions } from './adapters/signed-sessions.ts'
-import { undiciPassing } from './adapters/undici/passing.ts'
-import { undiciResults } from './adapters/undici/results.ts'
 import { type ClientOptions, undiciUpstream } from './adapters/undici/upstream.ts'
-import { undiciWebhooks, type UndiciWebhooksOptions } from './adapters/undici/webhooks.ts'
+import type { UndiciWebhooksOptions } from './adapters/undici/webhooks.ts'
 import type { AlarmBoard } from './domain/alarms.ts'
 import { caps } from './domain/caps.ts'
 import { ceilings } from './domain/ceilings.ts'
@@ -19,27 +17,22 @@ import { type KeyRing, keyRing, readProbe } from './domain/key-ring.ts'
 import { type LedgerClient, ledgerClient } from './domain/ledger-client.ts'
 import { intervalBy, officialModels, plans as compilePlans } from './domain/policy.ts'
 import { freeModels, priceList, quotes } from './domain/prices.ts'
-import { hasTokenPrices, tokenPrices } from './domain/token-prices.ts'
-import type { ResultSource } from './domain/results.ts'
 import type { Secret, SecretRef } from './domain/secret.ts'
-import { issueTimes, mintedInTime, type Revocations } from './domain/session.ts'
+import { issueTimes, mintedInTime } from './domain/session.ts'
 import { refreshTask, type SlotSearch, slotSearch, statusPoller, type StatusPoller } from './domain/status-poller.ts'
 import { sharedProbe, type Store } from './domain/store.ts'
 import type { TaskEvents } from './domain/task-status.ts'
-import { type Clock, dayMs, type Timers } from './domain/time.ts'
+import type { Clock, Timers } from './domain/time.ts'
 import { balancePath, type Upstream, type UpstreamKey } from './domain/upstream.ts'
-import type { Deliveries } from './domain/webhooks.ts'
 import { loadZones } from './domain/windows.ts'
+import {
+  type Features, openCallbacks, openEvents, openGuests, openLlm, openResults, openTickets, openWebhooks,
+  operatorServices
+} from './features.ts'
 import type { Callbacks } from './features/callbacks/inbound.ts'
-import { callbackHosts, type WebhookDispatcher, webhookDispatcher } from './features/callbacks/outbound.ts'
-import type { EventServices } from './features/events/routes.ts'
-import { eventStreams } from './features/events/sse.ts'
-import { taskWatchers } from './features/events/watchers.ts'
-import type { Guests } from './features/guests/guests.ts'
-import type { OperatorServices } from './features/admin/subjects.ts'
-import type { LlmServices } from './features/llm/routes.ts'
+import { type CallbackHosts, callbackHosts } from './features/callbacks/outbound.ts'
 import type { KeptResults } from './features/results/copies.ts'
-import { resultLinks, type ResultServices, resultTickets, type ResultTickets } from './features/results/routes.ts'
+import { resultLinks } from './features/results/routes.ts'
 import { teamTokens, type TeamTokens } from './features/tokens/tokens.ts'
 import {
   type AuthenticateOperator, authenticator, operatorAuthenticator, ownOrigins, sessionGate
@@ -72,7 +65,7 @@ export interface Elsewhere {
 }
 
 /** What the services stand on. */
-interface Ground {
+export interface Ground {
   /** The main port. */
   readonly app: FastifyInstance
   readonly store: Store
@@ -89,19 +82,6 @@ interface Ground {
   readonly test: Elsewhere
 }
 
-/** What the optional products alone work with; `null`: the operator has not opened it, and nothing of it is loaded. */
-export interface Features {
-  readonly callbacks: Callbacks | null
-  readonly deliveries: Deliveries
-  readonly events: EventServices
-  readonly guests: Guests | null
-  readonly llm: LlmServices | null
-  readonly results: ResultServices
-  readonly operator: OperatorServices
-  /** What they have to do now and then. */
-  readonly jobs: ReadonlyArray<() => Promise<void>>
-}
-
 interface Created { readonly services: Services, readonly features: Features }
 
 /** Makes all that routes work with, from the settings and the store, which no route sees. */
@@ -110,6 +90,7 @@ export async function createServices (settings: Settings, ground: Ground): Promi
   const { store, secrets, clock, timers, log, metrics, alarms, events, bodyBudget, closing } = ground
   const { file, models, publicUrl = null, allowedOrigins } = settings
   const client = upstreamClient(settings)
+  const hosts = callbackHosts(file.callbacks.allowedHosts)
 
   const { source, copies } = await openResults(settings, client, ground)
   const ledger = openLedger(ground, copies)
@@ -118,7 +99,7 @@ export async function createServices (settings: Settings, ground: Ground): Promi
   const poller = openPoller(settings, { upstream, keys, ledger }, ground)
   const tokens = teamTokens(store, clock)
   const { streams, watcher } = openEvents(settings, tokens.revocations, { poller, ledger }, ground)
-  const webhooks = openWebhooks(settings, client, ground)
+  const webhooks = openWebhooks(hosts, client, ground)
   const callbacks = await openCallbacks(settings, { upstream, keys, ledger, poller }, ground)
   const guests = await openGuests(settings, ground)
   // A caller that comes back with a token under a key that is gone is refused.
@@ -163,7 +144,7 @@ export async function createServices (settings: Settings, ground: Ground): Promi
       ownOrigin: sessions.ownOrigin,
       publicUrl,
       allowedOrigins,
-      submitRules: submitRules(settings, callbacks),
+      submitRules: submitRules(settings, hosts, callbacks),
       proveGuest: guests?.prove ?? refuseGuest,
       models,
       listedPrice: priceList(file.prices),
@@ -178,20 +159,6 @@ export async function createServices (settings: Settings, ground: Ground): Promi
       results: { source, tickets },
       operator: operatorServices(settings, store),
       jobs: [...(copies === null ? [] : [copies.tidy]), onLeader(store, webhooks.runOnce)]
-    }
-  }
-}
-
-function operatorServices (
-  { store: place, file }: Settings, { deliveries, ceilings, subjects }: Store
-): OperatorServices {
-  return {
-    deliveries,
-    extras: { raise: extra => ceilings.raise(extra), rules: file },
-    subjects,
-    async forgetCopies (task) {
-      const { copiesDirectory, forgetCopies } = await import('./features/results/copies.ts')
-      await forgetCopies(copiesDirectory(place), task)
     }
   }
 }
@@ -213,56 +180,6 @@ export function upstreamClient ({ tasksBaseUrl, file: { upstream } }: Settings):
   const { connectMs, headersMs, bodyIdleMs, keepAliveMs } = upstream
   const userAgent = `apixo-gateway/${version}`
   return { baseUrl: tasksBaseUrl, connectMs, headersMs, bodyIdleMs, keepAliveMs, userAgent }
-}
-
-/** LLM calls, once a model has a price per token: without one nothing may be sent. */
-function openLlm (
-  { llmBaseUrl, file: { prices, llm: { defaultMaxOutputTokens, askForUsage, headersMs, idleMs, totalMs } } }: Settings,
-  client: ClientOptions,
-  { store: { unknownCalls }, closing }: Ground
-): LlmServices | null {
-  if (!hasTokenPrices(prices)) return null
-  const { connectMs, keepAliveMs, userAgent } = client
-  const upstream = undiciPassing({
-    baseUrl: llmBaseUrl, connectMs, headersMs, bodyIdleMs: idleMs, keepAliveMs, userAgent
-  })
-  return {
-    upstream: closing.adopt(upstream, it => it.close()),
-    priceOf: tokenPrices(prices),
-    defaultMaxOutputTokens,
-    askForUsage,
-    totalMs,
-    unknownCalls
-  }
-}
-
-/** Results come from their hosts, or from copies that are made as soon as a task has ended. */
-async function openResults (
-  { store: place, file: { results: { keep, hosts, maxBytes }, tasks } }: Settings,
-  client: ClientOptions,
-  { store, clock: { now, elapsed }, log, closing }: Ground
-): Promise<{ readonly source: ResultSource, readonly copies: KeptResults | null }> {
-  const source = closing.adopt(undiciResults({ ...client, hosts, maxBytes }), it => it.close())
-  if (keep === 'none') return { source, copies: null }
-  const { copiesDirectory, resultCache } = await import('./features/results/copies.ts')
-  const copies = closing.adopt(resultCache({
-    directory: copiesDirectory(place),
-    results: source,
-    taskOf: store.ledger.taskOf,
-    retentionMs: tasks.retentionDays * dayMs,
-    now,
-    elapsed,
-    onTrouble: (err, taskId) =>
-      log.warn({ err, taskId }, 'a result could not be kept; it is tried again when somebody asks for it')
-  }), it => it.close())
-  return { source: copies, copies }
-}
-
-function openTickets (
-  { file: { results: { ticketSeconds } } }: Settings, { taskOf }: LedgerClient,
-  { secrets: { sessionSecrets }, clock: { now } }: Ground
-): ResultTickets {
-  return resultTickets({ secrets: sessionSecrets, ticketSeconds, taskOf, now })
 }
 
 function openLedger (
@@ -360,68 +277,6 @@ function openRates (
   return subjectRates(app, { counter: store.rates ?? localRates({ elapsed, maxKeys: maxRateKeys }), onStoreError })
 }
 
-/** Tells the servers of callers how their tasks have ended. */
-function openWebhooks (
-  { file: { callbacks: { allowedHosts } } }: Settings,
-  { userAgent, connectMs }: ClientOptions,
-  { store, secrets, clock: { now }, log, closing, test }: Ground
-): WebhookDispatcher {
-  return closing.adopt(webhookDispatcher({
-    deliveries: store.deliveries,
-    sender: undiciWebhooks({ userAgent, connectMs, ...test.webhooks }),
-    hosts: callbackHosts(allowedHosts),
-    secrets: secrets.sessionSecrets,
-    now,
-    onGivenUp: (taskId, { status, error }) =>
-      log.warn({ taskId, status, error }, 'the end of a task could not be delivered; it is given up'),
-    onTrouble: err => log.warn({ err }, 'a delivery could not be kept; it is made again')
-  }), it => it.close())
-}
-
-/** Tells pages and programs how their tasks are. */
-function openEvents (
-  { file: { limits: { streamsPerSubject }, polling }, models }: Settings,
-  revocations: Revocations,
-  { poller, ledger }: Pick<Services, 'poller' | 'ledger'>,
-  { events, timers, clock: { now, elapsed }, closing }: Ground
-): EventServices {
-  const intervalOf = intervalBy(polling, models)
-  const watcher = taskWatchers({ poller, events, ledger, intervalOf, timers, now, elapsed })
-  return {
-    streams: eventStreams({ streamsPerSubject, revocations, timers, now, elapsed }),
-    watcher: closing.adopt(watcher, it => it.close())
-  }
-}
-
-/** Hears from the upstream how tasks have ended, when the operator has opened that. */
-async function openCallbacks (
-  { file, models, publicUrl }: Settings,
-  { upstream, keys, ledger, poller }: Pick<Services, 'upstream' | 'keys' | 'ledger' | 'poller'>,
-  { store, events, timers, clock: { now, elapsed }, log, closing }: Ground
-): Promise<Callbacks | null> {
-  if (!file.callbacks.inbound) return null
-  const { callbacks } = await import('./features/callbacks/inbound.ts')
-  return closing.adopt(callbacks({
-    publicUrl: publicUrl!,
-    secrets: store.callbackSecrets,
-    ledger,
-    upstream,
-    keys,
-    poller,
-    events,
-    intervalOf: intervalBy(file.polling, models),
-    timers,
-    now,
-    elapsed,
-    onAnomaly: ({ reservation }, oddity) =>
-      log.warn({ reservation, oddity }, 'a callback said what can not be so; it is ignored'),
-    onFound: ({ reservation }, taskId) =>
-      log.info({ reservation, taskId }, 'a callback named the task of a submit whose answer had not come'),
-    onTrouble: ({ reservation }, err) =>
-      log.warn({ reservation, err }, 'a callback could not be looked into; the task is asked about later')
-  }), it => it.close())
-}
-
 /** Who may call, and how that is found out. */
 async function openSessions (
   { file, publicUrl }: Settings,
@@ -465,10 +320,8 @@ function openAdmin ({ adminToken }: Settings, secrets: LiveSecrets): Authenticat
 }
 
 function submitRules (
-  { file: { submit, prices, caps: capRules, callbacks: { allowedHosts } }, models }: Settings,
-  inbound: Callbacks | null
+  { file: { submit, prices, caps: capRules }, models }: Settings, hosts: CallbackHosts, inbound: Callbacks | null
 ): SubmitRules {
-  const hosts = callbackHosts(allowedHosts)
   return {
     extraFields: new Set(submit.fields),
     mayBeOfficial: officialModels(models),
@@ -478,23 +331,4 @@ function submitRules (
     quoteOf: quotes(prices, capRules),
     enforceCaps: caps(capRules)
   }
-}
-
-/** Sessions for anybody, when the operator has opened them. */
-async function openGuests (
-  { file: { guests: settings }, allowedOrigins, publicUrl }: Settings,
-  { store, secrets: { sessionSecrets, turnstileSecret }, clock: { now }, test: { siteverifyUrl } }: Ground
-): Promise<Guests | null> {
-  if (!settings.enabled) return null
-  const { guests } = await import('./features/guests/guests.ts')
-  return guests({
-    settings,
-    origins: [...allowedOrigins, ...(publicUrl === undefined ? [] : [publicUrl])],
-    sessionSecrets,
-    turnstileSecret,
-    siteverifyUrl,
-    spent: store.spentProofs,
-    counts: store.guestCounts,
-    now
-  })
 }

@@ -21,7 +21,7 @@ const layers = [
   { name: 'stores', files: /^stores\.ts$/, imports: ['errors', 'domain', 'adapters', 'settings'] },
   {
     name: 'gateway',
-    files: /^(?:alarms|gateway|routes|services)\.ts$/,
+    files: /^(?:alarms|features|gateway|routes|services)\.ts$/,
     imports: ['errors', 'domain', 'adapters', 'http', 'features', 'settings', 'stores']
   },
   { name: 'demo', files: /^demo\.ts$/, imports: ['gateway', 'sandbox', 'settings'] },
