@@ -9,6 +9,8 @@ const files = globSync('**/*.ts', { cwd: src, exclude: name => name.endsWith('.d
 
 /** Each layer, its files, and what it may import beside itself. Inner ones first. */
 const layers = [
+  // Runs in browsers: it has nothing from anywhere else.
+  { name: 'client', files: /^client\//, imports: [] },
   { name: 'errors', files: /^errors\.ts$/, imports: [] },
   { name: 'domain', files: /^domain\//, imports: ['errors'] },
   { name: 'adapters', files: /^adapters\//, imports: ['errors', 'domain'] },
@@ -154,6 +156,10 @@ t.test('an optional product is one to six files beside its section of settings',
 
 t.test('the rules of the domain know no framework, no file and no socket', async t => {
   t.strictSame(wrong(imports.filter(({ file, name }) => layerOf(file)!.name === 'domain' && outside.test(name))), [])
+})
+
+t.test('the client runs in any browser: it needs no package, and nothing of Node', async t => {
+  t.strictSame(wrong(imports.filter(({ file, target }) => layerOf(file)!.name === 'client' && target === null)), [])
 })
 
 t.test('each technology has one place', async t => {
