@@ -8,6 +8,7 @@ import { createHash } from 'node:crypto'
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import module from 'node:module'
 import { fileURLToPath } from 'node:url'
+import { oneFiles } from './one-file-packages.mjs'
 
 const root = new URL('../..', import.meta.url)
 const kept = new URL(`.tap/stripped/${process.version}/`, root)
@@ -22,6 +23,10 @@ process.env._TAPJS_PROCESSINFO_EXCLUDE_ =
 
 // A Node that is too old, which a test may start as well, has none of this.
 module.registerHooks?.({
+  resolve (specifier, context, nextResolve) {
+    const url = oneFiles.get(specifier)
+    return url === undefined ? nextResolve(specifier, context) : { url, format: 'module', shortCircuit: true }
+  },
   load (url, context, nextLoad) {
     if (!url.endsWith('.ts') || !ours.some(folder => url.startsWith(folder))) return nextLoad(url, context)
     return { format: 'module', source: stripped(url), shortCircuit: true }
