@@ -42,6 +42,7 @@ export interface TokenRule {
   readonly outputPerMillion: number
   readonly cacheReadPerMillion?: number
   readonly cacheWritePerMillion?: number
+  readonly cacheWriteHourPerMillion?: number
   readonly imageInputPerMillion?: number
   readonly audioInputPerMillion?: number
   readonly reasoningPerMillion?: number

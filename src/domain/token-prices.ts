@@ -4,7 +4,8 @@ import type { PriceRules, TokenRule } from './prices.ts'
 
 /** The kinds of tokens that a call is charged for. Each token is counted in one of them. */
 export const tokenKinds = [
-  'input', 'cacheRead', 'cacheWrite', 'imageInput', 'audioInput', 'output', 'reasoning', 'imageOutput', 'audioOutput'
+  'input', 'cacheRead', 'cacheWrite', 'cacheWriteHour', 'imageInput', 'audioInput',
+  'output', 'reasoning', 'imageOutput', 'audioOutput'
 ] as const
 export type TokenKind = typeof tokenKinds[number]
 
@@ -15,6 +16,7 @@ export const noTokens: Tokens = {
   input: 0,
   cacheRead: 0,
   cacheWrite: 0,
+  cacheWriteHour: 0,
   imageInput: 0,
   audioInput: 0,
   output: 0,
@@ -38,11 +40,11 @@ export interface TokenPrice {
   readonly hidesReasoning: boolean
 }
 
-/** What a kind without a price of its own costs: as much as plain tokens in its direction. */
 const directions: Readonly<Record<TokenKind, 'input' | 'output'>> = {
   input: 'input',
   cacheRead: 'input',
   cacheWrite: 'input',
+  cacheWriteHour: 'input',
   imageInput: 'input',
   audioInput: 'input',
   output: 'output',
@@ -73,7 +75,10 @@ function isTokenRule (rule: PriceRules[string]): rule is TokenRule {
 
 function compile (rule: TokenRule): TokenPrice {
   // Credits for a million tokens are microcredits for one.
-  const rateOf = (kind: TokenKind): number => rule[`${kind}PerMillion`] ?? rule[`${directions[kind]}PerMillion`]
+  // A kind without a price of its own costs as much as plain tokens in its direction, and what is kept for an hour as
+  // much as what is kept for less.
+  const rateOf = (kind: TokenKind): number => rule[`${kind}PerMillion`] ??
+    (kind === 'cacheWriteHour' ? rateOf('cacheWrite') : rule[`${directions[kind]}PerMillion`])
   const rates = tokenKinds.map(kind => [kind, rateOf(kind)] as const)
   const dearest = (direction: 'input' | 'output'): number =>
     Math.max(...rates.filter(([kind]) => directions[kind] === direction).map(([, rate]) => rate))

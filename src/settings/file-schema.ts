@@ -200,6 +200,7 @@ const tokenPrice = group({
   outputPerMillion: amount('Credits per million output tokens.'),
   cacheReadPerMillion: Type.Optional(amount('Of tokens that are read from a cache; as input when absent.')),
   cacheWritePerMillion: Type.Optional(amount('Of tokens that are written to a cache; as input when absent.')),
+  cacheWriteHourPerMillion: Type.Optional(amount('Of those that are kept for an hour; as other writes when absent.')),
   imageInputPerMillion: Type.Optional(amount('Of pictures that are sent; as input when absent.')),
   audioInputPerMillion: Type.Optional(amount('Of audio that is sent; as input when absent.')),
   reasoningPerMillion: Type.Optional(amount('Of reasoning; as output when absent.')),

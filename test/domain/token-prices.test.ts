@@ -20,6 +20,7 @@ t.test('each kind costs what it is said to cost, else as much as plain tokens in
     input: 1,
     cacheRead: 10,
     cacheWrite: 100,
+    cacheWriteHour: 100_000,
     imageInput: 1000,
     audioInput: 10_000,
     output: 1,
@@ -27,13 +28,14 @@ t.test('each kind costs what it is said to cost, else as much as plain tokens in
     imageOutput: 100,
     audioOutput: 1000
   }
-  t.equal(plain.costOf(all), 11_111 * 2 + 1111 * 3)
+  t.equal(plain.costOf(all), 111_111 * 2 + 1111 * 3)
   const apart = tokenPrices({
     '*': {
       inputPerMillion: 2,
       outputPerMillion: 3,
       cacheReadPerMillion: 0.2,
       cacheWritePerMillion: 2.5,
+      cacheWriteHourPerMillion: 4.5,
       imageInputPerMillion: 4,
       audioInputPerMillion: 5,
       reasoningPerMillion: 6,
@@ -41,10 +43,20 @@ t.test('each kind costs what it is said to cost, else as much as plain tokens in
       audioOutputPerMillion: 8
     }
   })('m')!
-  t.equal(apart.costOf(all), 2 + 2 + 250 + 4000 + 50_000 + 3 + 60 + 700 + 8000)
+  t.equal(apart.costOf(all), 2 + 2 + 250 + 450_000 + 4000 + 50_000 + 3 + 60 + 700 + 8000)
   t.equal(apart.boundOf(10, 10), 50 + 80, 'whatever kinds they are of')
   t.equal(plain.names('audioOutput'), false)
   t.equal(apart.names('audioOutput'), true)
+})
+
+t.test('what a cache keeps for an hour costs its own price, else that of other writes, and is set aside for', async t => {
+  const rule = { inputPerMillion: 2, outputPerMillion: 3, cacheWritePerMillion: 2.5 }
+  const hour = { ...noTokens, cacheWriteHour: 10 }
+  const like = tokenPrices({ '*': rule })('m')!
+  t.equal(like.costOf(hour), 25)
+  const apart = tokenPrices({ '*': { ...rule, cacheWriteHourPerMillion: 4 } })('m')!
+  t.equal(apart.costOf(hour), 40)
+  t.equal(apart.boundOf(10, 0), 40)
 })
 
 t.test('nothing that costs anything is free, and noise is no price', async t => {

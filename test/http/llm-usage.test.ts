@@ -1,6 +1,6 @@
 import t from 'tap'
 import { AnswerReader, EventFinder } from '../../src/features/llm/usage.ts'
-import { events, json, startLlmGateway } from '../helpers/llm-gateway.ts'
+import { events, json, startLlmGateway, stream } from '../helpers/llm-gateway.ts'
 import { random } from '../helpers/random.ts'
 
 function found (pieces: readonly string[]): unknown[] {
@@ -104,7 +104,7 @@ t.test('messages: field by field the last number counts, and caches stand beside
     { type: 'message_delta', usage: { output_tokens: 0, input_tokens: 0 } },
     { type: 'message_stop' }
   ]), {
-    tokens: { input: 12, cacheRead: 90, cacheWrite: 5, reasoning: 0, output: 7 },
+    tokens: { input: 12, cacheRead: 90, cacheWriteHour: 0, cacheWrite: 5, reasoning: 0, output: 7 },
     isWhole: true,
     hasFailed: false,
     contentBytes: 2,
@@ -113,6 +113,23 @@ t.test('messages: field by field the last number counts, and caches stand beside
   t.match(read('messages', [{ type: 'message', stop_reason: 'end_turn', content: [], usage: { input_tokens: 1, output_tokens: 2 } }]),
     { isWhole: true, tokens: { input: 1, cacheRead: 0, cacheWrite: 0, output: 2 } })
   t.match(read('messages', [{ type: 'error', error: { type: 'overloaded_error' } }]), { hasFailed: true, isWhole: false })
+})
+
+t.test('messages: what a cache keeps for an hour is told apart, also where the stream tells it once', async t => {
+  const usage = {
+    input_tokens: 12,
+    cache_creation_input_tokens: 100,
+    cache_creation: { ephemeral_5m_input_tokens: 30, ephemeral_1h_input_tokens: 70 },
+    output_tokens: 1
+  }
+  const whole = { type: 'message', stop_reason: 'end_turn', content: [], usage }
+  t.match(read('messages', [whole]).tokens, { cacheWrite: 30, cacheWriteHour: 70 })
+  const streamed = [
+    { type: 'message_start', message: { usage } },
+    { type: 'message_delta', usage: { output_tokens: 7, cache_creation_input_tokens: 100 } },
+    { type: 'message_stop' }
+  ]
+  t.match(read('messages', streamed).tokens, { cacheWrite: 30, cacheWriteHour: 70, output: 7 })
 })
 
 t.test('Gemini: thoughts stand beside the candidates, and modalities in lists', async t => {
@@ -228,4 +245,34 @@ prices: { "*": { inputPerMillion: 1000000, outputPerMillion: 1000000 } }`
   const other = await mint('alice')
   t.equal((await call('/gateway/session', { token: other })).status, 200)
   t.equal((await call('/v1/chat/completions', { token: other, body: { model: 'm', max_tokens: 1, messages: [] } })).status, 200)
+})
+
+t.test('a cache that is kept for an hour is charged at its price, in JSON and in a stream', async t => {
+  const config = `
+plans: { default: { credits: 1000 } }
+prices: { "*": { inputPerMillion: 1000, outputPerMillion: 2000, cacheWritePerMillion: 1250, cacheWriteHourPerMillion: 4000 } }`
+  const usage = {
+    input_tokens: 100,
+    cache_creation_input_tokens: 1000,
+    cache_creation: { ephemeral_5m_input_tokens: 400, ephemeral_1h_input_tokens: 600 },
+    output_tokens: 50
+  }
+  const cost = (100 * 1000 + 400 * 1250 + 600 * 4000 + 50 * 2000) / 1e6
+  const content = [{ type: 'text', text: 'Hello' }]
+  const { call, mint, left, answerWith } = await startLlmGateway(t,
+    json({ type: 'message', content, stop_reason: 'end_turn', usage }), { config })
+  const token = await mint('alice')
+  const ask = async (isStream: boolean) => (await call('/v1/messages', {
+    token, body: { model: 'm', max_tokens: 100, messages: [{ role: 'user', content: 'x'.repeat(2000) }], stream: isStream }
+  })).status
+  t.equal(await ask(false), 200)
+  t.equal(await left(token), 1000 - cost)
+  answerWith(stream(events(
+    { type: 'message_start', message: { usage: { ...usage, output_tokens: 1 } } },
+    { type: 'content_block_delta', delta: { type: 'text_delta', text: 'Hello' } },
+    { type: 'message_delta', delta: { stop_reason: 'end_turn' }, usage: { output_tokens: 50 } },
+    { type: 'message_stop' }
+  )))
+  t.equal(await ask(true), 200)
+  t.equal(await left(token), 1000 - 2 * cost)
 })

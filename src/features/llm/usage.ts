@@ -98,8 +98,8 @@ const responses: Reading = {
 const messages: Reading = {
   usageIn: ({ usage, message }) => [usage, member(message, 'usage')],
   fields: [
-    'input_tokens', 'cache_read_input_tokens', 'cache_creation_input_tokens', 'output_tokens',
-    'output_tokens_details.thinking_tokens'
+    'input_tokens', 'cache_read_input_tokens', 'cache_creation_input_tokens',
+    'cache_creation.ephemeral_1h_input_tokens', 'output_tokens', 'output_tokens_details.thinking_tokens'
   ],
   contentIn: ({ type, delta, content_block: block, content }) =>
     type === 'content_block_delta' ? delta : type === 'content_block_start' ? block : content,
@@ -112,7 +112,9 @@ const messages: Reading = {
     return {
       input,
       cacheRead: told('cache_read_input_tokens') ?? 0,
-      cacheWrite: told('cache_creation_input_tokens') ?? 0,
+      ...parts(told('cache_creation_input_tokens') ?? 0, 'cacheWrite', {
+        cacheWriteHour: told('cache_creation.ephemeral_1h_input_tokens')
+      }),
       ...parts(output, 'output', { reasoning: told('output_tokens_details.thinking_tokens') })
     }
   }
@@ -163,7 +165,7 @@ const readings: Readonly<Record<DialectName, Reading>> = { chat, responses, mess
 
 /** A total, and the parts of it that cost something else. Parts that come to more than the whole are believed. */
 function parts (
-  total: number, rest: 'input' | 'output', named: Partial<Record<keyof Tokens, number | undefined>>
+  total: number, rest: 'input' | 'output' | 'cacheWrite', named: Partial<Record<keyof Tokens, number | undefined>>
 ): Partial<Tokens> {
   const told = Object.entries(named).map(([kind, count = 0]) => [kind, count] as const)
   const sum = told.reduce((all, [, count]) => all + count, 0)
