@@ -241,6 +241,58 @@ t.test('an error that the upstream has told itself is not told again, however it
   t.equal((await call(chatPath, { token, body: streamed })).text, told, 'its connection is lost')
 })
 
+t.test('the access line and the log tell what has become of a stream that was not whole', async t => {
+  const { call, mint, calls, pass, answerWith, lines, log, origin } = await cranked(t, () => {})
+  const token = await mint('alice')
+  let seed = 0
+  const body = () => ({ ...streamed, seed: seed++ })
+  const error = events({ error: { message: 'The model broke down', type: 'server_error' } })
+  const told = async (answer: Parameters<typeof answerWith>[0], then = () => {}) => {
+    answerWith(answer)
+    const said = call(chatPath, { token, body: body() })
+    await until('it is asked', () => calls.length === seed)
+    then()
+    await said
+    await until('its line', () => lines().filter(line => line.operation === 'chatCompletions').length === seed)
+    const { status, code } = lines().findLast(line => line.operation === 'chatCompletions')!
+    return [status, code, log.filter(line => line.msg === 'the stream of an LLM call broke off').at(seed - 1)?.reason]
+  }
+  const cut = (...pieces: readonly string[]) => ({ response }: typeof calls[number]) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' }).write(pieces.join(''), () => response.destroy())
+  }
+  const invalid = [200, 'GW_UPSTREAM_INVALID'] as const
+  t.strictSame(await told(stream(events(hello), error)), [...invalid, 'the upstream told an error'])
+  t.strictSame(await told(stream(events(hello), error, events('[DONE]'))), [...invalid, 'the upstream told an error'])
+  t.strictSame(await told(cut(events(hello), error)), [...invalid, 'the upstream told an error'])
+  t.strictSame(await told(stream(events(hello))), [...invalid, 'ended early'])
+  t.strictSame(await told(cut(events(hello))), [...invalid, 'broken'])
+  t.strictSame(await told(stream(events({ choices: [] }))), [200, 'GW_OUTCOME_UNKNOWN', 'ended early'])
+  const waits = ({ response }: typeof calls[number]) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' }).write(events(hello))
+  }
+  t.strictSame(await told(waits, () => setTimeout(pass, 50, 1_800_000)), [...invalid, 'total time'])
+  t.strictSame((await told(stream(events(hello, whole, '[DONE]')))).slice(0, 2), [200, 'OK'])
+
+  const caller = new AbortController()
+  answerWith(waits)
+  const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
+  const answer = await fetch(origin + chatPath, {
+    method: 'POST', headers, body: JSON.stringify(body()), signal: caller.signal
+  })
+  caller.abort()
+  await t.rejects(answer.text())
+  await until('its line', () => lines().filter(line => line.operation === 'chatCompletions').length === seed)
+  t.match(lines().findLast(line => line.operation === 'chatCompletions'), { status: 499, code: 'OK' }, 'as of any caller that left')
+})
+
+t.test('a stream on which nothing comes for too long is told as idle', async t => {
+  const { call, mint, log } = await startLlmGateway(t, ({ response }) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' }).write(events(hello))
+  }, { config: `${llmConfig}llm: { idleMs: 500 }\n` })
+  t.match((await call(chatPath, { token: await mint('alice'), body: streamed })).text, /GW_UPSTREAM_INVALID/)
+  t.match(log.find(line => line.msg === 'the stream of an LLM call broke off'), { reason: 'idle' })
+})
+
 t.test('what comes late, or nobody takes, is not passed on', async t => {
   const { call, mint, left } = await startLlmGateway(t, ({ response }) => {
     response.writeHead(200, { 'content-type': 'text/event-stream' }).write(events(hello, whole, usage, '[DONE]'))

@@ -53,6 +53,9 @@ const unknownSentence = 'The upstream may have done this call, but its answer wa
   'call gets this answer again, and nothing is sent.'
 const cutSentence = 'The upstream broke this answer off.'
 
+/** Nobody but its total time cancels a stream that goes on, and the one wait in it is for its next piece. */
+const cutReasons: Readonly<Record<string, string>> = { cancelled: 'total time', timeout: 'idle' }
+
 const noBytes = Buffer.alloc(0)
 
 /** SDKs go by the type alone: a good body under another name is a text to them. */
@@ -221,7 +224,17 @@ export class LlmCall {
     }
     const relay = new StreamRelay({ raw, call: passing, reader, hidesUsage, timers, cutEvent })
     incoming.passTo(relay)
-    await this.#settle(this.#cost(await relay.ended))
+    const how = await relay.ended
+    if (relay.cutBy !== null) this.#noteCut(relay.cutBy)
+    await this.#settle(this.#cost(how))
+  }
+
+  /** Its status is 200 all the same: the access line tells it by its code, and this one why. */
+  #noteCut (cutBy: string): void {
+    const { call } = this.#context
+    if (call.code === 'OK') call.code = 'GW_UPSTREAM_INVALID'
+    const reason = cutReasons[cutBy] ?? cutBy
+    this.#services.log.warn({ reservation: this.#id, reason }, 'the stream of an LLM call broke off')
   }
 
   /**
@@ -336,8 +349,8 @@ class IncomingAnswer implements AnswerReceiver {
   }
 
   fail (failure: UpstreamFailure): void {
-    if (this.#sink !== null) return this.#sink.fail()
-    this.#ending = sink => sink.fail()
+    if (this.#sink !== null) return this.#sink.fail(failure.reason)
+    this.#ending = sink => sink.fail(failure.reason)
     this.#settled.resolve(this.#readFailure(failure))
   }
 

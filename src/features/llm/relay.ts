@@ -9,8 +9,8 @@ import { type AnswerReader, doneMark, EventFinder, type FoundEvent } from './usa
 export interface StreamSink {
   take (bytes: Buffer): void
   end (): void
-  /** It broke off. */
-  fail (): void
+  /** It broke off. `reason`: a word for the log. */
+  fail (reason: string): void
 }
 
 /**
@@ -45,6 +45,7 @@ export class StreamRelay implements StreamSink {
   readonly #finder = new EventFinder()
   readonly #usage: UsageFilter | null
   #isOver = false
+  #cutBy: string | null = null
   #stopTimer = (): void => {}
 
   constructor (options: RelayOptions) {
@@ -60,6 +61,9 @@ export class StreamRelay implements StreamSink {
     })
   }
 
+  /** What cut it, a word for the log; `null`: nothing has. */
+  get cutBy (): string | null { return this.#cutBy }
+
   take (bytes: Buffer): void {
     if (this.#isOver) return
     const { raw, call } = this.#options
@@ -73,7 +77,7 @@ export class StreamRelay implements StreamSink {
     if (last !== -1) {
       this.#stopTimer = this.#options.timers.after(lingerMs, () => call.cancel())
       this.#end(visible)
-      return this.#finish('complete')
+      return this.#finishWith(isErrorLast(this.#options.reader) ? toldError : null)
     }
     if (visible.length === 0 || this.#write(visible)) return
     call.pause()
@@ -83,21 +87,26 @@ export class StreamRelay implements StreamSink {
   end (): void {
     this.#stopTimer()
     if (this.#isOver) return
-    this.#endWith(this.#usage?.rest() ?? nothing)
+    this.#endWith(this.#usage?.rest() ?? nothing, 'ended early')
   }
 
-  fail (): void {
+  fail (reason: string): void {
     this.#stopTimer()
     if (this.#isOver) return
-    this.#endWith(nothing)
+    this.#endWith(nothing, reason)
   }
 
   /** What the upstream has said itself is not said again. `rest`: what may still be told where nothing is missing. */
-  #endWith (rest: Buffer): void {
+  #endWith (rest: Buffer, reason: string): void {
     const { reader } = this.#options
     if (reader.isWhole || reader.hasFailed) this.#end(rest)
     else this.#tellCut()
-    this.#finish(reader.isWhole ? 'complete' : 'cut')
+    this.#finishWith(reader.isWhole ? null : reader.hasFailed ? toldError : reason)
+  }
+
+  #finishWith (cutBy: string | null): void {
+    this.#cutBy = cutBy
+    this.#finish(cutBy === null ? 'complete' : 'cut')
   }
 
   /** Nothing of `[DONE]` is a value; what is no JSON is passed on and not understood. */
@@ -135,6 +144,12 @@ export class StreamRelay implements StreamSink {
 }
 
 const nothing = Buffer.alloc(0)
+const toldError = 'the upstream told an error'
+
+/** `[DONE]` after an error makes nothing whole. */
+function isErrorLast ({ hasFailed, isWhole }: AnswerReader): boolean {
+  return hasFailed && !isWhole
+}
 
 /** The beginning of an event that has something else to tell than usage. */
 const withChoices = /"choices"\s*:\s*\[\s*[^\s\]]/
