@@ -157,6 +157,13 @@ async function succeeded (port: number, token: string, taskId: string): Promise<
   return json.data.state === 'success' || null
 }
 
+/** What a browser loads is in the image. */
+async function checkPages (port: number): Promise<void> {
+  const pages = ['', 'invitation', 'client.js', 'client.js.map', 'client.d.ts'].map(name => `/gateway/${name}`)
+  for (const path of pages) assert.equal((await call(port, 'GET', path)).status, 200, path)
+  say(`pages are served: ${pages.join(' ')}`)
+}
+
 async function stopGateway (): Promise<void> {
   const began = performance.now()
   await docker(['stop', '-t', '15', names.gateway])
@@ -321,6 +328,7 @@ async function main (): Promise<void> {
   await startGateway(port)
   await checkProcess()
   const { token, taskId } = await makeImage(port)
+  await checkPages(port)
   await stopGateway()
   await checkRestart(port, token, taskId)
   await checkLogs(token)

@@ -49,7 +49,7 @@ t.test('the bundle needs no packages: every family of routes answers, on SQLite 
     for (const path of ['/gateway/session', '/gateway/tasks', '/gateway/models']) {
       t.equal((await call(path, { token })).status, 200, path)
     }
-    for (const path of ['/readyz', '/gateway/', '/gateway/invitation']) t.equal((await call(path)).status, 200, path)
+    for (const path of ['/readyz', '/gateway/', '/gateway/invitation', '/gateway/client.js']) t.equal((await call(path)).status, 200, path)
     for (const path of ['/metrics', '/gateway/admin/usage', '/gateway/admin/keys']) {
       t.equal((await call(path, { token: adminToken })).status, 200, path)
     }
@@ -103,7 +103,22 @@ t.test('what is in it may be given away: the licence of each package stands besi
   const { dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   for (const name of Object.keys(dependencies)) t.match(licences, new RegExp(`^${name} \\d+\\.`, 'm'))
   t.match(licences, /^Permission is hereby granted/m)
-  t.strictSame(globSync('*', { cwd: folder }).sort(), ['LICENSE', 'THIRD-PARTY-LICENSES', 'config', 'package.json', 'src'])
+  t.strictSame(globSync('*', { cwd: folder }).sort(), [
+    'LICENSE', 'THIRD-PARTY-LICENSES', 'config', 'dist', 'package.json', 'src'
+  ])
+})
+
+t.test('without what pages load there is no such address, and the start and check say how to make it', async t => {
+  rmSync(join(folder, 'dist'), { recursive: true })
+  const { gateway, call, cwd, env } = await startBundle(t)
+  const sentence = '/gateway/client.js is not there, as it has not been built: npm run build makes it'
+  for (const path of ['/gateway/client.js', '/gateway/client.js.map', '/gateway/client.d.ts']) {
+    t.match(await call(path), { status: 404, error: 'GW_NOT_FOUND' }, path)
+  }
+  t.equal(gateway.stdout.split(sentence).length, 2, 'once')
+  const check = runScript(t, { script: script('cli'), cwd, args: ['check'], env })
+  t.equal(await check.ended, 0)
+  t.equal(check.stderr.split(`warning: ${sentence}\n`).length, 2)
 })
 
 t.test('the image fills the cache of compiled code with the options that it starts with', async t => {

@@ -42,10 +42,15 @@ export const check: Command = {
   when the gateway would not start with them.
 `,
   async run () {
-    const { describeSettings, processSettings } = await import('../settings.ts')
+    const [{ describeSettings, processSettings }, { missingParts }] = await Promise.all([
+      import('../settings.ts'),
+      import('../features/pages/built-parts.ts')
+    ])
     const settings = processSettings()
     process.stdout.write(`${describeSettings(settings)}\n`)
-    for (const warning of settings.warnings) process.stderr.write(`warning: ${warning}\n`)
+    for (const warning of [...settings.warnings, missingParts() ?? []].flat()) {
+      process.stderr.write(`warning: ${warning}\n`)
+    }
     return 0
   }
 }

@@ -1,16 +1,24 @@
-import type {
-  ModelInfo, Quote, SessionInfo, TaskEnvelope, TaskInfo, TaskPage, TaskQuery, UploadedFile
-} from './api.ts'
-import { GatewayError, readJson, refusal } from './errors.ts'
-import {
-  type Call, type ConnectionOptions, realTiming, type Timing, type Transport, transport, usualTries
-} from './transport.ts'
-import { type FinishedTask, type TaskName, waitFor } from './waiting.ts'
+import type { ModelInfo, Quote, SessionInfo, TaskData, TaskPage, TaskQuery, UploadedFile } from './api.ts'
+import { clientOver } from './calls.ts'
+import { realTiming } from './transport.ts'
 
 export type * from './api.ts'
 export { type ClientCode, GatewayError } from './errors.ts'
-export type { ConnectionOptions } from './transport.ts'
-export type { FinishedTask, TaskName } from './waiting.ts'
+
+/** Where the gateway is, and what lets the caller in. */
+export interface ConnectionOptions {
+  /** The gateway's origin, with a path if it stands below one; the page's own when absent. */
+  readonly baseUrl?: string | undefined
+  /** A session's token that lasts as long as the page. Without any, the session's cookie counts. */
+  readonly token?: string | undefined
+  /**
+   * Gets a session's token from the app's backend. It is asked when there is none yet, and again when the gateway takes
+   * the last one no more; once for all calls that wait for it.
+   */
+  readonly getToken?: (() => string | Promise<string>) | undefined
+  /** In place of the platform's own. */
+  readonly fetch?: typeof fetch | undefined
+}
 
 export interface ClientOptions extends ConnectionOptions {
   /** Gets what a guest has to prove for each task: a solved challenge, or the word of Turnstile. */
@@ -23,6 +31,20 @@ export interface Progress {
   readonly state: string
   /** `null` until the upstream has named it. */
   readonly taskId: string | null
+}
+
+/** One task; its model is asked for where there are no streams. */
+export interface TaskName {
+  readonly taskId: string
+  readonly model: string
+}
+
+/** What a task has come to. */
+export interface FinishedTask extends TaskName {
+  /** Addresses at the gateway for `<img>` and `<video>`, each good for some minutes; `watch` gives new ones. */
+  readonly results: readonly string[]
+  /** The upstream's own last word. */
+  readonly data: TaskData
 }
 
 export interface WatchOptions {
@@ -45,8 +67,14 @@ export interface GenerateOptions extends WatchOptions {
   readonly files?: Readonly<Record<string, InputFile | readonly InputFile[]>> | undefined
 }
 
-interface CallOptions {
+export interface CallOptions {
   readonly signal?: AbortSignal | undefined
+}
+
+export interface RequestOptions extends CallOptions {
+  readonly method?: string | undefined
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  readonly body?: BodyInit | undefined
 }
 
 /** All methods throw a `GatewayError`, or the reason of an aborted signal. */
@@ -71,124 +99,10 @@ export interface Client {
    * Asks any route of the gateway, such as `/gateway/usage`, with the session: for what has no method here. It is sent
    * again when it is a GET, or has an `idempotency-key`.
    */
-  request (path: string, call?: Pick<Call, 'method' | 'headers' | 'body' | 'signal'>): Promise<Response>
+  request (path: string, options?: RequestOptions): Promise<Response>
 }
 
-const json = { 'content-type': 'application/json' }
-/** As long as the gateway itself remembers a submit whose answer nobody got, ms. */
-const uncertainMs = 120_000
-
-/** The gateway, from a page, a worker, Node or React Native. */
-export function createClient (options: ClientOptions = {}, timing: Timing = realTiming): Client {
-  const wire = transport(options, timing)
-  const keys = taskKeys(timing)
-  const get = async <T>(path: string, { signal }: CallOptions = {}): Promise<T> =>
-    await wire.ask(path, { signal, tries: usualTries }, readJson<T>)
-
-  const client: Client = {
-    async generate (model, input, { onState = () => {}, signal, idempotencyKey, files = {} } = {}) {
-      signal?.throwIfAborted()
-      if (Object.keys(files).length > 0) onState({ state: 'uploading', taskId: null })
-      const body = JSON.stringify({ input: { ...input, ...await referencesTo(files, client, signal) } })
-      onState({ state: 'submitting', taskId: null })
-      return await keys.with(`${model} ${body}`, idempotencyKey, async key => {
-        const taskId = await submit(wire, model, { body, key, signal, getProof: options.getProof })
-        return await client.watch({ taskId, model }, { onState, signal })
-      })
-    },
-    watch: (task, { onState = () => {}, signal } = {}) => waitFor(wire, timing, task, {
-      onState: state => onState({ state, taskId: task.taskId }), signal
-    }),
-    async tasks (query = {}, options) {
-      const asked = Object.entries(query).filter(([, value]) => value !== undefined)
-      const page = await get<TaskPage>(`/gateway/tasks?${new URLSearchParams(asked.map(([name, value]) =>
-        [name, String(value)]))}`, options)
-      return { ...page, tasks: page.tasks.map((task): TaskInfo => ({ ...task, results: wire.linksTo(task.results) })) }
-    },
-    session: options => get<SessionInfo>('/gateway/session', options),
-    models: async options => (await get<{ readonly models: readonly ModelInfo[] }>('/gateway/models', options)).models,
-    quote: (model, input, { signal } = {}) => wire.ask(`/gateway/quote/${encodeURIComponent(model)}`, {
-      method: 'POST', headers: json, body: JSON.stringify({ input }), signal, tries: usualTries
-    }, readJson<Quote>),
-    async upload (file, { signal } = {}) {
-      const headers = { 'content-type': file.type || 'application/octet-stream' }
-      const call = { method: 'POST', headers, body: file, signal, tries: usualTries }
-      const stored = await wire.ask('/gateway/files', call, readJson<UploadedFile>)
-      return { ...stored, reference: `gateway:file:${stored.fileId}` }
-    },
-    request (path, call = {}) {
-      const { method = 'GET', headers = {} } = call
-      const isSafe = method === 'GET' || Object.keys(headers).some(name => name.toLowerCase() === 'idempotency-key')
-      return wire.ask(path, { ...call, tries: isSafe ? usualTries : 1 }, async response => response)
-    }
-  }
-  return client
-}
-
-interface Submit {
-  readonly body: string
-  readonly key: string
-  readonly signal: AbortSignal | undefined
-  readonly getProof: ClientOptions['getProof']
-}
-
-/** Resolves with the task's id. Its key makes each try the same submit. */
-async function submit (wire: Transport, model: string, { body, key, signal, getProof }: Submit): Promise<string> {
-  return await wire.retry({ signal, tries: usualTries }, async () => {
-    const headers = { ...json, 'idempotency-key': key, ...(getProof && { 'x-apixo-proof': await getProof() }) }
-    const path = `/api/v1/generateTask/${encodeURIComponent(model)}`
-    return await wire.ask(path, { method: 'POST', headers, body, signal }, async response => {
-      const envelope = await readJson<TaskEnvelope<{ readonly taskId?: string }>>(response)
-      const taskId = envelope.data?.taskId ?? envelope.taskId
-      // A refusal of the upstream's may come with HTTP 200.
-      if (taskId === undefined) throw refusal(envelope, response, envelope.code)
-      return taskId
-    })
-  })
-}
-
-/** `{ image: 'gateway:file:…' }`. */
-async function referencesTo (
-  files: NonNullable<GenerateOptions['files']>, { upload }: Client, signal: AbortSignal | undefined
-): Promise<Readonly<Record<string, unknown>>> {
-  const referenceTo = async (file: InputFile): Promise<string> =>
-    (file instanceof Blob ? await upload(file, { signal }) : file).reference
-  return Object.fromEntries(await Promise.all(Object.entries(files).map(async ([name, value]) =>
-    [name, Array.isArray(value) ? await Promise.all(value.map(referenceTo)) : await referenceTo(value as InputFile)])))
-}
-
-/**
- * The idempotency keys of what runs. A second press of a button, and one after an answer that was lost, is the same
- * task: its key is kept until the outcome is certain, or as long as the gateway remembers it.
- */
-function taskKeys ({ random, now }: Timing) {
-  const kept = new Map<string, { readonly key: string, users: number, until: number }>()
-  // No secret: the same key of another subject is another key.
-  const newKey = (): string => Array.from({ length: 4 }, () => random().toString(36).slice(2, 10).padEnd(8, '0')).join('')
-  return {
-    async with <T>(name: string, given: string | undefined, work: (key: string) => Promise<T>): Promise<T> {
-      if (given !== undefined) return await work(given)
-      let press = kept.get(name)
-      if (press === undefined || (press.users === 0 && press.until <= now())) {
-        press = { key: newKey(), users: 0, until: 0 }
-        kept.set(name, press)
-      }
-      press.users++
-      try {
-        const done = await work(press.key)
-        press.until = 0
-        return done
-      } catch (error) {
-        press.until = isCertain(error) ? 0 : now() + uncertainMs
-        throw error
-      } finally {
-        if (--press.users === 0 && press.until === 0) kept.delete(name)
-      }
-    }
-  }
-}
-
-/** Whether nothing of a submit can be under way after this. */
-function isCertain (error: unknown): boolean {
-  return error instanceof GatewayError && !error.isPassing && error.code !== 'GW_OUTCOME_UNKNOWN'
+/** The gateway, from a page, a worker, Node or React Native. It sends nothing before it is asked. */
+export function createClient (options: ClientOptions = {}): Client {
+  return clientOver(options, realTiming)
 }

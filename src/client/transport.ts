@@ -1,19 +1,6 @@
-import { errorFrom, GatewayError, unreachable } from './errors.ts'
-
-/** Where the gateway is, and what lets the caller in. */
-export interface ConnectionOptions {
-  /** The gateway's origin, with a path if it stands below one; the page's own when absent. */
-  readonly baseUrl?: string | undefined
-  /** A session's token that lasts as long as the page. Without any, the session's cookie counts. */
-  readonly token?: string | undefined
-  /**
-   * Gets a session's token from the app's backend. It is asked when there is none yet, and again when the gateway takes
-   * the last one no more; once for all calls that wait for it.
-   */
-  readonly getToken?: (() => string | Promise<string>) | undefined
-  /** In place of the platform's own. */
-  readonly fetch?: typeof fetch | undefined
-}
+import { errorFrom, unreachable } from './answers.ts'
+import type { ConnectionOptions, RequestOptions } from './client.ts'
+import { GatewayError } from './errors.ts'
 
 /** What tests turn by hand. */
 export interface Timing {
@@ -41,11 +28,7 @@ export const realTiming: Timing = {
 }
 
 /** One call, however often it is sent. */
-export interface Call {
-  readonly method?: string | undefined
-  readonly headers?: Readonly<Record<string, string>> | undefined
-  readonly body?: BodyInit | undefined
-  readonly signal?: AbortSignal | undefined
+export interface Call extends RequestOptions {
   /** How often it is sent at most while it fails in a way that passes; once, when a second time might do more. */
   readonly tries?: number | undefined
 }

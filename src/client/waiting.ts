@@ -1,20 +1,8 @@
 import type { TaskData, TaskEnvelope, TaskResults } from './api.ts'
-import { GatewayError, readJson, refusal, taskFailed } from './errors.ts'
+import { readJson, refusal, taskFailed } from './answers.ts'
+import type { FinishedTask, TaskName } from './client.ts'
+import { GatewayError } from './errors.ts'
 import { type Timing, type Transport, untilOnline, usualTries } from './transport.ts'
-
-/** One task; its model is asked for where there are no streams. */
-export interface TaskName {
-  readonly taskId: string
-  readonly model: string
-}
-
-/** What a task has come to. */
-export interface FinishedTask extends TaskName {
-  /** Addresses at the gateway for `<img>` and `<video>`, each good for some minutes; `watch` gives new ones. */
-  readonly results: readonly string[]
-  /** The upstream's own last word. */
-  readonly data: TaskData
-}
 
 interface WaitOptions {
   /** The upstream's own word, each time that it changes. */

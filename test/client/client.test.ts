@@ -111,7 +111,7 @@ t.test('a task or a stream that is refused ends the wait', async t => {
 })
 
 t.test('an abort ends whatever is under way, and with its own reason', async t => {
-  const { as, proxy, sandbox, turning } = await clientSetup(t)
+  const { as, proxy, sandbox, turning, pass } = await clientSetup(t)
   const client = await as('alice')
   const reason = new Error('the page has gone')
   const press = (signal: AbortSignal) => client.generate('nano-banana', input, { signal })
@@ -130,7 +130,10 @@ t.test('an abort ends whatever is under way, and with its own reason', async t =
   proxy.fault = () => ({ kind: 'none' })
   const aborting = new AbortController()
   const waiting = thrown(press(aborting.signal))
-  await until('it waits', () => seen(proxy, isStream) > 0)
+  await until('it waits', () => {
+    pass(20)
+    return seen(proxy, isStream) > 0
+  })
   aborting.abort(reason)
   t.equal(await waiting, reason)
   t.equal((await turning(client.generate('nano-banana', input))).results.length, 1, 'the next press finds the task')

@@ -1,6 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import type { Test } from 'tap'
-import { type Client, type ClientOptions, createClient, type GatewayError } from '../../src/client/client.ts'
+import { clientOver } from '../../src/client/calls.ts'
+import type { Client, ClientOptions, GatewayError } from '../../src/client/client.ts'
 import type { Timing } from '../../src/client/transport.ts'
 import { silenceMs } from '../../src/client/waiting.ts'
 import { crankedGateway } from './cranked-gateway.ts'
@@ -18,7 +19,7 @@ export async function clientSetup (t: Test, options: TestGatewayOptions = {}) {
   /** Set by a test: the time is over in which a stream has to say something. It is used up by the first that waits. */
   const silence = { isOver: false }
   const timing = timingOf(pauses, silence, gateway)
-  const client = (more: ClientOptions = {}): Client => createClient({ baseUrl: proxy.origin, ...more }, timing)
+  const client = (more: ClientOptions = {}): Client => clientOver({ baseUrl: proxy.origin, ...more }, timing)
   const as = async (subject: string, more: ClientOptions = {}): Promise<Client> =>
     client({ token: await gateway.mint(subject), ...more })
   return { ...gateway, proxy, pauses, silence, client, as, turning: turning(gateway.pass) }

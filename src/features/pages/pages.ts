@@ -2,6 +2,7 @@ import type { FastifyInstance, FastifyReply } from 'fastify'
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { builtPartRoutes } from './built-parts.ts'
 
 /** What a browser is shown. */
 interface ServedPage {
@@ -54,9 +55,9 @@ function sendPage (reply: FastifyReply, { html, contentSecurityPolicy }: ServedP
 }
 
 /**
- * The playground and the ways to it, and the page that an invitation's link leads to. Both are the same for everybody:
- * the playground's script finds out over the same routes as every other page whether there is a session. `hasFrontEnd`:
- * one is served at `/`.
+ * The playground and the ways to it, the page that an invitation's link leads to, and what other pages import. All are
+ * the same for everybody: the playground's script finds out over the same routes as every other page whether there is a
+ * session. `hasFrontEnd`: one is served at `/`.
  */
 export function pageRoutes (app: FastifyInstance, { hasFrontEnd }: { readonly hasFrontEnd: boolean }): void {
   const playground = readPage('playground/playground.html', ["img-src 'self' data:", "media-src 'self'"])
@@ -77,4 +78,6 @@ export function pageRoutes (app: FastifyInstance, { hasFrontEnd }: { readonly ha
   app.get('/gateway/invitation', { config: { operation: 'showInvitation' } }, (_request, reply) =>
     sendPage(reply, invitation)
   )
+
+  builtPartRoutes(app)
 }
