@@ -1,6 +1,7 @@
 import { badRequest } from '../errors.ts'
 import { asciiFold, type CapRules, type Field, fieldAt, leastCount } from './caps.ts'
 import { byModel, globs, type Microcredits, microcredits, type Model } from './policy.ts'
+import { tokenGlob } from './token-prices.ts'
 
 /** What a submit costs, fixed when it is reserved. */
 export interface Price {
@@ -50,6 +51,11 @@ export interface TokenRule {
   readonly audioOutputPerMillion?: number
   /** Whether an answer may hold reasoning that is not shown; it may when this is absent. */
   readonly hidesReasoning?: boolean
+  /** The most tokens of a picture, and of any other file. */
+  readonly tokensPerImage?: number
+  readonly tokensPerFile?: number
+  /** The most tokens that the model takes in; what is longer it refuses. */
+  readonly contextTokens?: number
 }
 
 /** A price as the operator wrote it (`prices` in config/gateway.yaml). Prices per token are not for submits. */
@@ -232,8 +238,10 @@ export interface ListedRule {
  * others for tasks. `null`: a text model without a price per token.
  */
 export function priceList (rules: PriceRules): (model: Model) => ListedPrice | null {
-  const rows = Object.entries(rules).map(([models, price]) =>
-    ({ matches: globs([models], { ignoreCase: true }), price: listed(price) }))
+  const rows = Object.entries(rules).map(([models, price]) => ({
+    matches: submitRules(price) === null ? tokenGlob(models) : globs([models], { ignoreCase: true }),
+    price: listed(price)
+  }))
   return ({ id, category }) => {
     const isText = category === 'text'
     const row = rows.find(({ matches, price }) => matches(id) && 'inputPerMillion' in price === isText)

@@ -25,6 +25,15 @@ export const noTokens: Tokens = {
   audioOutput: 0
 }
 
+/** How many there are of what has more tokens than bytes, or may have. */
+export interface Media {
+  readonly pictures: number
+  /** Of these the caller asked that they be looked at as large as they are. */
+  readonly largePictures: number
+  /** Documents, films and sounds. */
+  readonly files: number
+}
+
 /** What the tokens of a model cost. */
 export interface TokenPrice {
   /** Rounded up to a whole microcredit; no more than can be counted. */
@@ -34,6 +43,8 @@ export interface TokenPrice {
    * when that is beyond all credits.
    */
   boundOf (input: number, output: number): Microcredits
+  /** The most tokens that go in, of a text and of what stands beside it. */
+  inputBound (text: number, media: Media): number
   /** Whether the operator has named a price of its own for a kind. */
   names (kind: TokenKind): boolean
   /** Whether an answer may have cost more than can be seen of it, since the model thinks and does not show it. */
@@ -59,9 +70,21 @@ const directions: Readonly<Record<TokenKind, 'input' | 'output'>> = {
  */
 export function tokenPrices (rules: PriceRules): (model: string) => TokenPrice | null {
   const rows = Object.entries(rules).flatMap(([models, rule]) =>
-    isTokenRule(rule) ? [{ matches: globs([models], { ignoreCase: true }), price: compile(rule) }] : [])
-  const priceOf = byModel(model => ({ price: rows.find(({ matches }) => matches(model))?.price ?? null }))
+    isTokenRule(rule) ? [{ matches: tokenGlob(models), rule }] : [])
+  const priceOf = byModel(model => {
+    const row = rows.find(({ matches }) => matches(model))
+    return { price: row === undefined ? null : compile(row.rule, model) }
+  })
   return model => priceOf(model).price
+}
+
+/**
+ * Whether a price per token is that of a model. What stands behind a colon (`:online`, `:thinking`) makes another model
+ * of it, and perhaps a dearer one: a glob without a colon is none of such.
+ */
+export function tokenGlob (pattern: string): (model: string) => boolean {
+  const matches = globs([pattern], { ignoreCase: true })
+  return pattern.includes(':') ? matches : model => !model.includes(':') && matches(model)
 }
 
 /** Whether any model has a price per token. */
@@ -73,7 +96,26 @@ function isTokenRule (rule: PriceRules[string]): rule is TokenRule {
   return typeof rule === 'object' && 'inputPerMillion' in rule
 }
 
-function compile (rule: TokenRule): TokenPrice {
+/**
+ * The most tokens of a picture by what vendors say, and more where one of them says more:
+ * https://platform.claude.com/docs/en/build-with-claude/vision (4784),
+ * https://ai.google.dev/gemini-api/docs/media-resolution (2240; of older models 258 a tile),
+ * https://platform.openai.com/docs/guides/images-vision (1536 patches at up to 2.46; of gpt-4o-mini eight tiles, 48,169;
+ * 10,000 patches in its original size).
+ */
+function pictureTokens (model: string): number {
+  if (/4o-mini/i.test(model)) return 49_152
+  return /^(?:claude|gemini)-/i.test(model) ? 8192 : 16_384
+}
+const largePictureTokens = 32_768
+/** A document or a film may fill all that the models take today. */
+const fileTokens = 1_048_576
+
+function compile (rule: TokenRule, model: string): TokenPrice {
+  const { tokensPerImage, tokensPerFile = fileTokens, contextTokens = Infinity } = rule
+  const [perPicture, perLargePicture] = tokensPerImage === undefined
+    ? [pictureTokens(model), Math.max(pictureTokens(model), largePictureTokens)]
+    : [tokensPerImage, tokensPerImage]
   // Credits for a million tokens are microcredits for one.
   // A kind without a price of its own costs as much as plain tokens in its direction, and what is kept for an hour as
   // much as what is kept for less.
@@ -91,6 +133,8 @@ function compile (rule: TokenRule): TokenPrice {
       if (!Number.isSafeInteger(bound)) throw badRequest('The limit of output tokens makes a price beyond all credits.')
       return bound
     },
+    inputBound: (text, { pictures, largePictures, files }) => Math.min(contextTokens,
+      text + pictures * perPicture + largePictures * perLargePicture + files * tokensPerFile),
     names: kind => rule[`${kind}PerMillion`] !== undefined,
     hidesReasoning: rule.hidesReasoning ?? true
   }

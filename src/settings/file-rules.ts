@@ -4,6 +4,7 @@ import {
   type ConditionalRule, type Conditions, defaultOf, perFields, type PriceRule, submitRules
 } from '../domain/prices.ts'
 import { hasOwnPrefix, ownIss } from '../domain/session.ts'
+import { tokenGlob } from '../domain/token-prices.ts'
 import { ceilingProblems, planPoolProblems } from './ceiling-rules.ts'
 import type { GatewayFile, IssuerSettings } from './file-schema.ts'
 import { type FileProblem, type GatewayFileReading, type KeyPath, leaves, pathText } from './file.ts'
@@ -122,7 +123,9 @@ function hiddenGlobs (prices: GatewayFile['prices']) {
   const rows = Object.entries(prices).map(([glob, price]) => ({ glob, isText: submitRules(price) === null }))
   return rows.flatMap(({ glob, isText }, index) => {
     // What a star of the later one stands for, a star of the earlier one has to take.
-    const by = rows.slice(0, index).find(row => row.isText === isText && globs([row.glob], { ignoreCase: true })(glob))
+    const takes = (earlier: string): boolean =>
+      (isText ? tokenGlob(earlier) : globs([earlier], { ignoreCase: true }))(glob)
+    const by = rows.slice(0, index).find(row => row.isText === isText && takes(row.glob))
     return by === undefined ? [] : [{ glob, path: ['prices', glob], by: by.glob }]
   })
 }

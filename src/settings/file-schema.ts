@@ -195,6 +195,10 @@ const when = Type.Record(
 /** One of several. The last one has no `when`: `priceProblems` says so. */
 const conditionalPrice = group({ when: Type.Optional(when), ...submitPrice.properties })
 
+function tokens (description: string) {
+  return Type.Integer({ title: 'a whole number, 1 to 100000000', description, minimum: 1, maximum: 1e8 })
+}
+
 const tokenPrice = group({
   inputPerMillion: amount('Credits per million input tokens.'),
   outputPerMillion: amount('Credits per million output tokens.'),
@@ -210,7 +214,10 @@ const tokenPrice = group({
     title: 'true or false',
     description: 'Whether answers may hold reasoning that is not shown: one that breaks off then costs all that was ' +
       'set aside. true when absent.'
-  }))
+  })),
+  tokensPerImage: Type.Optional(tokens('The most input tokens of a picture; by the name of the model when absent.')),
+  tokensPerFile: Type.Optional(tokens('The most input tokens of a document or film; 1048576 when absent.')),
+  contextTokens: Type.Optional(tokens('The most input tokens that the model takes; no more is set aside for them.'))
 })
 
 const price = Type.Union([

@@ -83,8 +83,8 @@ export function section<Keys extends TProperties> (description: string, keys: Ke
 
 /** A `*` is the only wildcard. Digits alone are refused: JavaScript would move such a key before those above it. */
 export const glob = {
-  pattern: '^(?=.*[^0-9])[A-Za-z0-9._*-]{1,128}$',
-  title: 'a model id or a glob: letters, digits, ".", "_", "-", and "*" for any run of characters'
+  pattern: '^(?=.*[^0-9])[A-Za-z0-9._*:@/-]{1,128}$',
+  title: 'a model id or a glob: letters, digits, ".", "_", "-", ":", "@", "/", and "*" for any run of characters'
 } as const
 
 /** A mapping from globs. */

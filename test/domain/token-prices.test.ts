@@ -1,4 +1,5 @@
 import t from 'tap'
+import { priceList } from '../../src/domain/prices.ts'
 import { hasTokenPrices, noTokens, tokenPrices } from '../../src/domain/token-prices.ts'
 
 t.test('the first price per token whose glob matches counts, whatever the case of the model', async t => {
@@ -76,4 +77,28 @@ t.test('a bound beyond all credits is refused', async t => {
 t.test('without a price per token nothing has one', async t => {
   t.equal(hasTokenPrices({ a: 1, b: { credits: 2 }, c: [{ credits: 3 }] }), false)
   t.equal(hasTokenPrices({ a: 1, b: { inputPerMillion: 0, outputPerMillion: 0 } }), true)
+})
+
+t.test('media are bounded by what vendors say of their models, or by what the operator says', async t => {
+  const rule = { inputPerMillion: 1, outputPerMillion: 2 }
+  const boundOf = (model: string, more: object, pictures: number, largePictures = 0, files = 0) =>
+    tokenPrices({ '*': { ...rule, ...more } })(model)!.inputBound(1000, { pictures, largePictures, files })
+  t.equal(boundOf('claude-opus-4-7', {}, 1), 9192)
+  t.equal(boundOf('gemini-2.5-pro', {}, 2), 17_384)
+  t.equal(boundOf('gpt-5.4', {}, 1, 1), 1000 + 16_384 + 32_768)
+  t.equal(boundOf('gpt-4o-mini', {}, 1, 1), 1000 + 2 * 49_152)
+  t.equal(boundOf('gpt-5.4', {}, 0, 0, 1), 1000 + 1_048_576)
+  t.equal(boundOf('gpt-5.4', { tokensPerImage: 10, tokensPerFile: 20 }, 1, 1, 1), 1040)
+  t.equal(boundOf('claude-opus-4-7', { contextTokens: 200_000 }, 0, 0, 1), 200_000, 'what is longer is refused there')
+})
+
+t.test('what stands behind a colon has no price but one that names it', async t => {
+  const [cheap, dear] = [{ inputPerMillion: 1, outputPerMillion: 1 }, { inputPerMillion: 5, outputPerMillion: 5 }]
+  const priceOf = tokenPrices({ 'gpt-*': cheap, 'gpt-*:online': dear, '*': cheap })
+  t.equal(priceOf('gpt-5')?.costOf({ ...noTokens, input: 1 }), 1)
+  t.equal(priceOf('gpt-5:online')?.costOf({ ...noTokens, input: 1 }), 5)
+  t.equal(priceOf('gpt-5:free'), null)
+  t.equal(priceOf('other:thinking'), null)
+  const list = priceList({ 'gpt-*': cheap, 'gpt-*:online': dear })
+  t.strictSame(list({ id: 'gpt-5:online', category: 'text' }), dear, 'as callers read it')
 })

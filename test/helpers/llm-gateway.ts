@@ -31,6 +31,7 @@ prices:
   "audio-*": { inputPerMillion: 1000, outputPerMillion: 2000, audioOutputPerMillion: 9000 }
   "plain-*": { inputPerMillion: 1000, outputPerMillion: 2000, cacheReadPerMillion: 100, hidesReasoning: false }
   "google*": { inputPerMillion: 1000, outputPerMillion: 2000 }
+  "google/*:*": { inputPerMillion: 1000, outputPerMillion: 2000 }
   "deep-*": { inputPerMillion: 1000, outputPerMillion: 2000 }
   "*": 1
 `

@@ -140,22 +140,34 @@ t.test('what costs more than tokens is refused by its name', async t => {
   t.strictSame([...read('gemini', { generationConfig: { responseModalities: ['TEXT', 'IMAGE'] } }).outputs], ['imageOutput'])
 })
 
-t.test('input is bounded by the bytes of the body, and pictures by a number of tokens', async t => {
+t.test('input is bounded by the bytes of the body, and what may be more tokens than bytes is counted', async t => {
   const text = '{"model":"m","max_tokens":1}'
-  t.equal(read('chat', text).inputBound, text.length + 1024)
-  const boundOf = (name: DialectName, part: object): number => {
-    const body = { model: 'm', max_tokens: 1, messages: [{ content: [part] }] }
-    return read(name, body).inputBound - JSON.stringify(body).length - 1024
+  t.equal(read('chat', text).textBound, text.length + 1024)
+  const [none, picture, large, file] = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+  const bytes = 'A'.repeat(100_000)
+  const inUrl = `data:image/png;base64,${bytes}`
+  const url = 'https://a.example/b'
+  const rows: ReadonlyArray<readonly [DialectName, object, readonly number[] | undefined, number]> = [
+    ['chat', { type: 'image_url', image_url: { url } }, picture, 0],
+    ['chat', { type: 'image_url', image_url: { url, detail: 'high' } }, picture, 0],
+    ['chat', { type: 'image_url', image_url: { url, detail: 'original' } }, large, 0],
+    ['responses', { type: 'input_image', image_url: url, detail: null }, picture, 0],
+    ['responses', { type: 'input_image', image_url: url, detail: 'original' }, large, 0],
+    ['chat', { type: 'image_url', image_url: { url: inUrl } }, picture, inUrl.length],
+    ['messages', { source: { type: 'base64', media_type: 'image/png', data: bytes } }, picture, bytes.length],
+    ['messages', { source: { type: 'base64', media_type: 'application/pdf', data: bytes } }, file, 0],
+    ['gemini', { inlineData: { mimeType: 'video/mp4', data: bytes } }, file, 0],
+    ['gemini', { fileData: { fileUri: 'https://www.youtube.com/watch?v=1' } }, file, 0],
+    ['gemini', { inlineData: { mimeType: 'text/csv', data: bytes } }, none, 0],
+    ['responses', { type: 'input_file', file_url: url }, file, 0],
+    ['chat', { type: 'input_audio', input_audio: { data: bytes, format: 'wav' } }, none, 0]
+  ]
+  for (const [name, part, media, uncounted] of rows) {
+    const body = { ...name === 'gemini' ? { generationConfig: { maxOutputTokens: 1 } } : { model: 'm', max_tokens: 1, max_output_tokens: 1 }, messages: [{ content: [part] }] }
+    const { textBound, media: { pictures, largePictures, files } } = read(name, body)
+    t.strictSame([pictures, largePictures, files], media, JSON.stringify(part).slice(0, 80))
+    t.equal(textBound, JSON.stringify(body).length + 1024 - uncounted)
   }
-  const picture = 'A'.repeat(100_000)
-  t.equal(boundOf('chat', { type: 'image_url', image_url: { url: 'https://a.example/b.png' } }), 8192)
-  t.equal(boundOf('chat', { type: 'input_image', image_url: 'https://a.example/b.png' }), 8192)
-  const inUrl = `data:image/png;base64,${picture}`
-  t.equal(boundOf('chat', { type: 'image_url', image_url: { url: inUrl } }), 8192 - inUrl.length)
-  t.equal(boundOf('messages', { source: { type: 'base64', media_type: 'image/png', data: picture } }), 8192 - picture.length)
-  t.equal(boundOf('messages', { source: { type: 'base64', media_type: 'application/pdf', data: picture } }), 65_536)
-  t.equal(boundOf('chat', { type: 'input_file', file_url: 'https://a.example/b.pdf' }), 65_536)
-  t.equal(boundOf('chat', { type: 'input_audio', input_audio: { data: picture, format: 'wav' } }), 0, 'its bytes are counted')
 })
 
 t.test('whether a model may think unseen is said by the request', async t => {
@@ -190,17 +202,17 @@ t.test('a text for the model counts with all of its bytes, however it begins', a
     ['gemini', { contents: [{ parts: [{ text }] }] }],
     ['gemini', { contents: [{ parts: [{ inlineData: { media_type: 'image/png', mimeType: 'application/pdf', data: text } }] }] }]
   ]
-  for (const [name, body] of bodies) t.ok(read(name, name === 'gemini' ? body : { model: 'm', ...body }).inputBound > text.length, name)
+  for (const [name, body] of bodies) t.ok(read(name, name === 'gemini' ? body : { model: 'm', ...body }).textBound > text.length, name)
 })
 
 t.test('a document by its URL is bounded as a file', async t => {
-  const { inputBound } = read('messages', {
+  const { media } = read('messages', {
     model: 'm',
     messages: [{ content: [{ type: 'document', source: { type: 'url', url: 'https://a.example/b.pdf' } }] }]
   })
-  t.ok(inputBound >= 65_536)
+  t.equal(media.files, 1)
   const video = { type: 'video_url', video_url: { url: 'https://a.example/b.mp4' } }
-  t.ok(read('chat', { model: 'm', messages: [{ content: [video] }] }).inputBound >= 65_536)
+  t.equal(read('chat', { model: 'm', messages: [{ content: [video] }] }).media.files, 1)
 })
 
 t.test('what the caller predicts is charged as output where it is wrong: it is set aside', async t => {
@@ -225,11 +237,13 @@ t.test('an item by its id alone is what is kept at the upstream, with a type and
 })
 
 t.test('what costs more than tokens is refused in any way to write it', async t => {
-  for (const tool of [{ TYPE: 'web_search' }, { type: ['web_search'] }, { type: null }]) {
+  for (const tool of [{ TYPE: 'web_search' }, { type: ['web_search'] }, { TYPE: null }]) {
     for (const name of ['chat', 'responses', 'messages'] as const) {
       t.match(refusal(name, { model: 'm', tools: [tool] }), /the type of a tool must be a text/)
     }
   }
+  t.equal(refusal('messages', { model: 'm', tools: [{ type: null, name: 'mine' }] }), 'accepted', 'as its types permit')
+  t.match(refusal('chat', { model: 'm', tools: [{ type: null }] }), /the type of a tool must be a text/)
   t.match(refusal('chat', { model: 'm', Web_Search_Options: {} }), /web_search_options is not accepted/)
   t.match(refusal('messages', { model: 'm', mcpServers: [] }), /mcp_servers is not accepted/)
   for (const name of ['search_parameters', 'enable_search', 'best_of']) {

@@ -82,6 +82,7 @@ t.test('a model without a price per token is refused by its name, and so is what
     return error.message
   }
   t.match(await said({ ...chat, model: 'sora-2' }), /"sora-2" has no price per token here/)
+  t.match(await said({ ...chat, model: 'plain-1:online' }), /"plain-1:online" has no price per token here/)
   t.match(await said({ ...chat, modalities: ['audio'] }), /"plain-1" has no price for audioOutput/)
   t.match(await said({ ...chat, model: '../x' }), /A model is named with/)
   t.match(await said({ contents: [] }, '/v1beta/models/plain-1:generateContent?alt=proto'), /alt must be/)

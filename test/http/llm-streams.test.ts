@@ -149,6 +149,23 @@ t.test('a cut is charged by the greater of what was told and what was seen', asy
   t.equal(await left(token), Number((1000 - 0.022 - 0.012 - 0.08).toFixed(6)))
 })
 
+t.test('a model that thinks without being asked to is seen to, and a cut then costs what was set aside', async t => {
+  const opening = { type: 'message_start', message: { usage: { input_tokens: 10, output_tokens: 1 } } }
+  const piece = { type: 'content_block_delta', delta: { text: 'Hello' } }
+  const { call, mint, left, answerWith } = await startLlmGateway(t, stream(events(opening, piece)))
+  const token = await mint('alice')
+  const body = { model: 'deep-1', max_tokens: 50, messages: [], stream: true }
+  await call('/v1/messages', { token, body })
+  t.equal(await left(token), Number((1000 - 0.01 - 0.01).toFixed(6)), 'what was seen')
+  for (const type of ['thinking', 'redacted_thinking']) {
+    const before = await left(token)
+    answerWith(stream(events(opening, { type: 'content_block_start', content_block: { type } }, piece)))
+    await call('/v1/messages', { token, body })
+    const bound = (JSON.stringify(body).length + 1024) / 1000 + 0.1
+    t.equal(await left(token), Number((before - bound).toFixed(6)))
+  }
+})
+
 t.test('a stop tells those that still listen', async t => {
   const { origin, mint, calls, gateway } = await startLlmGateway(t, ({ response }) => {
     response.writeHead(200, { 'content-type': 'text/event-stream' }).write(events(hello))

@@ -106,6 +106,7 @@ t.test('prices that go together are taken without a word', t => {
     '  a: [{ when: { input.n: 1 }, credits: 1, per: input.m }, { credits: 1, per: [input.m, input.k], min: 2 }]',
     '  a: [{ when: { input.n: 1 }, credits: 1, per: input.m, default: 2 }, { credits: 1, per: input.m }]',
     '  "*": { inputPerMillion: 1, outputPerMillion: 1 }\n  a: [{ credits: 1 }]',
+    '  "*": { inputPerMillion: 1, outputPerMillion: 1 }\n  "*:online": { inputPerMillion: 2, outputPerMillion: 2, contextTokens: 9 }',
     '  "*": 1\n  "claude*": { inputPerMillion: 1, outputPerMillion: 1 }'
   ]
   for (const prices of rows) t.strictSame(load(t, { yaml: file(prices) }).warnings, [], prices)

@@ -1,4 +1,5 @@
 import { fold, insertMembers, isObject, type Member, quoted, readJson } from '../../domain/json.ts'
+import type { Media } from '../../domain/token-prices.ts'
 import { badBody, badRequest } from '../../errors.ts'
 import type { Dialect, DialectName } from './dialects.ts'
 
@@ -12,8 +13,9 @@ export interface LlmBody {
   readonly isStream: boolean
   /** Answers that are asked for at once. */
   readonly answers: number
-  /** The most tokens that may go in, as a bound that is stated below. */
-  readonly inputBound: number
+  /** The most tokens that may go in beside those of media: a token is at least a byte of the body. */
+  readonly textBound: number
+  readonly media: Media
   /** The most tokens that may come out, of all answers. */
   readonly outputBound: number
   /** Whether the model may think, as far as the request says, without showing it. */
@@ -43,6 +45,8 @@ interface Shape {
   readonly refused: Readonly<Record<string, string>>
   /** The name of a tool that the upstream itself would run, for money or on its state; `null`: it is the caller's. */
   serverTool (tool: JsonObject): string | null
+  /** Whether a tool may say `type: null`, which is the caller's then. */
+  readonly bearsNullType: boolean
   /** Whether it may think without showing it. */
   mayThink (body: JsonObject): boolean
 }
@@ -77,6 +81,7 @@ const shapes: Readonly<Record<DialectName, Shape>> = {
       best_of: costly
     },
     serverTool: openaiTool,
+    bearsNullType: false,
     // By other names, providers have models think that were told not to.
     mayThink: ({ reasoning_effort: effort, ...others }) =>
       effort !== 'none' || Object.keys(others).some(name => /reason|think|template|extra_body/i.test(name))
@@ -87,6 +92,7 @@ const shapes: Readonly<Record<DialectName, Shape>> = {
     answers: null,
     refused: { ...common, prompt: kept },
     serverTool: openaiTool,
+    bearsNullType: false,
     mayThink: ({ reasoning }) => !isObject(reasoning) || reasoning.effort !== 'none'
   },
   messages: {
@@ -102,6 +108,7 @@ const shapes: Readonly<Record<DialectName, Shape>> = {
       anthropic_beta: 'it is a header'
     },
     serverTool: ({ type = 'custom' }) => typeof type === 'string' && !anthropicTools.test(type) ? type : null,
+    bearsNullType: true,
     mayThink: ({ thinking, model }) =>
       (isObject(thinking) && thinking.type !== 'disabled') || String(model).toLowerCase().includes('thinking')
   },
@@ -111,6 +118,7 @@ const shapes: Readonly<Record<DialectName, Shape>> = {
     answers: 'candidateCount',
     refused: { ...common, model: 'the path names it' },
     serverTool: tool => Object.keys(tool).find(name => name !== 'functionDeclarations') ?? null,
+    bearsNullType: false,
     mayThink: ({ generationConfig }) => {
       const config = isObject(generationConfig) ? generationConfig.thinkingConfig : undefined
       return !isObject(config) || config.thinkingBudget !== 0 || config.thinkingLevel !== undefined
@@ -173,7 +181,8 @@ export function readLlmBody (original: Buffer, dialect: Dialect, rules: LlmBodyR
     model: shape.config === null ? modelIn(value) : null,
     isStream,
     answers,
-    inputBound: Math.max(0, bytes.length - content.mediaBytes) + content.mediaTokens + overheadTokens,
+    textBound: Math.max(0, bytes.length - content.mediaBytes) + overheadTokens,
+    media: content,
     outputBound: ((limit ?? rules.defaultMaxOutputTokens) + predictedIn(value)) * answers,
     mayThink: shape.mayThink(value),
     hidesUsage: asksUsage,
@@ -205,7 +214,7 @@ function checkRefused (value: JsonObject, { refused }: Shape): void {
   }
 }
 
-function checkCosts (value: JsonObject, { serverTool }: Shape): void {
+function checkCosts (value: JsonObject, { serverTool, bearsNullType }: Shape): void {
   if (flagIn(value, 'background')) throw badBody(`background is not accepted here: ${kept}`)
   for (const name of ['service_tier', 'serviceTier']) {
     if (!usualTiers.has(value[name])) throw badBody(`${name} is not accepted here: ${costly}`)
@@ -214,15 +223,16 @@ function checkCosts (value: JsonObject, { serverTool }: Shape): void {
   if (!Array.isArray(tools)) throw badBody('tools must be a list')
   for (const tool of tools) {
     if (!isObject(tool)) throw badBody('tools must be a list of objects')
-    if (!saysItsTypeAsText(tool)) throw badBody('the type of a tool must be a text, under the name type')
+    if (!saysItsTypeAsText(tool, bearsNullType)) throw badBody('the type of a tool must be a text, under the name type')
     const name = serverTool(tool)
     if (name !== null) throw badBody(`the tool ${quoted(name)} is not accepted here: the upstream would run it, and ${costly}`)
   }
 }
 
 /** To a reader that overlooks the case, another spelling of the name is the type as well. */
-function saysItsTypeAsText (tool: JsonObject): boolean {
-  return Object.keys(tool).every(name => bare(name) !== 'type' || (name === 'type' && typeof tool[name] === 'string'))
+function saysItsTypeAsText (tool: JsonObject, bearsNullType: boolean): boolean {
+  const isGood = (type: unknown): boolean => typeof type === 'string' || (bearsNullType && type === null)
+  return Object.keys(tool).every(name => bare(name) !== 'type' || (name === 'type' && isGood(tool[name])))
 }
 
 function modelIn ({ model }: JsonObject): string {
@@ -300,13 +310,7 @@ function outputsOf (
   return found
 }
 
-/**
- * The bound of input tokens: a token is at least a byte of the body. A picture is far more bytes than tokens, and a URL
- * far fewer: each counts as `imageTokens`, anything else that is inline as its bytes and `fileTokens` more, by URL as
- * `fileTokens`. Beside the body stand the words that a vendor puts before tools.
- */
-const imageTokens = 8192
-const fileTokens = 65_536
+/** The words that a vendor puts before tools stand beside the body. */
 const overheadTokens = 1024
 
 /** Names under which something is meant that is kept at the upstream, without case and underscores. */
@@ -321,14 +325,17 @@ const opaqueNames: ReadonlySet<string> = new Set([
   'response', 'metadata', 'labels'
 ])
 
+/** A picture is far more bytes than tokens; anything else that is inline counts with its bytes as well. */
 interface Content {
   mediaBytes: number
-  mediaTokens: number
+  pictures: number
+  largePictures: number
+  files: number
 }
 
 /** Looks through all of a body. Throws for what is kept at the upstream, at any depth and in any case. */
 function inspect (body: JsonObject): Content {
-  const content: Content = { mediaBytes: 0, mediaTokens: 0 }
+  const content: Content = { mediaBytes: 0, pictures: 0, largePictures: 0, files: 0 }
   /** `within`: the type of the object around it, and the name that it has there. */
   const visit = (value: unknown, within: string): void => {
     if (Array.isArray(value)) {
@@ -379,6 +386,9 @@ function stateful (name: string) {
   return badBody(`${quoted(name)} is not accepted here: what is kept at the upstream belongs to nobody there`)
 }
 
+/** In which a picture is made small first; `original` leaves it as large as it is. */
+const smallDetails: ReadonlySet<unknown> = new Set(['auto', 'low', 'high'])
+
 const urlNames: ReadonlySet<string> = new Set(['url', 'image_url', 'file_url', 'fileUri', 'file_uri'])
 /** Under these names a text is what a medium is made of. What is a text for the model counts with all of its bytes. */
 const inlineNames: ReadonlySet<string> = new Set(['url', 'image_url', 'file_url', 'file_data', 'data'])
@@ -392,10 +402,17 @@ function countMedia (content: Content, holder: JsonObject, name: string, text: s
   const isPicture = kinds.length > 0 && kinds.every(kind => kind.toLowerCase().startsWith('image/'))
   if (urlNames.has(name) && inUrl === undefined) {
     const isFile = name.startsWith('file') || otherMedia.test(within)
-    content.mediaTokens += isFile && !isPicture ? fileTokens : imageTokens
+    countMedium(content, holder, isPicture || !isFile)
   } else if (inUrl !== undefined || (name === 'data' && kinds.length > 0)) {
     const isEncoded = holder.type !== 'text' && pictureNames.has(name)
     if (isPicture && isEncoded) content.mediaBytes += text.length
-    content.mediaTokens += isPicture ? imageTokens : fileTokens
+    // What is a text for the model has no more tokens than it has bytes, which are counted.
+    if (!kinds.every(kind => /^text\//i.test(kind))) countMedium(content, holder, isPicture)
   }
+}
+
+function countMedium (content: Content, { detail }: JsonObject, isPicture: boolean): void {
+  if (!isPicture) content.files++
+  else if (detail === undefined || detail === null || smallDetails.has(detail)) content.pictures++
+  else content.largePictures++
 }

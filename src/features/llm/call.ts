@@ -26,6 +26,8 @@ export interface AuthorizedCall {
   readonly path: string
   /** Names and values in turn. */
   readonly headers: readonly string[]
+  /** The most tokens that go in. */
+  readonly inputBound: number
   /** Set aside for it, and the most that it costs when it was cut. */
   readonly bound: Microcredits
   /** The same call again has the same one. */
@@ -243,12 +245,13 @@ export class LlmCall {
    * set aside where the upstream may have made what nobody has seen.
    */
   #cost (how: StreamEnd): Cost {
-    const { price, body: { mayThink, inputBound, outputBound }, bound } = this.#it
-    const { tokens, contentBytes } = this.#reader
+    const { price, inputBound, body: { mayThink, outputBound }, bound } = this.#it
+    const { tokens, contentBytes, hasThought } = this.#reader
     if (how === 'complete' && tokens !== null) {
       return { microcredits: price.costOf({ ...noTokens, ...tokens }), isEstimate: false }
     }
-    if ((mayThink && price.hidesReasoning) || contentBytes === 0) return { microcredits: bound, isEstimate: true }
+    const mayHide = (mayThink || hasThought) && price.hidesReasoning
+    if (mayHide || contentBytes === 0) return { microcredits: bound, isEstimate: true }
     const output = Math.min(outputBound, Math.max(contentBytes, tokens?.output ?? 0))
     const seen = tokens === null
       ? price.boundOf(inputBound, 0) + price.costOf({ ...noTokens, output })

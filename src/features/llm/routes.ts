@@ -157,6 +157,7 @@ function authorizeCall (
   for (const output of body.outputs) {
     if (!price.names(output)) throw badRequest(`The model ${quoted(model)} has no price for ${output} here.`)
   }
+  const inputBound = price.inputBound(body.textBound, body.media)
   const path = inPath?.path ?? dialect.urls[0]!
   return {
     dialect,
@@ -165,7 +166,8 @@ function authorizeCall (
     price,
     path,
     headers: [...dialect.headersOf(request), 'accept', body.isStream ? 'text/event-stream' : 'application/json'],
-    bound: price.boundOf(body.inputBound, body.outputBound),
+    inputBound,
+    bound: price.boundOf(inputBound, body.outputBound),
     fingerprint: fingerprintOf(session.subject, budgetOf(session)?.id ?? '', dialect.operation, path, bytes)
   }
 }

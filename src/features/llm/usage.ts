@@ -186,6 +186,7 @@ export class AnswerReader {
   readonly #ended = new Set<unknown>()
   #isDone = false
   #hasFailed = false
+  #hasThought = false
   /** Bytes of text that were made for the caller: never fewer than their tokens. */
   contentBytes = 0
 
@@ -198,6 +199,9 @@ export class AnswerReader {
   /** All that makes it what was asked for has come. */
   get isWhole (): boolean { return this.#isDone || this.#ended.size >= this.#answers }
 
+  /** It has thought, though perhaps nobody asked for it. */
+  get hasThought (): boolean { return this.#hasThought }
+
   /** The upstream itself has told an error in it. */
   get hasFailed (): boolean { return this.#hasFailed }
 
@@ -209,6 +213,7 @@ export class AnswerReader {
     this.contentBytes += textBytes(this.#reading.contentIn(value))
     const ended = this.#reading.endedIn(value)
     for (const place of ended) this.#ended.add(place)
+    this.#hasThought ||= isThought(value.content_block)
     this.#hasFailed ||= value.type === 'error' || (isObject(value.error) && ended.length === 0)
     return this.#reading.isLast(value)
   }
@@ -228,6 +233,12 @@ export class AnswerReader {
       if (count !== null && (count > 0 || !this.#told.has(path))) this.#told.set(path, count)
     }
   }
+}
+
+/** What messages begin a thought with, shown or not. */
+function isThought (block: unknown): boolean {
+  const type = member(block, 'type')
+  return type === 'thinking' || type === 'redacted_thinking'
 }
 
 /** More tokens than any call has; what is above it is no count. */
