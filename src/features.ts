@@ -53,11 +53,12 @@ export function operatorServices (
 
 /** LLM calls, once a model has a price per token: without one nothing may be sent. */
 export function openLlm (
-  { llmBaseUrl, file: { prices, llm: { defaultMaxOutputTokens, askForUsage, headersMs, idleMs, totalMs } } }: Settings,
+  { llmBaseUrl, file: { prices, llm: settings } }: Settings,
   client: ClientOptions,
   { store: { unknownCalls }, closing }: Ground
 ): LlmServices | null {
   if (!hasTokenPrices(prices)) return null
+  const { defaultMaxOutputTokens, askForUsage, headersMs, idleMs, totalMs, maxCalls } = settings
   const { connectMs, keepAliveMs, userAgent } = client
   const upstream = undiciPassing({
     baseUrl: llmBaseUrl, connectMs, headersMs, bodyIdleMs: idleMs, keepAliveMs, userAgent
@@ -68,6 +69,7 @@ export function openLlm (
     defaultMaxOutputTokens,
     askForUsage,
     totalMs,
+    maxCalls,
     unknownCalls
   }
 }

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { cutStream, events, json, startLlmGateway, stream } from '../helpers/llm-gateway.ts'
+import { cutStream, events, json, llmConfig, startLlmGateway, stream } from '../helpers/llm-gateway.ts'
 import { until } from '../helpers/until.ts'
 
 const chatPath = '/v1/chat/completions'
@@ -232,4 +232,24 @@ t.test('a caller that hangs up ends the call at the upstream, pays for what it s
   t.equal(await left(token), Number((1000 - input - 0.01 - boundOf(chat)).toFixed(6)), 'all of it may have been made')
   answerWith(json(chatAnswer))
   t.equal((await call(chatPath, { token, body: chat })).status, 200, 'it is a new call')
+})
+
+t.test('a call for which there is no place is refused, and nothing of it is set aside, counted or sent', async t => {
+  const { call, mint, calls, left, answerWith } = await startLlmGateway(t, () => {}, {
+    config: `${llmConfig}llm: { maxCalls: 2 }\n`
+  })
+  const [alice, bob] = [await mint('alice'), await mint('bob')]
+  const running = [1, 2].map(seed => call(chatPath, { token: alice, body: { ...chat, seed } }))
+  await until('both are asked', () => calls.length === 2)
+  const refused = await call(chatPath, { token: bob, body: chat })
+  t.match(refused, { status: 503, error: 'GW_OVERLOADED', json: { error: { type: 'server_error', message: /places/ } } })
+  t.equal(refused.headers.get('retry-after'), '5')
+  t.equal(await left(bob), 1000)
+  t.equal(calls.length, 2)
+  calls[0]!.response.destroy()
+  await Promise.race(running)
+  answerWith(json(chatAnswer))
+  t.equal((await call(chatPath, { token: bob, body: chat })).status, 200, 'a place is free again')
+  calls[1]!.response.destroy()
+  await Promise.all(running)
 })

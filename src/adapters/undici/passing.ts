@@ -9,7 +9,8 @@ import { type ClientOptions, connectionOptions, credentials, holds, reasonOf } f
 export function undiciPassing (options: ClientOptions): PassingUpstream {
   const { origin, pathname } = new URL(options.baseUrl)
   const prefix = pathname.replace(/\/+$/, '')
-  const pool = new Pool(origin, connectionOptions(options))
+  // As many connections as there are calls: one that waits for another's would do so unseen.
+  const pool = new Pool(origin, { ...connectionOptions(options), connections: null })
   const credentialOf = credentials(options.userAgent)
   // What is sent is made of this list, of the dialect's own and of the key; no header of a caller's can be among them.
   const common = ['accept-encoding', 'identity', 'content-type', 'application/json', 'user-agent', options.userAgent]

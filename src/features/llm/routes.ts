@@ -24,6 +24,8 @@ export interface LlmServices {
   readonly defaultMaxOutputTokens: number
   readonly askForUsage: boolean
   readonly totalMs: number
+  /** Calls at once. */
+  readonly maxCalls: number
   /** What all replicas know; `null` where there is only one. */
   readonly unknownCalls: UnknownCalls | null
 }
@@ -37,10 +39,30 @@ type CoreServices = Pick<
 /** One route for each dialect, and for Gemini two. Their bodies are bytes. */
 export function llmRoutes (app: FastifyInstance, services: CoreServices, llm: LlmServices): void {
   const unknown = unknownOutcomes(services.clock.elapsed, llm.unknownCalls)
+  const places = callPlaces(llm.maxCalls)
   for (const dialect of dialects) {
-    for (const url of dialect.urls) app.route(llmRoute(url, dialect, services, llm, unknown))
+    for (const url of dialect.urls) app.route(llmRoute(url, dialect, services, llm, unknown, places))
   }
 }
+
+/**
+ * Each call has a connection to the upstream. One more than there may be is refused: if it waited, so would what is set
+ * aside for it, and nobody would know why.
+ */
+function callPlaces (most: number) {
+  let taken = 0
+  return {
+    take (): void {
+      if (taken === most) {
+        throw gatewayError('GW_OVERLOADED', { about: 'All places for LLM calls are taken.', retryAfterSeconds: 5 })
+      }
+      taken++
+    },
+    free (): void { taken-- }
+  }
+}
+
+type CallPlaces = ReturnType<typeof callPlaces>
 
 const versions = ['/v1', '/v1beta'] as const
 
@@ -89,7 +111,12 @@ type UnknownOutcomes = ReturnType<typeof unknownOutcomes>
 
 /** The same seven stages as a submit; the call ends with its caller's, and what it cost is known at its end. */
 function llmRoute (
-  url: string, dialect: Dialect, services: CoreServices, llm: LlmServices, unknown: UnknownOutcomes
+  url: string,
+  dialect: Dialect,
+  services: CoreServices,
+  llm: LlmServices,
+  unknown: UnknownOutcomes,
+  places: CallPlaces
 ): RouteOptions {
   const { authenticate, bodyBudget, rates, accounts, ceilings, ledger, keys, timers, log, alarms, clock } = services
   const { onRequest, preHandler } = reauthenticateAfterSlowBody(authenticate, clock.elapsed)
@@ -104,6 +131,19 @@ function llmRoute (
     llm: llm.upstream,
     totalMs: llm.totalMs,
     rememberUnknown: unknown.remember
+  }
+  const admitAndForward = async (authorized: AuthorizedCall, context: RequestContext): Promise<void> => {
+    const { call } = context
+    // Asked together with the rate: over a store it is one way there and back for both.
+    const isOthers = unknown.isOthers(call.session.subject, authorized.fingerprint)
+    await rates.submits(context)
+    if (await isOthers) throw unknownCall()
+    const firstKey = keyFor({ keyId: undefined, model: authorized.model }, keys)
+    call.keyId = firstKey.id
+    const id = await setAside(authorized, firstKey, context, services)
+
+    call.enter('forward')
+    await new LlmCall(authorized, id, context, callServices).run(firstKey)
   }
   return {
     method: 'POST',
@@ -122,16 +162,12 @@ function llmRoute (
 
         call.enter('admit')
         if (unknown.isOwn(authorized.fingerprint)) throw unknownCall()
-        // Asked together with the rate: over a store it is one way there and back for both.
-        const isOthers = unknown.isOthers(call.session.subject, authorized.fingerprint)
-        await rates.submits(context)
-        if (await isOthers) throw unknownCall()
-        const firstKey = keyFor({ keyId: undefined, model: authorized.model }, keys)
-        call.keyId = firstKey.id
-        const id = await setAside(authorized, firstKey, context, services)
-
-        call.enter('forward')
-        await new LlmCall(authorized, id, context, callServices).run(firstKey)
+        places.take()
+        try {
+          await admitAndForward(authorized, context)
+        } finally {
+          places.free()
+        }
       } finally {
         call.handlerDone()
       }

@@ -8,5 +8,6 @@ export const llmSettings = section('LLM calls.', {
     'Has chat completions tell their usage where the caller did not ask; the event that tells it is not passed on.'),
   headersMs: milliseconds(600000, 'Until an answer begins.'),
   idleMs: milliseconds(120000, 'Between two pieces of an answer.'),
-  totalMs: milliseconds(1800000, 'From a call to the end of its answer.')
+  totalMs: milliseconds(1800000, 'From a call to the end of its answer.'),
+  maxCalls: count(512, 'Calls at once, of all callers; one more is refused with 503.')
 })
