@@ -58,7 +58,7 @@ export function openLlm (
   { store: { unknownCalls }, closing }: Ground
 ): LlmServices | null {
   if (!hasTokenPrices(prices)) return null
-  const { defaultMaxOutputTokens, askForUsage, headersMs, idleMs, totalMs, maxCalls } = settings
+  const { defaultMaxOutputTokens, askForUsage, headersMs, idleMs, totalMs, heartbeatMs, maxCalls } = settings
   const { connectMs, keepAliveMs, userAgent } = client
   const upstream = undiciPassing({
     baseUrl: llmBaseUrl, connectMs, headersMs, bodyIdleMs: idleMs, keepAliveMs, userAgent
@@ -69,6 +69,7 @@ export function openLlm (
     defaultMaxOutputTokens,
     askForUsage,
     totalMs,
+    heartbeatMs,
     maxCalls,
     unknownCalls
   }

@@ -28,6 +28,12 @@ export function milliseconds (value: number, description: string) {
   return wholeNumber(' of milliseconds', maxMilliseconds, value, description)
 }
 
+/** A time that may be none at all. */
+export function millisecondsOrNone (value: number, description: string) {
+  const title = `a whole number of milliseconds, 0 to ${maxMilliseconds}`
+  return Type.Integer({ ...milliseconds(value, description), title, minimum: 0 })
+}
+
 export function seconds (value: number, description: string) {
   return wholeNumber(' of seconds', maxMilliseconds, value, description)
 }

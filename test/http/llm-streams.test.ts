@@ -302,6 +302,58 @@ t.test('the access line and the log tell what has become of a stream that was no
   t.match(lines().findLast(line => line.operation === 'chatCompletions'), { status: 499, code: 'OK' }, 'as of any caller that left')
 })
 
+t.test('a silent stream has heartbeats, whole, between two events, and they cost nothing', async t => {
+  const { call, mint, calls, pass, left, origin } = await cranked(t, ({ response }) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' }).flushHeaders()
+  })
+  const token = await mint('alice')
+  const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
+  const asked = fetch(origin + chatPath, { method: 'POST', headers, body: JSON.stringify(streamed) })
+  await until('it is asked', () => calls.length === 1)
+  pass(60_000)
+  const [first, second] = [events(hello), events(whole, usage, '[DONE]')]
+  const { response } = calls[0]!
+  response.write(first)
+  const reader = (await asked).body!.pipeThrough(new TextDecoderStream()).getReader()
+  let text = ''
+  const readTo = async (wanted: string): Promise<void> => {
+    while (text !== wanted) {
+      t.ok(wanted.startsWith(text), JSON.stringify(text))
+      text += (await reader.read()).value!
+    }
+  }
+  await readTo(first)
+  pass(20_000)
+  pass(20_000)
+  await readTo(`${first}: hb\n\n`)
+  response.write(second.slice(0, 30))
+  await readTo(`${first}: hb\n\n${second.slice(0, 30)}`)
+  for (let beat = 0; beat < 5; beat++) pass(20_000)
+  response.end(second.slice(30))
+  await readTo(`${first}: hb\n\n${second}`)
+  t.match(await reader.read(), { done: true })
+  t.equal(await left(token), 1000 - 0.02)
+  pass(60_000)
+  t.equal((await call('/gateway/session', { token })).status, 200, 'nothing beats on')
+})
+
+t.test('with llm.heartbeatMs: 0 there are none', async t => {
+  const time = clock()
+  const timers = crankedTimers(time)
+  const { call, mint, calls } = await startLlmGateway(t, ({ response }) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' }).write(events(hello))
+  }, { time, timers, config: `${llmConfig}llm: { heartbeatMs: 0 }\n` })
+  const asked = call(chatPath, { token: await mint('alice'), body: streamed })
+  await until('it is asked', () => calls.length === 1)
+  await new Promise(resolve => setTimeout(resolve, 50))
+  for (let beat = 0; beat < 5; beat++) {
+    time.advance(20_000)
+    timers.run()
+  }
+  calls[0]!.response.end(events(whole, usage, '[DONE]'))
+  t.equal((await asked).text, events(hello, whole, usage, '[DONE]'))
+})
+
 t.test('a stream on which nothing comes for too long is told as idle', async t => {
   const { call, mint, log } = await startLlmGateway(t, ({ response }) => {
     response.writeHead(200, { 'content-type': 'text/event-stream' }).write(events(hello))

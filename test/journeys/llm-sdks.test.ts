@@ -1,7 +1,9 @@
-import t from 'tap'
+import { connect, createServer } from 'node:net'
+import t, { type Test } from 'tap'
 import { readError, type SdkName, sdkNames, sdks } from '../helpers/llm-ai-sdks.ts'
 import { apiKey } from '../helpers/gateway.ts'
-import { startLlmSandbox } from '../helpers/llm-sandbox.ts'
+import { llmConfig, startLlmSandbox } from '../helpers/llm-sandbox.ts'
+import { listen } from '../helpers/raw-server.ts'
 import { until } from '../helpers/until.ts'
 
 const text = 'Hello from the sandbox that stands in for APIXO.'
@@ -112,5 +114,36 @@ for (const name of sdkNames) {
     const [error, next] = await fails(sdk)
     t.match(error, { status: 502, className: classOf(name, 502), told: /GW_UPSTREAM_REFUSED_KEY/ })
     t.match(next, { status: 503, className: classOf(name, 503), told: /GW_NO_KEY/ })
+  })
+}
+
+/** Another way to the gateway, on which the bytes of its answers are seen. */
+async function observed (t: Test, origin: string, saw: (piece: string) => void): Promise<string> {
+  const server = createServer(near => {
+    const far = connect(Number(new URL(origin).port), '127.0.0.1')
+    far.on('data', piece => saw(piece.toString('latin1')))
+    near.pipe(far).pipe(near)
+    for (const [one, other] of [[near, far], [far, near]] as const) {
+      one.on('error', () => {}).on('close', () => other.destroy())
+    }
+  })
+  const port = await listen(server)
+  t.teardown(() => server.close())
+  return `http://127.0.0.1:${port}`
+}
+
+for (const name of sdkNames) {
+  t.test(`${name}: a heartbeat between two events is passed over`, async t => {
+    const gateway = await startLlmSandbox(t, { config: `${llmConfig}llm: { heartbeatMs: 20 }\n` })
+    const { sandbox, origin } = gateway
+    const key = await gateway.mint('alice')
+    let raw = ''
+    const tapped = await observed(t, origin, piece => { raw += piece })
+    const said = sdks[name]({ origin: tapped, key }).streamed({ prompt: 'sandbox:hold-middle' })
+    await until('three of them', () => raw.split(/^: hb\n\n|^event: ping\n/m).length > 3)
+    sandbox.release()
+    t.match(await said, { text: /^Hello.*\.$/, input: /\d/, output: /\d/ })
+    const [call] = sandbox.llmCalls
+    await until('the charge', async () => await gateway.spent(key) === gateway.costOf(call!.tokens))
   })
 }

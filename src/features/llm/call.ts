@@ -39,6 +39,8 @@ export interface CallServices extends Pick<Services, 'bodyBudget' | 'ledger' | '
   readonly llm: PassingUpstream
   /** From its beginning to the end of its answer, ms. */
   readonly totalMs: number
+  /** 0: none. */
+  readonly heartbeatMs: number
   /** Remembers that its outcome was told as unknown. */
   readonly rememberUnknown: (subject: string, fingerprint: string) => void
 }
@@ -208,7 +210,7 @@ export class LlmCall {
 
   async #stream (): Promise<void> {
     const { request, reply, call } = this.#context
-    const { timers } = this.#services
+    const { timers, heartbeatMs } = this.#services
     const { dialect, body: { hidesUsage } } = this.#it
     const [passing, incoming, reader] = [this.#passing!, this.#incoming!, this.#reader]
     call.enter('reply')
@@ -224,7 +226,8 @@ export class LlmCall {
       const message = isUnknown ? unknownSentence : cutSentence
       return dialect.errorEvent({ code: call.code, status: 502, message, requestId: request.id })
     }
-    const relay = new StreamRelay({ raw, call: passing, reader, hidesUsage, timers, cutEvent })
+    const heartbeat = { everyMs: heartbeatMs, event: dialect.heartbeat }
+    const relay = new StreamRelay({ raw, call: passing, reader, hidesUsage, timers, heartbeat, cutEvent })
     incoming.passTo(relay)
     const how = await relay.ended
     if (relay.cutBy !== null) this.#noteCut(relay.cutBy)

@@ -23,7 +23,12 @@ export interface Dialect {
    * the first event.
    */
   errorEvent (error: ErrorFacts): string
+  /** What its SDKs pass over between two events, and a proxy takes for life. */
+  readonly heartbeat: string
 }
+
+/** One SDK loses an event that has a comment right before it: the empty line is part of this. */
+const comment = ': hb\n\n'
 
 /** What OpenAI calls them, by their status. */
 const openaiTypes: Readonly<Record<number, string>> = {
@@ -58,7 +63,8 @@ const chat: Dialect = {
   headersOf: noHeaders,
   errorBody: openaiBody,
   errorEvent: ({ code, message }) =>
-    event(null, { error: { message, type: 'invalid_request_error', code, param: null } })
+    event(null, { error: { message, type: 'invalid_request_error', code, param: null } }),
+  heartbeat: comment
 }
 
 const responses: Dialect = {
@@ -72,7 +78,8 @@ const responses: Dialect = {
     event('error', {
       // Without a number of some kind one SDK takes the event for garbage, and its user sees none of its words.
       type: 'error', code: 'invalid_request_error', message: named(error), param: null, sequence_number: 0
-    })
+    }),
+  heartbeat: comment
 }
 
 const messages: Dialect = {
@@ -84,7 +91,8 @@ const messages: Dialect = {
   errorBody: error => JSON.stringify({
     type: 'error', error: { type: error.code, message: named(error) }, request_id: error.requestId
   }),
-  errorEvent: error => event('error', { type: 'error', error: { type: error.code, message: named(error) } })
+  errorEvent: error => event('error', { type: 'error', error: { type: error.code, message: named(error) } }),
+  heartbeat: event('ping', { type: 'ping' })
 }
 
 const gemini: Dialect = {
@@ -95,7 +103,8 @@ const gemini: Dialect = {
   credential: 'x-goog-api-key',
   headersOf: noHeaders,
   errorBody: geminiError,
-  errorEvent: error => `data: ${geminiError(error)}\n\n`
+  errorEvent: error => `data: ${geminiError(error)}\n\n`,
+  heartbeat: comment
 }
 
 export const dialects: readonly Dialect[] = [chat, responses, messages, gemini]

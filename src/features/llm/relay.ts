@@ -26,6 +26,8 @@ interface RelayOptions {
   /** Usage was asked for in the caller's place: the event that tells nothing else is cut out. */
   readonly hidesUsage: boolean
   readonly timers: Timers
+  /** Told between two events after so long a silence; never, where that is 0. */
+  readonly heartbeat: { readonly everyMs: number, readonly event: string }
   /** What the caller is told, as an event, of a stream that was cut. */
   readonly cutEvent: () => string
 }
@@ -47,6 +49,8 @@ export class StreamRelay implements StreamSink {
   #isOver = false
   #cutBy: string | null = null
   #stopTimer = (): void => {}
+  #isSilent = false
+  #stopBeating = (): void => {}
 
   constructor (options: RelayOptions) {
     this.#options = options
@@ -59,6 +63,7 @@ export class StreamRelay implements StreamSink {
       this.#finish('left')
       call.cancel()
     })
+    if (options.heartbeat.everyMs > 0) this.#beat()
   }
 
   /** What cut it, a word for the log; `null`: nothing has. */
@@ -67,6 +72,7 @@ export class StreamRelay implements StreamSink {
   take (bytes: Buffer): void {
     if (this.#isOver) return
     const { raw, call } = this.#options
+    this.#isSilent = false
     const found = this.#finder.take(bytes)
     const last = found.findIndex(event => this.#isLast(event))
     const until = last === -1 ? bytes.length : found[last]!.end
@@ -123,6 +129,19 @@ export class StreamRelay implements StreamSink {
     this.#end(Buffer.from((isMiddle ? '\n\n' : '') + this.#options.cutEvent()))
   }
 
+  /**
+   * A tick, and no timer that each piece sets anew. One that falls into an event is left out, and so is one that the
+   * caller would not read.
+   */
+  #beat (): void {
+    const { timers, raw, heartbeat: { everyMs, event } } = this.#options
+    this.#stopBeating = timers.after(everyMs, () => {
+      if (this.#isSilent && this.#finder.unfinished === 0 && !raw.writableNeedDrain) this.#write(Buffer.from(event))
+      this.#isSilent = true
+      this.#beat()
+    })
+  }
+
   #end (bytes: Buffer): void {
     const { raw } = this.#options
     if (bytes.length > 0) raw.end(bytes)
@@ -139,6 +158,7 @@ export class StreamRelay implements StreamSink {
 
   #finish (how: StreamEnd): void {
     this.#isOver = true
+    this.#stopBeating()
     this.#settled.resolve(how)
   }
 }

@@ -24,6 +24,8 @@ export interface LlmServices {
   readonly defaultMaxOutputTokens: number
   readonly askForUsage: boolean
   readonly totalMs: number
+  /** A stream that is silent for so long gets a heartbeat; 0: none. */
+  readonly heartbeatMs: number
   /** Calls at once. */
   readonly maxCalls: number
   /** What all replicas know; `null` where there is only one. */
@@ -130,6 +132,7 @@ function llmRoute (
     alarms,
     llm: llm.upstream,
     totalMs: llm.totalMs,
+    heartbeatMs: llm.heartbeatMs,
     rememberUnknown: unknown.remember
   }
   const admitAndForward = async (authorized: AuthorizedCall, context: RequestContext): Promise<void> => {

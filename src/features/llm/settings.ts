@@ -1,4 +1,4 @@
-import { count, flag, milliseconds, section } from '../../settings/schema-words.ts'
+import { count, flag, milliseconds, millisecondsOrNone, section } from '../../settings/schema-words.ts'
 
 /** `llm` of the config file. The routes exist once a model has a price per token. */
 export const llmSettings = section('LLM calls.', {
@@ -9,5 +9,7 @@ export const llmSettings = section('LLM calls.', {
   headersMs: milliseconds(600000, 'Until an answer begins.'),
   idleMs: milliseconds(120000, 'Between two pieces of an answer.'),
   totalMs: milliseconds(1800000, 'From a call to the end of its answer.'),
+  heartbeatMs: millisecondsOrNone(20000,
+    'A stream that has begun and is silent for so long gets a heartbeat, within twice the time; 0 for none.'),
   maxCalls: count(512, 'Calls at once, of all callers; one more is refused with 503.')
 })
