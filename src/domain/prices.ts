@@ -37,6 +37,15 @@ export interface ConditionalRule extends SubmitRule {
   readonly when?: Conditions
 }
 
+/** What a tool costs that the upstream runs. */
+interface ServerToolRule {
+  /** Credits. */
+  readonly perCall: number
+  /** The most input tokens that what it finds in one call comes to. */
+  readonly tokensPerCall: number
+  readonly maxCalls?: number
+}
+
 /** What tokens cost, in credits for a million. One that is left out costs as much as plain ones in its direction. */
 export interface TokenRule {
   readonly inputPerMillion: number
@@ -56,6 +65,10 @@ export interface TokenRule {
   readonly tokensPerFile?: number
   /** The most tokens that the model takes in; what is longer it refuses. */
   readonly contextTokens?: number
+  /** Tools that the upstream runs; one that is not here is refused. */
+  readonly serverTools?: Readonly<Record<string, ServerToolRule>>
+  /** Tier of service → what its tokens cost as a multiple; one that is not here is refused. */
+  readonly serviceTiers?: Readonly<Record<string, number>>
 }
 
 /** A price as the operator wrote it (`prices` in config/gateway.yaml). Prices per token are not for submits. */

@@ -1,5 +1,5 @@
 import { badRequest } from '../errors.ts'
-import { byModel, globs, type Microcredits } from './policy.ts'
+import { byModel, globs, type Microcredits, microcredits } from './policy.ts'
 import type { PriceRules, TokenRule } from './prices.ts'
 
 /** The kinds of tokens that a call is charged for. Each token is counted in one of them. */
@@ -49,6 +49,18 @@ export interface TokenPrice {
   names (kind: TokenKind): boolean
   /** Whether an answer may have cost more than can be seen of it, since the model thinks and does not show it. */
   readonly hidesReasoning: boolean
+  /** A tool that the upstream runs; `null`: the operator has named no price for it. */
+  tool (name: string): ToolPrice | null
+  /** Tier of service → what its tokens cost as a multiple. */
+  readonly tiers: ReadonlyMap<string, number>
+}
+
+/** What a tool costs that the upstream runs. */
+export interface ToolPrice {
+  readonly perCall: Microcredits
+  readonly tokensPerCall: number
+  /** `null`: as many as the caller says. */
+  readonly maxCalls: number | null
 }
 
 const directions: Readonly<Record<TokenKind, 'input' | 'output'>> = {
@@ -113,6 +125,9 @@ const fileTokens = 1_048_576
 
 function compile (rule: TokenRule, model: string): TokenPrice {
   const { tokensPerImage, tokensPerFile = fileTokens, contextTokens = Infinity } = rule
+  const { serverTools = {}, serviceTiers = {} } = rule
+  const tools = new Map(Object.entries(serverTools).map(([name, { perCall, tokensPerCall, maxCalls = null }]) =>
+    [name, { perCall: microcredits(perCall), tokensPerCall, maxCalls }]))
   const [perPicture, perLargePicture] = tokensPerImage === undefined
     ? [pictureTokens(model), Math.max(pictureTokens(model), largePictureTokens)]
     : [tokensPerImage, tokensPerImage]
@@ -136,7 +151,9 @@ function compile (rule: TokenRule, model: string): TokenPrice {
     inputBound: (text, { pictures, largePictures, files }) => Math.min(contextTokens,
       text + pictures * perPicture + largePictures * perLargePicture + files * tokensPerFile),
     names: kind => rule[`${kind}PerMillion`] !== undefined,
-    hidesReasoning: rule.hidesReasoning ?? true
+    hidesReasoning: rule.hidesReasoning ?? true,
+    tool: name => tools.get(name) ?? null,
+    tiers: new Map(Object.entries(serviceTiers))
   }
 }
 

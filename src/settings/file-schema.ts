@@ -199,6 +199,12 @@ function tokens (description: string) {
   return Type.Integer({ title: 'a whole number, 1 to 100000000', description, minimum: 1, maximum: 1e8 })
 }
 
+const serverTool = (description: string) => Type.Optional(Type.Object({
+  perCall: amount('Credits for each call.'),
+  tokensPerCall: tokens('The most input tokens that what it finds in a call comes to.'),
+  maxCalls: Type.Optional(tokens('The most calls that a request may ask for.'))
+}, { ...exact, title: 'a mapping of known keys', description }))
+
 const tokenPrice = group({
   inputPerMillion: amount('Credits per million input tokens.'),
   outputPerMillion: amount('Credits per million output tokens.'),
@@ -217,7 +223,29 @@ const tokenPrice = group({
   })),
   tokensPerImage: Type.Optional(tokens('The most input tokens of a picture; by the name of the model when absent.')),
   tokensPerFile: Type.Optional(tokens('The most input tokens of a document or film; 1048576 when absent.')),
-  contextTokens: Type.Optional(tokens('The most input tokens that the model takes; no more is set aside for them.'))
+  contextTokens: Type.Optional(tokens('The most input tokens that the model takes; no more is set aside for them.')),
+  serverTools: Type.Optional(Type.Object({
+    web_search: serverTool('Searches of the web, at /v1/messages and /v1/responses.'),
+    web_fetch: serverTool('Pages that are fetched, at /v1/messages.')
+  }, {
+    ...exact,
+    title: 'a mapping of known keys',
+    description: 'Tools that the upstream runs and callers may ask for; others are refused.'
+  })),
+  serviceTiers: Type.Optional(Type.Record(
+    Type.String({ pattern: '^[a-z][a-z0-9_]{0,31}$' }),
+    Type.Number({
+      title: 'a number above 0, to 1000',
+      description: 'What its tokens cost, as a multiple.',
+      exclusiveMinimum: 0,
+      maximum: 1000
+    }),
+    {
+      ...exact,
+      title: 'a mapping from tiers of service to multiples',
+      description: 'Tiers of service that callers may ask for, and the multiple that their tokens cost; others are refused.'
+    }
+  ))
 })
 
 const price = Type.Union([

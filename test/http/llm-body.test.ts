@@ -1,6 +1,8 @@
 import t from 'tap'
 import { type LlmBody, readLlmBody } from '../../src/features/llm/body.ts'
+import { tokenPrices } from '../../src/domain/token-prices.ts'
 import { type DialectName, dialects } from '../../src/features/llm/dialects.ts'
+import { callPrice } from '../../src/domain/call-price.ts'
 
 const rules = { defaultMaxOutputTokens: 4096, askForUsage: true }
 
@@ -9,9 +11,11 @@ function read (name: DialectName, body: unknown, more: Partial<typeof rules> = {
   return readLlmBody(Buffer.from(typeof body === 'string' ? body : JSON.stringify(body)), dialect, { ...rules, ...more })
 }
 
+const price = tokenPrices({ '*': { inputPerMillion: 1, outputPerMillion: 1 } })('m')!
+
 function refusal (name: DialectName, body: unknown): string {
   try {
-    read(name, body)
+    callPrice(read(name, body), price)
   } catch (error) {
     t.match(error, { code: 'GW_BAD_REQUEST' })
     return String((error as Error).message)
@@ -124,8 +128,8 @@ t.test("a schema and what a tool is called with are the caller's own", async t =
 })
 
 t.test('what costs more than tokens is refused by its name', async t => {
-  t.match(refusal('chat', { model: 'm', service_tier: 'priority' }), /service_tier is not accepted/)
-  t.match(refusal('gemini', { serviceTier: 'flex' }), /serviceTier is not accepted/)
+  t.match(refusal('chat', { model: 'm', service_tier: 'priority' }), /service_tier "priority" is not accepted/)
+  t.match(refusal('gemini', { serviceTier: 'flex' }), /service_tier "flex" is not accepted/)
   t.match(refusal('chat', { model: 'm', web_search_options: {} }), /web_search_options is not accepted/)
   t.match(refusal('chat', { model: 'm', models: ['x'] }), /models is not accepted/)
   t.match(refusal('responses', { model: 'm', tools: [{ type: 'web_search' }] }), /the tool "web_search" is not accepted/)

@@ -1,10 +1,10 @@
+import type { AskedTool, PricedParts } from '../../domain/call-price.ts'
 import { fold, insertMembers, isObject, type Member, quoted, readJson } from '../../domain/json.ts'
-import type { Media } from '../../domain/token-prices.ts'
 import { badBody, badRequest } from '../../errors.ts'
 import type { Dialect, DialectName } from './dialects.ts'
 
 /** A call as the gateway understood it, and the bytes that say the same. */
-export interface LlmBody {
+export interface LlmBody extends PricedParts {
   /** Empty as soon as it is not sent any more. */
   bytes: Buffer
   /** Of the body; `null` where the path names it. */
@@ -13,11 +13,6 @@ export interface LlmBody {
   readonly isStream: boolean
   /** Answers that are asked for at once. */
   readonly answers: number
-  /** The most tokens that may go in beside those of media: a token is at least a byte of the body. */
-  readonly textBound: number
-  readonly media: Media
-  /** The most tokens that may come out, of all answers. */
-  readonly outputBound: number
   /** Whether the model may think, as far as the request says, without showing it. */
   readonly mayThink: boolean
   /** Usage was asked for in the caller's place: what tells it is not the caller's. */
@@ -43,8 +38,8 @@ interface Shape {
   readonly answers: string | null
   /** Top-level fields that are refused, with the reason. */
   readonly refused: Readonly<Record<string, string>>
-  /** The name of a tool that the upstream itself would run, for money or on its state; `null`: it is the caller's. */
-  serverTool (tool: JsonObject): string | null
+  /** A tool that the upstream itself would run, for money or on its state; `null`: it is the caller's. */
+  serverTool (tool: JsonObject, body: JsonObject): AskedTool | null
   /** Whether a tool may say `type: null`, which is the caller's then. */
   readonly bearsNullType: boolean
   /** Whether it may think without showing it. */
@@ -61,9 +56,35 @@ const common = {
 
 const openaiTools = new Set(['function', 'custom', 'local_shell', 'apply_patch'])
 
-function openaiTool ({ type }: JsonObject): string | null {
-  return typeof type === 'string' && !openaiTools.has(type) ? type : null
+function chatTool ({ type }: JsonObject): AskedTool | null {
+  return typeof type === 'string' && !openaiTools.has(type) ? unpriced(type) : null
 }
+
+/** Nothing bounds it, or no answer tells how often it has run: it has no price. */
+function unpriced (type: string): AskedTool {
+  return { type, name: null, most: null, limit: null }
+}
+
+function responsesTool (tool: JsonObject, body: JsonObject): AskedTool | null {
+  const asked = chatTool(tool)
+  if (asked === null || !/^web_search(?:_preview)?(?:_\d{4}_\d{2}_\d{2})?$/.test(asked.type)) return asked
+  return { ...asked, name: 'web_search', most: countIn(body, 'max_tool_calls', maxToolCalls), limit: 'max_tool_calls' }
+}
+
+function messagesTool (tool: JsonObject): AskedTool | null {
+  const { type } = tool
+  if (typeof type !== 'string' || anthropicTools.test(type)) return null
+  const [, name] = /^(web_search|web_fetch)_\d{8}$/.exec(type) ?? []
+  if (name === undefined) return unpriced(type)
+  return { type, name, most: countIn(tool, 'max_uses', maxToolCalls), limit: 'max_uses of the tool' }
+}
+
+function geminiTool (tool: JsonObject): AskedTool | null {
+  const name = Object.keys(tool).find(name => name !== 'functionDeclarations')
+  return name === undefined ? null : unpriced(name)
+}
+
+const maxToolCalls = 1000
 
 /** Those that run at the caller's have a date behind their name. */
 const anthropicTools = /^(?:custom|bash_|text_editor_|computer_|memory_)/
@@ -80,7 +101,7 @@ const shapes: Readonly<Record<DialectName, Shape>> = {
       enable_search: costly,
       best_of: costly
     },
-    serverTool: openaiTool,
+    serverTool: chatTool,
     bearsNullType: false,
     // By other names, providers have models think that were told not to.
     mayThink: ({ reasoning_effort: effort, ...others }) =>
@@ -91,7 +112,7 @@ const shapes: Readonly<Record<DialectName, Shape>> = {
     limits: ['max_output_tokens'],
     answers: null,
     refused: { ...common, prompt: kept },
-    serverTool: openaiTool,
+    serverTool: responsesTool,
     bearsNullType: false,
     mayThink: ({ reasoning }) => !isObject(reasoning) || reasoning.effort !== 'none'
   },
@@ -107,7 +128,7 @@ const shapes: Readonly<Record<DialectName, Shape>> = {
       compaction: costly,
       anthropic_beta: 'it is a header'
     },
-    serverTool: ({ type = 'custom' }) => typeof type === 'string' && !anthropicTools.test(type) ? type : null,
+    serverTool: messagesTool,
     bearsNullType: true,
     mayThink: ({ thinking, model }) =>
       (isObject(thinking) && thinking.type !== 'disabled') || String(model).toLowerCase().includes('thinking')
@@ -117,7 +138,7 @@ const shapes: Readonly<Record<DialectName, Shape>> = {
     limits: ['maxOutputTokens'],
     answers: 'candidateCount',
     refused: { ...common, model: 'the path names it' },
-    serverTool: tool => Object.keys(tool).find(name => name !== 'functionDeclarations') ?? null,
+    serverTool: geminiTool,
     bearsNullType: false,
     mayThink: ({ generationConfig }) => {
       const config = isObject(generationConfig) ? generationConfig.thinkingConfig : undefined
@@ -130,7 +151,8 @@ const shapes: Readonly<Record<DialectName, Shape>> = {
 const ownNames: Readonly<Record<DialectName, ReadonlyMap<string, string>>> = {
   chat: namesOf('model', 'stream', 'stream_options', 'n', 'max_tokens', 'max_completion_tokens', 'tools', 'modalities',
     'service_tier', 'background', 'reasoning_effort'),
-  responses: namesOf('model', 'stream', 'max_output_tokens', 'tools', 'service_tier', 'background', 'reasoning'),
+  responses: namesOf('model', 'stream', 'max_output_tokens', 'max_tool_calls', 'tools', 'service_tier', 'background',
+    'reasoning'),
   messages: namesOf('model', 'stream', 'max_tokens', 'tools', 'service_tier', 'background', 'thinking'),
   gemini: namesOf('generationConfig', 'tools', 'serviceTier', 'background', 'maxOutputTokens', 'candidateCount',
     'responseModalities', 'thinkingConfig')
@@ -148,9 +170,6 @@ function bare (name: string): string {
 /** Most answers at once. */
 const maxAnswers = 128
 
-/** The upstream's usual tier, by whichever name. */
-const usualTiers: ReadonlySet<unknown> = new Set(['auto', 'default', 'standard', 'standard_only', null, undefined])
-
 /**
  * Reads the body of an LLM call. Its bytes are kept but for what is written into them, a limit where it has none, and
  * that usage is to be told. Throws `GW_BAD_REQUEST`, which names what is not accepted: what names something that is
@@ -163,7 +182,7 @@ export function readLlmBody (original: Buffer, dialect: Dialect, rules: LlmBodyR
   checkNames(Object.keys(value), dialect.name)
   if (config !== value) checkNames(Object.keys(config), dialect.name)
   checkRefused(value, shape)
-  checkCosts(value, shape)
+  if (flagIn(value, 'background')) throw badBody(`background is not accepted here: ${kept}`)
   const content = inspect(value)
   const limit = limitIn(config, shape.limits)
   const answers = shape.answers === null ? 1 : countIn(config, shape.answers, maxAnswers) ?? 1
@@ -186,6 +205,8 @@ export function readLlmBody (original: Buffer, dialect: Dialect, rules: LlmBodyR
     outputBound: ((limit ?? rules.defaultMaxOutputTokens) + predictedIn(value)) * answers,
     mayThink: shape.mayThink(value),
     hidesUsage: asksUsage,
+    serverTools: serverToolsIn(value, shape),
+    tier: tierIn(value),
     outputs: outputsOf(value, config)
   }
 }
@@ -214,19 +235,21 @@ function checkRefused (value: JsonObject, { refused }: Shape): void {
   }
 }
 
-function checkCosts (value: JsonObject, { serverTool, bearsNullType }: Shape): void {
-  if (flagIn(value, 'background')) throw badBody(`background is not accepted here: ${kept}`)
-  for (const name of ['service_tier', 'serviceTier']) {
-    if (!usualTiers.has(value[name])) throw badBody(`${name} is not accepted here: ${costly}`)
-  }
+function serverToolsIn (value: JsonObject, { serverTool, bearsNullType }: Shape): readonly AskedTool[] {
   const tools = value.tools ?? []
   if (!Array.isArray(tools)) throw badBody('tools must be a list')
-  for (const tool of tools) {
+  return tools.flatMap(tool => {
     if (!isObject(tool)) throw badBody('tools must be a list of objects')
     if (!saysItsTypeAsText(tool, bearsNullType)) throw badBody('the type of a tool must be a text, under the name type')
-    const name = serverTool(tool)
-    if (name !== null) throw badBody(`the tool ${quoted(name)} is not accepted here: the upstream would run it, and ${costly}`)
-  }
+    return serverTool(tool, value) ?? []
+  })
+}
+
+/** Gemini writes it its own way. */
+function tierIn ({ service_tier: tier, serviceTier = tier }: JsonObject): string | null {
+  const found = serviceTier ?? tier ?? null
+  if (found !== null && typeof found !== 'string') throw badBody('the tier of service must be a text')
+  return found === null ? null : found.toLowerCase()
 }
 
 /** To a reader that overlooks the case, another spelling of the name is the type as well. */

@@ -1,7 +1,8 @@
+import type { CallPrice } from '../../domain/call-price.ts'
 import { isObject, jsonValue } from '../../domain/json.ts'
 import type { ReservationId } from '../../domain/ledger.ts'
 import type { Microcredits } from '../../domain/policy.ts'
-import { noTokens, type TokenPrice } from '../../domain/token-prices.ts'
+import type { TokenPrice } from '../../domain/token-prices.ts'
 import { retryAfterSeconds } from '../../domain/time.ts'
 import {
   type AnswerHead, type AnswerReceiver, type Envelope, type NotAccepted, type PassingCall, type PassingUpstream,
@@ -26,8 +27,7 @@ export interface AuthorizedCall {
   readonly path: string
   /** Names and values in turn. */
   readonly headers: readonly string[]
-  /** The most tokens that go in. */
-  readonly inputBound: number
+  readonly cost: CallPrice
   /** Set aside for it, and the most that it costs when it was cut. */
   readonly bound: Microcredits
   /** The same call again has the same one. */
@@ -248,17 +248,17 @@ export class LlmCall {
    * set aside where the upstream may have made what nobody has seen.
    */
   #cost (how: StreamEnd): Cost {
-    const { price, inputBound, body: { mayThink, outputBound }, bound } = this.#it
-    const { tokens, contentBytes, hasThought } = this.#reader
+    const { price, cost, body: { mayThink, outputBound }, bound } = this.#it
+    const { tokens, contentBytes, hasThought, extras } = this.#reader
     if (how === 'complete' && tokens !== null) {
-      return { microcredits: price.costOf({ ...noTokens, ...tokens }), isEstimate: false }
+      return { microcredits: cost.costOf(tokens, extras), isEstimate: false }
     }
-    const mayHide = (mayThink || hasThought) && price.hidesReasoning
+    const mayHide = cost.runsTools || ((mayThink || hasThought) && price.hidesReasoning)
     if (mayHide || contentBytes === 0) return { microcredits: bound, isEstimate: true }
     const output = Math.min(outputBound, Math.max(contentBytes, tokens?.output ?? 0))
     const seen = tokens === null
-      ? price.boundOf(inputBound, 0) + price.costOf({ ...noTokens, output })
-      : price.costOf({ ...noTokens, ...tokens, output })
+      ? price.boundOf(cost.inputBound, 0) + cost.costOf({ output }, extras)
+      : cost.costOf({ ...tokens, output }, extras)
     return { microcredits: Math.min(bound, seen), isEstimate: true }
   }
 

@@ -1,4 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import { callPrice } from '../../domain/call-price.ts'
 import { quoted } from '../../domain/json.ts'
 import { fingerprintOf, type ReservationId } from '../../domain/ledger.ts'
 import { budgetOf } from '../../domain/session.ts'
@@ -196,7 +197,7 @@ function authorizeCall (
   for (const output of body.outputs) {
     if (!price.names(output)) throw badRequest(`The model ${quoted(model)} has no price for ${output} here.`)
   }
-  const inputBound = price.inputBound(body.textBound, body.media)
+  const cost = callPrice(body, price)
   const path = inPath?.path ?? dialect.urls[0]!
   return {
     dialect,
@@ -205,8 +206,8 @@ function authorizeCall (
     price,
     path,
     headers: [...dialect.headersOf(request), 'accept', body.isStream ? 'text/event-stream' : 'application/json'],
-    inputBound,
-    bound: price.boundOf(inputBound, body.outputBound),
+    bound: cost.bound,
+    cost,
     fingerprint: fingerprintOf(session.subject, budgetOf(session)?.id ?? '', dialect.operation, path, bytes)
   }
 }

@@ -1,3 +1,4 @@
+import type { ToldExtras } from '../../domain/call-price.ts'
 import { isObject, jsonValue } from '../../domain/json.ts'
 import { type Tokens } from '../../domain/token-prices.ts'
 import type { DialectName } from './dialects.ts'
@@ -99,7 +100,8 @@ const messages: Reading = {
   usageIn: ({ usage, message }) => [usage, member(message, 'usage')],
   fields: [
     'input_tokens', 'cache_read_input_tokens', 'cache_creation_input_tokens',
-    'cache_creation.ephemeral_1h_input_tokens', 'output_tokens', 'output_tokens_details.thinking_tokens'
+    'cache_creation.ephemeral_1h_input_tokens', 'server_tool_use.web_search_requests',
+    'server_tool_use.web_fetch_requests', 'output_tokens', 'output_tokens_details.thinking_tokens'
   ],
   contentIn: ({ type, delta, content_block: block, content }) =>
     type === 'content_block_delta' ? delta : type === 'content_block_start' ? block : content,
@@ -184,6 +186,8 @@ export class AnswerReader {
   readonly #answers: number
   readonly #told = new Map<string, number>()
   readonly #ended = new Set<unknown>()
+  readonly #searches = new Set<unknown>()
+  #tier: string | null = null
   #isDone = false
   #hasFailed = false
   #hasThought = false
@@ -199,6 +203,15 @@ export class AnswerReader {
   /** All that makes it what was asked for has come. */
   get isWhole (): boolean { return this.#isDone || this.#ended.size >= this.#answers }
 
+  /** What it has done that is charged beside its tokens. */
+  get extras (): ToldExtras {
+    const calls = new Map([
+      ['web_search', Math.max(this.#searches.size, this.#told.get('server_tool_use.web_search_requests') ?? 0)],
+      ['web_fetch', this.#told.get('server_tool_use.web_fetch_requests') ?? 0]
+    ])
+    return { calls, tier: this.#tier }
+  }
+
   /** It has thought, though perhaps nobody asked for it. */
   get hasThought (): boolean { return this.#hasThought }
 
@@ -211,6 +224,7 @@ export class AnswerReader {
     if (!isObject(value)) return false
     for (const usage of this.#reading.usageIn(value)) if (isObject(usage)) this.#takeUsage(usage)
     this.contentBytes += textBytes(this.#reading.contentIn(value))
+    this.#takeExtras(value)
     const ended = this.#reading.endedIn(value)
     for (const place of ended) this.#ended.add(place)
     this.#hasThought ||= isThought(value.content_block)
@@ -225,6 +239,19 @@ export class AnswerReader {
   get tokens (): Partial<Tokens> | null {
     const tokens = this.#reading.tokensOf(path => this.#told.get(path), this.contentBytes === 0)
     return tokens !== null && Object.values(tokens).some(count => count > 0) ? tokens : null
+  }
+
+  /** Of responses, an item for each search; the tier stands beside the usage, or in it. */
+  #takeExtras (value: JsonObject): void {
+    const { response, item, output, message, usage, usageMetadata } = value
+    for (const call of [...listOf([item]), ...listOf(output), ...listOf(member(response, 'output'))]) {
+      if (call.type === 'web_search_call') this.#searches.add(call.id)
+    }
+    const tiers = [
+      value.service_tier, member(response, 'service_tier'), member(usage, 'service_tier'),
+      member(member(message, 'usage'), 'service_tier'), member(usageMetadata, 'serviceTier')
+    ]
+    for (const tier of tiers) if (typeof tier === 'string') this.#tier = tier.toLowerCase()
   }
 
   #takeUsage (usage: JsonObject): void {
