@@ -14,16 +14,18 @@ const src = join(root, 'src')
 const publicParts = ['api', 'errors', 'client']
 
 /**
- * What a page's author imports, complete in itself: `client.js`, an ES module with its map, and `client.d.ts`. Each
- * file is replaced in one step, as a gateway may start at any time.
+ * What a page's author imports: `client.js`, an ES module that is complete in itself, `react.js`, which needs React
+ * alone, their maps and their types. Each file is replaced in one step, as a gateway may start at any time.
  */
 export async function buildClient (out: string): Promise<void> {
-  const build = await rolldown({ input: { client: join(src, 'client/client.ts') } })
+  const [client, react] = ['client', 'react'].map(name => join(src, `client/${name}.ts`)) as [string, string]
+  const build = await rolldown({ input: { client, react }, external: ['react'] })
   const { output } = await build.generate({ format: 'es', minify: true, sourcemap: true, entryFileNames: '[name].js' })
   mkdirSync(out, { recursive: true })
   for (const file of output) put(join(out, file.fileName), file.type === 'chunk' ? file.code : file.source)
   const declarations = publicParts.map(name => declarationsOf(join(src, 'client', `${name}.ts`)))
   put(join(out, 'client.d.ts'), declarations.join('\n').replaceAll(/^(?:import|export) .+ from "\.\/.+";\n/gm, ''))
+  put(join(out, 'react.d.ts'), declarationsOf(react).replace('./client.ts', './client.js'))
 }
 
 function declarationsOf (file: string): string {

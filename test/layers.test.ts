@@ -158,8 +158,9 @@ t.test('the rules of the domain know no framework, no file and no socket', async
   t.strictSame(wrong(imports.filter(({ file, name }) => layerOf(file)!.name === 'domain' && outside.test(name))), [])
 })
 
-t.test('the client runs in any browser: it needs no package, and nothing of Node', async t => {
-  t.strictSame(wrong(imports.filter(({ file, target }) => layerOf(file)!.name === 'client' && target === null)), [])
+t.test('the client runs in any browser: its hook needs React, the rest no package, and nothing of Node', async t => {
+  const outside = imports.filter(({ file, target }) => layerOf(file)!.name === 'client' && target === null)
+  t.strictSame(wrong(outside), ['client/react.ts imports react'])
 })
 
 t.test('each technology has one place', async t => {

@@ -107,16 +107,17 @@ function taskKeys ({ random, now }: Timing) {
         kept.set(name, press)
       }
       press.users++
+      let done: T
       try {
-        const done = await work(press.key)
+        done = await work(press.key)
         press.until = 0
-        return done
       } catch (error) {
         press.until = isCertain(error) ? 0 : now() + uncertainMs
         throw error
       } finally {
         if (--press.users === 0 && press.until === 0) kept.delete(name)
       }
+      return done
     }
   }
 }

@@ -85,23 +85,28 @@ export function transport (
   }
 
   /** Pauses double, each within half of it, so that pages which failed together do not come back together. */
-  const retry: Transport['retry'] = async ({ signal, tries = 1 }, work) => {
-    for (let count = 1; ; count++) {
+  const pauseAfter = (error: unknown, count: number, tries: number): number => {
+    if (!(error instanceof GatewayError) || !error.isPassing || count >= tries) throw error
+    const askedMs = (error.retryAfter ?? 0) * 1000
+    if (askedMs > longestRetryAfterMs) throw error
+    const doubled = Math.min(firstPauseMs * 2 ** (count - 1), longestPauseMs)
+    return Math.max(doubled * (0.5 + random() / 2), askedMs)
+  }
+
+  const retry = async <T>({ signal, tries = 1 }: Pick<Call, 'signal' | 'tries'>, work: () => Promise<T>): Promise<T> => {
+    let done: { readonly value: T } | null = null
+    let free = 0
+    for (let count = 1; done === null; count++) {
       signal?.throwIfAborted()
-      try {
-        return await work()
-      } catch (error) {
+      done = await work().then(value => ({ value }), async error => {
         signal?.throwIfAborted()
-        if (!(error instanceof GatewayError) || !error.isPassing || tries === 1) throw error
         // Without a network no try is used up; but a gateway on the device itself answers all the same.
-        const isOffline = error.code === 'UNREACHABLE' && globalThis.navigator?.onLine === false
-        if (isOffline) count = 0
-        const askedMs = (error.retryAfter ?? 0) * 1000
-        if (count >= tries || askedMs > longestRetryAfterMs) throw error
-        const doubled = isOffline ? longestPauseMs : Math.min(firstPauseMs * 2 ** (count - 1), longestPauseMs)
-        await rest(Math.max(doubled * (0.5 + random() / 2), askedMs), signal)
-      }
+        if (tries > 1 && globalThis.navigator?.onLine === false) free++
+        await rest(pauseAfter(error, count, tries + free), signal)
+        return null
+      })
     }
+    return done.value
   }
 
   return {
@@ -136,12 +141,12 @@ function tokens (token: string | undefined, getToken: ConnectionOptions['getToke
   const ask = async (get: NonNullable<typeof getToken>): Promise<string> => {
     try {
       known = await get()
-      return known
     } catch (error) {
       throw error instanceof TypeError ? unreachable(error) : error // as `fetch` says that there is no network
     } finally {
       asked = undefined
     }
+    return known
   }
   return {
     async current (): Promise<string | undefined> {

@@ -86,31 +86,33 @@ function eventStream (
     read: (signal: AbortSignal | undefined): Promise<boolean> => untilOnline(signal, async over => {
       const cut = new AbortController()
       over.addEventListener('abort', () => cut.abort())
-      let hasSpoken = false
-      try {
-        const headers = { accept: 'text/event-stream', ...(lastId !== '' && { 'last-event-id': lastId }) }
-        const opened = await within(ask(path, { headers, signal: cut.signal }, async response => response))
-        if (!isStream(opened)) return false
-        const reader = opened.body!.getReader()
-        const decoder = new TextDecoder()
-        for (let rest = ''; ;) {
-          const piece = await within(reader.read().catch(() => ({ done: true, value: undefined })))
-          if (piece === null || piece.done) return piece !== null || hasSpoken
-          hasSpoken = true
-          const blocks = (rest + decoder.decode(piece.value, { stream: true })).split('\n\n')
-          rest = blocks.pop()!
-          blocks.forEach(tell)
-        }
-      } catch (error) {
+      const comes = await listen(cut.signal).catch(error => {
         signal?.throwIfAborted()
-        if (over.aborted) return true
         // So many streams of one subject are open that there is none for this one.
-        if (error instanceof GatewayError && error.status === 429) return false
-        throw error
-      } finally {
-        cut.abort()
-      }
+        const isTooMany = error instanceof GatewayError && error.status === 429
+        if (!over.aborted && !isTooMany) throw error
+        return over.aborted
+      })
+      cut.abort()
+      return comes
     })
+  }
+  const listen = async (signal: AbortSignal): Promise<boolean> => {
+    const headers = { accept: 'text/event-stream', ...(lastId !== '' && { 'last-event-id': lastId }) }
+    const opened = await within(ask(path, { headers, signal }, async response => response))
+    if (!isStream(opened)) return false
+    const reader = opened.body!.getReader()
+    const decoder = new TextDecoder()
+    let [rest, hasSpoken] = ['', false]
+    let piece = await within(read(reader))
+    while (piece !== null && !piece.done) {
+      hasSpoken = true
+      const blocks = (rest + decoder.decode(piece.value, { stream: true })).split('\n\n')
+      rest = blocks.pop()!
+      blocks.forEach(tell)
+      piece = await within(read(reader))
+    }
+    return piece !== null || hasSpoken
   }
   const tell = (block: string): void => {
     const valueOf = (name: string): string => block.split('\n').filter(line => line.startsWith(`${name}: `))
@@ -130,6 +132,11 @@ function eventStream (
     }
   }
   return stream
+}
+
+/** A connection that was lost ends a stream as well as any. */
+async function read (reader: ReadableStreamDefaultReader<Uint8Array>) {
+  return await reader.read().catch(() => ({ done: true as const, value: undefined }))
 }
 
 function isStream (response: Response | null): response is Response {

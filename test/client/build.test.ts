@@ -3,8 +3,10 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symli
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
+import Fastify from 'fastify'
 import t from 'tap'
 import ts from 'typescript'
+import { builtPartRoutes } from '../../src/features/pages/built-parts.ts'
 import { builtClient } from '../helpers/built-client.ts'
 import { startGateway } from '../helpers/gateway.ts'
 import { root } from '../helpers/program.ts'
@@ -20,9 +22,16 @@ t.test('the client is small, is all ours, and needs nothing else', async t => {
   t.same(sources.filter(source => !source.startsWith('../src/client/')), [])
 })
 
+t.test('the hook is smaller still, and needs React and nothing else', async t => {
+  t.ok(gzipSync(read('react.js'), { level: 9 }).length < 1000, 'less than 1 kB, gzipped')
+  t.same(Array.from(read('react.js').matchAll(/\bfrom\s*["'`]([^"'`]+)/g), ([, name]) => name), ['react'])
+  t.same(JSON.parse(read('react.js.map')).sources, ['../src/client/react.ts'])
+})
+
 t.test('its types say what is in it, and hold without anything else', async t => {
   const cwd = t.testdir({
     'page.ts': `import { createClient, GatewayError, type FinishedTask } from './client.js'
+import { useGeneration } from './react.js'
 const client = createClient({ getToken: async () => 'token' })
 const task: FinishedTask = await client.generate('nano-banana', { prompt: 'x' }, { onState: ({ state }) => state })
 const link: string | undefined = task.results[0]
@@ -31,9 +40,11 @@ createClient({ tokn: 'x' })
 const isOut = (error: unknown): boolean => error instanceof GatewayError && error.code === 'GW_CREDITS_EXHAUSTED'
 // @ts-expect-error there is no such code
 const isNone = (error: GatewayError): boolean => error.code === 'GW_NONE'
-export { link, isOut, isNone }`
+const { generate, results } = useGeneration(client)
+const made: Promise<FinishedTask | null> = generate('nano-banana', { prompt: 'x' })
+export { link, isOut, isNone, made, results }`
   })
-  cpSync(join(folder, 'client.d.ts'), join(cwd, 'client.d.ts'))
+  for (const name of ['client.d.ts', 'react.d.ts']) cpSync(join(folder, name), join(cwd, name))
   const program = ts.createProgram([join(cwd, 'page.ts')], {
     strict: true,
     noEmit: true,
@@ -44,7 +55,8 @@ export { link, isOut, isNone }`
     moduleResolution: ts.ModuleResolutionKind.Bundler
   })
   t.same(ts.getPreEmitDiagnostics(program).map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, ' ')), [])
-  const exported = Object.keys(await import(join(folder, 'client.js'))).sort()
+  // Not loaded here: by its map it would count as the source.
+  const exported = Array.from(read('client.js').matchAll(/\w+ as (\w+)[,}]/g), ([, name]) => name!).sort()
   const declared = Array.from(read('client.d.ts').matchAll(/^export declare \w+ (\w+)/gm), ([, name]) => name!).sort()
   t.same(declared, exported)
 })
@@ -74,6 +86,15 @@ t.test('the gateway serves it to everybody, and to scripts of the origins that m
   const foreign = await call('/gateway/client.js', { headers: { origin: 'https://other.example' } })
   t.equal(foreign.headers.get('access-control-allow-origin'), null)
   t.match(await call('/gateway/client.js', { method: 'POST' }), { status: 405 })
+})
+
+t.test('where it was not built there is no such address, and the log says so once', async t => {
+  const lines: string[] = []
+  const app = Fastify({ logger: { stream: { write: line => lines.push(line) } } })
+  t.teardown(() => app.close())
+  builtPartRoutes(app, t.testdir({ 'client.js': '' }))
+  t.equal((await app.inject('/gateway/client.js')).statusCode, 404)
+  t.equal(lines.filter(line => line.includes('npm run build makes it')).length, 1)
 })
 
 t.test('an installation builds it, and one without the bundler ends quietly', async t => {

@@ -127,15 +127,18 @@ t.test('an abort ends whatever is under way, and with its own reason', async t =
     aborting.abort(reason)
     t.equal(await sent, reason, kind)
   }
-  proxy.fault = () => ({ kind: 'none' })
-  const aborting = new AbortController()
-  const waiting = thrown(press(aborting.signal))
-  await until('it waits', () => {
-    pass(20)
-    return seen(proxy, isStream) > 0
-  })
-  aborting.abort(reason)
-  t.equal(await waiting, reason)
+  for (const kind of ['held', 'none'] as const) {
+    proxy.fault = request => ({ kind: isStream(request) ? kind : 'none' })
+    const aborting = new AbortController()
+    const before = seen(proxy, isStream)
+    const waiting = thrown(press(aborting.signal))
+    await until('it waits', () => {
+      pass(20)
+      return seen(proxy, isStream) > before
+    })
+    aborting.abort(reason)
+    t.equal(await waiting, reason)
+  }
   t.equal((await turning(client.generate('nano-banana', input))).results.length, 1, 'the next press finds the task')
   t.equal(sandbox.submits.length, 1)
 })
@@ -253,6 +256,12 @@ t.test('a page needs no address: its own origin is the gateway', async t => {
   const { mint, origin } = await clientSetup(t)
   platform(t, 'location', { origin })
   t.match(await createClient({ token: await mint('alice') }).session(), { subject: 'app:alice' })
+})
+
+t.test('where there is no page, the address is what its fetch makes of a path', async t => {
+  const { mint, origin } = await clientSetup(t)
+  const client = createClient({ token: await mint('alice'), fetch: (path, init) => fetch(`${origin}${path}`, init) })
+  t.match(await client.session(), { subject: 'app:alice' })
 })
 
 t.test('a pause ends in time, or when nobody waits for it any more', async t => {

@@ -194,6 +194,19 @@ t.test("a task that fails says why, in the upstream's own words", async t => {
   t.equal(error.isPassing, false)
 })
 
+t.test('a reason stands in one place or another, or is not given at all', async t => {
+  const { as, proxy } = await clientSetup(t)
+  const client = await as('alice')
+  const headers = { 'content-type': 'text/event-stream' }
+  for (const [said, reason] of [
+    [{ error: 'too dark' }, 'too dark'], [{ error: { message: 'too light' } }, 'too light'], [{}, null]
+  ] as const) {
+    const data = JSON.stringify({ code: 200, data: { taskId: 'x', state: 'failed', ...said } })
+    proxy.fault = () => ({ kind: 'answer', status: 200, headers, body: `event: state\ndata: ${data}\n\n` })
+    t.match(await thrown(client.watch({ taskId: 'x', model: 'nano-banana' })), { code: 'TASK_FAILED', reason, taskId: 'x' })
+  }
+})
+
 t.test('a refusal of the upstream keeps its reason, with HTTP 200 as well', async t => {
   const { as, sandbox } = await clientSetup(t)
   const client = await as('alice')

@@ -10,7 +10,7 @@ interface BuiltPart {
 }
 
 /** `npm run build` writes it; the image and the package have it in the same place beside `src`. */
-const folder = join(import.meta.dirname, '../../../dist')
+const built = join(import.meta.dirname, '../../../dist')
 
 const parts: readonly BuiltPart[] = [
   { name: 'client.js', contentType: 'text/javascript; charset=utf-8' },
@@ -20,7 +20,7 @@ const parts: readonly BuiltPart[] = [
 ]
 
 /** What a start and `check` say of a checkout in which nothing was built; `null`: all is there. */
-export function missingParts (): string | null {
+export function missingParts (folder = built): string | null {
   return parts.every(({ name }) => existsSync(join(folder, name)))
     ? null
     : '/gateway/client.js is not there, as it has not been built: npm run build makes it'
@@ -30,8 +30,8 @@ export function missingParts (): string | null {
  * The client for pages, where it has been built. It is the same for everybody, holds no secret, and may be imported by
  * pages of the origins that may call us: the browser asks for a module with CORS.
  */
-export function builtPartRoutes (app: FastifyInstance): void {
-  const missing = missingParts()
+export function builtPartRoutes (app: FastifyInstance, folder = built): void {
+  const missing = missingParts(folder)
   if (missing !== null) {
     app.log.warn(missing)
     return
