@@ -113,7 +113,8 @@ function licences (chunks: readonly OutputChunk[]): string {
 export async function buildServer (out: string): Promise<void> {
   rmSync(out, { recursive: true, force: true })
   const chunks = await bundle(out)
-  for (const file of globSync('**/*.{html,css,js,lua}', { cwd: src })) cpSync(join(src, file), join(out, 'src', file))
+  const read = globSync('**/*.{html,css,js,json,lua,txt}', { cwd: src })
+  for (const file of read) cpSync(join(src, file), join(out, 'src', file))
   for (const path of ['config', 'LICENSE']) cpSync(join(root, path), join(out, path), { recursive: true })
   const { name, version, type, license } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
   writeFileSync(join(out, 'package.json'), `${JSON.stringify({ name, version, type, license }, null, 2)}\n`)

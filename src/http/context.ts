@@ -208,6 +208,8 @@ declare module 'fastify' {
     errorBody?: (error: ErrorFacts) => string
     /** As in logs and metrics. */
     operation?: string
+    /** Names that its query may have, where no schema says so: for the reference. */
+    query?: readonly string[]
     /** Not throttled, and its errors don't count against an address: health routes. */
     exempt?: boolean
     /** Its errors don't count against an address: callbacks. */

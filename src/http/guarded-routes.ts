@@ -51,7 +51,8 @@ export function readRoute<Named extends 'own' | null> (
 ): void {
   const { authenticate, rates } = services
 
-  app.get(url, { config: { operation }, onRequest: authenticate }, async (request, reply) => {
+  const config = { operation, ...names !== null && { query: names } }
+  app.get(url, { config, onRequest: authenticate }, async (request, reply) => {
     const context = contextOf(request, reply)
     const { call } = context
     call.enter('authorize')

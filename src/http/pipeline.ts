@@ -150,7 +150,7 @@ export function proxyRoute (
   return {
     method: operation.method,
     url: operation.url,
-    config: { operation: operation.name },
+    config: { operation: operation.name, query: operation.query },
     onRequest,
     preParsing: beforeBody === null ? bodyBudget.beforeBody : [beforeBody, bodyBudget.beforeBody],
     preHandler,

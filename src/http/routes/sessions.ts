@@ -46,7 +46,8 @@ function sessionRequestSchema (maxTtlSeconds: number) {
   )
 }
 
-type SessionRequestBody = Static<ReturnType<typeof sessionRequestSchema>>
+/** What the app's backend sends. */
+export type SessionRequestBody = Static<ReturnType<typeof sessionRequestSchema>>
 
 /** What is minted for a body that its schema has let through. Throws `GW_BAD_REQUEST`. */
 function readSessionRequest (body: SessionRequestBody, defaultTtlSeconds: number): SessionRequest {
