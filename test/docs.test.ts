@@ -3,16 +3,23 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
+import { createClient } from '../src/client/client.ts'
 import { alarmKinds } from '../src/domain/alarms.ts'
 import { errorTable } from '../src/errors.ts'
 import { environmentVariables, loadSettings, readDotEnv } from '../src/settings.ts'
+import { turning } from './helpers/client.ts'
+import { crankedGateway } from './helpers/cranked-gateway.ts'
 import { apiKey, startGateway } from './helpers/gateway.ts'
 
 const root = join(import.meta.dirname, '..')
 const read = (name: string): string => readFileSync(join(root, name), 'utf8')
 const readme = read('README.md')
 const documents = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md']
-const packageJson = JSON.parse(read('package.json')) as { version: string, scripts: Record<string, string> }
+const packageJson = JSON.parse(read('package.json')) as {
+  version: string
+  scripts: Record<string, string>
+  dependencies: Record<string, string>
+}
 /** The origin that the documents name. */
 const documented = 'http://127.0.0.1:8080'
 const bash = (script: string, cwd: string, env: Record<string, string> = {}) =>
@@ -168,27 +175,35 @@ t.test('the curl of the Docker part mints a session', async t => {
 })
 
 t.test("the snippets of the page bring a picture from the backend's minting to the image element", async t => {
-  const { origin, sandbox, time, settings } = await startGateway(t, {
-    models: [{ id: 'nano-banana', category: 'image' }]
-  })
+  const gateway = await crankedGateway(t, { models: [{ id: 'nano-banana', category: 'image' }] })
+  const { origin, sandbox, settings } = gateway
   const [backend, page] = snippets(section('Use it from a page'), 'js')
+  const [imported, ...lines] = page!.trimEnd().split('\n')
+  t.equal(imported, `import { createClient } from '${documented}/gateway/client.js'`)
+  t.equal(lines.length, 4)
   const image = { src: '' }
-  const waits: number[] = []
   const globals = {
+    createClient,
     process: { env: { GATEWAY_ISSUER_TOKEN: settings.issuerToken!.reveal() } },
-    document: { querySelector: (selector: string) => selector === 'img' ? image : null },
-    setTimeout: (goOn: () => void, ms: number) => {
-      waits.push(ms)
-      time.advance(ms)
-      setImmediate(goOn)
-    }
+    document: { querySelector: (selector: string) => selector === 'img' ? image : null }
   }
   const AsyncFunction = (async () => {}).constructor as new (
     ...args: string[]
   ) => (...values: unknown[]) => Promise<void>
-  const run = new AsyncFunction(...Object.keys(globals), `${backend}${page}`.replaceAll(documented, origin))
-  await run(...Object.values(globals))
-  t.strictSame(waits, [3000, 3000], 'six seconds of a task, asked every three')
-  t.match(image.src, sandbox.origin)
+  // The backend answers the page with what it has minted.
+  const answering = lines.join('\n').replace("(await fetch('/your-backend/token')).text()", 'token')
+  t.not(answering, lines.join('\n'))
+  const run = new AsyncFunction(...Object.keys(globals), `${backend}${answering}`.replaceAll(documented, origin))
+  await turning(gateway.pass)(run(...Object.values(globals)))
+  t.equal(sandbox.submits.length, 1)
+  t.match(image.src, `${origin}/gateway/results/`)
   t.equal((await fetch(image.src)).headers.get('content-type'), 'image/png')
+})
+
+t.test('every package that the gateway runs is in the README, with what it is for', async t => {
+  const named = tableOf(section('What runs in it')).flatMap(([packages, why]) => {
+    t.ok(why, `${packages} is explained`)
+    return Array.from(packages!.matchAll(/`([^`]+)`/g), ([, name]) => name!)
+  })
+  t.strictSame(named.sort(), Object.keys(packageJson.dependencies).sort())
 })

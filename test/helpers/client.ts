@@ -51,7 +51,7 @@ export async function thrown (work: Promise<unknown>): Promise<GatewayError> {
 }
 
 /** Turns the gateway's time while somebody waits for something. */
-function turning (pass: (ms: number) => void) {
+export function turning (pass: (ms: number) => void) {
   return async <T>(work: Promise<T>): Promise<T> => {
     const over = work.then(() => true, () => true)
     do pass(250)
