@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { createHash, hash } from 'node:crypto'
 import { badRequest } from '../errors.ts'
 import type { Microcredits, Plan } from './policy.ts'
 import type { Page } from './records.ts'
@@ -392,11 +392,35 @@ export function readIdempotencyKey (values: readonly string[]): string {
   return key
 }
 
+/** Where short parts are put together: to hash one piece takes half as long as to hand over ten. */
+const scratch = Buffer.allocUnsafeSlow(16_384)
+/** Digits and colon of a part's length, bytes. */
+const mostOfLength = 12
+
 /** Each part is preceded by its length: no two lists of parts make one text. */
 export function fingerprintOf (...parts: ReadonlyArray<string | Buffer>): string {
-  const hash = createHash('sha256')
-  for (const part of parts) hash.update(`${Buffer.byteLength(part)}:`).update(part)
-  return hash.digest('base64url')
+  let room = scratch.length
+  for (const part of parts) room -= mostOfLength + Buffer.byteLength(part)
+  if (room < 0) return fingerprintInPieces(parts)
+  let text = ''
+  let length = 0
+  for (const part of parts) {
+    text += `${Buffer.byteLength(part)}:`
+    if (typeof part === 'string') text += part
+    else {
+      length += scratch.write(text, length)
+      length += part.copy(scratch, length)
+      text = ''
+    }
+  }
+  length += scratch.write(text, length)
+  return hash('sha256', scratch.subarray(0, length), 'base64url')
+}
+
+function fingerprintInPieces (parts: ReadonlyArray<string | Buffer>): string {
+  const whole = createHash('sha256')
+  for (const part of parts) whole.update(`${Buffer.byteLength(part)}:`).update(part)
+  return whole.digest('base64url')
 }
 
 function bad (problem: string) {

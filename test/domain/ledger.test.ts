@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import t from 'tap'
 import { creditsFrom, creditsLeft, fingerprintOf, leastLeft, readIdempotencyKey } from '../../src/domain/ledger.ts'
 import { plans } from '../../src/domain/policy.ts'
@@ -130,4 +131,14 @@ t.test('a fingerprint is of its parts, in their order and with their borders', a
   ]
   t.equal(new Set([print, ...others]).size, others.length + 1)
   t.equal(fingerprintOf('ä'), fingerprintOf(Buffer.from('ä')), 'text counts in UTF-8')
+})
+
+t.test('a fingerprint is the same one whether its parts are short or long, and whatever bytes they have', async t => {
+  for (const length of [0, 300, 16_300, 16_320, 16_340, 16_360, 16_384, 40_000]) {
+    const body = Buffer.from(Array.from({ length }, (_, index) => index * 7 % 256))
+    const parts = ['POST', '/url/ä', body, 'mödel', '']
+    const whole = createHash('sha256')
+    for (const part of parts) whole.update(`${Buffer.byteLength(part)}:`).update(part)
+    t.equal(fingerprintOf(...parts), whole.digest('base64url'), `${length} bytes`)
+  }
 })
