@@ -128,6 +128,7 @@ t.test('the command line says what is compared, and names what it does not know'
   t.same([bar.comparison.kind, bar.rounds, bar.seconds], ['bar', 2, 1.5])
   t.same(bar.cases, ['submit', 'finished', 'refusedNew', 'alone'])
   t.same(readPlan(['--stores', '--tasks', '5']).comparison, { kind: 'stores', tasks: 5 })
+  t.same([readPlan(['--ceilings']).comparison.kind, readPlan(['--ceilings']).cases], ['ceilings', ['submit', 'alone']])
   t.same(readPlan(['--beside', '/elsewhere', '--cases', 'submit,alone']).cases, ['submit', 'alone'])
   t.same(readPlan(['--counts', '--beside', '/elsewhere']).comparison, { kind: 'counts', tree: '/elsewhere' })
   t.same(readPlan(['--counts']).comparison, { kind: 'counts', tree: null })

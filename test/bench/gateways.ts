@@ -20,6 +20,8 @@ export interface Variant {
   readonly env?: Readonly<Record<string, string>>
   /** Of models, where any has one per token. */
   readonly prices?: Readonly<Record<string, object | number>>
+  /** Of the file, in place of the usual ones. */
+  readonly settings?: Readonly<Record<string, object>>
 }
 
 /** One that says what is run. */
@@ -51,6 +53,20 @@ const config = {
   results: { hosts: ['127.0.0.1'] }
 }
 
+const ample = 1_000_000_000
+/**
+ * A pool and four windows above each subject, as wide as its own limits: all of them are counted in, and looked at. A
+ * window is of the pool, of the plan or of the whole gateway.
+ */
+export const withCeilings: Variant = {
+  name: 'with ceilings',
+  settings: {
+    plans: { ...config.plans, default: { ...wide, pool: 'bench', ceilings: { day: ample } } },
+    pools: { bench: { ceilings: { hour: ample, day: ample } } },
+    gateway: { ceilings: { month: ample } }
+  }
+}
+
 /** Ours, as it is run in earnest: a process of its own, SQLite in a file, access log to a file. No session yet. */
 export async function startGateway (stage: Stage, variant: Variant): Promise<Gateway> {
   const {
@@ -59,11 +75,12 @@ export async function startGateway (stage: Stage, variant: Variant): Promise<Gat
     store = `sqlite:${join(stage.folder, `${name}.db`)}`,
     prepare,
     env,
-    prices
+    prices,
+    settings
   } = variant
   await prepare?.()
-  const configFile = join(stage.folder, 'gateway.yaml')
-  writeFileSync(configFile, JSON.stringify({ ...config, prices })) // JSON is YAML
+  const configFile = join(stage.folder, `${name}.yaml`)
+  writeFileSync(configFile, JSON.stringify({ ...config, prices, ...settings })) // JSON is YAML
   const issuerToken = randomBytes(32).toString('hex')
   const wanted = await program(name, stage.folder, {
     command: [process.execPath, ...command],

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { former, ours } from './bar.ts'
-import { gateway, root, type Scripted, startGateway } from './gateways.ts'
+import { gateway, root, type Scripted, startGateway, withCeilings } from './gateways.ts'
 import { checkOut, earlier } from './history.ts'
 import { imageVariant } from './image.ts'
 import type { Plan } from './plan.ts'
@@ -29,7 +29,7 @@ export interface Cast {
 
 /** The bar asks for one peer; everybody else is told in the long run. */
 const peersOf: Readonly<Record<Plan['comparison']['kind'], readonly PeerName[]>> = {
-  peers: peerNames, bar: ['http-proxy'], stores: [], beside: [], counts: [], llm: []
+  peers: peerNames, bar: ['http-proxy'], stores: [], ceilings: [], beside: [], counts: [], llm: []
 }
 
 /** Looks for all of them. What has to be made for it goes into the folder. */
@@ -73,6 +73,9 @@ export async function lineUp (
   upstream: Running
 ): Promise<Target[]> {
   if (comparison.kind === 'stores') return await startStores(stage, comparison.tasks, callers)
+  if (comparison.kind === 'ceilings') {
+    return [await raw(stage), await gateway(stage, cast.ours, callers), await gateway(stage, withCeilings, callers)]
+  }
   const targets = [direct(upstream), await raw(stage)]
   for (const name of cast.peers) targets.push(await peer(name, stage))
   for (const variant of [cast.former, cast.beside, cast.ours]) {

@@ -8,6 +8,8 @@ export type Comparison =
   | { readonly kind: 'bar' }
   /** Ours beside itself, with each store it can have; the full one has so many tasks. */
   | { readonly kind: 'stores', readonly tasks: number }
+  /** Ours with a pool and windows above each subject, beside ours without. */
+  | { readonly kind: 'ceilings' }
   /** Streams of LLM calls: ours beside raw. */
   | { readonly kind: 'llm', readonly streams: number, readonly events: number, readonly stepMs: number }
   /** Ours beside the one of another checkout. */
@@ -40,6 +42,7 @@ export interface Plan {
 
 const barCases: readonly CaseName[] = ['submit', 'finished', 'refusedNew', 'alone']
 const changeCases: readonly CaseName[] = ['submit', 'running', 'finished', 'refused', 'refusedNew', 'alone']
+const submitCases: readonly CaseName[] = ['submit', 'alone']
 const countCases: readonly CaseName[] = ['submit', 'running', 'finished', 'refused', 'refusedNew']
 
 /** Reads the command line. Throws a sentence at what it does not know. */
@@ -50,6 +53,7 @@ export function readPlan (args: readonly string[]): Plan {
       quick: { type: 'boolean', default: false },
       bar: { type: 'boolean', default: false },
       stores: { type: 'boolean', default: false },
+      ceilings: { type: 'boolean', default: false },
       counts: { type: 'boolean', default: false },
       llm: { type: 'boolean', default: false },
       beside: { type: 'string' },
@@ -71,6 +75,7 @@ export function readPlan (args: readonly string[]): Plan {
   const comparison = ((): Comparison => {
     if (values.bar) return { kind: 'bar' }
     if (values.stores) return { kind: 'stores', tasks: positive('tasks', quick ? 1000 : 1_000_000) }
+    if (values.ceilings) return { kind: 'ceilings' }
     if (values.llm) {
       const size = quick ? { streams: 20, events: 5, stepMs: 5 } : { streams: 500, events: 200, stepMs: 40 }
       return { kind: 'llm', ...size }
@@ -83,12 +88,19 @@ export function readPlan (args: readonly string[]): Plan {
   const isWhole = !quick && values.cases === undefined && (comparison.kind === 'peers' || comparison.kind === 'bar')
   if (values.write && !isWhole) throw new Error('--write keeps a whole run with all peers, or one with --bar')
   const usual = {
-    peers: caseNames, bar: barCases, stores: changeCases, beside: changeCases, counts: countCases, llm: []
+    peers: caseNames,
+    bar: barCases,
+    stores: changeCases,
+    ceilings: submitCases,
+    beside: changeCases,
+    counts: countCases,
+    llm: []
   }
   const paces = {
     peers: { rounds: 3, seconds: 1.6 },
     bar: { rounds: 5, seconds: 1.6 },
     stores: { rounds: 5, seconds: 4 },
+    ceilings: { rounds: 5, seconds: 3 },
     beside: { rounds: 5, seconds: 3 },
     counts: { rounds: 1, seconds: 2 },
     llm: { rounds: 2, seconds: 2 }

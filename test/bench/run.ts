@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { barReport, judge } from './bar.ts'
+import { barReport, judge, ours } from './bar.ts'
 import { countsReport, measureCounts } from './counts.ts'
 import { type Cast, castOf, installPeers, lineUp, lineUpStreams } from './lineup.ts'
 import { llmReport, measureLlm } from './llm-streams.ts'
@@ -19,6 +19,7 @@ import { type Stage, startUpstream } from './targets.ts'
  * - `--bar` measures what the bar asks for, and no more.
  * - `--beside DIR` holds it against another checkout's, whose packages are installed: what a change costs.
  * - `--stores [--tasks N]` holds it against itself without a ledger, and with each of those it can have.
+ * - `--ceilings` holds a gateway with a pool and four windows above each subject against one without.
  * - `--llm` holds its streams of LLM calls against raw's: the first byte, what an event costs, memory, and lateness.
  * - `--counts [--beside DIR]` counts the promises, timers and bytes that a request makes.
  * - `--cases a,b`, `--rounds N`, `--seconds N`, `--warm-up N` change what is measured, and for how long.
@@ -87,6 +88,7 @@ async function measureAll (cast: Cast, plan: Plan, stage: Stage, upstream: Runni
 /** What the others are divided by. */
 function basesOf ({ comparison: { kind } }: Plan): [string, ...string[]] {
   if (kind === 'stores') return ['no ledger']
+  if (kind === 'ceilings') return [ours, 'raw']
   return kind === 'beside' ? ['beside', 'raw'] : ['raw', 'http-proxy']
 }
 
