@@ -27,6 +27,7 @@ const layers = [
     imports: ['errors', 'domain', 'adapters', 'http', 'features', 'settings', 'stores']
   },
   { name: 'demo', files: /^demo\.ts$/, imports: ['gateway', 'sandbox', 'settings'] },
+  { name: 'package', files: /^package\//, imports: ['gateway', 'settings'] },
   { name: 'main', files: /^main\.ts$/, imports: ['gateway', 'settings'] },
   { name: 'cli', files: /^cli(?:\/.+)?\.ts$/, imports: ['main', 'gateway', 'demo', 'stores', 'domain', 'features', 'settings'] }
 ] as const
@@ -38,7 +39,7 @@ const homes = [
   { names: /^ioredis$/, home: /^adapters\/redis\// },
   { names: /^altcha-lib(?:\/.+)?$/, home: /^features\/guests\/proofs\.ts$/ },
   { names: /^jose$/, home: /^adapters\/[^/]+-sessions(?:\/[^/]+)?\.ts$/ },
-  { names: /^(?:fastify|@fastify\/(?!error$).+)$/, home: /^(?:http\/|features\/|(?:gateway|routes|services)\.ts$)/ },
+  { names: /^(?:fastify|@fastify\/(?!error$).+)$/, home: /^(?:http\/|features\/|package\/|(?:gateway|routes|services)\.ts$)/ },
   { names: /^@fastify\/error$/, home: /^errors\.ts$/ },
   { names: /^temporal-polyfill$/, home: /^domain\/windows\.ts$/ }
 ]
