@@ -53,7 +53,7 @@ export function operatorServices (
 
 /** LLM calls, once a model has a price per token: without one nothing may be sent. */
 export function openLlm (
-  { llmBaseUrl, file: { prices, llm: settings } }: Settings,
+  { llmBaseUrl, models, file: { prices, llm: settings } }: Settings,
   client: ClientOptions,
   { store: { unknownCalls }, closing }: Ground
 ): LlmServices | null {
@@ -66,6 +66,10 @@ export function openLlm (
   return {
     upstream: closing.adopt(upstream, it => it.close()),
     priceOf: tokenPrices(prices),
+    names: [
+      ...models.filter(({ category }) => category === 'text').map(({ id }) => id),
+      ...Object.entries(prices).filter(([name, rule]) => hasTokenPrices({ [name]: rule })).map(([name]) => name)
+    ],
     defaultMaxOutputTokens,
     askForUsage,
     totalMs,

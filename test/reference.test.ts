@@ -203,6 +203,8 @@ async function llm ({ ask, call }: Scene, token: string): Promise<void> {
   await ask('/v1/responses', { token, body: { model: 'gpt-5.2', input: 'hi' } })
   await ask('/v1/messages', { token, body: { model: 'claude-opus-4-7', max_tokens: 9, messages } })
   for (const version of ['v1', 'v1beta']) {
+    await ask(`/${version}/models`, { token })
+    await call(`/${version}/models`)
     await ask(`/${version}/models/gemini-2.5-pro:generateContent`, { token, body: { contents } })
     await call(`/${version}/models/gemini-2.5-pro:streamGenerateContent?alt=sse`, { token, body: { contents } })
   }

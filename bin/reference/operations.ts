@@ -374,11 +374,25 @@ const llm = (
   errorBody
 })
 
+const modelsAs = (vendor: string, errorBody: DocumentedOperation['errorBody'] & string): DocumentedOperation => ({
+  tag: 'LLM',
+  summary: `The models that this session may use, as ${vendor} list them`,
+  description: 'Those with a price per token that the operator has written down. Scope: `llm`.',
+  credential: 'caller',
+  answers: {
+    200: { ...read('VendorBody', 'In the form of whoever asks.'), headers: [...budget, 'request-id'] }
+  },
+  errors: polled,
+  errorBody
+})
+
 const vendors: Readonly<Record<string, DocumentedOperation>> = {
   chatCompletions: llm('OpenAI\'s chat completions', 'OpenAiError'),
   responses: llm('OpenAI\'s responses', 'OpenAiError'),
   messages: llm('Anthropic\'s messages', 'AnthropicError', ['anthropic-version', 'anthropic-beta']),
-  generateContent: llm('Gemini\'s generateContent', 'GeminiError')
+  generateContent: llm('Gemini\'s generateContent', 'GeminiError'),
+  listLlmModels: modelsAs('SDKs', 'OpenAiError'),
+  listGeminiModels: modelsAs('Gemini\'s SDKs', 'GeminiError')
 }
 
 const operator = (

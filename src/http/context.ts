@@ -205,7 +205,7 @@ declare module 'fastify' {
   interface FastifyRequest { call: RequestState }
   interface FastifyContextConfig {
     /** Prints the body of an error where that is not APIXO's envelope. */
-    errorBody?: (error: ErrorFacts) => string
+    errorBody?: (error: ErrorFacts, request: FastifyRequest) => string
     /** As in logs and metrics. */
     operation?: string
     /** Names that its query may have, where no schema says so: for the reference. */

@@ -89,7 +89,7 @@ function render (error: GatewayError, request: FastifyRequest, reply: FastifyRep
   }
   const message = sentenceOf(error, longWait)
   return reply.type('application/json; charset=utf-8').header('request-id', request.id)
-    .send(errorBody({ code, status: statusCode, message, requestId: request.id }))
+    .send(errorBody({ code, status: statusCode, message, requestId: request.id }, request))
 }
 
 /** Seconds, when it is more than the minute that a window of ours lasts at the most. */

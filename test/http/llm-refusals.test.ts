@@ -121,6 +121,53 @@ t.test('a base URL that is a little wrong is told what to change', async t => {
   t.equal((await call('/messages')).status, 404, 'a page of that name is a front end\'s own')
 })
 
+t.test('the models of a session are those it may use that have a price, in the shape of whoever asks', async t => {
+  const { call, mint, left } = await startLlmGateway(t, json({}), {
+    config: `${llmConfig.replace('  "*": 1', '  "exact-1": { inputPerMillion: 1, outputPerMillion: 1 }\n  "*": 1')}`,
+    models: [
+      { id: 'plain-1', category: 'text' }, { id: 'plain-2', category: 'text' }, { id: 'unpriced-1', category: 'text' },
+      { id: 'plain-picture', category: 'image' }
+    ]
+  })
+  const token = await mint('alice', { models: ['plain-1', 'exact-*', 'unpriced-1'] })
+  const said = async (path: string, headers: Record<string, string> = {}) => {
+    const reply = await call(path, { token, headers })
+    t.ok(reply.headers.get('request-id'), path)
+    return [reply.status, reply.json] as const
+  }
+  const model = (id: string) => ({ id, object: 'model', created: 0, owned_by: 'apixo' })
+  t.strictSame(await said('/v1/models?limit=20'), [200, { object: 'list', data: [model('plain-1'), model('exact-1')] }])
+  t.strictSame(await said('/v1/models/exact-1'), [200, model('exact-1')])
+  t.match(await said('/v1/models', { 'anthropic-version': '2023-06-01' }), [200, {
+    data: [{ type: 'model', id: 'plain-1' }, { id: 'exact-1' }], has_more: false, first_id: 'plain-1', last_id: 'exact-1'
+  }])
+  for (const [path, headers] of [['/v1beta/models', {}], ['/v1/models', { 'x-goog-api-client': 'genai' }]] as const) {
+    t.match(await said(path, headers), [200, { models: [{ name: 'models/plain-1' }, { name: 'models/exact-1' }] }])
+  }
+  for (const name of ['plain-2', 'unpriced-1', 'no%20such', 'none']) {
+    t.match(await said(`/v1/models/${name}`), [404, { error: { code: 'GW_NOT_FOUND', message: /no such model/ } }], name)
+  }
+  t.match(await call('/v1/models'), { status: 401, json: { error: { code: 'GW_NO_SESSION', type: 'authentication_error' } } })
+  t.match(await call('/v1/models', { token: await mint('bob', { scopes: ['tasks:read'] }) }), { status: 403, error: 'GW_SCOPE_DENIED' })
+  t.match(await call('/v1/models', { token: await mint('carl', { models: ['none'] }), headers: { 'anthropic-version': '1' } }),
+    { json: { data: [], first_id: null, last_id: null } })
+  t.equal(await left(token), 1000)
+})
+
+t.test('an address that is no route says in its dialect what there is', async t => {
+  const { call } = await startLlmGateway(t, json({}))
+  for (const [path, method, shape] of [
+    ['/v1/embeddings', 'POST', { error: { code: 'GW_NOT_FOUND', message: /chat\/completions/ } }],
+    ['/v1/chat/completions/', 'POST', { error: { code: 'GW_NOT_FOUND' } }],
+    ['/v1/responses/resp_1', 'GET', { error: { code: 'GW_NOT_FOUND', message: /responses/ } }],
+    ['/v1/messages/count_tokens?beta=true', 'POST', { type: 'error', error: { type: 'GW_NOT_FOUND', message: /Anthropic/ } }],
+    ['/v1beta/files', 'DELETE', { error: { code: 404, status: 'GW_NOT_FOUND', message: /Gemini/ } }],
+    ['/v1/tunedModels/m:generateContent', 'POST', { error: { code: 404, status: 'GW_NOT_FOUND' } }]
+  ] as const) {
+    t.match(await call(path, { method }), { status: 404, error: 'GW_NOT_FOUND', json: shape }, path)
+  }
+})
+
 t.test('another method on an LLM route is a 405 in the shape of its dialect', async t => {
   const { call } = await startLlmGateway(t, json({}))
   for (const [path, shape] of [

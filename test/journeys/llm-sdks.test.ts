@@ -1,4 +1,7 @@
+import Anthropic from '@anthropic-ai/sdk'
+import { ApiError, GoogleGenAI } from '@google/genai'
 import { connect, createServer } from 'node:net'
+import OpenAI from 'openai'
 import t, { type Test } from 'tap'
 import { readError, type SdkName, sdkNames, sdks } from '../helpers/llm-ai-sdks.ts'
 import { apiKey } from '../helpers/gateway.ts'
@@ -147,3 +150,52 @@ for (const name of sdkNames) {
     await until('the charge', async () => await gateway.spent(key) === gateway.costOf(call!.tokens))
   })
 }
+
+t.test('each SDK lists the models of its session, and has its own class of what there is not', async t => {
+  const gateway = await startLlmSandbox(t, {
+    models: [{ id: 'gpt-5.4', category: 'text' }, { id: 'claude-sonnet-4-6', category: 'text' }, { id: 'nano-banana', category: 'image' }]
+  })
+  const { origin } = gateway
+  const apiKey = await gateway.mint('alice')
+  const ids = ['gpt-5.4', 'claude-sonnet-4-6']
+  const openai = new OpenAI({ apiKey, baseURL: `${origin}/v1`, maxRetries: 0 })
+  const anthropic = new Anthropic({ apiKey, baseURL: origin, maxRetries: 0 })
+  const google = new GoogleGenAI({ apiKey, httpOptions: { baseUrl: origin } })
+
+  t.same((await openai.models.list()).data.map(({ id }) => id), ids)
+  t.match(await openai.models.retrieve('gpt-5.4'), { id: 'gpt-5.4', object: 'model' })
+  t.same((await anthropic.models.list()).data.map(({ id }) => id), ids)
+  t.match(await anthropic.models.retrieve('claude-sonnet-4-6'), { id: 'claude-sonnet-4-6', type: 'model' })
+  t.same((await google.models.list()).page.map(({ name }) => name), ids.map(id => `models/${id}`))
+  t.match(await google.models.get({ model: 'gpt-5.4' }), { name: 'models/gpt-5.4' })
+
+  const errorOf = (call: () => Promise<unknown>) => call().then(() => null, (error: unknown) => error)
+  const requestID = /^[\w-]{8,}$/
+  for (const call of [
+    () => openai.embeddings.create({ model: 'gpt-5.4', input: 'hi' }), () => openai.files.list(),
+    () => openai.models.retrieve('no such'), () => openai.chat.completions.retrieve('id')
+  ]) {
+    const error = await errorOf(call)
+    t.ok(error instanceof OpenAI.NotFoundError)
+    t.match(error, { status: 404, code: 'GW_NOT_FOUND', requestID, message: /There is no such/ })
+  }
+  const messages = [{ role: 'user' as const, content: 'hi' }]
+  for (const call of [
+    () => anthropic.messages.countTokens({ model: 'claude-sonnet-4-6', messages }),
+    () => anthropic.messages.batches.list(), () => anthropic.models.retrieve('no such')
+  ]) {
+    const error = await errorOf(call)
+    t.ok(error instanceof Anthropic.NotFoundError)
+    t.match(error, { status: 404, type: 'GW_NOT_FOUND', requestID, message: /There is no such/ })
+  }
+  for (const call of [
+    () => google.models.countTokens({ model: 'gpt-5.4', contents: 'hi' }),
+    () => google.models.embedContent({ model: 'gpt-5.4', contents: 'hi' })
+  ]) {
+    const error = await errorOf(call)
+    t.ok(error instanceof ApiError)
+    t.match(error, { status: 404, message: /GW_NOT_FOUND|no such/ })
+  }
+  t.equal(await gateway.spent(apiKey), 0)
+  t.equal(gateway.sandbox.llmCalls.length, 0)
+})

@@ -1,5 +1,5 @@
 import type { FastifyRequest } from 'fastify'
-import { type ErrorFacts } from '../../http/context.ts'
+import type { ErrorFacts } from '../../http/context.ts'
 import { badRequest } from '../../errors.ts'
 
 /** The four ways in which vendors have an LLM called. */
@@ -141,4 +141,58 @@ function anthropicHeaders ({ headers }: FastifyRequest): string[] {
   const denied = names.find(name => deniedBetas.some(it => name.startsWith(it)))
   if (denied !== undefined) throw badRequest(`anthropic-beta: ${denied} is not accepted here.`)
   return ['anthropic-version', version, 'anthropic-beta', betas]
+}
+
+const ofOpenAi = 'Of OpenAI\'s calls of models there are POST /v1/chat/completions and POST /v1/responses; ' +
+  'GET /v1/models lists the models.'
+/** What of each vendor's there is. */
+export const thereIs: Readonly<Record<Dialect['name'], string>> = {
+  chat: ofOpenAi,
+  responses: ofOpenAi,
+  messages: 'Of Anthropic\'s there is POST /v1/messages; GET /v1/models lists the models.',
+  gemini: 'Of Gemini\'s there are POST /v1beta/models/{model}:generateContent and :streamGenerateContent; ' +
+    'GET /v1beta/models lists the models.'
+}
+
+/** By its address, and where that is of several by what its SDK sends: OpenAI's sends nothing of its own. */
+export function dialectOf ({ url, headers }: FastifyRequest): Dialect {
+  if (url.startsWith('/v1beta')) return gemini
+  if (url.startsWith('/v1/messages') || headers['anthropic-version'] !== undefined) return messages
+  if (url.startsWith('/v1/responses')) return responses
+  const isGemini = headers['x-goog-api-key'] !== undefined || headers['x-goog-api-client'] !== undefined
+  return isGemini || /^\/v1\/[^?]*:/.test(url) ? gemini : chat
+}
+
+export function errorBodyFor (error: ErrorFacts, request: FastifyRequest): string {
+  return dialectOf(request).errorBody(error)
+}
+
+/** How a dialect writes models. When they were made is not known here. */
+interface ModelShape {
+  one (name: string): object
+  list (names: readonly string[]): object
+}
+
+const openAi: ModelShape = {
+  one: id => ({ id, object: 'model', created: 0, owned_by: 'apixo' }),
+  list: names => ({ object: 'list', data: names.map(openAi.one) })
+}
+
+const anthropic: ModelShape = {
+  one: id => ({ type: 'model', id, display_name: id, created_at: '1970-01-01T00:00:00Z' }),
+  list: names => ({
+    data: names.map(anthropic.one), has_more: false, first_id: names[0] ?? null, last_id: names.at(-1) ?? null
+  })
+}
+
+const google: ModelShape = {
+  one: name => ({
+    name: `models/${name}`, displayName: name, supportedGenerationMethods: ['generateContent', 'streamGenerateContent']
+  }),
+  list: names => ({ models: names.map(google.one) })
+}
+
+/** How each tells of models. */
+export const modelShapes: Readonly<Record<Dialect['name'], ModelShape>> = {
+  chat: openAi, responses: openAi, messages: anthropic, gemini: google
 }

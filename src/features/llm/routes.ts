@@ -8,20 +8,22 @@ import { localUnknownCalls, type UnknownCalls } from '../../domain/unknown-calls
 import type { PassingUpstream, UpstreamKey } from '../../domain/upstream.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import { checkScope } from '../../http/authorize.ts'
-import { contextOf, type RequestContext } from '../../http/context.ts'
+import { contextOf, type RequestContext, type SessionRequestState } from '../../http/context.ts'
 import { reauthenticateAfterSlowBody } from '../../http/pipeline.ts'
 import { largeBodies } from '../../http/rates.ts'
 import type { Services } from '../../http/services.ts'
 import { keyFor, lacking, reserve, reserveRequest } from '../../http/stages.ts'
 import { readLlmBody } from './body.ts'
 import { type AuthorizedCall, type CallServices, LlmCall, unknownCall } from './call.ts'
-import { type Dialect, dialects } from './dialects.ts'
+import { type Dialect, dialectOf, dialects, errorBodyFor, modelShapes, thereIs } from './dialects.ts'
 
 /** What the LLM routes alone work with. */
 export interface LlmServices {
   readonly upstream: PassingUpstream
   /** `null`: the model has no price per token, and nothing is sent. */
   readonly priceOf: (model: string) => TokenPrice | null
+  /** Models that the operator has written down; those of them that have a price are listed. */
+  readonly names: readonly string[]
   readonly defaultMaxOutputTokens: number
   readonly askForUsage: boolean
   readonly totalMs: number
@@ -39,13 +41,14 @@ type CoreServices = Pick<
   'log' | 'alarms'
 >
 
-/** One route for each dialect, and for Gemini two. Their bodies are bytes. */
+/** One route for each dialect, and for Gemini two; and the lists of models. Their bodies are bytes. */
 export function llmRoutes (app: FastifyInstance, services: CoreServices, llm: LlmServices): void {
   const unknown = unknownOutcomes(services.clock.elapsed, llm.unknownCalls)
   const places = callPlaces(llm.maxCalls)
   for (const dialect of dialects) {
     for (const url of dialect.urls) app.route(llmRoute(url, dialect, services, llm, unknown, places))
   }
+  modelLists(app, services, { names: llm.names, isPriced: model => llm.priceOf(model) !== null })
 }
 
 /**
@@ -93,6 +96,73 @@ export function wrongPaths (app: FastifyInstance): void {
   for (const [url, [about, { errorBody }]] of told) {
     const refuse = async (): Promise<never> => { throw gatewayError('GW_NOT_FOUND', { about }) }
     app.route({ method: 'POST', url, config: { errorBody }, onRequest: refuse, handler: refuse })
+  }
+  unlistedAddresses(app)
+}
+
+/** What the lists of models are made of. */
+interface ListedModels {
+  /** Those the operator has written down: a pattern of names can not be listed. */
+  readonly names: readonly string[]
+  /** Whether the model has a price per token. */
+  readonly isPriced: (model: string) => boolean
+}
+
+/**
+ * The models that a session may call, as the SDKs list them: several ask for this before anything else. It costs a poll
+ * and no credits. OpenAI's address is Anthropic's and Gemini's, too: who asks is seen by the headers.
+ */
+function modelLists (
+  app: FastifyInstance, { authenticate, rates }: Pick<Services, 'authenticate' | 'rates'>, listed: ListedModels
+): void {
+  const names = [...new Set(listed.names)].filter(name => isModelName(name) && listed.isPriced(name))
+  const mayUse = (name: string, { session, plan }: SessionRequestState): boolean =>
+    session.permits(name) && plan.permits(name)
+  const add = (
+    operation: string, url: string, answer: (request: FastifyRequest, call: SessionRequestState) => object
+  ): void => {
+    app.get(url, {
+      config: { operation, errorBody: errorBodyFor }, onRequest: [refuseCalls, authenticate]
+    }, async (request, reply) => {
+      const context = contextOf(request, reply)
+      const { call } = context
+      call.enter('authorize')
+      checkScope('llm', call.session)
+      call.enter('admit')
+      await rates.polls(context)
+      call.grant()
+      reply.header('request-id', request.id)
+      return answer(request, call)
+    })
+  }
+  for (const [version, operation] of [['/v1', 'listLlmModels'], ['/v1beta', 'listGeminiModels']] as const) {
+    add(operation, `${version}/models`, (request, call) =>
+      modelShapes[dialectOf(request).name].list(names.filter(name => mayUse(name, call))))
+    add(operation, `${version}/models/*`, (request, call) => {
+      const { '*': name } = request.params as { readonly '*': string }
+      if (!isModelName(name) || !mayUse(name, call) || !listed.isPriced(name)) {
+        throw gatewayError('GW_NOT_FOUND', { about: 'There is no such model for this session.' })
+      }
+      return modelShapes[dialectOf(request).name].one(name)
+    })
+  }
+}
+
+/** A call of a model has its operation in the path, and is no GET. */
+async function refuseCalls ({ url }: FastifyRequest): Promise<void> {
+  if (callNames.test(url)) throw gatewayError('GW_METHOD_NOT_ALLOWED', { allow: 'POST' })
+}
+
+const callNames = /:(?:generateContent|streamGenerateContent)(?:\?|$)/
+
+/** What SDKs call beside that: a 404 of their own class, which says what there is. */
+function unlistedAddresses (app: FastifyInstance): void {
+  const refuse = async (request: FastifyRequest): Promise<never> => {
+    throw gatewayError('GW_NOT_FOUND', { about: `There is no such route. ${thereIs[dialectOf(request).name]}` })
+  }
+  const method = app.supportedMethods.filter(name => name !== 'OPTIONS')
+  for (const url of ['/v1/*', '/v1beta/*']) {
+    app.route({ method, url, config: { errorBody: errorBodyFor }, onRequest: refuse, handler: refuse })
   }
 }
 
@@ -215,8 +285,12 @@ function authorizeCall (
 const modelForm = /^[A-Za-z0-9][A-Za-z0-9._:@-]*(?:\/[A-Za-z0-9][A-Za-z0-9._:@-]*){0,4}$/
 const maxModelLength = 128
 
+function isModelName (name: string): boolean {
+  return name.length <= maxModelLength && modelForm.test(name)
+}
+
 function modelName (name: string): string {
-  if (name.length > maxModelLength || !modelForm.test(name)) {
+  if (!isModelName(name)) {
     throw badRequest(`A model is named with letters, digits and . _ - : @ /, ${maxModelLength} characters at most.`)
   }
   return name
