@@ -55,10 +55,11 @@ export function operatorServices (
 export function openLlm (
   { llmBaseUrl, models, file: { prices, llm: settings } }: Settings,
   client: ClientOptions,
-  { store: { unknownCalls }, closing }: Ground
+  { store: { unknownCalls, upstreamStates }, closing }: Ground
 ): LlmServices | null {
   if (!hasTokenPrices(prices)) return null
-  const { defaultMaxOutputTokens, askForUsage, headersMs, idleMs, totalMs, heartbeatMs, maxCalls } = settings
+  const { defaultMaxOutputTokens, askForUsage, statefulFields } = settings
+  const { headersMs, idleMs, totalMs, heartbeatMs, maxCalls } = settings
   const { connectMs, keepAliveMs, userAgent } = client
   const upstream = undiciPassing({
     baseUrl: llmBaseUrl, connectMs, headersMs, bodyIdleMs: idleMs, keepAliveMs, userAgent
@@ -75,7 +76,9 @@ export function openLlm (
     totalMs,
     heartbeatMs,
     maxCalls,
-    unknownCalls
+    unknownCalls,
+    statefulFields,
+    states: statefulFields.length === 0 ? null : upstreamStates
   }
 }
 

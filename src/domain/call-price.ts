@@ -54,15 +54,16 @@ const costly = 'it costs what tokens do not say'
 const usualTiers: ReadonlySet<string> = new Set(['default', 'standard', 'standard_only'])
 
 /**
- * The price of one call. Throws `GW_BAD_REQUEST` for a tool or a tier that its model's price does not name, for a tool
- * that nothing bounds, and when the most that it may cost is beyond all credits.
+ * The price of one call. `stateTokens`: the most that is read of what the upstream keeps. Throws `GW_BAD_REQUEST` for
+ * a tool or a tier that its model's price does not name, for a tool that nothing bounds, and when the most that it may
+ * cost is beyond all credits.
  */
-export function callPrice (body: PricedParts, price: TokenPrice): CallPrice {
+export function callPrice (body: PricedParts, price: TokenPrice, stateTokens = 0): CallPrice {
   const tools = body.serverTools.map(tool => ({ ...tool, ...pricedTool(tool, price) }))
   const factor = mostOfTier(body.tier, price)
   const turns = 1 + tools.reduce((sum, { calls }) => sum + calls, 0)
   const results = tools.reduce((sum, { calls, tokensPerCall }) => sum + calls * tokensPerCall, 0)
-  const inputBound = price.inputBound(body.textBound + results, body.media) * turns
+  const inputBound = price.inputBound(body.textBound + stateTokens + results, body.media) * turns
   const callsCost = tools.reduce((sum, { calls, perCall }) => sum + calls * perCall, 0)
   return {
     inputBound,

@@ -13,6 +13,7 @@ import type { SubjectData } from './subject-data.ts'
 import type { TaskEvents } from './task-status.ts'
 import type { TokenStore } from './tokens.ts'
 import type { UnknownCalls } from './unknown-calls.ts'
+import type { UpstreamStates } from './upstream-states.ts'
 import type { LedgerBooks } from './verification.ts'
 import type { Deliveries } from './webhooks.ts'
 
@@ -49,6 +50,7 @@ export interface Store {
   readonly rates: RateCounter | null
   /** The calls of all replicas whose outcome was told as unknown; `null` where there is only one. */
   readonly unknownCalls: UnknownCalls | null
+  readonly upstreamStates: UpstreamStates
   /** Whether this replica does the work that one of all replicas has to do. Throws `GW_STORE_DOWN`. */
   leads (): Promise<boolean>
   /** Forgets a part of what is past its retention. Throws `GW_STORE_DOWN`. */

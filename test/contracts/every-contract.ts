@@ -23,6 +23,7 @@ import { taskRecordsContract } from './task-records.ts'
 import { tokenBookContract } from './token-book.ts'
 import { unfinishedTasksContract } from './unfinished-tasks.ts'
 import { unknownCallsContract } from './unknown-calls.ts'
+import { upstreamStatesContract } from './upstream-states.ts'
 import { usedCallsContract } from './used-calls.ts'
 
 const contracts = {
@@ -48,6 +49,7 @@ const contracts = {
   'the promises of spent proofs': spentProofsContract,
   'the promises of a rate counter': rateCounterContract,
   'the promises of unknown calls': unknownCallsContract,
+  'the promises of what the upstream keeps': upstreamStatesContract,
   'the promises of a token book': tokenBookContract,
   'one charge for each submit': oneChargeContract
 }

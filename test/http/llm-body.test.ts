@@ -4,7 +4,7 @@ import { tokenPrices } from '../../src/domain/token-prices.ts'
 import { type DialectName, dialects } from '../../src/features/llm/dialects.ts'
 import { callPrice } from '../../src/domain/call-price.ts'
 
-const rules = { defaultMaxOutputTokens: 4096, askForUsage: true }
+const rules = { defaultMaxOutputTokens: 4096, askForUsage: true, statefulFields: [] as readonly string[] }
 
 function read (name: DialectName, body: unknown, more: Partial<typeof rules> = {}): LlmBody {
   const dialect = dialects.find(dialect => dialect.name === name)!

@@ -22,7 +22,7 @@ const plain = tokenPrices({ '*': { inputPerMillion: 1, outputPerMillion: 2 } })(
 function priced (name: DialectName, more: object, of: TokenPrice = price) {
   const body = { ...name === 'gemini' ? { generationConfig: { maxOutputTokens: 10 } } : { model: 'm', max_tokens: 10, max_output_tokens: 10 }, ...more }
   const read = readLlmBody(Buffer.from(JSON.stringify(body)), dialects.find(it => it.name === name)!,
-    { defaultMaxOutputTokens: 10, askForUsage: true })
+    { defaultMaxOutputTokens: 10, askForUsage: true, statefulFields: [] })
   return { ...callPrice(read, of), text: read.textBound }
 }
 

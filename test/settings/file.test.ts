@@ -48,7 +48,14 @@ t.test('every key has the documented default', t => {
     submit: { fields: [] },
     batches: { enabled: false },
     llm: {
-      defaultMaxOutputTokens: 4096, askForUsage: true, headersMs: 600_000, idleMs: 120_000, totalMs: 1_800_000
+      defaultMaxOutputTokens: 4096,
+      askForUsage: true,
+      statefulFields: [],
+      headersMs: 600_000,
+      idleMs: 120_000,
+      totalMs: 1_800_000,
+      heartbeatMs: 20_000,
+      maxCalls: 512
     },
     issuers: [],
     guests: { enabled: false, plan: 'guest', sessionsPerAddressPerDay: 5, proof: 'work' },

@@ -20,6 +20,8 @@ export interface KeyNames {
   erasing (subject: string): string
   /** That the outcome of a call was told as unknown. */
   unknownCall (subject: string, fingerprint: string): string
+  /** What the upstream keeps for a subject. */
+  upstreamState (subject: string, id: string): string
   /** The reservation that a task id belongs to. */
   owner (taskId: string): string
   pollLease (taskId: string): string
@@ -80,6 +82,7 @@ export function keyNames (prefix: string): KeyNames {
     allOf: subject => `${prefix}:{/${encoded(subject)}}:*`,
     erasing: subject => `${prefix}:{/${encoded(subject)}}:erasing`,
     unknownCall: (subject, fingerprint) => `${prefix}:{/${encoded(subject)}}:unknown:${encoded(fingerprint)}`,
+    upstreamState: (subject, id) => `${prefix}:{/${encoded(subject)}}:state:${encoded(id)}`,
     holdsOf: account => `${prefix}:{^${encoded(account)}}:open`,
     ceilings: `${prefix}:ceilings`,
     owner: taskId => `${prefix}:task:${encoded(taskId)}`,

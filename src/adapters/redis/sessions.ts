@@ -5,6 +5,7 @@ import type { GuestCounts, RateCounter, RateWindow, SpentProofs } from '../../do
 import { namesOf } from '../../domain/subject-data.ts'
 import { type Token, tokenRetentionMs, type TokenStore, usedEveryMs } from '../../domain/tokens.ts'
 import { type UnknownCalls, unknownMs } from '../../domain/unknown-calls.ts'
+import { stateMs, type UpstreamStates } from '../../domain/upstream-states.ts'
 import type { Commands, Reply } from './client.ts'
 import { encoded, keptFor, type KeyNames, slackMs } from './keys.ts'
 
@@ -174,6 +175,23 @@ export function redisRates ({ on }: Commands, keys: KeyNames): RateCounter {
   return {
     hit: async (key, windowMs) => windowFrom(await on(keys.rate(key), 'hitRate', { windowMs })),
     look: async key => windowFrom(await on(keys.rate(key), 'readRate', {}))
+  }
+}
+
+/** In the slot of their subject, so that erasing it takes them along. */
+export function redisUpstreamStates ({ ask }: Commands, keys: KeyNames): UpstreamStates {
+  return {
+    async remember (subject, ids, { keyId, tokens }) {
+      await ask(client => Promise.all(ids.map(id =>
+        client.set(keys.upstreamState(subject, id), `${tokens} ${keyId}`, 'PX', stateMs))))
+    },
+    async of (subject, ids) {
+      const found = await ask(client => Promise.all(ids.map(id => client.get(keys.upstreamState(subject, id)))))
+      return found.map(text => {
+        const [, tokens, keyId] = /^(\d+) (.*)$/s.exec(text ?? '') ?? []
+        return keyId === undefined ? null : { keyId, tokens: Number(tokens) }
+      })
+    }
   }
 }
 

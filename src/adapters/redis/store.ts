@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { idempotencyMs, type LedgerTerms } from '../../domain/ledger.ts'
 import type { Store } from '../../domain/store.ts'
+import type { HeldKeys } from '../../domain/gone-keys.ts'
 import { steadyClock, systemClock } from '../../domain/time.ts'
 import { activeSubjects } from './active-subjects.ts'
 import { redisBooks } from './books.ts'
@@ -17,7 +18,7 @@ import {
 } from './records.ts'
 import { pulse as pulseOf, redisRepeats } from './repeats.ts'
 import {
-  redisGuestCounts, redisRates, redisRevocations, redisSpentProofs, redisTokens, redisUnknownCalls
+  redisGuestCounts, redisRates, redisRevocations, redisSpentProofs, redisTokens, redisUnknownCalls, redisUpstreamStates
 } from './sessions.ts'
 import { redisSubjects } from './subjects.ts'
 import { taskOwners } from './task-owners.ts'
@@ -93,6 +94,15 @@ interface Setting extends Pick<RedisStoreOptions, 'terms' | 'now'> {
   readonly steady: () => number
 }
 
+function redisHeldKeys ({ ask }: Commands, keys: KeyNames): HeldKeys {
+  return {
+    async hold (keyIds) {
+      await ask(client => Promise.all(keyIds.map(keyId => client.set(keys.heldKey(keyId), 1, 'PX', heldMs))))
+    },
+    isHeld: async keyId => await ask(client => client.exists(keys.heldKey(keyId))) === 1
+  }
+}
+
 function storeOver (link: Connection, commands: Commands, keys: KeyNames, setting: Setting): Store {
   const { terms, now, elapsed, steady, events, mark } = setting
   const countsSince = () => steady() - idempotencyMs
@@ -142,14 +152,10 @@ function storeOver (link: Connection, commands: Commands, keys: KeyNames, settin
     creditsEvents: events.credits,
     // A status call has ended when a submit would have.
     leases: redisPollLeases(commands, keys, { now, leaseMs: terms.sentMs }),
-    heldKeys: {
-      async hold (keyIds) {
-        await commands.ask(client => Promise.all(keyIds.map(keyId => client.set(keys.heldKey(keyId), 1, 'PX', heldMs))))
-      },
-      isHeld: async keyId => await commands.ask(client => client.exists(keys.heldKey(keyId))) === 1
-    },
+    heldKeys: redisHeldKeys(commands, keys),
     rates: redisRates(commands, keys),
     unknownCalls: redisUnknownCalls(commands, keys),
+    upstreamStates: redisUpstreamStates(commands, keys),
     leads: leadership.leads,
     tidy: () => active.forgetIdle(async subject => await commands.ofSubject(subject, 'trimLists', {}) === 0),
     async ping () {

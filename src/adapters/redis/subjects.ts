@@ -216,8 +216,12 @@ async function * partsOf (
     yield { kind: 'extra', credits: credits(/\d+$/.exec(extras[index]!)![0]), until: instant(Number(extras[index + 1])) }
   }
   for (const key of (await ask(client => namesLike(client, keys.allOf(subject)))).sort()) {
-    const [, word, name] = /\}:(period|session|idem):(.*)$/s.exec(key) ?? []
+    const [, word, name] = /\}:(period|session|idem|state):(.*)$/s.exec(key) ?? []
     if (word === undefined) continue
+    if (word === 'state') {
+      yield { kind: 'kept at the upstream', id: decoded(name!) }
+      continue
+    }
     const row = await ask(client => client.hgetall(key))
     if (word === 'period') {
       yield { kind: 'period', start: instant(Number(name)), used: credits(row['used']), refunds: Number(row['refunds'] ?? 0) }

@@ -267,7 +267,18 @@ const migrations: readonly string[] = [
    CREATE TRIGGER audit_stays BEFORE UPDATE ON audit
      WHEN NOT ((new.subject GLOB 'erased:*' OR new.actor GLOB 'erased:*') AND new.id IS old.id AND new.at IS old.at
        AND new.kind IS old.kind)
-     BEGIN SELECT raise(ABORT, 'the audit trail is never changed'); END;`
+     BEGIN SELECT raise(ABORT, 'the audit trail is never changed'); END;`,
+
+  // upstream_states: what the upstream keeps for a subject, by the ids that its answers have told.
+  `CREATE TABLE upstream_states (
+     subject     TEXT    NOT NULL,
+     id          TEXT    NOT NULL,
+     key_id      TEXT    NOT NULL,
+     tokens      INTEGER NOT NULL,
+     expires_at  INTEGER NOT NULL,
+     PRIMARY KEY (subject, id)
+   ) STRICT, WITHOUT ROWID;
+   CREATE INDEX old_upstream_states ON upstream_states (expires_at);`
 ]
 
 /** The version of the file. Throws when a newer gateway wrote it. */

@@ -5,6 +5,7 @@ import type { GuestCounts, SpentProofs } from '../../domain/store.ts'
 import { namesOf } from '../../domain/subject-data.ts'
 import type { Clock } from '../../domain/time.ts'
 import { type Token, tokenRetentionMs, type TokenStore, usedEveryMs } from '../../domain/tokens.ts'
+import { stateMs, type UpstreamState, type UpstreamStates } from '../../domain/upstream-states.ts'
 import { type GroupCommit, pageOf, read, rowAt } from './database.ts'
 
 /** Between two looks at whether somebody else has written, ms: half of the second within which a revocation holds. */
@@ -239,6 +240,21 @@ export function sqliteGuestCounts (db: DatabaseSync, group: GroupCommit, now: ()
       group.run(() => back.run(name))
       await group.committed()
     }
+  }
+}
+
+export function sqliteUpstreamStates (db: DatabaseSync, group: GroupCommit, now: () => number): UpstreamStates {
+  const find = db.prepare(
+    'SELECT key_id AS keyId, tokens FROM upstream_states WHERE subject = ? AND id = ? AND expires_at > ?'
+  )
+  const insert = db.prepare('INSERT OR REPLACE INTO upstream_states (subject, id, key_id, tokens, expires_at) VALUES (?, ?, ?, ?, ?)')
+  return {
+    async remember (subject, ids, { keyId, tokens }) {
+      group.run(() => { for (const id of ids) insert.run(subject, id, keyId, tokens, now() + stateMs) })
+      await group.committed()
+    },
+    of: async (subject, ids) =>
+      read(() => ids.map(id => (find.get(subject, id, now()) ?? null) as UpstreamState | null))
   }
 }
 

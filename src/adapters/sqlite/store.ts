@@ -17,7 +17,7 @@ import {
   usageArchive
 } from './records.ts'
 import { rememberedRows, sqliteIdempotency, sqliteRepeats } from './repeats.ts'
-import { sqliteGuestCounts, sqliteRevocations, sqliteSpentProofs, sqliteTokens } from './sessions.ts'
+import { sqliteGuestCounts, sqliteRevocations, sqliteSpentProofs, sqliteTokens, sqliteUpstreamStates } from './sessions.ts'
 import { sqliteSubjects } from './subjects.ts'
 
 /**
@@ -150,6 +150,11 @@ function others (db: DatabaseSync, group: GroupCommit): Forget[] {
       now => now - forgetSlackMs
     ),
     forget(
+      'SELECT subject, id FROM upstream_states WHERE expires_at <= ? ORDER BY expires_at',
+      'DELETE FROM upstream_states WHERE subject = ? AND id = ?',
+      now => now
+    ),
+    forget(
       'SELECT day, subject, model FROM usage WHERE day < ?',
       'DELETE FROM usage WHERE day = ? AND subject = ? AND model = ?',
       now => Math.floor(now / dayMs) - archiveDays
@@ -225,6 +230,7 @@ function storeOver (
     heldKeys: null,
     rates: null,
     unknownCalls: null,
+    upstreamStates: sqliteUpstreamStates(db, group, now),
     leads: async () => role === 'server',
     async tidy () {
       repeats.tidy()

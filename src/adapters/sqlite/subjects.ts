@@ -156,7 +156,8 @@ const shownRows: ReadonlyArray<readonly [string, (row: Readonly<Record<string, a
   })],
   ['SELECT * FROM idempotency WHERE subject = ? ORDER BY id', row => ({
     kind: 'idempotency key', key: row['key'], at: instant(row['created_at']), status: row['status'], answer: text(row['body'])
-  })]
+  })],
+  ['SELECT id FROM upstream_states WHERE subject = ? ORDER BY id', ({ id }) => ({ kind: 'kept at the upstream', id })]
 ]
 
 async function * partsOf (db: DatabaseSync, subject: string): AsyncGenerator<SubjectPart> {
@@ -182,7 +183,7 @@ function subjectStatements (db: DatabaseSync) {
     moveAccount: db.prepare('UPDATE accounts SET subject = ? WHERE subject = ?'),
     hideEnd: db.prepare(`INSERT INTO subject_revocations SELECT ?, before, expires_at FROM subject_revocations WHERE subject = ?
       ON CONFLICT DO UPDATE SET before = max(before, excluded.before), expires_at = max(expires_at, excluded.expires_at)`),
-    removals: ['subject_revocations', 'credits', 'session_budgets', 'idempotency'].map(table =>
+    removals: ['subject_revocations', 'credits', 'session_budgets', 'idempotency', 'upstream_states'].map(table =>
       db.prepare(`DELETE FROM ${table} WHERE subject = ?`)),
     removeTokens: db.prepare('DELETE FROM tokens WHERE subject = ?'),
     entries: db.prepare('SELECT id, actor, subject, detail FROM audit WHERE id > ? ORDER BY id LIMIT ?'),

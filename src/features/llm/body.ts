@@ -17,11 +17,23 @@ export interface LlmBody extends PricedParts {
   readonly mayThink: boolean
   /** Usage was asked for in the caller's place: what tells it is not the caller's. */
   readonly hidesUsage: boolean
+  /** What it names that is kept at the upstream: it has to be the caller's own. */
+  readonly references: readonly StateReference[]
+  /** What is kept of its answer may be named later. */
+  readonly keepsState: boolean
   /** What the answer may hold beside text. */
   readonly outputs: ReadonlySet<'imageOutput' | 'audioOutput'>
 }
 
+/** A field that names what is kept at the upstream. */
+export interface StateReference {
+  readonly field: string
+  readonly id: string
+}
+
 export interface LlmBodyRules {
+  /** Fields that may name what is kept at the upstream. */
+  readonly statefulFields: readonly string[]
   readonly defaultMaxOutputTokens: number
   readonly askForUsage: boolean
 }
@@ -183,7 +195,8 @@ export function readLlmBody (original: Buffer, dialect: Dialect, rules: LlmBodyR
   if (config !== value) checkNames(Object.keys(config), dialect.name)
   checkRefused(value, shape)
   if (flagIn(value, 'background')) throw badBody(`background is not accepted here: ${kept}`)
-  const content = inspect(value)
+  const allowed = new Set(rules.statefulFields.filter(field => statefulFields[dialect.name].includes(field)))
+  const content = inspect(value, allowed)
   const limit = limitIn(config, shape.limits)
   const answers = shape.answers === null ? 1 : countIn(config, shape.answers, maxAnswers) ?? 1
   const isStream = flagIn(value, 'stream')
@@ -207,6 +220,8 @@ export function readLlmBody (original: Buffer, dialect: Dialect, rules: LlmBodyR
     hidesUsage: asksUsage,
     serverTools: serverToolsIn(value, shape),
     tier: tierIn(value),
+    references: content.references,
+    keepsState: allowed.size > 0 && value.store !== false,
     outputs: outputsOf(value, config)
   }
 }
@@ -342,6 +357,14 @@ const statefulNames = namesOf(
   'cached_content', 'vector_store_id', 'vector_store_ids'
 )
 
+/** Those that an operator may allow: of the others no answer here tells an id. */
+const statefulFields: Readonly<Record<DialectName, readonly string[]>> = {
+  chat: [],
+  responses: ['previous_response_id', 'conversation', 'item_reference'],
+  messages: ['container'],
+  gemini: []
+}
+
 /** What stands under these names is a caller's own: a schema, or what a tool is called with and answers. */
 const opaqueNames: ReadonlySet<string> = new Set([
   'parameters', 'parametersJsonSchema', 'input_schema', 'schema', 'responseSchema', 'responseJsonSchema', 'args',
@@ -354,11 +377,18 @@ interface Content {
   pictures: number
   largePictures: number
   files: number
+  readonly references: StateReference[]
 }
 
-/** Looks through all of a body. Throws for what is kept at the upstream, at any depth and in any case. */
-function inspect (body: JsonObject): Content {
-  const content: Content = { mediaBytes: 0, pictures: 0, largePictures: 0, files: 0 }
+/** Most things that one body may name. */
+const maxReferences = 1000
+
+/**
+ * Looks through all of a body. Throws for what is kept at the upstream, at any depth and in any case, but for what is
+ * allowed.
+ */
+function inspect (body: JsonObject, allowed: ReadonlySet<string>): Content {
+  const content: Content = { mediaBytes: 0, pictures: 0, largePictures: 0, files: 0, references: [] }
   /** `within`: the type of the object around it, and the name that it has there. */
   const visit = (value: unknown, within: string): void => {
     if (Array.isArray(value)) {
@@ -366,7 +396,8 @@ function inspect (body: JsonObject): Content {
       return
     }
     if (!isObject(value)) return
-    checkState(value)
+    content.references.push(...stateIn(value, allowed, value === body))
+    if (content.references.length > maxReferences) throw badBody(`it names more than ${maxReferences} items`)
     const type = typeof value.type === 'string' ? value.type : ''
     const isToolUse = type === 'tool_use'
     for (const [name, inner] of Object.entries(value)) {
@@ -378,24 +409,46 @@ function inspect (body: JsonObject): Content {
   return content
 }
 
-function checkState (value: JsonObject): void {
-  const { type, id, encrypted_content: encrypted } = value
+/** What an object names. Throws where that is not allowed. */
+function stateIn (value: JsonObject, allowed: ReadonlySet<string>, isTop: boolean): readonly StateReference[] {
+  const found: StateReference[] = []
   for (const name of Object.keys(value)) {
-    if (statefulNames.has(bare(name)) && value[name] !== null) throw stateful(name)
+    if (!statefulNames.has(bare(name)) || value[name] === null) continue
+    const id = isTop && allowed.has(name) ? idIn(value[name]) : null
+    if (id === null) throw stateful(name)
+    found.push({ field: name, id })
   }
-  if (typeof type === 'string' && bare(type) === 'itemreference') {
-    throw badRequest('In the body: item_reference is not accepted here: send the item itself, and store: false.')
-  }
-  if (type === 'reasoning' && typeof id === 'string' && typeof encrypted !== 'string') {
-    throw badRequest('In the body: reasoning is accepted with its encrypted_content alone: ask for it with include.')
-  }
-  if (isReference(value)) {
-    throw badRequest('In the body: an item is not accepted by its id alone: send the item itself, and store: false.')
+  const refusal = itemRefusal(value)
+  if (refusal !== null) {
+    if (!allowed.has('item_reference') || typeof value.id !== 'string') throw badRequest(refusal)
+    found.push({ field: 'item_reference', id: value.id })
   }
   const uri = value.fileUri ?? value.file_uri
   if (typeof uri === 'string' && !(/^https:\/\//i.test(uri) && !/^https:\/\/[^/]*googleapis\.com/i.test(uri))) {
     throw stateful('fileUri')
   }
+  return found
+}
+
+/** Alone, or in an object with nothing else. */
+function idIn (value: unknown): string | null {
+  const id = isObject(value) && Object.keys(value).length === 1 ? value.id : value
+  return typeof id === 'string' && id !== '' ? id : null
+}
+
+/** Why an item is not accepted that stands at the upstream. */
+function itemRefusal (value: JsonObject): string | null {
+  const { type, id, encrypted_content: encrypted } = value
+  if (typeof type === 'string' && bare(type) === 'itemreference') {
+    return 'In the body: item_reference is not accepted here: send the item itself, and store: false.'
+  }
+  if (type === 'reasoning' && typeof id === 'string' && typeof encrypted !== 'string') {
+    return 'In the body: reasoning is accepted with its encrypted_content alone: ask for it with include.'
+  }
+  if (isReference(value)) {
+    return 'In the body: an item is not accepted by its id alone: send the item itself, and store: false.'
+  }
+  return null
 }
 
 /** An item of which nothing is said but its id stands at the upstream; so does a picture without its bytes. */

@@ -8,6 +8,7 @@ import {
   type AnswerHead, type AnswerReceiver, type Envelope, type NotAccepted, type PassingCall, type PassingUpstream,
   readEnvelope, readSubmitFailure, type UpstreamAnswer, type UpstreamFailure, type UpstreamKey
 } from '../../domain/upstream.ts'
+import type { UpstreamStates } from '../../domain/upstream-states.ts'
 import { gatewayError } from '../../errors.ts'
 import { replyWith, type RequestContext, streamHeaders } from '../../http/context.ts'
 import type { Services } from '../../http/services.ts'
@@ -21,6 +22,8 @@ import { AnswerReader, beginsWithError, mayBecomeError } from './usage.ts'
 export interface AuthorizedCall {
   readonly dialect: Dialect
   readonly model: string
+  /** The one that made what the call goes on with. */
+  readonly keyId: string | undefined
   readonly body: LlmBody
   readonly price: TokenPrice
   /** Path and query at the upstream. */
@@ -39,6 +42,8 @@ export interface CallServices extends Pick<Services, 'bodyBudget' | 'ledger' | '
   readonly llm: PassingUpstream
   /** From its beginning to the end of its answer, ms. */
   readonly totalMs: number
+  /** `null`: nothing that is kept at the upstream may be named. */
+  readonly states: UpstreamStates | null
   /** 0: none. */
   readonly heartbeatMs: number
   /** Remembers that its outcome was told as unknown. */
@@ -91,7 +96,9 @@ export class LlmCall {
     this.#id = id
     this.#context = context
     this.#services = services
-    this.#reader = new AnswerReader(it.dialect.name, it.body.answers)
+    const keeps = it.body.keepsState && services.states !== null
+    this.#reader = new AnswerReader(it.dialect.name, it.body.answers,
+      keeps ? ids => this.#keepStates(ids, it.cost.inputBound + it.body.outputBound) : null)
   }
 
   /** Throws what the caller is to be told where nothing has been told it yet. */
@@ -107,8 +114,7 @@ export class LlmCall {
     const stopTotal = timers.after(totalMs, () => this.#passing?.cancel())
     const stopRenewing = this.#renew()
     try {
-      const submit = { model: this.#it.model, keyId: undefined }
-      const outcome = await withKeyFailover(keys, submit, firstKey, key => this.#attempt(key))
+      const outcome = await withKeyFailover(keys, this.#it, firstKey, key => this.#attempt(key))
       raw.off('close', leave)
       call.enter('settle')
       if (outcome.kind !== 'accepted') await this.#refuse(outcome)
@@ -202,6 +208,7 @@ export class LlmCall {
   async #answer (body: Buffer, value: unknown): Promise<void> {
     const { request, reply, call } = this.#context
     this.#reader.take(value)
+    await this.#keepAll()
     await this.#settle(this.#cost('complete'))
     call.enter('reply')
     reply.header('request-id', request.id)
@@ -231,6 +238,7 @@ export class LlmCall {
     incoming.passTo(relay)
     const how = await relay.ended
     if (relay.cutBy !== null) this.#noteCut(relay.cutBy)
+    if (how === 'complete') await this.#keepAll()
     await this.#settle(this.#cost(how))
   }
 
@@ -240,6 +248,21 @@ export class LlmCall {
     if (call.code === 'OK') call.code = 'GW_UPSTREAM_INVALID'
     const reason = cutReasons[cutBy] ?? cutBy
     this.#services.log.warn({ reservation: this.#id, reason }, 'the stream of an LLM call broke off')
+  }
+
+  /** With what it has come to: before, nobody knew how much that would be. */
+  async #keepAll (): Promise<void> {
+    const { tokens, states } = this.#reader
+    if (states.size === 0 || tokens === null) return
+    await this.#keepStates([...states], Object.values(tokens).reduce((sum, count) => sum + count, 0))
+  }
+
+  /** What the upstream keeps is the caller's as soon as its id has come; what is not known here is nobody's. */
+  async #keepStates (ids: readonly string[], tokens: number): Promise<void> {
+    const { states, log } = this.#services
+    const { session: { subject }, keyId } = this.#context.call
+    await states!.remember(subject, ids, { keyId: keyId!, tokens }).catch((err: unknown) =>
+      log.warn({ err, reservation: this.#id }, 'what the upstream keeps of an LLM call could not be recorded'))
   }
 
   /**

@@ -5,6 +5,7 @@ import { fingerprintOf, type ReservationId } from '../../domain/ledger.ts'
 import { budgetOf } from '../../domain/session.ts'
 import type { TokenPrice } from '../../domain/token-prices.ts'
 import { localUnknownCalls, type UnknownCalls } from '../../domain/unknown-calls.ts'
+import { maxStateIdLength, type UpstreamStates } from '../../domain/upstream-states.ts'
 import type { PassingUpstream, UpstreamKey } from '../../domain/upstream.ts'
 import { badRequest, gatewayError } from '../../errors.ts'
 import { checkScope } from '../../http/authorize.ts'
@@ -13,7 +14,7 @@ import { reauthenticateAfterSlowBody } from '../../http/pipeline.ts'
 import { largeBodies } from '../../http/rates.ts'
 import type { Services } from '../../http/services.ts'
 import { keyFor, lacking, reserve, reserveRequest } from '../../http/stages.ts'
-import { readLlmBody } from './body.ts'
+import { readLlmBody, type StateReference } from './body.ts'
 import { type AuthorizedCall, type CallServices, LlmCall, unknownCall } from './call.ts'
 import { type Dialect, dialectOf, dialects, errorBodyFor, modelShapes, thereIs } from './dialects.ts'
 
@@ -33,6 +34,9 @@ export interface LlmServices {
   readonly maxCalls: number
   /** What all replicas know; `null` where there is only one. */
   readonly unknownCalls: UnknownCalls | null
+  /** Fields that may name what is kept at the upstream, and whose that is; `null`: there are none. */
+  readonly statefulFields: readonly string[]
+  readonly states: UpstreamStates | null
 }
 
 type CoreServices = Pick<
@@ -204,7 +208,8 @@ function llmRoute (
     llm: llm.upstream,
     totalMs: llm.totalMs,
     heartbeatMs: llm.heartbeatMs,
-    rememberUnknown: unknown.remember
+    rememberUnknown: unknown.remember,
+    states: llm.states
   }
   const admitAndForward = async (authorized: AuthorizedCall, context: RequestContext): Promise<void> => {
     const { call } = context
@@ -212,7 +217,7 @@ function llmRoute (
     const isOthers = unknown.isOthers(call.session.subject, authorized.fingerprint)
     await rates.submits(context)
     if (await isOthers) throw unknownCall()
-    const firstKey = keyFor({ keyId: undefined, model: authorized.model }, keys)
+    const firstKey = keyFor(authorized, keys)
     call.keyId = firstKey.id
     const id = await setAside(authorized, firstKey, context, services)
 
@@ -232,7 +237,7 @@ function llmRoute (
       call.handlerStarted()
       try {
         call.enter('authorize')
-        const authorized = authorizeCall(context, dialect, llm)
+        const authorized = await authorizeCall(context, dialect, llm)
 
         call.enter('admit')
         if (unknown.isOwn(authorized.fingerprint)) throw unknownCall()
@@ -250,9 +255,9 @@ function llmRoute (
 }
 
 /** *authorize*: scope, model and body; that the model has a price; and nothing in the body costs more than tokens. */
-function authorizeCall (
+async function authorizeCall (
   { request, call: { session, plan }, call }: RequestContext, dialect: Dialect, llm: LlmServices
-): AuthorizedCall {
+): Promise<AuthorizedCall> {
   checkScope('llm', session)
   const bytes = request.body
   if (!Buffer.isBuffer(bytes)) throw badRequest('Send a JSON body.')
@@ -267,11 +272,13 @@ function authorizeCall (
   for (const output of body.outputs) {
     if (!price.names(output)) throw badRequest(`The model ${quoted(model)} has no price for ${output} here.`)
   }
-  const cost = callPrice(body, price)
+  const state = await stateOf(body.references, session.subject, llm.states)
+  const cost = callPrice(body, price, state.tokens)
   const path = inPath?.path ?? dialect.urls[0]!
   return {
     dialect,
     model,
+    keyId: state.keyId,
     body,
     price,
     path,
@@ -280,6 +287,25 @@ function authorizeCall (
     cost,
     fingerprint: fingerprintOf(session.subject, budgetOf(session)?.id ?? '', dialect.operation, path, bytes)
   }
+}
+
+/**
+ * What a call goes on with, and the key that made it. What is somebody else's is not known here, and neither is what
+ * another key has made than the rest. Throws `GW_NOT_FOUND`.
+ */
+async function stateOf (
+  references: readonly StateReference[], subject: string, states: UpstreamStates | null
+): Promise<{ readonly keyId: string | undefined, readonly tokens: number }> {
+  if (references.length === 0 || states === null) return { keyId: undefined, tokens: 0 }
+  // No id is as long: it is looked up as none.
+  const ids = references.map(({ id }) => id.slice(0, maxStateIdLength + 1))
+  const found = await states.of(subject, ids)
+  const keyId = found[0]?.keyId
+  const unknown = references.find((_, index) => found[index] === null || found[index]!.keyId !== keyId)
+  if (unknown !== undefined) {
+    throw gatewayError('GW_NOT_FOUND', { about: `There is no ${unknown.field} ${quoted(unknown.id)}.` })
+  }
+  return { keyId, tokens: found.reduce((sum, state) => sum + state!.tokens, 0) }
 }
 
 const modelForm = /^[A-Za-z0-9][A-Za-z0-9._:@-]*(?:\/[A-Za-z0-9][A-Za-z0-9._:@-]*){0,4}$/

@@ -1,6 +1,7 @@
 import type { ToldExtras } from '../../domain/call-price.ts'
 import { isObject, jsonValue } from '../../domain/json.ts'
 import { type Tokens } from '../../domain/token-prices.ts'
+import { maxStateIdLength } from '../../domain/upstream-states.ts'
 import type { DialectName } from './dialects.ts'
 
 type JsonObject = Readonly<Record<string, unknown>>
@@ -194,8 +195,13 @@ export class AnswerReader {
   /** Bytes of text that were made for the caller: never fewer than their tokens. */
   contentBytes = 0
 
-  /** `answers`: as many were asked for at once. */
-  constructor (dialect: DialectName, answers: number) {
+  /** Ids of what the upstream keeps of it. */
+  readonly states = new Set<string>()
+  readonly #onStates: ((ids: readonly string[]) => unknown) | null
+
+  /** `answers`: as many were asked for at once. `onStates`: told the ids of what the upstream keeps, each once. */
+  constructor (dialect: DialectName, answers: number, onStates: ((ids: readonly string[]) => unknown) | null = null) {
+    this.#onStates = onStates
     this.#reading = readings[dialect]
     this.#answers = answers
   }
@@ -225,6 +231,7 @@ export class AnswerReader {
     for (const usage of this.#reading.usageIn(value)) if (isObject(usage)) this.#takeUsage(usage)
     this.contentBytes += textBytes(this.#reading.contentIn(value))
     this.#takeExtras(value)
+    if (this.#onStates !== null) this.#takeStates(value, this.#onStates)
     const ended = this.#reading.endedIn(value)
     for (const place of ended) this.#ended.add(place)
     this.#hasThought ||= isThought(value.content_block)
@@ -254,6 +261,20 @@ export class AnswerReader {
     for (const tier of tiers) if (typeof tier === 'string') this.#tier = tier.toLowerCase()
   }
 
+  #takeStates (value: JsonObject, tell: (ids: readonly string[]) => unknown): void {
+    const { object, response, item, output, conversation, container, message, delta } = value
+    const holders = [
+      object === 'response' ? value : null, response, item, ...listOf(output), ...listOf(member(response, 'output')),
+      conversation, member(response, 'conversation'),
+      container, member(message, 'container'), member(delta, 'container')
+    ]
+    const ids = holders.map(holder => member(holder, 'id')).filter(id => typeof id === 'string')
+      .filter(id => id.length <= maxStateIdLength && !this.states.has(id))
+    if (ids.length === 0 || this.states.size + ids.length > maxStates) return
+    for (const id of ids) this.states.add(id)
+    tell(ids)
+  }
+
   #takeUsage (usage: JsonObject): void {
     for (const path of this.#reading.fields) {
       const count = countAt(usage, path)
@@ -267,6 +288,9 @@ function isThought (block: unknown): boolean {
   const type = member(block, 'type')
   return type === 'thinking' || type === 'redacted_thinking'
 }
+
+/** Most ids that are known of one answer. */
+const maxStates = 1000
 
 /** More tokens than any call has; what is above it is no count. */
 const maxTokens = 1e10
