@@ -17,8 +17,15 @@ export interface Demo {
 
 const root = join(import.meta.dirname, '..')
 
+interface DemoOptions {
+  readonly port: number
+  readonly logLevel: string
+  /** Of pages that may call it, as in `GATEWAY_ALLOWED_ORIGINS`. */
+  readonly allowedOrigins?: string | undefined
+}
+
 /** Starts the whole thing on this machine, with nothing to configure and nothing to pay. */
-export async function startDemo ({ port, logLevel }: { port: number, logLevel: string }): Promise<Demo> {
+export async function startDemo ({ port, logLevel, allowedOrigins = '' }: DemoOptions): Promise<Demo> {
   const fresh = () => randomBytes(32).toString('base64url')
   const [apiKey, issuerToken] = [fresh(), fresh()]
   const sandbox = await startSandbox({ keys: [apiKey] })
@@ -31,6 +38,7 @@ export async function startDemo ({ port, logLevel }: { port: number, logLevel: s
       GATEWAY_SESSION_SECRET: fresh(),
       GATEWAY_ISSUER_TOKEN: issuerToken,
       GATEWAY_STORE: 'sqlite::memory:',
+      GATEWAY_ALLOWED_ORIGINS: allowedOrigins,
       PORT: String(await isFree(port) ? port : 0),
       LOG_LEVEL: logLevel
     }
@@ -90,8 +98,21 @@ curl -s -o picture.png "$(echo "$STATUS" | grep -oE 'http[^"\\]+' | head -n 1)";
 # 5. SDKs of language models take the same token for their key. One line each, in the folder of npm ci.
 ${sdkLines(origin).map(script => `TOKEN=$TOKEN node -e '${script}'`).join('\n')}
 
+For a page, in its <script type="module">. Start the demo with its origin: GATEWAY_ALLOWED_ORIGINS=http://localhost:5173
+${pageLines(origin).join('\n')}
 Ctrl-C here stops both.
 `
+}
+
+/** What a page's author writes. */
+function pageLines (origin: string): readonly string[] {
+  return [
+    `import { createClient } from '${origin}/gateway/client.js'`,
+    `const client = createClient({ baseUrl: '${origin}', token: 'what step 1 has shown' })`,
+    "const input = { mode: 'text-to-image', prompt: 'a lighthouse at dusk' }",
+    "const { results } = await client.generate('nano-banana', input)",
+    'document.body.append(Object.assign(new Image(), { src: results[0] }))'
+  ]
 }
 
 /** JavaScript without a single quote: openai, anthropic, genai and ai, each as its documents show it first. */

@@ -3,12 +3,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import t, { type Test } from 'tap'
+import { startDemo } from '../../src/demo.ts'
 import { createGateway } from '../../src/gateway.ts'
 import { builtClient } from '../helpers/built-client.ts'
 import { chromium, openPage } from '../helpers/chromium.ts'
 import { isStream, isSubmit, seen } from '../helpers/client.ts'
 import { crankedGateway } from '../helpers/cranked-gateway.ts'
 import { type Fault, type FaultyProxy, faultyProxy } from '../helpers/faulty-proxy.ts'
+import { callerOf } from '../helpers/http-caller.ts'
 import { pageServer } from '../helpers/page-server.ts'
 import { root } from '../helpers/program.ts'
 import { until } from '../helpers/until.ts'
@@ -186,4 +188,18 @@ t.test('a page of another origin that is listed imports it from the gateway', as
   const place = { origin, token: await mint('alice') }
   t.same(await page.evaluate(askFromPage, place), { subject: 'app:alice', code: 'GW_NOT_FOUND', hasId: true })
   t.same(complaints.filter(line => !line.startsWith('Failed to load resource')), [])
+})
+
+t.test('the lines that the demo prints for a page bring a picture into it, from another origin', async t => {
+  const other = await pageServer(t, head, 'localhost')
+  const demo = await startDemo({ port: 0, logLevel: 'silent', allowedOrigins: other })
+  t.teardown(demo.close)
+  const [, origin, issuerToken] = /(http:\S+)\/gateway\/sessions .*Bearer (\S+?)'/.exec(demo.instructions)!
+  const [, lines] = /^For a page.*\n((?:.+\n){5})Ctrl-C/m.exec(demo.instructions)!
+  const minted = await callerOf(origin!).call('/gateway/sessions', { token: issuerToken!, body: { subject: 'alice' } })
+  const { page } = await openPage(t, browser, other)
+  // The sandbox draws for six seconds of real time.
+  await page.addScriptTag({ type: 'module', content: lines!.replace('what step 1 has shown', minted.json.token) })
+  await page.waitForFunction(() => document.querySelector('img')?.naturalWidth === 512, null, { timeout: 30_000 })
+  t.ok((await page.getAttribute('img', 'src'))!.startsWith(`${origin}/gateway/results/`))
 })
