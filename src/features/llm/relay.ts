@@ -188,6 +188,8 @@ class UsageFilter {
 
   /** `bytes`, with what was held before them, without what is not to be seen. `unfinished`: bytes of the last event. */
   pass (bytes: Buffer, found: readonly FoundEvent[], unfinished: number): Buffer {
+    const isPlain = unfinished === 0 && this.heldBytes === 0 && !this.#isPassing
+    if (isPlain && !found.some(({ value }) => isUsageAlone(value))) return bytes // nearly always
     const pieces: Buffer[] = []
     let at = 0
     /** What stands between events, such as comments. */
