@@ -24,6 +24,18 @@ const packages = {
     variable: 'CHROMIUM_PATH',
     programs: ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable']
   },
+  webkit: {
+    for: 'tests of the client in WebKit',
+    debian: 'webkit2gtk-driver',
+    variable: 'WEBKIT_DRIVER_PATH',
+    programs: ['WebKitWebDriver']
+  },
+  display: {
+    for: 'tests of the client in WebKit',
+    debian: 'xvfb',
+    variable: 'XVFB_PATH',
+    programs: ['Xvfb']
+  },
   redis: {
     for: 'tests of the Redis store',
     debian: 'redis-server',
@@ -41,6 +53,11 @@ const packages = {
 /** Where Chromium is. Throws, with what to install, when it is nowhere. */
 export function chromiumPath (): string {
   return pathOf(packages.chromium)
+}
+
+/** Where the driver of WebKit is, and a display that nobody sees. Throws, with what to install, when one is nowhere. */
+export function webkitPaths (): { readonly driver: string, readonly display: string } {
+  return { driver: pathOf(packages.webkit), display: pathOf(packages.display) }
 }
 
 /** Where the server of Redis or Valkey is. Throws, with what to install, when it is nowhere. */

@@ -1,62 +1,31 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import t, { type Test } from 'tap'
 import { startDemo } from '../../src/demo.ts'
 import { createGateway } from '../../src/gateway.ts'
-import { builtClient } from '../helpers/built-client.ts'
 import { chromium, openPage } from '../helpers/chromium.ts'
+import { pageHead, pageLines, type ServedPage, servedPage, workerScript } from '../helpers/client-page.ts'
 import { isStream, isSubmit, seen } from '../helpers/client.ts'
 import { crankedGateway } from '../helpers/cranked-gateway.ts'
-import { type Fault, type FaultyProxy, faultyProxy } from '../helpers/faulty-proxy.ts'
+import type { FaultyProxy } from '../helpers/faulty-proxy.ts'
 import { callerOf } from '../helpers/http-caller.ts'
 import { pageServer } from '../helpers/page-server.ts'
-import { root } from '../helpers/program.ts'
 import { until } from '../helpers/until.ts'
 
-const example = readFileSync(join(root, 'config/examples/page.md'), 'utf8')
-/** The page, as the example has it. */
-const lines = /^```html\n(.*?)^```$/ms.exec(example)![1]!
-const head = '<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>A page</title>'
-
-await builtClient()
 const browser = await chromium(t)
-
-/** The gateway serves the page; a proxy, which plays the app's backend as well, stands before it. */
-async function setUp (t: Test, files: Readonly<Record<string, string>> = {}) {
-  const folder = mkdtempSync(join(tmpdir(), 'client-page-'))
-  t.teardown(() => rmSync(folder, { recursive: true }))
-  for (const [name, text] of Object.entries({ 'index.html': head + lines, ...files })) writeFileSync(join(folder, name), text)
-  const store = join(mkdtempSync(join(tmpdir(), 'client-store-')), 'gateway.db')
-  const gateway = await crankedGateway(t, { store, env: { GATEWAY_STATIC_DIR: folder }, sandbox: { taskMs: 30_000 } })
-  const proxy = await faultyProxy(t, gateway.origin)
-  const tokens = [await gateway.mint('alice', { ttlSeconds: 12 }), await gateway.mint('alice')]
-  const asked = { tokens: 0 }
-  const backend = (): Fault =>
-    ({ kind: 'answer', status: 200, headers: {}, body: tokens[Math.min(asked.tokens++, tokens.length - 1)]! })
-  const breakBy = (fault: FaultyProxy['fault']): void => {
-    proxy.fault = (request, count) => request.url === '/session' ? backend() : fault(request, count)
-  }
-  breakBy(() => ({ kind: 'none' }))
-  return { ...gateway, proxy, asked, breakBy }
-}
-
-type SetUp = Awaited<ReturnType<typeof setUp>>
 
 interface Row {
   readonly what: string
   readonly fault?: FaultyProxy['fault']
   /** Done when the page waits for its task. */
   readonly meanwhile?: (
-    t: Test, setUp: SetUp, page: { setOffline: (isOffline: boolean) => Promise<void> }
+    t: Test, setUp: ServedPage, page: { setOffline: (isOffline: boolean) => Promise<void> }
   ) => Promise<void>
   readonly presses?: number
   /** In place of the example's. */
   readonly prompt?: string
   /** What the page says at the end; a picture when absent. */
   readonly says?: RegExp
-  readonly check?: (t: Test, setUp: SetUp) => void
+  readonly check?: (t: Test, setUp: ServedPage) => void
 }
 
 const limited = {
@@ -111,14 +80,14 @@ const rows: readonly Row[] = [
 ]
 
 t.test('the page has eight lines', async t => {
-  const code = lines.split('\n').filter(line => line.trim() !== '')
+  const code = pageLines.split('\n').filter(line => line.trim() !== '')
   t.ok(code.length <= 8, `${code.length}`)
 })
 
 for (const { what, fault, meanwhile, presses = 1, prompt, says, check } of rows) {
   t.test(`${what}: the page bears it, and one task is made`, async t => {
-    const files = prompt === undefined ? {} : { 'index.html': head + lines.replace('a lighthouse at dusk', prompt) }
-    const setup = await setUp(t, files)
+    const files = prompt === undefined ? {} : { 'index.html': pageHead + pageLines.replace('a lighthouse at dusk', prompt) }
+    const setup = await servedPage(t, files)
     const { proxy, sandbox, pass, breakBy } = setup
     if (fault !== undefined) breakBy(fault)
     const { page } = await openPage(t, browser, 'about:blank')
@@ -142,18 +111,8 @@ for (const { what, fault, meanwhile, presses = 1, prompt, says, check } of rows)
   })
 }
 
-const worker = `import { createClient } from '/gateway/client.js'
-onmessage = async ({ data: token }) => {
-  const { generate } = createClient({ token })
-  const states = []
-  const { results } = await generate('nano-banana', { mode: 'text-to-image', prompt: 'a lighthouse at dusk' }, {
-    onState: ({ state }) => states.push(state)
-  })
-  postMessage({ states, link: results[0] })
-}`
-
 t.test('in a worker it does the same', async t => {
-  const { proxy, pass, mint, breakBy, sandbox } = await setUp(t, { 'worker.js': worker })
+  const { proxy, pass, mint, breakBy, sandbox } = await servedPage(t, { 'worker.js': workerScript })
   breakBy((request, count) => isSubmit(request) && count === 1 ? { kind: 'lost' } : none)
   const { page } = await openPage(t, browser, proxy.origin)
   const said = page.evaluate(token => new Promise<{ states: string[], link: string }>((resolve, reject) => {
@@ -176,7 +135,7 @@ t.test('in a worker it does the same', async t => {
 })
 
 t.test('a page of another origin that is listed imports it from the gateway', async t => {
-  const other = await pageServer(t, head, 'localhost')
+  const other = await pageServer(t, pageHead, 'localhost')
   const { origin, mint } = await crankedGateway(t, { env: { GATEWAY_ALLOWED_ORIGINS: other } })
   const { page, complaints } = await openPage(t, browser, other)
   const askFromPage = async ({ origin, token }: { origin: string, token: string }) => {
@@ -191,7 +150,7 @@ t.test('a page of another origin that is listed imports it from the gateway', as
 })
 
 t.test('the lines that the demo prints for a page bring a picture into it, from another origin', async t => {
-  const other = await pageServer(t, head, 'localhost')
+  const other = await pageServer(t, pageHead, 'localhost')
   const demo = await startDemo({ port: 0, logLevel: 'silent', allowedOrigins: other })
   t.teardown(demo.close)
   const [, origin, issuerToken] = /(http:\S+)\/gateway\/sessions .*Bearer (\S+?)'/.exec(demo.instructions)!
