@@ -1,6 +1,7 @@
 import { createConfig, lintFromString } from '@redocly/openapi-core'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import type { Static } from 'typebox'
 import type { ReferenceDocument } from '../bin/reference/document.ts'
@@ -129,7 +130,12 @@ t.test('every operation answers as the reference says', async t => {
   await llm(all, token)
   await operatorsDay(all)
   await refusals(all, token)
-  for (const path of ['/gateway/', '/gateway/invitation', '/gateway/openapi.json', '/livez', '/readyz']) await all.call(path)
+  const open = ['', 'invitation', 'docs', 'openapi.json', 'llms.txt'].map(name => `/gateway/${name}`)
+  for (const path of [...open, '/livez', '/readyz']) await all.call(path)
+  const page = await all.call('/gateway/docs')
+  t.ok(gzipSync(page.text).length < 60_000, 'a page that is soon there')
+  t.notMatch(page.headers.get('content-security-policy'), /unsafe|https?:/)
+  t.notMatch(page.text, /<link rel="stylesheet"|<script src|\son\w+=|\sstyle=/)
   const { headers } = await all.call('/gateway/openapi.json')
   const again = await all.call('/gateway/openapi.json', { headers: { 'if-none-match': `"x", W/${headers.get('etag')}` } })
   t.strictSame([again.status, again.text], [304, ''])

@@ -192,6 +192,7 @@ function withOperations (
 function operationOf (path: string, found: any, shared: SharedAnswers): Operation {
   const { operationId } = found
   const documented = operations[operationId]
+  /* c8 ignore next: the command fails when it happens */
   if (documented === undefined) throw new Error(`${path}: bin/reference/operations.ts says nothing of ${operationId}`)
   const { tag, summary, description, credential, answers, errors, passesOn, errorBody = 'Error' } = documented
   const parameters = [
@@ -225,6 +226,7 @@ function isHealth ({ tag }: DocumentedOperation): boolean {
 
 function pathParameter (name: string): Parameter {
   const description = pathParameters[name]
+  /* c8 ignore next: the command fails when it happens */
   if (description === undefined) throw new Error(`bin/reference/document.ts says nothing of the parameter ${name}`)
   return { name, in: 'path', required: true, description, schema: { type: 'string' } }
 }
@@ -233,6 +235,7 @@ function pathParameter (name: string): Parameter {
 function queryOf (path: string, { query = {}, requiredQuery = [] }: DocumentedOperation, found: any): Parameter[] {
   const bySchema = (found.parameters ?? []).filter((one: Parameter) => one.in === 'query')
   const { 'x-query': taken } = found
+  /* c8 ignore next 3: the command fails when it happens */
   if (taken !== undefined && [...taken].sort().join() !== Object.keys(query).sort().join()) {
     throw new Error(`${path} takes ${taken.join()} in its query, and bin/reference/operations.ts says ${Object.keys(query)}`)
   }

@@ -473,7 +473,9 @@ export const operations: Readonly<Record<string, DocumentedOperation>> = {
   ...health,
   showPlayground: open('The playground', 'text/html'),
   showInvitation: open('Where the link of an invitation leads', 'text/html'),
-  openApi: open('This reference, as OpenAPI 3.1', 'application/json')
+  showReference: open('This reference, as a page', 'text/html'),
+  openApi: open('This reference, as OpenAPI 3.1', 'application/json'),
+  llmsText: open('This reference, in short, for agents', 'text/plain')
 }
 
 /**

@@ -79,5 +79,12 @@ export function pageRoutes (app: FastifyInstance, { hasFrontEnd }: { readonly ha
     sendPage(reply, invitation)
   )
 
+  // Of the reference, whose other forms are in its own product. Few ever look at it: it is read when somebody does.
+  let reference: ServedPage | null = null
+  app.get('/gateway/docs', { config: { operation: 'showReference' } }, (_request, reply) => {
+    reference ??= readPage('reference/docs.html', ['img-src data:'])
+    return sendPage(reply, reference)
+  })
+
   builtPartRoutes(app)
 }

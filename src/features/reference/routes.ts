@@ -1,6 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { createHash } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 /**
@@ -23,7 +23,8 @@ interface ServedName {
 }
 
 const files: readonly ServedName[] = [
-  { name: 'openapi.json', operation: 'openApi', contentType: 'application/json; charset=utf-8' }
+  { name: 'openapi.json', operation: 'openApi', contentType: 'application/json; charset=utf-8' },
+  { name: 'llms.txt', operation: 'llmsText', contentType: 'text/plain; charset=utf-8' }
 ]
 
 /**
@@ -31,23 +32,21 @@ const files: readonly ServedName[] = [
  * pages, those of the listed origins, and programs. Not by any page there is, or one that somebody of an inner network
  * visits could find out that there is a gateway in it, and of which version.
  *
- * Each file is read when it is first asked for.
+ * Each file is read when it is first asked for, and kept: an update of the gateway is a new start. The page of the
+ * reference is served where the other pages are.
  */
 export function referenceRoutes (app: FastifyInstance): void {
   for (const { name, operation, contentType } of files) {
-    let file: Promise<ReferenceFile> | null = null
-    app.get(`/gateway/${name}`, { config: { operation } }, async (request, reply) => {
-      file ??= readReference(name).catch(error => {
-        file = null
-        throw error
-      })
-      return sendFile(request, reply.type(contentType), await file)
+    let file: ReferenceFile | null = null
+    app.get(`/gateway/${name}`, { config: { operation } }, (request, reply) => {
+      file ??= readReference(name)
+      return sendFile(request, reply.type(contentType), file)
     })
   }
 }
 
-async function readReference (name: string): Promise<ReferenceFile> {
-  const content = await readFile(join(folder, name))
+function readReference (name: string): ReferenceFile {
+  const content = readFileSync(join(folder, name))
   return { content, etag: `"${createHash('sha256').update(content).digest('base64url').slice(0, 22)}"` }
 }
 
