@@ -2,6 +2,9 @@ import OpenAI from 'openai'
 import t from 'tap'
 import type { DialectName } from '../../src/features/llm/dialects.ts'
 import { AnswerReader } from '../../src/features/llm/usage.ts'
+import { createGateway } from '../../src/gateway.ts'
+import { openStore } from '../../src/stores.ts'
+import { clock } from '../helpers/clock.ts'
 import { events, json, startLlmGateway, stream, type UpstreamCall } from '../helpers/llm-gateway.ts'
 
 const config = `
@@ -136,4 +139,19 @@ t.test('containers of messages are told by any of their events; and each id once
   answerWith(json({ type: 'message', content: [], stop_reason: 'end_turn', container: { id: 'c3' } }))
   t.equal(await ask('c1'), 200)
   t.equal(await ask('c3'), 200, 'also without usage')
+})
+
+t.test('an answer reaches its caller also when what the upstream keeps of it can not be recorded', async t => {
+  const { call, mint, log } = await startLlmGateway(t, json(response('resp_1')), {
+    config,
+    createGateway: async (settings, test) => {
+      const store = await openStore(settings, clock())
+      const remember = async (): Promise<void> => { throw new Error('no such disk') }
+      const upstreamStates = { ...store.upstreamStates, remember }
+      return await createGateway(settings, { ...test, store: { ...store, upstreamStates } })
+    }
+  })
+  const token = await mint('alice')
+  t.equal((await call(path, { token, body: { model: 'm', input: 'Hi' } })).status, 200)
+  t.match(log.find(line => line.msg === 'what the upstream keeps of an LLM call could not be recorded'), { err: { message: 'no such disk' } })
 })
