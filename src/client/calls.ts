@@ -22,9 +22,10 @@ export function clientOver (options: ClientOptions, timing: Timing): Client {
     async generate (model, input, { onState = () => {}, signal, idempotencyKey, files = {} } = {}) {
       signal?.throwIfAborted()
       if (Object.keys(files).length > 0) onState({ state: 'uploading', taskId: null })
-      const body = JSON.stringify({ input: { ...input, ...await referencesTo(files, client, signal) } })
-      onState({ state: 'submitting', taskId: null })
-      return await keys.with(`${model} ${body}`, idempotencyKey, async key => {
+      return await keys.with([model, input, files], idempotencyKey, async ({ key, uploads }) => {
+        const references = await referencesTo(files, uploads, file => client.upload(file, { signal }), signal)
+        const body = JSON.stringify({ input: { ...input, ...references } })
+        onState({ state: 'submitting', taskId: null })
         const taskId = await submit(wire, model, { body, key, signal, getProof: options.getProof })
         return await client.watch({ taskId, model }, { onState, signal })
       })
@@ -80,14 +81,50 @@ async function submit (wire: Transport, model: string, { body, key, signal, getP
   })
 }
 
-/** `{ image: 'gateway:file:…' }`. */
+interface Uploaded { readonly reference: string }
+
+/**
+ * `{ image: 'gateway:file:…' }`. Of a press each file is uploaded once: under one key the body has to stay the same. An
+ * upload that has failed, or that whoever began it does not wait for any more, is begun anew.
+ */
 async function referencesTo (
-  files: NonNullable<GenerateOptions['files']>, { upload }: Client, signal: AbortSignal | undefined
+  files: NonNullable<GenerateOptions['files']>,
+  uploads: Map<Blob, Promise<Uploaded>>,
+  upload: (file: Blob) => Promise<Uploaded>,
+  signal: AbortSignal | undefined
 ): Promise<Readonly<Record<string, unknown>>> {
+  const uploaded = async (file: Blob): Promise<Uploaded> => {
+    for (let begun = uploads.get(file); begun !== undefined; begun = uploads.get(file)) {
+      const stored = await begun.catch(() => null)
+      signal?.throwIfAborted()
+      if (stored !== null) return stored
+      if (uploads.get(file) === begun) break
+    }
+    const own = upload(file)
+    uploads.set(file, own)
+    return await own
+  }
   const referenceTo = async (file: InputFile): Promise<string> =>
-    (file instanceof Blob ? await upload(file, { signal }) : file).reference
+    (file instanceof Blob ? await uploaded(file) : file).reference
   return Object.fromEntries(await Promise.all(Object.entries(files).map(async ([name, value]) =>
     [name, Array.isArray(value) ? await Promise.all(value.map(referenceTo)) : await referenceTo(value as InputFile)])))
+}
+
+/** What a button was pressed for, by one person, until its outcome is certain. */
+interface Press {
+  readonly key: string
+  readonly uploads: Map<Blob, Promise<Uploaded>>
+}
+
+/** The same text for the same call. A file is the same only as itself: what is in it nobody has read. */
+function callNames (): (call: unknown) => string {
+  const numbers = new WeakMap<Blob, number>()
+  let last = 0
+  return call => JSON.stringify(call, (_, value) => {
+    if (!(value instanceof Blob)) return value
+    if (!numbers.has(value)) numbers.set(value, ++last)
+    return `a file of the page: ${numbers.get(value)}`
+  })
 }
 
 /**
@@ -95,21 +132,23 @@ async function referencesTo (
  * task: its key is kept until the outcome is certain, or as long as the gateway remembers it.
  */
 function taskKeys ({ random, now }: Timing) {
-  const kept = new Map<string, { readonly key: string, users: number, until: number }>()
+  const kept = new Map<string, Press & { users: number, until: number }>()
+  const nameOf = callNames()
   // No secret: the same key of another subject is another key.
   const newKey = (): string => Array.from({ length: 4 }, () => random().toString(36).slice(2, 10).padEnd(8, '0')).join('')
   return {
-    async with <T>(name: string, given: string | undefined, work: (key: string) => Promise<T>): Promise<T> {
-      if (given !== undefined) return await work(given)
+    async with <T>(call: unknown, given: string | undefined, work: (press: Press) => Promise<T>): Promise<T> {
+      if (given !== undefined) return await work({ key: given, uploads: new Map() })
+      const name = nameOf(call)
       let press = kept.get(name)
       if (press === undefined || (press.users === 0 && press.until <= now())) {
-        press = { key: newKey(), users: 0, until: 0 }
+        press = { key: newKey(), uploads: new Map(), users: 0, until: 0 }
         kept.set(name, press)
       }
       press.users++
       let done: T
       try {
-        done = await work(press.key)
+        done = await work(press)
         press.until = 0
       } catch (error) {
         press.until = isCertain(error) ? 0 : now() + uncertainMs

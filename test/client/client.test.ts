@@ -215,11 +215,44 @@ t.test('files are uploaded first, and the input names them', async t => {
   t.equal(reference, 'gateway:file:f1')
   const files = { image: file, more: [file, { reference }] }
   await turning(client.generate('nano-banana', input, { files, onState: ({ state }) => told.push(state) }))
-  t.same(types, ['application/octet-stream', 'image/png', 'image/png'])
+  t.same(types, ['application/octet-stream', 'image/png'], 'each once')
   t.same(JSON.parse(String(sandbox.submits[0]!.body)).input, {
-    ...input, image: 'gateway:file:f2', more: ['gateway:file:f3', 'gateway:file:f1']
+    ...input, image: 'gateway:file:f2', more: ['gateway:file:f2', 'gateway:file:f1']
   })
   t.equal(told[0], 'uploading')
+})
+
+t.test('a second press with the same file is the same task, also after one that was cancelled or failed', async t => {
+  const { as, proxy, sandbox, turning } = await clientSetup(t)
+  const client = await as('alice')
+  const [file, other] = [new Blob(['x'], { type: 'image/png' }), new Blob(['x'], { type: 'image/png' })]
+  let count = 0
+  let isDown = false
+  proxy.fault = request => {
+    if (request.url !== '/gateway/files') return { kind: 'none' }
+    const body = JSON.stringify({ fileId: `f${++count}`, url: 'https://x/y', expiresAt: '2026-01-01T00:00:00Z' })
+    return { kind: 'answer', status: isDown ? 400 : 201, headers: { 'content-type': 'application/json' }, body }
+  }
+  const press = (image: Blob, signal?: AbortSignal) => client.generate('nano-banana', input, { files: { image }, signal })
+  const [first, second] = await turning(Promise.all([press(file), press(file)]))
+  t.equal(second.taskId, first.taskId)
+  t.match([sandbox.submits.length, count], [1, 1])
+
+  const gone = new AbortController()
+  const [left, stays] = [thrown(press(file, gone.signal)), press(file)]
+  gone.abort()
+  t.match(await left, { name: 'AbortError' })
+  const { taskId } = await turning(stays)
+  t.match([sandbox.submits.length, taskId !== first.taskId], [2, true], 'a press after the end is another task')
+
+  isDown = true
+  const before = count
+  const failures = await Promise.all([thrown(press(file)), thrown(press(file)), thrown(press(file))])
+  t.match(failures.map(({ status }) => status), [400, 400, 400])
+  t.equal(count - before, 3)
+  isDown = false
+  await turning(Promise.all([press(file), press(other)]))
+  t.equal(sandbox.submits.length, 4, 'another file is another task, whatever is in it')
 })
 
 t.test('any other route is asked with the session, and what may do more the second time is asked once', async t => {
