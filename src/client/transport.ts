@@ -62,6 +62,8 @@ export function transport (
 
   /** A token that the gateway takes no more is renewed once. */
   const attempt = async (path: string, { method, headers, body, signal }: Call): Promise<Response> => {
+    // Anything else would go on with the name of the host, and the token to whoever has that one.
+    if (!/^\/(?![/\\])/.test(path)) throw new TypeError(`A path begins with one slash, and ${path} does not.`)
     for (let isRenewed = false; ; isRenewed = true) {
       const used = await session.current()
       signal?.throwIfAborted()

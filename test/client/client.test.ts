@@ -271,6 +271,23 @@ t.test('any other route is asked with the session, and what may do more the seco
   t.equal(await tries(client.request('/v1/messages', { method: 'POST', body: '{}', headers })), 6)
 })
 
+t.test('the token goes to the gateway alone, whatever path is asked for', async t => {
+  const asked: unknown[] = []
+  const fetch = async (url: unknown): Promise<Response> => {
+    asked.push(url)
+    return Response.json({})
+  }
+  for (const baseUrl of ['https://gateway.example', '']) {
+    const { request } = createClient({ baseUrl, token: 'secret', fetch })
+    for (const path of ['@evil.example/', '.evil.example/', ':1@evil.example/', '//evil.example/', '/\\evil.example/',
+      'https://evil.example/', '']) {
+      await t.rejects(request(path), { name: 'TypeError', message: /begins with one slash/ }, path)
+    }
+    await request('/gateway/usage?a=//b')
+  }
+  t.same(asked, ['https://gateway.example/gateway/usage?a=//b', '/gateway/usage?a=//b'])
+})
+
 t.test("a guest's proof goes along with each try", async t => {
   const { as, proxy, turning } = await clientSetup(t)
   const proofs: unknown[] = []
