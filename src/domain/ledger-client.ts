@@ -151,7 +151,7 @@ export interface CreditMetrics {
   unknown (count: number): void
 }
 
-/** `sent` and `used` are here for a reservation that they were not open to any more: it had lapsed, or overstayed. */
+/** `sent` and `used` are here for a reservation that they were not open to any more: it had lapsed, or was let go. */
 const ends = {
   sent: 'released', released: 'released', claimed: 'charged', unknown: 'unknown', used: 'unknown'
 } as const

@@ -147,10 +147,11 @@ export type Transition =
   /** Its idempotency key stays, and says so. */
   | { readonly to: 'unknown' }
   /**
-   * From `sent`: a call that makes no task is over, and cost that much. Its row is settled, as a success. What is left
-   * of the reservation goes back to where it came from, to the grants first; what is missing is taken as well, past any
-   * limit: from the grants as far as they go if the reservation has drawn on them, else from the period. A use of the
-   * session stays used. `isEstimate`: the upstream did not say what it was.
+   * A call that makes no task is over, and cost that much. Its row is settled, as a success: from `sent`, and also
+   * late, from `unknown`, unless it was let go. What is left of the reservation goes back to where it came from, to the
+   * grants first; what is missing is taken as well, past any limit: from the grants as far as they go if the
+   * reservation has drawn on them, else from the period. A use of the session stays used. `isEstimate`: the upstream
+   * did not say what it was.
    */
   | { readonly to: 'used', readonly microcredits: Microcredits, readonly isEstimate: boolean }
 

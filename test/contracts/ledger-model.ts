@@ -177,8 +177,9 @@ export function ledgerModel (terms: LedgerTerms, now: () => number) {
   }
 
   const use = (entry: Entry, microcredits: number): boolean => {
-    if (entry.stage !== 'sent') return entry.stage === 'settled' && entry.taskId === undefined
-    const { demand, cost, fromGrants } = entry
+    const { demand, cost, fromGrants, stage, taskId, refunded } = entry
+    if (taskId !== undefined || refunded) return false
+    if (stage !== 'sent' && stage !== 'unknown') return stage === 'settled'
     const most = fromGrants === 0 ? 0 : fromGrants + Math.max(0, creditsGranted(demand.subject))
     entry.fromGrants = Math.min(most, Math.max(0, microcredits - (cost - fromGrants)))
     entry.cost = microcredits

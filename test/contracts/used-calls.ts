@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Test } from 'tap'
 import type { Hold } from '../../src/domain/ledger.ts'
 import { type Fixture, openBooks, type OpenStore, periodStart, terms } from './open-books.ts'
@@ -72,7 +73,7 @@ export function usedCallsContract (t: Test, open: OpenStore): void {
     for (const step of [{ to: 'released' }, { to: 'unknown' }, { to: 'claimed', taskId: 'task' }] as const) {
       t.equal(await books.ledger.advance(id, step), false, step.to)
     }
-    for (const place of ['reserved', 'claimed', 'settled', 'unknown', 'given up', 'released'] as const) {
+    for (const place of ['reserved', 'claimed', 'settled', 'given up', 'released'] as const) {
       t.equal(await books.ledger.advance(await books.at(place, {}, place), used(1)), false, place)
     }
   })
@@ -94,11 +95,40 @@ export function usedCallsContract (t: Test, open: OpenStore): void {
     t.same(await books.idempotency.earlier(subject, idempotency), { kind: 'unknown' })
   })
 
-  test('one whose end was never told is unknown, and charged with all of it', async (t, books) => {
-    const id = await books.at('sent', { microcredits: 5, holds: [pool] })
+  test('one whose end is told after a sweep was unknown, and costs what it has used all the same', async (t, books) => {
+    const { ledger, accounts, ceilings, records, time } = books
+    const session = { id: 'session', uses: null, creditLimit: 90, expiresAt: 9e15 }
+    await accounts.grant({ subject, microcredits: 20 })
+    const id = await books.at('sent', { creditLimit: 10, microcredits: 16, holds: [pool], session })
+    time.advance(terms.sentMs)
+    t.match(await ledger.sweep(), { unknown: 1 })
+    t.same(await stateOf(books), { used: 10, granted: 14, unfinished: 0, pool: 16 })
+    for (const cost of [12, 3]) t.equal(await ledger.advance(id, used(cost)), true, 'the first is what counts')
+    t.same(await stateOf(books), { used: 10, granted: 18, unfinished: 0, pool: 12 })
+    t.same(await accounts.spentIn(subject, 'session'), { uses: 1, microcredits: 12 })
+    const more = await books.at('unknown', { creditLimit: 20, microcredits: 4, holds: [pool], session })
+    t.equal(await ledger.advance(more, used(9, true)), true)
+    t.same(await stateOf(books), { used: 19, granted: 18, unfinished: 0, pool: 21 })
+    t.same(await accounts.spentIn(subject, 'session'), { uses: 2, microcredits: 21 })
+    t.equal(await ceilings.runningIn(pool.account), 0)
+    t.match(await records.usage({ from: '0000-01-01', to: '9999-12-31' }), [
+      { tasks: 2, succeeded: 2, failed: 0, unknown: 0, microcredits: 21 }
+    ])
+    t.same((await books.books.verify(nextTurn)).faults, [])
+    t.equal(await records.release(more), false, 'nothing is left to let go')
+  })
+
+  test('one that was let go before its end was told stays free', async (t, books) => {
+    const id = await books.at('unknown', { microcredits: 5, holds: [pool] })
+    t.equal(await books.records.release(id), true)
+    t.equal(await books.ledger.advance(id, used(3)), false)
+    t.same(await stateOf(books), { used: 0, granted: 0, unfinished: 0, pool: 0 })
+  })
+
+  test('one whose end is never told stays unknown, and charged with all of it', async (t, books) => {
+    await books.at('sent', { microcredits: 5, holds: [pool] })
     books.time.advance(terms.sentMs)
     await books.ledger.sweep()
-    t.equal(await books.ledger.advance(id, used(1)), false)
     t.same(await stateOf(books), { used: 5, granted: 0, unfinished: 0, pool: 5 })
   })
 }

@@ -56,6 +56,21 @@ t.test('one that the sweep has found first is not counted twice', async t => {
   t.same(counted, ['generateTask reserved 5', 'unknown outcomes: 2', 'generateTask unknown 5'])
 })
 
+t.test('a call that another replica has swept first is charged with what it has used once that is told', async t => {
+  let isDown = true
+  const { counted, ledger } = scriptedLedger({
+    advance: async (_id, { to }) => to === 'used' && isDown ? fail() : true,
+    sweep: async () => ({ released: 0, unknown: 1 })
+  })
+  await ledger.reserve(request)
+  await ledger.markSent('1', 'k')
+  await t.rejects(ledger.markUsed('1', 3, false), { code: 'GW_OUTCOME_UNKNOWN' })
+  await ledger.sweep()
+  isDown = false
+  await ledger.retry()
+  t.same(counted, ['generateTask reserved 5', 'unknown outcomes: 1', 'generateTask charged 3'])
+})
+
 t.test('a step that the store did not take counts when it is taken', async t => {
   let isDown = true
   const { counted, ledger } = scriptedLedger({ advance: async () => isDown ? fail() : true })

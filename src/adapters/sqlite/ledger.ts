@@ -132,11 +132,12 @@ class LedgerSteps {
     return (this.#sql.holder.get(taskId) as { id: number } | undefined)?.id === id
   }
 
-  /** Once more it is as it is. */
+  /** Also late, when its outcome was unknown. Once more it is as it is. */
   #use (id: number, { microcredits, isEstimate }: Extract<Transition, { to: 'used' }>): boolean {
     const { accounts, repeats, now } = this.#parts
     const row = this.#sql.usable.get(id) as UsableRow | undefined
-    if (row?.stage !== 'sent') return row !== undefined
+    if (row === undefined || row.stage === 'settled') return row !== undefined
+    if (row.stage === 'unknown') accounts.reopened(row)
     const granted = accounts.settled(row, microcredits)
     this.#sql.use.run(now(), microcredits, granted, isEstimate ? 1 : 0, id)
     repeats.drop(id)
@@ -170,7 +171,7 @@ class LedgerSteps {
 
 interface UnsettledRow extends UnfinishedRow { readonly refundable: 0 | 1, readonly stage: 'claimed' | 'unknown' }
 
-interface UsableRow extends UnfinishedRow { readonly stage: 'sent' | 'settled' }
+interface UsableRow extends UnfinishedRow { readonly stage: 'sent' | 'unknown' | 'settled' }
 
 /** Stages are written out and never bound: SQLite would compile a statement anew for each value, to choose an index. */
 function statements (db: DatabaseSync) {
@@ -204,7 +205,7 @@ function statements (db: DatabaseSync) {
     abandon: db.prepare('UPDATE tasks SET abandoned_at = ? WHERE id = ?'),
     settle: db.prepare("UPDATE tasks SET stage = 'settled', ended_at = ?, state = ?, refunded = ? WHERE id = ?"),
     usable: db.prepare(`SELECT stage, ${unfinishedColumns} FROM tasks
-      WHERE id = ? AND task_id IS NULL AND (stage = 'sent' OR stage = 'settled')`),
+      WHERE id = ? AND task_id IS NULL AND refunded = 0 AND (stage = 'sent' OR stage = 'unknown' OR stage = 'settled')`),
     use: db.prepare(`UPDATE tasks
       SET stage = 'settled', ended_at = ?, state = 'success', microcredits = ?, granted = ?, is_estimate = ?
       WHERE id = ?`),

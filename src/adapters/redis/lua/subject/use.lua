@@ -1,7 +1,7 @@
 -- include stages.lua
 
 -- A call that makes no task is over, and cost that much. 1: it was done, or had been. 0: not from the stage that it is
--- in.
+-- in. A sweep may have come first: then it was unknown until now.
 
 local function charge (it, cost)
   local fromPeriod, fromGrants = tonumber(it.fromPeriod), tonumber(it.fromGrants)
@@ -22,7 +22,12 @@ end
 local it = read(request.number)
 if not it then return 0 end
 if it.stage == 'settled' and not it.task then return 1 end
-if it.stage ~= 'sent' then return 0 end
+local isLate = it.stage == 'unknown' and not it.task and not it.refunded
+if it.stage ~= 'sent' and not isLate then return 0 end
+if isLate then
+  unmarkUnknown(it)
+  addUsage(it, 'microcredits', digits(request.microcredits - tonumber(it.cost)))
+end
 charge(it, request.microcredits)
 redis.call('HSET', it.key, 'stage', 'settled', 'ended', now, 'state', 'success',
   'estimate', request.isEstimate and '1' or '0')
