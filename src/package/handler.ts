@@ -147,6 +147,8 @@ function connectionTo ({ app: { server } }: Gateway, peer: Peer): Duplex {
   return near
 }
 
+type HeaderValues = Record<string, string | string[]>
+
 /** They are about a connection, and this one is another than the caller's. */
 const ofConnections = new Set([
   'connection', 'content-length', 'expect', 'keep-alive', 'proxy-connection', 'te', 'trailer', 'transfer-encoding',
@@ -161,11 +163,16 @@ function lengthOf (headers: Headers): number | null {
   return /^\d+$/.test(length) ? Number(length) : null
 }
 
-function requestHeaders (headers: Headers, host: string, length: number | null): Record<string, string | string[]> {
+function requestHeaders (headers: Headers, host: string, framing: HeaderValues): HeaderValues {
   const sent = [...headers].filter(([name]) => !ofConnections.has(name))
   const values = sent.map(([name, value]) => [name, credentials.has(name) ? value.split(/, */) : value])
-  const announced = length === null ? {} : { 'content-length': String(length) }
-  return { host, ...Object.fromEntries(values), ...announced, connection: 'close' }
+  return { host, ...Object.fromEntries(values), ...framing, connection: 'close' }
+}
+
+/** How a body's end is known. Said for every method: of DELETE and OPTIONS `node:http` would send bare bytes. */
+function framingOf (body: ReadableStream | null, length: number | null): HeaderValues {
+  if (body === null) return {}
+  return length === null ? { 'transfer-encoding': 'chunked' } : { 'content-length': String(length) }
 }
 
 async function answerOf (guest: Gateway, request: Request, address: string | undefined): Promise<Response> {
@@ -176,7 +183,7 @@ async function answerOf (guest: Gateway, request: Request, address: string | und
     createConnection: () => connectionTo(guest, { remoteAddress: address, encrypted: protocol === 'https:' }),
     method: request.method,
     path: pathname + search,
-    headers: requestHeaders(request.headers, host, length),
+    headers: requestHeaders(request.headers, host, framingOf(body, length)),
     signal: request.signal // a submit whose body has come runs on in the gateway, whatever becomes of its caller
   })
   return responseFrom(await answerTo(outgoing, send(outgoing, body, length)), request.method)

@@ -137,6 +137,16 @@ t.test('more bytes than were announced are no second request', async t => {
   t.equal((await sent(body, String(body.length))).status, 200)
 })
 
+t.test('a body without a length is framed, whatever the method', async t => {
+  const handler = handlerOf(t, { env, config })
+  const token = await mint(handler)
+  const ended = (body: BodyInit) => handler(new Request(`${site}/gateway/session`, {
+    method: 'DELETE', headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' }, body
+  }), { address })
+  t.equal((await ended('no JSON')).headers.get('x-gateway-error'), 'GW_BAD_REQUEST', 'it is read as a body')
+  t.equal((await ended('{}')).status, 204)
+})
+
 t.test('a signal ends a read, and the wait for a submit but never the submit', async t => {
   const sandbox = await startSandbox({ keys: [apiKey], taskMs: 1 })
   t.teardown(() => sandbox.close())
