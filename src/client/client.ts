@@ -63,7 +63,7 @@ export interface GenerateOptions extends WatchOptions {
    * outcome is not certain, is taken for the same; to make two alike at a time, give each a key.
    */
   readonly idempotencyKey?: string | undefined
-  /** Uploaded first. Their references become these fields of the input. */
+  /** Uploaded first, where the gateway takes files. Their references become these fields of the input. */
   readonly files?: Readonly<Record<string, InputFile | readonly InputFile[]>> | undefined
 }
 
@@ -93,7 +93,10 @@ export interface Client {
   models (options?: CallOptions): Promise<readonly ModelInfo[]>
   /** What a task would cost. */
   quote (model: string, input: Readonly<Record<string, unknown>>, options?: CallOptions): Promise<Quote>
-  /** Stores a file; `reference` stands for it in an input. */
+  /**
+   * Stores a file; `reference` stands for it in an input. Throws `GW_NOT_FOUND` where the gateway takes no files, as
+   * those of this version do not.
+   */
   upload (file: Blob, options?: CallOptions): Promise<UploadedFile & { readonly reference: string }>
   /**
    * Asks any route of the gateway, such as `/gateway/usage`, with the session: for what has no method here. It is sent
