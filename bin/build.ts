@@ -5,7 +5,7 @@ import { isolatedDeclarationSync } from 'rolldown/experimental'
 
 /**
  * What is built. `npm run build`: into `dist/` what pages load, for the gateway that runs from its source; and into
- * `dist/server/` what the container image runs. `node bin/build.ts FOLDER`: the latter, there.
+ * `dist/server/` what the container image runs. `node bin/build.ts FOLDER` builds the latter, there.
  */
 const root = join(import.meta.dirname, '..')
 const src = join(root, 'src')
@@ -126,8 +126,4 @@ export async function buildServer (out: string): Promise<void> {
   await buildClient(join(out, 'dist'))
 }
 
-if (import.meta.main) {
-  const [folder] = process.argv.slice(2)
-  if (folder === undefined) await buildClient(join(root, 'dist'))
-  await buildServer(resolve(folder ?? join(root, 'dist/server')))
-}
+if (import.meta.main) await buildServer(resolve(process.argv[2]!))

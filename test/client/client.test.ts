@@ -1,7 +1,7 @@
 import t from 'tap'
 import type { ErrorCode } from '../../src/errors.ts'
 import { createClient, type GatewayCode } from '../../src/client/client.ts'
-import { realTiming } from '../../src/client/transport.ts'
+import { realTiming, transport, untilOnline } from '../../src/client/transport.ts'
 import { clientSetup, isStream, isSubmit, seen, thrown } from '../helpers/client.ts'
 import { until } from '../helpers/until.ts'
 
@@ -234,7 +234,7 @@ t.test('a second press with the same file is the same task, also after one that 
     return { kind: 'answer', status: isDown ? 400 : 201, headers: { 'content-type': 'application/json' }, body }
   }
   const press = (image: Blob, signal?: AbortSignal) => client.generate('nano-banana', input, { files: { image }, signal })
-  const [first, second] = await turning(Promise.all([press(file), press(file)]))
+  const [first, second] = await turning(Promise.all([press(file), press(file, new AbortController().signal)]))
   t.equal(second.taskId, first.taskId)
   t.match([sandbox.submits.length, count], [1, 1])
 
@@ -322,4 +322,12 @@ t.test('a pause ends in time, or when nobody waits for it any more', async t => 
   await long
   await realTiming.pause(1_000_000, aborting.signal)
   t.ok(realTiming.now() > 0)
+})
+
+t.test('a wait that nobody wants any more is over before it begins', async t => {
+  t.equal(await untilOnline(AbortSignal.abort(), async over => over.aborted), true)
+  const { rest } = transport({}, realTiming)
+  await t.rejects(rest(1_000_000, AbortSignal.abort()), { name: 'AbortError' })
+  await rest(1, new AbortController().signal)
+  await rest(1, undefined)
 })
