@@ -225,3 +225,15 @@ t.test('a connection whose other end takes nothing of what waits runs out of tim
   near.destroy()
   await once(far, 'close')
 })
+
+t.test('what was written counts as taken when the other end reads on', async t => {
+  const { near, far } = connection({ remoteAddress: address, encrypted: false })
+  let isTaken = false
+  far.write(Buffer.alloc(1_000_000), () => { isTaken = true })
+  for (let turn = 0; turn < 3; turn++) await new Promise(resolve => setImmediate(resolve))
+  t.equal(isTaken, false)
+  near.resume()
+  await until('it is taken', () => isTaken)
+  near.destroy()
+  await once(far, 'close')
+})
