@@ -2,7 +2,6 @@ import type { FastifyInstance } from 'fastify'
 import { deliveryRoutes } from './features/callbacks/outbound.ts'
 import { eventRoutes } from './features/events/routes.ts'
 import { pageRoutes } from './features/pages/pages.ts'
-import { referenceRoutes } from './features/reference/routes.ts'
 import { resultRoutes } from './features/results/routes.ts'
 import { invitationRoutes } from './features/tokens/tokens.ts'
 import { healthRoutes, metricsRoutes } from './http/observe.ts'
@@ -51,7 +50,6 @@ export async function registerRoutes (
       usageRoute(scope, services, tasks)
       modelRoutes(scope, services)
       pageRoutes(scope, { hasFrontEnd: staticDir !== undefined })
-      referenceRoutes(scope)
       invitationRoutes(scope, services)
       eventRoutes(scope, services, events)
       resultRoutes(scope, services, results)

@@ -1,8 +1,8 @@
 import type { Answer, Operation, Parameter, ReferenceDocument } from './document.ts'
 
 /**
- * The document as a page, rendered here and not in the browser: every renderer that was looked at wants megabytes, or
- * scripts and styles that the policy of our pages forbids. Its own script does nothing but search.
+ * The document as a page, rendered here and not in the browser: it is there at once, under the policy that all our
+ * pages have. Its own script does nothing but search.
  */
 export function referencePage (document: ReferenceDocument): string {
   const { info, tags, paths, components } = document

@@ -45,7 +45,7 @@ export const check: Command = {
   async run () {
     const [{ describeSettings, processSettings }, { missingParts }] = await Promise.all([
       import('../settings.ts'),
-      import('../features/pages/built-parts.ts')
+      import('../features/pages/files.ts')
     ])
     const settings = processSettings()
     process.stdout.write(`${describeSettings(settings)}\n`)

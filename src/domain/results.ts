@@ -103,6 +103,12 @@ export function byteRange (text: string, size: number): ByteRange | null {
   return start <= end ? { start, end } : null
 }
 
+/** Whether an `if-none-match` names a file's tag, or any (RFC 9110 section 13.1.2). */
+export function namesTag (ifNoneMatch: string, etag: string): boolean {
+  const plain = (tag: string) => tag.trim().replace(/^W\//, '')
+  return ifNoneMatch === '*' || ifNoneMatch.split(',').some(tag => plain(tag) === plain(etag))
+}
+
 /**
  * Where a caller gets the results of a task whose last answer is `body`, each for a short time and without a header;
  * none when it has none.

@@ -6,7 +6,7 @@ import { gzipSync } from 'node:zlib'
 import Fastify from 'fastify'
 import t from 'tap'
 import ts from 'typescript'
-import { builtPartRoutes } from '../../src/features/pages/built-parts.ts'
+import { fileRoutes } from '../../src/features/pages/files.ts'
 import { builtClient } from '../helpers/built-client.ts'
 import { startGateway } from '../helpers/gateway.ts'
 import { root } from '../helpers/program.ts'
@@ -92,7 +92,7 @@ t.test('where it was not built there is no such address, and the log says so onc
   const lines: string[] = []
   const app = Fastify({ logger: { stream: { write: line => lines.push(line) } } })
   t.teardown(() => app.close())
-  builtPartRoutes(app, t.testdir({ 'client.js': '' }))
+  fileRoutes(app, t.testdir({ 'client.js': '' }))
   t.equal((await app.inject('/gateway/client.js')).statusCode, 404)
   t.equal(lines.filter(line => line.includes('npm run build makes it')).length, 1)
 })

@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply } from 'fastify'
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { builtPartRoutes } from './built-parts.ts'
+import { fileRoutes } from './files.ts'
 
 /** What a browser is shown. */
 interface ServedPage {
@@ -79,12 +79,12 @@ export function pageRoutes (app: FastifyInstance, { hasFrontEnd }: { readonly ha
     sendPage(reply, invitation)
   )
 
-  // Of the reference, whose other forms are in its own product. Few ever look at it: it is read when somebody does.
+  // Of the reference, whose other forms are files. Few ever look at it: it is read when somebody does.
   let reference: ServedPage | null = null
   app.get('/gateway/docs', { config: { operation: 'showReference' } }, (_request, reply) => {
     reference ??= readPage('reference/docs.html', ['img-src data:'])
     return sendPage(reply, reference)
   })
 
-  builtPartRoutes(app)
+  fileRoutes(app)
 }

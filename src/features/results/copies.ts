@@ -6,8 +6,8 @@ import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import type { Task, TaskLedger } from '../../domain/ledger.ts'
 import {
-  type ByteRange, byteRange, freedPieces, type ResultAnswer, type ResultAsk, type ResultRef, type ResultSource,
-  resultUrls
+  type ByteRange, byteRange, freedPieces, namesTag, type ResultAnswer, type ResultAsk, type ResultRef,
+  type ResultSource, resultUrls
 } from '../../domain/results.ts'
 import { type Clock, dayMs, hourMs } from '../../domain/time.ts'
 
@@ -177,7 +177,7 @@ async function answerFrom (
   { range, ifRange, ifNoneMatch }: ResultAsk
 ): Promise<ResultAnswer> {
   const answer = { ...facts, acceptsRanges: true, contentRange: null, length: null, body: null }
-  if (ifNoneMatch !== undefined && facts.etag !== null && isOneOf(facts.etag, ifNoneMatch)) {
+  if (ifNoneMatch !== undefined && facts.etag !== null && namesTag(ifNoneMatch, facts.etag)) {
     await file.close()
     return { ...answer, status: 304 }
   }
@@ -201,11 +201,6 @@ async function answerFrom (
 
 function read (file: FileHandle, part?: ByteRange): Readable {
   return freedPieces(file.createReadStream({ ...part, highWaterMark: pieceBytes }))
-}
-
-function isOneOf (etag: string, list: string): boolean {
-  const plain = (tag: string) => tag.trim().replace(/^W\//, '')
-  return list === '*' || list.split(',').some(tag => plain(tag) === plain(etag))
 }
 
 /** Deletes the copies of a task from a directory of copies, where there are any. */
