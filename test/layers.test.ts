@@ -27,7 +27,7 @@ const layers = [
     imports: ['errors', 'domain', 'adapters', 'http', 'features', 'settings', 'stores']
   },
   { name: 'demo', files: /^demo\.ts$/, imports: ['gateway', 'sandbox', 'settings'] },
-  { name: 'package', files: /^package\//, imports: ['gateway', 'settings'] },
+  { name: 'package', files: /^package\//, imports: ['http', 'gateway', 'settings'] },
   { name: 'main', files: /^main\.ts$/, imports: ['gateway', 'settings'] },
   { name: 'cli', files: /^cli(?:\/.+)?\.ts$/, imports: ['main', 'gateway', 'demo', 'stores', 'domain', 'features', 'settings'] }
 ] as const

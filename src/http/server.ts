@@ -32,6 +32,14 @@ interface ServerOptions extends Omit<SocketLimits, 'unwantedBytes'> {
   readonly allowedOrigins: readonly string[]
 }
 
+/** The gateway answers there and below, whoever serves the rest of the origin: what it does not know is its own 404. */
+export const ownPrefixes = ['/api/v1', '/v1', '/v1beta', '/gateway', '/livez', '/readyz', '/metrics'] as const
+
+/** Whether a path, without its query, is the gateway's. */
+export function isOwnPath (path: string): boolean {
+  return ownPrefixes.some(prefix => path === prefix || path.startsWith(`${prefix}/`))
+}
+
 /** Node's own limits on a slow caller, ms: https://nodejs.org/api/http.html#serverrequesttimeout */
 const requestMs = 120_000
 const requestHeadersMs = 20_000

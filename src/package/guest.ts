@@ -1,5 +1,7 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { join } from 'node:path'
 import { createGateway, type Gateway } from '../gateway.ts'
+import { ownPrefixes } from '../http/server.ts'
 import { environmentVariables, loadSettings, readDotEnv, type Settings, SettingsError } from '../settings.ts'
 import { readText } from '../settings/problems.ts'
 
@@ -68,4 +70,49 @@ export async function openGuest (settings: Settings): Promise<Gateway> {
   const gateway = await createGateway(settings)
   for (const warning of settings.warnings) gateway.log.warn(warning)
   return gateway
+}
+
+/**
+ * The gateway as a plugin: `await app.register(gateway, { config, env })`. It is a Fastify of its own whose requests
+ * come by the host's port, so nothing crosses over: it sets no hook, error handler or 404 handler of its host, and its
+ * answers carry none of the host's headers. Hooks that the host has before a route is found (`onRequest`) run before
+ * it, as they are the host's to say who gets in at all. Closes with its host, after what runs.
+ *
+ * A gateway with a server of its own also keeps callers from holding connections, which here is the host's to do: its
+ * `requestTimeout`, `http.headersTimeout` and `http.maxConnections`. `GATEWAY_TRUST_PROXY` is ours, and the
+ * host's `trustProxy` does not count.
+ *
+ * Rejects with a `SettingsError` that says what to change. Must be registered without a prefix, on HTTP/1.1.
+ */
+export async function gateway (app: FastifyInstance, settings: GatewaySettings): Promise<void> {
+  if (app.prefix !== '') {
+    throw new Error(`apixo-gateway: the prefix ${app.prefix} can not be: SDKs, cookies and signed links know the ` +
+      'gateway by its addresses. Register it without a prefix, or give it a host name of its own.')
+  }
+  if (app.initialConfig.http2 === true) {
+    throw new Error('apixo-gateway: it speaks HTTP/1.1. Leave http2 to the proxy before this server.')
+  }
+  await mount(app, await openGuest(guestSettings(settings)))
+}
+
+/**
+ * Leads the gateway's addresses to it, and closes it with its host. Where the host has a route of the same address
+ * already, such as `/livez`, that one stays.
+ */
+export async function mount (app: FastifyInstance, guest: Gateway): Promise<void> {
+  await guest.app.ready()
+  // Not in a handler: the host would have read the body, or have refused it.
+  const onRequest = (request: FastifyRequest, reply: FastifyReply): void => {
+    reply.hijack()
+    guest.app.routing(request.raw, reply.raw)
+  }
+  /* c8 ignore next: a hook that answers is never followed by the handler */
+  const handler = (): never => { throw new Error('a request of the gateway has come past it') }
+  const schema: object = { hide: true } // for the host's documentation: these are not its routes
+  for (const url of ownPrefixes.flatMap(prefix => [prefix, `${prefix}/*`])) {
+    const method = app.supportedMethods.filter(method => !app.hasRoute({ method, url }))
+    // Silent, as the host would log the URL, which may hold a ticket.
+    if (method.length > 0) app.route({ url, method, onRequest, handler, schema, logLevel: 'silent' })
+  }
+  app.addHook('preClose', () => guest.close())
 }

@@ -5,10 +5,10 @@ import { pipeline } from 'node:stream/promises'
 import type { ReadableStream } from 'node:stream/web'
 import { isDeepStrictEqual } from 'node:util'
 import type { Gateway } from '../gateway.ts'
+import { isOwnPath } from '../http/server.ts'
 import { type Settings, SettingsError } from '../settings.ts'
 import { connection, type Peer } from './connection.ts'
 import { type GatewaySettings, guestSettings, openGuest } from './guest.ts'
-import { isOwnAddress } from './plugin.ts'
 
 export interface HandlerSettings extends GatewaySettings {
   /**
@@ -80,7 +80,7 @@ export function createHandler (settings: HandlerSettings = {}): Handler {
     return await answerOf(await open(), request, address)
   }
   return Object.assign(handler, {
-    isOwn: isOwnAddress,
+    isOwn: isOwnPath,
     async serve (request: IncomingMessage, response: ServerResponse) {
       (await open()).app.routing(request, response)
     },

@@ -1,9 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Handler } from './handler.ts'
 
-export type { GatewaySettings } from './guest.ts'
+export { gateway, gateway as default, type GatewaySettings } from './guest.ts'
 export { type CallOrigin, createHandler, type Handler, type HandlerSettings } from './handler.ts'
-export { gateway, gateway as default } from './plugin.ts'
 export { SettingsError, type SettingsProblem } from '../settings.ts'
 
 /** Who is at the other end, by what the framework knows; `undefined` only for a handler with `addresses: false`. */

@@ -56,6 +56,8 @@ t.test('what its host answers already stays the host\'s, and nothing of the gate
   t.match(await call('/livez'), { status: 200, text: 'the host lives' })
   t.match(await call('/readyz'), { status: 200, text: 'ready' })
   t.same((await call('/late')).json, { id: 'req-3', call: false })
+  const codeAt = async (path: string) => (await call(path, { method: 'POST' })).headers.get('x-gateway-error')
+  t.same([await codeAt('/v1'), await codeAt('/v1x')], ['GW_NOT_FOUND', null], 'an address, and not what begins like it')
   t.match(await call('/elsewhere'), { status: 404, json: { message: 'Route GET:/elsewhere not found' } })
   await call('/gateway/results/a-ticket-that-nobody-may-read')
   t.notMatch(lines.join(''), /a-ticket/)

@@ -4,9 +4,7 @@ import type { ReadStream } from 'node:fs'
 import { realpath } from 'node:fs/promises'
 import { posix, sep } from 'node:path'
 import { type ErrorCode, gatewayError } from '../../errors.ts'
-
-/** The gateway's own, whatever lies in the folder: no file may stand where there will be a route one day. */
-const reserved = /^\/(?:api\/v1|v1|v1beta|gateway|livez|readyz|metrics)(?:\/|$)/i
+import { isOwnPath } from '../../http/server.ts'
 
 /**
  * Serves a front end on the gateway's own origin, where its pages may have a session cookie. Names that begin with a
@@ -25,7 +23,8 @@ export function staticFileRoutes (app: FastifyInstance, root: string): void {
     config: { operation: 'showFile', uncounted: true },
     async handler (request, reply) {
       const path = pathOf(request.raw.url!)
-      if (reserved.test(posix.normalize(decodeURIComponent(path)))) throw gatewayError('GW_NOT_FOUND')
+      // Whatever lies in the folder: no file may stand where there will be a route one day.
+      if (isOwnPath(posix.normalize(decodeURIComponent(path)).toLowerCase())) throw gatewayError('GW_NOT_FOUND')
       const found = await send(request.raw, path, options)
       const isPage = found.statusCode === 404 && opensPage(request)
       return answer(reply, isPage ? await send(request.raw, '/index.html', options) : found)
