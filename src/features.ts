@@ -8,7 +8,7 @@ import type { ResultSource } from './domain/results.ts'
 import type { Revocations } from './domain/session.ts'
 import type { Store } from './domain/store.ts'
 import { dayMs } from './domain/time.ts'
-import { hasTokenPrices, tokenPrices } from './domain/token-prices.ts'
+import { hasTokenPrices, isTokenRule, tokenPrices } from './domain/token-prices.ts'
 import type { Deliveries } from './domain/webhooks.ts'
 import type { OperatorServices } from './features/admin/subjects.ts'
 import type { Callbacks } from './features/callbacks/inbound.ts'
@@ -69,7 +69,7 @@ export function openLlm (
     priceOf: tokenPrices(prices),
     names: [
       ...models.filter(({ category }) => category === 'text').map(({ id }) => id),
-      ...Object.entries(prices).filter(([name, rule]) => hasTokenPrices({ [name]: rule })).map(([name]) => name)
+      ...Object.entries(prices).filter(([, rule]) => isTokenRule(rule)).map(([name]) => name)
     ],
     defaultMaxOutputTokens,
     askForUsage,
@@ -78,7 +78,7 @@ export function openLlm (
     maxCalls,
     unknownCalls,
     statefulFields,
-    states: statefulFields.length === 0 ? null : upstreamStates
+    states: upstreamStates
   }
 }
 

@@ -104,7 +104,8 @@ export function hasTokenPrices (rules: PriceRules): boolean {
   return Object.values(rules).some(isTokenRule)
 }
 
-function isTokenRule (rule: PriceRules[string]): rule is TokenRule {
+/** Whether a price is one per token. */
+export function isTokenRule (rule: PriceRules[string]): rule is TokenRule {
   return typeof rule === 'object' && 'inputPerMillion' in rule
 }
 

@@ -42,8 +42,7 @@ export interface CallServices extends Pick<Services, 'bodyBudget' | 'ledger' | '
   readonly llm: PassingUpstream
   /** From its beginning to the end of its answer, ms. */
   readonly totalMs: number
-  /** `null`: nothing that is kept at the upstream may be named. */
-  readonly states: UpstreamStates | null
+  readonly states: UpstreamStates
   /** 0: none. */
   readonly heartbeatMs: number
   /** Remembers that its outcome was told as unknown. */
@@ -96,9 +95,8 @@ export class LlmCall {
     this.#id = id
     this.#context = context
     this.#services = services
-    const keeps = it.body.keepsState && services.states !== null
     this.#reader = new AnswerReader(it.dialect.name, it.body.answers,
-      keeps ? ids => this.#keepStates(ids, it.cost.inputBound + it.body.outputBound) : null)
+      it.body.keepsState ? ids => this.#keepStates(ids, it.cost.inputBound + it.body.outputBound) : null)
   }
 
   /** Throws what the caller is to be told where nothing has been told it yet. */
@@ -261,7 +259,7 @@ export class LlmCall {
   async #keepStates (ids: readonly string[], tokens: number): Promise<void> {
     const { states, log } = this.#services
     const { session: { subject }, keyId } = this.#context.call
-    await states!.remember(subject, ids, { keyId: keyId!, tokens }).catch((err: unknown) =>
+    await states.remember(subject, ids, { keyId: keyId!, tokens }).catch((err: unknown) =>
       log.warn({ err, reservation: this.#id }, 'what the upstream keeps of an LLM call could not be recorded'))
   }
 

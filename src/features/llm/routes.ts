@@ -34,9 +34,10 @@ export interface LlmServices {
   readonly maxCalls: number
   /** What all replicas know; `null` where there is only one. */
   readonly unknownCalls: UnknownCalls | null
-  /** Fields that may name what is kept at the upstream, and whose that is; `null`: there are none. */
+  /** Fields that may name what is kept at the upstream. */
   readonly statefulFields: readonly string[]
-  readonly states: UpstreamStates | null
+  /** Whose that is. */
+  readonly states: UpstreamStates
 }
 
 type CoreServices = Pick<
@@ -294,9 +295,9 @@ async function authorizeCall (
  * another key has made than the rest. Throws `GW_NOT_FOUND`.
  */
 async function stateOf (
-  references: readonly StateReference[], subject: string, states: UpstreamStates | null
+  references: readonly StateReference[], subject: string, states: UpstreamStates
 ): Promise<{ readonly keyId: string | undefined, readonly tokens: number }> {
-  if (references.length === 0 || states === null) return { keyId: undefined, tokens: 0 }
+  if (references.length === 0) return { keyId: undefined, tokens: 0 }
   // No id is as long: it is looked up as none.
   const ids = references.map(({ id }) => id.slice(0, maxStateIdLength + 1))
   const found = await states.of(subject, ids)
